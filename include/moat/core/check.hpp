@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// MOAT_CHECK: an assertion that stays on in production, for a programmer's error and nothing else.
+// Expected failures are a Result (core/result.hpp). Every room includes this file.
+#pragma once
+
+#if __STDC_HOSTED__
+#include <cstdio>
+#include <cstdlib>
+#else
+/// An embedder without a C library defines this; it reports and must not return.
+extern "C" [[noreturn]] void moat_check_failed(const char* condition, const char* message,
+                                               const char* file, int line);
+#endif
+
+namespace moat::detail {
+
+[[noreturn, gnu::cold, gnu::noinline]] inline void
+check_failed(const char* condition, const char* message, const char* file, int line) {
+#if __STDC_HOSTED__
+    std::fprintf(stderr, "moat: CHECK failed: %s\n  %s\n  at %s:%d\n", message, condition, file,
+                 line);
+    std::abort();
+#else
+    moat_check_failed(condition, message, file, line);
+#endif
+}
+
+} // namespace moat::detail
+
+/// Ends the program with `message` when `condition` is false, in every build.
+#define MOAT_CHECK(condition, message)                                                             \
+    do {                                                                                           \
+        if (!(condition)) [[unlikely]]                                                             \
+            ::moat::detail::check_failed(#condition, message, __FILE__, __LINE__);                 \
+    } while (false)

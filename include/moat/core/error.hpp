@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What went wrong, in one line with the values involved, without allocating.
+// A programmer's error is not here (core/check.hpp). Every function that can fail returns one.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace moat {
+
+/// The kind of failure, for a caller that decides what to do next.
+enum class ErrorCode : std::uint8_t {
+    empty,        ///< a length of zero
+    unaligned,    ///< an address or length that is no multiple of what is required
+    out_of_range, ///< outside what the format, aperture or device can reach
+    overflow,     ///< start + length does not fit the address space
+    overlap,      ///< something lives there already
+    not_found,    ///< nothing lives there, or not what was named
+    mismatch,     ///< something lives there, but not of the size or kind that was named
+    refused,      ///< a policy that the caller chose forbids it
+    unsupported,  ///< the format, device or backend cannot express it
+    no_memory,    ///< an allocation of memory failed
+    no_space,     ///< no free range of addresses fits
+    limit,        ///< a quota is used up
+    busy,         ///< in use by another; may succeed later
+    io,           ///< a device or the operating system failed
+};
+
+[[nodiscard]] constexpr std::string_view name(ErrorCode code) {
+    constexpr std::array<std::string_view, 14> names = {
+        "empty",     "unaligned", "out of range", "overflow",      "overlap",
+        "not found", "mismatch",  "refused",      "unsupported",   "out of memory",
+        "no space",  "limit",     "busy",         "input / output"};
+    return names[static_cast<std::size_t>(code)];
+}
+
+/// One value that took part in the failure; printed as `name=0x...`.
+struct ErrorValue {
+    const char* name = nullptr;
+    std::uint64_t value = 0;
+};
+
+/// A failure: a code, a sentence with static lifetime, and up to four values. Trivially copyable.
+class Error {
+  public:
+    static constexpr std::size_t most_values = 4;
+
+    constexpr Error(ErrorCode code, const char* sentence, ErrorValue a = {}, ErrorValue b = {},
+                    ErrorValue c = {}, ErrorValue d = {})
+        : sentence_(sentence), values_{a, b, c, d}, code_(code) {}
+
+    [[nodiscard]] constexpr ErrorCode code() const { return code_; }
+
+    [[nodiscard]] constexpr std::string_view sentence() const { return sentence_; }
+
+    /// The value called `wanted`, or nullptr when the error does not carry it.
+    [[nodiscard]] constexpr const std::uint64_t* find(std::string_view wanted) const {
+        for (const ErrorValue& each : values_)
+            if (each.name != nullptr && wanted == each.name)
+                return &each.value;
+        return nullptr;
+    }
+
+    /// Writes "overlap: a leaf is mapped here (start=0x1000, size=0x2000)" into `line`, cut where
+    /// it is full and without a final zero. Return: the number of characters written.
+    constexpr std::size_t describe(std::span<char> line) const {
+        LineWriter out{line};
+        out.text(name(code_));
+        out.text(": ");
+        out.text(sentence_);
+        bool first = true;
+        for (const ErrorValue& each : values_) {
+            if (each.name == nullptr)
+                continue;
+            out.text(first ? " (" : ", ");
+            out.text(each.name);
+            out.text("=");
+            out.hexadecimal(each.value);
+            first = false;
+        }
+        if (!first)
+            out.text(")");
+        return out.used;
+    }
+
+    /// Two errors are equal when a caller would act alike: the same code.
+    friend constexpr bool operator==(const Error& a, const Error& b) { return a.code_ == b.code_; }
+
+  private:
+    struct LineWriter {
+        std::span<char> line;
+        std::size_t used = 0;
+
+        constexpr void text(std::string_view part) {
+            for (char c : part)
+                if (used < line.size())
+                    line[used++] = c;
+        }
+
+        constexpr void hexadecimal(std::uint64_t value) {
+            text("0x");
+            int digits = 1;
+            while (digits < 16 && (value >> (4 * digits)) != 0)
+                ++digits;
+            while (digits-- > 0) {
+                const char digit = "0123456789abcdef"[(value >> (4 * digits)) & 0xf];
+                text({&digit, 1});
+            }
+        }
+    };
+
+    const char* sentence_;
+    std::array<ErrorValue, most_values> values_;
+    ErrorCode code_;
+};
+
+} // namespace moat

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Result<T>: a value, or the Error that says why there is none.
+// Every function whose failure is expected returns one; it may not be ignored.
+#pragma once
+
+#include "moat/core/error.hpp"
+
+#include <expected>
+
+namespace moat {
+
+template <class T>
+using Result = std::expected<T, Error>;
+
+/// `return fail(ErrorCode::overlap, "...", {"start", start});`
+[[nodiscard, gnu::cold]] constexpr std::unexpected<Error> fail(ErrorCode code, const char* sentence,
+                                                               ErrorValue a = {}, ErrorValue b = {},
+                                                               ErrorValue c = {},
+                                                               ErrorValue d = {}) {
+    return std::unexpected<Error>(Error(code, sentence, a, b, c, d));
+}
+
+} // namespace moat

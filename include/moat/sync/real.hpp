@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// RealSync: the Sync policy of production. Atomics are the standard's own, so that they cost
+// nothing; RCU is epoch.hpp, timers background.hpp, thread-local state thread_slots.hpp.
+#pragma once
+
+#include "moat/sync/background.hpp"
+#include "moat/sync/concept.hpp"
+#include "moat/sync/epoch.hpp"
+#include "moat/sync/standard_mutex.hpp"
+#include "moat/sync/thread_slots.hpp"
+
+#include <atomic>
+#include <cstdint>
+#include <new>
+#include <thread>
+#include <utility>
+
+namespace moat {
+
+struct RealSync {
+    template <class T>
+    using Atomic = std::atomic<T>;
+    template <class T>
+    using AtomicRef = std::atomic_ref<T>;
+
+    template <class T>
+    class Plain {
+      public:
+        Plain() = default;
+
+        constexpr explicit Plain(T value) : value_(value) {}
+
+        [[nodiscard]] T read() const { return value_; }
+
+        void write(T value) { value_ = value; }
+
+      private:
+        T value_{};
+    };
+
+    using Mutex = StandardMutex;
+    using SharedMutex = StandardSharedMutex;
+    using Condition = StandardCondition;
+    using ReadSection = epoch::ReadSection;
+    using Timer = BackgroundTimer;
+    template <class T>
+    using ThreadLocal = thread_slots::ThreadLocal<T>;
+
+    static void synchronize() { epoch::synchronize(); }
+
+    static void defer(RcuHead* head, void (*call)(RcuHead*)) {
+        if (epoch::enqueue(head, call))
+            Background::instance().reclaim_soon();
+    }
+
+    static void barrier() { epoch::run_deferred(); }
+
+    static std::uint64_t now() { return steady_nanoseconds(); }
+
+    template <class T, class... Args>
+    [[nodiscard]] static T* make(Args&&... args) {
+        auto* const node = new (std::nothrow) Node<T>{{}, T(std::forward<Args>(args)...)};
+        return node == nullptr ? nullptr : &node->value;
+    }
+
+    template <class T>
+    static void destroy(T* value) {
+        delete node_of(value);
+    }
+
+    template <class T>
+    static void retire(T* value) {
+        defer(&node_of(value)->head,
+              [](RcuHead* head) { delete reinterpret_cast<Node<T>*>(head); });
+    }
+
+    static void pause() {
+#if defined(__x86_64__)
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        asm volatile("yield");
+#endif
+    }
+
+    static void yield() { std::this_thread::yield(); }
+
+  private:
+    /// The head lies in front of the value, so that retiring needs no memory.
+    template <class T>
+    struct Node {
+        RcuHead head;
+        T value;
+    };
+
+    template <class T>
+    static Node<T>* node_of(T* value) {
+        auto* const bytes = reinterpret_cast<unsigned char*>(value);
+        return reinterpret_cast<Node<T>*>(bytes - value_offset<T>());
+    }
+
+    template <class T>
+    static constexpr std::size_t value_offset() {
+        return (sizeof(RcuHead) + alignof(T) - 1) / alignof(T) * alignof(T);
+    }
+};
+
+static_assert(SyncPolicy<RealSync>);
+
+} // namespace moat
