@@ -25,7 +25,7 @@ class Range {
     }
 
     /// Return: the range, or `overflow` with both values.
-    static constexpr Result<Range> make(Addr start, ByteCount size) {
+    [[nodiscard]] static constexpr Result<Range> make(Addr start, ByteCount size) {
         if (!fits(start, size))
             return fail(ErrorCode::overflow, "the range ends past 2^64", {"start", start.value()},
                         {"size", size.value()});
@@ -33,7 +33,7 @@ class Range {
     }
 
     /// [first, last], both inclusive.
-    static constexpr Range inclusive(Addr first, Addr last) {
+    [[nodiscard]] static constexpr Range inclusive(Addr first, Addr last) {
         MOAT_CHECK(first <= last && last.value() - first.value() != max, "2^64 bytes do not fit");
         return Range(first, ByteCount(last.value() - first.value() + 1));
     }
