@@ -1,0 +1,40 @@
+# What every target of this project shares: the language, the warnings, ccache.
+
+if(PROJECT_IS_TOP_LEVEL)
+    set(CMAKE_CXX_STANDARD 23)
+    set(CMAKE_CXX_STANDARD_REQUIRED ON)
+    if(NOT DEFINED CMAKE_CXX_EXTENSIONS) # a preset asks for gnu++23
+        set(CMAKE_CXX_EXTENSIONS OFF)
+    endif()
+    find_program(MOAT_CCACHE ccache)
+    mark_as_advanced(MOAT_CCACHE)
+    if(MOAT_CCACHE AND NOT DEFINED CMAKE_CXX_COMPILER_LAUNCHER)
+        set(CMAKE_CXX_COMPILER_LAUNCHER ${MOAT_CCACHE})
+    endif()
+endif()
+
+# The same list as in scripts/lint/headers_alone.sh.
+add_library(moat_warnings INTERFACE)
+target_compile_options(moat_warnings INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Werror
+    $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety>)
+
+# moat_add_folders(FOLDER...): adds each folder, and each folder in it, that has a CMakeLists.txt.
+function(moat_add_folders)
+    foreach(folder ${ARGN})
+        file(GLOB lists CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/CMakeLists.txt
+             ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*/CMakeLists.txt)
+        foreach(list ${lists})
+            get_filename_component(found ${list} DIRECTORY)
+            add_subdirectory(${found})
+        endforeach()
+    endforeach()
+endfunction()
+
+# moat_library(ROOM SOURCE...): the compiled part of a room, as the library moat::ROOM.
+function(moat_library room)
+    add_library(moat_${room} STATIC ${ARGN})
+    add_library(moat::${room} ALIAS moat_${room})
+    set_target_properties(moat_${room} PROPERTIES EXPORT_NAME ${room})
+    target_link_libraries(moat_${room} PUBLIC moat PRIVATE $<BUILD_INTERFACE:moat_warnings>)
+    set_property(GLOBAL APPEND PROPERTY MOAT_LIBRARIES moat_${room})
+endfunction()

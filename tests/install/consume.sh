@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# consume.sh find_package|pkg_config BUILD SCRATCH COMPILER FLAGS: see CMakeLists.txt here.
+set -euo pipefail
+way=$1 build=$2 scratch=$3 compiler=$4 flags=$5
+consumer=$(dirname "$(realpath "$0")")/consumer
+
+rm -rf "$scratch"
+cmake --install "$build" --prefix "$scratch/prefix" >/dev/null
+mkdir -p "$scratch/build"
+case $way in
+find_package)
+    cmake -S "$consumer" -B "$scratch/build" -G Ninja -DCMAKE_PREFIX_PATH="$scratch/prefix" \
+        -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_CXX_FLAGS="$flags"
+    cmake --build "$scratch/build"
+    ;;
+pkg_config)
+    PKG_CONFIG_PATH=$(dirname "$(find "$scratch/prefix" -name moat.pc)")
+    export PKG_CONFIG_PATH
+    # shellcheck disable=SC2046,SC2086 # lists of words
+    "$compiler" $flags $(pkg-config --cflags moat) "$consumer/main.cpp" \
+        -o "$scratch/build/consumer" $(pkg-config --libs moat)
+    ;;
+esac
+"$scratch/build/consumer"
