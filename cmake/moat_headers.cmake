@@ -1,0 +1,44 @@
+# What the lint step builds of the headers, beside the tests: each of them alone, in c++23 and
+# gnu++23, and the freestanding rooms as an embedder compiles and links them. Not part of "all".
+
+file(GLOB_RECURSE headers RELATIVE ${PROJECT_SOURCE_DIR}/include CONFIGURE_DEPENDS
+     ${PROJECT_SOURCE_DIR}/include/moat/*.hpp)
+
+# A room is freestanding but for its text.hpp; of sync, the concept and the serial policy are.
+set(freestanding ${headers})
+list(FILTER freestanding INCLUDE REGEX
+     "^moat/(core/|page_table/|sync/(annotations|concept|lock|serial)\\.hpp)")
+list(FILTER freestanding EXCLUDE REGEX "/text\\.hpp$")
+
+# One source a header, which includes it first, and twice.
+function(moat_compile_alone target)
+    set(sources)
+    foreach(header ${ARGN})
+        set(source ${PROJECT_BINARY_DIR}/headers/${header}.cpp)
+        file(CONFIGURE OUTPUT ${source} CONTENT "#include \"@header@\"\n#include \"@header@\"\n" @ONLY)
+        list(APPEND sources ${source})
+    endforeach()
+    add_library(${target} OBJECT EXCLUDE_FROM_ALL ${sources})
+    target_link_libraries(${target} PRIVATE moat moat_warnings)
+endfunction()
+
+moat_compile_alone(headers_alone ${headers})
+set_target_properties(headers_alone PROPERTIES CXX_EXTENSIONS OFF)
+moat_compile_alone(headers_alone_gnu ${headers})
+set_target_properties(headers_alone_gnu PROPERTIES CXX_EXTENSIONS ON)
+
+set(embedded_flags -ffreestanding -fno-exceptions -fno-rtti)
+moat_compile_alone(headers_freestanding ${freestanding})
+target_compile_options(headers_freestanding PRIVATE ${embedded_flags})
+
+# -nostdlib leaves out the C library too; the example brings the four functions that a compiler
+# calls by itself.
+add_executable(freestanding_example EXCLUDE_FROM_ALL
+    ${PROJECT_SOURCE_DIR}/examples/freestanding/main.cpp)
+target_include_directories(freestanding_example PRIVATE ${PROJECT_SOURCE_DIR}/include)
+target_link_libraries(freestanding_example PRIVATE moat_warnings)
+target_compile_options(freestanding_example PRIVATE ${embedded_flags} -fno-stack-protector -fno-pie)
+target_link_options(freestanding_example PRIVATE -nostdlib -static)
+
+add_custom_target(headers_lint
+    DEPENDS headers_alone headers_alone_gnu headers_freestanding freestanding_example)

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Every check of the lint step, each in one line; called by `./dev lint`, which installs and
+# configures what they need. The first check that fails does not hide the others.
+set -uo pipefail
+cd "$(dirname "$(realpath "$0")")/../.."
+
+log=build/log
+mkdir -p "$log"
+failed=()
+
+# check NAME COMMAND...
+check() {
+    local name=$1 began=$SECONDS
+    shift
+    if "$@" >"$log/lint_$name.log" 2>&1 </dev/null; then
+        printf '%-14s ok (%s s)\n' "$name" $((SECONDS - began))
+    else
+        printf '%-14s FAILED (%s s)\n' "$name" $((SECONDS - began))
+        tail -n 200 "$log/lint_$name.log"
+        failed+=("$name")
+    fi
+}
+
+sources() {
+    local folder
+    for folder in include src tools tests bench fuzz examples; do
+        [ ! -d "$folder" ] || find "$folder" -name '*.hpp' -o -name '*.cpp'
+    done | sort
+}
+
+format() { sources | xargs clang-format-19 --dry-run -Werror; }
+
+# Each header alone, c++23 and gnu++23, by both compilers; the freestanding rooms also embedded.
+headers() {
+    local preset
+    for preset in release clang; do
+        cmake --build --preset "$preset" --target headers_lint -j "$(nproc)" || return
+        "build/$preset/freestanding_example" || return
+    done
+}
+
+tidy() { scripts/lint/tidy.sh; }
+
+# Length is a question, not a crime.
+lengths() {
+    echo "Longer than 500 lines:"
+    sources | xargs wc -l | awk '$2 != "total" && $1 > 500 { print "  " $2 ": " $1 }'
+    echo "Functions longer than 70 lines:"
+    sed -n 's/^\(.*\): warning: \(.*\) exceeds recommended size.*/  \1: \2/p' \
+        "$log/lint_tidy.log" | sed "s|$PWD/||" | sort -u
+}
+
+check format format
+check layers scripts/lint/layers.py
+check freestanding scripts/lint/freestanding.py
+check headers headers
+check tidy tidy
+lengths
+
+[ ${#failed[@]} = 0 ] || {
+    echo "lint: failed: ${failed[*]}"
+    exit 1
+}
+echo "lint: ok"

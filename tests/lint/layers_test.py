@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""The layer check catches each kind of violation when one is planted, and nothing else."""
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def check(files: dict[str, str]) -> tuple[int, str]:
+    """Runs the check over `files` under the real table. Return: exit status and output."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        (root / "docs").mkdir()
+        shutil.copy(ROOT / "docs/architecture.md", root / "docs")
+        for name, text in files.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+        done = subprocess.run(
+            [sys.executable, ROOT / "scripts/lint/layers.py", root],
+            capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+
+class Layers(unittest.TestCase):
+    def accepts(self, name: str, text: str):
+        status, said = check({name: text})
+        self.assertEqual(status, 0, said)
+
+    def catches(self, name: str, text: str, complaint: str):
+        status, said = check({name: text})
+        self.assertEqual(status, 1, said)
+        self.assertIn(complaint, said)
+
+    def test_down_is_allowed_also_past_a_room(self):
+        self.accepts("include/moat/dma/a.hpp",
+                     '#include "moat/dma/b.hpp"\n#include "moat/core/bits.hpp"\n#include <array>\n')
+
+    def test_up(self):
+        self.catches("include/moat/core/a.hpp", '\n#include "moat/sync/lock.hpp"\n',
+                     "include/moat/core/a.hpp:2: core may not include sync")
+
+    def test_sideways(self):
+        self.catches("include/moat/iova/a.hpp", '#include "moat/page_table/map.hpp"\n',
+                     "iova may not include page_table")
+
+    def test_spaces_in_a_directive(self):
+        self.catches("src/iova/a.cpp", ' #  include "moat/page_table/map.hpp"\n',
+                     "iova may not include page_table")
+
+    def test_operating_system(self):
+        for header in ("unistd.h", "sys/mman.h", "linux/vfio.h"):
+            self.catches("src/dma/a.cpp", f"#include <{header}>\n", "operating system")
+            self.accepts("src/machine/a.cpp", f"#include <{header}>\n")
+            self.accepts("tools/moat/main.cpp", f"#include <{header}>\n")
+
+    def test_a_room_that_nobody_planned(self):
+        self.catches("include/moat/attic/a.hpp", "", "no room")
+
+    def test_a_header_outside_of_every_room(self):
+        self.catches("include/moat/a.hpp", "", "no room")
+
+    def test_an_include_of_no_room(self):
+        self.catches("include/moat/core/a.hpp", '#include "moat/attic/a.hpp"\n', "no room")
+
+    def test_a_way_around_the_rooms(self):
+        self.catches("include/moat/core/a.hpp", '#include "../sync/lock.hpp"\n', "neither")
+
+
+if __name__ == "__main__":
+    unittest.main()
