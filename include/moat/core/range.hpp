@@ -73,7 +73,8 @@ class Range {
                          last() < other.last() ? last() : other.last());
     }
 
-    /// The smallest range that holds both, with whatever lies between them.
+    /// The smallest range that holds both, with whatever lies between them. From address 0 to the
+    /// top it would have 2^64 bytes, which is a programmer's error.
     [[nodiscard]] constexpr Range hull(const Range& other) const {
         if (empty())
             return other;
