@@ -15,7 +15,7 @@ ALLOWED = set("""
     iterator limits memory new optional ranges span string_view tuple type_traits utility variant
     version
 """.split())
-HOSTED_SYNC = {"background.hpp", "epoch.hpp", "real.hpp", "standard_mutex.hpp", "thread_slots.hpp"}
+FREESTANDING_SYNC = {"annotations.hpp", "concept.hpp", "lock.hpp", "node.hpp", "serial.hpp"}
 
 MARKER = re.compile(r'^# (\d+) "([^"]+)"')
 SYSTEM = re.compile(r"^#include <([^>]+)>")
@@ -25,8 +25,8 @@ def freestanding_headers(include: pathlib.Path) -> list[pathlib.Path]:
     """The same as in cmake/moat_headers.cmake."""
     rooms = [include / "moat" / room for room in ("core", "sync", "page_table")]
     found = [path for room in rooms for path in sorted(room.rglob("*.hpp"))]
-    return [path for path in found
-            if path.name != "text.hpp" and path.name not in HOSTED_SYNC]
+    return [path for path in found if path.name != "text.hpp"
+            and (path.parent.name != "sync" or path.name in FREESTANDING_SYNC)]
 
 
 def main() -> int:

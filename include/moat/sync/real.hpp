@@ -6,12 +6,12 @@
 #include "moat/sync/background.hpp"
 #include "moat/sync/concept.hpp"
 #include "moat/sync/epoch.hpp"
+#include "moat/sync/node.hpp"
 #include "moat/sync/standard_mutex.hpp"
 #include "moat/sync/thread_slots.hpp"
 
 #include <atomic>
 #include <cstdint>
-#include <new>
 #include <thread>
 #include <utility>
 
@@ -59,19 +59,17 @@ struct RealSync {
 
     template <class T, class... Args>
     [[nodiscard]] static T* make(Args&&... args) {
-        auto* const node = new (std::nothrow) Node<T>{{}, T(std::forward<Args>(args)...)};
-        return node == nullptr ? nullptr : &node->value;
+        return RetirableNode<T>::make(std::forward<Args>(args)...);
     }
 
     template <class T>
     static void destroy(T* value) {
-        delete node_of(value);
+        RetirableNode<T>::destroy(value);
     }
 
     template <class T>
     static void retire(T* value) {
-        defer(&node_of(value)->head,
-              [](RcuHead* head) { delete reinterpret_cast<Node<T>*>(head); });
+        defer(RetirableNode<T>::head(value), RetirableNode<T>::destroy_head);
     }
 
     static void pause() {
@@ -83,25 +81,6 @@ struct RealSync {
     }
 
     static void yield() { std::this_thread::yield(); }
-
-  private:
-    /// The head lies in front of the value, so that retiring needs no memory.
-    template <class T>
-    struct Node {
-        RcuHead head;
-        T value;
-    };
-
-    template <class T>
-    static Node<T>* node_of(T* value) {
-        auto* const bytes = reinterpret_cast<unsigned char*>(value);
-        return reinterpret_cast<Node<T>*>(bytes - value_offset<T>());
-    }
-
-    template <class T>
-    static constexpr std::size_t value_offset() {
-        return (sizeof(RcuHead) + alignof(T) - 1) / alignof(T) * alignof(T);
-    }
 };
 
 static_assert(SyncPolicy<RealSync>);

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // SerialSync: the Sync policy for one thread. Nothing is atomic; locks check that they are not
-// taken twice; time stands still until it is advanced. Embedders without threads use it, and tests.
+// taken twice; time passes when it is advanced or waited for. Embedders without threads use it, and
+// tests.
 #pragma once
 
 #include "moat/core/check.hpp"
 #include "moat/sync/annotations.hpp"
 #include "moat/sync/concept.hpp"
+#include "moat/sync/node.hpp"
 
+#include <atomic>
 #include <cstdint>
-#include <new>
+#include <limits>
 #include <utility>
 
 namespace moat {
@@ -117,19 +120,27 @@ class Timer;
 /// What would be per thread or global elsewhere.
 struct World {
     unsigned open_sections = 0;
-    RcuHead* deferred = nullptr;
+    bool running_deferred = false;
+    RcuHead* deferred_first = nullptr;
+    RcuHead** deferred_last = &deferred_first;
     std::uint64_t now = 0;
     Timer* timers = nullptr;
 };
 
 inline constinit World world{};
 
-/// Runs the deferred calls; those that they defer in turn as well.
+/// Runs the deferred calls, in order, and those that they defer in turn; unless it is one of them
+/// that asks.
 inline void run_deferred() {
-    while (RcuHead* head = world.deferred) {
-        world.deferred = head->next;
+    if (std::exchange(world.running_deferred, true))
+        return;
+    while (RcuHead* head = world.deferred_first) {
+        world.deferred_first = head->next;
+        if (head->next == nullptr)
+            world.deferred_last = &world.deferred_first;
         head->call(head);
     }
+    world.running_deferred = false;
 }
 
 class ReadSection {
@@ -145,17 +156,11 @@ class ReadSection {
     ReadSection& operator=(const ReadSection&) = delete;
 };
 
-class Condition {
-  public:
-    void wait(Mutex&) { MOAT_CHECK(false, "one thread waits for another that cannot exist"); }
-
-    /// The whole time passes, since nobody else can notify.
-    bool wait_for(Mutex&, std::uint64_t nanoseconds);
-
-    void notify_one() {}
-
-    void notify_all() {}
-};
+/// The time so far from now, or the end of time.
+[[nodiscard]] inline std::uint64_t after(std::uint64_t nanoseconds) {
+    constexpr std::uint64_t end_of_time = std::numeric_limits<std::uint64_t>::max();
+    return nanoseconds < end_of_time - world.now ? world.now + nanoseconds : end_of_time;
+}
 
 class Timer {
   public:
@@ -173,14 +178,14 @@ class Timer {
     Timer& operator=(const Timer&) = delete;
 
     void arm(std::uint64_t nanoseconds) {
-        deadline_ = world.now + nanoseconds;
+        deadline_ = after(nanoseconds);
         armed_ = true;
     }
 
     void cancel() { armed_ = false; }
 
   private:
-    friend void advance(std::uint64_t nanoseconds);
+    friend bool run_next_timer(std::uint64_t end);
 
     void (*callback_)(void*);
     void* context_;
@@ -189,28 +194,61 @@ class Timer {
     bool armed_ = false;
 };
 
+/// Lets time pass up to the earliest timer that is due by `end`, and runs it. Return: false when
+/// there is none; no time has passed then.
+inline bool run_next_timer(std::uint64_t end) {
+    Timer* due = nullptr;
+    for (Timer* each = world.timers; each != nullptr; each = each->next_)
+        if (each->armed_ && each->deadline_ <= end &&
+            (due == nullptr || each->deadline_ < due->deadline_))
+            due = each;
+    if (due == nullptr)
+        return false;
+    due->armed_ = false;
+    world.now = due->deadline_;
+    due->callback_(due->context_);
+    return true;
+}
+
 /// Lets time pass: the timers that fall due run, earliest first, each at its own moment.
 inline void advance(std::uint64_t nanoseconds) {
-    const std::uint64_t end = world.now + nanoseconds;
-    for (;;) {
-        Timer* due = nullptr;
-        for (Timer* each = world.timers; each != nullptr; each = each->next_)
-            if (each->armed_ && each->deadline_ <= end &&
-                (due == nullptr || each->deadline_ < due->deadline_))
-                due = each;
-        if (due == nullptr)
-            break;
-        due->armed_ = false;
-        world.now = due->deadline_;
-        due->callback_(due->context_);
+    const std::uint64_t end = after(nanoseconds);
+    while (run_next_timer(end)) {
     }
     world.now = end;
 }
 
-inline bool Condition::wait_for(Mutex&, std::uint64_t nanoseconds) {
-    advance(nanoseconds);
-    return false;
-}
+/// Waiting lets time pass, since only a timer's callback can notify.
+class Condition {
+  public:
+    void wait(Mutex& mutex) MOAT_REQUIRES(mutex) {
+        const bool notified = wait_until(mutex, std::numeric_limits<std::uint64_t>::max());
+        MOAT_CHECK(notified, "one thread waits for another that cannot exist");
+    }
+
+    bool wait_for(Mutex& mutex, std::uint64_t nanoseconds) MOAT_REQUIRES(mutex) {
+        return wait_until(mutex, after(nanoseconds));
+    }
+
+    void notify_one() { ++notifications_; }
+
+    void notify_all() { ++notifications_; }
+
+  private:
+    bool wait_until(Mutex& mutex, std::uint64_t end) MOAT_REQUIRES(mutex) {
+        const std::uint64_t before = notifications_;
+        mutex.unlock();
+        bool time_is_left = true;
+        while (notifications_ == before && time_is_left)
+            time_is_left = run_next_timer(end);
+        if (!time_is_left)
+            world.now = end;
+        mutex.lock();
+        return notifications_ != before;
+    }
+
+    std::uint64_t notifications_ = 0;
+};
 
 template <class T>
 class ThreadLocal {
@@ -269,7 +307,8 @@ struct SerialSync {
 
     static void defer(RcuHead* head, void (*call)(RcuHead*)) {
         head->call = call;
-        head->next = std::exchange(serial::world.deferred, head);
+        head->next = nullptr;
+        *std::exchange(serial::world.deferred_last, &head->next) = head;
         if (serial::world.open_sections == 0)
             serial::run_deferred();
     }
@@ -283,20 +322,17 @@ struct SerialSync {
 
     template <class T, class... Args>
     [[nodiscard]] static T* make(Args&&... args) {
-        return new (std::nothrow) T(std::forward<Args>(args)...);
+        return RetirableNode<T>::make(std::forward<Args>(args)...);
     }
 
     template <class T>
-    static void destroy(T* node) {
-        delete node;
+    static void destroy(T* value) {
+        RetirableNode<T>::destroy(value);
     }
 
-    /// No reader can be inside but this thread itself; a node retired in a read section leaks its
-    /// use to nobody else, so it is an error to do so.
     template <class T>
-    static void retire(T* node) {
-        MOAT_CHECK(serial::world.open_sections == 0, "retire inside a read section");
-        delete node;
+    static void retire(T* value) {
+        defer(RetirableNode<T>::head(value), RetirableNode<T>::destroy_head);
     }
 
     static void pause() {}
