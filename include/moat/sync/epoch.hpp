@@ -3,17 +3,19 @@
 // Why not liburcu: docs/decisions/0002-rcu.md. Only sync/real.hpp uses this file.
 //
 // Protocol. A reader's slot holds 0 outside and the epoch of its entry inside. Entering is a
-// read-modify-write of the slot, and a grace period reads every slot by a read-modify-write too.
-// The two are ordered by the slot's modification order: either the reclaimer comes second and sees
-// the reader, or the reader comes second and, by acquire, sees all that the reclaimer had unlinked.
-// A new slot meets a grace period at the epoch in the same way. No fence is needed, so
-// ThreadSanitizer follows it, and so does the C++ memory model.
+// read-modify-write of the slot, and a grace period reads every slot by read-modify-writes too,
+// also the last time, when it lets the slot pass. The two are ordered by the slot's modification
+// order: either the reclaimer comes second and sees the reader, or the reader comes second and, by
+// acquire, sees all that the reclaimer had unlinked. A new slot meets a grace period at the epoch
+// in the same way. No fence is needed, so ThreadSanitizer follows it, and so does the C++ memory
+// model.
 #pragma once
 
 #include "moat/core/check.hpp"
 #include "moat/sync/annotations.hpp"
 #include "moat/sync/concept.hpp"
 #include "moat/sync/standard_mutex.hpp"
+#include "moat/sync/thread_end.hpp"
 
 #include <atomic>
 #include <cstdint>
@@ -64,21 +66,15 @@ inline constinit Domain domain{};
 /// The calling thread's slot; a raw pointer, so that reading it needs no initialisation guard.
 inline constinit thread_local Slot* own_slot = nullptr;
 
-/// Gives the slot back when its thread ends.
-struct SlotReturn {
-    ~SlotReturn() {
-        MOAT_CHECK(own_slot->depth == 0, "a thread ended inside a read section");
+[[gnu::noinline, gnu::cold]] inline Slot* register_thread() {
+    own_slot = take_slot();
+    at_thread_end([](void*) {
+        // A section that is still open belongs to a frame that exit() left; nobody reads in it.
+        own_slot->depth = 0;
+        own_slot->entered.store(0, std::memory_order_release);
         own_slot->taken.store(false, std::memory_order_release);
         own_slot = nullptr;
-    }
-
-    void arm() {}
-};
-
-[[gnu::noinline, gnu::cold]] inline Slot* register_thread() {
-    static thread_local SlotReturn give_back;
-    own_slot = take_slot();
-    give_back.arm();
+    });
     return own_slot;
 }
 
@@ -106,18 +102,22 @@ class ReadSection {
     Slot* slot_;
 };
 
+[[nodiscard]] inline bool inside_section() {
+    return own_slot != nullptr && own_slot->depth != 0;
+}
+
 /// Returns when every section that was open at the call has ended.
 inline void synchronize() {
-    MOAT_CHECK(own_slot == nullptr || own_slot->depth == 0, "synchronize inside a read section");
+    MOAT_CHECK(!inside_section(), "a read section does not wait for its own end");
     const std::uint64_t after = domain.epoch.fetch_add(1, std::memory_order_acq_rel) + 1;
+    const auto is_older = [&](Slot& slot) {
+        const std::uint64_t entered = slot.entered.fetch_add(0, std::memory_order_acq_rel);
+        return entered != 0 && entered < after;
+    };
     for (Slot* each = domain.slots.load(std::memory_order_acquire); each != nullptr;
-         each = each->next) {
-        std::uint64_t entered = each->entered.fetch_add(0, std::memory_order_acq_rel);
-        while (entered != 0 && entered < after) {
+         each = each->next)
+        while (is_older(*each))
             std::this_thread::yield();
-            entered = each->entered.load(std::memory_order_acquire);
-        }
-    }
 }
 
 /// Queues a call. Return: whether the queue was empty, and so nobody is about to run it.
@@ -131,8 +131,10 @@ inline bool enqueue(RcuHead* head, void (*call)(RcuHead*)) {
     return was_empty;
 }
 
-/// Takes all that was queued so far, waits for one grace period, runs it in order.
+/// Takes all that was queued so far, waits for one grace period, runs it in order. Not from inside
+/// a section, nor from a deferred call.
 inline void run_deferred() {
+    MOAT_CHECK(!inside_section(), "a read section does not wait for its own end");
     const Lock reclaiming(domain.reclaim_mutex);
     RcuHead* batch = nullptr;
     {

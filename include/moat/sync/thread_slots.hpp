@@ -10,6 +10,7 @@
 #include "moat/core/check.hpp"
 #include "moat/sync/annotations.hpp"
 #include "moat/sync/standard_mutex.hpp"
+#include "moat/sync/thread_end.hpp"
 
 #include <cstddef>
 #include <new>
@@ -45,30 +46,26 @@ inline Registry& registry() {
     return *the_registry;
 }
 
-/// Runs the exit hooks when its thread ends.
-struct ThreadEnd {
-    bool armed = false;
-
-    ~ThreadEnd() {
-        const ExclusiveLock lock(registry().mutex);
-        for (std::size_t i = 0; i != own_array.count; ++i)
-            if (NodeBase* node = std::exchange(own_array.nodes[i], nullptr))
-                node->thread_exits();
-        delete[] own_array.nodes;
-        own_array = {};
-    }
-};
+/// Runs the exit hooks of the thread that ends.
+inline void end_thread(void*) {
+    const ExclusiveLock lock(registry().mutex);
+    for (std::size_t i = 0; i != own_array.count; ++i)
+        if (NodeBase* node = std::exchange(own_array.nodes[i], nullptr))
+            node->thread_exits();
+    delete[] own_array.nodes;
+    own_array = {};
+}
 
 /// Makes room for `index`. Return: false when memory failed.
 inline bool grow_own_array(std::size_t index) MOAT_REQUIRES(registry().mutex) {
-    static thread_local ThreadEnd end;
-    end.armed = true;
     if (index < own_array.count)
         return true;
     const std::size_t count = 2 * index + 8;
     auto** const nodes = new (std::nothrow) NodeBase*[count]();
     if (nodes == nullptr)
         return false;
+    if (own_array.count == 0)
+        at_thread_end(end_thread);
     for (std::size_t i = 0; i != own_array.count; ++i)
         nodes[i] = own_array.nodes[i];
     delete[] own_array.nodes;
