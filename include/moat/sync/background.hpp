@@ -6,8 +6,10 @@
 #include "moat/sync/epoch.hpp"
 #include "moat/sync/standard_mutex.hpp"
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <limits>
 #include <thread>
 #include <utility>
 
@@ -21,20 +23,14 @@ namespace moat {
 
 class BackgroundTimer;
 
+/// Never destroyed, since timers and deferred calls of static objects may come after its thread's
+/// end, which is at the exit of the process. What is left by then does not run.
 class Background {
   public:
     static Background& instance() {
-        static Background background;
-        return background;
-    }
-
-    ~Background() {
-        {
-            const ExclusiveLock lock(mutex_);
-            stopping_ = true;
-        }
-        wake_.notify_all();
-        thread_.join();
+        static Background* const background = new Background;
+        static const StopAtExit stop{*background};
+        return *background;
     }
 
     Background(const Background&) = delete;
@@ -51,10 +47,23 @@ class Background {
   private:
     friend class BackgroundTimer;
 
+    struct StopAtExit {
+        Background& background;
+
+        ~StopAtExit() { background.stop(); }
+    };
+
     Background() : thread_([this] { run(); }) {}
 
+    void stop();
     void run();
     [[nodiscard]] BackgroundTimer* earliest() const MOAT_REQUIRES(mutex_);
+    bool run_due_timer() MOAT_REQUIRES(mutex_);
+    bool run_deferred() MOAT_REQUIRES(mutex_);
+
+    [[nodiscard]] bool is_this_thread() const {
+        return std::this_thread::get_id() == thread_.get_id();
+    }
 
     StandardMutex mutex_;
     StandardCondition wake_;
@@ -78,11 +87,16 @@ class BackgroundTimer {
     BackgroundTimer& operator=(const BackgroundTimer&) = delete;
 
     void arm(std::uint64_t nanoseconds) {
+        constexpr std::uint64_t never = std::numeric_limits<std::uint64_t>::max();
         Background& background = Background::instance();
+        background_.store(&background, std::memory_order_release);
         {
             const ExclusiveLock lock(background.mutex_);
+            if (cancelling_ != 0)
+                return; // the callback arms itself again while somebody waits for its end
             unlink(background);
-            deadline_ = steady_nanoseconds() + nanoseconds;
+            const std::uint64_t now = steady_nanoseconds();
+            deadline_ = nanoseconds < never - now ? now + nanoseconds : never;
             is_armed_ = true;
             next_ = std::exchange(background.armed_, this);
         }
@@ -90,14 +104,18 @@ class BackgroundTimer {
     }
 
     void cancel() {
-        Background& background = Background::instance();
+        Background* const used = background_.load(std::memory_order_acquire);
+        if (used == nullptr)
+            return; // never armed; do not start a thread for that
+        Background& background = *used;
         const ExclusiveLock lock(background.mutex_);
         unlink(background);
-        if (std::this_thread::get_id() == background.thread_.get_id())
+        if (background.is_this_thread())
             return;
+        ++cancelling_;
         while (background.running_ == this)
             background.callback_done_.wait(background.mutex_);
-        unlink(background);
+        --cancelling_;
     }
 
   private:
@@ -114,8 +132,11 @@ class BackgroundTimer {
 
     void (*callback_)(void*);
     void* context_;
+    std::atomic<Background*> background_{nullptr};
+    // All below is guarded by the background's mutex.
     BackgroundTimer* next_ = nullptr;
     std::uint64_t deadline_ = 0;
+    unsigned cancelling_ = 0;
     bool is_armed_ = false;
 };
 
@@ -127,35 +148,59 @@ inline BackgroundTimer* Background::earliest() const {
     return first;
 }
 
+/// Unlocks while the callback runs, after which the timer may be no more.
+inline bool Background::run_due_timer() {
+    BackgroundTimer* const due = earliest();
+    if (due == nullptr || due->deadline_ > steady_nanoseconds())
+        return false;
+    due->unlink(*this);
+    running_ = due;
+    mutex_.unlock();
+    due->callback_(due->context_);
+    mutex_.lock();
+    running_ = nullptr;
+    callback_done_.notify_all();
+    return true;
+}
+
+/// Unlocks while the calls run.
+inline bool Background::run_deferred() {
+    if (!std::exchange(reclaim_, false))
+        return false;
+    mutex_.unlock();
+    epoch::run_deferred();
+    mutex_.lock();
+    return true;
+}
+
 inline void Background::run() {
     mutex_.lock();
     while (!stopping_) {
-        if (std::exchange(reclaim_, false)) {
-            mutex_.unlock();
-            epoch::run_deferred();
-            mutex_.lock();
-            continue;
-        }
-        BackgroundTimer* due = earliest();
-        if (due == nullptr) {
+        const bool timer_ran = run_due_timer();
+        const bool calls_ran = run_deferred();
+        if (timer_ran || calls_ran)
+            continue; // much may have changed while nothing was locked
+        if (const BackgroundTimer* const next = earliest()) {
+            const std::uint64_t now = steady_nanoseconds();
+            if (next->deadline_ > now)
+                wake_.wait_for(mutex_, next->deadline_ - now);
+        } else {
             wake_.wait(mutex_);
-            continue;
         }
-        const std::uint64_t now = steady_nanoseconds();
-        if (due->deadline_ > now) {
-            wake_.wait_for(mutex_, due->deadline_ - now);
-            continue;
-        }
-        due->unlink(*this);
-        running_ = due;
-        mutex_.unlock();
-        due->callback_(due->context_);
-        mutex_.lock();
-        running_ = nullptr;
-        callback_done_.notify_all();
     }
     mutex_.unlock();
-    epoch::run_deferred();
+}
+
+inline void Background::stop() {
+    {
+        const ExclusiveLock lock(mutex_);
+        stopping_ = true;
+    }
+    wake_.notify_all();
+    if (is_this_thread()) // a callback called exit()
+        thread_.detach();
+    else
+        thread_.join();
 }
 
 } // namespace moat

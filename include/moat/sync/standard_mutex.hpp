@@ -6,9 +6,11 @@
 #include "moat/sync/annotations.hpp"
 #include "moat/sync/lock.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <limits>
 #include <mutex>
 #include <shared_mutex>
 
@@ -56,8 +58,11 @@ class StandardCondition {
 
     bool wait_for(StandardMutex& mutex, std::uint64_t nanoseconds) MOAT_REQUIRES(mutex) {
         std::unique_lock lock(mutex.mutex_, std::adopt_lock);
-        const std::cv_status status = condition_.wait_until(
-            lock, std::chrono::steady_clock::now() + std::chrono::nanoseconds(nanoseconds));
+        // A clock of signed nanoseconds holds 292 years; half of it is as good as for ever.
+        constexpr std::uint64_t most = std::numeric_limits<std::int64_t>::max() / 2;
+        const std::chrono::nanoseconds bounded(std::min(nanoseconds, most));
+        const std::cv_status status =
+            condition_.wait_until(lock, std::chrono::steady_clock::now() + bounded);
         lock.release();
         return status == std::cv_status::no_timeout;
     }
