@@ -63,9 +63,10 @@ concept ConditionVariable = requires(C condition, Mutex& mutex, std::uint64_t na
 template <class T>
 concept OneShotTimer = requires(T timer, std::uint64_t nanoseconds) {
     // Runs the callback once, on a thread of the policy, not earlier than `nanoseconds` from now;
-    // arming an armed timer moves it.
+    // arming an armed timer moves it. The callback may arm it again, cancel it or destroy it.
     timer.arm(nanoseconds);
-    // On return the callback neither runs nor will, unless called from inside the callback.
+    // On return the callback neither runs nor will, unless called from inside the callback; so no
+    // lock is held that the callback takes.
     timer.cancel();
 };
 
@@ -74,7 +75,8 @@ concept ThreadLocalSlot = requires(L slot, void (*visit)(void*, T&), void* conte
     // The calling thread's own T, made by T() at its first use; nullptr when memory for it failed.
     { slot.local() } -> std::same_as<T*>;
     // Visits every thread's T while no thread can begin or end to have one. The owners go on
-    // running: what is visited must be safe to touch beside its owner.
+    // running: what is visited must be safe to touch beside its owner. Neither the visitor nor the
+    // exit hook calls `local` or `for_each` of any slot.
     slot.for_each(visit, context);
 };
 
@@ -110,7 +112,8 @@ concept SyncPolicy = requires(RcuHead* head, void (*call)(RcuHead*), detail::Pro
     // Runs call(head) after a grace period, on any thread, at once where no section is open and the
     // policy likes: so `call` takes no lock that a caller of `defer` may hold.
     S::defer(head, call);
-    // Returns when every call deferred before it has run. Not from inside a ReadSection.
+    // Returns when every call deferred before it has run. Not from inside a ReadSection, nor from a
+    // deferred call.
     S::barrier();
     // Per object and thread; the hook passed at construction sees the T of a thread that ends.
     requires ThreadLocalSlot<typename S::template ThreadLocal<detail::Probe>, detail::Probe>;

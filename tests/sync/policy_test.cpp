@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What every model of Sync does alike, seen from one thread.
+#include "moat/sync/lock.hpp"
+#include "moat/sync/real.hpp"
+#include "moat/sync/serial.hpp"
+
+#include <atomic>
+#include <cstdint>
+#include <gtest/gtest.h>
+#include <optional>
+#include <vector>
+
+namespace {
+
+using namespace moat;
+
+constexpr auto relaxed = std::memory_order_relaxed;
+constexpr auto acquire = std::memory_order_acquire;
+constexpr auto release = std::memory_order_release;
+constexpr auto acq_rel = std::memory_order_acq_rel;
+
+/// Counts how many of it live.
+struct Counted {
+    inline static int living = 0;
+    int tag;
+
+    explicit Counted(int number = 0) : tag(number) { ++living; }
+
+    ~Counted() { --living; }
+
+    Counted(const Counted&) = delete;
+    Counted& operator=(const Counted&) = delete;
+};
+
+/// A deferred call that writes its number down.
+struct Call : RcuHead {
+    std::vector<int>* log = nullptr;
+    int number = 0;
+
+    static void run(RcuHead* head) {
+        auto* const self = static_cast<Call*>(head);
+        self->log->push_back(self->number);
+    }
+};
+
+template <class Sync>
+class Policy : public testing::Test {};
+
+using Policies = testing::Types<SerialSync, RealSync>;
+TYPED_TEST_SUITE(Policy, Policies);
+
+TYPED_TEST(Policy, AtomicsReturnTheOldValue) {
+    typename TypeParam::template Atomic<std::uint64_t> word{5};
+    EXPECT_EQ(word.fetch_add(3, relaxed), 5U);
+    EXPECT_EQ(word.fetch_sub(1, relaxed), 8U);
+    EXPECT_EQ(word.fetch_or(8, acq_rel), 7U);
+    EXPECT_EQ(word.fetch_and(9, acq_rel), 15U);
+    EXPECT_EQ(word.exchange(1, acq_rel), 9U);
+    word.store(2, release);
+    EXPECT_EQ(word.load(acquire), 2U);
+}
+
+TYPED_TEST(Policy, CompareExchangeTellsWhatWasThere) {
+    typename TypeParam::template Atomic<std::uint64_t> word{5};
+    std::uint64_t expected = 4;
+    EXPECT_FALSE(word.compare_exchange_strong(expected, 6, acq_rel, acquire));
+    EXPECT_EQ(expected, 5U);
+    EXPECT_TRUE(word.compare_exchange_strong(expected, 6, acq_rel, acquire));
+    EXPECT_EQ(word.load(relaxed), 6U);
+    expected = 6;
+    while (!word.compare_exchange_weak(expected, 7, acq_rel, acquire))
+        EXPECT_EQ(expected, 6U);
+    EXPECT_EQ(word.load(relaxed), 7U);
+}
+
+TYPED_TEST(Policy, AReferenceIsTheWordItself) {
+    std::uint64_t memory = 5;
+    typename TypeParam::template AtomicRef<std::uint64_t> word(memory);
+    word.fetch_add(1, relaxed);
+    EXPECT_EQ(memory, 6U);
+    memory = 9;
+    EXPECT_EQ(word.load(relaxed), 9U);
+}
+
+TYPED_TEST(Policy, ALockIsHeldOnce) {
+    typename TypeParam::Mutex mutex;
+    {
+        const ExclusiveLock lock(mutex);
+    }
+    if (mutex.try_lock())
+        mutex.unlock();
+    else
+        ADD_FAILURE() << "it was unlocked before";
+}
+
+TYPED_TEST(Policy, ReadersShareALock) {
+    typename TypeParam::SharedMutex mutex;
+    {
+        const SharedLock one(mutex);
+        EXPECT_FALSE(mutex.try_lock());
+    }
+    if (mutex.try_lock())
+        mutex.unlock();
+    else
+        ADD_FAILURE() << "it was unlocked before";
+}
+
+TYPED_TEST(Policy, DeferredCallsRunInOrderAndBeforeABarrierEnds) {
+    std::vector<int> log;
+    std::vector<Call> calls(100);
+    std::vector<int> numbers;
+    for (Call& each : calls) {
+        each.log = &log;
+        each.number = static_cast<int>(numbers.size());
+        numbers.push_back(each.number);
+        TypeParam::defer(&each, Call::run);
+    }
+    TypeParam::barrier();
+    EXPECT_EQ(log, numbers);
+}
+
+TYPED_TEST(Policy, ADeferredCallWaitsForTheOutermostSection) {
+    std::vector<int> log;
+    Call call;
+    call.log = &log;
+    {
+        const typename TypeParam::ReadSection outer;
+        {
+            const typename TypeParam::ReadSection inner;
+            TypeParam::defer(&call, Call::run);
+        }
+        EXPECT_TRUE(log.empty());
+    }
+    TypeParam::barrier();
+    EXPECT_EQ(log.size(), 1U);
+}
+
+TYPED_TEST(Policy, ADeferredCallMayDeferTheNext) {
+    struct Chain : RcuHead {
+        int left = 1000;
+
+        static void run(RcuHead* head) {
+            auto* const self = static_cast<Chain*>(head);
+            if (--self->left != 0)
+                TypeParam::defer(self, run);
+        }
+    } chain;
+
+    TypeParam::defer(&chain, Chain::run);
+    for (int i = 0; i != 1000; ++i)
+        TypeParam::barrier();
+    EXPECT_EQ(chain.left, 0);
+}
+
+TYPED_TEST(Policy, NodesAreMadeDestroyedAndRetired) {
+    Counted* const destroyed = TypeParam::template make<Counted>(7);
+    Counted* const retired = TypeParam::template make<Counted>();
+    ASSERT_NE(destroyed, nullptr);
+    EXPECT_EQ(destroyed->tag, 7);
+    EXPECT_EQ(Counted::living, 2);
+    TypeParam::destroy(destroyed);
+    TypeParam::destroy(static_cast<Counted*>(nullptr));
+    {
+        const typename TypeParam::ReadSection reading;
+        TypeParam::retire(retired);
+        EXPECT_EQ(retired->tag, 0) << "still there for those who read";
+    }
+    TypeParam::barrier();
+    EXPECT_EQ(Counted::living, 0);
+}
+
+TYPED_TEST(Policy, NodesKeepTheirAlignment) {
+    struct alignas(256) Aligned {
+        char bytes[3];
+    };
+
+    auto* const node = TypeParam::template make<Aligned>();
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(node) % 256, 0U);
+    TypeParam::retire(node);
+    TypeParam::barrier();
+}
+
+TYPED_TEST(Policy, ThreadLocalStateIsMadeAtFirstUse) {
+    std::optional<typename TypeParam::template ThreadLocal<Counted>> slot(
+        std::in_place, [](void*, Counted&) {}, nullptr);
+    const auto sum = [&] {
+        int tags = 0;
+        slot->for_each([](void* to, Counted& each) { *static_cast<int*>(to) += each.tag; }, &tags);
+        return tags;
+    };
+    EXPECT_EQ(sum(), 0);
+    ASSERT_NE(slot->local(), nullptr);
+    slot->local()->tag = 5;
+    EXPECT_EQ(slot->local()->tag, 5);
+    EXPECT_EQ(sum(), 5);
+    slot.reset();
+    EXPECT_EQ(Counted::living, 0);
+}
+
+TYPED_TEST(Policy, TimeDoesNotGoBack) {
+    const std::uint64_t before = TypeParam::now();
+    TypeParam::pause();
+    TypeParam::yield();
+    EXPECT_GE(TypeParam::now(), before);
+}
+
+} // namespace
