@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <string_view>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
@@ -31,11 +32,20 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// Long beside the clock's own cost, short beside a scheduler's interruption.
-constexpr double sample_nanoseconds = 2e6;
+/// Long beside the clock's own cost, short beside a scheduler's time slice.
+constexpr double sample_nanoseconds = 1e6;
+/// How often a sample is repeated because the scheduler took the core away meanwhile.
+constexpr int most_attempts = 20;
 
 double since(Clock::time_point start) {
     return std::chrono::duration<double, std::nano>(Clock::now() - start).count();
+}
+
+/// How often the calling thread lost its core without asking for it.
+long preemptions() {
+    rusage usage{};
+    getrusage(RUSAGE_THREAD, &usage);
+    return usage.ru_nivcsw;
 }
 
 double median(std::vector<double> values) {
@@ -44,19 +54,42 @@ double median(std::vector<double> values) {
     return *middle;
 }
 
+/// Time on the wall, and whether all of it was the measured thread's own.
+struct Sample {
+    double nanoseconds = 0;
+    bool undisturbed = true;
+};
+
+/// Return: the first undisturbed one of `sample`'s results, or the shortest of many.
+template <class TakeSample>
+double settled(const TakeSample& sample) {
+    double shortest = std::numeric_limits<double>::max();
+    for (int attempt = 0; attempt != most_attempts; ++attempt) {
+        const Sample taken = sample();
+        if (taken.undisturbed)
+            return taken.nanoseconds;
+        shortest = std::min(shortest, taken.nanoseconds);
+    }
+    return shortest;
+}
+
 /// Return: nanoseconds for `count` operations, preparations left out.
 double time_of(const Side& side, std::uint64_t count) {
-    double total = 0;
-    while (count != 0) {
-        const std::uint64_t part = std::min(count, side.most);
-        if (side.prepare)
-            side.prepare();
-        const Clock::time_point start = Clock::now();
-        side.run(part);
-        total += since(start);
-        count -= part;
-    }
-    return total;
+    return settled([&] {
+        Sample sample;
+        for (std::uint64_t left = count; left != 0;) {
+            const std::uint64_t part = std::min(left, side.most);
+            if (side.prepare)
+                side.prepare();
+            const long before = preemptions();
+            const Clock::time_point start = Clock::now();
+            side.run(part);
+            sample.nanoseconds += since(start);
+            sample.undisturbed &= preemptions() == before;
+            left -= part;
+        }
+        return sample;
+    });
 }
 
 /// Return: how many operations make a sample; `time` measures a given number of them.
@@ -89,23 +122,27 @@ void pin_to_core(unsigned index) {
 
 /// Return: the mean over the threads of the nanoseconds that each took.
 double time_together(const ThreadWork& work, unsigned threads, std::uint64_t count) {
-    std::barrier start(static_cast<std::ptrdiff_t>(threads));
-    std::vector<double> taken(threads);
-    std::vector<std::thread> running;
-    for (unsigned index = 0; index != threads; ++index)
-        running.emplace_back([&, index] {
-            pin_to_core(index);
-            start.arrive_and_wait();
-            const Clock::time_point begin = Clock::now();
-            work(index, count);
-            taken[index] = since(begin);
-        });
-    double sum = 0;
-    for (unsigned index = 0; index != threads; ++index) {
-        running[index].join();
-        sum += taken[index];
-    }
-    return sum / threads;
+    return settled([&] {
+        std::barrier start(static_cast<std::ptrdiff_t>(threads));
+        std::vector<Sample> samples(threads);
+        std::vector<std::thread> running;
+        for (unsigned index = 0; index != threads; ++index)
+            running.emplace_back([&, index] {
+                pin_to_core(index);
+                start.arrive_and_wait();
+                const long before = preemptions();
+                const Clock::time_point begin = Clock::now();
+                work(index, count);
+                samples[index] = {since(begin), preemptions() == before};
+            });
+        Sample mean;
+        for (unsigned index = 0; index != threads; ++index) {
+            running[index].join();
+            mean.nanoseconds += samples[index].nanoseconds / threads;
+            mean.undisturbed &= samples[index].undisturbed;
+        }
+        return mean;
+    });
 }
 
 std::string json_string(std::string_view text) {

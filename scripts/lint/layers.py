@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
-ROW = re.compile(r"^\|([^|]*)\|[^|]*\|([^|]*)\|([^|]*)\|")
+ROW = re.compile(r"^\|([^|]*)\|[^|]*\|([^|]*)\|([^|]*)\|([^|]*)\|")
 # Compilers' own headers; they need no operating system.
 COMPILER_HEADERS = re.compile(r"^(sanitizer|valgrind)/|^[a-z0-9]*intrin\.h$|^cxxabi\.h$")
 
@@ -19,6 +19,7 @@ COMPILER_HEADERS = re.compile(r"^(sanitizer|valgrind)/|^[a-z0-9]*intrin\.h$|^cxx
 class Room:
     may_include: set[str]
     operating_system: bool
+    exists: bool
 
 
 def read_table(text: str) -> dict[str, Room]:
@@ -33,7 +34,7 @@ def read_table(text: str) -> dict[str, Room]:
             inside = True
         elif inside and not row[1].startswith("-"):
             names = {name.strip() for name in row[2].split(",")} - {"-", ""}
-            rooms[row[1].strip()] = Room(names, row[3].strip() == "yes")
+            rooms[row[1].strip()] = Room(names, row[3].strip() == "yes", row[4].strip() == "yes")
     for name, room in rooms.items():
         unknown = room.may_include - rooms.keys()
         if unknown:
@@ -63,6 +64,19 @@ def room_of(path: pathlib.PurePath) -> str | None:
     return None
 
 
+def check_existence(root: pathlib.Path, rooms: dict[str, Room]) -> list[str]:
+    """The column `today` says what is there."""
+    problems = []
+    for name, room in rooms.items():
+        folders = [root / "tools"] if name == "tools" else [
+            root / "include/moat" / name, root / "src" / name]
+        exists = any(folder.is_dir() for folder in folders)
+        if exists != room.exists:
+            problems.append(f"docs/architecture.md: {name} is "
+                            f"{'there' if exists else 'not there'} today; the table says otherwise")
+    return problems
+
+
 def check_include(rooms, room: str, bracket: str, name: str) -> str | None:
     """Return: what is wrong, or None."""
     if name.startswith("moat/"):
@@ -83,7 +97,7 @@ def check_include(rooms, room: str, bracket: str, name: str) -> str | None:
 def main() -> int:
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     rooms = read_table((root / "docs/architecture.md").read_text())
-    problems = []
+    problems = check_existence(root, rooms)
     files = 0
     for folder in ("include", "src", "tools"):
         for path in sorted((root / folder).rglob("*")):
