@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What a leaf permits and how its memory behaves, in words that every format shares.
+// The bits that a format spends on them are in page_table/formats/.
+#pragma once
+
+#include <cstdint>
+
+namespace moat {
+
+/// A set of properties of one leaf; combine with |.
+enum class Attributes : std::uint32_t {
+    none = 0,
+    read = 1U << 0,
+    write = 1U << 1,
+    execute = 1U << 2,
+    user = 1U << 3,     ///< reachable by unprivileged code
+    global = 1U << 4,   ///< the same in every address space
+    uncached = 1U << 5, ///< device registers: no caching, no reordering
+    special = 1U << 6,  ///< no page metadata behind it (a device's memory): never to be split
+    snoop = 1U << 7,    ///< the IOMMU forces the access to be cache-coherent
+    accessed = 1U << 8, ///< set when the leaf was used; preset where its absence would fault
+    dirty = 1U << 9,    ///< set when the leaf was written to; preset likewise
+};
+
+[[nodiscard]] constexpr Attributes operator|(Attributes a, Attributes b) {
+    return static_cast<Attributes>(static_cast<std::uint32_t>(a) | static_cast<std::uint32_t>(b));
+}
+
+[[nodiscard]] constexpr Attributes operator&(Attributes a, Attributes b) {
+    return static_cast<Attributes>(static_cast<std::uint32_t>(a) & static_cast<std::uint32_t>(b));
+}
+
+/// `a` without `b`.
+[[nodiscard]] constexpr Attributes operator-(Attributes a, Attributes b) {
+    return static_cast<Attributes>(static_cast<std::uint32_t>(a) & ~static_cast<std::uint32_t>(b));
+}
+
+constexpr Attributes& operator|=(Attributes& a, Attributes b) {
+    return a = a | b;
+}
+
+/// Whether every property of `wanted` is in `set`.
+[[nodiscard]] constexpr bool has(Attributes set, Attributes wanted) {
+    return (set & wanted) == wanted;
+}
+
+inline constexpr Attributes read_only = Attributes::read;
+inline constexpr Attributes read_write = Attributes::read | Attributes::write;
+
+/// What hardware may set in a live leaf behind software's back.
+inline constexpr Attributes accessed_and_dirty = Attributes::accessed | Attributes::dirty;
+
+namespace detail {
+
+/// `word` if `set` has `property`, else 0; without a branch.
+[[nodiscard]] constexpr std::uint64_t word_if(Attributes set, Attributes property,
+                                              std::uint64_t word) {
+    return has(set, property) ? word : 0;
+}
+
+/// `property` if `word` has a bit of `mask`, else none.
+[[nodiscard]] constexpr Attributes property_if(std::uint64_t word, std::uint64_t mask,
+                                               Attributes property) {
+    return (word & mask) != 0 ? property : Attributes::none;
+}
+
+} // namespace detail
+
+} // namespace moat

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// x86-64 page tables with 4 or 5 levels; leaves of 4K, 2M and 1G.
+// Source: Intel SDM volume 3A, chapter 4 "Paging", 4.5, tables 4-14 to 4-20; AMD64 APM volume 2,
+// 5.3. Witness: QEMU's x86 MMU and, where it runs, KVM (tests/witness).
+#pragma once
+
+#include "moat/core/bits.hpp"
+#include "moat/core/types.hpp"
+#include "moat/page_table/attributes.hpp"
+#include "moat/page_table/format.hpp"
+
+#include <cstdint>
+#include <string_view>
+
+namespace moat::formats {
+
+/// `Levels` is 4 (48-bit addresses) or 5 (57-bit, CR4.LA57). Uncached is PCD | PWT, which is UC in
+/// the PAT's reset state; the PAT bit itself stays 0.
+template <unsigned Levels>
+    requires(Levels == 4 || Levels == 5)
+struct X86_64 {
+    using Input = VirtualAddress;
+    static constexpr std::string_view name = Levels == 4 ? "x86-64, 4 levels" : "x86-64, 5 levels";
+    static constexpr unsigned granule_lg2 = 12;
+    static constexpr unsigned fewest_levels = Levels;
+    static constexpr unsigned most_levels = Levels;
+    static constexpr unsigned output_bits = 52;
+    static constexpr bool sign_extended = true;
+    /// SDM 4.10.2.3: for a change of page size alone the processor uses the old or the new entry.
+    static constexpr FormatCapabilities capabilities = {.level_change = LiveChange::in_place,
+                                                        .group_change = LiveChange::in_place,
+                                                        .accessed = FlagUpdate::hardware,
+                                                        .dirty = FlagUpdate::hardware};
+
+    static constexpr Word present = bit(0);
+    static constexpr Word writable = bit(1);
+    static constexpr Word user = bit(2);
+    static constexpr Word write_through = bit(3);
+    static constexpr Word cache_disable = bit(4);
+    static constexpr Word accessed = bit(5);
+    static constexpr Word dirty = bit(6);
+    static constexpr Word page_size = bit(7);
+    static constexpr Word global = bit(8);
+    static constexpr Word special = bit(9); // ignored by hardware, 11:9
+    static constexpr Word execute_disable = bit(63);
+
+    static constexpr unsigned index_bits(unsigned) { return 9; }
+
+    static constexpr std::uint32_t leaf_groups(unsigned level) { return level <= 2 ? 1 : 0; }
+
+    static constexpr bool representable(Attributes a) {
+        constexpr Attributes known = read_write | Attributes::execute | Attributes::user |
+                                     Attributes::global | Attributes::uncached |
+                                     Attributes::special | accessed_and_dirty;
+        return has(a, Attributes::read) && has(known, a);
+    }
+
+    static constexpr Word attribute_word(Attributes a) {
+        using detail::word_if;
+        return present | word_if(a, Attributes::write, writable) |
+               word_if(a, Attributes::user, user) |
+               word_if(a, Attributes::uncached, cache_disable | write_through) |
+               word_if(a, Attributes::accessed, accessed) | word_if(a, Attributes::dirty, dirty) |
+               word_if(a, Attributes::global, global) | word_if(a, Attributes::special, special) |
+               (has(a, Attributes::execute) ? 0 : execute_disable);
+    }
+
+    template <unsigned L>
+    static constexpr Word leaf_word(std::uint64_t physical, Word attributes, unsigned) {
+        return physical | attributes | (L == 0 ? 0 : page_size);
+    }
+
+    template <unsigned L>
+    static constexpr Word entry_step(unsigned) {
+        return bit(granule_lg2 + 9 * L);
+    }
+
+    template <unsigned L>
+    static constexpr EntryKind kind(Word word) {
+        if constexpr (L == 0)
+            return (word & present) != 0 ? EntryKind::leaf : EntryKind::absent;
+        else if constexpr (L > 2)
+            return (word & present) != 0 ? EntryKind::table : EntryKind::absent;
+        else if ((word & (present | page_size)) == present)
+            return EntryKind::table;
+        else
+            return (word & present) != 0 ? EntryKind::leaf : EntryKind::absent;
+    }
+
+    template <unsigned L>
+    static constexpr unsigned leaf_group_lg2(Word) {
+        return 0;
+    }
+
+    template <unsigned L>
+    static constexpr std::uint64_t leaf_physical(Word word) {
+        return word & field_mask(51, granule_lg2 + 9 * L);
+    }
+
+    template <unsigned L>
+    static constexpr Attributes leaf_attributes(Word word) {
+        using detail::property_if;
+        return Attributes::read | property_if(word, writable, Attributes::write) |
+               property_if(~word, execute_disable, Attributes::execute) |
+               property_if(word, user, Attributes::user) |
+               property_if(word, cache_disable, Attributes::uncached) |
+               property_if(word, global, Attributes::global) |
+               property_if(word, special, Attributes::special) |
+               property_if(word, accessed, Attributes::accessed) |
+               property_if(word, dirty, Attributes::dirty);
+    }
+
+    static constexpr Word merge_accessed_dirty(Word word, Word other) {
+        return word | (other & (accessed | dirty));
+    }
+
+    static constexpr Word clear_accessed_dirty(Word word, Attributes which) {
+        return word & ~(detail::word_if(which, Attributes::accessed, accessed) |
+                        detail::word_if(which, Attributes::dirty, dirty));
+    }
+
+    /// A table's entry permits everything: the leaf decides. Accessed is preset, so that the
+    /// processor need not write to it.
+    template <unsigned L>
+    static constexpr Word table_word(std::uint64_t physical) {
+        return physical | present | writable | user | accessed;
+    }
+
+    template <unsigned L>
+    static constexpr std::uint64_t table_physical(Word word) {
+        return word & field_mask(51, 12);
+    }
+};
+
+static_assert(PageTableFormat<X86_64<4>>);
+static_assert(PageTableFormat<X86_64<5>>);
+
+} // namespace moat::formats
