@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Edit: every change to a PageTable, as an object that must be finished: finish() invalidates what
+// changed, and only then gives removed tables up. The operations themselves are in the files beside
+// it; input is checked here, so that they meet none that is wrong.
+#pragma once
+
+#include "moat/page_table/cut.hpp"
+#include "moat/page_table/fold.hpp"
+#include "moat/page_table/invalidation.hpp"
+#include "moat/page_table/map.hpp"
+#include "moat/page_table/page_table.hpp"
+#include "moat/page_table/protect.hpp"
+#include "moat/page_table/unmap.hpp"
+
+#include <cstdint>
+#include <utility>
+
+namespace moat {
+
+/// Used by one thread, for ranges that it alone edits meanwhile (see PageTable). Every start and
+/// size is a multiple of the format's granule. An operation that fails changed nothing, and the
+/// edit goes on being usable.
+template <class Tree>
+class Edit {
+  public:
+    using F = typename Tree::Format;
+    using Input = typename Tree::Input;
+    using Invalidate = typename PendingInvalidation<Tree>::Callback;
+
+    /// `invalidate` outlives the edit. It is called with an InvalidationRequest, from finish() and,
+    /// where ranges lie apart or the format wants break-before-make, from operations; what it asks
+    /// for is done when it returns.
+    Edit(PageTable<Tree>& page_table, Invalidate invalidate)
+        : page_table_(page_table), pending_(invalidate) {}
+
+    /// Maps [start, start + size) to memory from `physical` on, with leaves as large as addresses,
+    /// length and `options` allow. A new leaf is sure to be seen once the edit is finished; on
+    /// hardware that caches no absent entries, mostly at once.
+    /// Errors: empty, unaligned, overflow, out_of_range, overlap (also with a part), unsupported
+    /// attributes, no_memory.
+    [[gnu::always_inline]] Result<void> map(Input start, ByteCount size, PhysicalAddress physical,
+                                            Attributes attributes, MapOptions options = {}) {
+        const std::uint64_t first = start.value();
+        const std::uint64_t last = first + (size.value() - 1);
+        return page_table_.with_root([&](auto root) __attribute__((always_inline)) -> Result<void> {
+            constexpr unsigned levels = decltype(root)::level + 1;
+            if (!range_is_good(first | physical.value(), first, size.value(), levels) ||
+                !physical_is_good(physical.value(), size.value()) || !F::representable(attributes))
+                [[unlikely]]
+                return map_error(first, size.value(), physical.value(), attributes, levels);
+            detail::Map<Tree> map(writer_, pending_, page_table_.memory(),
+                                  largest_leaf_lg2(options));
+            const Word bits = F::attribute_word(attributes);
+            if (map.try_run(root, first, last, physical.value(), bits)) [[likely]]
+                return {};
+            return map.run(root, first, last, physical.value(), bits);
+        });
+    }
+
+    /// Unmaps what is mapped in [start, start + size); holes are no error.
+    /// Errors: empty, unaligned, overflow, out_of_range; refused (a leaf is covered in part and may
+    /// not be split, or not without break-before-make), no_memory (for splitting).
+    [[gnu::always_inline]] Result<Unmapped> unmap(Input start, ByteCount size,
+                                                  UnmapOptions options = {}) {
+        const std::uint64_t first = start.value();
+        const std::uint64_t last = first + (size.value() - 1);
+        return page_table_.with_root(
+            [&](auto root) __attribute__((always_inline)) -> Result<Unmapped> {
+                constexpr unsigned levels = decltype(root)::level + 1;
+                if (!range_is_good(first, first, size.value(), levels)) [[unlikely]]
+                    return range_error(first, size.value(), levels);
+                detail::Unmap<Tree> unmap(writer_, pending_, page_table_.memory(), options);
+                if (options.flags == FinalFlags::ignore && unmap.try_leaf(root, first, last))
+                    [[likely]] {
+                    pending_.cover(first, last);
+                    return Unmapped{.bytes = size.value(), .leaves = 1};
+                }
+                return unmap.run(root, first, last);
+            });
+    }
+
+    /// Gives every leaf in [start, start + size) `attributes`; accessed and dirty stay, and holes
+    /// are no error. Errors: as unmap, and unsupported attributes.
+    Result<Protected> protect(Input start, ByteCount size, Attributes attributes,
+                              ProtectOptions options = {}) {
+        return in_range<Protected>(
+            start, size, [&](auto root, std::uint64_t last) -> Result<Protected> {
+                if (!F::representable(attributes))
+                    return std::unexpected(attribute_error(attributes));
+                return detail::Protect<Tree>(writer_, pending_, page_table_.memory(), options)
+                    .run(root, start.value(), last, attributes);
+            });
+    }
+
+    /// Takes the leaves apart that lie across either end of [start, start + size); translations
+    /// stay as they are. Return: how many leaves were taken apart. Errors: as unmap.
+    Result<std::uint64_t> split(Input start, ByteCount size, Break breaking = Break::forbidden) {
+        return in_range<std::uint64_t>(
+            start, size, [&](auto root, std::uint64_t last) -> Result<std::uint64_t> {
+                detail::Cut<Tree> cut(writer_, pending_, page_table_.memory());
+                if (auto done = cut.run(root, start.value(), last, PartialLeaf::split, breaking);
+                    !done)
+                    return std::unexpected(done.error());
+                return cut.leaves_split();
+            });
+    }
+
+    /// Replaces the table that covers exactly [start, start + size) by one leaf that maps the same.
+    /// Accessed is kept; so is dirty, and a writable leaf counts as dirty where hardware sets it.
+    /// Errors: as unmap; unsupported (no such leaf), mismatch (no table there, holes in it, or
+    /// leaves that are not one piece with one set of attributes).
+    Result<void> fold(Input start, ByteCount size, Break breaking = Break::forbidden) {
+        return in_range<void>(start, size, [&](auto root, std::uint64_t last) -> Result<void> {
+            if (!std::has_single_bit(size.value()) ||
+                !is_aligned(start.value(), alignment_lg2(size.value())))
+                return fail(ErrorCode::unaligned, "a leaf is aligned to its size",
+                            {"start", start.value()}, {"size", size.value()});
+            return detail::Fold<Tree>(writer_, pending_, page_table_.memory(), breaking)
+                .run(root, start.value(), last);
+        });
+    }
+
+    /// Clears `which` of accessed and dirty in every leaf that [start, start + size) touches, and
+    /// calls `visit(Input start, ByteCount size, Attributes had)` for each leaf that had one. A
+    /// leaf that sticks out is cleared and reported as a whole: hardware keeps one bit for all of
+    /// it. Errors: as unmap; unsupported where the format has no such bits.
+    template <class Visit>
+    Result<void> clear_accessed_dirty(Input start, ByteCount size, Attributes which,
+                                      Visit&& visit) {
+        return in_range<void>(start, size, [&](auto root, std::uint64_t last) -> Result<void> {
+            if (!has(flags_of_format(), which))
+                return fail(ErrorCode::unsupported, "the format keeps no such flag",
+                            {"attributes", static_cast<std::uint32_t>(which)});
+            detail::ClearFlags<Tree, std::remove_reference_t<Visit>>(writer_, pending_, which,
+                                                                     visit)
+                .run(root, start.value(), last);
+            return {};
+        });
+    }
+
+    /// Puts one level on top, so that more addresses can be mapped. The root changes: the caller
+    /// tells the hardware, for which `PageTable::root` gives table and levels; the old root goes on
+    /// translating what it did. Errors: unsupported at the format's last level, no_memory.
+    Result<void> grow()
+        requires(F::fewest_levels != F::most_levels)
+    {
+        const Root old = page_table_.root();
+        if (old.levels == F::most_levels)
+            return fail(ErrorCode::unsupported, "the format has no more levels",
+                        {"levels", old.levels});
+        return page_table_.with_root(
+            [&](auto root) -> Result<void> { return grow_above(root, old); });
+    }
+
+    /// Invalidates what this edit changed, then lets the removed tables go. The edit may be used
+    /// again, and must be finished again then.
+    [[gnu::always_inline]] void finish() { pending_.now(); }
+
+  private:
+    static constexpr unsigned highest_leaf_lg2 = entry_lg2<F>(highest_leaf_level<F>());
+
+    static unsigned largest_leaf_lg2(const MapOptions& options) {
+        return options.largest_leaf_lg2 < F::granule_lg2 ? F::granule_lg2
+                                                         : options.largest_leaf_lg2;
+    }
+
+    static constexpr Attributes flags_of_format() {
+        Attributes flags = Attributes::none;
+        if (F::capabilities.accessed != FlagUpdate::none)
+            flags |= Attributes::accessed;
+        if (F::capabilities.dirty != FlagUpdate::none)
+            flags |= Attributes::dirty;
+        return flags;
+    }
+
+    [[gnu::always_inline]] static bool range_is_good(std::uint64_t aligned, std::uint64_t start,
+                                                     std::uint64_t size, unsigned levels) {
+        return is_aligned(aligned | size, F::granule_lg2) && size != 0 &&
+               InputSpace<F>::of(start, levels).contains(start, size);
+    }
+
+    [[gnu::always_inline]] static bool physical_is_good(std::uint64_t physical,
+                                                        std::uint64_t size) {
+        return physical <= low_bits(F::output_bits) &&
+               size - 1 <= low_bits(F::output_bits) - physical;
+    }
+
+    [[gnu::noinline, gnu::cold]] static std::unexpected<Error>
+    range_error(std::uint64_t start, std::uint64_t size, unsigned levels) {
+        const Result<void> checked = check_range<F>(start, size, F::granule_lg2, levels);
+        MOAT_CHECK(!checked, "what was found wrong is wrong");
+        return std::unexpected(checked.error());
+    }
+
+    static Error attribute_error(Attributes attributes) {
+        return {ErrorCode::unsupported,
+                "the format cannot express these attributes",
+                {"attributes", static_cast<std::uint32_t>(attributes)}};
+    }
+
+    [[gnu::noinline, gnu::cold]] static std::unexpected<Error>
+    map_error(std::uint64_t start, std::uint64_t size, std::uint64_t physical,
+              Attributes attributes, unsigned levels) {
+        if (!range_is_good(start, start, size, levels))
+            return range_error(start, size, levels);
+        if (!is_aligned(physical, F::granule_lg2))
+            return fail(ErrorCode::unaligned, "the physical address must be a multiple of the page",
+                        {"physical", physical}, {"page", bit(F::granule_lg2)});
+        if (!physical_is_good(physical, size))
+            return fail(ErrorCode::out_of_range, "the format cannot express the physical address",
+                        {"physical", physical}, {"size", size}, {"physical_bits", F::output_bits});
+        return std::unexpected(attribute_error(attributes));
+    }
+
+    /// Checks the range, then calls `operate(root, last)`.
+    template <class T, class Operate>
+    Result<T> in_range(Input start, ByteCount size, Operate&& operate) {
+        return page_table_.with_root([&](auto root) -> Result<T> {
+            constexpr unsigned levels = decltype(root)::level + 1;
+            if (!range_is_good(start.value(), start.value(), size.value(), levels))
+                return range_error(start.value(), size.value(), levels);
+            return operate(root, start.value() + (size.value() - 1));
+        });
+    }
+
+    template <unsigned L>
+    Result<void> grow_above(Table<Tree, L>, Root old) {
+        if constexpr (L + 1 < F::most_levels) {
+            auto& memory = page_table_.memory();
+            const Result<PhysicalAddress> top = memory.allocate(table_bytes_lg2<F>(L + 1));
+            if (!top)
+                return std::unexpected(top.error());
+            writer_.store(writer_.template unlinked<L + 1>(memory, *top), 0,
+                          F::template table_word<L + 1>(old.table.value()));
+            if (page_table_.replace_root(old, {*top, L + 2}))
+                return {};
+            memory.release(*top, table_bytes_lg2<F>(L + 1));
+            return fail(ErrorCode::busy, "another edit has grown the tree", {"levels", old.levels});
+        } else {
+            MOAT_CHECK(false, "a tree of the most levels does not grow");
+        }
+    }
+
+    PageTable<Tree>& page_table_;
+    EntryWriter<Tree> writer_;
+    PendingInvalidation<Tree> pending_;
+};
+
+} // namespace moat

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The snapshot rule, as types: a Table is loaded from into an immutable Entry, and an Entry hands
+// out what it *is* - a hole, a Leaf, or the Table below. There is no other way to get a Table: none
+// from an address, none from an entry that is looked at again. So a walker cannot test one value
+// and descend through another. Source: the page-walk race, docs/design/page_table.md.
+#pragma once
+
+#include "moat/core/types.hpp"
+#include "moat/page_table/format.hpp"
+#include "moat/page_table/table_memory.hpp"
+#include "moat/sync/concept.hpp"
+
+#include <atomic>
+#include <cstdint>
+
+namespace moat {
+
+/// The three choices that make a tree of tables.
+template <PageTableFormat F, SyncPolicy S, TableMemory M>
+struct Tree {
+    using Format = F;
+    using Sync = S;
+    using Memory = M;
+    using Input = typename F::Input;
+};
+
+template <class Tree, unsigned L>
+class Entry;
+template <class Tree, unsigned L>
+class Table;
+template <class Tree>
+class PageTable;
+template <class Tree>
+class EntryWriter;
+
+/// An entry that held a leaf when it was looked at.
+template <class Tree, unsigned L>
+class Leaf {
+  public:
+    using Format = typename Tree::Format;
+    static constexpr unsigned level = L;
+
+    /// log2 of the bytes that the whole leaf maps; of a group, those of all its entries.
+    [[nodiscard]] unsigned size_lg2() const {
+        return entry_lg2<Format>(L) + Format::template leaf_group_lg2<L>(word_);
+    }
+
+    [[nodiscard]] ByteCount size() const { return ByteCount(bit(size_lg2())); }
+
+    /// Where the leaf begins, given any input address inside it.
+    [[nodiscard]] typename Tree::Input start(typename Tree::Input inside) const {
+        return typename Tree::Input(align_down(inside.value(), size_lg2()));
+    }
+
+    /// What the first byte of the leaf maps to.
+    [[nodiscard]] PhysicalAddress physical() const {
+        return PhysicalAddress(Format::template leaf_physical<L>(word_));
+    }
+
+    [[nodiscard]] Attributes attributes() const {
+        return Format::template leaf_attributes<L>(word_);
+    }
+
+    /// The entry as the hardware reads it.
+    [[nodiscard]] Word word() const { return word_; }
+
+  private:
+    friend class Entry<Tree, L>;
+    friend class Table<Tree, L>;
+
+    explicit Leaf(Word word) : word_(word) {}
+
+    Word word_;
+};
+
+/// A table of level L, reached from the root through entries that were tables. It is valid as long
+/// as the Reader or Edit that it came from.
+template <class Tree, unsigned L>
+class Table {
+  public:
+    static constexpr unsigned level = L;
+    static constexpr unsigned entries = 1U << Tree::Format::index_bits(L);
+
+    /// Looks once. `index` is below `entries`.
+    [[nodiscard, gnu::always_inline]] Entry<Tree, L> load(unsigned index) const {
+        using Ref = typename Tree::Sync::template AtomicRef<Word>;
+        // Acquire: a table that is seen is seen initialised.
+        return Entry<Tree, L>(Ref(words_[index]).load(std::memory_order_acquire), memory_);
+    }
+
+    /// `leaf`, found at `index`, with accessed and dirty as any entry of its group has them. The
+    /// entries of a group are looked at one after the other.
+    [[nodiscard]] Leaf<Tree, L> with_group_flags(Leaf<Tree, L> leaf, unsigned index) const {
+        using F = typename Tree::Format;
+        const unsigned group_lg2 = F::template leaf_group_lg2<L>(leaf.word());
+        const unsigned first = index & ~static_cast<unsigned>(low_bits(group_lg2));
+        Word word = leaf.word();
+        for (unsigned i = first; i != first + (1U << group_lg2); ++i)
+            if (const Word other = load(i).word(); F::template kind<L>(other) == EntryKind::leaf)
+                word = F::merge_accessed_dirty(word, other);
+        return Leaf<Tree, L>(word);
+    }
+
+  private:
+    friend class PageTable<Tree>;
+    friend class EntryWriter<Tree>;
+    template <class, unsigned>
+    friend class Entry;
+
+    Table(Word* words, typename Tree::Memory* memory) : words_(words), memory_(memory) {}
+
+    Word* words_;
+    typename Tree::Memory* memory_;
+};
+
+/// One look at one entry. It does not change; look again to see another.
+template <class Tree, unsigned L>
+class Entry {
+  public:
+    using Format = typename Tree::Format;
+    static constexpr unsigned level = L;
+
+    [[nodiscard]] EntryKind kind() const { return Format::template kind<L>(word_); }
+
+    [[nodiscard]] Word word() const { return word_; }
+
+    /// Calls one of the three with what the entry is: `absent()`, `leaf(Leaf<Tree, L>)`,
+    /// `table(Table<Tree, L - 1>)`. At level 0 the third is never called, nor instantiated.
+    template <class OnAbsent, class OnLeaf, class OnTable>
+    [[gnu::always_inline]] decltype(auto) match(OnAbsent&& absent, OnLeaf&& leaf,
+                                                OnTable&& table) const {
+        const EntryKind is = kind();
+        if constexpr (L > 0)
+            if (is == EntryKind::table) [[likely]]
+                return table(below());
+        if (is == EntryKind::leaf) [[likely]]
+            return leaf(Leaf<Tree, L>(word_));
+        return absent();
+    }
+
+  private:
+    friend class Table<Tree, L>;
+
+    Entry(Word word, typename Tree::Memory* memory) : word_(word), memory_(memory) {}
+
+    [[nodiscard, gnu::always_inline]] Table<Tree, L - 1> below() const
+        requires(L > 0)
+    {
+        const PhysicalAddress table(Format::template table_physical<L>(word_));
+        return Table<Tree, L - 1>(memory_->words(table), memory_);
+    }
+
+    Word word_;
+    typename Tree::Memory* memory_;
+};
+
+} // namespace moat

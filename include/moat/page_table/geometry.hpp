@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// How a range of addresses falls onto the entries of one table. Integers only; what is in the
+// entries, and what to do with it, belongs to the operations.
+#pragma once
+
+#include "moat/core/bits.hpp"
+#include "moat/page_table/format.hpp"
+
+#include <cstdint>
+
+namespace moat {
+
+/// Whether both addresses lie in the same aligned block of 2^block_lg2 bytes.
+[[nodiscard]] constexpr bool same_block(std::uint64_t a, std::uint64_t b, unsigned block_lg2) {
+    return block_lg2 >= 64 || ((a ^ b) >> block_lg2) == 0;
+}
+
+/// The part of a range that one entry covers; both ends inclusive.
+struct Slot {
+    unsigned index;
+    std::uint64_t start;
+    std::uint64_t last;
+
+    /// Whether the part is all that an entry of 2^covered_lg2 bytes covers.
+    [[nodiscard]] constexpr bool whole(unsigned covered_lg2) const {
+        return last - start == low_bits(covered_lg2);
+    }
+};
+
+/// Calls `visit(Slot)` for each entry of a table of level L that [start, last] touches, in order,
+/// until one returns false. Return: whether none did. The range lies within one such table.
+template <PageTableFormat F, unsigned L, class Visit>
+[[gnu::always_inline]] constexpr bool for_each_slot(std::uint64_t start, std::uint64_t last,
+                                                    Visit&& visit) {
+    const unsigned last_index = entry_index<F, L>(last);
+    for (unsigned index = entry_index<F, L>(start); index != last_index; ++index) {
+        const std::uint64_t slot_last = start | low_bits(entry_lg2<F>(L));
+        if (!visit(Slot{index, start, slot_last}))
+            return false;
+        start = slot_last + 1;
+    }
+    return visit(Slot{last_index, start, last});
+}
+
+/// The last input address that can follow `start`, or nothing where `start` itself is outside of
+/// what `levels` levels translate: the top of memory, of the space, or of its lower half.
+template <PageTableFormat F>
+struct InputSpace {
+    bool contains_start;
+    std::uint64_t last;
+
+    static constexpr InputSpace of(std::uint64_t start, unsigned levels) {
+        const unsigned bits = input_bits<F>(levels);
+        if constexpr (F::sign_extended) {
+            const std::uint64_t lower_last = low_bits(bits - 1);
+            if (start <= lower_last)
+                return {true, lower_last};
+            return {start >= ~lower_last, ~std::uint64_t{0}};
+        } else {
+            return {start <= low_bits(bits), low_bits(bits)};
+        }
+    }
+
+    /// Whether [start, start + size) lies inside; `size` is not 0.
+    [[nodiscard]] constexpr bool contains(std::uint64_t start, std::uint64_t size) const {
+        return contains_start && size - 1 <= last - start;
+    }
+};
+
+/// The largest group, as a power of two and at most 2^most_lg2, that can begin at entry number
+/// `entry` for physical memory that begins at entry-sized block `physical_entry`, with `count`
+/// entries left.
+template <PageTableFormat F, unsigned L>
+[[nodiscard]] constexpr unsigned fitting_group_lg2(std::uint64_t entry,
+                                                   std::uint64_t physical_entry,
+                                                   std::uint64_t count, unsigned most_lg2) {
+    const unsigned aligned = alignment_lg2(entry | physical_entry | bit(most_lg2));
+    const unsigned filled = floor_lg2(count);
+    return floor_lg2(F::leaf_groups(L) & low_bits((aligned < filled ? aligned : filled) + 1));
+}
+
+} // namespace moat

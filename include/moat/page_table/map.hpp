@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Edit::map: leaves as large as fit, or nothing at all.
+//
+// The common case (one run of leaves in one table that exists) is checked and written in place.
+// Everything else takes two passes: `plan` finds what is in the way and counts the tables that are
+// missing; they are reserved; then `commit` writes, and nothing is left that could fail. So a
+// concurrent walker sees the leaves come, in order, and never sees one go again.
+#pragma once
+
+#include "moat/page_table/entry_writer.hpp"
+#include "moat/page_table/invalidation.hpp"
+#include "moat/page_table/page_table.hpp"
+#include "moat/page_table/subtree.hpp"
+#include "moat/page_table/table_reserve.hpp"
+
+#include <cstdint>
+#include <optional>
+
+namespace moat {
+
+struct MapOptions {
+    /// No leaf is larger than 2^largest_leaf_lg2 bytes ("PUD leaves off" is 21).
+    unsigned largest_leaf_lg2 = 63;
+};
+
+namespace detail {
+
+template <class Tree>
+class Map {
+  public:
+    using F = typename Tree::Format;
+    template <unsigned L>
+    using MaybeTable = std::optional<Table<Tree, L>>;
+
+    Map(const EntryWriter<Tree>& writer, PendingInvalidation<Tree>& pending,
+        typename Tree::Memory& memory, unsigned largest_leaf_lg2)
+        : writer_(writer), pending_(pending), memory_(memory), largest_leaf_lg2_(largest_leaf_lg2) {
+    }
+
+    /// One run of leaves in a table that exists. Return: false when it is not that simple; nothing
+    /// was changed then.
+    template <unsigned L>
+    [[gnu::always_inline]] bool try_run(Table<Tree, L> root, std::uint64_t start,
+                                        std::uint64_t last, std::uint64_t physical,
+                                        Word attributes) const {
+        const unsigned fit_lg2 =
+            alignment_lg2(start | (last + 1) | physical | bit(largest_leaf_lg2_));
+        return try_level<highest_leaf_level<F>() < L ? highest_leaf_level<F>() : L>(
+            root, fit_lg2, start, last, physical, attributes);
+    }
+
+    template <unsigned L>
+    [[gnu::noinline]] Result<void> run(Table<Tree, L> root, std::uint64_t start, std::uint64_t last,
+                                       std::uint64_t physical, Word attributes) {
+        if (!plan<L>(root, start, last, physical))
+            return fail(ErrorCode::overlap, "something is mapped in the range already",
+                        {"start", start}, {"size", last - start + 1}, {"mapped_at", conflict_});
+        TableReserve<Tree> reserve(memory_);
+        if (auto reserved = reserve.add(tables_needed_); !reserved)
+            return std::unexpected(reserved.error());
+        commit<L>(root, start, last, physical, attributes, reserve);
+        return {};
+    }
+
+  private:
+    template <unsigned Leaf, unsigned L>
+    [[gnu::always_inline]] bool try_level(Table<Tree, L> root, unsigned fit_lg2,
+                                          std::uint64_t start, std::uint64_t last,
+                                          std::uint64_t physical, Word attributes) const {
+        if constexpr (can_be_leaf<F>(Leaf)) {
+            if (fit_lg2 >= entry_lg2<F>(Leaf)) {
+                if (!same_block(start, last, table_span_lg2<F>(Leaf)))
+                    return false;
+                const MaybeTable<Leaf> table = descend<Leaf>(root, start);
+                const unsigned first = entry_index<F, Leaf>(start);
+                const unsigned count = entry_index<F, Leaf>(last) - first + 1;
+                if (!table || !writer_.all_absent(*table, first, count))
+                    return false;
+                writer_.fill(*table, first, count, physical, attributes, largest_group_lg2<Leaf>());
+                return true;
+            }
+        }
+        if constexpr (Leaf > 0)
+            return try_level<Leaf - 1>(root, fit_lg2, start, last, physical, attributes);
+        else
+            return false;
+    }
+
+    /// The table of level `Target` on the way to `address`, if it exists.
+    template <unsigned Target, unsigned L>
+    [[gnu::always_inline]] static MaybeTable<Target> descend(Table<Tree, L> table,
+                                                             std::uint64_t address) {
+        if constexpr (L == Target)
+            return table;
+        else
+            return table.load(entry_index<F, L>(address))
+                .match([]() __attribute__((always_inline)) { return MaybeTable<Target>(); },
+                       [](auto) __attribute__((always_inline)) { return MaybeTable<Target>(); },
+                       [&](auto below) __attribute__((always_inline)) {
+                           return descend<Target>(below, address);
+                       });
+    }
+
+    template <unsigned L>
+    [[nodiscard]] unsigned largest_group_lg2() const {
+        return largest_leaf_lg2_ - entry_lg2<F>(L);
+    }
+
+    /// Whether the slot becomes a leaf of level L.
+    template <unsigned L>
+    [[nodiscard]] bool fits(const Slot& slot, std::uint64_t physical) const {
+        return can_be_leaf<F>(L) && entry_lg2<F>(L) <= largest_leaf_lg2_ &&
+               slot.whole(entry_lg2<F>(L)) && is_aligned(physical, entry_lg2<F>(L));
+    }
+
+    /// `table` is nothing where the tree has none yet. Return: false on an overlap, at `conflict_`.
+    template <unsigned L>
+    bool plan(MaybeTable<L> table, std::uint64_t start, std::uint64_t last,
+              std::uint64_t physical) {
+        if constexpr (L == 0)
+            if (!table)
+                return true;
+        return for_each_slot<F, L>(start, last, [&](const Slot& slot) {
+            const std::uint64_t to = physical + (slot.start - start);
+            if (!table)
+                return fits<L>(slot, to) || plan_missing<L>(slot, to);
+            return table->load(slot.index)
+                .match([&] { return fits<L>(slot, to) || plan_missing<L>(slot, to); },
+                       [&](auto) { return conflict(slot.start); },
+                       [&](auto below) {
+                           if (!fits<L>(slot, to))
+                               return plan<L - 1>(below, slot.start, slot.last, to);
+                           return maps_nothing(below) || conflict(slot.start);
+                       });
+        });
+    }
+
+    template <unsigned L>
+    bool plan_missing(const Slot& slot, std::uint64_t physical) {
+        if constexpr (L > 0) {
+            ++tables_needed_;
+            return plan<L - 1>(std::nullopt, slot.start, slot.last, physical);
+        } else {
+            return true;
+        }
+    }
+
+    bool conflict(std::uint64_t address) {
+        conflict_ = address;
+        return false;
+    }
+
+    template <unsigned L>
+    void commit(Table<Tree, L> table, std::uint64_t start, std::uint64_t last,
+                std::uint64_t physical, Word attributes, TableReserve<Tree>& reserve) {
+        std::uint64_t run_start = 0;
+        unsigned run_first = 0;
+        unsigned run_count = 0;
+        const auto flush = [&] {
+            if constexpr (can_be_leaf<F>(L)) // else the run is empty
+                writer_.fill(table, run_first, run_count, physical + (run_start - start),
+                             attributes, largest_group_lg2<L>());
+            run_count = 0;
+        };
+        for_each_slot<F, L>(start, last, [&](const Slot& slot) {
+            const std::uint64_t to = physical + (slot.start - start);
+            if (fits<L>(slot, to)) {
+                clear_empty_table(table, slot);
+                if (run_count++ == 0) {
+                    run_first = slot.index;
+                    run_start = slot.start;
+                }
+                return true;
+            }
+            flush();
+            if constexpr (L > 0)
+                commit<L - 1>(ensure_below(table, slot.index, reserve), slot.start, slot.last, to,
+                              attributes, reserve);
+            return true;
+        });
+        flush();
+    }
+
+    /// A leaf goes where a table without leaves is: the table goes first. Nothing is mapped there,
+    /// so nobody notices; but its entry may be cached, so the new leaf is sure only once the edit
+    /// is finished, or, where the format wants a break, once it is invalidated here.
+    template <unsigned L>
+    void clear_empty_table(Table<Tree, L> table, const Slot& slot) {
+        if constexpr (L > 0) {
+            const Entry<Tree, L> entry = table.load(slot.index);
+            if (entry.kind() != EntryKind::table)
+                return;
+            writer_.store(table, slot.index, 0);
+            pending_.cover(slot.start, slot.last);
+            remove_below(entry, memory_, pending_);
+            if (F::capabilities.level_change == LiveChange::break_before_make)
+                pending_.now();
+        }
+    }
+
+    /// The table below entry `index`, linked now if it is missing. Another writer, of a range
+    /// beside ours, may link one first; then it is that one.
+    template <unsigned L>
+    Table<Tree, L - 1> ensure_below(Table<Tree, L> table, unsigned index,
+                                    TableReserve<Tree>& reserve) {
+        std::optional<Table<Tree, L - 1>> found;
+        while (!found)
+            table.load(index).match(
+                [&] {
+                    const PhysicalAddress fresh = reserve.take();
+                    Word expected = 0;
+                    if (!writer_.compare_exchange(table, index, expected,
+                                                  F::template table_word<L>(fresh.value())))
+                        reserve.give_back(fresh);
+                },
+                [](auto) { MOAT_CHECK(false, "two edits of the same range at once"); },
+                [&](auto below) { found = below; });
+        return *found;
+    }
+
+    const EntryWriter<Tree>& writer_;
+    PendingInvalidation<Tree>& pending_;
+    typename Tree::Memory& memory_;
+    const unsigned largest_leaf_lg2_;
+    std::uint64_t tables_needed_ = 0;
+    std::uint64_t conflict_ = 0;
+};
+
+} // namespace detail
+
+} // namespace moat

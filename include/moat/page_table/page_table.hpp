@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// PageTable: owns a tree of tables, and opens Readers and Edits on it.
+// What can be asked is reader.hpp and what can be changed edit.hpp: include those.
+#pragma once
+
+#include "moat/core/check.hpp"
+#include "moat/core/result.hpp"
+#include "moat/page_table/entry.hpp"
+#include "moat/page_table/geometry.hpp"
+
+#include <atomic>
+#include <cstdint>
+#include <utility>
+
+namespace moat {
+
+template <class Tree>
+class Reader;
+template <class Tree>
+class Edit;
+
+/// Input that an operation cannot take gets an error here, before anything is touched.
+/// `physical` joins the test of alignment; pass 0 where there is none, and 0 as granule to allow
+/// any alignment.
+template <PageTableFormat F>
+[[nodiscard]] Result<void> check_range(std::uint64_t start, std::uint64_t size,
+                                       std::uint64_t granule_lg2, unsigned levels) {
+    const auto space = InputSpace<F>::of(start, levels);
+    if (size == 0)
+        return fail(ErrorCode::empty, "the range has no length", {"start", start});
+    if (!is_aligned(start | size, static_cast<unsigned>(granule_lg2)))
+        return fail(ErrorCode::unaligned, "start and size must be multiples of the page",
+                    {"start", start}, {"size", size}, {"page", bit(F::granule_lg2)});
+    if (start + (size - 1) < start)
+        return fail(ErrorCode::overflow, "the range ends past 2^64", {"start", start},
+                    {"size", size});
+    if (!space.contains(start, size))
+        return fail(ErrorCode::out_of_range, "the format cannot translate the whole range",
+                    {"start", start}, {"size", size}, {"address_bits", input_bits<F>(levels)},
+                    {"levels", levels});
+    return {};
+}
+
+/// What a device's or a processor's root register needs.
+struct Root {
+    PhysicalAddress table;
+    unsigned levels;
+};
+
+/// A tree of page tables. Any number of threads may hold Readers; threads whose Edits change
+/// disjoint ranges may hold Edits at the same time, without a lock. Two Edits that overlap are the
+/// callers' error: an owner of a range (an IOVA allocator, a lock of an address space) keeps them
+/// apart. `Tree::Memory` outlives the PageTable.
+template <class Tree_>
+class PageTable {
+  public:
+    using Tree = Tree_;
+    using F = typename Tree::Format;
+    using Input = typename Tree::Input;
+    using Memory = typename Tree::Memory;
+
+    /// An empty tree of `levels` levels; errors: no_memory.
+    static Result<PageTable> create(Memory& memory, unsigned levels = F::fewest_levels) {
+        MOAT_CHECK(levels >= F::fewest_levels && levels <= F::most_levels,
+                   "the format has trees of that many levels");
+        const Result<PhysicalAddress> top = memory.allocate(table_bytes_lg2<F>(levels - 1));
+        if (!top)
+            return std::unexpected(top.error());
+        return PageTable(memory, *top, levels);
+    }
+
+    /// Moves the tree; no Reader or Edit is open on either.
+    PageTable(PageTable&& other) noexcept
+        : memory_(other.memory_), root_(other.root_.load(std::memory_order_relaxed)),
+          root_words_(std::exchange(other.root_words_, nullptr)) {
+        other.root_.store(0, std::memory_order_relaxed);
+    }
+
+    PageTable& operator=(PageTable&&) = delete;
+    PageTable(const PageTable&) = delete;
+    PageTable& operator=(const PageTable&) = delete;
+
+    /// Frees every table at once: no Reader or Edit is open, and no device walks them.
+    ~PageTable() {
+        if (root_words_ == nullptr)
+            return;
+        const PhysicalAddress top = root().table;
+        with_root([&](auto table) { free_table(table, top); });
+    }
+
+    /// See edit.hpp for what an invalidation must do.
+    template <class Invalidate>
+    [[nodiscard]] Edit<Tree> edit(Invalidate& invalidate) {
+        return Edit<Tree>(*this, invalidate);
+    }
+
+    [[nodiscard]] Reader<Tree> reader() const { return Reader<Tree>(*this); }
+
+    [[nodiscard]] Root root() const {
+        const std::uint64_t packed = root_.load(std::memory_order_acquire);
+        return {PhysicalAddress(align_down(packed, F::granule_lg2)),
+                static_cast<unsigned>(packed & low_bits(F::granule_lg2))};
+    }
+
+    [[nodiscard]] Memory& memory() const { return *memory_; }
+
+  private:
+    friend class Reader<Tree>;
+    friend class Edit<Tree>;
+
+    PageTable(Memory& memory, PhysicalAddress top, unsigned levels)
+        : memory_(&memory), root_(top.value() | levels), root_words_(memory.words(top)) {}
+
+    static constexpr bool grows = F::fewest_levels != F::most_levels;
+
+    /// Calls `use` with the top table, whose level is a constant there.
+    template <class Use>
+    [[gnu::always_inline]] decltype(auto) with_root(Use&& use) const {
+        if constexpr (!grows)
+            return use(Table<Tree, F::most_levels - 1>(root_words_, memory_));
+        else
+            return with_growing_root<F::most_levels - 1>(root(), std::forward<Use>(use));
+    }
+
+    template <unsigned L, class Use>
+    [[gnu::always_inline]] decltype(auto) with_growing_root(Root root, Use&& use) const {
+        if constexpr (L + 1 > F::fewest_levels)
+            if (root.levels <= L)
+                return with_growing_root<L - 1>(root, std::forward<Use>(use));
+        return use(Table<Tree, L>(memory_->words(root.table), memory_));
+    }
+
+    /// Return: whether `old` was the root still.
+    bool replace_root(Root old, Root fresh) {
+        std::uint64_t expected = old.table.value() | old.levels;
+        return root_.compare_exchange_strong(expected, fresh.table.value() | fresh.levels,
+                                             std::memory_order_acq_rel, std::memory_order_acquire);
+    }
+
+    template <unsigned L>
+    void free_table(Table<Tree, L> table, PhysicalAddress physical) {
+        if constexpr (L > 0)
+            for (unsigned i = 0; i != Table<Tree, L>::entries; ++i) {
+                const Entry<Tree, L> entry = table.load(i);
+                entry.match([] {}, [](auto) {},
+                            [&](auto below) {
+                                free_table(below, PhysicalAddress(
+                                                      F::template table_physical<L>(entry.word())));
+                            });
+            }
+        memory_->release(physical, table_bytes_lg2<F>(L));
+    }
+
+    Memory* memory_;
+    /// The top table's address with the number of levels in its low bits: one word, so that a
+    /// tree that grows is seen with the old top or with the new one.
+    typename Tree::Sync::template Atomic<std::uint64_t> root_;
+    Word* root_words_;
+};
+
+} // namespace moat

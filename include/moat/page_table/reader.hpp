@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Reader: a read section over a PageTable, and what can be asked in it: translate and walk.
+// It takes no lock and changes nothing; writers run beside it. Changes are edit.hpp.
+#pragma once
+
+#include "moat/core/result.hpp"
+#include "moat/page_table/page_table.hpp"
+#include "moat/page_table/translation.hpp"
+#include "moat/page_table/walk.hpp"
+
+#include <cstdint>
+#include <optional>
+
+namespace moat {
+
+/// While it lives, no table that it can reach is freed. One thread uses it, for as many questions
+/// as it likes; opening one costs a locked instruction, so keep it for a batch, not for ever.
+template <class Tree>
+class Reader {
+  public:
+    using F = typename Tree::Format;
+    using Input = typename Tree::Input;
+
+    explicit Reader(const PageTable<Tree>& page_table) : page_table_(page_table) {}
+
+    /// What `address` maps to, at one moment during the call; nothing for a hole or an address
+    /// that the format cannot translate.
+    [[nodiscard, gnu::always_inline]] std::optional<Translation<F>> translate(Input address) const {
+        return page_table_.with_root(
+            [&](auto root) __attribute__((always_inline)) -> std::optional<Translation<F>> {
+                constexpr unsigned levels = decltype(root)::level + 1;
+                if (!InputSpace<F>::of(address.value(), levels).contains(address.value(), 1))
+                    return std::nullopt;
+                return translate_from(root, address.value());
+            });
+    }
+
+    /// Visits [start, start + size), which need not be aligned; walk.hpp describes `visitor`. Each
+    /// entry is looked at once; what writers change meanwhile may or may not be seen.
+    /// Errors: empty, out_of_range, overflow; nothing was visited then.
+    template <class Visitor>
+    Result<WalkEnd> walk(Input start, ByteCount size, Visitor&& visitor) const {
+        return page_table_.with_root([&](auto root) -> Result<WalkEnd> {
+            if (auto valid =
+                    check_range<F>(start.value(), size.value(), 0, decltype(root)::level + 1);
+                !valid)
+                return std::unexpected(valid.error());
+            detail::Walk<Tree, std::remove_reference_t<Visitor>> walk(visitor);
+            const bool complete = walk.run(root, start.value(), start.value() + (size.value() - 1));
+            return complete ? WalkEnd::complete : WalkEnd::stopped;
+        });
+    }
+
+  private:
+    template <unsigned L>
+    [[gnu::always_inline]] static std::optional<Translation<F>>
+    translate_from(Table<Tree, L> table, std::uint64_t address) {
+        return table.load(entry_index<F, L>(address))
+            .match([]() __attribute__((
+                       always_inline)) -> std::optional<Translation<F>> { return std::nullopt; },
+                   [&](Leaf<Tree, L> leaf)
+                       __attribute__((always_inline)) -> std::optional<Translation<F>> {
+                           const std::uint64_t offset = address & low_bits(leaf.size_lg2());
+                           return Translation<F>(leaf.physical().value() | offset, leaf.word(), L);
+                       },
+                   [&](auto below) __attribute__((always_inline)) -> std::optional<Translation<F>> {
+                       return translate_from(below, address);
+                   });
+    }
+
+    // Opened before the first look, closed after the last.
+    typename Tree::Sync::ReadSection section_;
+    const PageTable<Tree>& page_table_;
+};
+
+} // namespace moat

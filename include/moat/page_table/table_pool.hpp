@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// TablePool: tables out of a buffer that the caller provides: plain memory, a guest's RAM, a
+// shared file. Headers lie in a second buffer, out of reach of whoever can write to the first.
+// The buffers belong to the caller and outlive the pool.
+#pragma once
+
+#include "moat/core/bits.hpp"
+#include "moat/core/check.hpp"
+#include "moat/page_table/table_memory.hpp"
+#include "moat/sync/concept.hpp"
+#include "moat/sync/lock.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace moat {
+
+/// Hands out tables of one size, `unit_lg2` (a format's granule), and, for concatenated top tables,
+/// a few larger ones. Thread-safe: one mutex, taken once a table.
+template <SyncPolicy Sync>
+class TablePool {
+  public:
+    /// `tables` appears at `physical` to whoever walks the tables; both are aligned to 2^unit_lg2.
+    /// `headers` has one for every 2^unit_lg2 bytes of `tables`; where it has fewer, the rest of
+    /// `tables` stays unused.
+    TablePool(std::span<std::byte> tables, PhysicalAddress physical, std::span<TableHeader> headers,
+              unsigned unit_lg2)
+        : offset_(reinterpret_cast<std::uintptr_t>(tables.data()) - physical.value()),
+          physical_(physical.value()), headers_(headers.data()), unit_lg2_(unit_lg2),
+          capacity_(tables.size() >> unit_lg2 < headers.size() ? tables.size() >> unit_lg2
+                                                               : headers.size()) {
+        MOAT_CHECK(is_aligned(reinterpret_cast<std::uintptr_t>(tables.data()), unit_lg2) &&
+                       is_aligned(physical.value(), unit_lg2),
+                   "a pool's buffer and its physical address are aligned to a table's size");
+    }
+
+    /// Waits for the frees under way; a table that is still in use then is a leak.
+    ~TablePool() {
+        Sync::barrier();
+        MOAT_CHECK(units_in_use() == 0, "every table was given back to its pool");
+    }
+
+    TablePool(const TablePool&) = delete;
+    TablePool& operator=(const TablePool&) = delete;
+
+    /// Errors: no_memory when the buffer has no room left.
+    [[nodiscard]] Result<PhysicalAddress> allocate(unsigned bytes_lg2) {
+        MOAT_CHECK(bytes_lg2 >= unit_lg2_, "a table is at least one unit of its pool");
+        const Result<PhysicalAddress> table =
+            bytes_lg2 == unit_lg2_ ? take_unit() : take_fresh(bytes_lg2);
+        if (table)
+            for (Word *word = words(*table), *end = word + (bit(bytes_lg2) / sizeof(Word));
+                 word != end; ++word)
+                *word = 0;
+        return table;
+    }
+
+    void release(PhysicalAddress table, unsigned bytes_lg2) {
+        const ExclusiveLock lock(mutex_);
+        for (std::uint64_t at = 0; at != bit(bytes_lg2); at += bit(unit_lg2_))
+            put_free(PhysicalAddress(table.value() + at));
+        in_use_ -= bit(bytes_lg2 - unit_lg2_);
+    }
+
+    [[nodiscard]] Word* words(PhysicalAddress table) const {
+        return reinterpret_cast<Word*>(table.value() + offset_);
+    }
+
+    [[nodiscard]] TableHeader& header(PhysicalAddress table) const {
+        return headers_[(table.value() - physical_) >> unit_lg2_];
+    }
+
+    /// How many units hold tables now, those that wait to be freed included.
+    [[nodiscard]] std::uint64_t units_in_use() const {
+        const ExclusiveLock lock(mutex_);
+        return in_use_;
+    }
+
+  private:
+    static constexpr const char* exhausted = "the pool of tables is exhausted";
+
+    Result<PhysicalAddress> take_unit() {
+        const ExclusiveLock lock(mutex_);
+        if (free_ != nullptr) {
+            TableHeader* const header = free_;
+            free_ = header->next;
+            ++in_use_;
+            return header->table;
+        }
+        return bump(unit_lg2_);
+    }
+
+    Result<PhysicalAddress> take_fresh(unsigned bytes_lg2) {
+        const ExclusiveLock lock(mutex_);
+        while (fresh_ != capacity_ && !is_aligned(physical_ + (fresh_ << unit_lg2_), bytes_lg2)) {
+            put_free(PhysicalAddress(physical_ + (fresh_ << unit_lg2_)));
+            ++fresh_;
+        }
+        return bump(bytes_lg2);
+    }
+
+    Result<PhysicalAddress> bump(unsigned bytes_lg2) MOAT_REQUIRES(mutex_) {
+        const std::uint64_t units = bit(bytes_lg2 - unit_lg2_);
+        if (capacity_ - fresh_ < units)
+            return fail(ErrorCode::no_memory, exhausted, {"tables", capacity_},
+                        {"table_bytes", bit(bytes_lg2)});
+        const std::uint64_t unit = fresh_;
+        fresh_ += units;
+        in_use_ += units;
+        return PhysicalAddress(physical_ + (unit << unit_lg2_));
+    }
+
+    void put_free(PhysicalAddress table) MOAT_REQUIRES(mutex_) {
+        TableHeader& each = header(table);
+        each.table = table;
+        each.next = free_;
+        free_ = &each;
+    }
+
+    const std::uintptr_t offset_;
+    const std::uint64_t physical_;
+    TableHeader* const headers_;
+    const unsigned unit_lg2_;
+    const std::uint64_t capacity_;
+    mutable typename Sync::Mutex mutex_;
+    /// Units below it have been handed out at least once.
+    std::uint64_t fresh_ MOAT_GUARDED_BY(mutex_) = 0;
+    std::uint64_t in_use_ MOAT_GUARDED_BY(mutex_) = 0;
+    TableHeader* free_ MOAT_GUARDED_BY(mutex_) = nullptr;
+};
+
+} // namespace moat
