@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What the page-table engine costs beside hand-written loops over the same bits, in the same run.
+// The hand-written sides know one format, check what a careful author would, and do nothing else.
+#include "harness.hpp"
+
+#include "moat/page_table/edit.hpp"
+#include "moat/page_table/formats/x86_64.hpp"
+#include "moat/page_table/reader.hpp"
+#include "moat/page_table/table_pool.hpp"
+#include "moat/sync/real.hpp"
+
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace {
+
+using namespace moat;
+using namespace moat::literals;
+using moat::bench::keep;
+
+constexpr std::uint64_t page = 4096;
+
+/// Zeroed memory, aligned to 2 MiB.
+class Buffer {
+  public:
+    explicit Buffer(std::size_t bytes)
+        : bytes_(bytes), memory_(static_cast<std::byte*>(std::aligned_alloc(2U << 20, bytes))) {
+        std::fill_n(memory_.get(), bytes, std::byte{0});
+    }
+
+    [[nodiscard]] std::span<std::byte> span() const { return {memory_.get(), bytes_}; }
+
+  private:
+    struct Free {
+        void operator()(std::byte* memory) const { std::free(memory); }
+    };
+
+    std::size_t bytes_;
+    std::unique_ptr<std::byte[], Free> memory_;
+};
+
+/// A tree of one format with its memory; physical addresses are pointers.
+template <class Format>
+struct Fixture {
+    using Types = Tree<Format, RealSync, TablePool<RealSync>>;
+    using Input = typename Format::Input;
+
+    explicit Fixture(std::size_t bytes = 64U << 20)
+        : buffer(bytes), headers(bytes >> Format::granule_lg2),
+          pool(buffer.span(),
+               PhysicalAddress(reinterpret_cast<std::uintptr_t>(buffer.span().data())), headers,
+               Format::granule_lg2),
+          table(*PageTable<Types>::create(pool, Format::most_levels)) {}
+
+    void map(std::uint64_t at, std::uint64_t size, std::uint64_t physical) {
+        auto edit = table.edit(ignore);
+        if (!edit.map(Input(at), ByteCount(size), PhysicalAddress(physical), read_write))
+            std::abort();
+        edit.finish();
+    }
+
+    void unmap(std::uint64_t at, std::uint64_t size) {
+        auto edit = table.edit(ignore);
+        if (!edit.unmap(Input(at), ByteCount(size), {.tables = CoveredTables::keep}))
+            std::abort();
+        edit.finish();
+    }
+
+    /// Tables down to level 0 for [at, at + size), with nothing in them.
+    void build(std::uint64_t at, std::uint64_t size) {
+        auto edit = table.edit(ignore);
+        if (!edit.map(Input(at), ByteCount(size), PhysicalAddress(0), read_write,
+                      {.largest_leaf_lg2 = Format::granule_lg2}))
+            std::abort();
+        edit.finish();
+        unmap(at, size);
+    }
+
+    Buffer buffer;
+    std::vector<TableHeader> headers;
+    TablePool<RealSync> pool;
+    PageTable<Types> table;
+
+    static constexpr auto ignore = [](const InvalidationRequest<Input>&) {};
+};
+
+using X86 = formats::X86_64<4>;
+
+/// The hand-written side: four levels of x86-64, no abstraction.
+namespace by_hand {
+
+std::uint64_t load(const std::uint64_t& entry) {
+    return std::atomic_ref(const_cast<std::uint64_t&>(entry)).load(std::memory_order_relaxed);
+}
+
+void store(std::uint64_t& entry, std::uint64_t value) {
+    std::atomic_ref(entry).store(value, std::memory_order_relaxed);
+}
+
+/// The entry of level 0 for `address`; nullptr at a hole or a large leaf.
+std::uint64_t* find_entry(std::uint64_t* root, std::uint64_t address) {
+    std::uint64_t* table = root;
+    for (unsigned shift = 39; shift != 12; shift -= 9) {
+        const std::uint64_t entry = load(table[(address >> shift) & 511]);
+        if ((entry & 0x81) != 1)
+            return nullptr;
+        table = reinterpret_cast<std::uint64_t*>(entry & 0xffffffffff000);
+    }
+    return &table[(address >> 12) & 511];
+}
+
+std::uint64_t translate(std::uint64_t* root, std::uint64_t address) {
+    const std::uint64_t* table = root;
+    for (unsigned shift = 39;; shift -= 9) {
+        const std::uint64_t entry = load(table[(address >> shift) & 511]);
+        if ((entry & 1) == 0)
+            return ~std::uint64_t{0};
+        if (shift == 12 || (entry & 0x80) != 0) {
+            const std::uint64_t offset = (std::uint64_t{1} << shift) - 1;
+            return (entry & 0xffffffffff000 & ~offset) | (address & offset);
+        }
+        table = reinterpret_cast<const std::uint64_t*>(entry & 0xffffffffff000);
+    }
+}
+
+bool map_one(std::uint64_t* root, std::uint64_t address, std::uint64_t word) {
+    std::uint64_t* entry = find_entry(root, address);
+    if (entry == nullptr || load(*entry) != 0)
+        return false;
+    store(*entry, word);
+    return true;
+}
+
+bool unmap_one(std::uint64_t* root, std::uint64_t address) {
+    std::uint64_t* entry = find_entry(root, address);
+    if (entry == nullptr || (load(*entry) & 1) == 0)
+        return false;
+    store(*entry, 0);
+    return true;
+}
+
+/// `count` checked stores, one after the other.
+bool fill(std::uint64_t* entries, unsigned count, std::uint64_t word) {
+    for (unsigned i = 0; i != count; ++i, word += page) {
+        if (load(entries[i]) != 0)
+            return false;
+        store(entries[i], word);
+    }
+    return true;
+}
+
+/// The same, four an iteration: four looks, then four stores.
+bool fill_by_4(std::uint64_t* entries, unsigned count, std::uint64_t word) {
+    for (unsigned i = 0; i != count; i += 4, word += 4 * page) {
+        if ((load(entries[i]) | load(entries[i + 1]) | load(entries[i + 2]) |
+             load(entries[i + 3])) != 0)
+            return false;
+        store(entries[i], word);
+        store(entries[i + 1], word + page);
+        store(entries[i + 2], word + 2 * page);
+        store(entries[i + 3], word + 3 * page);
+    }
+    return true;
+}
+
+} // namespace by_hand
+
+constexpr std::uint64_t gigabyte = std::uint64_t{1} << 30;
+constexpr std::uint64_t writable_page = 0x8000000000000003;
+
+std::uint64_t* root_of(const auto& fixture) {
+    return reinterpret_cast<std::uint64_t*>(fixture.table.root().table.value());
+}
+
+/// Sixteen runs of 256 entries fit the first-level cache beside what else is needed.
+constexpr std::uint64_t runs = 16;
+constexpr std::uint64_t run_bytes = 256 * page;
+
+bench::Side map_256(Fixture<X86>& fixture) {
+    return {.run =
+                [&fixture](std::uint64_t count) {
+                    for (std::uint64_t i = 0; i != count; ++i)
+                        fixture.map(i * run_bytes, run_bytes, 0x100001000);
+                },
+            .prepare = [&fixture] { fixture.unmap(0, runs * run_bytes); },
+            .most = runs};
+}
+
+bench::Side fill_256(std::vector<std::uint64_t>& entries, auto fill) {
+    return {.run =
+                [&entries, fill](std::uint64_t count) {
+                    for (std::uint64_t i = 0; i != count; ++i)
+                        if (!fill(&entries[i * 256], 256U, 0x100001000 | writable_page))
+                            std::abort();
+                },
+            .prepare = [&entries] { std::fill(entries.begin(), entries.end(), 0); },
+            .most = runs};
+}
+
+void map_runs(bench::Suite& suite) {
+    Fixture<X86> fixture;
+    fixture.build(0, runs * run_bytes);
+    std::vector<std::uint64_t> entries(runs * 256);
+    suite.compare({.name = "map 256 x 4K, built tables",
+                   .subject = map_256(fixture),
+                   .against = "256 checked relaxed stores",
+                   .other = fill_256(entries, by_hand::fill),
+                   .goal = 1.25});
+    suite.compare({.name = "map 256 x 4K, built tables (2)",
+                   .subject = map_256(fixture),
+                   .against = "the same, unrolled by 4",
+                   .other = fill_256(entries, by_hand::fill_by_4),
+                   .goal = 2.5});
+}
+
+/// map + unmap of one leaf of `size` at each multiple of it within [0, within).
+template <class Format>
+bench::Side map_unmap(Fixture<Format>& fixture, std::uint64_t size, std::uint64_t within) {
+    return {.run = [&fixture, size, within, at = std::uint64_t{0}](std::uint64_t count) mutable {
+        for (; count != 0; --count) {
+            fixture.map(at, size, 0x100000000 + at);
+            fixture.unmap(at, size);
+            at = (at + size) % within;
+        }
+    }};
+}
+
+void map_unmap_one(bench::Suite& suite) {
+    Fixture<X86> fixture;
+    fixture.build(0, gigabyte);
+    suite.compare(
+        {.name = "map + unmap 4K, sequential in 1G",
+         .subject = map_unmap(fixture, page, gigabyte),
+         .against = "a 4-level walk and checked store, twice",
+         .other = {.run =
+                       [root = root_of(fixture), at = std::uint64_t{0}](
+                           std::uint64_t count) mutable {
+                           for (; count != 0; --count) {
+                               if (!by_hand::map_one(root, at,
+                                                     (0x100000000 + at) | writable_page) ||
+                                   !by_hand::unmap_one(root, at))
+                                   std::abort();
+                               at = (at + page) % gigabyte;
+                           }
+                       }},
+         .goal = 2.5});
+    Fixture<X86> large;
+    large.build(0, page); // the upper tables
+    large.unmap(0, page);
+    Fixture<X86> huge;
+    huge.map(0, gigabyte, 0);
+    huge.unmap(0, gigabyte);
+    suite.compare({.name = "map + unmap 1G, instructions",
+                   .subject = map_unmap(huge, gigabyte, 64 * gigabyte),
+                   .against = "map + unmap 4K",
+                   .other = map_unmap(fixture, page, gigabyte),
+                   .goal = 1.0,
+                   .measure = bench::Measure::instructions});
+}
+
+void translate(bench::Suite& suite) {
+    Fixture<X86> fixture;
+    fixture.map(0, 512 * page, 0x100001000);
+    std::vector<std::uint64_t> addresses(1024);
+    std::uint64_t random = 1;
+    for (std::uint64_t& each : addresses) {
+        random = random * 6364136223846793005 + 1442695040888963407;
+        each = (random >> 33) % (512 * page);
+    }
+    suite.compare(
+        {.name = "translate, tables hot",
+         .subject = {.run =
+                         [&](std::uint64_t count) {
+                             const auto reader = fixture.table.reader();
+                             for (std::uint64_t i = 0; i != count; ++i) {
+                                 const auto found =
+                                     reader.translate(VirtualAddress(addresses[i % 1024]));
+                                 keep(found ? found->physical().value() : ~std::uint64_t{0});
+                             }
+                         }},
+         .against = "a 4-level walk by hand",
+         .other = {.run =
+                       [&](std::uint64_t count) {
+                           std::uint64_t* const root = root_of(fixture);
+                           for (std::uint64_t i = 0; i != count; ++i)
+                               keep(by_hand::translate(root, addresses[i % 1024]));
+                       }},
+         .goal = 1.7});
+}
+
+struct OneField {
+    std::uint64_t sum = 0;
+
+    void leaf(VirtualAddress, const auto& found) { sum += found.word(); }
+};
+
+struct AllFields {
+    std::uint64_t sum = 0;
+
+    void leaf(VirtualAddress at, const auto& found) {
+        sum += at.value() ^ found.physical().value() ^ found.size().value() ^
+               static_cast<std::uint64_t>(found.attributes());
+    }
+};
+
+/// The nested loop that an author without the engine writes, with the same decoding.
+std::uint64_t nested_loop(std::uint64_t* root, std::uint64_t start, std::uint64_t end) {
+    using by_hand::load;
+    std::uint64_t sum = 0;
+    const auto below = [](std::uint64_t entry) {
+        return reinterpret_cast<std::uint64_t*>(entry & 0xffffffffff000);
+    };
+    const auto decode = [&sum](std::uint64_t entry, std::uint64_t at, unsigned shift) {
+        const std::uint64_t size = std::uint64_t{1} << shift;
+        const std::uint64_t physical = entry & 0xffffffffff000 & ~(size - 1);
+        std::uint64_t attributes = 1;
+        attributes |= (entry & 0x2) != 0 ? 1U << 1 : 0;
+        attributes |= (entry >> 63) == 0 ? 1U << 2 : 0;
+        attributes |= (entry & 0x4) != 0 ? 1U << 3 : 0;
+        attributes |= (entry & 0x10) != 0 ? 1U << 5 : 0;
+        attributes |= (entry & 0x100) != 0 ? 1U << 4 : 0;
+        attributes |= (entry & 0x200) != 0 ? 1U << 6 : 0;
+        attributes |= (entry & 0x20) != 0 ? 1U << 8 : 0;
+        attributes |= (entry & 0x40) != 0 ? 1U << 9 : 0;
+        sum += at ^ physical ^ size ^ attributes;
+    };
+    for (std::uint64_t at = start; at < end;) {
+        const std::uint64_t e3 = load(root[(at >> 39) & 511]);
+        if ((e3 & 1) == 0) {
+            at = (at | ((std::uint64_t{1} << 39) - 1)) + 1;
+            continue;
+        }
+        const std::uint64_t e2 = load(below(e3)[(at >> 30) & 511]);
+        if ((e2 & 0x81) != 1) {
+            if ((e2 & 1) != 0)
+                decode(e2, at, 30);
+            at = (at | ((std::uint64_t{1} << 30) - 1)) + 1;
+            continue;
+        }
+        const std::uint64_t e1 = load(below(e2)[(at >> 21) & 511]);
+        if ((e1 & 0x81) != 1) {
+            if ((e1 & 1) != 0)
+                decode(e1, at, 21);
+            at = (at | ((std::uint64_t{1} << 21) - 1)) + 1;
+            continue;
+        }
+        const std::uint64_t* leaves = below(e1);
+        for (unsigned i = (at >> 12) & 511; i != 512 && at < end; ++i, at += page)
+            if (const std::uint64_t entry = load(leaves[i]); (entry & 1) != 0)
+                decode(entry, at, 12);
+    }
+    return sum;
+}
+
+void walk(bench::Suite& suite) {
+    Fixture<X86> fixture;
+    fixture.map(0, gigabyte, 0x100001000);
+    const auto walk_with = [&]<class Visitor>() {
+        return bench::Side{.run = [&](std::uint64_t count) {
+            for (; count != 0; --count) {
+                Visitor visitor;
+                const auto reader = fixture.table.reader();
+                keep(reader.walk(VirtualAddress(0), 1_GiB, visitor));
+                keep(visitor.sum);
+            }
+        }};
+    };
+    Buffer entries(gigabyte / page * 8);
+    const auto scan = [&](std::uint64_t count) {
+        const auto* const words =
+            reinterpret_cast<const std::uint64_t*>(entries.span().data());
+        for (; count != 0; --count) {
+            std::uint64_t sum = 0;
+            for (std::uint64_t i = 0; i != gigabyte / page; ++i)
+                sum += by_hand::load(words[i]);
+            keep(sum);
+        }
+    };
+    suite.compare({.name = "walk 1G of 4K leaves, one field",
+                   .subject = walk_with.template operator()<OneField>(),
+                   .against = "a relaxed-atomic scan",
+                   .other = {.run = scan},
+                   .goal = 1.5});
+    suite.compare({.name = "walk 1G of 4K leaves, all fields",
+                   .subject = walk_with.template operator()<AllFields>(),
+                   .against = "a nested loop with the same decoding",
+                   .other = {.run =
+                                 [&](std::uint64_t count) {
+                                     for (; count != 0; --count)
+                                         keep(nested_loop(root_of(fixture), 0, gigabyte));
+                                 }},
+                   .goal = 1.15});
+}
+
+void two_threads(bench::Suite& suite) {
+    Fixture<X86> fixture;
+    fixture.build(0, 2 * gigabyte);
+    suite.compare_threads(
+        {.name = "two threads on disjoint ranges, slow-down",
+         .subject =
+             [&](unsigned thread, std::uint64_t count) {
+                 std::uint64_t at = 0;
+                 for (; count != 0; --count) {
+                     fixture.map(thread * gigabyte + at, page, at);
+                     fixture.unmap(thread * gigabyte + at, page);
+                     at = (at + page) % gigabyte;
+                 }
+             },
+         .against = "a loop of pure arithmetic",
+         .other =
+             [](unsigned thread, std::uint64_t count) {
+                 std::uint64_t value = thread;
+                 for (; count != 0; --count) {
+                     value = value * 6364136223846793005 + 1442695040888963407;
+                     keep(value);
+                 }
+             },
+         .goal = 1.3});
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    bench::Suite suite("page_table", argc, argv);
+    map_runs(suite);
+    map_unmap_one(suite);
+    translate(suite);
+    walk(suite);
+    two_threads(suite);
+    return suite.finish();
+}
