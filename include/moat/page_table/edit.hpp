@@ -48,12 +48,12 @@ class Edit {
                 !physical_is_good(physical.value(), size.value()) || !F::representable(attributes))
                 [[unlikely]]
                 return map_error(first, size.value(), physical.value(), attributes, levels);
-            detail::Map<Tree> map(writer_, pending_, page_table_.memory(),
-                                  largest_leaf_lg2(options));
-            const Word bits = F::attribute_word(attributes);
-            if (map.try_run(root, first, last, physical.value(), bits)) [[likely]]
+            const detail::MapRequest request = {first, last, physical.value(),
+                                                F::attribute_word(attributes),
+                                                largest_leaf_lg2(options)};
+            if (detail::Map<Tree>::try_run(writer_, root, request)) [[likely]]
                 return {};
-            return map.run(root, first, last, physical.value(), bits);
+            return map_in_two_passes(request);
         });
     }
 
@@ -69,13 +69,12 @@ class Edit {
                 constexpr unsigned levels = decltype(root)::level + 1;
                 if (!range_is_good(first, first, size.value(), levels)) [[unlikely]]
                     return range_error(first, size.value(), levels);
-                detail::Unmap<Tree> unmap(writer_, pending_, page_table_.memory(), options);
-                if (options.flags == FinalFlags::ignore && unmap.try_leaf(root, first, last))
-                    [[likely]] {
+                if (options.flags == FinalFlags::ignore &&
+                    detail::Unmap<Tree>::try_leaf(writer_, root, first, last)) [[likely]] {
                     pending_.cover(first, last);
                     return Unmapped{.bytes = size.value(), .leaves = 1};
                 }
-                return unmap.run(root, first, last);
+                return unmap_in_two_passes(first, last, options);
             });
     }
 
@@ -175,14 +174,13 @@ class Edit {
 
     [[gnu::always_inline]] static bool range_is_good(std::uint64_t aligned, std::uint64_t start,
                                                      std::uint64_t size, unsigned levels) {
-        return is_aligned(aligned | size, F::granule_lg2) && size != 0 &&
+        return is_aligned(aligned | size, F::granule_lg2) &&
                InputSpace<F>::of(start, levels).contains(start, size);
     }
 
     [[gnu::always_inline]] static bool physical_is_good(std::uint64_t physical,
                                                         std::uint64_t size) {
-        return physical <= low_bits(F::output_bits) &&
-               size - 1 <= low_bits(F::output_bits) - physical;
+        return ((physical | (size - 1) | (physical + (size - 1))) >> F::output_bits) == 0;
     }
 
     [[gnu::noinline, gnu::cold]] static std::unexpected<Error>
@@ -210,6 +208,22 @@ class Edit {
             return fail(ErrorCode::out_of_range, "the format cannot express the physical address",
                         {"physical", physical}, {"size", size}, {"physical_bits", F::output_bits});
         return std::unexpected(attribute_error(attributes));
+    }
+
+    // The two below take values, and find the root again: so the common case spills nothing.
+
+    [[gnu::noinline]] Result<void> map_in_two_passes(detail::MapRequest request) {
+        return page_table_.with_root([&](auto root) {
+            return detail::Map<Tree>(writer_, pending_, page_table_.memory(), request).run(root);
+        });
+    }
+
+    [[gnu::noinline]] Result<Unmapped> unmap_in_two_passes(std::uint64_t start, std::uint64_t last,
+                                                           UnmapOptions options) {
+        return page_table_.with_root([&](auto root) {
+            return detail::Unmap<Tree>(writer_, pending_, page_table_.memory(), options)
+                .run(root, start, last);
+        });
     }
 
     /// Checks the range, then calls `operate(root, last)`.

@@ -61,8 +61,11 @@ struct InputSpace {
         }
     }
 
-    /// Whether [start, start + size) lies inside; `size` is not 0.
+    /// Whether [start, start + size) lies inside; an empty range does not.
     [[nodiscard]] constexpr bool contains(std::uint64_t start, std::uint64_t size) const {
+        // In a space of 2^64, and only there, size - 1 would wrap to a length that fits.
+        if (input_bits<F>() == 64 && size == 0)
+            return false;
         return contains_start && size - 1 <= last - start;
     }
 };

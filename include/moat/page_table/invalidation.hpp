@@ -23,7 +23,7 @@ template <class Input>
 struct InvalidationRequest {
     Input start;
     Input last; // inclusive, so that a range may end at 2^64
-    CachedEntries cached;
+    CachedEntries cached = CachedEntries::leaves;
 };
 
 template <class Tree>
@@ -36,9 +36,7 @@ class PendingInvalidation {
 
     explicit PendingInvalidation(Callback invalidate) : invalidate_(invalidate) {}
 
-    ~PendingInvalidation() {
-        MOAT_CHECK(!any_ && removed_ == nullptr, "an edit was dropped before finish()");
-    }
+    ~PendingInvalidation() { MOAT_CHECK(!any_, "an edit was dropped before finish()"); }
 
     PendingInvalidation(const PendingInvalidation&) = delete;
     PendingInvalidation& operator=(const PendingInvalidation&) = delete;
@@ -50,14 +48,15 @@ class PendingInvalidation {
             extend(start, last);
         else {
             any_ = true;
-            start_ = start;
-            last_ = last;
+            request_.start = Input(start);
+            request_.last = Input(last);
         }
     }
 
-    /// The table is unlinked; free it after the invalidation and a grace period. Its range is
-    /// covered already, or before anything else is.
+    /// The table is unlinked and its range covered; free it after the invalidation and a grace
+    /// period.
     void remove(Memory& memory, PhysicalAddress table, unsigned bytes_lg2) {
+        MOAT_CHECK(any_, "a table is removed after its range was covered");
         TableHeader& header = memory.header(table);
         header.table = table;
         header.bytes_lg2 = bytes_lg2;
@@ -67,30 +66,35 @@ class PendingInvalidation {
 
     /// Invalidates what is pending; then hands the removed tables over to be freed.
     [[gnu::always_inline]] void now() {
-        if (any_) {
-            invalidate_(
-                {Input(start_), Input(last_),
-                 removed_ == nullptr ? CachedEntries::leaves : CachedEntries::leaves_and_tables});
-            any_ = false;
-        }
-        if (removed_ != nullptr) [[unlikely]]
+        if (!any_)
+            return;
+        if (removed_ != nullptr) [[unlikely]] {
+            request_.cached = CachedEntries::leaves_and_tables;
+            invalidate_(request_);
             retire_tables();
+        } else {
+            invalidate_(request_);
+        }
+        any_ = false;
     }
 
   private:
     [[gnu::noinline]] void extend(std::uint64_t start, std::uint64_t last) {
-        const bool behind = start > last_ && start - last_ > 1;
-        const bool before = start_ > last && start_ - last > 1;
+        const std::uint64_t pending_start = request_.start.value();
+        const std::uint64_t pending_last = request_.last.value();
+        const bool behind = start > pending_last && start - pending_last > 1;
+        const bool before = pending_start > last && pending_start - last > 1;
         if (behind || before) {
             now();
             cover(start, last);
             return;
         }
-        start_ = start < start_ ? start : start_;
-        last_ = last > last_ ? last : last_;
+        request_.start = Input(start < pending_start ? start : pending_start);
+        request_.last = Input(last > pending_last ? last : pending_last);
     }
 
     [[gnu::noinline]] void retire_tables() {
+        request_.cached = CachedEntries::leaves;
         while (TableHeader* header = removed_) {
             removed_ = header->next;
             Sync::defer(&header->rcu, [](RcuHead* head) {
@@ -102,8 +106,8 @@ class PendingInvalidation {
 
     Callback invalidate_;
     bool any_ = false;
-    std::uint64_t start_ = 0;
-    std::uint64_t last_ = 0;
+    /// Meaningful while `any_`. Passed on as it is: a copy of what was just stored would stall.
+    InvalidationRequest<Input> request_{};
     TableHeader* removed_ = nullptr;
 };
 

@@ -25,6 +25,15 @@ struct MapOptions {
 
 namespace detail {
 
+/// A request whose values were checked.
+struct MapRequest {
+    std::uint64_t start;
+    std::uint64_t last;
+    std::uint64_t physical;
+    Word attributes; ///< as Format::attribute_word encodes them
+    unsigned largest_leaf_lg2;
+};
+
 template <class Tree>
 class Map {
   public:
@@ -33,57 +42,66 @@ class Map {
     using MaybeTable = std::optional<Table<Tree, L>>;
 
     Map(const EntryWriter<Tree>& writer, PendingInvalidation<Tree>& pending,
-        typename Tree::Memory& memory, unsigned largest_leaf_lg2)
-        : writer_(writer), pending_(pending), memory_(memory), largest_leaf_lg2_(largest_leaf_lg2) {
-    }
+        typename Tree::Memory& memory, const MapRequest& request)
+        : writer_(writer), pending_(pending), memory_(memory), request_(request) {}
 
     /// One run of leaves in a table that exists. Return: false when it is not that simple; nothing
-    /// was changed then.
+    /// was changed then. Apart from the object, so that the common case need not make one.
     template <unsigned L>
-    [[gnu::always_inline]] bool try_run(Table<Tree, L> root, std::uint64_t start,
-                                        std::uint64_t last, std::uint64_t physical,
-                                        Word attributes) const {
-        const unsigned fit_lg2 =
-            alignment_lg2(start | (last + 1) | physical | bit(largest_leaf_lg2_));
+    [[gnu::always_inline]] static bool try_run(const EntryWriter<Tree>& writer, Table<Tree, L> root,
+                                               const MapRequest& request) {
+        const unsigned fit_lg2 = alignment_lg2(request.start | (request.last + 1) |
+                                               request.physical | bit(request.largest_leaf_lg2));
         return try_level<highest_leaf_level<F>() < L ? highest_leaf_level<F>() : L>(
-            root, fit_lg2, start, last, physical, attributes);
+            writer, root, fit_lg2, request);
     }
 
     template <unsigned L>
-    [[gnu::noinline]] Result<void> run(Table<Tree, L> root, std::uint64_t start, std::uint64_t last,
-                                       std::uint64_t physical, Word attributes) {
+    Result<void> run(Table<Tree, L> root) {
+        const auto& [start, last, physical, attributes, largest] = request_;
         if (!plan<L>(root, start, last, physical))
             return fail(ErrorCode::overlap, "something is mapped in the range already",
                         {"start", start}, {"size", last - start + 1}, {"mapped_at", conflict_});
         TableReserve<Tree> reserve(memory_);
         if (auto reserved = reserve.add(tables_needed_); !reserved)
             return std::unexpected(reserved.error());
-        commit<L>(root, start, last, physical, attributes, reserve);
+        commit<L>(root, start, last, physical, reserve);
         return {};
     }
 
   private:
     template <unsigned Leaf, unsigned L>
-    [[gnu::always_inline]] bool try_level(Table<Tree, L> root, unsigned fit_lg2,
-                                          std::uint64_t start, std::uint64_t last,
-                                          std::uint64_t physical, Word attributes) const {
-        if constexpr (can_be_leaf<F>(Leaf)) {
-            if (fit_lg2 >= entry_lg2<F>(Leaf)) {
-                if (!same_block(start, last, table_span_lg2<F>(Leaf)))
-                    return false;
-                const MaybeTable<Leaf> table = descend<Leaf>(root, start);
-                const unsigned first = entry_index<F, Leaf>(start);
-                const unsigned count = entry_index<F, Leaf>(last) - first + 1;
-                if (!table || !writer_.all_absent(*table, first, count))
-                    return false;
-                writer_.fill(*table, first, count, physical, attributes, largest_group_lg2<Leaf>());
-                return true;
-            }
-        }
+    [[gnu::always_inline]] static bool try_level(const EntryWriter<Tree>& writer,
+                                                 Table<Tree, L> root, unsigned fit_lg2,
+                                                 const MapRequest& request) {
+        if constexpr (can_be_leaf<F>(Leaf))
+            if (fit_lg2 >= entry_lg2<F>(Leaf))
+                return try_table(writer, descend<Leaf>(root, request.start), request);
         if constexpr (Leaf > 0)
-            return try_level<Leaf - 1>(root, fit_lg2, start, last, physical, attributes);
+            return try_level<Leaf - 1>(writer, root, fit_lg2, request);
         else
             return false;
+    }
+
+    template <unsigned Leaf>
+    [[gnu::always_inline]] static bool
+    try_table(const EntryWriter<Tree>& writer, MaybeTable<Leaf> table, const MapRequest& request) {
+        if (!table || !same_block(request.start, request.last, table_span_lg2<F>(Leaf)))
+            return false;
+        const unsigned first = entry_index<F, Leaf>(request.start);
+        if (request.last - request.start == low_bits(entry_lg2<F>(Leaf))) {
+            if (table->load(first).kind() != EntryKind::absent)
+                return false;
+            writer.store(*table, first,
+                         F::template leaf_word<Leaf>(request.physical, request.attributes, 0));
+            return true;
+        }
+        const unsigned count = entry_index<F, Leaf>(request.last) - first + 1;
+        if (!writer.all_absent(*table, first, count))
+            return false;
+        writer.fill(*table, first, count, request.physical, request.attributes,
+                    request.largest_leaf_lg2 - entry_lg2<F>(Leaf));
+        return true;
     }
 
     /// The table of level `Target` on the way to `address`, if it exists.
@@ -103,13 +121,13 @@ class Map {
 
     template <unsigned L>
     [[nodiscard]] unsigned largest_group_lg2() const {
-        return largest_leaf_lg2_ - entry_lg2<F>(L);
+        return request_.largest_leaf_lg2 - entry_lg2<F>(L);
     }
 
     /// Whether the slot becomes a leaf of level L.
     template <unsigned L>
     [[nodiscard]] bool fits(const Slot& slot, std::uint64_t physical) const {
-        return can_be_leaf<F>(L) && entry_lg2<F>(L) <= largest_leaf_lg2_ &&
+        return can_be_leaf<F>(L) && entry_lg2<F>(L) <= request_.largest_leaf_lg2 &&
                slot.whole(entry_lg2<F>(L)) && is_aligned(physical, entry_lg2<F>(L));
     }
 
@@ -152,14 +170,14 @@ class Map {
 
     template <unsigned L>
     void commit(Table<Tree, L> table, std::uint64_t start, std::uint64_t last,
-                std::uint64_t physical, Word attributes, TableReserve<Tree>& reserve) {
+                std::uint64_t physical, TableReserve<Tree>& reserve) {
         std::uint64_t run_start = 0;
         unsigned run_first = 0;
         unsigned run_count = 0;
         const auto flush = [&] {
             if constexpr (can_be_leaf<F>(L)) // else the run is empty
                 writer_.fill(table, run_first, run_count, physical + (run_start - start),
-                             attributes, largest_group_lg2<L>());
+                             request_.attributes, largest_group_lg2<L>());
             run_count = 0;
         };
         for_each_slot<F, L>(start, last, [&](const Slot& slot) {
@@ -175,7 +193,7 @@ class Map {
             flush();
             if constexpr (L > 0)
                 commit<L - 1>(ensure_below(table, slot.index, reserve), slot.start, slot.last, to,
-                              attributes, reserve);
+                              reserve);
             return true;
         });
         flush();
@@ -221,7 +239,7 @@ class Map {
     const EntryWriter<Tree>& writer_;
     PendingInvalidation<Tree>& pending_;
     typename Tree::Memory& memory_;
-    const unsigned largest_leaf_lg2_;
+    const MapRequest request_;
     std::uint64_t tables_needed_ = 0;
     std::uint64_t conflict_ = 0;
 };

@@ -54,8 +54,9 @@ class Unmap {
     /// The common case: [start, last] is one leaf of one entry. Return: false when it is not;
     /// nothing was changed then.
     template <unsigned L>
-    [[gnu::always_inline]] bool try_leaf(Table<Tree, L> table, std::uint64_t start,
-                                         std::uint64_t last) const {
+    [[gnu::always_inline]] static bool try_leaf(const EntryWriter<Tree>& writer,
+                                                Table<Tree, L> table, std::uint64_t start,
+                                                std::uint64_t last) {
         const unsigned index = entry_index<F, L>(start);
         return table.load(index).match([]() __attribute__((always_inline)) { return false; },
                                        [&](Leaf<Tree, L> leaf) __attribute__((always_inline)) {
@@ -63,17 +64,16 @@ class Unmap {
                                            if (last - start != inside || (start & inside) != 0 ||
                                                F::template leaf_group_lg2<L>(leaf.word()) != 0)
                                                return false;
-                                           writer_.store(table, index, 0);
+                                           writer.store(table, index, 0);
                                            return true;
                                        },
                                        [&](auto below) __attribute__((always_inline)) {
-                                           return try_leaf(below, start, last);
+                                           return try_leaf(writer, below, start, last);
                                        });
     }
 
     template <unsigned L>
-    [[gnu::noinline]] Result<Unmapped> run(Table<Tree, L> root, std::uint64_t start,
-                                           std::uint64_t last) {
+    Result<Unmapped> run(Table<Tree, L> root, std::uint64_t start, std::uint64_t last) {
         Cut<Tree> cut(writer_, pending_, memory_);
         if (auto done = cut.run(root, start, last, options_.partial, options_.breaking); !done)
             return std::unexpected(done.error());
