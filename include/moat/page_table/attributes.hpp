@@ -3,6 +3,7 @@
 // The bits that a format spends on them are in page_table/formats/.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 namespace moat {
@@ -58,10 +59,14 @@ namespace detail {
     return has(set, property) ? word : 0;
 }
 
-/// `property` if `word` has a bit of `mask`, else none.
-[[nodiscard]] constexpr Attributes property_if(std::uint64_t word, std::uint64_t mask,
-                                               Attributes property) {
-    return (word & mask) != 0 ? property : Attributes::none;
+/// Those of `properties` whose bits in `word` are set: bit by bit, the bits of `mask` stand for
+/// `properties` in the same order and at the same distances. One mask and one shift.
+[[nodiscard]] constexpr Attributes properties_in(std::uint64_t word, std::uint64_t mask,
+                                                 Attributes properties) {
+    const int to = std::countr_zero(static_cast<std::uint32_t>(properties));
+    const int from = std::countr_zero(mask);
+    const std::uint64_t bits = word & mask;
+    return static_cast<Attributes>(to >= from ? bits << (to - from) : bits >> (from - to));
 }
 
 } // namespace detail

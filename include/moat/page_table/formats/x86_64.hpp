@@ -99,15 +99,14 @@ struct X86_64 {
 
     template <unsigned L>
     static constexpr Attributes leaf_attributes(Word word) {
-        using detail::property_if;
-        return Attributes::read | property_if(word, writable, Attributes::write) |
-               property_if(~word, execute_disable, Attributes::execute) |
-               property_if(word, user, Attributes::user) |
-               property_if(word, cache_disable, Attributes::uncached) |
-               property_if(word, global, Attributes::global) |
-               property_if(word, special, Attributes::special) |
-               property_if(word, accessed, Attributes::accessed) |
-               property_if(word, dirty, Attributes::dirty);
+        using detail::properties_in;
+        return Attributes::read | properties_in(word, writable, Attributes::write) |
+               properties_in(~word, execute_disable, Attributes::execute) |
+               properties_in(word, user, Attributes::user) |
+               properties_in(word, cache_disable, Attributes::uncached) |
+               properties_in(word, global, Attributes::global) |
+               properties_in(word, special, Attributes::special) |
+               properties_in(word, accessed | dirty, accessed_and_dirty);
     }
 
     static constexpr Word merge_accessed_dirty(Word word, Word other) {
