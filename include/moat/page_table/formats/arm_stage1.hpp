@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Arm VMSAv8-64 stage 1 tables of the EL1&0 regime: 4K, 16K and 64K granules, contiguous groups.
+// Source: Arm ARM (DDI 0487), D8.3.1 "VMSAv8-64 descriptor formats", D8.4 "Memory access control",
+// D8.5 "Hardware updates to the translation tables". Witness: unicorn's Arm MMU (tests/witness),
+// which walks as of old: no hardware updates and no meaning in the contiguous bit.
+#pragma once
+
+#include "moat/page_table/formats/arm_vmsa.hpp"
+
+#include <cstdint>
+#include <string_view>
+
+namespace moat::formats {
+
+/// The tables of TTBR0_EL1, or of TTBR1_EL1 where the caller takes the address bits above the
+/// input size as given. The caller's MAIR_EL1 must say in attribute 0 normal write-back memory
+/// (0xff) and in attribute 1 Device-nGnRE (0x04): 0x04ff. Normal memory is inner shareable.
+///
+/// Where the hardware tracks dirty leaves, "writable" is DBM and "dirty" is AP[2] clear, so a clean
+/// writable leaf reads as read-only until the first write. A leaf that is made read-only while
+/// dirty keeps that in a software bit.
+template <ArmConfig Config = ArmConfig{}>
+struct ArmStage1 : ArmVmsa<Config, 0> {
+    using Base = ArmVmsa<Config, 0>;
+    using Input = VirtualAddress;
+    static constexpr std::string_view name =
+        Config.granule_lg2 == 12   ? "Arm VMSAv8-64 stage 1, 4K granule"
+        : Config.granule_lg2 == 14 ? "Arm VMSAv8-64 stage 1, 16K granule"
+                                   : "Arm VMSAv8-64 stage 1, 64K granule";
+
+    static constexpr Word device = Word{1} << 2; // AttrIndx, 4:2
+    static constexpr Word user = bit(6);         // AP[1]
+    static constexpr Word read_only = bit(7);    // AP[2]
+    static constexpr Word not_global = bit(11);
+    static constexpr Word privileged_execute_never = bit(53);
+    static constexpr Word user_execute_never = bit(54);
+
+    static constexpr bool representable(Attributes a) {
+        constexpr Attributes known = read_write | Attributes::execute | Attributes::user |
+                                     Attributes::global | Attributes::uncached |
+                                     Attributes::special | accessed_and_dirty;
+        return has(a, Attributes::read) && has(known, a);
+    }
+
+    /// Code is for one level of privilege: user code is never run by the kernel, nor the reverse.
+    static constexpr Word attribute_word(Attributes a) {
+        using detail::word_if;
+        const Word execute_never = privileged_execute_never | user_execute_never;
+        const Word may_execute =
+            has(a, Attributes::user) ? user_execute_never : privileged_execute_never;
+        return Base::inner_shareable | access_word(a) | word_if(a, Attributes::user, user) |
+               word_if(a, Attributes::uncached, device) |
+               word_if(a, Attributes::special, Base::special) |
+               (has(a, Attributes::global) ? 0 : not_global) |
+               (execute_never & ~word_if(a, Attributes::execute, may_execute));
+    }
+
+    template <unsigned L>
+    static constexpr Attributes leaf_attributes(Word word) {
+        using detail::property_if;
+        const Word execute_never =
+            (word & user) != 0 ? user_execute_never : privileged_execute_never;
+        return Attributes::read | written_attributes(word) |
+               property_if(~word, execute_never, Attributes::execute) |
+               property_if(word, user, Attributes::user) |
+               property_if(~word, not_global, Attributes::global) |
+               property_if(word, device, Attributes::uncached) |
+               property_if(word, Base::special, Attributes::special) |
+               property_if(word, Base::accessed, Attributes::accessed);
+    }
+
+    static constexpr Word merge_accessed_dirty(Word word, Word other) {
+        const Word merged = word | (other & (Base::accessed | Base::dirty_earlier));
+        return merged & ~(read_only & ~other);
+    }
+
+    static constexpr Word clear_accessed_dirty(Word word, Attributes which) {
+        using detail::word_if;
+        const Word cleared = word & ~(word_if(which, Attributes::accessed, Base::accessed) |
+                                      word_if(which, Attributes::dirty, Base::dirty_earlier));
+        return cleared | word_if(which, Attributes::dirty, clean(word));
+    }
+
+  private:
+    /// AF, AP[2], DBM and the software bit.
+    static constexpr Word access_word(Attributes a) {
+        using detail::word_if;
+        const Word access = Config.accessed == FlagUpdate::hardware
+                                ? word_if(a, Attributes::accessed, Base::accessed)
+                                : Base::accessed;
+        if constexpr (!Base::tracks_dirty)
+            return access | (has(a, Attributes::write) ? 0 : read_only);
+        const Word earlier = has(a, Attributes::write)
+                                 ? Base::dirty_modifier
+                                 : word_if(a, Attributes::dirty, Base::dirty_earlier);
+        return access | earlier | (has(a, Attributes::write | Attributes::dirty) ? 0 : read_only);
+    }
+
+    static constexpr Attributes written_attributes(Word word) {
+        using detail::property_if;
+        if constexpr (!Base::tracks_dirty)
+            return property_if(~word, read_only, Attributes::write);
+        return property_if(word, Base::dirty_modifier, Attributes::write) |
+               property_if(~word, read_only, Attributes::dirty) |
+               property_if(word, Base::dirty_earlier, Attributes::dirty);
+    }
+
+    /// What a writable leaf gets when it becomes clean; nothing where dirty is not tracked.
+    static constexpr Word clean(Word word) {
+        return Base::tracks_dirty && (word & Base::dirty_modifier) != 0 ? read_only : 0;
+    }
+};
+
+static_assert(PageTableFormat<ArmStage1<>>);
+static_assert(PageTableFormat<ArmStage1<ArmConfig{.granule_lg2 = 14}>>);
+static_assert(PageTableFormat<ArmStage1<ArmConfig{.granule_lg2 = 16}>>);
+
+} // namespace moat::formats

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Arm VMSAv8-64 stage 2 tables: 4K, 16K and 64K granules, contiguous groups, concatenated tops.
+// Source: Arm ARM (DDI 0487), D8.2 "Concatenated translation tables", D8.3.1 "VMSAv8-64 descriptor
+// formats", D8.4 "Memory access control", D8.5 "Hardware updates to the translation tables".
+// Witness: unwitnessed so far.
+#pragma once
+
+#include "moat/page_table/formats/arm_vmsa.hpp"
+
+#include <cstdint>
+#include <string_view>
+
+namespace moat::formats {
+
+/// What an SMMU or a hypervisor gives a device or a guest; the input is the intermediate physical
+/// address. The top level is up to 16 tables side by side, so the start level (VTCR_EL2.SL0) is the
+/// lowest that can hold the input size. MemAttr without FEAT_S2FWB: normal write-back memory, or
+/// Device-nGnRE. Execution is permitted to both levels of privilege or to none.
+///
+/// Where the hardware tracks dirty leaves, "writable" is DBM and "dirty" is S2AP[1], so a clean
+/// writable leaf reads as read-only until the first write. A leaf that is made read-only while
+/// dirty keeps that in a software bit.
+template <ArmConfig Config = ArmConfig{.input_bits = 40}>
+struct ArmStage2 : ArmVmsa<Config, 4> {
+    using Base = ArmVmsa<Config, 4>;
+    using Input = Iova;
+    static constexpr std::string_view name =
+        Config.granule_lg2 == 12   ? "Arm VMSAv8-64 stage 2, 4K granule"
+        : Config.granule_lg2 == 14 ? "Arm VMSAv8-64 stage 2, 16K granule"
+                                   : "Arm VMSAv8-64 stage 2, 64K granule";
+
+    static constexpr Word write_back = Word{15} << 2; // MemAttr, 5:2
+    static constexpr Word device = Word{1} << 2;
+    static constexpr Word cacheable = bit(5); // set in write_back, clear in device
+    static constexpr Word read = bit(6);      // S2AP[0]
+    static constexpr Word write = bit(7);     // S2AP[1]
+    static constexpr Word execute_never = bit(54);
+
+    static constexpr bool representable(Attributes a) {
+        constexpr Attributes known = read_write | Attributes::execute | Attributes::uncached |
+                                     Attributes::special | accessed_and_dirty;
+        return (a & read_write) != Attributes::none && has(known, a);
+    }
+
+    static constexpr Word attribute_word(Attributes a) {
+        using detail::word_if;
+        return Base::inner_shareable | access_word(a) | word_if(a, Attributes::read, read) |
+               (has(a, Attributes::uncached) ? device : write_back) |
+               word_if(a, Attributes::special, Base::special) |
+               (has(a, Attributes::execute) ? 0 : execute_never);
+    }
+
+    template <unsigned L>
+    static constexpr Attributes leaf_attributes(Word word) {
+        using detail::property_if;
+        return property_if(word, read, Attributes::read) | written_attributes(word) |
+               property_if(~word, execute_never, Attributes::execute) |
+               property_if(~word, cacheable, Attributes::uncached) |
+               property_if(word, Base::special, Attributes::special) |
+               property_if(word, Base::accessed, Attributes::accessed);
+    }
+
+    static constexpr Word merge_accessed_dirty(Word word, Word other) {
+        return word | (other & (Base::accessed | Base::dirty_earlier | write));
+    }
+
+    static constexpr Word clear_accessed_dirty(Word word, Attributes which) {
+        using detail::word_if;
+        return word & ~(word_if(which, Attributes::accessed, Base::accessed) |
+                        word_if(which, Attributes::dirty, Base::dirty_earlier | made_dirty(word)));
+    }
+
+  private:
+    /// AF, S2AP[1], DBM and the software bit.
+    static constexpr Word access_word(Attributes a) {
+        using detail::word_if;
+        const Word access = Config.accessed == FlagUpdate::hardware
+                                ? word_if(a, Attributes::accessed, Base::accessed)
+                                : Base::accessed;
+        if constexpr (!Base::tracks_dirty)
+            return access | word_if(a, Attributes::write, write);
+        const Word earlier = has(a, Attributes::write)
+                                 ? Base::dirty_modifier
+                                 : word_if(a, Attributes::dirty, Base::dirty_earlier);
+        return access | earlier | word_if(a, Attributes::write | Attributes::dirty, write);
+    }
+
+    static constexpr Attributes written_attributes(Word word) {
+        using detail::property_if;
+        if constexpr (!Base::tracks_dirty)
+            return property_if(word, write, Attributes::write);
+        return property_if(word, Base::dirty_modifier, Attributes::write) |
+               property_if(word, write, Attributes::dirty) |
+               property_if(word, Base::dirty_earlier, Attributes::dirty);
+    }
+
+    /// What the hardware set in a writable leaf; nothing where dirty is not tracked.
+    static constexpr Word made_dirty(Word word) {
+        return Base::tracks_dirty && (word & Base::dirty_modifier) != 0 ? write : 0;
+    }
+};
+
+static_assert(PageTableFormat<ArmStage2<>>);
+static_assert(PageTableFormat<ArmStage2<ArmConfig{.granule_lg2 = 14}>>);
+static_assert(PageTableFormat<ArmStage2<ArmConfig{.granule_lg2 = 16}>>);
+
+} // namespace moat::formats
