@@ -57,16 +57,16 @@ struct ArmStage1 : ArmVmsa<Config, 0> {
 
     template <unsigned L>
     static constexpr Attributes leaf_attributes(Word word) {
-        using detail::property_if;
+        using detail::properties_in;
         const Word execute_never =
             (word & user) != 0 ? user_execute_never : privileged_execute_never;
         return Attributes::read | written_attributes(word) |
-               property_if(~word, execute_never, Attributes::execute) |
-               property_if(word, user, Attributes::user) |
-               property_if(~word, not_global, Attributes::global) |
-               property_if(word, device, Attributes::uncached) |
-               property_if(word, Base::special, Attributes::special) |
-               property_if(word, Base::accessed, Attributes::accessed);
+               properties_in(~word, execute_never, Attributes::execute) |
+               properties_in(word, user, Attributes::user) |
+               properties_in(~word, not_global, Attributes::global) |
+               properties_in(word, device, Attributes::uncached) |
+               properties_in(word, Base::special, Attributes::special) |
+               properties_in(word, Base::accessed, Attributes::accessed);
     }
 
     static constexpr Word merge_accessed_dirty(Word word, Word other) {
@@ -97,12 +97,12 @@ struct ArmStage1 : ArmVmsa<Config, 0> {
     }
 
     static constexpr Attributes written_attributes(Word word) {
-        using detail::property_if;
+        using detail::properties_in;
         if constexpr (!Base::tracks_dirty)
-            return property_if(~word, read_only, Attributes::write);
-        return property_if(word, Base::dirty_modifier, Attributes::write) |
-               property_if(~word, read_only, Attributes::dirty) |
-               property_if(word, Base::dirty_earlier, Attributes::dirty);
+            return properties_in(~word, read_only, Attributes::write);
+        return properties_in(word, Base::dirty_modifier, Attributes::write) |
+               properties_in(~word, read_only, Attributes::dirty) |
+               properties_in(word, Base::dirty_earlier, Attributes::dirty);
     }
 
     /// What a writable leaf gets when it becomes clean; nothing where dirty is not tracked.

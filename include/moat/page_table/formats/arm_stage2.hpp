@@ -52,12 +52,12 @@ struct ArmStage2 : ArmVmsa<Config, 4> {
 
     template <unsigned L>
     static constexpr Attributes leaf_attributes(Word word) {
-        using detail::property_if;
-        return property_if(word, read, Attributes::read) | written_attributes(word) |
-               property_if(~word, execute_never, Attributes::execute) |
-               property_if(~word, cacheable, Attributes::uncached) |
-               property_if(word, Base::special, Attributes::special) |
-               property_if(word, Base::accessed, Attributes::accessed);
+        using detail::properties_in;
+        return properties_in(word, read, Attributes::read) | written_attributes(word) |
+               properties_in(~word, execute_never, Attributes::execute) |
+               properties_in(~word, cacheable, Attributes::uncached) |
+               properties_in(word, Base::special, Attributes::special) |
+               properties_in(word, Base::accessed, Attributes::accessed);
     }
 
     static constexpr Word merge_accessed_dirty(Word word, Word other) {
@@ -86,12 +86,12 @@ struct ArmStage2 : ArmVmsa<Config, 4> {
     }
 
     static constexpr Attributes written_attributes(Word word) {
-        using detail::property_if;
+        using detail::properties_in;
         if constexpr (!Base::tracks_dirty)
-            return property_if(word, write, Attributes::write);
-        return property_if(word, Base::dirty_modifier, Attributes::write) |
-               property_if(word, write, Attributes::dirty) |
-               property_if(word, Base::dirty_earlier, Attributes::dirty);
+            return properties_in(word, write, Attributes::write);
+        return properties_in(word, Base::dirty_modifier, Attributes::write) |
+               properties_in(word, write, Attributes::dirty) |
+               properties_in(word, Base::dirty_earlier, Attributes::dirty);
     }
 
     /// What the hardware set in a writable leaf; nothing where dirty is not tracked.

@@ -122,16 +122,16 @@ struct RiscV {
 
     template <unsigned L>
     static constexpr Attributes leaf_attributes(Word word) {
-        using detail::property_if;
-        return property_if(word, read, Attributes::read) |
-               property_if(word, write, Attributes::write) |
-               property_if(word, execute, Attributes::execute) |
-               property_if(word, user, Attributes::user) |
-               property_if(word, global, Attributes::global) |
-               property_if(word, special, Attributes::special) |
-               property_if(word, io, Attributes::uncached) |
-               property_if(word, accessed, Attributes::accessed) |
-               property_if(word, dirty, Attributes::dirty);
+        using detail::properties_in;
+        return properties_in(word, read, Attributes::read) |
+               properties_in(word, write, Attributes::write) |
+               properties_in(word, execute, Attributes::execute) |
+               properties_in(word, user, Attributes::user) |
+               properties_in(word, global, Attributes::global) |
+               properties_in(word, special, Attributes::special) |
+               properties_in(word, io, Attributes::uncached) |
+               properties_in(word, accessed, Attributes::accessed) |
+               properties_in(word, dirty, Attributes::dirty);
     }
 
     static constexpr Word merge_accessed_dirty(Word word, Word other) {
