@@ -125,7 +125,7 @@ class Entry {
     [[nodiscard]] Word word() const { return word_; }
 
     /// Calls one of the three with what the entry is: `absent()`, `leaf(Leaf<Tree, L>)`,
-    /// `table(Table<Tree, L - 1>)`. At level 0 the third is never called, nor instantiated.
+    /// `table(Table<Tree, L - 1>)`. What a level cannot hold is never called, nor instantiated.
     template <class OnAbsent, class OnLeaf, class OnTable>
     [[gnu::always_inline]] decltype(auto) match(OnAbsent&& absent, OnLeaf&& leaf,
                                                 OnTable&& table) const {
@@ -133,8 +133,9 @@ class Entry {
         if constexpr (L > 0)
             if (is == EntryKind::table) [[likely]]
                 return table(below());
-        if (is == EntryKind::leaf) [[likely]]
-            return leaf(Leaf<Tree, L>(word_));
+        if constexpr (can_be_leaf<Format>(L))
+            if (is == EntryKind::leaf) [[likely]]
+                return leaf(Leaf<Tree, L>(word_));
         return absent();
     }
 

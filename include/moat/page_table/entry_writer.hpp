@@ -65,7 +65,7 @@ class EntryWriter {
     [[gnu::always_inline]] void fill(Table<Tree, L> table, unsigned first, unsigned count,
                                      std::uint64_t physical, Word attributes,
                                      unsigned largest_group_lg2 = 63) const {
-        if constexpr (F::leaf_groups(L) == 1) {
+        if constexpr (F::leaf_groups(L) <= 1) {
             fill_run(table, first, count, F::template leaf_word<L>(physical, attributes, 0),
                      F::template entry_step<L>(0));
         } else {
