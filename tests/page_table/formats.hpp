@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The list of every format and configuration that the suites of this folder are compiled for.
-// A new format is added here and nowhere else; typed tests take it as
-// `TYPED_TEST_SUITE(Suite, AllFormats, FormatName)` and `typename TypeParam::Format`.
+// The list of every format and configuration that the suites of this folder run for.
+// A new format is added here and nowhere else. Suites of the engine take it through engine.hpp;
+// typed suites of the bits as `TYPED_TEST_SUITE(Suite, AllFormats, FormatName)`.
 #pragma once
 
 #include "moat/page_table/format.hpp"
@@ -51,13 +51,25 @@ constexpr formats::ArmConfig with_everything(formats::ArmConfig config) {
     return config;
 }
 
-using AllFormats = ::testing::Types<
+using CpuFormats = ::testing::Types<
     Case<"x86_64_4_levels", formats::X86_64<4>>, Case<"x86_64_5_levels", formats::X86_64<5>>,
-    Case<"vtd_3_levels", formats::VtdSecondStage<3>>,
-    Case<"vtd_4_levels", formats::VtdSecondStage<4>>,
-    Case<"vtd_4_levels_dirty", formats::VtdSecondStage<4, hardware>>,
-    Case<"vtd_5_levels", formats::VtdSecondStage<5>>, Case<"amd_v1", formats::AmdV1<>>,
-    Case<"amd_v1_dirty", formats::AmdV1<hardware>>, Case<"arm_stage1_4k_48", formats::ArmStage1<>>,
+    Case<"riscv_sv39", formats::RiscV<>>,
+    Case<"riscv_sv39_svnapot", formats::RiscV<formats::RiscvConfig{.svnapot = true}>>,
+    Case<"riscv_sv48_everything",
+         formats::RiscV<formats::RiscvConfig{
+             .levels = 4, .svnapot = true, .svpbmt = true, .accessed_dirty = hardware}>>,
+    Case<"riscv_sv57", formats::RiscV<formats::RiscvConfig{.levels = 5}>>>;
+
+using IommuFormats =
+    ::testing::Types<Case<"vtd_3_levels", formats::VtdSecondStage<3>>,
+                     Case<"vtd_4_levels", formats::VtdSecondStage<4>>,
+                     Case<"vtd_4_levels_dirty", formats::VtdSecondStage<4, hardware>>,
+                     Case<"vtd_5_levels", formats::VtdSecondStage<5>>,
+                     Case<"amd_v1", formats::AmdV1<>>,
+                     Case<"amd_v1_dirty", formats::AmdV1<hardware>>>;
+
+using ArmFormats = ::testing::Types<
+    Case<"arm_stage1_4k_48", formats::ArmStage1<>>,
     Case<"arm_stage1_4k_39_everything", formats::ArmStage1<with_everything({.input_bits = 39})>>,
     Case<"arm_stage1_16k_48", formats::ArmStage1<formats::ArmConfig{.granule_lg2 = 14}>>,
     Case<"arm_stage1_16k_36_everything",
@@ -71,12 +83,16 @@ using AllFormats = ::testing::Types<
          formats::ArmStage2<formats::ArmConfig{.granule_lg2 = 14, .input_bits = 40}>>,
     Case<"arm_stage2_16k_48_everything", formats::ArmStage2<with_everything({.granule_lg2 = 14})>>,
     Case<"arm_stage2_64k_42",
-         formats::ArmStage2<formats::ArmConfig{.granule_lg2 = 16, .input_bits = 42}>>,
-    Case<"riscv_sv39", formats::RiscV<>>,
-    Case<"riscv_sv39_svnapot", formats::RiscV<formats::RiscvConfig{.svnapot = true}>>,
-    Case<"riscv_sv48_everything",
-         formats::RiscV<formats::RiscvConfig{
-             .levels = 4, .svnapot = true, .svpbmt = true, .accessed_dirty = hardware}>>,
-    Case<"riscv_sv57", formats::RiscV<formats::RiscvConfig{.levels = 5}>>>;
+         formats::ArmStage2<formats::ArmConfig{.granule_lg2 = 16, .input_bits = 42}>>>;
+
+template <class... Lists>
+struct Concatenated;
+
+template <class... A, class... B, class... C>
+struct Concatenated<::testing::Types<A...>, ::testing::Types<B...>, ::testing::Types<C...>> {
+    using Types = ::testing::Types<A..., B..., C...>;
+};
+
+using AllFormats = Concatenated<CpuFormats, IommuFormats, ArmFormats>::Types;
 
 } // namespace moat::tests

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The engine of any format behind one interface, with what a test needs around it: memory that can
+// run out, hardware that sets flags, a cache of translations that notices a missing invalidation.
+// The suites of this folder run on it, for every format, and compile in no time; the engine itself
+// is compiled once a format, in engines_*.cpp.
+#pragma once
+
+#include "moat/core/text.hpp"
+#include "moat/page_table/attributes.hpp"
+#include "moat/page_table/cut.hpp"
+#include "moat/page_table/format.hpp"
+#include "moat/page_table/map.hpp"
+#include "moat/page_table/protect.hpp"
+#include "moat/page_table/unmap.hpp"
+#include "moat/page_table/walk.hpp"
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <ostream>
+#include <string>
+#include <vector>
+
+namespace moat::tests {
+
+/// What a suite needs to know of a format.
+struct FormatFacts {
+    std::string name;
+    unsigned granule_lg2;
+    unsigned fewest_levels;
+    unsigned most_levels;
+    unsigned input_bits;
+    unsigned output_bits;
+    bool sign_extended;
+    FormatCapabilities capabilities;
+    std::vector<unsigned> entry_lg2;      ///< by level
+    std::vector<unsigned> leaf_sizes_lg2; ///< smallest first; those that fit the output bits
+    std::function<bool(Attributes)> representable;
+
+    [[nodiscard]] std::uint64_t page() const { return bit(granule_lg2); }
+
+    /// What an entry of the second level covers.
+    [[nodiscard]] std::uint64_t block() const { return bit(entry_lg2[1]); }
+
+    [[nodiscard]] bool has_leaf(std::uint64_t size) const;
+    /// The largest of the leaf sizes that are smaller than `size`.
+    [[nodiscard]] std::uint64_t next_smaller_leaf(std::uint64_t size) const;
+};
+
+/// What one address translates to.
+struct Found {
+    std::uint64_t physical;
+    std::uint64_t leaf_size;
+    Attributes attributes;
+};
+
+/// A piece of what a tree maps: consecutive addresses to consecutive memory, one set of attributes
+/// without accessed and dirty.
+struct Piece {
+    std::uint64_t last;
+    std::uint64_t physical;
+    Attributes attributes;
+
+    friend bool operator==(const Piece&, const Piece&) = default;
+    friend std::ostream& operator<<(std::ostream& out, const Piece& piece);
+};
+
+/// What a tree maps, by first address; neighbours that continue each other are one.
+using Mappings = std::map<std::uint64_t, Piece>;
+
+void append_merged(Mappings& mappings, std::uint64_t start, const Piece& piece);
+
+/// One line of a walk: 'L'eaf, 'T'able or '-' for a hole.
+struct Visit {
+    char what;
+    std::uint64_t start;
+    std::uint64_t size;
+
+    friend bool operator==(const Visit&, const Visit&) = default;
+};
+
+struct FlagReport {
+    std::uint64_t start;
+    std::uint64_t size;
+    Attributes had;
+};
+
+class Engine {
+  public:
+    virtual ~Engine() = default;
+
+    // Each opens an edit, does one thing, finishes it, lets deferred frees run, and fails the test
+    // if a translation that is still cached is no longer true.
+    virtual Result<void> map(std::uint64_t start, std::uint64_t size, std::uint64_t physical,
+                             Attributes attributes = read_write, MapOptions options = {}) = 0;
+    virtual Result<Unmapped> unmap(std::uint64_t start, std::uint64_t size,
+                                   UnmapOptions options = {}) = 0;
+    virtual Result<Protected> protect(std::uint64_t start, std::uint64_t size,
+                                      Attributes attributes, ProtectOptions options = {}) = 0;
+    virtual Result<std::uint64_t> split(std::uint64_t start, std::uint64_t size,
+                                        Break breaking = Break::allowed) = 0;
+    virtual Result<void> fold(std::uint64_t start, std::uint64_t size,
+                              Break breaking = Break::allowed) = 0;
+    virtual Result<std::vector<FlagReport>> clear_flags(std::uint64_t start, std::uint64_t size,
+                                                        Attributes which) = 0;
+    /// unsupported where the format's trees do not grow.
+    virtual Result<void> grow() = 0;
+
+    /// Remembers what it found in the cache of translations.
+    virtual std::optional<Found> translate(std::uint64_t address) = 0;
+    /// `control` answers each visit; nothing: goes on.
+    virtual Result<WalkEnd> walk(std::uint64_t start, std::uint64_t size,
+                                 std::vector<Visit>& visits,
+                                 const std::function<WalkControl(const Visit&)>& control = {}) = 0;
+    /// Everything that is mapped, after a check of the whole tree: leaves aligned, groups whole,
+    /// tables as many as the memory handed out.
+    virtual Mappings mappings() = 0;
+
+    /// What hardware does when the leaf at `address` is used: sets the flags in the one entry that
+    /// translates it, found by a walk that shares no code with the engine's.
+    virtual void hardware_uses(std::uint64_t address, Attributes flags) = 0;
+
+    /// After `allocations` more, none succeeds; nothing: all do.
+    virtual void allow_allocations(std::optional<std::uint64_t> allocations) = 0;
+    [[nodiscard]] virtual std::uint64_t tables_in_use() const = 0;
+    [[nodiscard]] virtual unsigned levels() const = 0;
+
+    /// The size of the leaf at `address`; 0 at a hole.
+    std::uint64_t leaf_size(std::uint64_t address) {
+        const auto found = translate(address);
+        return found ? found->leaf_size : 0;
+    }
+
+    std::uint64_t invalidations = 0;
+    /// Called with [start, last] inside each invalidation.
+    std::function<void(std::uint64_t start, std::uint64_t last)> during_invalidation;
+};
+
+/// A format of the list in formats.hpp, as the parameter of a suite.
+struct FormatUnderTest {
+    FormatFacts facts;
+    /// A tree of `levels` levels.
+    std::function<std::unique_ptr<Engine>(unsigned levels)> make;
+
+    [[nodiscard]] std::unique_ptr<Engine> engine() const { return make(facts.most_levels); }
+
+    friend std::ostream& operator<<(std::ostream& out, const FormatUnderTest& format) {
+        return out << format.facts.name;
+    }
+};
+
+std::vector<FormatUnderTest> cpu_formats();
+std::vector<FormatUnderTest> iommu_formats();
+std::vector<FormatUnderTest> arm_formats();
+std::vector<FormatUnderTest> all_formats();
+
+} // namespace moat::tests
+
+/// Runs a suite (a TestWithParam of FormatUnderTest) for every format.
+#define MOAT_FOR_EVERY_FORMAT(Suite)                                                               \
+    INSTANTIATE_TEST_SUITE_P(Format, Suite, ::testing::ValuesIn(::moat::tests::all_formats()),     \
+                             [](const auto& parameter) { return parameter.param.facts.name; })

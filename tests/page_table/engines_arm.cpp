@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The engine, compiled for one family of formats.
+#include "engine_of.hpp"
+
+std::vector<moat::tests::FormatUnderTest> moat::tests::arm_formats() {
+    return engines_of(ArmFormats());
+}
