@@ -143,9 +143,7 @@ class EngineOf final : public Engine {
     }
 
     void hardware_uses(std::uint64_t address, Attributes flags) override {
-        std::optional<Word*> entry;
-        Word* table = pool_.words(table_.root().table);
-        walk_down<F::most_levels - 1>(table, address, flags);
+        walk_down<F::most_levels - 1>(pool_.words(table_.root().table), address, flags);
     }
 
     void allow_allocations(std::optional<std::uint64_t> allocations) override {
@@ -260,11 +258,12 @@ class EngineOf final : public Engine {
 
     template <unsigned L>
     static void set_flags(Word& word, Attributes flags) {
-        const Attributes all = F::template leaf_attributes<L>(word) | flags;
+        const Word used = F::template leaf_word<L>(
+            F::template leaf_physical<L>(word),
+            F::attribute_word(F::template leaf_attributes<L>(word) | flags),
+            F::template leaf_group_lg2<L>(word));
         word = F::merge_accessed_dirty(
-            word,
-            F::template leaf_word<L>(F::template leaf_physical<L>(word), F::attribute_word(all),
-                                     F::template leaf_group_lg2<L>(word)));
+            word, F::clear_accessed_dirty(used, accessed_and_dirty - flags));
     }
 
     LimitedPool pool_;

@@ -208,6 +208,18 @@ TYPED_TEST(FormatTest, merge_gives_what_either_entry_has) {
     }
 }
 
+TYPED_TEST(FormatTest, merge_into_other_permissions_brings_nothing_but_the_flags) {
+    using F = typename TypeParam::Format;
+    for (const Attributes into : representable_sets<F>())
+        for (const Attributes from : representable_sets<F>()) {
+            const Word merged =
+                F::merge_accessed_dirty(F::attribute_word(into), F::attribute_word(from));
+            ASSERT_EQ(F::template leaf_attributes<0>(merged) - accessed_and_dirty,
+                      into - accessed_and_dirty)
+                << static_cast<unsigned>(from) << " into " << static_cast<unsigned>(into);
+        }
+}
+
 TYPED_TEST(FormatTest, clear_takes_away_just_what_it_names) {
     using F = typename TypeParam::Format;
     for (const Attributes asked : representable_sets<F>())

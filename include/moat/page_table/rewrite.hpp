@@ -59,11 +59,15 @@ class Rewrite {
     /// others have changed since are left alone.
     template <unsigned L>
     void split_group(const PlacedLeaf<Tree, L>& leaf) {
-        replace_members(leaf, F::capabilities.group_change, [&](unsigned member, Word old) {
-            const Attributes attributes = F::template leaf_attributes<L>(old);
-            return F::template leaf_word<L>(leaf.physical_of(member),
-                                            exact_attribute_word<F>(attributes), 0);
-        });
+        const Word flags = replace_members(
+            leaf, F::capabilities.group_change, [&](unsigned member, Word old) {
+                const Attributes attributes = F::template leaf_attributes<L>(old);
+                return F::template leaf_word<L>(leaf.physical_of(member),
+                                                exact_attribute_word<F>(attributes), 0);
+            });
+        // Hardware notes the use of any member in one of them. It is a use of each.
+        for (unsigned member = 0; member != leaf.members(); ++member)
+            merge_flags(leaf, member, flags);
     }
 
     /// Every entry of the leaf gets `attributes`; accessed and dirty stay as they are.
@@ -109,34 +113,48 @@ class Rewrite {
     }
 
   private:
-    /// Replaces each entry of the leaf by `fresh(member, old)`, given what it was just then.
+    /// Replaces each entry of the leaf by `fresh(member, old)`, given what it was just then. Return:
+    /// an entry of the leaf with accessed and dirty as any entry had them.
     template <unsigned L, class Fresh>
-    void replace_members(const PlacedLeaf<Tree, L>& leaf, LiveChange how, Fresh fresh) {
+    Word replace_members(const PlacedLeaf<Tree, L>& leaf, LiveChange how, Fresh fresh) {
         pending_.cover(leaf.start, leaf.last());
+        Word flags = leaf.leaf.word();
         if (how == LiveChange::in_place) {
             for (unsigned member = 0; member != leaf.members(); ++member)
-                replace_in_place(leaf, member, fresh);
-            return;
+                flags = F::merge_accessed_dirty(flags, replace_in_place(leaf, member, fresh));
+            return flags;
         }
-        Word flags = leaf.leaf.word();
         for (unsigned member = 0; member != leaf.members(); ++member)
-            flags = F::merge_accessed_dirty(flags,
-                                            writer_.exchange(leaf.table, leaf.first + member, 0));
+            flags = F::merge_accessed_dirty(
+                flags, writer_.exchange(leaf.table, leaf.first + member, 0));
         pending_.now();
         for (unsigned member = 0; member != leaf.members(); ++member)
             writer_.store(leaf.table, leaf.first + member, fresh(member, flags));
+        return flags;
     }
 
+    /// Return: what was replaced, or the leaf's own word where another writer was there first.
     template <unsigned L, class Fresh>
-    void replace_in_place(const PlacedLeaf<Tree, L>& leaf, unsigned member, Fresh fresh) {
+    Word replace_in_place(const PlacedLeaf<Tree, L>& leaf, unsigned member, Fresh fresh) {
         Word old = leaf.table.load(leaf.first + member).word();
         do {
             const bool same_leaf = F::template kind<L>(old) == EntryKind::leaf &&
                                    F::template leaf_group_lg2<L>(old) == leaf.group_lg2(leaf.leaf);
             if (!same_leaf)
-                return;
-        } while (
-            !writer_.compare_exchange(leaf.table, leaf.first + member, old, fresh(member, old)));
+                return leaf.leaf.word();
+        } while (!writer_.compare_exchange(leaf.table, leaf.first + member, old,
+                                           fresh(member, old)));
+        return old;
+    }
+
+    /// Adds the flags of `from` to what has become of a member, if it maps still.
+    template <unsigned L>
+    void merge_flags(const PlacedLeaf<Tree, L>& leaf, unsigned member, Word from) {
+        Word old = leaf.table.load(leaf.first + member).word();
+        while (F::template kind<L>(old) == EntryKind::leaf &&
+               !writer_.compare_exchange(leaf.table, leaf.first + member, old,
+                                         F::merge_accessed_dirty(old, from))) {
+        }
     }
 
     /// Plain leaves, so that any of them can be cut out next.

@@ -70,8 +70,11 @@ struct ArmStage1 : ArmVmsa<Config, 0> {
     }
 
     static constexpr Word merge_accessed_dirty(Word word, Word other) {
-        const Word merged = word | (other & (Base::accessed | Base::dirty_earlier));
-        return merged & ~(read_only & ~other);
+        const Word merged = word | (other & Base::accessed);
+        if (!Base::tracks_dirty || !has(written_attributes(other), Attributes::dirty))
+            return merged;
+        return (word & Base::dirty_modifier) != 0 ? merged & ~read_only
+                                                  : merged | Base::dirty_earlier;
     }
 
     static constexpr Word clear_accessed_dirty(Word word, Attributes which) {

@@ -61,7 +61,10 @@ struct ArmStage2 : ArmVmsa<Config, 4> {
     }
 
     static constexpr Word merge_accessed_dirty(Word word, Word other) {
-        return word | (other & (Base::accessed | Base::dirty_earlier | write));
+        const Word merged = word | (other & Base::accessed);
+        if (!Base::tracks_dirty || !has(written_attributes(other), Attributes::dirty))
+            return merged;
+        return merged | ((word & Base::dirty_modifier) != 0 ? write : Base::dirty_earlier);
     }
 
     static constexpr Word clear_accessed_dirty(Word word, Attributes which) {
