@@ -262,8 +262,8 @@ class EngineOf final : public Engine {
             F::template leaf_physical<L>(word),
             F::attribute_word(F::template leaf_attributes<L>(word) | flags),
             F::template leaf_group_lg2<L>(word));
-        word = F::merge_accessed_dirty(
-            word, F::clear_accessed_dirty(used, accessed_and_dirty - flags));
+        word = F::merge_accessed_dirty(word,
+                                       F::clear_accessed_dirty(used, accessed_and_dirty - flags));
     }
 
     LimitedPool pool_;
