@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// One tree for the cases of this folder to misuse.
+#pragma once
+
+#include "moat/page_table/edit.hpp"
+#include "moat/page_table/formats/x86_64.hpp"
+#include "moat/page_table/reader.hpp"
+#include "moat/page_table/table_pool.hpp"
+#include "moat/sync/serial.hpp"
+
+using X86 = moat::formats::X86_64<4>;
+using Pool = moat::TablePool<moat::SerialSync>;
+using X86Tree = moat::Tree<X86, moat::SerialSync, Pool>;
+template <unsigned L>
+using Table = moat::Table<X86Tree, L>;
+template <unsigned L>
+using Entry = moat::Entry<X86Tree, L>;
+template <unsigned L>
+using Leaf = moat::Leaf<X86Tree, L>;
