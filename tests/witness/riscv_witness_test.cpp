@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Our RISC-V tables, walked by unicorn. Groups (Svnapot) and uncached leaves (Svpbmt) are not asked
+// about: it does not know them.
+#include "riscv_unicorn_witness.hpp"
+#include "witness_suite.hpp"
+
+#include <gtest/gtest.h>
+
+namespace moat::tests {
+namespace {
+
+using formats::RiscvConfig;
+
+using RiscvWitnesses = ::testing::Types<RiscvUnicornWitness<RiscvConfig{.levels = 3}>,
+                                        RiscvUnicornWitness<RiscvConfig{.levels = 4}>,
+                                        RiscvUnicornWitness<RiscvConfig{.levels = 5}>>;
+INSTANTIATE_TYPED_TEST_SUITE_P(Riscv, WitnessTest, RiscvWitnesses);
+
+using RiscvSvaduWitnesses = ::testing::Types<
+    RiscvUnicornWitness<RiscvConfig{.levels = 4, .accessed_dirty = FlagUpdate::hardware}>>;
+INSTANTIATE_TYPED_TEST_SUITE_P(RiscvSvadu, WitnessTest, RiscvSvaduWitnesses);
+INSTANTIATE_TYPED_TEST_SUITE_P(RiscvSvadu, FlagWitnessTest, RiscvSvaduWitnesses);
+
+} // namespace
+} // namespace moat::tests
