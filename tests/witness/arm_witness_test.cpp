@@ -20,9 +20,11 @@ using ArmStage1Witnesses =
                      ArmStage1UnicornWitness<ArmConfig{.granule_lg2 = 16, .input_bits = 42}>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(ArmStage1, WitnessTest, ArmStage1Witnesses);
 
+// The processor's physical addresses, and so intermediate ones, have 44 bits.
 using ArmStage2Witnesses =
     ::testing::Types<ArmStage2UnicornWitness<ArmConfig{.input_bits = 40}>,
-                     ArmStage2UnicornWitness<ArmConfig{.input_bits = 48}>,
+                     ArmStage2UnicornWitness<ArmConfig{.input_bits = 43}>,
+                     ArmStage2UnicornWitness<ArmConfig{.input_bits = 44}>,
                      ArmStage2UnicornWitness<ArmConfig{.granule_lg2 = 14, .input_bits = 40}>,
                      ArmStage2UnicornWitness<ArmConfig{.granule_lg2 = 16, .input_bits = 42}>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(ArmStage2, WitnessTest, ArmStage2Witnesses);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What every witness is asked: leaves of every size, holes, read-only leaves; random layouts after
-// unmap, split, protect and fold; corrupted tables; accessed and dirty.
+// unmap, split, protect and fold; corrupted tables. Accessed and dirty: flag_witness_suite.hpp.
 // A test program instantiates the suite with its witnesses.
 #pragma once
 
@@ -35,12 +35,6 @@ class WitnessTest : public ::testing::Test {
 };
 
 TYPED_TEST_SUITE_P(WitnessTest);
-
-/// For witnesses that set accessed and dirty in formats where the hardware does.
-template <class W>
-class FlagWitnessTest : public WitnessTest<W> {};
-
-TYPED_TEST_SUITE_P(FlagWitnessTest);
 
 /// Both ends of a mapping, the bytes beside them, and one byte inside.
 template <class Random>
@@ -81,10 +75,7 @@ TYPED_TEST_P(WitnessTest, leaf_of_every_size_read_only_and_writable) {
     std::vector<std::uint64_t> addresses;
     for (const unsigned size_lg2 : leaf_sizes_lg2<F>())
         for (const Attributes attributes : {read_only, read_write}) {
-            std::uint64_t start = 0;
-            do
-                start = table.random_start(size_lg2);
-            while (!table.map(start, bit(size_lg2), table.random_physical(size_lg2), attributes));
+            const std::uint64_t start = table.map_somewhere(size_lg2, attributes);
             EXPECT_EQ(table.translate(start)->leaf_lg2(), size_lg2);
             append_probes(addresses, {start, bit(size_lg2)}, table.random);
         }
@@ -192,8 +183,7 @@ TYPED_TEST_P(WitnessTest, corrupted_entry_of_every_size_is_noticed) {
     WitnessedTable<TypeParam> table(*this->witness, this->seed);
     const Word write = F::attribute_word(read_only) ^ F::attribute_word(read_write);
     for (const unsigned size_lg2 : leaf_sizes_lg2<F>()) {
-        const std::uint64_t start = table.random_start(size_lg2);
-        ASSERT_TRUE(table.map(start, bit(size_lg2), table.random_physical(size_lg2), read_write));
+        const std::uint64_t start = table.map_somewhere(size_lg2, read_write);
         const auto expectations =
             table.expectations({start + (table.random() & low_bits(size_lg2))});
         Word& entry = table.entry_of(expectations[0].address);
@@ -211,29 +201,8 @@ TYPED_TEST_P(WitnessTest, corrupted_entry_of_every_size_is_noticed) {
     }
 }
 
-TYPED_TEST_P(FlagWitnessTest, an_access_sets_what_is_read_as_accessed_and_dirty) {
-    using F = typename TypeParam::Format;
-    static_assert(F::capabilities.dirty == FlagUpdate::hardware);
-    SCOPED_TRACE("seed " + std::to_string(this->seed));
-    WitnessedTable<TypeParam> table(*this->witness, this->seed);
-    for (const unsigned size_lg2 : leaf_sizes_lg2<F>()) {
-        const std::uint64_t start = table.random_start(size_lg2);
-        ASSERT_TRUE(table.map(start, bit(size_lg2), table.random_physical(size_lg2), read_write));
-        const auto flags = [&] {
-            return table.translate(start)->attributes() & accessed_and_dirty;
-        };
-        EXPECT_EQ(flags(), Attributes::none);
-        table.make(start, Access::read);
-        EXPECT_EQ(flags(), Attributes::accessed);
-        table.make(start, Access::write);
-        EXPECT_EQ(flags(), accessed_and_dirty);
-    }
-}
-
 REGISTER_TYPED_TEST_SUITE_P(WitnessTest, leaf_of_every_size_read_only_and_writable,
                             random_layouts_after_every_kind_of_edit, fold_and_split_translate_alike,
                             corrupted_entry_of_every_size_is_noticed);
-
-REGISTER_TYPED_TEST_SUITE_P(FlagWitnessTest, an_access_sets_what_is_read_as_accessed_and_dirty);
 
 } // namespace moat::tests

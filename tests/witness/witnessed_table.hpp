@@ -79,6 +79,15 @@ class WitnessedTable {
         return result.has_value();
     }
 
+    /// Maps a leaf of 2^bytes_lg2 bytes where nothing was. Return: its address.
+    std::uint64_t map_somewhere(unsigned bytes_lg2, Attributes attributes) {
+        for (;;) {
+            const std::uint64_t start = random_start(bytes_lg2);
+            if (map(start, bit(bytes_lg2), random_physical(bytes_lg2), attributes))
+                return start;
+        }
+    }
+
     [[nodiscard]] std::optional<Translation<F>> translate(std::uint64_t address) const {
         return table_.reader().translate(Input(address));
     }
