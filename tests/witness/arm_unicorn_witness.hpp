@@ -131,6 +131,8 @@ class ArmStage1UnicornWitness {
 
     [[nodiscard]] static unsigned physical_bits() { return Format::output_bits; }
 
+    [[nodiscard]] static unsigned largest_leaf_lg2() { return 63; }
+
     std::vector<Answer> ask(PhysicalAddress root, std::span<const Probe> probes) {
         arm_.write_system(0, 2, 0, 0, root.value()); // TTBR0_EL1
         return arm_.ask(ArmUnicorn::upper_code, probes);
@@ -169,6 +171,8 @@ class ArmStage2UnicornWitness {
     [[nodiscard]] GuestMemory tables() const { return arm_.memory().tables(); }
 
     [[nodiscard]] static unsigned physical_bits() { return Format::output_bits; }
+
+    [[nodiscard]] static unsigned largest_leaf_lg2() { return 63; }
 
     std::vector<Answer> ask(PhysicalAddress root, std::span<const Probe> probes) {
         arm_.write_system(4, 2, 1, 0, root.value()); // VTTBR_EL2

@@ -23,7 +23,7 @@ TYPED_TEST_P(FlagWitnessTest, an_access_sets_what_is_read_as_accessed_and_dirty)
     static_assert(F::capabilities.dirty == FlagUpdate::hardware);
     SCOPED_TRACE("seed " + std::to_string(this->seed));
     WitnessedTable<TypeParam> table(*this->witness, this->seed);
-    for (const unsigned size_lg2 : leaf_sizes_lg2<F>()) {
+    for (const unsigned size_lg2 : table.leaf_sizes_lg2()) {
         const std::uint64_t start = table.map_somewhere(size_lg2, read_write);
         const auto flags = [&] {
             return table.translate(start)->attributes() & accessed_and_dirty;

@@ -45,6 +45,8 @@ class RiscvUnicornWitness {
 
     [[nodiscard]] static unsigned physical_bits() { return Format::output_bits; }
 
+    [[nodiscard]] static unsigned largest_leaf_lg2() { return 63; }
+
     std::vector<Answer> ask(PhysicalAddress root, std::span<const Probe> probes) {
         constexpr std::uint64_t mode = Config.levels + 5; // 8, 9, 10: satp.MODE
         machine_.write_register(UC_RISCV_REG_A0, mode << 60 | root.value() >> 12);

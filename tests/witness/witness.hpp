@@ -55,6 +55,8 @@ concept Witness = requires(W& witness, PhysicalAddress root, std::span<const Pro
     { witness.tables() } -> std::same_as<GuestMemory>;
     // Physical addresses that it can tell are below 2^physical_bits.
     { witness.physical_bits() } -> std::same_as<unsigned>;
+    // Leaves of more than 2^largest_leaf_lg2 bytes it does not know.
+    { witness.largest_leaf_lg2() } -> std::same_as<unsigned>;
     // Nothing where its own code is outside of what it walks; in the lower half of the lower half.
     { W::support } -> std::convertible_to<std::optional<SupportPages>>;
     // Loads the root, forgets every cached translation, makes the accesses one after another.

@@ -69,11 +69,10 @@ void expect_agreement(Table& table, const std::vector<std::uint64_t>& addresses)
 }
 
 TYPED_TEST_P(WitnessTest, leaf_of_every_size_read_only_and_writable) {
-    using F = typename TypeParam::Format;
     SCOPED_TRACE("seed " + std::to_string(this->seed));
     WitnessedTable<TypeParam> table(*this->witness, this->seed);
     std::vector<std::uint64_t> addresses;
-    for (const unsigned size_lg2 : leaf_sizes_lg2<F>())
+    for (const unsigned size_lg2 : table.leaf_sizes_lg2())
         for (const Attributes attributes : {read_only, read_write}) {
             const std::uint64_t start = table.map_somewhere(size_lg2, attributes);
             EXPECT_EQ(table.translate(start)->leaf_lg2(), size_lg2);
@@ -89,7 +88,7 @@ TYPED_TEST_P(WitnessTest, leaf_of_every_size_read_only_and_writable) {
 template <class Table>
 void map_something(Table& table, std::vector<Mapped>& mapped) {
     using F = typename Table::F;
-    const auto sizes = leaf_sizes_lg2<F>();
+    const auto sizes = table.leaf_sizes_lg2();
     const unsigned size_lg2 = sizes[table.random() % sizes.size()];
     const std::uint64_t pages = (1 + table.random() % 40) << F::granule_lg2;
     const bool large = (table.random() & 1) != 0;
@@ -182,7 +181,7 @@ TYPED_TEST_P(WitnessTest, corrupted_entry_of_every_size_is_noticed) {
     SCOPED_TRACE("seed " + std::to_string(this->seed));
     WitnessedTable<TypeParam> table(*this->witness, this->seed);
     const Word write = F::attribute_word(read_only) ^ F::attribute_word(read_write);
-    for (const unsigned size_lg2 : leaf_sizes_lg2<F>()) {
+    for (const unsigned size_lg2 : table.leaf_sizes_lg2()) {
         const std::uint64_t start = table.map_somewhere(size_lg2, read_write);
         const auto expectations =
             table.expectations({start + (table.random() & low_bits(size_lg2))});

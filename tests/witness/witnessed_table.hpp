@@ -72,7 +72,8 @@ class WitnessedTable {
     bool map(std::uint64_t start, std::uint64_t bytes, std::uint64_t physical,
              Attributes attributes) {
         const Result<void> result = edit([&](auto& open) {
-            return open.map(Input(start), ByteCount(bytes), PhysicalAddress(physical), attributes);
+            return open.map(Input(start), ByteCount(bytes), PhysicalAddress(physical), attributes,
+                            {.largest_leaf_lg2 = witness_.largest_leaf_lg2()});
         });
         EXPECT_TRUE(result || result.error().code() == ErrorCode::overlap)
             << to_string(result.error());
@@ -163,6 +164,17 @@ class WitnessedTable {
         return entry_below<F::most_levels - 1>(table_.root().table, address);
     }
 
+    /// Logarithms of the sizes of leaf that the format has and the witness knows.
+    [[nodiscard]] std::vector<unsigned> leaf_sizes_lg2() const {
+        std::vector<unsigned> sizes;
+        for (unsigned level = 0; level != F::most_levels; ++level)
+            for (unsigned group = 0; group != 32; ++group)
+                if ((F::leaf_groups(level) & bit(group)) != 0 &&
+                    entry_lg2<F>(level) + group <= witness_.largest_leaf_lg2())
+                    sizes.push_back(entry_lg2<F>(level) + group);
+        return sizes;
+    }
+
     [[nodiscard]] unsigned physical_bits() const { return witness_.physical_bits(); }
 
     std::mt19937_64 random;
@@ -183,16 +195,5 @@ class WitnessedTable {
     TablePool<SerialSync> pool_;
     PageTable<Types> table_;
 };
-
-/// Logarithms of the sizes of leaf of a format.
-template <PageTableFormat F>
-std::vector<unsigned> leaf_sizes_lg2() {
-    std::vector<unsigned> sizes;
-    for (unsigned level = 0; level != F::most_levels; ++level)
-        for (unsigned group = 0; group != 32; ++group)
-            if ((F::leaf_groups(level) & bit(group)) != 0)
-                sizes.push_back(entry_lg2<F>(level) + group);
-    return sizes;
-}
 
 } // namespace moat::tests

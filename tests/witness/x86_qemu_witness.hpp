@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// QEMU's software MMU as a witness of x86-64 tables, twice: whether an access faults is told by the
+// guest, which runs x86_agent.cpp (the walk of TCG, which also sets accessed and dirty); where it
+// went is told by the monitor's gva2gpa (a walk of its own, for debuggers).
+#pragma once
+
+#include "moat/core/bits.hpp"
+#include "moat/core/text.hpp"
+#include "moat/page_table/formats/x86_64.hpp"
+
+#include "file_descriptor.hpp"
+#include "qemu_process.hpp"
+#include "witness.hpp"
+#include "x86_agent.hpp"
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <expected>
+#include <memory>
+#include <optional>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <vector>
+
+namespace moat::tests {
+
+/// A file without a name, which a child can open by the path.
+class NamelessFile {
+  public:
+    explicit NamelessFile(std::size_t bytes)
+        : descriptor_(::memfd_create("moat witness", 0), "memfd_create"),
+          memory_(sized(descriptor_.get(), bytes), bytes) {}
+
+    [[nodiscard]] std::byte* memory() const { return memory_.get(); }
+
+    [[nodiscard]] std::string path() const {
+        return "/proc/self/fd/" + std::to_string(descriptor_.get());
+    }
+
+  private:
+    static int sized(int file, std::size_t bytes) {
+        if (::ftruncate(file, static_cast<off_t>(bytes)) < 0)
+            throw_errno("ftruncate");
+        return file;
+    }
+
+    FileDescriptor descriptor_;
+    MappedMemory memory_;
+};
+
+template <unsigned Levels>
+class X86QemuWitness {
+  public:
+    using Format = formats::X86_64<Levels>;
+    static constexpr std::optional<SupportPages> support = X86Agent::pages;
+
+    static std::expected<std::unique_ptr<X86QemuWitness>, std::string> open() {
+        try {
+            return std::make_unique<X86QemuWitness>();
+        } catch (const std::exception& error) {
+            return std::unexpected("qemu-system-x86_64: " + std::string(error.what()));
+        }
+    }
+
+    X86QemuWitness()
+        : memory_(memory_bytes), firmware_(firmware_bytes), agent_(memory_.memory()),
+          qemu_({"qemu-system-x86_64",
+                 "-S",
+                 "-nodefaults",
+                 "-display",
+                 "none",
+                 "-accel",
+                 "tcg",
+                 "-cpu",
+                 "max",
+                 "-machine",
+                 "q35,memory-backend=ram,vmport=off",
+                 "-m",
+                 "16M",
+                 "-object",
+                 "memory-backend-file,id=ram,size=16M,share=on,mem-path=" + memory_.path(),
+                 "-bios",
+                 firmware_path(),
+                 "-chardev",
+                 "socket,id=done,fd=" + std::to_string(done_.child()),
+                 "-device",
+                 "isa-debugcon,chardev=done,iobase=" + hexadecimal(X86Agent::done_port)}) {
+        done_.close_child();
+    }
+
+    [[nodiscard]] GuestMemory tables() const {
+        return {memory_.memory() + tables_start, tables_start, memory_bytes - tables_start};
+    }
+
+    /// What TCG gives every processor.
+    [[nodiscard]] static unsigned physical_bits() { return 40; }
+
+    [[nodiscard]] static unsigned largest_leaf_lg2() { return 30; }
+
+    std::vector<Answer> ask(PhysicalAddress root, std::span<const Probe> probes) {
+        agent_.prepare(root, bit(5) | (Levels == 5 ? bit(12) : 0), probes); // PAE, LA57
+        qemu_.execute("system_reset");
+        qemu_.execute("cont");
+        done_.receive();
+        std::vector<Answer> answers;
+        for (std::size_t i = 0; i != probes.size(); ++i)
+            answers.push_back(agent_.translated(i) ? Answer(physical(probes[i].address))
+                                                   : Answer());
+        return answers;
+    }
+
+  private:
+    static constexpr std::size_t memory_bytes = std::size_t{16} << 20;
+    static constexpr std::uint64_t tables_start = std::uint64_t{1} << 20;
+
+    static constexpr std::size_t firmware_bytes = std::size_t{64} << 10;
+
+    /// Of a ROM whose reset vector jumps to the agent: ljmp $0x1000, $0.
+    [[nodiscard]] std::string firmware_path() const {
+        constexpr std::array<std::uint8_t, 5> jump = {0xea, 0x00, 0x00, 0x00, 0x10};
+        static_assert(X86Agent::pages.start == 0x1000 << 4);
+        std::memcpy(firmware_.memory() + firmware_bytes - 16, jump.data(), jump.size());
+        return firmware_.path();
+    }
+
+    std::uint64_t physical(std::uint64_t address) {
+        const std::string answer = qemu_.human("gva2gpa " + hexadecimal(address));
+        constexpr std::string_view before = "gpa: 0x";
+        const std::size_t found = answer.find(before);
+        if (found == std::string::npos)
+            throw std::runtime_error("QEMU: no fault at " + hexadecimal(address) +
+                                     ", but gva2gpa says " + answer);
+        return std::stoull(answer.substr(found + before.size()), nullptr, 16);
+    }
+
+    NamelessFile memory_;
+    NamelessFile firmware_;
+    X86Agent agent_;
+    ChildSocket done_;
+    QemuProcess qemu_;
+};
+
+static_assert(Witness<X86QemuWitness<4>>);
+static_assert(Witness<X86QemuWitness<5>>);
+
+} // namespace moat::tests
