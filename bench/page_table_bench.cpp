@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What the page-table engine costs beside hand-written loops over the same bits, in the same run.
 // The hand-written sides know one format, check what a careful author would, and do nothing else.
-#include "harness.hpp"
-
 #include "moat/page_table/edit.hpp"
 #include "moat/page_table/formats/x86_64.hpp"
 #include "moat/page_table/reader.hpp"
 #include "moat/page_table/table_pool.hpp"
 #include "moat/sync/real.hpp"
+
+#include "harness.hpp"
 
 #include <atomic>
 #include <cstdint>
@@ -235,22 +235,21 @@ bench::Side map_unmap(Fixture<Format>& fixture) {
 void map_unmap_one(bench::Suite& suite) {
     Fixture<X86> fixture;
     fixture.build(0, gigabyte);
-    suite.compare(
-        {.name = "map + unmap 4K, sequential in 1G",
-         .subject = map_unmap<page, gigabyte>(fixture),
-         .against = "a 4-level walk and checked store, twice",
-         .other = {.run =
-                       [root = root_of(fixture), at = std::uint64_t{0}](
-                           std::uint64_t count) mutable {
-                           for (; count != 0; --count) {
-                               if (!by_hand::map_one(root, at,
-                                                     (0x100000000 + at) | writable_page) ||
-                                   !by_hand::unmap_one(root, at))
-                                   std::abort();
-                               at = (at + page) % gigabyte;
-                           }
-                       }},
-         .goal = 2.5});
+    suite.compare({.name = "map + unmap 4K, sequential in 1G",
+                   .subject = map_unmap<page, gigabyte>(fixture),
+                   .against = "a 4-level walk and checked store, twice",
+                   .other = {.run =
+                                 [root = root_of(fixture),
+                                  at = std::uint64_t{0}](std::uint64_t count) mutable {
+                                     for (; count != 0; --count) {
+                                         if (!by_hand::map_one(
+                                                 root, at, (0x100000000 + at) | writable_page) ||
+                                             !by_hand::unmap_one(root, at))
+                                             std::abort();
+                                         at = (at + page) % gigabyte;
+                                     }
+                                 }},
+                   .goal = 2.5});
     Fixture<X86> large;
     large.build(0, page); // the upper tables
     large.unmap(0, page);
@@ -374,8 +373,7 @@ void walk(bench::Suite& suite) {
     };
     Buffer entries(gigabyte / page * 8);
     const auto scan = [&](std::uint64_t count) {
-        const auto* const words =
-            reinterpret_cast<const std::uint64_t*>(entries.span().data());
+        const auto* const words = reinterpret_cast<const std::uint64_t*>(entries.span().data());
         for (; count != 0; --count) {
             std::uint64_t sum = 0;
             for (std::uint64_t i = 0; i != gigabyte / page; ++i)
@@ -402,27 +400,26 @@ void walk(bench::Suite& suite) {
 void two_threads(bench::Suite& suite) {
     Fixture<X86> fixture;
     fixture.build(0, 2 * gigabyte);
-    suite.compare_threads(
-        {.name = "two threads on disjoint ranges, slow-down",
-         .subject =
-             [&](unsigned thread, std::uint64_t count) {
-                 std::uint64_t at = 0;
-                 for (; count != 0; --count) {
-                     fixture.map(thread * gigabyte + at, page, at);
-                     fixture.unmap(thread * gigabyte + at, page);
-                     at = (at + page) % gigabyte;
-                 }
-             },
-         .against = "a loop of pure arithmetic",
-         .other =
-             [](unsigned thread, std::uint64_t count) {
-                 std::uint64_t value = thread;
-                 for (; count != 0; --count) {
-                     value = value * 6364136223846793005 + 1442695040888963407;
-                     keep(value);
-                 }
-             },
-         .goal = 1.3});
+    suite.compare_threads({.name = "two threads on disjoint ranges, slow-down",
+                           .subject =
+                               [&](unsigned thread, std::uint64_t count) {
+                                   std::uint64_t at = 0;
+                                   for (; count != 0; --count) {
+                                       fixture.map(thread * gigabyte + at, page, at);
+                                       fixture.unmap(thread * gigabyte + at, page);
+                                       at = (at + page) % gigabyte;
+                                   }
+                               },
+                           .against = "a loop of pure arithmetic",
+                           .other =
+                               [](unsigned thread, std::uint64_t count) {
+                                   std::uint64_t value = thread;
+                                   for (; count != 0; --count) {
+                                       value = value * 6364136223846793005 + 1442695040888963407;
+                                       keep(value);
+                                   }
+                               },
+                           .goal = 1.3});
 }
 
 } // namespace

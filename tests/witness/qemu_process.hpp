@@ -115,7 +115,8 @@ class QemuProcess {
             if (line.starts_with(R"({"return")"))
                 return line;
             if (line.starts_with(R"({"error")"))
-                throw std::runtime_error("QEMU: " + command + ": " + line);
+                throw std::runtime_error(
+                    std::string("QEMU: ").append(command).append(": ").append(line));
         }
     }
 

@@ -13,6 +13,9 @@
 namespace moat {
 
 template <class Tree>
+class Edit;
+
+template <class Tree>
 class EntryWriter {
   public:
     using F = typename Tree::Format;

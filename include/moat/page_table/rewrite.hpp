@@ -59,8 +59,8 @@ class Rewrite {
     /// others have changed since are left alone.
     template <unsigned L>
     void split_group(const PlacedLeaf<Tree, L>& leaf) {
-        const Word flags = replace_members(
-            leaf, F::capabilities.group_change, [&](unsigned member, Word old) {
+        const Word flags =
+            replace_members(leaf, F::capabilities.group_change, [&](unsigned member, Word old) {
                 const Attributes attributes = F::template leaf_attributes<L>(old);
                 return F::template leaf_word<L>(leaf.physical_of(member),
                                                 exact_attribute_word<F>(attributes), 0);
@@ -113,8 +113,8 @@ class Rewrite {
     }
 
   private:
-    /// Replaces each entry of the leaf by `fresh(member, old)`, given what it was just then. Return:
-    /// an entry of the leaf with accessed and dirty as any entry had them.
+    /// Replaces each entry of the leaf by `fresh(member, old)`, given what it was just then.
+    /// Return: an entry of the leaf with accessed and dirty as any entry had them.
     template <unsigned L, class Fresh>
     Word replace_members(const PlacedLeaf<Tree, L>& leaf, LiveChange how, Fresh fresh) {
         pending_.cover(leaf.start, leaf.last());
@@ -125,8 +125,8 @@ class Rewrite {
             return flags;
         }
         for (unsigned member = 0; member != leaf.members(); ++member)
-            flags = F::merge_accessed_dirty(
-                flags, writer_.exchange(leaf.table, leaf.first + member, 0));
+            flags = F::merge_accessed_dirty(flags,
+                                            writer_.exchange(leaf.table, leaf.first + member, 0));
         pending_.now();
         for (unsigned member = 0; member != leaf.members(); ++member)
             writer_.store(leaf.table, leaf.first + member, fresh(member, flags));
@@ -142,8 +142,8 @@ class Rewrite {
                                    F::template leaf_group_lg2<L>(old) == leaf.group_lg2(leaf.leaf);
             if (!same_leaf)
                 return leaf.leaf.word();
-        } while (!writer_.compare_exchange(leaf.table, leaf.first + member, old,
-                                           fresh(member, old)));
+        } while (
+            !writer_.compare_exchange(leaf.table, leaf.first + member, old, fresh(member, old)));
         return old;
     }
 
