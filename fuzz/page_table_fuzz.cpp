@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Sequences of operations on a tree of any format against a plain model: the first byte chooses the
 // format, the rest the operations. A finding prints them in words.
-#include "operations.hpp"
+#include "page_table/operations.hpp"
 
 #include <cstddef>
 #include <cstdint>

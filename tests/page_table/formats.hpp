@@ -23,7 +23,9 @@ namespace moat::tests {
 /// A text that can be a template argument.
 template <std::size_t N>
 struct Label {
-    constexpr Label(const char (&text)[N]) { std::copy_n(text, N, characters); }
+    constexpr Label(const char (&text)[N]) { // NOLINT(google-explicit-constructor)
+        std::copy_n(text, N, characters);
+    }
 
     char characters[N];
 };

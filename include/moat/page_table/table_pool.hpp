@@ -65,7 +65,6 @@ class TablePool {
 
     [[nodiscard]] Word* words(PhysicalAddress table) const {
         // One addition: this is called once a level in every walk.
-        // NOLINTNEXTLINE(performance-no-int-to-ptr)
         return reinterpret_cast<Word*>(table.value() + offset_);
     }
 
