@@ -16,7 +16,7 @@ check() {
         printf '%-14s ok (%s s)\n' "$name" $((SECONDS - began))
     else
         printf '%-14s FAILED (%s s)\n' "$name" $((SECONDS - began))
-        tail -n 200 "$log/lint_$name.log"
+        tail -n 100 "$log/lint_$name.log"
         failed+=("$name")
     fi
 }
@@ -28,7 +28,11 @@ sources() {
     done | sort
 }
 
-format() { sources | xargs clang-format-19 --dry-run -Werror; }
+format() {
+    sources | xargs clang-format-19 --dry-run -Werror 2>&1 |
+        sed -n 's/^\([^: ]*\):[0-9].*/not formatted: clang-format-19 -i \1/p' | sort -u
+    return "${PIPESTATUS[1]}"
+}
 
 # Each header alone, c++23 and gnu++23, by both compilers; the freestanding rooms also embedded.
 headers() {
@@ -38,8 +42,6 @@ headers() {
         "build/$preset/freestanding_example" || return
     done
 }
-
-tidy() { scripts/lint/tidy.sh; }
 
 # Length is a question, not a crime.
 lengths() {
@@ -54,7 +56,7 @@ check format format
 check layers scripts/lint/layers.py
 check freestanding scripts/lint/freestanding.py
 check headers headers
-check tidy tidy
+check tidy scripts/lint/tidy.py
 lengths
 
 [ ${#failed[@]} = 0 ] || {
