@@ -2,6 +2,11 @@
 // What the page-table engine costs beside hand-written loops over the same bits, in the same run.
 // The hand-written sides know one format, check what a careful author would, and do nothing else.
 #include "moat/page_table/edit.hpp"
+#include "moat/page_table/formats/amd_v1.hpp"
+#include "moat/page_table/formats/arm_stage1.hpp"
+#include "moat/page_table/formats/arm_stage2.hpp"
+#include "moat/page_table/formats/riscv.hpp"
+#include "moat/page_table/formats/vtd_second_stage.hpp"
 #include "moat/page_table/formats/x86_64.hpp"
 #include "moat/page_table/reader.hpp"
 #include "moat/page_table/table_pool.hpp"
@@ -44,7 +49,7 @@ class Buffer {
     std::unique_ptr<std::byte[], Free> memory_;
 };
 
-/// A tree of one format with its memory; physical addresses are pointers.
+/// A tree of one format, with 4 levels, and its memory; physical addresses are pointers.
 template <class Format>
 struct Fixture {
     using Types = Tree<Format, RealSync, TablePool<RealSync>>;
@@ -55,7 +60,7 @@ struct Fixture {
           pool(buffer.span(),
                PhysicalAddress(reinterpret_cast<std::uintptr_t>(buffer.span().data())), headers,
                Format::granule_lg2),
-          table(*PageTable<Types>::create(pool, Format::most_levels)) {}
+          table(*PageTable<Types>::create(pool, 4)) {}
 
     // Inlined, as both would be in a caller's own loop and the hand-written sides are.
 
@@ -183,7 +188,8 @@ std::uint64_t* root_of(const auto& fixture) {
 constexpr std::uint64_t runs = 16;
 constexpr std::uint64_t run_bytes = 256 * page;
 
-bench::Side map_256(Fixture<X86>& fixture) {
+template <class Format>
+bench::Side map_256(Fixture<Format>& fixture) {
     return {.run =
                 [&fixture](std::uint64_t count) {
                     for (std::uint64_t i = 0; i != count; ++i)
@@ -264,34 +270,66 @@ void map_unmap_one(bench::Suite& suite) {
                    .measure = bench::Measure::instructions});
 }
 
-void translate(bench::Suite& suite) {
-    Fixture<X86> fixture;
-    fixture.map(0, 512 * page, 0x100001000);
+/// A thousand random addresses among 512 pages.
+std::vector<std::uint64_t> hot_addresses() {
     std::vector<std::uint64_t> addresses(1024);
     std::uint64_t random = 1;
     for (std::uint64_t& each : addresses) {
         random = random * 6364136223846793005 + 1442695040888963407;
         each = (random >> 33) % (512 * page);
     }
-    suite.compare(
-        {.name = "translate, tables hot",
-         .subject = {.run =
-                         [&](std::uint64_t count) {
-                             const auto reader = fixture.table.reader();
-                             for (std::uint64_t i = 0; i != count; ++i) {
-                                 const auto found =
-                                     reader.translate(VirtualAddress(addresses[i % 1024]));
-                                 keep(found ? found->physical().value() : ~std::uint64_t{0});
-                             }
-                         }},
-         .against = "a 4-level walk by hand",
-         .other = {.run =
-                       [&](std::uint64_t count) {
-                           std::uint64_t* const root = root_of(fixture);
-                           for (std::uint64_t i = 0; i != count; ++i)
-                               keep(by_hand::translate(root, addresses[i % 1024]));
-                       }},
-         .goal = 1.7});
+    return addresses;
+}
+
+template <class Format>
+bench::Side translate_hot(Fixture<Format>& fixture, const std::vector<std::uint64_t>& addresses) {
+    return {.run = [&](std::uint64_t count) {
+        const auto reader = fixture.table.reader();
+        for (std::uint64_t i = 0; i != count; ++i) {
+            const auto found = reader.translate(typename Format::Input(addresses[i % 1024]));
+            keep(found ? found->physical().value() : ~std::uint64_t{0});
+        }
+    }};
+}
+
+void translate(bench::Suite& suite) {
+    Fixture<X86> fixture;
+    fixture.map(0, 512 * page, 0x100001000);
+    const std::vector<std::uint64_t> addresses = hot_addresses();
+    suite.compare({.name = "translate, tables hot",
+                   .subject = translate_hot(fixture, addresses),
+                   .against = "a 4-level walk by hand",
+                   .other = {.run =
+                                 [&](std::uint64_t count) {
+                                     std::uint64_t* const root = root_of(fixture);
+                                     for (std::uint64_t i = 0; i != count; ++i)
+                                         keep(by_hand::translate(root, addresses[i % 1024]));
+                                 }},
+                   .goal = 1.7});
+}
+
+/// What a format costs beside x86-64, level for level.
+template <class Format>
+void format_beside_x86(bench::Suite& suite, const std::string& name) {
+    const std::vector<std::uint64_t> addresses = hot_addresses();
+    Fixture<Format> format;
+    Fixture<X86> x86;
+    format.build(0, gigabyte);
+    x86.build(0, gigabyte);
+    const auto row = [&](const std::string& what, bench::Side subject, bench::Side other) {
+        suite.compare({.name = name + ": " + what,
+                       .subject = std::move(subject),
+                       .against = "x86-64",
+                       .other = std::move(other),
+                       .goal = 1.5});
+    };
+    row("map + unmap 4K", map_unmap<page, gigabyte>(format), map_unmap<page, gigabyte>(x86));
+    row("map 256 x 4K", map_256(format), map_256(x86));
+    format.unmap(0, runs * run_bytes);
+    x86.unmap(0, runs * run_bytes);
+    format.map(0, 512 * page, 0x100001000);
+    x86.map(0, 512 * page, 0x100001000);
+    row("translate, tables hot", translate_hot(format, addresses), translate_hot(x86, addresses));
 }
 
 struct OneField {
@@ -431,5 +469,13 @@ int main(int argc, char** argv) {
     translate(suite);
     walk(suite);
     two_threads(suite);
+    format_beside_x86<formats::VtdSecondStage<4>>(suite, "VT-d");
+    format_beside_x86<formats::AmdV1<>>(suite, "AMD v1");
+    format_beside_x86<formats::ArmStage1<>>(suite, "Arm stage 1");
+    format_beside_x86<formats::ArmStage2<formats::ArmConfig{.input_bits = 48}>>(suite,
+                                                                                "Arm stage 2");
+    format_beside_x86<formats::RiscV<formats::RiscvConfig{.levels = 4}>>(suite, "RISC-V Sv48");
+    format_beside_x86<formats::RiscV<formats::RiscvConfig{.levels = 4, .svnapot = true}>>(
+        suite, "RISC-V Sv48 + Svnapot");
     return suite.finish();
 }

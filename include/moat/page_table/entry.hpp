@@ -41,7 +41,7 @@ class Leaf {
     static constexpr unsigned level = L;
 
     /// log2 of the bytes that the whole leaf maps; of a group, those of all its entries.
-    [[nodiscard]] unsigned size_lg2() const {
+    [[nodiscard, gnu::always_inline]] unsigned size_lg2() const {
         return entry_lg2<Format>(L) + Format::template leaf_group_lg2<L>(word_);
     }
 
@@ -53,11 +53,11 @@ class Leaf {
     }
 
     /// What the first byte of the leaf maps to.
-    [[nodiscard]] PhysicalAddress physical() const {
+    [[nodiscard, gnu::always_inline]] PhysicalAddress physical() const {
         return PhysicalAddress(Format::template leaf_physical<L>(word_));
     }
 
-    [[nodiscard]] Attributes attributes() const {
+    [[nodiscard, gnu::always_inline]] Attributes attributes() const {
         return Format::template leaf_attributes<L>(word_);
     }
 
@@ -120,7 +120,9 @@ class Entry {
     using Format = typename Tree::Format;
     static constexpr unsigned level = L;
 
-    [[nodiscard]] EntryKind kind() const { return Format::template kind<L>(word_); }
+    [[nodiscard, gnu::always_inline]] EntryKind kind() const {
+        return Format::template kind<L>(word_);
+    }
 
     [[nodiscard]] Word word() const { return word_; }
 

@@ -87,13 +87,11 @@ struct AmdV1 {
     /// An entry that skips a level, which the engine never writes, is taken as one that faults.
     template <unsigned L>
     static constexpr EntryKind kind(Word word) {
-        if ((word & present) == 0)
-            return EntryKind::absent;
-        const Word next = (word & next_level) >> next_level_shift;
-        if (L != 0 && next == L)
+        const Word what = word & (present | next_level);
+        if (L != 0 && what == (present | (Word{L} << next_level_shift)))
             return EntryKind::table;
-        return leaf_groups(L) != 0 && (next == 0 || next == 7) ? EntryKind::leaf
-                                                               : EntryKind::absent;
+        const bool is_leaf = what == present || what == (present | next_level);
+        return leaf_groups(L) != 0 && is_leaf ? EntryKind::leaf : EntryKind::absent;
     }
 
     template <unsigned L>

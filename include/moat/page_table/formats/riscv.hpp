@@ -103,21 +103,20 @@ struct RiscV {
 
     template <unsigned L>
     static constexpr EntryKind kind(Word word) {
-        if ((word & valid) == 0)
-            return EntryKind::absent;
-        constexpr EntryKind no_permissions = L == 0 ? EntryKind::absent : EntryKind::table;
-        return (word & permissions) != 0 ? EntryKind::leaf : no_permissions;
+        if ((word & (valid | permissions)) == valid)
+            return L == 0 ? EntryKind::absent : EntryKind::table;
+        return (word & valid) != 0 ? EntryKind::leaf : EntryKind::absent;
     }
 
     template <unsigned L>
     static constexpr unsigned leaf_group_lg2(Word word) {
-        return (word & napot) != 0 ? 4 : 0;
+        return leaf_groups(L) != 1 && (word & napot) != 0 ? 4 : 0;
     }
 
     template <unsigned L>
     static constexpr std::uint64_t leaf_physical(Word word) {
         const Word number = word & field_mask(53, 10);
-        return ((word & napot) != 0 ? number & ~bit(13) : number) << physical_shift;
+        return (leaf_group_lg2<L>(word) != 0 ? number & ~bit(13) : number) << physical_shift;
     }
 
     template <unsigned L>
