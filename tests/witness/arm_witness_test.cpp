@@ -18,7 +18,7 @@ using ArmStage1Witnesses =
                      ArmStage1UnicornWitness<ArmConfig{.granule_lg2 = 14, .input_bits = 47}>,
                      ArmStage1UnicornWitness<ArmConfig{.granule_lg2 = 16}>,
                      ArmStage1UnicornWitness<ArmConfig{.granule_lg2 = 16, .input_bits = 42}>>;
-INSTANTIATE_TYPED_TEST_SUITE_P(ArmStage1, WitnessTest, ArmStage1Witnesses);
+INSTANTIATE_TYPED_TEST_SUITE_P(ArmStage1, WitnessTest, ArmStage1Witnesses, WitnessName);
 
 // The processor's physical addresses, and so intermediate ones, have 44 bits.
 using ArmStage2Witnesses =
@@ -27,7 +27,7 @@ using ArmStage2Witnesses =
                      ArmStage2UnicornWitness<ArmConfig{.input_bits = 44}>,
                      ArmStage2UnicornWitness<ArmConfig{.granule_lg2 = 14, .input_bits = 40}>,
                      ArmStage2UnicornWitness<ArmConfig{.granule_lg2 = 16, .input_bits = 42}>>;
-INSTANTIATE_TYPED_TEST_SUITE_P(ArmStage2, WitnessTest, ArmStage2Witnesses);
+INSTANTIATE_TYPED_TEST_SUITE_P(ArmStage2, WitnessTest, ArmStage2Witnesses, WitnessName);
 
 } // namespace
 } // namespace moat::tests

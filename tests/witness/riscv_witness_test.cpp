@@ -15,12 +15,12 @@ using formats::RiscvConfig;
 using RiscvWitnesses = ::testing::Types<RiscvUnicornWitness<RiscvConfig{.levels = 3}>,
                                         RiscvUnicornWitness<RiscvConfig{.levels = 4}>,
                                         RiscvUnicornWitness<RiscvConfig{.levels = 5}>>;
-INSTANTIATE_TYPED_TEST_SUITE_P(Riscv, WitnessTest, RiscvWitnesses);
+INSTANTIATE_TYPED_TEST_SUITE_P(Riscv, WitnessTest, RiscvWitnesses, WitnessName);
 
 using RiscvSvaduWitnesses = ::testing::Types<
     RiscvUnicornWitness<RiscvConfig{.levels = 4, .accessed_dirty = FlagUpdate::hardware}>>;
-INSTANTIATE_TYPED_TEST_SUITE_P(RiscvSvadu, WitnessTest, RiscvSvaduWitnesses);
-INSTANTIATE_TYPED_TEST_SUITE_P(RiscvSvadu, FlagWitnessTest, RiscvSvaduWitnesses);
+INSTANTIATE_TYPED_TEST_SUITE_P(RiscvSvadu, WitnessTest, RiscvSvaduWitnesses, WitnessName);
+INSTANTIATE_TYPED_TEST_SUITE_P(RiscvSvadu, FlagWitnessTest, RiscvSvaduWitnesses, WitnessName);
 
 } // namespace
 } // namespace moat::tests

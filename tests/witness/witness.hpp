@@ -7,6 +7,7 @@
 #include "moat/page_table/attributes.hpp"
 #include "moat/page_table/format.hpp"
 
+#include <cctype>
 #include <cstddef>
 #include <cstdint>
 #include <expected>
@@ -62,6 +63,21 @@ concept Witness = requires(W& witness, PhysicalAddress root, std::span<const Pro
     // Loads the root, forgets every cached translation, makes the accesses one after another.
     // Throws std::runtime_error where something else than a translation or a page fault happens.
     { witness.ask(root, probes) } -> std::same_as<std::vector<Answer>>;
+};
+
+/// "x86_64_4_levels_48_bits"
+struct WitnessName {
+    template <class W>
+    static std::string GetName(int) {
+        using F = typename W::Format;
+        std::string name;
+        for (const char c : F::name)
+            if (std::isalnum(static_cast<unsigned char>(c)) != 0)
+                name += c;
+            else if (!name.ends_with('_'))
+                name += '_';
+        return name + "_" + std::to_string(input_bits<F>()) + "_bits";
+    }
 };
 
 } // namespace moat::tests

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <gtest/gtest.h>
+#include <iostream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -29,6 +30,11 @@ class WitnessTest : public ::testing::Test {
         if (!opened)
             GTEST_SKIP() << "SKIPPED: " << opened.error();
         witness = std::move(*opened);
+        using F = typename W::Format;
+        if (witness->largest_leaf_lg2() < entry_lg2<F>(highest_leaf_level<F>()))
+            std::cout
+                << "Not asked about, since the witness does not know them: leaves of more than "
+                << ByteCount(bit(witness->largest_leaf_lg2())) << '\n';
     }
 
     std::unique_ptr<W> witness;

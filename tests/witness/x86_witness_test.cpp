@@ -11,12 +11,12 @@ namespace moat::tests {
 namespace {
 
 using QemuWitnesses = ::testing::Types<X86QemuWitness<4>, X86QemuWitness<5>>;
-INSTANTIATE_TYPED_TEST_SUITE_P(Qemu, WitnessTest, QemuWitnesses);
-INSTANTIATE_TYPED_TEST_SUITE_P(Qemu, FlagWitnessTest, QemuWitnesses);
+INSTANTIATE_TYPED_TEST_SUITE_P(Qemu, WitnessTest, QemuWitnesses, WitnessName);
+INSTANTIATE_TYPED_TEST_SUITE_P(Qemu, FlagWitnessTest, QemuWitnesses, WitnessName);
 
 using KvmWitnesses = ::testing::Types<X86KvmWitness<4>, X86KvmWitness<5>>;
-INSTANTIATE_TYPED_TEST_SUITE_P(Kvm, WitnessTest, KvmWitnesses);
-INSTANTIATE_TYPED_TEST_SUITE_P(Kvm, FlagWitnessTest, KvmWitnesses);
+INSTANTIATE_TYPED_TEST_SUITE_P(Kvm, WitnessTest, KvmWitnesses, WitnessName);
+INSTANTIATE_TYPED_TEST_SUITE_P(Kvm, FlagWitnessTest, KvmWitnesses, WitnessName);
 
 } // namespace
 } // namespace moat::tests
