@@ -2,7 +2,8 @@
 // Arm VMSAv8-64 stage 2 tables: 4K, 16K and 64K granules, contiguous groups, concatenated tops.
 // Source: Arm ARM (DDI 0487), D8.2 "Concatenated translation tables", D8.3.1 "VMSAv8-64 descriptor
 // formats", D8.4 "Memory access control", D8.5 "Hardware updates to the translation tables".
-// Witness: unwitnessed so far.
+// Witness: unicorn's Arm MMU (tests/witness), which knows neither hardware updates nor what the
+// contiguous bit is for.
 #pragma once
 
 #include "moat/page_table/formats/arm_vmsa.hpp"

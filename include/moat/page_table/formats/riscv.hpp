@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // RISC-V Sv39, Sv48 and Sv57 tables; a leaf in any level, and 64K groups with Svnapot.
 // Source: RISC-V Instruction Set Manual, volume II, "Supervisor-Level ISA": Sv39, Sv48, Sv57, and
-// "Svnapot", "Svpbmt", "Svade", "Svadu". Witness: unicorn's RISC-V MMU (tests/witness), which knows
-// none of these extensions, so groups and uncached leaves are unwitnessed so far.
+// "Svnapot", "Svpbmt", "Svade", "Svadu". Witness: unicorn's RISC-V MMU (tests/witness), which sets
+// accessed and dirty but knows no Svnapot and no Svpbmt: their leaves are unwitnessed so far.
 #pragma once
 
 #include "moat/core/bits.hpp"
