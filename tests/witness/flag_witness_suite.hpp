@@ -3,6 +3,8 @@
 // Everything else that a witness is asked is in witness_suite.hpp.
 #pragma once
 
+#include "moat/core/bits.hpp"
+
 #include "witness.hpp"
 #include "witness_suite.hpp"
 #include "witnessed_table.hpp"
@@ -18,7 +20,7 @@ class FlagWitnessTest : public WitnessTest<W> {};
 
 TYPED_TEST_SUITE_P(FlagWitnessTest);
 
-TYPED_TEST_P(FlagWitnessTest, an_access_sets_what_is_read_as_accessed_and_dirty) {
+TYPED_TEST_P(FlagWitnessTest, accessed_and_dirty_are_set_by_accesses_and_stay_cleared_without) {
     using F = typename TypeParam::Format;
     static_assert(F::capabilities.dirty == FlagUpdate::hardware);
     SCOPED_TRACE("seed " + std::to_string(this->seed));
@@ -33,9 +35,17 @@ TYPED_TEST_P(FlagWitnessTest, an_access_sets_what_is_read_as_accessed_and_dirty)
         EXPECT_EQ(flags(), Attributes::accessed);
         table.make(start, Access::write);
         EXPECT_EQ(flags(), accessed_and_dirty);
+
+        table.clear(start, bit(size_lg2), Attributes::dirty);
+        EXPECT_EQ(flags(), Attributes::accessed);
+        table.make(start, Access::read);
+        EXPECT_EQ(flags(), Attributes::accessed);
+        table.make(start, Access::write);
+        EXPECT_EQ(flags(), accessed_and_dirty);
     }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(FlagWitnessTest, an_access_sets_what_is_read_as_accessed_and_dirty);
+REGISTER_TYPED_TEST_SUITE_P(FlagWitnessTest,
+                            accessed_and_dirty_are_set_by_accesses_and_stay_cleared_without);
 
 } // namespace moat::tests

@@ -86,7 +86,11 @@ class ChildSocket {
 
 class QemuProcess {
   public:
-    /// `arguments` begin with the program; -qmp is added.
+    struct NotInstalled : std::runtime_error {
+        using runtime_error::runtime_error;
+    };
+
+    /// `arguments` begin with the program; those for its machine protocol are added.
     explicit QemuProcess(std::vector<std::string> arguments) {
         const std::string socket = std::to_string(monitor_.child());
         arguments.insert(arguments.end(), {"-chardev", "socket,id=qmp,fd=" + socket, "-mon",
@@ -97,7 +101,8 @@ class QemuProcess {
             monitor_.receive_until('\n'); // the greeting
             execute("qmp_capabilities");
         } catch (...) {
-            end();
+            if (end() == not_found)
+                throw NotInstalled(arguments[0] + " is not installed");
             throw;
         }
     }
@@ -141,13 +146,18 @@ class QemuProcess {
         ::prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (::getppid() == parent)
             ::execvp(pointers[0], pointers.data());
-        ::_exit(127);
+        ::_exit(not_found);
     }
 
-    void end() {
+    /// Return: what it exited with, where it did so by itself; else -1.
+    int end() {
+        int status = 0;
         ::kill(process_, SIGKILL);
-        ::waitpid(process_, nullptr, 0);
+        ::waitpid(process_, &status, 0);
+        return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     }
+
+    static constexpr int not_found = 127;
 
     ChildSocket monitor_;
     pid_t process_ = -1;

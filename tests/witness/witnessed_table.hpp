@@ -153,6 +153,13 @@ class WitnessedTable {
                              : ::testing::AssertionFailure() << wrong;
     }
 
+    void clear(std::uint64_t start, std::uint64_t bytes, Attributes flags) {
+        EXPECT_TRUE(edit([&](auto& open) {
+            return open.clear_accessed_dirty(Input(start), ByteCount(bytes), flags,
+                                             [](Input, ByteCount, Attributes) {});
+        }));
+    }
+
     void make(std::uint64_t address, Access access) {
         const Probe probe{address, access};
         EXPECT_TRUE(witness_.ask(table_.root().table, {&probe, 1})[0]);

@@ -61,8 +61,8 @@ class X86QemuWitness {
     static std::expected<std::unique_ptr<X86QemuWitness>, std::string> open() {
         try {
             return std::make_unique<X86QemuWitness>();
-        } catch (const std::exception& error) {
-            return std::unexpected("qemu-system-x86_64: " + std::string(error.what()));
+        } catch (const QemuProcess::NotInstalled& error) {
+            return std::unexpected(std::string(error.what()));
         }
     }
 
