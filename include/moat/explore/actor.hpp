@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Who can take a step: threads of the program, services of the policy, store buffers; sets of them.
+// Plain numbers and bit masks. Used everywhere in the explorer.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+namespace moat::explore {
+
+/// Threads of the program come first, in the order of their creation; then the RCU reclaimer and
+/// the timer service; from `first_buffer` on the store buffers (tso), one a fiber.
+using Actor = unsigned;
+
+inline constexpr Actor most_threads = 14;
+inline constexpr Actor reclaimer = 14;
+inline constexpr Actor timer_service = 15;
+inline constexpr Actor most_fibers = 16;
+inline constexpr Actor first_buffer = 16;
+inline constexpr Actor most_actors = 32;
+
+[[nodiscard]] constexpr Actor buffer_of(Actor fiber) {
+    return first_buffer + fiber;
+}
+
+class ActorSet {
+  public:
+    constexpr ActorSet() = default;
+
+    [[nodiscard]] static constexpr ActorSet of(Actor actor) { return ActorSet(1U << actor); }
+
+    [[nodiscard]] constexpr bool contains(Actor actor) const { return (bits_ >> actor & 1U) != 0; }
+
+    [[nodiscard]] constexpr bool empty() const { return bits_ == 0; }
+
+    [[nodiscard]] constexpr unsigned count() const {
+        return static_cast<unsigned>(std::popcount(bits_));
+    }
+
+    [[nodiscard]] constexpr std::uint32_t bits() const { return bits_; }
+
+    /// The lowest; the set is not empty.
+    [[nodiscard]] constexpr Actor first() const {
+        return static_cast<Actor>(std::countr_zero(bits_));
+    }
+
+    /// The one with `index` lower ones in the set.
+    [[nodiscard]] constexpr Actor at(unsigned index) const {
+        std::uint32_t rest = bits_;
+        while (index-- != 0)
+            rest &= rest - 1;
+        return static_cast<Actor>(std::countr_zero(rest));
+    }
+
+    constexpr void add(Actor actor) { bits_ |= 1U << actor; }
+
+    constexpr void remove(Actor actor) { bits_ &= ~(1U << actor); }
+
+    /// The set without its lowest member: `for (rest = set; !rest.empty(); rest = rest.tail())`.
+    [[nodiscard]] constexpr ActorSet tail() const { return ActorSet(bits_ & (bits_ - 1)); }
+
+    friend constexpr ActorSet operator|(ActorSet a, ActorSet b) {
+        return ActorSet(a.bits_ | b.bits_);
+    }
+
+    friend constexpr ActorSet operator&(ActorSet a, ActorSet b) {
+        return ActorSet(a.bits_ & b.bits_);
+    }
+
+    friend constexpr ActorSet operator-(ActorSet a, ActorSet b) {
+        return ActorSet(a.bits_ & ~b.bits_);
+    }
+
+    friend constexpr bool operator==(ActorSet, ActorSet) = default;
+
+  private:
+    constexpr explicit ActorSet(std::uint32_t bits) : bits_(bits) {}
+
+    std::uint32_t bits_ = 0;
+};
+
+} // namespace moat::explore

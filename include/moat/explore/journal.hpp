@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What it takes to undo steps: the stack that moved, as it was, and the heap's changed blocks.
+// The blocks are found by comparing with a shadow copy, since programs write without telling.
+// Owned by explore/machine.hpp.
+#pragma once
+
+#include "moat/explore/arena.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+namespace moat::explore {
+
+class Journal {
+  public:
+    explicit Journal(Arena& arena)
+        : arena_(arena), shadow_(std::make_unique_for_overwrite<std::byte[]>(Arena::heap_bytes)) {}
+
+    /// Makes the present the state to which nothing further back exists.
+    void begin() {
+        bytes_used_ = 0;
+        std::memcpy(shadow_.get(), arena_.base(), arena_.used());
+    }
+
+    /// Where the next step's records begin; pass it to `undo`.
+    [[nodiscard]] std::size_t position() const { return bytes_used_; }
+
+    /// Before a step: saves `size` bytes at `from`, the stack of the fiber that will move.
+    void save_stack(const std::byte* from, std::size_t size) {
+        append(from, size);
+        append_head(arena_.offset_of(from), size);
+    }
+
+    /// After a step: saves how the changed blocks of the heap were.
+    void save_heap() {
+        const std::size_t used = arena_.used();
+        const std::byte* const heap = arena_.base();
+        for (std::size_t at = 0; at < used; at += block_bytes)
+            if (std::memcmp(heap + at, shadow_.get() + at, block_bytes) != 0) {
+                append(shadow_.get() + at, block_bytes);
+                append_head(at, block_bytes);
+                std::memcpy(shadow_.get() + at, heap + at, block_bytes);
+            }
+    }
+
+    /// Back to how everything was when `position()` said `position`.
+    void undo(std::size_t position) {
+        while (bytes_used_ != position) {
+            Head head;
+            bytes_used_ -= sizeof head;
+            std::memcpy(&head, bytes_.data() + bytes_used_, sizeof head);
+            bytes_used_ -= head.size;
+            const std::byte* const from = bytes_.data() + bytes_used_;
+            std::memcpy(arena_.base() + head.offset, from, head.size);
+            if (head.offset < Arena::heap_bytes)
+                std::memcpy(shadow_.get() + head.offset, from, head.size);
+        }
+    }
+
+  private:
+    static constexpr std::size_t block_bytes = 64;
+    static_assert(Arena::heap_bytes % block_bytes == 0);
+
+    /// Follows its bytes, so that records are read from the last to the first.
+    struct Head {
+        std::uint32_t offset = 0;
+        std::uint32_t size = 0;
+    };
+
+    void append(const std::byte* from, std::size_t size) {
+        if (bytes_.size() - bytes_used_ < size + sizeof(Head)) [[unlikely]]
+            bytes_.resize(2 * bytes_.size() + size + sizeof(Head));
+        std::memcpy(bytes_.data() + bytes_used_, from, size);
+        bytes_used_ += size;
+    }
+
+    void append_head(std::size_t offset, std::size_t size) {
+        const Head head = {static_cast<std::uint32_t>(offset), static_cast<std::uint32_t>(size)};
+        std::memcpy(bytes_.data() + bytes_used_, &head, sizeof head);
+        bytes_used_ += sizeof head;
+    }
+
+    Arena& arena_;
+    std::unique_ptr<std::byte[]> shadow_;
+    std::vector<std::byte> bytes_ = std::vector<std::byte>(std::size_t{1} << 16);
+    std::size_t bytes_used_ = 0;
+};
+
+} // namespace moat::explore

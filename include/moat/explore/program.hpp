@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What is explored: a setup that builds shared state and threads, and says how to print them.
+// No engine: scenarios write programs, explore/machine.hpp runs them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <new>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+namespace moat::explore {
+
+class Machine;
+
+/// Turns the value of a named word into text: "PUD LEAF special pfn=0x40000".
+using Decoder = std::string (*)(std::uint64_t value);
+
+/// Handed to the program's setup, which runs before each fresh start and must do the same each
+/// time. All that threads share, and what they capture, must live in the arena.
+class Setup {
+  public:
+    explicit Setup(Machine& machine) : machine_(machine) {}
+
+    /// An object in the arena; never destroyed, since an execution may be left half-way.
+    template <class T, class... Args>
+    T& make(Args&&... args) {
+        return *new (allocate(sizeof(T), alignof(T))) T(std::forward<Args>(args)...);
+    }
+
+    /// A thread; `body` is copied into the arena. Threads are numbered in this order.
+    template <class Body>
+    void thread(std::string_view name, Body body) {
+        Body& copy = make<Body>(std::move(body));
+        add_thread(name, [](void* it) { (*static_cast<Body*>(it))(); }, &copy);
+    }
+
+    /// Runs when all threads have ended, before the execution counts as complete.
+    template <class Body>
+    void at_end(Body body) {
+        Body& copy = make<Body>(std::move(body));
+        set_end([](void* it) { (*static_cast<Body*>(it))(); }, &copy);
+    }
+
+    /// How the timeline calls the object at `address`, and prints its values.
+    void name(const void* address, std::string_view text, Decoder decoder = nullptr);
+
+  private:
+    void* allocate(std::size_t size, std::size_t align);
+    void add_thread(std::string_view name, void (*run)(void*), void* body);
+    void set_end(void (*run)(void*), void* body);
+
+    Machine& machine_;
+};
+
+using Program = std::function<void(Setup&)>;
+
+} // namespace moat::explore

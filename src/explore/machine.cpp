@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The machine's life: start, step, rewind, finish; and who is enabled. What an operation does to
+// locks, RCU and the rest is in operations.cpp.
+#include "moat/explore/machine.hpp"
+
+#include "moat/explore/dependence.hpp"
+
+#include <cstring>
+#include <utility>
+
+namespace moat::explore {
+
+namespace {
+
+[[nodiscard]] bool can_block(Kind kind) {
+    switch (kind) {
+    case Kind::lock:
+    case Kind::lock_shared:
+    case Kind::wait_end:
+    case Kind::grace_end:
+    case Kind::reclaim:
+    case Kind::barrier:
+    case Kind::cancel:
+    case Kind::fire:
+    case Kind::pause:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/// Whether a step of this kind can let somebody else move, or stop him.
+[[nodiscard]] bool can_affect_others(Kind kind) {
+    switch (kind) {
+    case Kind::load:
+    case Kind::store:
+    case Kind::choose:
+    case Kind::allocate:
+        return false;
+    default:
+        return true;
+    }
+}
+
+} // namespace
+
+Machine::Machine(Program program, const MachineOptions& options)
+    : program_(std::move(program)), options_(options), journal_(arena_) {
+    if (options.memory_model == MemoryModelKind::tso)
+        model_ = make_tso();
+    if (options.memory_model == MemoryModelKind::c11)
+        model_ = make_c11();
+    steps_.resize(options.most_steps + 1);
+    undo_.resize(options.most_steps + 1);
+}
+
+Machine::~Machine() = default;
+
+void Machine::start() {
+    Machine* const outer = std::exchange(current_, this);
+    arena_.shrink(Arena::first_byte);
+    fibers_ = {};
+    thread_count_ = 0;
+    end_ = {};
+    names_.clear();
+    enabled_ = blocking_ = live_ = {};
+    depth_ = 0;
+    plain_.clear();
+    violation_.reset();
+    cut_ = false;
+    running_ = nobody;
+    services_ = new (arena_.allocate(sizeof(Services), alignof(Services))) Services;
+    services_->memory.failures_left = options_.failing_allocations;
+    if (model_ != nullptr)
+        model_->start(*this);
+    plain_options_ = model_ == nullptr && options_.failing_allocations == 0;
+    heap_begin_ = arena_.used();
+
+    Setup setup(*this);
+    program_(setup);
+    for (Actor actor = 0; actor != thread_count_ && !violation_; ++actor)
+        start_fiber(actor);
+    start_fiber(reclaimer);
+    start_fiber(timer_service);
+    update_enabled(nobody, Kind::unlock);
+    journal_.begin();
+    started_ = true;
+    current_ = outer;
+}
+
+void Machine::start_fiber(Actor actor) {
+    fibers_[actor] = {make_fiber(arena_.stack_top(actor), &fiber_main), nullptr};
+    live_.add(actor);
+    run_fiber(actor);
+}
+
+void Machine::run_fiber(Actor actor) {
+    constexpr std::size_t least_stack_left = 4096;
+    Fiber& fiber = fibers_[actor];
+    running_ = actor;
+    fiber.pending = nullptr;
+    moat_explore_switch(&scheduler_, fiber.stack);
+    running_ = nobody;
+    MOAT_CHECK(static_cast<std::byte*>(fiber.stack) - arena_.stack_top(actor) + Arena::stack_bytes >
+                   least_stack_left,
+               "an explored thread fits its stack");
+    note_pending(actor);
+}
+
+void Machine::note_pending(Actor actor) {
+    const Operation* const pending = fibers_[actor].pending;
+    blocking_.remove(actor);
+    if (pending == nullptr) {
+        live_.remove(actor);
+        return;
+    }
+    if (can_block(pending->kind) || model_ != nullptr)
+        blocking_.add(actor);
+}
+
+void Machine::fiber_main() {
+    Machine& machine = current();
+    const Actor actor = machine.running_;
+    if (actor == reclaimer) {
+        for (;;) {
+            Operation take = {.kind = Kind::reclaim, .address = &machine.services_->deferred};
+            machine.perform(take);
+            auto* const head = reinterpret_cast<RcuHead*>(take.result);
+            Operation begin = {.kind = Kind::grace_begin, .address = &machine.services_->rcu};
+            machine.perform(begin);
+            Operation end = {.kind = Kind::grace_end, .address = &machine.services_->rcu};
+            machine.perform(end);
+            head->call(head);
+        }
+    }
+    if (actor == timer_service) {
+        for (;;) {
+            Operation fire = {.kind = Kind::fire, .address = &machine.services_->time};
+            machine.perform(fire);
+            const auto* const timer = reinterpret_cast<TimerState*>(fire.result);
+            timer->callback(timer->context);
+            Operation fired = {.kind = Kind::fired, .address = &machine.services_->time};
+            machine.perform(fired);
+        }
+    }
+    const Body body = machine.bodies_[actor];
+    body.run(body.it);
+    if (machine.services_->thread_exit != nullptr)
+        machine.services_->thread_exit(actor);
+    machine.fibers_[actor].pending = nullptr;
+    moat_explore_switch(&machine.fibers_[actor].stack, machine.scheduler_);
+    MOAT_CHECK(false, "a thread that has ended does not go on");
+}
+
+void Machine::step(Actor actor, unsigned option) {
+    Machine* const outer = std::exchange(current_, this);
+    Step& step = steps_[depth_];
+    step = {};
+    step.actor = static_cast<std::uint8_t>(actor);
+    step.option = static_cast<std::uint8_t>(option);
+    if (actor >= first_buffer) {
+        undo_[depth_] = {journal_.position(), arena_.used(), plain_.size(), {}, enabled_,
+                         blocking_,           live_};
+        step.touch = model_->buffer_touch(actor);
+        model_->flush(actor, step);
+        ++depth_;
+        update_enabled(actor, Kind::flush);
+    } else {
+        Fiber& fiber = fibers_[actor];
+        undo_[depth_] = {journal_.position(), arena_.used(), plain_.size(), fiber, enabled_,
+                         blocking_,           live_};
+        const auto* const stack = static_cast<std::byte*>(fiber.stack);
+        if (options_.restoration == Restoration::snapshots)
+            journal_.save_stack(stack, static_cast<std::size_t>(arena_.stack_top(actor) - stack));
+        Operation& operation = *fiber.pending;
+        step.touch = touch_of(operation);
+        step.size = operation.size;
+        step.order = operation.order;
+        step.operand = operation.operand;
+        running_ = actor;
+        take(actor, operation, option, step);
+        running_ = nobody;
+        step.result = operation.result;
+        ++depth_;
+        const Kind kind = operation.kind;
+        if (!violation_)
+            run_fiber(actor);
+        update_enabled(actor, kind);
+    }
+    if (options_.restoration == Restoration::snapshots)
+        journal_.save_heap();
+    if (depth_ == options_.most_steps && !enabled_.empty()) {
+        cut_ = true;
+        enabled_ = {};
+    }
+    current_ = outer;
+}
+
+void Machine::rewind(std::size_t depth) {
+    MOAT_CHECK(depth <= depth_, "a rewind goes back");
+    violation_.reset();
+    cut_ = false;
+    if (depth == depth_)
+        return;
+    if (options_.restoration == Restoration::replay) {
+        std::vector<std::pair<Actor, unsigned>> prefix;
+        for (std::size_t at = 0; at != depth; ++at)
+            prefix.emplace_back(steps_[at].actor, steps_[at].option);
+        start();
+        for (const auto& [actor, option] : prefix)
+            step(actor, option);
+        return;
+    }
+    for (std::size_t at = depth_; at-- != depth;)
+        if (steps_[at].actor < first_buffer)
+            fibers_[steps_[at].actor] = undo_[at].fiber;
+    const Undo& undo = undo_[depth];
+    journal_.undo(undo.journal);
+    arena_.shrink(undo.heap_used);
+    plain_.resize(undo.plain);
+    enabled_ = undo.enabled;
+    blocking_ = undo.blocking;
+    live_ = undo.live;
+    depth_ = depth;
+}
+
+Touch Machine::touch_of(const Operation& operation) const {
+    Touch touch = {operation.kind, nowhere, 0};
+    if (operation.address != nullptr)
+        touch.location = arena_.offset_of(operation.address);
+    if (operation.kind == Kind::free)
+        touch.extent = static_cast<std::uint32_t>(operation.operand);
+    return model_ == nullptr ? touch : model_->touch(operation, touch);
+}
+
+Touch Machine::pending_touch(Actor actor) const {
+    if (actor >= first_buffer)
+        return model_->buffer_touch(actor);
+    return touch_of(*fibers_[actor].pending);
+}
+
+ActorSet Machine::unfinished() const {
+    ActorSet waiting = live_;
+    for (Actor service : {reclaimer, timer_service})
+        if (live_.contains(service) && (fibers_[service].pending->kind == Kind::reclaim ||
+                                        fibers_[service].pending->kind == Kind::fire))
+            waiting.remove(service);
+    return waiting;
+}
+
+void Machine::update_enabled(Actor moved, Kind kind) {
+    if (violation_) {
+        enabled_ = {};
+        return;
+    }
+    ActorSet ask = blocking_;
+    if (moved != nobody && !can_affect_others(kind) && model_ == nullptr) {
+        ask = blocking_ & ActorSet::of(moved);
+        for (ActorSet rest = blocking_; !rest.empty(); rest = rest.tail())
+            if (fibers_[rest.first()].pending->kind == Kind::pause)
+                ask.add(rest.first());
+        enabled_ =
+            (enabled_ - ActorSet::of(moved) - ask) | ((live_ - blocking_) & ActorSet::of(moved));
+    } else {
+        enabled_ = live_ - blocking_;
+    }
+    for (; !ask.empty(); ask = ask.tail())
+        if (is_enabled(ask.first()))
+            enabled_.add(ask.first());
+    if (model_ != nullptr)
+        enabled_ = enabled_ | model_->buffers();
+    if (enabled_.empty())
+        for (ActorSet rest = blocking_; !rest.empty(); rest = rest.tail())
+            if (fibers_[rest.first()].pending->kind == Kind::pause)
+                enabled_.add(rest.first());
+}
+
+void Machine::finish() {
+    if (violation_ || cut_)
+        return;
+    Machine* const outer = std::exchange(current_, this);
+    const ActorSet left = unfinished();
+    if (!left.empty()) {
+        std::string text = "no thread can move:";
+        for (ActorSet rest = left; !rest.empty(); rest = rest.tail()) {
+            const Touch touch = pending_touch(rest.first());
+            text += " " + actor_name(rest.first()) + " waits for " +
+                    std::string(explore::name(touch.kind)) + " " + location_name(touch.location) +
+                    ";";
+        }
+        text.pop_back();
+        record(ViolationKind::deadlock, text, left.first());
+    } else if (end_.run != nullptr) {
+        end_.run(end_.it);
+    }
+    current_ = outer;
+}
+
+std::uint64_t Machine::fingerprint() const {
+    std::uint64_t hash = 0xcbf29ce484222325;
+    for (std::size_t at = heap_begin_; at < arena_.used(); at += 8) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, arena_.base() + at, 8);
+        hash = (hash ^ word) * 0x9e3779b97f4a7c15;
+        hash ^= hash >> 29;
+    }
+    return hash;
+}
+
+std::string Machine::actor_name(Actor actor) const {
+    if (actor < thread_count_)
+        return thread_names_[actor];
+    if (actor == reclaimer)
+        return "reclaimer";
+    if (actor == timer_service)
+        return "timers";
+    return actor_name(actor - first_buffer) + " buffer";
+}
+
+std::string Machine::location_name(std::uint32_t location) const {
+    const auto found = names_.upper_bound(location);
+    if (found != names_.begin()) {
+        const auto& [begin, named] = *std::prev(found);
+        if (begin == location)
+            return named.text;
+    }
+    if (services_ != nullptr) {
+        if (location == arena_.offset_of(&services_->rcu))
+            return "rcu";
+        if (location == arena_.offset_of(&services_->deferred))
+            return "deferred";
+        if (location == arena_.offset_of(&services_->time))
+            return "time";
+    }
+    return "+" + std::to_string(location);
+}
+
+Decoder Machine::decoder(std::uint32_t location) const {
+    const auto found = names_.find(location);
+    return found == names_.end() ? nullptr : found->second.decoder;
+}
+
+void Setup::name(const void* address, std::string_view text, Decoder decoder) {
+    machine_.names_[machine_.arena_.offset_of(address)] = {std::string(text), decoder};
+}
+
+void* Setup::allocate(std::size_t size, std::size_t align) {
+    void* const memory = machine_.arena_.allocate(size, align);
+    MOAT_CHECK(memory != nullptr, "the program's shared state fits the arena");
+    return memory;
+}
+
+void Setup::add_thread(std::string_view name, void (*run)(void*), void* body) {
+    MOAT_CHECK(machine_.thread_count_ < most_threads, "no more threads than the explorer holds");
+    machine_.bodies_[machine_.thread_count_] = {run, body};
+    machine_.thread_names_[machine_.thread_count_++] = name;
+}
+
+void Setup::set_end(void (*run)(void*), void* body) {
+    machine_.end_ = {run, body};
+}
+
+} // namespace moat::explore

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Happens-before by vector clocks over the steps of one execution, in the manner of FastTrack.
+#include "moat/explore/races.hpp"
+
+#include "moat/explore/clock.hpp"
+
+#include <map>
+#include <utility>
+#include <vector>
+
+namespace moat::explore {
+
+namespace {
+
+class Synchronisation {
+  public:
+    explicit Synchronisation(const Machine& machine)
+        : weak_(machine.options().memory_model == MemoryModelKind::c11), clocks_(most_actors),
+          published_(machine.depth()), after_(machine.depth()) {}
+
+    void take(const Step& step, std::size_t depth) {
+        Clock& own = clocks_[step.actor];
+        ++own.steps[step.actor];
+        if (step.cause != no_step && step.touch.kind != Kind::flush)
+            own.join(after_[static_cast<std::size_t>(step.cause)]);
+        if (is_memory_access(step.touch.kind) || step.touch.kind == Kind::flush)
+            access(step, depth, own);
+        if (const Channel from = learns_from(step.touch.kind); from != Channel::none)
+            own.join(channels_[{step.touch.location, from}]);
+        if (const Channel to = publishes_to(step.touch.kind); to != Channel::none)
+            channels_[{step.touch.location, to}].join(
+                step.actor >= first_buffer ? after_[static_cast<std::size_t>(step.cause)] : own);
+        after_[depth] = own;
+    }
+
+    [[nodiscard]] const Clock& of(Actor actor) const { return clocks_[actor]; }
+
+  private:
+    void access(const Step& step, std::size_t depth, Clock& own) {
+        const bool reads = step.touch.kind == Kind::load || is_read_modify_write(step.touch.kind);
+        if (weak_) {
+            Clock from;
+            if (reads && step.reads_from != no_step)
+                from = published_[static_cast<std::size_t>(step.reads_from)];
+            if (reads && is_acquire(step.order))
+                own.join(from);
+            if (step.touch.kind == Kind::load)
+                return;
+            if (is_read_modify_write(step.touch.kind))
+                published_[depth] = from; // a release sequence goes on
+            if (is_release(step.order))
+                published_[depth].join(own);
+            return;
+        }
+        Clock& word = words_[step.touch.location];
+        if (step.touch.kind == Kind::flush)
+            word = after_[static_cast<std::size_t>(step.cause)];
+        else if (step.touch.kind == Kind::store)
+            word = own;
+        else
+            own.join(word);
+        if (is_read_modify_write(step.touch.kind))
+            word = own;
+    }
+
+    bool weak_;
+    std::vector<Clock> clocks_;
+    std::vector<Clock> published_; ///< by step: what an acquire that reads it learns
+    std::vector<Clock> after_;     ///< by step: what its actor knew after it
+    std::map<std::uint32_t, Clock> words_;
+    std::map<std::pair<std::uint32_t, Channel>, Clock> channels_;
+};
+
+/// The last accesses to one plain variable, by actor, as the number of the actor's steps then.
+struct Accesses {
+    struct Last {
+        int epoch = 0; ///< 1 + steps of the actor before it; 0: none
+        std::size_t depth = 0;
+    };
+
+    std::array<Last, most_actors> reads{};
+    std::array<Last, most_actors> writes{};
+};
+
+} // namespace
+
+std::optional<Violation> find_data_race(const Machine& machine) {
+    Synchronisation known(machine);
+    std::map<std::uint32_t, Accesses> variables;
+    std::size_t taken = 0;
+    for (const PlainAccess& access : machine.plain_accesses()) {
+        for (; taken < access.depth; ++taken)
+            known.take(machine.step_at(taken), taken);
+        Accesses& variable = variables[access.location];
+        const Clock& clock = known.of(access.actor);
+        for (Actor other = 0; other != most_actors; ++other) {
+            if (other == access.actor)
+                continue;
+            for (const auto* last : {&variable.writes[other], &variable.reads[other]}) {
+                const bool conflicts = access.is_write || last == &variable.writes[other];
+                // What an actor does between two steps is handed over by the later one.
+                if (conflicts && last->epoch != 0 && !clock.covers(other, last->epoch))
+                    return Violation{ViolationKind::data_race,
+                                     "plain variable " + machine.location_name(access.location) +
+                                         ": " + (access.is_write ? "a write" : "a read") +
+                                         " is not ordered with another access",
+                                     access.actor, access.depth,
+                                     static_cast<std::int32_t>(last->depth) - 1};
+            }
+        }
+        auto& own = access.is_write ? variable.writes : variable.reads;
+        own[access.actor] = {clock.steps[access.actor] + 1, access.depth};
+    }
+    return {};
+}
+
+} // namespace moat::explore
