@@ -15,10 +15,7 @@ class ExecutionLog {
 
     /// To be called where nobody is enabled. Return: whether the search goes on.
     bool ended() {
-        machine_.finish();
-        if (!machine_.violation() && !machine_.plain_accesses().empty())
-            if (const auto race = find_data_race(machine_))
-                machine_.report(*race);
+        judge(machine_);
         Tally& tally = result.tally;
         if (machine_.violation()) {
             ++tally.violating;

@@ -25,7 +25,8 @@ class Synchronisation {
             own.join(after_[static_cast<std::size_t>(step.cause)]);
         if (is_memory_access(step.touch.kind) || step.touch.kind == Kind::flush)
             access(step, depth, own);
-        if (const Channel from = learns_from(step.touch.kind); from != Channel::none)
+        const bool in_vain = step.touch.kind == Kind::try_lock && step.result == 0;
+        if (const Channel from = learns_from(step.touch.kind); from != Channel::none && !in_vain)
             own.join(channels_[{step.touch.location, from}]);
         if (const Channel to = publishes_to(step.touch.kind); to != Channel::none)
             channels_[{step.touch.location, to}].join(
@@ -112,6 +113,13 @@ std::optional<Violation> find_data_race(const Machine& machine) {
         own[access.actor] = {clock.steps[access.actor] + 1, access.depth};
     }
     return {};
+}
+
+void judge(Machine& machine) {
+    machine.finish();
+    if (!machine.violation() && !machine.plain_accesses().empty())
+        if (const auto race = find_data_race(machine))
+            machine.report(*race);
 }
 
 } // namespace moat::explore

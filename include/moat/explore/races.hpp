@@ -70,4 +70,7 @@ enum class Channel : std::uint8_t { none, lock, grace, reader, deferred, conditi
 /// an acquire reads from.
 [[nodiscard]] std::optional<Violation> find_data_race(const Machine& machine);
 
+/// To be called where nobody is enabled: deadlocks, the program's own check, data races.
+void judge(Machine& machine);
+
 } // namespace moat::explore
