@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The page-walk race in one PUD slot: a walker, and others that fault, zap and populate beside it.
-// A model of the protocol, not the shipped engine (scenarios/page_table.hpp runs that). Explored by
-// `moat explore pud-slot`, the tests and the benchmark.
+// A model of the protocol, not the shipped engine. Explored by `moat explore pud-slot`, the tests
+// and the benchmark.
 //
 // The legal transitions while the address space is held for reading: NONE <-> LEAF (a device's
 // 1 GiB leaf is faulted in and zapped), NONE -> TABLE, and TABLE stays. See docs/the-race.md.
 #pragma once
 
+#include "moat/explore/program.hpp"
 #include "moat/sync/lock.hpp"
 
 #include <array>
@@ -41,6 +42,9 @@ struct Configuration {
     unsigned iterations = 1; ///< of each faulter and each zapper
     unsigned attempts = 3;   ///< of each walker
 };
+
+/// The program for the explorer; its threads are named walker, faulter, zapper, populator.
+[[nodiscard]] explore::Program program(const Configuration& configuration);
 
 /// The slot, its lock, and how the walk of each walker ended.
 template <class Sync>

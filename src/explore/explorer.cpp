@@ -2,6 +2,8 @@
 // One search, or several jobs that share its subtrees; and the claim.
 #include "moat/explore/explorer.hpp"
 
+#include "joined.hpp"
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -108,8 +110,7 @@ void run_job(const Program& program, const ExploreOptions& options, unsigned job
             : 0;
     std::vector<std::thread> threads;
     for (unsigned job = 1; job < options.jobs; ++job)
-        threads.emplace_back(
-            [&, job] { run_job(program, options, job, depth, jobs); });
+        threads.emplace_back([&, job] { run_job(program, options, job, depth, jobs); });
     run_job(program, options, 0, depth, jobs);
     for (std::thread& thread : threads)
         thread.join();
@@ -120,11 +121,13 @@ void run_job(const Program& program, const ExploreOptions& options, unsigned job
     switch (options.strategy) {
     case Strategy::dpor:
     case Strategy::sleep:
-    case Strategy::naive: return "every schedule";
+    case Strategy::naive:
+        return "every schedule";
     case Strategy::bound:
         return "every schedule of at most " + std::to_string(options.preemptions) + " preemptions";
     case Strategy::pct:
-    case Strategy::random: return "random schedules";
+    case Strategy::random:
+        return "random schedules";
     }
     return {};
 }
@@ -160,20 +163,19 @@ std::string claim(const ExploreOptions& options, const Report& report, const std
     else if (!report.exhausted)
         text = "not proved, a bound was reached first: ";
     else if (options.shard.count > 1)
-        text = "proved for shard " + std::to_string(options.shard.index) + " of " +
-               std::to_string(options.shard.count) + ": ";
+        text = joined({"proved for shard ", std::to_string(options.shard.index), " of ",
+                       std::to_string(options.shard.count), ": "});
     else
         text = "proved: ";
-    text += scope + "; " + what_was_searched(options) + " (" +
-            std::string(name(options.strategy)) + ")";
-    text += "; memory model " + std::string(name(options.machine.memory_model));
-    text += "; at most " + std::to_string(options.machine.most_steps) + " steps";
+    text += joined({scope, "; ", what_was_searched(options), " (", name(options.strategy), ")"});
+    text += joined({"; memory model ", name(options.machine.memory_model)});
+    text += joined({"; at most ", std::to_string(options.machine.most_steps), " steps"});
     if (options.machine.failing_allocations != 0)
-        text += "; up to " + std::to_string(options.machine.failing_allocations) +
-                " failing allocations";
-    text += "; " + std::to_string(report.tally.executions) + " complete executions";
+        text += joined({"; up to ", std::to_string(options.machine.failing_allocations),
+                        " failing allocations"});
+    text += joined({"; ", std::to_string(report.tally.executions), " complete executions"});
     if (report.tally.cut != 0)
-        text += ", " + std::to_string(report.tally.cut) + " cut";
+        text += joined({", ", std::to_string(report.tally.cut), " cut"});
     return text + (report.exhausted ? "; exhausted" : "; not exhausted");
 }
 

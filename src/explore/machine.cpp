@@ -284,9 +284,9 @@ void Machine::finish() {
         std::string text = "no thread can move:";
         for (ActorSet rest = left; !rest.empty(); rest = rest.tail()) {
             const Touch touch = pending_touch(rest.first());
-            text += " " + actor_name(rest.first()) + " waits for " +
-                    std::string(explore::name(touch.kind)) + " " + location_name(touch.location) +
-                    ";";
+            text.append(" ").append(actor_name(rest.first()));
+            text.append(" waits for ").append(explore::name(touch.kind));
+            text.append(" ").append(location_name(touch.location)).append(";");
         }
         text.pop_back();
         record(ViolationKind::deadlock, text, left.first());
@@ -332,7 +332,8 @@ std::string Machine::location_name(std::uint32_t location) const {
         if (location == arena_.offset_of(&services_->time))
             return "time";
     }
-    return "+" + std::to_string(location);
+    std::string text = "+";
+    return text.append(std::to_string(location));
 }
 
 Decoder Machine::decoder(std::uint32_t location) const {

@@ -3,8 +3,9 @@
 // random steps the priority of whoever moves falls below all others. A bug that needs d ordering
 // constraints is found with probability at least 1 / (n k^(d-1)) an execution.
 // Source: Burckhardt, Kothari, Musuvathi, Nagarakatte, ASPLOS 2010.
+#include "moat/explore/random.hpp"
+
 #include "execution_log.hpp"
-#include "random.hpp"
 
 #include <algorithm>
 #include <array>

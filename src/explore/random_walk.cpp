@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Whoever can move moves with equal probability; the same seed gives the same schedules.
+#include "moat/explore/random.hpp"
+
 #include "execution_log.hpp"
-#include "random.hpp"
 
 namespace moat::explore {
 

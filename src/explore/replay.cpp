@@ -4,6 +4,8 @@
 
 #include "moat/explore/races.hpp"
 
+#include "joined.hpp"
+
 #include <cctype>
 #include <charconv>
 #include <utility>
@@ -69,7 +71,7 @@ template <class Number>
 std::string describe(const Machine& machine, const Step& step) {
     std::string text = machine.actor_name(step.actor) + " " + std::string(name(step.touch.kind));
     if (step.touch.location != nowhere)
-        text += " " + machine.location_name(step.touch.location);
+        text.append(" ").append(machine.location_name(step.touch.location));
     return text;
 }
 
@@ -87,7 +89,7 @@ std::string summary(const Machine& machine) {
             label += std::string(1, letters.back()) + "x";
         if (actor >= first_buffer)
             label += "b";
-        text += (text.empty() ? "" : " ") + label + std::to_string(end - at);
+        text += joined({text.empty() ? "" : " ", label, std::to_string(end - at)});
         at = end;
     }
     return text;
@@ -108,18 +110,17 @@ Replay record_replay(const Machine& machine) {
 }
 
 std::string to_text(const Replay& replay, const std::string& summary) {
-    std::string text = "moat-replay " + std::to_string(Replay::version) + "\n";
-    text += "scenario " + replay.scenario + "\n";
-    text += "configuration " + replay.configuration + "\n";
-    text += "memory-model " + std::string(name(replay.memory_model)) + "\n";
-    text += "failing-allocations " + std::to_string(replay.failing_allocations) + "\n";
+    std::string text = joined({"moat-replay ", std::to_string(Replay::version)});
+    text += joined({"\nscenario ", replay.scenario, "\nconfiguration ", replay.configuration});
+    text += joined({"\nmemory-model ", name(replay.memory_model)});
+    text += joined({"\nfailing-allocations ", std::to_string(replay.failing_allocations), "\n"});
     if (!replay.violation.empty())
-        text += "violation " + replay.violation + "\n";
-    text += "# " + summary + "\n# step: number, actor, alternative, what it does\n";
+        text += joined({"violation ", replay.violation, "\n"});
+    text += joined({"# ", summary, "\n# step: number, actor, alternative, what it does\n"});
     for (std::size_t i = 0; i != replay.steps.size(); ++i) {
         const ReplayStep& step = replay.steps[i];
-        text += "step " + std::to_string(i) + " " + std::to_string(step.choice.actor) + " " +
-                std::to_string(step.choice.option) + " " + step.expected + "\n";
+        text += joined({"step ", std::to_string(i), " ", std::to_string(step.choice.actor), " ",
+                        std::to_string(step.choice.option), " ", step.expected, "\n"});
     }
     return text;
 }
@@ -149,7 +150,7 @@ std::optional<std::string> follow(Machine& machine, const Replay& replay) {
     machine.start();
     for (std::size_t i = 0; i != replay.steps.size(); ++i) {
         const auto& [choice, expected] = replay.steps[i];
-        const std::string where = "step " + std::to_string(i) + ": expected " + expected;
+        const std::string where = joined({"step ", std::to_string(i), ": expected ", expected});
         if (machine.violation())
             return where + ", found the end: " + machine.violation()->text;
         if (choice.actor >= most_actors || !machine.enabled().contains(choice.actor))
@@ -162,13 +163,13 @@ std::optional<std::string> follow(Machine& machine, const Replay& replay) {
     }
     if (machine.enabled().empty())
         judge(machine);
-    const std::string found =
-        machine.violation()
-            ? std::string(name(machine.violation()->kind)) + ": " + machine.violation()->text
-            : "";
+    const std::string found = machine.violation() ? std::string(name(machine.violation()->kind)) +
+                                                        ": " + machine.violation()->text
+                                                  : "";
     if (found != replay.violation)
-        return "at the end: expected " + (replay.violation.empty() ? "no violation" : replay.violation) +
-               ", found " + (found.empty() ? "none" : found);
+        return joined({"at the end: expected ",
+                       replay.violation.empty() ? "no violation" : replay.violation, ", found ",
+                       found.empty() ? "none" : found});
     return {};
 }
 

@@ -4,6 +4,8 @@
 
 #include "moat/core/text.hpp"
 
+#include "joined.hpp"
+
 #include <algorithm>
 #include <vector>
 
@@ -20,12 +22,17 @@ namespace {
 
 [[nodiscard]] std::string order_text(std::memory_order order) {
     switch (order) {
-    case std::memory_order_relaxed: return ".relaxed";
+    case std::memory_order_relaxed:
+        return ".relaxed";
     case std::memory_order_consume:
-    case std::memory_order_acquire: return ".acquire";
-    case std::memory_order_release: return ".release";
-    case std::memory_order_acq_rel: return ".acq_rel";
-    case std::memory_order_seq_cst: return "";
+    case std::memory_order_acquire:
+        return ".acquire";
+    case std::memory_order_release:
+        return ".release";
+    case std::memory_order_acq_rel:
+        return ".acq_rel";
+    case std::memory_order_seq_cst:
+        return "";
     }
     return "";
 }
@@ -52,8 +59,8 @@ struct Column {
         column.width = column.head.size();
         for (std::size_t at = 0; at != machine.depth(); ++at) {
             const Step& step = machine.step_at(at);
-            column.cells.push_back(
-                step.actor == column.actor ? describe_effect(machine, step) : "");
+            column.cells.push_back(step.actor == column.actor ? describe_effect(machine, step)
+                                                              : "");
             column.width = std::max(column.width, column.cells.back().size());
         }
         columns.push_back(std::move(column));
@@ -111,11 +118,13 @@ std::string describe_effect(const Machine& machine, const Step& step) {
     if (is_memory_access(step.touch.kind))
         text += order_text(step.order);
     if (step.touch.location != nowhere)
-        text += " " + machine.location_name(step.touch.location);
+        text.append(" ").append(machine.location_name(step.touch.location));
     switch (step.touch.kind) {
-    case Kind::load: return text + " = " + value_text(machine, step, step.result);
+    case Kind::load:
+        return text + " = " + value_text(machine, step, step.result);
     case Kind::store:
-    case Kind::flush: return text + " := " + value_text(machine, step, step.operand);
+    case Kind::flush:
+        return text + " := " + value_text(machine, step, step.operand);
     case Kind::exchange:
     case Kind::compare_exchange:
         return text + " := " + value_text(machine, step, step.operand) + ", was " +
@@ -125,11 +134,16 @@ std::string describe_effect(const Machine& machine, const Step& step) {
     case Kind::fetch_or:
     case Kind::fetch_and:
         return text + " " + hexadecimal(step.operand) + ", was " + hexadecimal(step.result);
-    case Kind::choose: return text + " " + std::to_string(step.result);
-    case Kind::try_lock: return text + (step.result != 0 ? " got it" : " in vain");
-    case Kind::wait_end: return text + (step.result != 0 ? " notified" : " timed out");
-    case Kind::allocate: return step.result != 0 ? text : text + " fails";
-    default: return text;
+    case Kind::choose:
+        return text + " " + std::to_string(step.result);
+    case Kind::try_lock:
+        return text + (step.result != 0 ? " got it" : " in vain");
+    case Kind::wait_end:
+        return text + (step.result != 0 ? " notified" : " timed out");
+    case Kind::allocate:
+        return step.result != 0 ? text : text + " fails";
+    default:
+        return text;
     }
 }
 
@@ -139,20 +153,20 @@ std::string timeline(const Machine& machine) {
     const std::optional<StaleRead> stale = find_stale_read(machine);
     std::string text = "   #";
     for (const Column& column : columns)
-        text += "  " + padded(column.head, column.width);
+        text.append("  ").append(padded(column.head, column.width));
     text += "\n";
     for (std::size_t at = 0; at != machine.depth(); ++at) {
         std::string number = std::to_string(at);
         std::string line = std::string(4 - std::min<std::size_t>(4, number.size()), ' ') + number;
         for (const Column& column : columns)
-            line += "  " + padded(column.cells[at], column.width);
+            line.append("  ").append(padded(column.cells[at], column.width));
         line += mark(stale, violation, at);
         line.erase(line.find_last_not_of(' ') + 1);
         text += line + "\n";
     }
     if (violation != nullptr)
-        text += "violation (" + std::string(name(violation->kind)) + ") in " +
-                machine.actor_name(violation->actor) + ": " + violation->text + "\n";
+        text += joined({"violation (", name(violation->kind), ") in ",
+                        machine.actor_name(violation->actor), ": ", violation->text, "\n"});
     return text;
 }
 

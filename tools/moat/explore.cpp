@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// `moat explore`: a scenario under the explorer; replays; and the merging of shards' results.
+// What is explored lives in scenarios/, how in include/moat/explore/.
+#include "moat/core/text.hpp"
+#include "moat/explore/explorer.hpp"
+#include "moat/explore/races.hpp"
+#include "moat/explore/replay.hpp"
+#include "moat/explore/timeline.hpp"
+
+#include "scenarios/scenario.hpp"
+#include "subcommands.hpp"
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <unistd.h>
+
+namespace moat::tools {
+
+namespace {
+
+using nlohmann::ordered_json;
+using scenarios::Scenario;
+
+struct Arguments {
+    explore::ExploreOptions options;
+    std::map<std::string, scenarios::Configuration> configurations; ///< by scenario
+    std::string strategy = "dpor";
+    std::string memory_model = "sc";
+    std::string shard = "0/1";
+    std::string replay;
+    std::string write_replay;
+    std::vector<std::string> merge;
+    double seconds = 0;
+    bool json = false;
+    bool quiet = false;
+};
+
+template <class Kind>
+[[nodiscard]] Kind by_name(const std::string& text, std::initializer_list<Kind> kinds) {
+    for (Kind kind : kinds)
+        if (text == name(kind))
+            return kind;
+    return *kinds.begin(); // the command line accepts no other
+}
+
+[[nodiscard]] bool parse_shard(const std::string& text, explore::Shard& shard) {
+    std::istringstream in(text);
+    char slash = 0;
+    return (in >> shard.index >> slash >> shard.count) && slash == '/' && in.eof() &&
+           shard.count >= 1 && shard.index < shard.count;
+}
+
+/// One line that overwrites itself, on a terminal only; and the end when time is up.
+class Progress {
+  public:
+    explicit Progress(double seconds) : limit_(seconds), shows_(isatty(STDERR_FILENO) != 0) {}
+
+    bool operator()(const explore::Tally& tally) {
+        const double passed = seconds();
+        if (shows_ && passed - shown_ > 0.25) {
+            shown_ = passed;
+            std::cerr << '\r' << tally.executions << " executions, " << tally.blocked
+                      << " blocked, " << static_cast<std::uint64_t>(tally.executions / passed)
+                      << "/s, about " << static_cast<int>(tally.fraction * 100) << " %   "
+                      << std::flush;
+        }
+        return limit_ <= 0 || passed < limit_;
+    }
+
+    void end() const {
+        if (shown_ > 0)
+            std::cerr << '\n';
+    }
+
+  private:
+    [[nodiscard]] double seconds() const {
+        return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+    }
+
+    std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+    double limit_;
+    double shown_ = 0;
+    bool shows_;
+};
+
+[[nodiscard]] Exit exit_of(const explore::Report& report) {
+    if (report.found)
+        return Exit::found;
+    return report.exhausted ? Exit::success : Exit::bound;
+}
+
+[[nodiscard]] ordered_json to_json(const Scenario& scenario,
+                                   const scenarios::Configuration& configuration,
+                                   const explore::ExploreOptions& options,
+                                   const explore::Report& report, const std::string& claim) {
+    ordered_json line;
+    line["scenario"] = scenario.name;
+    line["variant"] = configuration.contains("variant") ? configuration.at("variant") : "";
+    line["configuration"] = scenarios::to_text(configuration);
+    line["strategy"] = name(options.strategy);
+    line["memory_model"] = name(options.machine.memory_model);
+    line["shard"] = std::to_string(options.shard.index) + "/" + std::to_string(options.shard.count);
+    line["executions"] = report.tally.executions;
+    line["blocked"] = report.tally.blocked;
+    line["cut"] = report.tally.cut;
+    line["steps"] = report.tally.steps;
+    line["seconds"] = report.seconds;
+    line["exhausted"] = report.exhausted;
+    line["violation"] = nullptr;
+    if (report.found)
+        line["violation"] = {{"kind", name(report.found->violation.kind)},
+                             {"text", report.found->violation.text},
+                             {"safety", is_safety(report.found->violation.kind)},
+                             {"steps", report.found->schedule.size()}};
+    line["claim"] = claim;
+    return line;
+}
+
+/// Runs a found schedule once more, so that it can be printed.
+void run_schedule(explore::Machine& machine, const explore::Found& found) {
+    machine.start();
+    for (const explore::Choice& choice : found.schedule)
+        machine.step(choice.actor, choice.option);
+    if (machine.enabled().empty())
+        explore::judge(machine);
+}
+
+[[nodiscard]] std::string replay_text(const explore::Machine& machine, const Scenario& scenario,
+                                      const scenarios::Configuration& configuration) {
+    explore::Replay replay = explore::record_replay(machine);
+    replay.scenario = scenario.name;
+    replay.configuration = scenarios::to_text(configuration);
+    return explore::to_text(replay, explore::summary(machine));
+}
+
+Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
+    const auto configuration =
+        scenarios::complete(scenario, arguments.configurations[scenario.name]);
+    if (!configuration || !parse_shard(arguments.shard, arguments.options.shard)) {
+        std::cerr << "moat explore: "
+                  << (configuration ? "--shard takes I/N" : to_string(configuration.error()))
+                  << '\n';
+        return Exit::usage;
+    }
+    explore::ExploreOptions& options = arguments.options;
+    Progress progress(arguments.seconds);
+    options.progress = [&](const explore::Tally& tally) { return progress(tally); };
+    const explore::Program program = scenario.program(*configuration);
+    const explore::Report report = explore::explore(program, options);
+    progress.end();
+    const std::string claim = explore::claim(options, report, scenario.scope(*configuration));
+    if (arguments.json)
+        std::cout << to_json(scenario, *configuration, options, report, claim) << '\n';
+    if (report.found) {
+        explore::Machine machine(program, options.machine);
+        run_schedule(machine, *report.found);
+        if (!arguments.json)
+            std::cout << explore::timeline(machine) << "schedule: " << explore::summary(machine)
+                      << '\n';
+        if (!arguments.write_replay.empty())
+            std::ofstream(arguments.write_replay) << replay_text(machine, scenario, *configuration);
+    }
+    if (!arguments.json)
+        std::cout << claim << '\n';
+    return exit_of(report);
+}
+
+Exit run_replay(const Arguments& arguments) {
+    std::ifstream file(arguments.replay);
+    std::stringstream text;
+    text << file.rdbuf();
+    const auto replay = explore::parse_replay(text.str());
+    if (!file || !replay) {
+        std::cerr << arguments.replay << ": "
+                  << (file ? to_string(replay.error()) : "cannot be read") << '\n';
+        return Exit::usage;
+    }
+    const Scenario* const scenario = scenarios::find(replay->scenario);
+    if (scenario == nullptr) {
+        std::cerr << arguments.replay << ": no scenario " << replay->scenario << '\n';
+        return Exit::usage;
+    }
+    const auto configuration =
+        scenarios::complete(*scenario, scenarios::parse(replay->configuration));
+    if (!configuration) {
+        std::cerr << arguments.replay << ": " << to_string(configuration.error()) << '\n';
+        return Exit::usage;
+    }
+    explore::MachineOptions options;
+    options.memory_model = replay->memory_model;
+    options.failing_allocations = replay->failing_allocations;
+    explore::Machine machine(scenario->program(*configuration), options);
+    if (const auto mismatch = explore::follow(machine, *replay)) {
+        std::cerr << arguments.replay << ": " << *mismatch << '\n';
+        return Exit::bound;
+    }
+    std::cout << explore::timeline(machine);
+    return machine.violation() ? Exit::found : Exit::success;
+}
+
+/// Adds up what shards printed with --json; all parts of one exploration must be there, once.
+Exit run_merge(const Arguments& arguments) {
+    std::map<unsigned, ordered_json> parts;
+    unsigned count = 0;
+    for (const std::string& path : arguments.merge) {
+        std::ifstream file(path);
+        for (std::string line; std::getline(file, line);) {
+            const ordered_json part = ordered_json::parse(line, nullptr, false);
+            explore::Shard shard;
+            if (part.is_discarded() || !part.contains("shard") ||
+                !parse_shard(part["shard"].get<std::string>(), shard)) {
+                std::cerr << path << ": not the JSON line of a shard\n";
+                return Exit::usage;
+            }
+            count = shard.count;
+            if (!parts.emplace(shard.index, part).second) {
+                std::cerr << path << ": shard " << shard.index << " is there twice\n";
+                return Exit::usage;
+            }
+        }
+    }
+    if (parts.empty() || parts.size() != count) {
+        std::cerr << "moat explore --merge: " << parts.size() << " of " << count << " shards\n";
+        return Exit::usage;
+    }
+    ordered_json sum = parts.begin()->second;
+    for (const auto& [index, part] : parts) {
+        for (const char* same : {"scenario", "configuration", "strategy", "memory_model"})
+            if (part[same] != sum[same] ||
+                part["shard"].get<std::string>() !=
+                    std::to_string(index) + "/" + std::to_string(count)) {
+                std::cerr << "moat explore --merge: shards of different explorations\n";
+                return Exit::usage;
+            }
+        if (index == parts.begin()->first)
+            continue;
+        for (const char* number : {"executions", "blocked", "cut", "steps"})
+            sum[number] = sum[number].get<std::uint64_t>() + part[number].get<std::uint64_t>();
+        sum["seconds"] = sum["seconds"].get<double>() + part["seconds"].get<double>();
+        sum["exhausted"] = sum["exhausted"].get<bool>() && part["exhausted"].get<bool>();
+        if (sum["violation"].is_null())
+            sum["violation"] = part["violation"];
+    }
+    sum["shard"] = "0/1";
+    const bool proved = sum["violation"].is_null() && sum["exhausted"].get<bool>();
+    sum["claim"] = std::string(proved                       ? "proved"
+                               : sum["violation"].is_null() ? "not proved"
+                                                            : "refuted") +
+                   " by " + std::to_string(count) +
+                   " shards: " + sum["configuration"].get<std::string>();
+    std::cout << sum << '\n';
+    return !sum["violation"].is_null() ? Exit::found : proved ? Exit::success : Exit::bound;
+}
+
+void add_options(CLI::App& app, Arguments& arguments) {
+    explore::ExploreOptions& options = arguments.options;
+    app.add_option("--strategy", arguments.strategy, "how schedules are chosen")
+        ->check(CLI::IsMember({"dpor", "sleep", "naive", "bound", "pct", "random"}))
+        ->capture_default_str();
+    app.add_option("--memory-model", arguments.memory_model, "what a load may return")
+        ->check(CLI::IsMember({"sc", "tso", "c11"}))
+        ->capture_default_str();
+    app.add_option("--bound", options.preemptions, "preemptions at most (bound)")
+        ->capture_default_str();
+    app.add_option("--executions", options.random_executions, "how many (pct, random)")
+        ->capture_default_str();
+    app.add_option("--seed", options.seed, "of pct and random")->capture_default_str();
+    app.add_option("--pct-depth", options.pct_depth, "1 + priority changes (pct)")
+        ->check(CLI::Range(1U, 64U))
+        ->capture_default_str();
+    app.add_option("--most-executions", options.most_executions, "stop after so many");
+    app.add_option("--most-steps", options.machine.most_steps, "of one execution")
+        ->check(CLI::Range(1U, 30000U))
+        ->capture_default_str();
+    app.add_option("--seconds", arguments.seconds, "stop after so long");
+    app.add_option("--failing-allocations", options.machine.failing_allocations,
+                   "how many allocations of an execution may fail")
+        ->capture_default_str();
+    app.add_option("--jobs", options.jobs, "threads of the explorer")
+        ->check(CLI::Range(1U, 1024U))
+        ->capture_default_str();
+    app.add_option("--shard", arguments.shard, "explore only part I of N, as I/N");
+    app.add_option("--write-replay", arguments.write_replay, "a file for a violation's schedule");
+    app.add_flag("--json", arguments.json, "the result as one line of JSON");
+}
+
+void add_scenario(CLI::App& app, const Scenario& scenario, Arguments& arguments, Exit& exit) {
+    CLI::App* const command = app.add_subcommand(scenario.name, scenario.summary);
+    for (const scenarios::Parameter& parameter : scenario.parameters) {
+        scenarios::Configuration& configuration = arguments.configurations[scenario.name];
+        CLI::Option* const option = command->add_option_function<std::string>(
+            std::string("--") + parameter.name,
+            [&configuration, &parameter](const std::string& value) {
+                configuration[parameter.name] = value;
+            },
+            std::string(parameter.help) + " [" + parameter.preset + "]");
+        if (parameter.values.empty())
+            option->check(CLI::Range(0U, parameter.most));
+        else
+            option->check(CLI::IsMember(parameter.values));
+    }
+    add_options(*command, arguments);
+    command->callback([&scenario, &arguments, &exit] {
+        using explore::MemoryModelKind;
+        using explore::Strategy;
+        arguments.options.strategy =
+            by_name(arguments.strategy, {Strategy::dpor, Strategy::sleep, Strategy::naive,
+                                         Strategy::bound, Strategy::pct, Strategy::random});
+        arguments.options.machine.memory_model =
+            by_name(arguments.memory_model,
+                    {MemoryModelKind::sc, MemoryModelKind::tso, MemoryModelKind::c11});
+        exit = run_scenario(scenario, arguments);
+    });
+}
+
+} // namespace
+
+void add_explore(CLI::App& app, Exit& exit) {
+    static Arguments arguments;
+    CLI::App* const command = app.add_subcommand(
+        "explore", "run an engine under every interleaving, or a stated part of them");
+    for (const Scenario& scenario : scenarios::all())
+        add_scenario(*command, scenario, arguments, exit);
+    CLI::Option* const replay =
+        command->add_option("--replay", arguments.replay, "follow the schedule in this file")
+            ->check(CLI::ExistingFile);
+    CLI::Option* const merge =
+        command->add_option("--merge", arguments.merge, "add up what shards printed with --json")
+            ->check(CLI::ExistingFile);
+    command->require_subcommand(0, 1);
+    command->callback([command, replay, merge, &exit] {
+        if (!command->get_subcommands().empty())
+            return;
+        if (replay->count() != 0)
+            exit = run_replay(arguments);
+        else if (merge->count() != 0)
+            exit = run_merge(arguments);
+        else
+            throw CLI::CallForHelp();
+    });
+}
+
+} // namespace moat::tools
