@@ -112,12 +112,11 @@ class C11 final : public MemoryModel {
         return true;
     }
 
-    void synchronise(Actor fiber, const Operation& operation, Step&) override {
+    void synchronise(Actor fiber, const Operation& operation, Step& step) override {
         const std::uint32_t offset =
             operation.address == nullptr ? nowhere : machine_->arena().offset_of(operation.address);
         View& own = state_->threads[fiber];
-        const bool in_vain = operation.kind == Kind::try_lock && operation.result == 0;
-        if (const Channel from = learns_from(operation.kind); from != Channel::none && !in_vain)
+        if (const Channel from = learns_from(step.touch.kind); from != Channel::none)
             own.join(channel(offset, from));
         if (const Channel to = publishes_to(operation.kind); to != Channel::none)
             channel(offset, to).join(own);

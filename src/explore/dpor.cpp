@@ -134,9 +134,10 @@ class DporPolicy : public TreePolicy {
         if (how == Dependence::none)
             return;
         const Event& event = events_[at];
-        if (how == Dependence::race && !seen.covers(other.actor, event.number)) {
+        if (how != Dependence::ordered && !seen.covers(other.actor, event.number)) {
             races_.push_back(static_cast<std::int32_t>(at));
-            seen.join(event.clock);
+            if (how == Dependence::race)
+                seen.join(event.clock);
         }
         order.join(event.clock);
     }

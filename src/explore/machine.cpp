@@ -78,6 +78,7 @@ void Machine::start() {
 
     Setup setup(*this);
     program_(setup);
+    heap_end_ = arena_.used();
     for (Actor actor = 0; actor != thread_count_ && !violation_; ++actor)
         start_fiber(actor);
     start_fiber(reclaimer);
@@ -298,9 +299,12 @@ void Machine::finish() {
 
 std::uint64_t Machine::fingerprint() const {
     std::uint64_t hash = 0xcbf29ce484222325;
-    for (std::size_t at = heap_begin_; at < arena_.used(); at += 8) {
+    for (std::size_t at = heap_begin_; at < heap_end_; at += 8) {
         std::uint64_t word = 0;
         std::memcpy(&word, arena_.base() + at, 8);
+        const std::uint64_t offset = word - reinterpret_cast<std::uint64_t>(arena_.base());
+        if (offset < Arena::bytes) // a pointer into the arena, wherever that lies
+            word = offset;
         hash = (hash ^ word) * 0x9e3779b97f4a7c15;
         hash ^= hash >> 29;
     }

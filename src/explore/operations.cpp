@@ -30,6 +30,7 @@ template <class T>
     case Kind::load:
     case Kind::buffer:
     case Kind::lock:
+    case Kind::try_in_vain:
     case Kind::lock_shared:
     case Kind::read_begin:
     case Kind::grace_begin:
@@ -143,6 +144,8 @@ void Machine::take(Actor actor, Operation& operation, unsigned option, Step& ste
         model_->perform(actor, operation, option, step))
         return;
     take_lock(actor, operation);
+    if (operation.kind == Kind::try_lock && operation.result == 0)
+        step.touch.kind = Kind::try_in_vain;
     take_service(actor, operation, option, step);
     if (model_ != nullptr)
         model_->synchronise(actor, operation, step);

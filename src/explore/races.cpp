@@ -25,8 +25,7 @@ class Synchronisation {
             own.join(after_[static_cast<std::size_t>(step.cause)]);
         if (is_memory_access(step.touch.kind) || step.touch.kind == Kind::flush)
             access(step, depth, own);
-        const bool in_vain = step.touch.kind == Kind::try_lock && step.result == 0;
-        if (const Channel from = learns_from(step.touch.kind); from != Channel::none && !in_vain)
+        if (const Channel from = learns_from(step.touch.kind); from != Channel::none)
             own.join(channels_[{step.touch.location, from}]);
         if (const Channel to = publishes_to(step.touch.kind); to != Channel::none)
             channels_[{step.touch.location, to}].join(

@@ -55,9 +55,9 @@ class TreeSearch {
         if (!is_mine(node))
             return false;
         if (node.enabled.empty()) {
-            goes_on_ = log_.ended();
             if (!machine_.violation() && !machine_.cut())
                 policy_.ended(nodes_);
+            goes_on_ = log_.ended();
             return false;
         }
         if ((node.enabled - node.sleep).empty()) {

@@ -75,7 +75,7 @@ class Tso final : public MemoryModel {
     }
 
     void synchronise(Actor fiber, const Operation& operation, Step& step) override {
-        if (step.cause == no_step && allows(fiber, operation))
+        if (step.cause == no_step && drains(operation.kind))
             step.cause = (*buffers_)[fiber].last_flush;
     }
 
@@ -110,6 +110,17 @@ class Tso final : public MemoryModel {
     }
 
   private:
+    /// Whether an operation that is not buffered itself waits for the buffer to be empty.
+    [[nodiscard]] static bool drains(Kind kind) {
+        switch (kind) {
+        case Kind::load:
+        case Kind::choose:
+        case Kind::allocate:
+        case Kind::pause: return false;
+        default: return true;
+        }
+    }
+
     [[nodiscard]] static bool is_buffered(const Operation& operation) {
         return operation.kind == Kind::unlock ||
                (operation.kind == Kind::store && operation.order != std::memory_order_seq_cst);

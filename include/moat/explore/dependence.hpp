@@ -15,6 +15,9 @@ enum class Dependence : std::uint8_t {
     none,    ///< they commute
     ordered, ///< the first enables the second, so they cannot change places
     race,    ///< the second could have come first, with another outcome
+    /// A race, unless it was the first that enabled the second: then the second races with
+    /// something further back, which this must not hide.
+    either,
 };
 
 namespace detail {
@@ -55,23 +58,29 @@ class DependenceTable {
         }
     }
 
-    /// A lock cannot come before the unlock that lets it in, so lock races with lock. A `try_lock`
-    /// can come before anything, and then fails or succeeds instead.
+    /// A lock cannot come before the unlock that lets it in, so lock races with lock. Neither can
+    /// it come before a `try_lock` in vain, since that found the lock held. A `try_lock` can come
+    /// before anything, and then turns out otherwise.
     constexpr void locks() {
-        for (Kind taking : {Kind::lock, Kind::lock_shared}) {
-            both(Kind::lock, taking, Dependence::race);
-            set(Kind::unlock, taking, Dependence::ordered);
+        for (Kind taking : {Kind::lock, Kind::try_lock}) {
+            for (Kind other : {Kind::lock, Kind::try_lock, Kind::lock_shared})
+                both(taking, other, Dependence::race);
+            set(taking, Kind::try_in_vain, Dependence::race);
         }
-        set(Kind::unlock_shared, Kind::lock, Dependence::ordered);
-        for (Kind each :
-             {Kind::lock, Kind::lock_shared, Kind::try_lock, Kind::unlock, Kind::unlock_shared})
-            both(Kind::try_lock, each, Dependence::race);
+        set(Kind::lock_shared, Kind::try_in_vain, Dependence::race);
+        for (Kind release : {Kind::unlock, Kind::unlock_shared}) {
+            set(release, Kind::lock, Dependence::ordered);
+            set(release, Kind::try_lock, Dependence::race);
+            both(release, Kind::try_in_vain, Dependence::race);
+        }
+        set(Kind::unlock, Kind::lock_shared, Dependence::ordered);
     }
 
     constexpr void conditions() {
         for (Kind notify : {Kind::notify_one, Kind::notify_all}) {
             both(notify, Kind::wait_begin, Dependence::race);
-            both(notify, Kind::wait_end, Dependence::race);
+            set(notify, Kind::wait_end, Dependence::either);
+            set(Kind::wait_end, notify, Dependence::race);
             both(notify, Kind::notify_one, Dependence::race);
             both(notify, Kind::notify_all, Dependence::race);
         }
@@ -93,6 +102,7 @@ class DependenceTable {
                 set(a, b, Dependence::race);
             both(a, Kind::read_time, Dependence::race);
         }
+        set(Kind::arm, Kind::fire, Dependence::either);
         set(Kind::fired, Kind::cancel, Dependence::ordered);
         set(Kind::fired, Kind::fire, Dependence::ordered);
     }
@@ -122,8 +132,21 @@ inline constexpr DependenceTable dependence_table;
 /// Whether all that happened at this location before is known to whoever sees a step of this kind,
 /// so that a search backwards may end here.
 [[nodiscard]] constexpr bool orders_all_before(Kind kind) {
-    return detail::dependence_table.of(kind, kind) == Dependence::race && kind != Kind::try_lock &&
-           kind != Kind::defer && kind != Kind::allocate && kind != Kind::free;
+    switch (kind) {
+    case Kind::store:
+    case Kind::exchange:
+    case Kind::compare_exchange:
+    case Kind::fetch_add:
+    case Kind::fetch_sub:
+    case Kind::fetch_or:
+    case Kind::fetch_and:
+    case Kind::flush:
+    case Kind::lock:
+    case Kind::try_lock:
+        return true;
+    default:
+        return false;
+    }
 }
 
 } // namespace moat::explore

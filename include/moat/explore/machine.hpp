@@ -116,7 +116,7 @@ class Machine {
     /// check.
     void finish();
 
-    /// A number that equal final states share: threads' results and all other memory in the heap.
+    /// A number that equal final states share: what the setup made, as it is now.
     [[nodiscard]] std::uint64_t fingerprint() const;
 
     /// A violation that a look at the finished execution found.
@@ -218,7 +218,8 @@ class Machine {
     Journal journal_;
     std::unique_ptr<MemoryModel> model_; ///< nullptr for sc
     Services* services_ = nullptr;       ///< in the arena
-    std::size_t heap_begin_ = 0;         ///< where the program's own part of the heap begins
+    std::size_t heap_begin_ = 0;         ///< where the setup's part of the heap begins
+    std::size_t heap_end_ = 0;           ///< and ends
 
     std::array<Fiber, most_fibers> fibers_{};
     StackPointer scheduler_ = nullptr;

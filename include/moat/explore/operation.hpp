@@ -25,6 +25,7 @@ enum class Kind : std::uint8_t {
     flush,  ///< a store leaves the store buffer and is seen by all
     lock,
     try_lock,
+    try_in_vain, ///< how a `try_lock` is remembered that did not get the lock
     unlock,
     lock_shared,
     unlock_shared,
@@ -56,15 +57,16 @@ inline constexpr std::size_t kinds = static_cast<std::size_t>(Kind::pause) + 1;
 /// As replay files and timelines print it.
 [[nodiscard]] constexpr std::string_view name(Kind kind) {
     constexpr std::array<std::string_view, kinds> names = {
-        "load",      "store",       "exchange",      "compare_exchange",
-        "fetch_add", "fetch_sub",   "fetch_or",      "fetch_and",
-        "buffer",    "flush",       "lock",          "try_lock",
-        "unlock",    "lock_shared", "unlock_shared", "wait_begin",
-        "wait_end",  "notify_one",  "notify_all",    "read_begin",
-        "read_end",  "grace_begin", "grace_end",     "defer",
-        "reclaim",   "barrier",     "allocate",      "free",
-        "arm",       "cancel",      "fire",          "fired",
-        "advance",   "read_time",   "choose",        "pause"};
+        "load",        "store",     "exchange",    "compare_exchange",
+        "fetch_add",   "fetch_sub", "fetch_or",    "fetch_and",
+        "buffer",      "flush",     "lock",        "try_lock",
+        "try_in_vain", "unlock",    "lock_shared", "unlock_shared",
+        "wait_begin",  "wait_end",  "notify_one",  "notify_all",
+        "read_begin",  "read_end",  "grace_begin", "grace_end",
+        "defer",       "reclaim",   "barrier",     "allocate",
+        "free",        "arm",       "cancel",      "fire",
+        "fired",       "advance",   "read_time",   "choose",
+        "pause"};
     return names[static_cast<std::size_t>(kind)];
 }
 
