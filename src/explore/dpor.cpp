@@ -67,9 +67,10 @@ class DporPolicy : public TreePolicy {
             reverse(nodes, idx(race), depth, step.actor, event.clock);
     }
 
-    /// Whoever is blocked for ever never takes the step that would show its races.
+    /// Whoever is blocked for ever, and a timer that was cancelled, never takes the step that would
+    /// show its races.
     void ended(std::vector<TreeNode>& nodes) {
-        for (ActorSet rest = machine_.unfinished(); !rest.empty(); rest = rest.tail()) {
+        for (ActorSet rest = machine_.live(); !rest.empty(); rest = rest.tail()) {
             races_.clear();
             const Actor actor = rest.first();
             const Clock clock =

@@ -30,7 +30,7 @@ class ExecutionLog {
         } else {
             ++tally.executions;
             if (options_.visit)
-                options_.visit(machine_);
+                machine_.inspect([&] { options_.visit(machine_); });
         }
         if (tally.executions >= options_.most_executions)
             return false;

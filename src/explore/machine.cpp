@@ -5,12 +5,27 @@
 
 #include "moat/explore/dependence.hpp"
 
+#include <bit>
 #include <cstring>
 #include <utility>
 
 namespace moat::explore {
 
 namespace {
+
+/// Executions that are shorter are not asked whether they go round in circles.
+constexpr std::size_t livelock_depth = 64;
+
+[[nodiscard]] std::uint64_t hash_bytes(const std::byte* from, std::size_t size,
+                                       std::uint64_t hash) {
+    for (std::size_t at = 0; at + 8 <= size; at += 8) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, from + at, 8);
+        hash = (hash ^ word) * 0x9e3779b97f4a7c15;
+        hash ^= hash >> 29;
+    }
+    return hash;
+}
 
 [[nodiscard]] bool can_block(Kind kind) {
     switch (kind) {
@@ -100,7 +115,11 @@ void Machine::run_fiber(Actor actor) {
     Fiber& fiber = fibers_[actor];
     running_ = actor;
     fiber.pending = nullptr;
+    const std::size_t kept = options_.allocated_bytes == nullptr ? 0 : options_.allocated_bytes();
     moat_explore_switch(&scheduler_, fiber.stack);
+    if (options_.allocated_bytes != nullptr && options_.allocated_bytes() != kept && !violation_)
+        record(ViolationKind::memory, "memory from outside of the arena is kept or given back",
+               actor);
     running_ = nobody;
     MOAT_CHECK(static_cast<std::byte*>(fiber.stack) - arena_.stack_top(actor) + Arena::stack_bytes >
                    least_stack_left,
@@ -117,6 +136,8 @@ void Machine::note_pending(Actor actor) {
     }
     if (can_block(pending->kind) || model_ != nullptr)
         blocking_.add(actor);
+    if (pending->kind == Kind::pause)
+        fibers_[actor].paused_at = depth_;
 }
 
 void Machine::fiber_main() {
@@ -190,6 +211,8 @@ void Machine::step(Actor actor, unsigned option) {
     }
     if (options_.restoration == Restoration::snapshots)
         journal_.save_heap();
+    if (depth_ >= livelock_depth) [[unlikely]]
+        look_for_livelock();
     if (depth_ == options_.most_steps && !enabled_.empty()) {
         cut_ = true;
         enabled_ = {};
@@ -227,7 +250,7 @@ void Machine::rewind(std::size_t depth) {
 
 Touch Machine::touch_of(const Operation& operation) const {
     Touch touch = {operation.kind, nowhere, 0};
-    if (operation.address != nullptr)
+    if (operation.address != nullptr && arena_.contains(operation.address))
         touch.location = arena_.offset_of(operation.address);
     if (operation.kind == Kind::free)
         touch.extent = static_cast<std::uint32_t>(operation.operand);
@@ -295,6 +318,44 @@ void Machine::finish() {
         end_.run(end_.it);
     }
     current_ = outer;
+}
+
+std::uint64_t Machine::hash_of_everything() const {
+    const std::size_t begin = arena_.offset_of(services_);
+    std::uint64_t hash = hash_bytes(arena_.base() + begin, arena_.used() - begin, 0);
+    for (ActorSet rest = live_; !rest.empty(); rest = rest.tail()) {
+        const Actor actor = rest.first();
+        const auto* const stack = static_cast<const std::byte*>(fibers_[actor].stack);
+        const auto size = static_cast<std::size_t>(arena_.stack_top(actor) - stack);
+        hash = hash_bytes(stack, size, hash + actor + size);
+    }
+    return hash;
+}
+
+/// Compares with the latest depth that is a power of two, so that the same path is always judged
+/// alike (Brent's algorithm). A circle in which somebody who could move never did is unfair, and
+/// no livelock.
+void Machine::look_for_livelock() {
+    const auto landmark = static_cast<std::size_t>(std::bit_width(depth_) - 1);
+    const std::size_t begin = std::size_t{1} << landmark;
+    const std::uint64_t hash = hash_of_everything();
+    if (depth_ == begin) {
+        landmarks_[landmark] = hash;
+        return;
+    }
+    if (hash != landmarks_[landmark] || enabled_.empty())
+        return;
+    ActorSet moved;
+    for (std::size_t at = begin; at != depth_; ++at)
+        moved.add(steps_[at].actor);
+    ActorSet could_move;
+    for (std::size_t at = begin; at != depth_; ++at)
+        could_move = could_move | undo_[at].enabled;
+    if ((could_move - moved).empty())
+        record(ViolationKind::livelock,
+               "all who can move do so for ever, and come back to the same state", moved.first());
+    if (violation_)
+        enabled_ = {};
 }
 
 std::uint64_t Machine::fingerprint() const {

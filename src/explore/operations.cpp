@@ -73,14 +73,14 @@ bool Machine::is_enabled(Actor actor) const {
     case Kind::fire:
         return earliest(services_->time) != nullptr;
     case Kind::pause:
-        return change_since(actor, operation) != no_step;
+        return change_since(actor) != no_step;
     default:
         return true;
     }
 }
 
-std::int32_t Machine::change_since(Actor actor, const Operation& pause) const {
-    for (std::size_t at_depth = pause.operand; at_depth < depth_; ++at_depth)
+std::int32_t Machine::change_since(Actor actor) const {
+    for (std::size_t at_depth = fibers_[actor].paused_at; at_depth < depth_; ++at_depth)
         if (steps_[at_depth].actor != actor && is_change(steps_[at_depth].touch.kind))
             return static_cast<std::int32_t>(at_depth);
     return no_step;
@@ -240,7 +240,7 @@ void Machine::take_service(Actor actor, Operation& operation, unsigned option, S
         operation.result = option;
         break;
     case Kind::pause:
-        step.cause = change_since(actor, operation);
+        step.cause = change_since(actor);
         break;
     default:
         break;

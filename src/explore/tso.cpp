@@ -116,8 +116,10 @@ class Tso final : public MemoryModel {
         case Kind::load:
         case Kind::choose:
         case Kind::allocate:
-        case Kind::pause: return false;
-        default: return true;
+        case Kind::pause:
+            return false;
+        default:
+            return true;
         }
     }
 

@@ -3,8 +3,8 @@
 // Counts are the yardstick: a search that leaves something out looks just like a fast one.
 #include "moat/explore/explorer.hpp"
 #include "moat/explore/timeline.hpp"
-#include "scenarios/pud_slot.hpp"
 
+#include "scenarios/pud_slot.hpp"
 #include "traces.hpp"
 
 #include <gtest/gtest.h>
@@ -75,18 +75,18 @@ TEST_P(Counts, dpor_sees_the_traces_and_final_states_that_naive_sees) {
     EXPECT_EQ(dpor.final_states, naive.final_states);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Configurations, Counts,
-    ::testing::Values(Expected{"W1F1_K1", make(1, 1, 0, 0, 1), 40, 4},
-                      Expected{"W1F1_K2", make(1, 1, 0, 0, 2), 963, 13},
-                      Expected{"W1F1_K3", make(1, 1, 0, 0, 3), 12614, 36},
-                      Expected{"W1F2_K1", make(1, 2, 0, 0, 1), 6388, 43},
-                      Expected{"W1F1Z1_K1", make(1, 1, 1, 0, 1), 837, 20},
-                      Expected{"W1F1P1_K1", make(1, 1, 0, 1, 1), 6296, 31},
-                      Expected{"W1F2_K2", make(1, 2, 0, 0, 2), 0, 1281},
-                      Expected{"W2F2_K1", make(2, 2, 0, 0, 1), 0, 7628},
-                      Expected{"W2F2Z1P1_K1", make(2, 2, 1, 1, 1), 0, 1680055}),
-    [](const auto& tested) { return std::string(tested.param.name); });
+INSTANTIATE_TEST_SUITE_P(Configurations, Counts,
+                         ::testing::Values(Expected{"W1F1_K1", make(1, 1, 0, 0, 1), 40, 4},
+                                           Expected{"W1F1_K2", make(1, 1, 0, 0, 2), 963, 13},
+                                           Expected{"W1F1_K3", make(1, 1, 0, 0, 3), 12614, 36},
+                                           Expected{"W1F2_K1", make(1, 2, 0, 0, 1), 6388, 43},
+                                           Expected{"W1F1Z1_K1", make(1, 1, 1, 0, 1), 837, 20},
+                                           Expected{"W1F1P1_K1", make(1, 1, 0, 1, 1), 6296, 31},
+                                           Expected{"W1F2_K2", make(1, 2, 0, 0, 2), 0, 1281},
+                                           Expected{"W2F2_K1", make(2, 2, 0, 0, 1), 0, 7628},
+                                           Expected{"W2F2Z1P1_K1", make(2, 2, 1, 1, 1), 0,
+                                                    1680055}),
+                         [](const auto& tested) { return std::string(tested.param.name); });
 
 TEST(PudSlot, snapshot_has_the_traces_of_reload_with_fewer_schedules) {
     Configuration configuration = make(1, 1, 0, 1, 1);

@@ -62,7 +62,6 @@ struct World {
     return source;
 }
 
-
 void execute(World& world, const Source& source, std::size_t thread, std::size_t& at) {
     const std::size_t index = at++;
     const Instruction& it = source.code[thread][index];
@@ -75,9 +74,15 @@ void execute(World& world, const Source& source, std::size_t thread, std::size_t
             execute(world, source, thread, at);
     };
     switch (it.action) {
-    case Action::load: saw = word.load(load) + 1; break;
-    case Action::store: word.store(it.value, store); break;
-    case Action::add: saw = word.fetch_add(it.value, std::memory_order_acq_rel) + 1; break;
+    case Action::load:
+        saw = word.load(load) + 1;
+        break;
+    case Action::store:
+        word.store(it.value, store);
+        break;
+    case Action::add:
+        saw = word.fetch_add(it.value, std::memory_order_acq_rel) + 1;
+        break;
     case Action::compare_exchange: {
         std::uint64_t expected = 0;
         saw = word.compare_exchange_strong(expected, it.value, std::memory_order_seq_cst,
@@ -98,8 +103,11 @@ void execute(World& world, const Source& source, std::size_t thread, std::size_t
             world.locks[it.word].unlock();
         }
         break;
-    case Action::choose: saw = ExploredSync::choose(2) + 1; break;
-    case Action::count: break;
+    case Action::choose:
+        saw = ExploredSync::choose(2) + 1;
+        break;
+    case Action::count:
+        break;
     }
 }
 
@@ -146,6 +154,7 @@ TEST_P(Reduction, sees_what_naive_sees) {
         // Deadlocks are complete executions that never get to the end.
         if (naive.violating == 0) {
             ASSERT_EQ(dpor.traces, naive.traces);
+            ASSERT_EQ(dpor.executions, naive.traces.size()) << "each trace is completed once";
             ASSERT_EQ(sleep.traces, naive.traces);
         } else {
             ASSERT_NE(dpor.violating, 0U);
@@ -160,10 +169,10 @@ INSTANTIATE_TEST_SUITE_P(
     RandomPrograms, Reduction,
     ::testing::Values(Family{"sc_two_threads", MemoryModelKind::sc, 2000, 2, 4},
                       Family{"sc_three_threads", MemoryModelKind::sc, 500, 3, 3},
-                      Family{"tso_two_threads", MemoryModelKind::tso, 300, 2, 3},
+                      Family{"tso_two_threads", MemoryModelKind::tso, 500, 2, 3},
                       Family{"tso_three_threads", MemoryModelKind::tso, 60, 3, 2},
-                      Family{"c11_two_threads", MemoryModelKind::c11, 300, 2, 3},
-                      Family{"c11_three_threads", MemoryModelKind::c11, 60, 3, 2}),
+                      Family{"c11_two_threads", MemoryModelKind::c11, 2000, 2, 4},
+                      Family{"c11_three_threads", MemoryModelKind::c11, 500, 3, 3}),
     [](const auto& tested) { return std::string(tested.param.name); });
 
 } // namespace

@@ -391,9 +391,7 @@ struct ExploredSync {
               [](RcuHead* head) { destroy(&reinterpret_cast<explored::Node<T>*>(head)->value); });
     }
 
-    static void pause() {
-        explored::announce(explore::Kind::pause, nullptr, explore::Machine::current().depth());
-    }
+    static void pause() { explored::announce(explore::Kind::pause, nullptr); }
 
     static void yield() { pause(); }
 

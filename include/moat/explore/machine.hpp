@@ -22,6 +22,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace moat::explore {
@@ -54,6 +55,9 @@ struct MachineOptions {
     std::size_t most_steps = 5000;
     /// How many allocations of an execution may fail; each such allocation is a choice.
     unsigned failing_allocations = 0;
+    /// Bytes that the process has from its allocator. Where it is given, a step that keeps memory
+    /// from outside of the arena is a violation: nothing would restore that.
+    std::size_t (*allocated_bytes)() = nullptr;
 };
 
 /// An access to a plain variable; no step, but two unordered ones are a violation.
@@ -99,6 +103,9 @@ class Machine {
     /// Who has neither ended nor is a service that waits for work.
     [[nodiscard]] ActorSet unfinished() const;
 
+    /// Those, and the services that wait for work.
+    [[nodiscard]] ActorSet live() const { return live_; }
+
     /// Lets `actor`, which is enabled, take its step in the way `option` < `options(actor)`.
     void step(Actor actor, unsigned option);
 
@@ -121,6 +128,14 @@ class Machine {
 
     /// A violation that a look at the finished execution found.
     void report(const Violation& found) { violation_ = found; }
+
+    /// Calls `look` so that it can read the program's shared state as the program does.
+    template <class Look>
+    void inspect(Look look) {
+        Machine* const outer = std::exchange(current_, this);
+        look();
+        current_ = outer;
+    }
 
     [[nodiscard]] const MachineOptions& options() const { return options_; }
 
@@ -172,6 +187,7 @@ class Machine {
     struct Fiber {
         StackPointer stack = nullptr;
         Operation* pending = nullptr; ///< nullptr: not started, or ended
+        std::size_t paused_at = 0;    ///< depth, where it waits for a change
     };
 
     /// What undoes one step, besides the journal's bytes.
@@ -201,8 +217,10 @@ class Machine {
     void take_time(Operation& operation);
     void record(ViolationKind kind, std::string_view text, Actor actor,
                 std::int32_t other_step = no_step);
-    [[nodiscard]] std::int32_t change_since(Actor actor, const Operation& pause) const;
+    [[nodiscard]] std::int32_t change_since(Actor actor) const;
     [[nodiscard]] std::int32_t last_step_of(Actor actor) const;
+    [[nodiscard]] std::uint64_t hash_of_everything() const;
+    void look_for_livelock();
     [[nodiscard]] bool is_enabled(Actor actor) const;
     [[nodiscard]] unsigned count_options(Actor actor) const;
     [[nodiscard]] Touch touch_of(const Operation& operation) const;
@@ -232,6 +250,8 @@ class Machine {
     std::vector<Step> steps_;
     std::vector<Undo> undo_;
     std::size_t depth_ = 0;
+    /// Everything's hash at depth 2^i on the present path.
+    std::array<std::uint64_t, 16> landmarks_{};
     std::vector<PlainAccess> plain_;
     std::optional<Violation> violation_;
     bool cut_ = false;
