@@ -260,7 +260,14 @@ Touch Machine::touch_of(const Operation& operation) const {
 Touch Machine::pending_touch(Actor actor) const {
     if (actor >= first_buffer)
         return model_->buffer_touch(actor);
-    return touch_of(*fibers_[actor].pending);
+    const Operation& pending = *fibers_[actor].pending;
+    Touch touch = touch_of(pending);
+    if (touch.kind == Kind::try_lock && touch.location != nowhere) {
+        const auto& lock = *static_cast<const LockState*>(pending.address);
+        if (lock.owner != 0 || lock.readers != 0)
+            touch.kind = Kind::try_in_vain;
+    }
+    return touch;
 }
 
 ActorSet Machine::unfinished() const {

@@ -8,6 +8,7 @@
 
 #include "execution_log.hpp"
 
+#include <array>
 #include <vector>
 
 namespace moat::explore {
@@ -93,16 +94,18 @@ class TreeSearch {
 
     void take() {
         TreeNode& node = nodes_[depth_];
+        const ActorSet sleeping = Policy::sleeps ? node.sleep : ActorSet();
+        std::array<Touch, most_actors> touches; // as they would be instead of this step
+        for (ActorSet rest = sleeping; !rest.empty(); rest = rest.tail())
+            touches[rest.first()] = machine_.pending_touch(rest.first());
         machine_.step(node.actor, node.option);
         ++log_.result.tally.steps;
+        const Touch& touch = machine_.step_at(depth_).touch;
         TreeNode& next = nodes_[depth_ + 1];
         next.sleep = {};
-        if constexpr (Policy::sleeps) {
-            const Touch& touch = machine_.step_at(depth_).touch;
-            for (ActorSet rest = node.sleep; !rest.empty(); rest = rest.tail())
-                if (dependence(touch, machine_.pending_touch(rest.first())) == Dependence::none)
-                    next.sleep.add(rest.first());
-        }
+        for (ActorSet rest = sleeping; !rest.empty(); rest = rest.tail())
+            if (dependence(touch, touches[rest.first()]) == Dependence::none)
+                next.sleep.add(rest.first());
         policy_.executed(nodes_, depth_);
     }
 

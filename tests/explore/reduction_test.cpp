@@ -172,7 +172,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Family{"tso_two_threads", MemoryModelKind::tso, 500, 2, 3},
                       Family{"tso_three_threads", MemoryModelKind::tso, 60, 3, 2},
                       Family{"c11_two_threads", MemoryModelKind::c11, 2000, 2, 4},
-                      Family{"c11_three_threads", MemoryModelKind::c11, 500, 3, 3}),
+                      Family{"c11_three_threads", MemoryModelKind::c11, 150, 3, 3}),
     [](const auto& tested) { return std::string(tested.param.name); });
 
 } // namespace

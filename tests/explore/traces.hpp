@@ -24,7 +24,7 @@ namespace moat::explore::testing {
 /// exchanging neighbours that commute: every step with the set of steps that must precede it.
 [[nodiscard]] inline std::uint64_t trace_of(const Machine& machine) {
     const auto mixed = [](std::uint64_t a, std::uint64_t b) {
-        a = (a ^ b) * 0xff51afd7ed558ccd;
+        a = (a * 31 ^ b) * 0xff51afd7ed558ccd + 1;
         return a ^ (a >> 31);
     };
     const std::size_t count = machine.depth();
@@ -33,7 +33,7 @@ namespace moat::explore::testing {
     std::uint64_t sum = 0;
     for (std::size_t i = 0; i != count; ++i) {
         const Step& step = machine.step_at(i);
-        std::uint64_t number = 0;
+        std::uint64_t number = 0; // among the steps of its actor
         for (std::size_t j = i; j-- != 0;) {
             const Step& earlier = machine.step_at(j);
             number += earlier.actor == step.actor ? 1U : 0U;
@@ -44,7 +44,7 @@ namespace moat::explore::testing {
                     before[i][k] = before[i][k] || before[j][k];
             }
         }
-        names[i] = mixed(mixed(step.actor, number), step.option + 1U);
+        names[i] = mixed(std::uint64_t{step.actor} << 40 | number << 8, step.option + 1U);
         std::uint64_t past = 0;
         for (std::size_t j = 0; j != i; ++j)
             past += before[i][j] ? mixed(names[j], 17) : 0;

@@ -97,7 +97,7 @@ class Machine {
     /// Whoever could move now; empty when the execution has ended, well or not.
     [[nodiscard]] ActorSet enabled() const { return enabled_; }
 
-    /// What `actor` will touch when it moves; for those that are not enabled too, if unfinished.
+    /// What `actor` would touch if it moved now; for those that are not enabled too, if unfinished.
     [[nodiscard]] Touch pending_touch(Actor actor) const;
 
     /// Who has neither ended nor is a service that waits for work.
