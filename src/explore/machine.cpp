@@ -16,8 +16,9 @@ namespace {
 /// Executions that are shorter are not asked whether they go round in circles.
 constexpr std::size_t livelock_depth = 64;
 
-[[nodiscard]] std::uint64_t hash_bytes(const std::byte* from, std::size_t size,
-                                       std::uint64_t hash) {
+/// Reads stacks, and so what a sanitizer keeps between the variables there.
+[[nodiscard, gnu::no_sanitize_address]] std::uint64_t
+hash_bytes(const std::byte* from, std::size_t size, std::uint64_t hash) {
     for (std::size_t at = 0; at + 8 <= size; at += 8) {
         std::uint64_t word = 0;
         std::memcpy(&word, from + at, 8);
@@ -69,7 +70,10 @@ Machine::Machine(Program program, const MachineOptions& options)
     undo_.resize(options.most_steps + 1);
 }
 
-Machine::~Machine() = default;
+Machine::~Machine() {
+    for (SanitizerFiber& fiber : sanitizers_)
+        fiber.end();
+}
 
 void Machine::start() {
     Machine* const outer = std::exchange(current_, this);
@@ -105,7 +109,8 @@ void Machine::start() {
 }
 
 void Machine::start_fiber(Actor actor) {
-    fibers_[actor] = {make_fiber(arena_.stack_top(actor), &fiber_main), nullptr};
+    sanitizers_[actor].begin(arena_.stack_top(actor) - Arena::stack_bytes, Arena::stack_bytes);
+    fibers_[actor] = {make_fiber(arena_.stack_top(actor), &fiber_main), nullptr, 0};
     live_.add(actor);
     run_fiber(actor);
 }
@@ -116,6 +121,8 @@ void Machine::run_fiber(Actor actor) {
     running_ = actor;
     fiber.pending = nullptr;
     const std::size_t kept = options_.allocated_bytes == nullptr ? 0 : options_.allocated_bytes();
+    scheduler_sanitizer_.begin_here();
+    sanitizers_[actor].enter();
     moat_explore_switch(&scheduler_, fiber.stack);
     if (options_.allocated_bytes != nullptr && options_.allocated_bytes() != kept && !violation_)
         record(ViolationKind::memory, "memory from outside of the arena is kept or given back",
@@ -170,6 +177,7 @@ void Machine::fiber_main() {
     if (machine.services_->thread_exit != nullptr)
         machine.services_->thread_exit(actor);
     machine.fibers_[actor].pending = nullptr;
+    machine.scheduler_sanitizer_.enter();
     moat_explore_switch(&machine.fibers_[actor].stack, machine.scheduler_);
     MOAT_CHECK(false, "a thread that has ended does not go on");
 }

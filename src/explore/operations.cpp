@@ -344,8 +344,10 @@ void Machine::record(ViolationKind kind, std::string_view text, Actor actor,
 
 void Machine::fail(ViolationKind kind, std::string_view text, std::int32_t other_step) {
     record(kind, text, running_, other_step);
-    if (running_ != nobody)
-        moat_explore_switch(&fibers_[running_].stack, scheduler_);
+    if (running_ == nobody)
+        return;
+    scheduler_sanitizer_.enter();
+    moat_explore_switch(&fibers_[running_].stack, scheduler_);
 }
 
 void Machine::note_plain(const void* address, bool is_write) {

@@ -137,7 +137,7 @@ TEST_P(Reduction, sees_what_naive_sees) {
     const Family& family = GetParam();
     MachineOptions options;
     options.memory_model = family.model;
-    const std::uint64_t programs = sanitized ? family.programs / 20 : family.programs;
+    const std::uint64_t programs = sanitized ? family.programs / 50 : family.programs;
     std::uint64_t schedules = 0;
     std::uint64_t traces = 0;
     for (std::uint64_t seed = 1; seed <= programs; ++seed) {

@@ -22,4 +22,57 @@ void moat_explore_switch(StackPointer* save, StackPointer to);
 /// `top`, a multiple of 16.
 [[nodiscard]] StackPointer make_fiber(std::byte* top, void (*entry)());
 
+/// What a sanitizer wants to know of stack switches: AddressSanitizer that a stack begins anew,
+/// ThreadSanitizer which stack runs. Empty, and free, in every other build.
+class SanitizerFiber {
+  public:
+    /// A new fiber on the `size` bytes at `stack`; forgets the one before.
+    void begin(std::byte* stack, std::size_t size);
+    /// The stack that runs now.
+    void begin_here();
+    /// To be called immediately before the switch to this one.
+    void enter() const;
+    void end();
+
+  private:
+    void* handle_ = nullptr;
+};
+
+} // namespace moat::explore
+
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define MOAT_EXPLORE_TSAN
+#elif __has_feature(address_sanitizer)
+#define MOAT_EXPLORE_ASAN
+#endif
+#elif defined(__SANITIZE_THREAD__)
+#define MOAT_EXPLORE_TSAN
+#elif defined(__SANITIZE_ADDRESS__)
+#define MOAT_EXPLORE_ASAN
+#endif
+
+#if defined(MOAT_EXPLORE_TSAN)
+#include <sanitizer/tsan_interface.h>
+#endif
+
+namespace moat::explore {
+
+#if defined(MOAT_EXPLORE_TSAN)
+/// Inlined, since a function that is entered on one stack must be left on the same.
+[[gnu::always_inline]] inline void SanitizerFiber::enter() const {
+    constexpr unsigned orders_what_follows = 0;
+    __tsan_switch_to_fiber(handle_, orders_what_follows);
+}
+#else
+inline void SanitizerFiber::begin_here() {}
+
+inline void SanitizerFiber::enter() const {}
+
+inline void SanitizerFiber::end() {}
+#if !defined(MOAT_EXPLORE_ASAN)
+inline void SanitizerFiber::begin(std::byte*, std::size_t) {}
+#endif
+#endif
+
 } // namespace moat::explore

@@ -33,14 +33,8 @@ enum class Restoration : std::uint8_t {
 };
 
 /// Snapshots restore stacks behind the back of a sanitizer, so its builds replay.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(MOAT_EXPLORE_ASAN) || defined(MOAT_EXPLORE_TSAN)
 inline constexpr bool sanitized = true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-inline constexpr bool sanitized = true;
-#else
-inline constexpr bool sanitized = false;
-#endif
 #else
 inline constexpr bool sanitized = false;
 #endif
@@ -165,6 +159,7 @@ class Machine {
         fiber.pending = &operation;
         if (observer_ != nullptr) [[unlikely]]
             observer_->announces(*this, running_, operation);
+        scheduler_sanitizer_.enter();
         moat_explore_switch(&fiber.stack, scheduler_);
     }
 
@@ -240,7 +235,9 @@ class Machine {
     std::size_t heap_end_ = 0;           ///< and ends
 
     std::array<Fiber, most_fibers> fibers_{};
+    std::array<SanitizerFiber, most_fibers> sanitizers_{};
     StackPointer scheduler_ = nullptr;
+    SanitizerFiber scheduler_sanitizer_;
     Actor running_ = nobody;
     ActorSet enabled_;
     ActorSet blocking_; ///< fibers whose pending operation can be impossible
