@@ -45,6 +45,21 @@ hash_bytes(const std::byte* from, std::size_t size, std::uint64_t hash) {
     }
 }
 
+/// Whether a step of this kind changes nothing of the explorer's own in the heap.
+[[nodiscard]] bool changes_memory_only(Kind kind) {
+    switch (kind) {
+    case Kind::lock:
+    case Kind::unlock:
+    case Kind::try_lock:
+    case Kind::lock_shared:
+    case Kind::unlock_shared:
+    case Kind::choose:
+        return true;
+    default:
+        return is_memory_access(kind);
+    }
+}
+
 /// Whether a step of this kind can let somebody else move, or stop him.
 [[nodiscard]] bool can_affect_others(Kind kind) {
     switch (kind) {
@@ -104,7 +119,8 @@ void Machine::start() {
     start_fiber(timer_service);
     update_enabled(nobody, Kind::unlock);
     journal_.begin();
-    started_ = true;
+    journals_ = options_.restoration == Restoration::snapshots;
+    moved_ = {};
     current_ = outer;
 }
 
@@ -188,37 +204,26 @@ void Machine::step(Actor actor, unsigned option) {
     step = {};
     step.actor = static_cast<std::uint8_t>(actor);
     step.option = static_cast<std::uint8_t>(option);
+    if (journals_)
+        undo_[depth_] = {journal_.position(),
+                         arena_.used(),
+                         plain_.size(),
+                         actor < first_buffer ? fibers_[actor] : Fiber(),
+                         enabled_,
+                         blocking_,
+                         live_};
+    Kind kind = Kind::flush;
     if (actor >= first_buffer) {
-        undo_[depth_] = {journal_.position(), arena_.used(), plain_.size(), {}, enabled_,
-                         blocking_,           live_};
         step.touch = model_->buffer_touch(actor);
         model_->flush(actor, step);
         ++depth_;
-        update_enabled(actor, Kind::flush);
     } else {
-        Fiber& fiber = fibers_[actor];
-        undo_[depth_] = {journal_.position(), arena_.used(), plain_.size(), fiber, enabled_,
-                         blocking_,           live_};
-        const auto* const stack = static_cast<std::byte*>(fiber.stack);
-        if (options_.restoration == Restoration::snapshots)
-            journal_.save_stack(stack, static_cast<std::size_t>(arena_.stack_top(actor) - stack));
-        Operation& operation = *fiber.pending;
-        step.touch = touch_of(operation);
-        step.size = operation.size;
-        step.order = operation.order;
-        step.operand = operation.operand;
-        running_ = actor;
-        take(actor, operation, option, step);
-        running_ = nobody;
-        step.result = operation.result;
-        ++depth_;
-        const Kind kind = operation.kind;
-        if (!violation_)
-            run_fiber(actor);
-        update_enabled(actor, kind);
+        kind = step_fiber(actor, option, step);
     }
-    if (options_.restoration == Restoration::snapshots)
-        journal_.save_heap();
+    update_enabled(actor, kind);
+    if (journals_)
+        journal_.save_heap(changes_memory_only(kind) && model_ == nullptr ? heap_begin_
+                                                                          : Arena::first_byte);
     if (depth_ >= livelock_depth) [[unlikely]]
         look_for_livelock();
     if (depth_ == options_.most_steps && !enabled_.empty()) {
@@ -226,6 +231,64 @@ void Machine::step(Actor actor, unsigned option) {
         enabled_ = {};
     }
     current_ = outer;
+}
+
+Kind Machine::step_fiber(Actor actor, unsigned option, Step& step) {
+    Fiber& fiber = fibers_[actor];
+    const auto* const stack = static_cast<std::byte*>(fiber.stack);
+    if (journals_)
+        journal_.save_stack(stack, static_cast<std::size_t>(arena_.stack_top(actor) - stack));
+    Operation& operation = *fiber.pending;
+    const Kind kind = operation.kind;
+    step.touch = touch_of(operation);
+    step.size = operation.size;
+    step.order = operation.order;
+    step.operand = operation.operand;
+    running_ = actor;
+    take(actor, operation, option, step);
+    running_ = nobody;
+    step.result = operation.result;
+    ++depth_;
+    moved_.add(actor);
+    if (!violation_)
+        run_fiber(actor);
+    return kind;
+}
+
+void Machine::rewind_to_start_only() {
+    MOAT_CHECK(depth_ == 0, "the present is the beginning");
+    if (options_.restoration == Restoration::replay)
+        return;
+    journals_ = false;
+    beginning_ = {};
+    beginning_.heap.assign(arena_.base(), arena_.base() + arena_.used());
+    for (ActorSet rest = live_; !rest.empty(); rest = rest.tail()) {
+        const Actor actor = rest.first();
+        beginning_.stacks[actor].assign(static_cast<std::byte*>(fibers_[actor].stack),
+                                        arena_.stack_top(actor));
+    }
+    beginning_.fibers = fibers_;
+    beginning_.enabled = enabled_;
+    beginning_.blocking = blocking_;
+    beginning_.live = live_;
+    moved_ = {};
+}
+
+void Machine::restore_beginning() {
+    std::memcpy(arena_.base(), beginning_.heap.data(), beginning_.heap.size());
+    arena_.shrink(beginning_.heap.size());
+    for (ActorSet rest = moved_; !rest.empty(); rest = rest.tail()) {
+        const Actor actor = rest.first();
+        fibers_[actor] = beginning_.fibers[actor];
+        const std::vector<std::byte>& stack = beginning_.stacks[actor];
+        std::memcpy(fibers_[actor].stack, stack.data(), stack.size());
+    }
+    enabled_ = beginning_.enabled;
+    blocking_ = beginning_.blocking;
+    live_ = beginning_.live;
+    moved_ = {};
+    plain_.clear();
+    depth_ = 0;
 }
 
 void Machine::rewind(std::size_t depth) {
@@ -241,6 +304,11 @@ void Machine::rewind(std::size_t depth) {
         start();
         for (const auto& [actor, option] : prefix)
             step(actor, option);
+        return;
+    }
+    if (!journals_) {
+        MOAT_CHECK(depth == 0, "only the beginning was kept");
+        restore_beginning();
         return;
     }
     for (std::size_t at = depth_; at-- != depth;)

@@ -57,6 +57,7 @@ SearchResult search_pct(Machine& machine, const SearchOptions& options) {
     Random random(options.seed);
     Priorities priorities;
     machine.start();
+    machine.rewind_to_start_only();
     std::size_t longest = 1;
     for (std::uint64_t i = 0; i != options.random_executions; ++i) {
         machine.rewind(0);

@@ -10,6 +10,7 @@ SearchResult search_random(Machine& machine, const SearchOptions& options) {
     ExecutionLog log(machine, options);
     Random random(options.seed);
     machine.start();
+    machine.rewind_to_start_only();
     for (std::uint64_t i = 0; i != options.random_executions; ++i) {
         machine.rewind(0);
         for (ActorSet enabled = machine.enabled(); !enabled.empty(); enabled = machine.enabled()) {

@@ -35,7 +35,7 @@ class SanitizerFiber {
     void end();
 
   private:
-    void* handle_ = nullptr;
+    [[maybe_unused]] void* handle_ = nullptr;
 };
 
 } // namespace moat::explore

@@ -6,6 +6,7 @@
 
 #include "moat/explore/arena.hpp"
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -34,16 +35,18 @@ class Journal {
         append_head(arena_.offset_of(from), size);
     }
 
-    /// After a step: saves how the changed blocks of the heap were.
-    void save_heap() {
+    /// After a step: saves how the changed blocks of the heap from offset `begin` on were.
+    void save_heap(std::size_t begin) {
         const std::size_t used = arena_.used();
-        const std::byte* const heap = arena_.base();
-        for (std::size_t at = 0; at < used; at += block_bytes)
-            if (std::memcmp(heap + at, shadow_.get() + at, block_bytes) != 0) {
-                append(shadow_.get() + at, block_bytes);
-                append_head(at, block_bytes);
-                std::memcpy(shadow_.get() + at, heap + at, block_bytes);
-            }
+        for (std::size_t at = begin / block_bytes * block_bytes; at < used; at += block_bytes) {
+            const std::byte* const now = arena_.base() + at;
+            std::byte* const before = shadow_.get() + at;
+            if (!differs(now, before)) [[likely]]
+                continue;
+            append(before, block_bytes);
+            append_head(at, block_bytes);
+            std::memcpy(before, now, block_bytes);
+        }
     }
 
     /// Back to how everything was when `position()` said `position`.
@@ -63,6 +66,17 @@ class Journal {
   private:
     static constexpr std::size_t block_bytes = 64;
     static_assert(Arena::heap_bytes % block_bytes == 0);
+
+    [[nodiscard]] static bool differs(const std::byte* a, const std::byte* b) {
+        std::array<std::uint64_t, block_bytes / 8> words;
+        std::array<std::uint64_t, block_bytes / 8> others;
+        std::memcpy(words.data(), a, block_bytes);
+        std::memcpy(others.data(), b, block_bytes);
+        std::uint64_t difference = 0;
+        for (std::size_t i = 0; i != words.size(); ++i)
+            difference |= words[i] ^ others[i];
+        return difference != 0;
+    }
 
     /// Follows its bytes, so that records are read from the last to the first.
     struct Head {

@@ -83,6 +83,9 @@ class Machine {
     /// Back to depth 0, or to any depth that was passed on the way to the present one.
     void rewind(std::size_t depth);
 
+    /// After this only `rewind(0)` is possible, and steps are quicker. To be called at depth 0.
+    void rewind_to_start_only();
+
     [[nodiscard]] std::size_t depth() const { return depth_; }
 
     /// The steps taken, oldest first.
@@ -203,6 +206,7 @@ class Machine {
 
     static void fiber_main();
     void run_fiber(Actor actor);
+    Kind step_fiber(Actor actor, unsigned option, Step& step);
     void start_fiber(Actor actor);
     void perform_at_once(Operation& operation);
     void take(Actor actor, Operation& operation, unsigned option, Step& step);
@@ -216,6 +220,7 @@ class Machine {
     [[nodiscard]] std::int32_t last_step_of(Actor actor) const;
     [[nodiscard]] std::uint64_t hash_of_everything() const;
     void look_for_livelock();
+    void restore_beginning();
     [[nodiscard]] bool is_enabled(Actor actor) const;
     [[nodiscard]] unsigned count_options(Actor actor) const;
     [[nodiscard]] Touch touch_of(const Operation& operation) const;
@@ -243,6 +248,20 @@ class Machine {
     ActorSet blocking_; ///< fibers whose pending operation can be impossible
     ActorSet live_;     ///< fibers that have not ended
     bool plain_options_ = true;
+    bool journals_ = true;
+
+    /// Everything at depth 0, for those who rewind no less.
+    struct Beginning {
+        std::vector<std::byte> heap;
+        std::array<std::vector<std::byte>, most_fibers> stacks;
+        std::array<Fiber, most_fibers> fibers{};
+        ActorSet enabled;
+        ActorSet blocking;
+        ActorSet live;
+    };
+
+    Beginning beginning_;
+    ActorSet moved_; ///< since the beginning
 
     std::vector<Step> steps_;
     std::vector<Undo> undo_;
@@ -252,7 +271,6 @@ class Machine {
     std::vector<PlainAccess> plain_;
     std::optional<Violation> violation_;
     bool cut_ = false;
-    bool started_ = false;
 
     struct Body {
         void (*run)(void*) = nullptr;
