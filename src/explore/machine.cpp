@@ -7,6 +7,7 @@
 
 #include <bit>
 #include <cstring>
+#include <initializer_list>
 #include <utility>
 
 namespace moat::explore {
@@ -28,50 +29,34 @@ hash_bytes(const std::byte* from, std::size_t size, std::uint64_t hash) {
     return hash;
 }
 
-[[nodiscard]] bool can_block(Kind kind) {
-    switch (kind) {
-    case Kind::lock:
-    case Kind::lock_shared:
-    case Kind::wait_end:
-    case Kind::grace_end:
-    case Kind::reclaim:
-    case Kind::barrier:
-    case Kind::cancel:
-    case Kind::fire:
-    case Kind::pause:
-        return true;
-    default:
-        return false;
+/// A set of kinds, to ask quickly.
+class KindSet {
+  public:
+    constexpr KindSet(std::initializer_list<Kind> members) {
+        for (Kind each : members)
+            bits_ |= std::uint64_t{1} << static_cast<unsigned>(each);
     }
-}
 
-/// Whether a step of this kind changes nothing of the explorer's own in the heap.
-[[nodiscard]] bool changes_memory_only(Kind kind) {
-    switch (kind) {
-    case Kind::lock:
-    case Kind::unlock:
-    case Kind::try_lock:
-    case Kind::lock_shared:
-    case Kind::unlock_shared:
-    case Kind::choose:
-        return true;
-    default:
-        return is_memory_access(kind);
+    [[nodiscard]] constexpr bool contains(Kind kind) const {
+        return (bits_ >> static_cast<unsigned>(kind) & 1) != 0;
     }
-}
 
-/// Whether a step of this kind can let somebody else move, or stop him.
-[[nodiscard]] bool can_affect_others(Kind kind) {
-    switch (kind) {
-    case Kind::load:
-    case Kind::store:
-    case Kind::choose:
-    case Kind::allocate:
-        return false;
-    default:
-        return true;
-    }
-}
+  private:
+    static_assert(kinds <= 64);
+    std::uint64_t bits_ = 0;
+};
+
+/// Operations that can have to wait.
+constexpr KindSet can_block = {Kind::lock,      Kind::lock_shared, Kind::wait_end,
+                               Kind::grace_end, Kind::reclaim,     Kind::barrier,
+                               Kind::cancel,    Kind::fire,        Kind::pause};
+
+/// Steps that concern at most those who wait at the same address, or for any change.
+constexpr KindSet is_local = {
+    Kind::load,        Kind::store,         Kind::exchange,    Kind::compare_exchange,
+    Kind::fetch_add,   Kind::fetch_sub,     Kind::fetch_or,    Kind::fetch_and,
+    Kind::lock,        Kind::try_lock,      Kind::try_in_vain, Kind::unlock,
+    Kind::lock_shared, Kind::unlock_shared, Kind::choose,      Kind::allocate};
 
 } // namespace
 
@@ -117,7 +102,7 @@ void Machine::start() {
         start_fiber(actor);
     start_fiber(reclaimer);
     start_fiber(timer_service);
-    update_enabled(nobody, Kind::unlock);
+    update_all_enabled();
     journal_.begin();
     journals_ = options_.restoration == Restoration::snapshots;
     moved_ = {};
@@ -132,32 +117,42 @@ void Machine::start_fiber(Actor actor) {
 }
 
 void Machine::run_fiber(Actor actor) {
-    constexpr std::size_t least_stack_left = 4096;
+    constexpr std::ptrdiff_t least_stack_left = 4096;
     Fiber& fiber = fibers_[actor];
     running_ = actor;
     fiber.pending = nullptr;
-    const std::size_t kept = options_.allocated_bytes == nullptr ? 0 : options_.allocated_bytes();
-    scheduler_sanitizer_.begin_here();
-    sanitizers_[actor].enter();
-    moat_explore_switch(&scheduler_, fiber.stack);
-    if (options_.allocated_bytes != nullptr && options_.allocated_bytes() != kept && !violation_)
-        record(ViolationKind::memory, "memory from outside of the arena is kept or given back",
-               actor);
+    if (options_.allocated_bytes != nullptr) [[unlikely]] {
+        run_checked(actor);
+    } else {
+        scheduler_sanitizer_.begin_here();
+        sanitizers_[actor].enter();
+        moat_explore_switch(&scheduler_, fiber.stack);
+    }
     running_ = nobody;
-    MOAT_CHECK(static_cast<std::byte*>(fiber.stack) - arena_.stack_top(actor) + Arena::stack_bytes >
-                   least_stack_left,
+    const std::byte* const bottom = arena_.stack_top(actor) - Arena::stack_bytes;
+    MOAT_CHECK(static_cast<std::byte*>(fiber.stack) - bottom > least_stack_left,
                "an explored thread fits its stack");
     note_pending(actor);
+}
+
+void Machine::run_checked(Actor actor) {
+    const std::size_t before = options_.allocated_bytes();
+    scheduler_sanitizer_.begin_here();
+    sanitizers_[actor].enter();
+    moat_explore_switch(&scheduler_, fibers_[actor].stack);
+    if (options_.allocated_bytes() != before && !violation_)
+        record(ViolationKind::memory, "memory from outside of the arena is kept or given back",
+               actor);
 }
 
 void Machine::note_pending(Actor actor) {
     const Operation* const pending = fibers_[actor].pending;
     blocking_.remove(actor);
-    if (pending == nullptr) {
+    if (pending == nullptr) [[unlikely]] {
         live_.remove(actor);
         return;
     }
-    if (can_block(pending->kind) || model_ != nullptr)
+    if (can_block.contains(pending->kind) || model_ != nullptr)
         blocking_.add(actor);
     if (pending->kind == Kind::pause)
         fibers_[actor].paused_at = depth_;
@@ -201,45 +196,45 @@ void Machine::fiber_main() {
 void Machine::step(Actor actor, unsigned option) {
     Machine* const outer = std::exchange(current_, this);
     Step& step = steps_[depth_];
-    step = {};
     step.actor = static_cast<std::uint8_t>(actor);
     step.option = static_cast<std::uint8_t>(option);
+    step.cause = no_step;
+    step.reads_from = no_step;
+    Undo& undo = undo_[depth_];
+    undo.enabled = enabled_;
     if (journals_)
-        undo_[depth_] = {journal_.position(),
-                         arena_.used(),
-                         plain_.size(),
-                         actor < first_buffer ? fibers_[actor] : Fiber(),
-                         enabled_,
-                         blocking_,
-                         live_};
-    Kind kind = Kind::flush;
+        undo = {enabled_,
+                journal_.position(),
+                arena_.used(),
+                plain_.size(),
+                actor < first_buffer ? fibers_[actor] : Fiber(),
+                blocking_,
+                live_};
     if (actor >= first_buffer) {
         step.touch = model_->buffer_touch(actor);
         model_->flush(actor, step);
         ++depth_;
     } else {
-        kind = step_fiber(actor, option, step);
+        step_fiber(actor, option, step);
     }
-    update_enabled(actor, kind);
+    update_enabled(actor, step.touch);
     if (journals_)
-        journal_.save_heap(changes_memory_only(kind) && model_ == nullptr ? heap_begin_
-                                                                          : Arena::first_byte);
+        journal_.save_heap(Arena::first_byte);
     if (depth_ >= livelock_depth) [[unlikely]]
         look_for_livelock();
-    if (depth_ == options_.most_steps && !enabled_.empty()) {
+    if (depth_ == options_.most_steps && !enabled_.empty()) [[unlikely]] {
         cut_ = true;
         enabled_ = {};
     }
     current_ = outer;
 }
 
-Kind Machine::step_fiber(Actor actor, unsigned option, Step& step) {
+void Machine::step_fiber(Actor actor, unsigned option, Step& step) {
     Fiber& fiber = fibers_[actor];
     const auto* const stack = static_cast<std::byte*>(fiber.stack);
     if (journals_)
         journal_.save_stack(stack, static_cast<std::size_t>(arena_.stack_top(actor) - stack));
     Operation& operation = *fiber.pending;
-    const Kind kind = operation.kind;
     step.touch = touch_of(operation);
     step.size = operation.size;
     step.order = operation.order;
@@ -252,7 +247,6 @@ Kind Machine::step_fiber(Actor actor, unsigned option, Step& step) {
     moved_.add(actor);
     if (!violation_)
         run_fiber(actor);
-    return kind;
 }
 
 void Machine::rewind_to_start_only() {
@@ -355,31 +349,47 @@ ActorSet Machine::unfinished() const {
     return waiting;
 }
 
-void Machine::update_enabled(Actor moved, Kind kind) {
-    if (violation_) {
+void Machine::refresh_enabled(Actor actor) {
+    enabled_.remove(actor);
+    if (live_.contains(actor) && (!blocking_.contains(actor) || is_enabled(actor)))
+        enabled_.add(actor);
+}
+
+void Machine::update_enabled(Actor moved, const Touch& touch) {
+    if (violation_) [[unlikely]] {
         enabled_ = {};
         return;
     }
-    ActorSet ask = blocking_;
-    if (moved != nobody && !can_affect_others(kind) && model_ == nullptr) {
-        ask = blocking_ & ActorSet::of(moved);
-        for (ActorSet rest = blocking_; !rest.empty(); rest = rest.tail())
-            if (fibers_[rest.first()].pending->kind == Kind::pause)
-                ask.add(rest.first());
-        enabled_ =
-            (enabled_ - ActorSet::of(moved) - ask) | ((live_ - blocking_) & ActorSet::of(moved));
-    } else {
-        enabled_ = live_ - blocking_;
+    if (model_ != nullptr || !is_local.contains(touch.kind)) {
+        update_all_enabled();
+        return;
     }
-    for (; !ask.empty(); ask = ask.tail())
-        if (is_enabled(ask.first()))
-            enabled_.add(ask.first());
+    refresh_enabled(moved);
+    for (ActorSet rest = blocking_ - ActorSet::of(moved); !rest.empty(); rest = rest.tail()) {
+        const Operation& waits = *fibers_[rest.first()].pending;
+        if (waits.kind == Kind::pause || arena_.offset_of(waits.address) == touch.location)
+            refresh_enabled(rest.first());
+    }
+    if (enabled_.empty())
+        release_pauses();
+}
+
+void Machine::update_all_enabled() {
+    enabled_ = live_ - blocking_;
+    for (ActorSet rest = blocking_; !rest.empty(); rest = rest.tail())
+        if (is_enabled(rest.first()))
+            enabled_.add(rest.first());
     if (model_ != nullptr)
         enabled_ = enabled_ | model_->buffers();
     if (enabled_.empty())
-        for (ActorSet rest = blocking_; !rest.empty(); rest = rest.tail())
-            if (fibers_[rest.first()].pending->kind == Kind::pause)
-                enabled_.add(rest.first());
+        release_pauses();
+}
+
+/// Where nothing will change any more, those who wait for a change look once more.
+void Machine::release_pauses() {
+    for (ActorSet rest = blocking_; !rest.empty(); rest = rest.tail())
+        if (fibers_[rest.first()].pending->kind == Kind::pause)
+            enabled_.add(rest.first());
 }
 
 void Machine::finish() {

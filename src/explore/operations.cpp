@@ -107,24 +107,37 @@ unsigned Machine::count_options(Actor actor) const {
 }
 
 bool Machine::check_address(const Operation& operation) {
-    if (operation.address == nullptr)
-        return true;
-    if (!arena_.contains(operation.address)) {
+    if (!arena_.contains(operation.address)) [[unlikely]] {
+        if (operation.address == nullptr)
+            return true;
         record(ViolationKind::memory, "a shared object lies outside of the arena", running_);
         return false;
     }
-    const Services::Memory& memory = services_->memory;
+    const FreedRange* each = services_->memory.freed;
+    if (each == nullptr) [[likely]]
+        return true;
     const std::uint32_t offset = arena_.offset_of(operation.address);
-    for (std::uint32_t i = 0; i != memory.freed; ++i)
-        if (offset - memory.ranges[i].begin < memory.ranges[i].end - memory.ranges[i].begin) {
-            const bool again = operation.kind == Kind::free;
-            record(again ? ViolationKind::misuse : ViolationKind::use_after_free,
-                   again ? "memory is freed twice"
-                         : std::string(explore::name(operation.kind)) + " in freed memory",
-                   running_, memory.ranges[i].step);
-            return false;
-        }
-    return true;
+    while (each != nullptr && offset - each->begin >= each->end - each->begin)
+        each = each->next;
+    if (each == nullptr)
+        return true;
+    if (operation.kind == Kind::free)
+        record(ViolationKind::misuse, "memory is freed twice", running_, each->step);
+    else
+        record(ViolationKind::use_after_free,
+               std::string(explore::name(operation.kind)) + " in freed memory", running_,
+               each->step);
+    return false;
+}
+
+void Machine::take_free(const Operation& operation) {
+    void* const note = arena_.allocate(sizeof(FreedRange), alignof(FreedRange));
+    MOAT_CHECK(note != nullptr, "the frees of one execution fit the arena");
+    const std::uint32_t begin = arena_.offset_of(operation.address);
+    services_->memory.freed =
+        new (note) FreedRange{begin, begin + static_cast<std::uint32_t>(operation.operand),
+                              static_cast<std::int32_t>(depth_), services_->memory.freed};
+    std::memset(operation.address, 0xdd, operation.operand);
 }
 
 void Machine::take(Actor actor, Operation& operation, unsigned option, Step& step) {
@@ -143,10 +156,12 @@ void Machine::take(Actor actor, Operation& operation, unsigned option, Step& ste
     if (model_ != nullptr && operation.kind == Kind::unlock &&
         model_->perform(actor, operation, option, step))
         return;
-    take_lock(actor, operation);
+    if (is_lock(operation.kind))
+        take_lock(actor, operation);
+    else
+        take_service(actor, operation, option, step);
     if (operation.kind == Kind::try_lock && operation.result == 0)
         step.touch.kind = Kind::try_in_vain;
-    take_service(actor, operation, option, step);
     if (model_ != nullptr)
         model_->synchronise(actor, operation, step);
 }
@@ -222,16 +237,9 @@ void Machine::take_service(Actor actor, Operation& operation, unsigned option, S
     case Kind::read_time:
         take_time(operation);
         break;
-    case Kind::free: {
-        Services::Memory& memory = services_->memory;
-        MOAT_CHECK(memory.freed != memory.ranges.size(), "frees of one execution can be noted");
-        const std::uint32_t begin = arena_.offset_of(operation.address);
-        memory.ranges[memory.freed++] = {begin,
-                                         begin + static_cast<std::uint32_t>(operation.operand),
-                                         static_cast<std::int32_t>(depth_)};
-        std::memset(operation.address, 0xdd, operation.operand);
+    case Kind::free:
+        take_free(operation);
         break;
-    }
     case Kind::allocate:
         operation.result = option == 0 ? 1 : 0;
         services_->memory.failures_left -= option;

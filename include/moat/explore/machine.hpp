@@ -190,11 +190,11 @@ class Machine {
 
     /// What undoes one step, besides the journal's bytes.
     struct Undo {
+        ActorSet enabled; ///< noted in any case
         std::size_t journal = 0;
         std::size_t heap_used = 0;
         std::size_t plain = 0;
         Fiber fiber;
-        ActorSet enabled;
         ActorSet blocking;
         ActorSet live;
     };
@@ -206,7 +206,7 @@ class Machine {
 
     static void fiber_main();
     void run_fiber(Actor actor);
-    Kind step_fiber(Actor actor, unsigned option, Step& step);
+    void step_fiber(Actor actor, unsigned option, Step& step);
     void start_fiber(Actor actor);
     void perform_at_once(Operation& operation);
     void take(Actor actor, Operation& operation, unsigned option, Step& step);
@@ -214,6 +214,7 @@ class Machine {
     void take_service(Actor actor, Operation& operation, unsigned option, Step& step);
     void take_rcu(Actor actor, Operation& operation, Step& step);
     void take_time(Operation& operation);
+    void take_free(const Operation& operation);
     void record(ViolationKind kind, std::string_view text, Actor actor,
                 std::int32_t other_step = no_step);
     [[nodiscard]] std::int32_t change_since(Actor actor) const;
@@ -224,7 +225,11 @@ class Machine {
     [[nodiscard]] bool is_enabled(Actor actor) const;
     [[nodiscard]] unsigned count_options(Actor actor) const;
     [[nodiscard]] Touch touch_of(const Operation& operation) const;
-    void update_enabled(Actor moved, Kind kind);
+    void update_enabled(Actor moved, const Touch& touch);
+    void update_all_enabled();
+    void refresh_enabled(Actor actor);
+    void release_pauses();
+    void run_checked(Actor actor);
     void note_pending(Actor actor);
     [[nodiscard]] bool check_address(const Operation& operation);
 

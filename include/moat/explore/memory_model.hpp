@@ -31,6 +31,10 @@ enum class MemoryModelKind : std::uint8_t { sc, tso, c11 };
     return kind >= Kind::exchange && kind <= Kind::fetch_and;
 }
 
+[[nodiscard]] constexpr bool is_lock(Kind kind) {
+    return kind >= Kind::lock && kind <= Kind::unlock_shared;
+}
+
 /// The word at `address`, zero-extended.
 [[nodiscard]] std::uint64_t read_word(const void* address, std::uint8_t size);
 void write_word(void* address, std::uint8_t size, std::uint64_t value);

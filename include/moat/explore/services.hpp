@@ -34,9 +34,11 @@ struct FreedRange {
     std::uint32_t begin = 0;
     std::uint32_t end = 0;
     std::int32_t step = no_step;
+    const FreedRange* next = nullptr;
 };
 
-/// Addresses of members serve as the locations of what has no address of its own.
+/// Small, because it is compared with a copy after each step. Addresses of members serve as the
+/// locations of what has no address of its own.
 struct Services {
     struct Rcu {
         ActorSet inside;
@@ -58,8 +60,7 @@ struct Services {
 
     struct Memory {
         std::uint32_t failures_left = 0;
-        std::uint32_t freed = 0;
-        std::array<FreedRange, 64> ranges{};
+        const FreedRange* freed = nullptr; ///< the latest first
     } memory;
 
     /// Runs at the end of a thread; set by the first thread-local slot.
