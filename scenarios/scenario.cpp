@@ -26,7 +26,11 @@ namespace {
 } // namespace
 
 std::span<const Scenario> all() {
-    static const std::vector<Scenario> scenarios = {pud_slot_scenario()};
+    static const std::vector<Scenario> scenarios = [] {
+        std::vector<Scenario> list = protocol_scenarios();
+        list.insert(list.begin(), pud_slot_scenario());
+        return list;
+    }();
     return scenarios;
 }
 

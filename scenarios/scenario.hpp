@@ -53,5 +53,6 @@ struct Scenario {
 
 // One for each file.
 [[nodiscard]] Scenario pud_slot_scenario();
+[[nodiscard]] std::vector<Scenario> protocol_scenarios();
 
 } // namespace moat::scenarios

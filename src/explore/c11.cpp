@@ -9,6 +9,7 @@
 #include "moat/explore/races.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace moat::explore {
 
@@ -20,6 +21,7 @@ using Stamp = std::uint64_t;
 constexpr Stamp stamp_gap = Stamp{1} << 32;
 constexpr std::size_t most_locations = 48;
 constexpr std::size_t most_channels = 24;
+static_assert(most_locations <= 64, "State::loaded has a bit for each");
 
 struct View {
     std::array<Stamp, most_locations> seen{};
@@ -56,6 +58,8 @@ struct State {
     std::uint32_t channel_count = 0;
     std::array<Location, most_locations> locations{};
     std::array<View, most_fibers> threads{};
+    /// By thread, which locations it has loaded from since it last paused.
+    std::array<std::uint64_t, most_fibers> loaded{};
     std::array<ChannelView, most_channels> channels{};
 };
 
@@ -99,6 +103,7 @@ class C11 final : public MemoryModel {
         operation.result = base.value;
         const auto value = value_after(operation, base.value);
         if (operation.kind != Kind::store) {
+            state_->loaded[fiber] |= std::uint64_t{1} << index;
             step.reads_from = base.step;
             own.seen[index] = std::max(own.seen[index], base.stamp);
             if (is_acquire(operation.order))
@@ -120,8 +125,17 @@ class C11 final : public MemoryModel {
             own.join(channel(offset, from));
         if (const Channel to = publishes_to(operation.kind); to != Channel::none)
             channel(offset, to).join(own);
+        for (ActorSet rest = step.touch.who; !rest.empty(); rest = rest.tail()) {
+            View& told = channel(offset + rest.first(), Channel::awaited);
+            if (step.touch.kind == Kind::read_end)
+                told.join(own);
+            else
+                own.join(std::exchange(told, {}));
+        }
         if (operation.kind == Kind::barrier)
             own.join(state_->threads[reclaimer]);
+        if (operation.kind == Kind::pause)
+            catch_up(fiber);
     }
 
     [[nodiscard]] ActorSet buffers() const override { return {}; }
@@ -209,6 +223,15 @@ class C11 final : public MemoryModel {
             fresh->view.join(own);
         write_word(operation.address, operation.size, location.newest->value);
         return *fresh;
+    }
+
+    /// A write becomes visible in finite time: who looks at a location again after a pause sees at
+    /// least what was there. Nothing else is learned, so a missing acquire still shows.
+    void catch_up(Actor fiber) {
+        for (std::size_t index = 0; index != state_->location_count; ++index)
+            if ((state_->loaded[fiber] >> index & 1) != 0)
+                state_->threads[fiber].seen[index] = state_->locations[index].newest->stamp;
+        state_->loaded[fiber] = 0;
     }
 
     View& channel(std::uint32_t offset, Channel channel) {

@@ -235,7 +235,7 @@ void Machine::step_fiber(Actor actor, unsigned option, Step& step) {
     if (journals_)
         journal_.save_stack(stack, static_cast<std::size_t>(arena_.stack_top(actor) - stack));
     Operation& operation = *fiber.pending;
-    step.touch = touch_of(operation);
+    step.touch = touch_of(actor, operation);
     step.size = operation.size;
     step.order = operation.order;
     step.operand = operation.operand;
@@ -318,10 +318,16 @@ void Machine::rewind(std::size_t depth) {
     depth_ = depth;
 }
 
-Touch Machine::touch_of(const Operation& operation) const {
-    Touch touch = {operation.kind, nowhere, 0};
+Touch Machine::touch_of(Actor actor, const Operation& operation) const {
+    Touch touch = {operation.kind, nowhere, 0, {}};
     if (operation.address != nullptr && arena_.contains(operation.address))
         touch.location = arena_.offset_of(operation.address);
+    if (operation.kind == Kind::grace_end)
+        touch.who = ActorSet::of(actor);
+    if (operation.kind == Kind::read_end)
+        for (Actor waiter = 0; waiter != most_fibers; ++waiter)
+            if (services_->rcu.waits_for[waiter].contains(actor))
+                touch.who.add(waiter);
     if (operation.kind == Kind::free)
         touch.extent = static_cast<std::uint32_t>(operation.operand);
     return model_ == nullptr ? touch : model_->touch(operation, touch);
@@ -331,7 +337,7 @@ Touch Machine::pending_touch(Actor actor) const {
     if (actor >= first_buffer)
         return model_->buffer_touch(actor);
     const Operation& pending = *fibers_[actor].pending;
-    Touch touch = touch_of(pending);
+    Touch touch = touch_of(actor, pending);
     if (touch.kind == Kind::try_lock && touch.location != nowhere) {
         const auto& lock = *static_cast<const LockState*>(pending.address);
         if (lock.owner != 0 || lock.readers != 0)
@@ -408,7 +414,11 @@ void Machine::finish() {
         text.pop_back();
         record(ViolationKind::deadlock, text, left.first());
     } else if (end_.run != nullptr) {
+        const std::size_t used = arena_.used();
         end_.run(end_.it);
+        if (journals_)
+            journal_.discard();
+        arena_.shrink(used);
     }
     current_ = outer;
 }

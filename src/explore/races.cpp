@@ -27,6 +27,12 @@ class Synchronisation {
             access(step, depth, own);
         if (const Channel from = learns_from(step.touch.kind); from != Channel::none)
             own.join(channels_[{step.touch.location, from}]);
+        for (ActorSet rest = step.touch.who; !rest.empty(); rest = rest.tail()) {
+            if (step.touch.kind == Kind::read_end)
+                awaited_[rest.first()].join(own);
+            else
+                own.join(std::exchange(awaited_[rest.first()], {}));
+        }
         if (const Channel to = publishes_to(step.touch.kind); to != Channel::none)
             channels_[{step.touch.location, to}].join(
                 step.actor >= first_buffer ? after_[static_cast<std::size_t>(step.cause)] : own);
@@ -65,8 +71,9 @@ class Synchronisation {
 
     bool weak_;
     std::vector<Clock> clocks_;
-    std::vector<Clock> published_; ///< by step: what an acquire that reads it learns
-    std::vector<Clock> after_;     ///< by step: what its actor knew after it
+    std::vector<Clock> published_;             ///< by step: what an acquire that reads it learns
+    std::vector<Clock> after_;                 ///< by step: what its actor knew after it
+    std::array<Clock, most_fibers> awaited_{}; ///< by who waits: what the sections' ends told
     std::map<std::uint32_t, Clock> words_;
     std::map<std::pair<std::uint32_t, Channel>, Clock> channels_;
 };
@@ -82,36 +89,76 @@ struct Accesses {
     std::array<Last, most_actors> writes{};
 };
 
+/// Whether an access that `clock` does not know of stands against this one. Return: the number of
+/// the step before it, or nothing.
+[[nodiscard]] std::optional<std::int32_t> unordered(const Accesses& variable, Actor actor,
+                                                    const Clock& clock, bool is_write) {
+    for (Actor other = 0; other != most_actors; ++other) {
+        if (other == actor)
+            continue;
+        for (const auto* last : {&variable.writes[other], &variable.reads[other]}) {
+            const bool conflicts = is_write || last == &variable.writes[other];
+            // What an actor does between two steps is handed over by the later one.
+            if (conflicts && last->epoch != 0 && !clock.covers(other, last->epoch))
+                return static_cast<std::int32_t>(last->depth) - 1;
+        }
+    }
+    return {};
+}
+
+class RaceSearch {
+  public:
+    explicit RaceSearch(const Machine& machine) : machine_(machine), known_(machine) {}
+
+    [[nodiscard]] std::optional<Violation> run() {
+        for (const PlainAccess& access : machine_.plain_accesses()) {
+            if (auto found = take_steps_up_to(access.depth))
+                return found;
+            Accesses& variable = variables_[access.location];
+            const Clock& clock = known_.of(access.actor);
+            if (const auto other = unordered(variable, access.actor, clock, access.is_write))
+                return Violation{ViolationKind::data_race,
+                                 "plain variable " + machine_.location_name(access.location) +
+                                     ": " + (access.is_write ? "a write" : "a read") +
+                                     " is not ordered with another access",
+                                 access.actor, access.depth, *other};
+            auto& own = access.is_write ? variable.writes : variable.reads;
+            own[access.actor] = {clock.steps[access.actor] + 1, access.depth};
+        }
+        return take_steps_up_to(machine_.depth());
+    }
+
+  private:
+    /// A `free` stands against every access to what it frees.
+    std::optional<Violation> take_steps_up_to(std::size_t depth) {
+        for (; taken_ < depth; ++taken_) {
+            const Step& step = machine_.step_at(taken_);
+            known_.take(step, taken_);
+            if (step.touch.extent == 0)
+                continue;
+            const auto begin = variables_.lower_bound(step.touch.location);
+            const auto end = variables_.lower_bound(step.touch.location + step.touch.extent);
+            for (auto each = begin; each != end; ++each)
+                if (const auto other =
+                        unordered(each->second, step.actor, known_.of(step.actor), true))
+                    return Violation{ViolationKind::use_after_free,
+                                     "plain variable " + machine_.location_name(each->first) +
+                                         " is freed while another thread may access it",
+                                     step.actor, taken_, *other};
+        }
+        return {};
+    }
+
+    const Machine& machine_;
+    Synchronisation known_;
+    std::map<std::uint32_t, Accesses> variables_;
+    std::size_t taken_ = 0;
+};
+
 } // namespace
 
 std::optional<Violation> find_data_race(const Machine& machine) {
-    Synchronisation known(machine);
-    std::map<std::uint32_t, Accesses> variables;
-    std::size_t taken = 0;
-    for (const PlainAccess& access : machine.plain_accesses()) {
-        for (; taken < access.depth; ++taken)
-            known.take(machine.step_at(taken), taken);
-        Accesses& variable = variables[access.location];
-        const Clock& clock = known.of(access.actor);
-        for (Actor other = 0; other != most_actors; ++other) {
-            if (other == access.actor)
-                continue;
-            for (const auto* last : {&variable.writes[other], &variable.reads[other]}) {
-                const bool conflicts = access.is_write || last == &variable.writes[other];
-                // What an actor does between two steps is handed over by the later one.
-                if (conflicts && last->epoch != 0 && !clock.covers(other, last->epoch))
-                    return Violation{ViolationKind::data_race,
-                                     "plain variable " + machine.location_name(access.location) +
-                                         ": " + (access.is_write ? "a write" : "a read") +
-                                         " is not ordered with another access",
-                                     access.actor, access.depth,
-                                     static_cast<std::int32_t>(last->depth) - 1};
-            }
-        }
-        auto& own = access.is_write ? variable.writes : variable.reads;
-        own[access.actor] = {clock.steps[access.actor] + 1, access.depth};
-    }
-    return {};
+    return RaceSearch(machine).run();
 }
 
 void judge(Machine& machine) {

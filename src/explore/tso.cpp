@@ -52,7 +52,7 @@ class Tso final : public MemoryModel {
     [[nodiscard]] unsigned options(Actor, const Operation&) const override { return 1; }
 
     [[nodiscard]] Touch touch(const Operation& operation, Touch plain) const override {
-        return is_buffered(operation) ? Touch{Kind::buffer, nowhere, 0} : plain;
+        return is_buffered(operation) ? Touch{Kind::buffer, nowhere, 0, {}} : plain;
     }
 
     bool perform(Actor fiber, Operation& operation, unsigned, Step& step) override {
@@ -90,7 +90,9 @@ class Tso final : public MemoryModel {
     [[nodiscard]] Touch buffer_touch(Actor buffer) const override {
         const Entry& oldest = (*buffers_)[buffer - first_buffer].entries[0];
         return {oldest.unlocks ? Kind::unlock : Kind::flush,
-                machine_->arena().offset_of(oldest.address), 0};
+                machine_->arena().offset_of(oldest.address),
+                0,
+                {}};
     }
 
     void flush(Actor actor, Step& step) override {

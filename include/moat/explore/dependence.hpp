@@ -121,8 +121,13 @@ inline constexpr DependenceTable dependence_table;
 /// A `free` races with whatever touches the freed bytes.
 [[nodiscard]] constexpr Dependence dependence(const Touch& first, const Touch& second) {
     if (first.location == second.location && first.location != nowhere &&
-        (first.extent | second.extent) == 0)
+        (first.extent | second.extent) == 0) {
+        // A grace period is ended by the sections that it waits for, and by no others.
+        if (first.kind == Kind::read_end && second.kind == Kind::grace_end &&
+            (first.who & second.who).empty())
+            return Dependence::none;
         return detail::dependence_table.of(first.kind, second.kind);
+    }
     if ((second.extent != 0 && detail::within(first.location, second)) ||
         (first.extent != 0 && detail::within(second.location, first)))
         return Dependence::race;

@@ -224,7 +224,7 @@ class Machine {
     void restore_beginning();
     [[nodiscard]] bool is_enabled(Actor actor) const;
     [[nodiscard]] unsigned count_options(Actor actor) const;
-    [[nodiscard]] Touch touch_of(const Operation& operation) const;
+    [[nodiscard]] Touch touch_of(Actor actor, const Operation& operation) const;
     void update_enabled(Actor moved, const Touch& touch);
     void update_all_enabled();
     void refresh_enabled(Actor actor);

@@ -87,6 +87,8 @@ struct Touch {
     Kind kind = Kind::choose;
     std::uint32_t location = 0; ///< `nowhere`: commutes with everything
     std::uint32_t extent = 0;   ///< bytes from `location` on, for a `free`; else 0
+    /// `read_end`: whose grace periods have waited for it. `grace_end`: whose it is.
+    ActorSet who;
 };
 
 /// The location of operations that touch nothing shared.

@@ -10,8 +10,9 @@
 
 namespace moat::explore {
 
-/// Operations other than accesses to memory that hand over what a thread knows.
-enum class Channel : std::uint8_t { none, lock, grace, reader, deferred, condition, time };
+/// Operations other than accesses to memory that hand over what a thread knows. The end of a read
+/// section is no channel: it tells only the grace periods that waited for it (Touch::who).
+enum class Channel : std::uint8_t { none, lock, grace, awaited, deferred, condition, time };
 
 [[nodiscard]] constexpr Channel publishes_to(Kind kind) {
     switch (kind) {
@@ -20,8 +21,6 @@ enum class Channel : std::uint8_t { none, lock, grace, reader, deferred, conditi
         return Channel::lock;
     case Kind::grace_begin:
         return Channel::grace;
-    case Kind::read_end:
-        return Channel::reader;
     case Kind::defer:
         return Channel::deferred;
     case Kind::notify_one:
@@ -43,8 +42,6 @@ enum class Channel : std::uint8_t { none, lock, grace, reader, deferred, conditi
         return Channel::lock;
     case Kind::read_begin:
         return Channel::grace;
-    case Kind::grace_end:
-        return Channel::reader;
     case Kind::reclaim:
         return Channel::deferred;
     case Kind::wait_end:

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Every broken variant is caught, and the right one of each is proved: the table says by what and
+// under which memory model. Executions to the violation are printed as properties of the test.
+#include "moat/explore/explorer.hpp"
+
+#include "scenarios/scenario.hpp"
+
+#include <gtest/gtest.h>
+#include <string>
+
+namespace moat::explore::testing {
+namespace {
+
+struct Mutant {
+    const char* scenario;
+    const char* configuration;
+    MemoryModelKind model;
+    ViolationKind kind;
+    const char* found_by; ///< how its report begins
+};
+
+void PrintTo(const Mutant& mutant, std::ostream* out) {
+    *out << mutant.scenario << " " << mutant.configuration;
+}
+
+constexpr auto sc = MemoryModelKind::sc;
+constexpr auto tso = MemoryModelKind::tso;
+constexpr auto c11 = MemoryModelKind::c11;
+using enum ViolationKind;
+
+constexpr Mutant mutants[] = {
+    {"pud-slot", "variant=old", sc, check, "the walker descends"},
+    {"pud-slot", "variant=two-load zappers=1", sc, check, "the walker descends"},
+    {"pud-slot", "variant=two-load-reversed", sc, check, "the walker descends"},
+    {"publish-table", "variant=link-relaxed", c11, data_race, "plain variable"},
+    {"publish-table", "variant=walk-relaxed", c11, data_race, "plain variable"},
+    {"publish-table", "variant=link-unchecked", sc, check, "a linked table is overwritten"},
+    {"publish-table", "variant=free-at-once", sc, use_after_free, ""},
+    {"publish-table", "variant=walk-unprotected", sc, use_after_free, ""},
+    {"publish-table", "variant=free-before-unlink", sc, use_after_free, ""},
+    {"unmap-page", "variant=free-before-invalidation", sc, use_after_free, "store in freed"},
+    {"unmap-page", "variant=invalidation-before-clear", sc, use_after_free, "store in freed"},
+    {"unmap-page", "variant=iova-reused-before-invalidation", sc, check, "the device writes"},
+    {"walk-retry", "variant=sticky-action", sc, check, "an entry is visited twice"},
+    {"walk-retry", "variant=unbounded-retry", sc, livelock, "all who can move"},
+    {"remote-free", "variant=push-lost", sc, check, "a freed range is lost"},
+    {"remote-free", "variant=drain-lost", sc, check, "a freed range is lost"},
+    {"remote-free", "variant=push-relaxed", c11, data_race, "plain variable range"},
+    {"remote-free", "variant=exit-undrained", sc, check, "a freed range is lost"},
+    {"epoch-entry", "variant=enter-by-store", tso, data_race, ""},
+    {"epoch-entry", "variant=ask-by-load", c11, data_race, ""},
+    {"epoch-entry", "variant=leave-relaxed", c11, data_race, ""},
+};
+
+[[nodiscard]] Program program_of(const char* scenario, const char* configuration) {
+    const scenarios::Scenario* const found = scenarios::find(scenario);
+    MOAT_CHECK(found != nullptr, "the table names a scenario");
+    const auto complete = scenarios::complete(*found, scenarios::parse(configuration));
+    MOAT_CHECK(complete.has_value(), "the table names its parameters");
+    return found->program(*complete);
+}
+
+class Mutants : public ::testing::TestWithParam<Mutant> {};
+
+TEST_P(Mutants, is_caught) {
+    const Mutant& mutant = GetParam();
+    ExploreOptions options;
+    options.machine.memory_model = mutant.model;
+    options.machine.most_steps = 600;
+    options.most_executions = 100000;
+    options.minimises = false;
+    const Report report =
+        explore::explore(program_of(mutant.scenario, mutant.configuration), options);
+    ASSERT_TRUE(report.found) << report.tally.executions << " executions and nothing found";
+    EXPECT_EQ(name(report.found->violation.kind), name(mutant.kind));
+    EXPECT_TRUE(report.found->violation.text.starts_with(mutant.found_by))
+        << report.found->violation.text;
+    RecordProperty("found_by", std::string(name(report.found->violation.kind)));
+    RecordProperty("executions",
+                   std::to_string(report.tally.executions + report.tally.blocked + 1));
+}
+
+std::string name_of(const ::testing::TestParamInfo<Mutant>& tested) {
+    std::string text = tested.param.scenario;
+    text.append("_").append(tested.param.configuration);
+    for (char& each : text)
+        if (std::isalnum(static_cast<unsigned char>(each)) == 0)
+            each = '_';
+    return text;
+}
+
+INSTANTIATE_TEST_SUITE_P(Table, Mutants, ::testing::ValuesIn(mutants), name_of);
+
+class Right : public ::testing::TestWithParam<std::tuple<const char*, MemoryModelKind>> {};
+
+TEST_P(Right, is_proved) {
+    const auto& [scenario, model] = GetParam();
+    ExploreOptions options;
+    options.machine.memory_model = model;
+    options.machine.most_steps = 600;
+    options.most_executions = sanitized ? 200 : UINT64_MAX;
+    const Report report = explore::explore(program_of(scenario, ""), options);
+    EXPECT_FALSE(report.found) << report.found->violation.text;
+    EXPECT_TRUE(report.exhausted || sanitized) << claim(options, report, scenario);
+    RecordProperty("executions", std::to_string(report.tally.executions));
+}
+
+INSTANTIATE_TEST_SUITE_P(Table, Right,
+                         ::testing::Combine(::testing::Values("pud-slot", "publish-table",
+                                                              "unmap-page", "remote-free",
+                                                              "epoch-entry"),
+                                            ::testing::Values(sc, tso, c11)),
+                         [](const auto& tested) {
+                             std::string text = std::get<0>(tested.param);
+                             text[text.find('-')] = '_';
+                             return text.append("_").append(name(std::get<1>(tested.param)));
+                         });
+
+} // namespace
+} // namespace moat::explore::testing
