@@ -11,8 +11,8 @@
 namespace moat::explore {
 
 /// Operations other than accesses to memory that hand over what a thread knows. The end of a read
-/// section is no channel: it tells only the grace periods that waited for it (Touch::who).
-enum class Channel : std::uint8_t { none, lock, grace, awaited, deferred, condition, time };
+/// section tells the grace periods that begin later, and those that waited for it (Touch::who).
+enum class Channel : std::uint8_t { none, lock, grace, reader, awaited, deferred, condition, time };
 
 [[nodiscard]] constexpr Channel publishes_to(Kind kind) {
     switch (kind) {
@@ -21,6 +21,8 @@ enum class Channel : std::uint8_t { none, lock, grace, awaited, deferred, condit
         return Channel::lock;
     case Kind::grace_begin:
         return Channel::grace;
+    case Kind::read_end:
+        return Channel::reader;
     case Kind::defer:
         return Channel::deferred;
     case Kind::notify_one:
@@ -42,6 +44,8 @@ enum class Channel : std::uint8_t { none, lock, grace, awaited, deferred, condit
         return Channel::lock;
     case Kind::read_begin:
         return Channel::grace;
+    case Kind::grace_begin:
+        return Channel::reader;
     case Kind::reclaim:
         return Channel::deferred;
     case Kind::wait_end:
