@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# `moat explore` as a script uses it: exit codes, JSON, replays, shards.
+#     command_test.sh MOAT
+set -u
+moat=$1
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+failed=0
+
+# expect STATUS WHAT COMMAND...: runs it; its output stays in $folder/out.
+expect() {
+    local status=$1 what=$2 got=0
+    shift 2
+    "$@" >"$folder/out" 2>"$folder/err" || got=$?
+    [ "$got" = "$status" ] && return
+    echo "$what: exit $got, expected $status"
+    cat "$folder/out" "$folder/err"
+    failed=1
+}
+
+# shows TEXT
+shows() {
+    grep -qF -- "$1" "$folder/out" && return
+    echo "missing: $1"
+    cat "$folder/out"
+    failed=1
+}
+
+expect 0 "proved" "$moat" explore pud-slot --variant two-load --json
+shows '"executions":4'
+shows '"exhausted":true'
+shows '"violation":null'
+expect 1 "refuted" "$moat" explore pud-slot --variant two-load --zappers 1 \
+    --write-replay "$folder/replay"
+shows 'schedule: W5 F5 W1 Z4 W2'
+expect 1 "replayed" "$moat" explore --replay "$folder/replay"
+shows 'the walker descends'
+sed -i 's/variant=two-load/variant=snapshot/' "$folder/replay"
+expect 3 "a replay of another program" "$moat" explore --replay "$folder/replay"
+echo nonsense >"$folder/replay"
+expect 2 "no replay file" "$moat" explore --replay "$folder/replay"
+expect 2 "an unknown variant" "$moat" explore pud-slot --variant new
+expect 2 "an unknown scenario" "$moat" explore pud-slit
+expect 2 "a shard that is none" "$moat" explore pud-slot --shard 3/3
+expect 3 "a bound" "$moat" explore pud-slot --faulters 2 --most-executions 5
+expect 3 "random schedules prove nothing" "$moat" explore pud-slot --strategy random \
+    --executions 10 --json
+shows '"exhausted":false'
+for strategy in sleep naive bound pct random; do
+    expect 1 "old by $strategy" "$moat" explore pud-slot --variant old --strategy $strategy --json
+done
+for model in tso c11; do
+    expect 0 "snapshot under $model" "$moat" explore pud-slot --memory-model $model
+done
+for i in 0 1 2; do
+    "$moat" explore pud-slot --faulters 2 --variant reload --shard $i/3 --json >"$folder/$i.json"
+done
+expect 0 "merged" "$moat" explore --merge "$folder"/{0,1,2}.json
+shows '"executions":43'
+expect 2 "a shard is missing" "$moat" explore --merge "$folder"/{0,2}.json
+expect 2 "a shard twice" "$moat" explore --merge "$folder"/{0,1,2,2}.json
+exit $failed
