@@ -6,6 +6,10 @@
 #include <relacy/relacy.hpp>
 #include <sstream>
 
+#if defined(__clang__)
+#pragma clang diagnostic ignored "-Wdollar-in-identifier-extension" // Relacy's place of a call
+#endif
+
 namespace moat::bench {
 
 namespace {

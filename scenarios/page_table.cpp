@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The shipped page-table engine under the explorer: edits of neighbouring pages, which share their
+// tables, beside a walker that translates, with tables freed by RCU. Nothing here is a model: the
+// headers of include/moat/page_table are instantiated with ExploredSync.
+#include "moat/explore/explored_sync.hpp"
+#include "moat/page_table/edit.hpp"
+#include "moat/page_table/formats/vtd_second_stage.hpp"
+#include "moat/page_table/reader.hpp"
+
+#include "scenarios/scenario.hpp"
+
+namespace moat::scenarios {
+
+namespace page_table {
+
+namespace {
+
+using Vtd = formats::VtdSecondStage<3>;
+
+/// Tables in the arena; their physical address is their place there. A released table is never
+/// used again within an execution, so that whoever still reads it is caught.
+class ArenaTables {
+  public:
+    static constexpr std::size_t most = 16;
+
+    Result<PhysicalAddress> allocate(unsigned bytes_lg2) {
+        explore::Arena& arena = explore::Machine::current().arena();
+        void* const words = arena.allocate(bit(bytes_lg2), bit(bytes_lg2));
+        if (words == nullptr)
+            return fail(ErrorCode::no_memory, "the arena has no room for a table");
+        return PhysicalAddress(arena.offset_of(words));
+    }
+
+    void release(PhysicalAddress table, unsigned bytes_lg2) {
+        explored::announce(explore::Kind::free, words(table), bit(bytes_lg2));
+    }
+
+    [[nodiscard]] Word* words(PhysicalAddress table) const {
+        return reinterpret_cast<Word*>(explore::Machine::current().arena().base() + table.value());
+    }
+
+    /// Headers outlive their tables.
+    [[nodiscard]] TableHeader& header(PhysicalAddress table) {
+        for (std::size_t i = 0; i != most; ++i)
+            if (owners_[i] == table || owners_[i] == PhysicalAddress(0)) {
+                owners_[i] = table;
+                return headers_[i];
+            }
+        MOAT_CHECK(false, "the scenario makes few tables");
+        return headers_[0];
+    }
+
+  private:
+    std::array<PhysicalAddress, most> owners_{};
+    std::array<TableHeader, most> headers_{};
+};
+
+using Types = Tree<Vtd, ExploredSync, ArenaTables>;
+
+struct World {
+    ArenaTables memory;
+    PageTable<Types> table = *PageTable<Types>::create(memory);
+};
+
+constexpr std::uint64_t page_bytes = 4096;
+
+/// The pages of thread i: neighbours in one last-level table.
+[[nodiscard]] Iova iova_of(unsigned i) {
+    return Iova(page_bytes * (i + 1));
+}
+
+[[nodiscard]] PhysicalAddress physical_of(unsigned i) {
+    return PhysicalAddress(0x4000'0000 + page_bytes * i);
+}
+
+void map(World& world, unsigned i) {
+    auto nothing = [](const InvalidationRequest<Iova>&) {};
+    auto edit = world.table.edit(nothing);
+    const auto mapped = edit.map(iova_of(i), ByteCount(page_bytes), physical_of(i), read_write);
+    ExploredSync::check(mapped.has_value(), "a free page can be mapped");
+    edit.finish();
+}
+
+void unmap(World& world, unsigned i) {
+    auto nothing = [](const InvalidationRequest<Iova>&) {};
+    auto edit = world.table.edit(nothing);
+    const auto unmapped = edit.unmap(iova_of(i), ByteCount(page_bytes));
+    ExploredSync::check(unmapped.has_value(), "a mapped page can be unmapped");
+    edit.finish();
+}
+
+/// A walk beside all that sees a page as it was mapped, or not at all.
+void translate(World& world, unsigned i) {
+    const auto found = world.table.reader().translate(iova_of(i));
+    if (found)
+        ExploredSync::check(found->physical() == physical_of(i), "a page translates to its own");
+}
+
+[[nodiscard]] explore::Program program(const Configuration& text) {
+    const unsigned mappers = number(text, "mappers");
+    const unsigned unmappers = number(text, "unmappers");
+    const unsigned walkers = number(text, "walkers");
+    return [mappers, unmappers, walkers](explore::Setup& setup) {
+        auto& world = setup.make<World>();
+        for (unsigned i = 0; i != unmappers; ++i)
+            map(world, mappers + i);
+        for (unsigned i = 0; i != mappers; ++i)
+            setup.thread("mapper", [&world, i] { map(world, i); });
+        for (unsigned i = 0; i != unmappers; ++i)
+            setup.thread("unmapper", [&world, i, mappers] { unmap(world, mappers + i); });
+        for (unsigned i = 0; i != walkers; ++i)
+            setup.thread("walker", [&world, i] { translate(world, i); });
+        setup.at_end([&world, mappers, unmappers] {
+            for (unsigned i = 0; i != mappers + unmappers; ++i) {
+                const bool is_there = world.table.reader().translate(iova_of(i)).has_value();
+                ExploredSync::check(is_there == (i < mappers),
+                                    "what was mapped is there, and what was unmapped is not");
+            }
+        });
+    };
+}
+
+} // namespace
+
+} // namespace page_table
+
+Scenario page_table_scenario() {
+    return {.name = "page-table",
+            .summary = "the shipped page-table engine: map, unmap and walk neighbouring pages",
+            .parameters =
+                {{.name = "mappers", .preset = "1", .help = "threads that map a page", .most = 4},
+                 {.name = "unmappers", .preset = "1", .help = "that unmap one", .most = 4},
+                 {.name = "walkers", .preset = "1", .help = "that translate", .most = 4}},
+            .program = &page_table::program,
+            .scope = [](const Configuration& text) {
+                return "page-table, VT-d second stage of 3 levels: " +
+                       counted(number(text, "mappers"), "mapper") + ", " +
+                       counted(number(text, "unmappers"), "unmapper") + ", " +
+                       counted(number(text, "walkers"), "walker") + ", a page each";
+            }};
+}
+
+} // namespace moat::scenarios
