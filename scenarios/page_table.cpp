@@ -33,7 +33,10 @@ class ArenaTables {
 
     void release(PhysicalAddress table, unsigned bytes_lg2) {
         explored::announce(explore::Kind::free, words(table), bit(bytes_lg2));
+        ++released_;
     }
+
+    [[nodiscard]] unsigned released() const { return released_; }
 
     [[nodiscard]] Word* words(PhysicalAddress table) const {
         return reinterpret_cast<Word*>(explore::Machine::current().arena().base() + table.value());
@@ -53,6 +56,7 @@ class ArenaTables {
   private:
     std::array<PhysicalAddress, most> owners_{};
     std::array<TableHeader, most> headers_{};
+    unsigned released_ = 0;
 };
 
 using Types = Tree<Vtd, ExploredSync, ArenaTables>;
@@ -89,6 +93,25 @@ void unmap(World& world, unsigned i) {
     edit.finish();
 }
 
+/// A page under a last-level table of its own, and a thread that unmaps all that this table covers:
+/// the table goes, while walkers may be in it.
+constexpr Iova far_page(0x200000);
+constexpr ByteCount far_bytes(0x200000);
+
+void unmap_table(World& world) {
+    auto nothing = [](const InvalidationRequest<Iova>&) {};
+    auto edit = world.table.edit(nothing);
+    const auto unmapped = edit.unmap(far_page, far_bytes);
+    ExploredSync::check(unmapped.has_value(), "all that a table covers can be unmapped");
+    edit.finish();
+}
+
+void translate_far(World& world) {
+    const auto found = world.table.reader().translate(far_page);
+    if (found)
+        ExploredSync::check(found->physical() == physical_of(0), "a page translates to its own");
+}
+
 /// A walk beside all that sees a page as it was mapped, or not at all.
 void translate(World& world, unsigned i) {
     const auto found = world.table.reader().translate(iova_of(i));
@@ -100,8 +123,19 @@ void translate(World& world, unsigned i) {
     const unsigned mappers = number(text, "mappers");
     const unsigned unmappers = number(text, "unmappers");
     const unsigned walkers = number(text, "walkers");
-    return [mappers, unmappers, walkers](explore::Setup& setup) {
+    const unsigned freers = number(text, "freers");
+    return [mappers, unmappers, walkers, freers](explore::Setup& setup) {
         auto& world = setup.make<World>();
+        if (freers != 0) {
+            auto nothing = [](const InvalidationRequest<Iova>&) {};
+            auto edit = world.table.edit(nothing);
+            const auto mapped =
+                edit.map(far_page, ByteCount(page_bytes), physical_of(0), read_write);
+            ExploredSync::check(mapped.has_value(), "a free page can be mapped");
+            edit.finish();
+            setup.thread("freer", [&world] { unmap_table(world); });
+            setup.thread("far walker", [&world] { translate_far(world); });
+        }
         for (unsigned i = 0; i != unmappers; ++i)
             map(world, mappers + i);
         for (unsigned i = 0; i != mappers; ++i)
@@ -110,7 +144,8 @@ void translate(World& world, unsigned i) {
             setup.thread("unmapper", [&world, i, mappers] { unmap(world, mappers + i); });
         for (unsigned i = 0; i != walkers; ++i)
             setup.thread("walker", [&world, i] { translate(world, i); });
-        setup.at_end([&world, mappers, unmappers] {
+        setup.at_end([&world, mappers, unmappers, freers] {
+            ExploredSync::check(world.memory.released() >= freers, "an unmapped table is freed");
             for (unsigned i = 0; i != mappers + unmappers; ++i) {
                 const bool is_there = world.table.reader().translate(iova_of(i)).has_value();
                 ExploredSync::check(is_there == (i < mappers),
@@ -130,13 +165,18 @@ Scenario page_table_scenario() {
             .parameters =
                 {{.name = "mappers", .preset = "1", .help = "threads that map a page", .most = 4},
                  {.name = "unmappers", .preset = "1", .help = "that unmap one", .most = 4},
-                 {.name = "walkers", .preset = "1", .help = "that translate", .most = 4}},
+                 {.name = "walkers", .preset = "1", .help = "that translate", .most = 4},
+                 {.name = "freers",
+                  .preset = "0",
+                  .help = "that unmap a whole table, beside a walker in it",
+                  .most = 1}},
             .program = &page_table::program,
             .scope = [](const Configuration& text) {
                 return "page-table, VT-d second stage of 3 levels: " +
                        counted(number(text, "mappers"), "mapper") + ", " +
                        counted(number(text, "unmappers"), "unmapper") + ", " +
-                       counted(number(text, "walkers"), "walker") + ", a page each";
+                       counted(number(text, "walkers"), "walker") + ", a page each, " +
+                       counted(number(text, "freers"), "freer of a table");
             }};
 }
 
