@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The guarded IOVA allocator: one entry for allocation, one for release. docs/design/iova.md.
+// Here are the hot paths and the order of things; each thing has its own file. The DMA room calls.
+#pragma once
+
+#include "moat/core/range.hpp"
+#include "moat/core/result.hpp"
+#include "moat/iova/caches.hpp"
+#include "moat/iova/config.hpp"
+#include "moat/iova/fixed_window.hpp"
+#include "moat/iova/flush_queue.hpp"
+#include "moat/iova/quarantine.hpp"
+#include "moat/iova/request.hpp"
+#include "moat/iova/stats.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <span>
+
+namespace moat::iova {
+
+/// Ranges of I/O virtual addresses, each with the unmapped pages around it that `Guard` demands.
+///
+/// Callers ask for and get payloads; guards are invisible. Every function may be called by any
+/// thread at any time, but not from inside the invalidation hook. No function's work grows with the
+/// number of live ranges. After an error nothing has changed, but for caches that were emptied.
+///
+/// A release is checked: of what was never allocated, a second time, or of another size is an
+/// error. Two releases of the same range that race with each other are the exception: like any data
+/// race, that may go unnoticed.
+template <SyncPolicy Sync, GuardPolicy Guard = NoGuard>
+class Allocator {
+  public:
+    struct Destroy {
+        void operator()(Allocator* allocator) const { Sync::destroy(allocator); }
+    };
+
+    using Owner = std::unique_ptr<Allocator, Destroy>;
+
+    /// Errors: `unsupported` (granule), `out_of_range` (past 2^57, a guard of more than 2^18 - 1
+    /// pages), `overlap` (aperture not ascending), `empty`, `no_memory`.
+    [[nodiscard]] static Result<Owner> create(const Config& config, const Guard& guard = {});
+
+    /// Internal to `create`: Sync::make needs it public.
+    Allocator(const Config& config, const Guard& guard, std::uint64_t end_page);
+    ~Allocator();
+
+    Allocator(const Allocator&) = delete;
+    Allocator& operator=(const Allocator&) = delete;
+
+    /// Finds room for a payload and its guard. Without special wishes: no lock, most of the time.
+    /// Return: the payload's first address (of the first segment, where it is a list; see
+    /// `segment_offset`), a multiple of the granule.
+    /// Errors: `empty`; `out_of_range` (a fixed address outside the aperture); `unaligned`;
+    /// `overlap` (a fixed address that is not free, with its guards); `no_space` with the size, the
+    /// limit and the largest hole, after every cache within reach, the flush queue and the
+    /// quarantine were emptied; `no_memory`; `limit` (more segments than a record holds).
+    [[nodiscard, gnu::always_inline]] Result<Iova> allocate(const Request& request) {
+        if (request.is_plain()) [[likely]] {
+            const std::uint64_t pages = whole_pages(request.extent.size(), granule_lg2_);
+            if (pages - 1 < most_cached_pages) [[likely]]
+                if (Cache* const cache = caches_.local()) [[likely]]
+                    if (const Range* const range = cache->magazine(pages).pop()) [[likely]]
+                        return hand_out(*range);
+        }
+        return allocate_slowly(request);
+    }
+
+    /// Gives a payload back, with its guard. `extent` is what was asked for, segment by segment.
+    /// Errors, which name the range: `not_found` (nothing was allocated here, or it was released
+    /// already), `mismatch` (of another size), `unsupported` (no invalidation hook), `refused` (not
+    /// the latest of the fixed window), `empty`.
+    [[nodiscard, gnu::always_inline]] Result<void> release(Iova iova, const Extent& extent,
+                                                           When when = When::now) {
+        if (when == When::now && !extent.is_list()) [[likely]] {
+            const std::uint64_t pages = whole_pages(extent.size(), granule_lg2_);
+            if (pages - 1 < most_cached_pages && is_aligned(iova.value(), granule_lg2_)) [[likely]]
+                if (Cache* const cache = caches_.local()) [[likely]]
+                    if (take_in(*cache, iova.value() >> granule_lg2_, pages)) [[likely]]
+                        return {};
+        }
+        return release_slowly(iova, extent, when);
+    }
+
+    /// Where segment `index` of a list begins, from the first one's address. Return: `not_found`
+    /// where no such list is live at `iova`.
+    [[nodiscard]] Result<ByteCount> segment_offset(Iova iova, std::span<const ByteCount> segments,
+                                                   std::size_t index);
+
+    /// Takes addresses out of use for good, a guard around them included; live ranges may exist.
+    /// Errors: `overlap` (a live range, or its guard, is there), `out_of_range`, `no_memory`.
+    [[nodiscard]] Result<void> reserve(IovaRange range);
+
+    /// On return, everything that was queued before the call is past its invalidation.
+    void flush() {
+        queue_.flush([this](std::span<const Range> ranges) {
+            for (const Range& each : ranges)
+                after_invalidation(each, nullptr);
+        });
+    }
+
+    /// The calling thread's caches are emptied; for one that will make no call for a while.
+    void rest() { caches_.rest(); }
+
+    [[nodiscard]] Stats stats();
+
+  private:
+    using Cache = ThreadCache<Sync>;
+    using Range = Entry<Sync>;
+    using Word = typename LiveMap<Sync>::Word;
+    using Placed = typename Central<Sync, Guard>::Placed;
+
+    [[nodiscard, gnu::always_inline]] Result<Iova> hand_out(const Range& range) {
+        constexpr std::uint64_t flip =
+            static_cast<std::uint64_t>(State::cached) ^ static_cast<std::uint64_t>(State::live);
+        range.word->store(range.word->load(std::memory_order_relaxed) ^ flip,
+                          std::memory_order_relaxed);
+        return Iova(range.page << granule_lg2_);
+    }
+
+    [[nodiscard, gnu::always_inline]] bool take_in(Cache& cache, std::uint64_t page,
+                                                   std::uint64_t pages) {
+        Word* const word = cache.leaves.find(central_.map(), page);
+        if (word == nullptr) [[unlikely]]
+            return false;
+        const std::uint64_t value = word->load(std::memory_order_relaxed);
+        if ((value & record::identity_mask) != record::identity(State::live, pages)) [[unlikely]]
+            return false;
+        if (!cache.magazine(pages).push({page, word})) [[unlikely]]
+            return false;
+        word->store(record::with_state(value, State::cached), std::memory_order_relaxed);
+        return true;
+    }
+
+    [[gnu::noinline]] Result<Iova> allocate_slowly(const Request& request);
+    [[gnu::noinline]] Result<void> release_slowly(Iova iova, const Extent& extent, When when);
+
+    Result<Iova> allocate_in_window(const Request& request);
+    Result<Iova> allocate_cacheable(std::uint64_t payload, const Request& request);
+    Result<Iova> allocate_directly(const ExtentPages& pages, const Request& request);
+    Result<Spot> spot_for(const Request& request) const;
+    std::unexpected<Error> no_space(const Request& request);
+    Result<Range> claim(Iova iova, const ExtentPages& pages, State next);
+    void enqueue(const Range& range, Cache* cache);
+    void after_invalidation(const Range& range, Cache* cache);
+    void reuse(const Range& range, Cache* cache);
+    void relieve(Cache* cache);
+
+    [[nodiscard]] static bool cacheable(std::uint64_t word) {
+        return (word & (record::wide_bit | record::direct_bit)) == 0 &&
+               record::payload_of(word) <= most_cached_pages;
+    }
+
+    [[nodiscard]] std::uint64_t end_page() const { return end_page_; }
+
+    static void timer_fires(void* allocator) {
+        auto& self = *static_cast<Allocator*>(allocator);
+        self.timer_armed_.store(false, std::memory_order_seq_cst);
+        self.flush();
+    }
+
+    const unsigned granule_lg2_;
+    const std::uint64_t end_page_;
+    const std::uint64_t flush_delay_;
+    Central<Sync, Guard> central_;
+    Caches<Sync, Guard> caches_;
+    Quarantine<Sync> quarantine_;
+    FlushQueue<Sync> queue_;
+    FixedWindow<Sync> window_;
+    typename Sync::template Atomic<unsigned> next_shard_{0};
+    typename Sync::template Atomic<bool> timer_armed_{false};
+    typename Sync::Timer timer_;
+};
+
+} // namespace moat::iova
+
+#include "moat/iova/allocator_slow.hpp"

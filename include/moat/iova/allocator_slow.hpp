@@ -1,0 +1,415 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The rest of allocator.hpp: creation, special wishes, errors, and the way of a released range.
+// Only allocator.hpp includes this file.
+#pragma once
+
+#include "moat/iova/allocator.hpp"
+
+namespace moat::iova {
+
+namespace detail {
+
+/// The whole pages inside a range of bytes.
+[[nodiscard]] constexpr PageRun inner_pages(IovaRange range, unsigned granule_lg2) {
+    if (range.empty())
+        return {};
+    const std::uint64_t first = whole_pages(ByteCount(range.start().value()), granule_lg2);
+    const std::uint64_t end = (range.last().value() >> granule_lg2) +
+                              (((range.last().value() + 1) & low_bits(granule_lg2)) == 0 ? 1 : 0);
+    return {first, end > first ? end - first : 0};
+}
+
+/// Every page that a range of bytes touches.
+[[nodiscard]] constexpr PageRun outer_pages(IovaRange range, unsigned granule_lg2) {
+    if (range.empty())
+        return {};
+    const std::uint64_t first = range.start().value() >> granule_lg2;
+    return {first, (range.last().value() >> granule_lg2) - first + 1};
+}
+
+/// With a quarantine, threads keep nothing: every release has to pass through it.
+[[nodiscard]] constexpr CacheBudget cache_budget(const Config& config) {
+    std::uint64_t pages = 0;
+    for (const IovaRange& each : config.aperture)
+        pages += inner_pages(each, config.granule_lg2).count;
+    const std::uint64_t thread = std::min(pages / 128, std::uint64_t{1} << 18);
+    return {config.quarantine.enabled() ? 0 : thread, pages / 16, pages / 32};
+}
+
+} // namespace detail
+
+template <SyncPolicy Sync, GuardPolicy Guard>
+Allocator<Sync, Guard>::Allocator(const Config& config, const Guard& guard, std::uint64_t end_page)
+    : granule_lg2_(config.granule_lg2), end_page_(end_page),
+      flush_delay_(config.flush_delay_nanoseconds),
+      central_(end_page, config.granule_lg2, guard, config.preference, config.seed),
+      caches_(central_, detail::cache_budget(config), guard.widest(config.granule_lg2).both()),
+      quarantine_(config.quarantine, config.granule_lg2), queue_(config.invalidation),
+      window_(config.fixed_window ? detail::inner_pages(*config.fixed_window, config.granule_lg2)
+                                  : PageRun{}),
+      timer_(&timer_fires, this) {}
+
+template <SyncPolicy Sync, GuardPolicy Guard>
+Allocator<Sync, Guard>::~Allocator() {
+    timer_.cancel();
+    flush();
+}
+
+template <SyncPolicy Sync, GuardPolicy Guard>
+auto Allocator<Sync, Guard>::create(const Config& config, const Guard& guard) -> Result<Owner> {
+    if (config.granule_lg2 != 12 && config.granule_lg2 != 14 && config.granule_lg2 != 16)
+        return fail(ErrorCode::unsupported, "a granule is 4K, 16K or 64K",
+                    {"granule_lg2", config.granule_lg2});
+    if (config.aperture.empty())
+        return fail(ErrorCode::empty, "an aperture has at least one range");
+    constexpr std::uint64_t most = std::uint64_t{1} << 57;
+    std::uint64_t previous_end = 0;
+    for (const IovaRange& each : config.aperture) {
+        if (each.empty() || each.last().value() >= most)
+            return fail(ErrorCode::out_of_range, "an aperture's ranges lie below 2^57",
+                        {"start", each.start().value()}, {"size", each.size().value()});
+        if (each.start().value() < previous_end)
+            return fail(ErrorCode::overlap, "an aperture's ranges ascend and do not overlap",
+                        {"start", each.start().value()}, {"previous_end", previous_end});
+        previous_end = each.end().value();
+    }
+    const GuardPages widest = guard.widest(config.granule_lg2);
+    if (std::max(widest.before, widest.after) > most_guard_pages)
+        return fail(ErrorCode::out_of_range, "a guard has at most 2^18 - 1 pages on a side",
+                    {"before", widest.before}, {"after", widest.after});
+    const std::uint64_t end_page = previous_end >> config.granule_lg2;
+    Owner made(Sync::template make<Allocator>(config, guard, end_page));
+    const Error no_memory(ErrorCode::no_memory, "no memory for an allocator of addresses");
+    if (made == nullptr)
+        return std::unexpected(no_memory);
+    for (const IovaRange& each : config.aperture)
+        if (const PageRun pages = detail::inner_pages(each, config.granule_lg2); pages.count != 0)
+            if (!made->central_.open(pages))
+                return std::unexpected(no_memory);
+    if (!made->central_.close())
+        return std::unexpected(no_memory);
+    if (config.fixed_window)
+        if (const auto reserved = made->reserve(*config.fixed_window);
+            !reserved && reserved.error().code() != ErrorCode::out_of_range)
+            return std::unexpected(reserved.error());
+    return made;
+}
+
+template <SyncPolicy Sync, GuardPolicy Guard>
+Result<Iova> Allocator<Sync, Guard>::allocate_slowly(const Request& request) {
+    if (request.source == Source::fixed_window)
+        return allocate_in_window(request);
+    const ExtentPages pages = in_pages(request.extent, granule_lg2_);
+    if (pages.payload == 0 || pages.segments == 0)
+        return fail(ErrorCode::empty, "a range, and each segment of one, has at least one byte",
+                    {"size", request.extent.size().value()}, {"segments", pages.segments});
+    if (pages.segments > record::most_segments)
+        return fail(ErrorCode::limit, "a list has fewer than 2^28 segments",
+                    {"segments", pages.segments});
+    if (pages.payload >= end_page())
+        return no_space(request);
+    if (request.is_plain() && pages.payload <= most_cached_pages)
+        return allocate_cacheable(pages.payload, request);
+    return allocate_directly(pages, request);
+}
+
+template <SyncPolicy Sync, GuardPolicy Guard>
+Result<Iova> Allocator<Sync, Guard>::allocate_in_window(const Request& request) {
+    const std::uint64_t pages = in_pages(request.extent, granule_lg2_).payload;
+    if (pages == 0)
+        return fail(ErrorCode::empty, "a range has at least one byte");
+    const auto page = window_.allocate(pages);
+    if (!page)
+        return fail(ErrorCode::no_space, "the fixed window is used up", {"pages", pages});
+    return Iova(*page << granule_lg2_);
+}
+
+template <SyncPolicy Sync, GuardPolicy Guard>
+Result<Iova> Allocator<Sync, Guard>::allocate_cacheable(std::uint64_t payload,
+                                                        const Request& request) {
+    Cache* const cache = caches_.local();
+    Range range;
+    bool memory_failed = false;
+    if (caches_.take(cache, payload, range, memory_failed))
+        return hand_out(range);
+    if (!memory_failed) {
+        relieve(cache);
+        if (caches_.take(cache, payload, range, memory_failed))
+            return hand_out(range);
+    }
+    if (memory_failed)
+        return fail(ErrorCode::no_memory, "no memory to record a range of addresses",
+                    {"size", request.extent.size().value()});
+    return no_space(request);
+}
+
+template <SyncPolicy Sync, GuardPolicy Guard>
+Result<Iova> Allocator<Sync, Guard>::allocate_directly(const ExtentPages& pages,
+                                                       const Request& request) {
+    const Result<Spot> spot = spot_for(request);
+    if (!spot)
+        return std::unexpected(spot.error());
+    std::uint64_t page = 0;
+    Placed placed = central_.place(pages, *spot, page);
+    if (placed == Placed::no_space || placed == Placed::overlap) {
+        relieve(caches_.local());
+        placed = central_.place(pages, *spot, page);
+    }
+    const std::uint64_t at = request.at ? request.at->value() : 0;
+    switch (placed) {
+    case Placed::done:
+        return Iova(page << granule_lg2_);
+    case Placed::no_space:
+        return no_space(request);
+    case Placed::overlap:
+        return fail(ErrorCode::overlap, "a range, or a guard, lies at the address that was asked",
+                    {"at", at}, {"pages", pages.payload});
+    case Placed::out_of_range:
+        return fail(ErrorCode::out_of_range, "the address that was asked lies outside the aperture",
+                    {"at", at}, {"pages", pages.payload});
+    case Placed::no_memory:
+        break;
+    }
+    return fail(ErrorCode::no_memory, "no memory to record a range of addresses",
+                {"pages", pages.payload});
+}
+
+template <SyncPolicy Sync, GuardPolicy Guard>
+Result<Spot> Allocator<Sync, Guard>::spot_for(const Request& request) const {
+    Spot spot;
+    if (request.at) {
+        if (!is_aligned(request.at->value(), granule_lg2_))
+            return fail(ErrorCode::unaligned, "a fixed address is a multiple of the granule",
+                        {"at", request.at->value()});
+        spot.at = request.at->value() >> granule_lg2_;
+        return spot;
+    }
+    if (request.placement.modulus_lg2 > granule_lg2_) {
+        if (request.placement.modulus_lg2 > 57)
+            return fail(ErrorCode::out_of_range, "an alignment is at most 2^57",
+                        {"modulus_lg2", request.placement.modulus_lg2});
+        spot.modulus_lg2 = request.placement.modulus_lg2 - granule_lg2_;
+        spot.remainder = request.placement.like >> granule_lg2_;
+    }
+    const std::uint64_t last = request.last.value();
+    if (last != std::numeric_limits<std::uint64_t>::max())
+        spot.limit = (last + 1) >> granule_lg2_;
+    return spot;
+}
+
+template <SyncPolicy Sync, GuardPolicy Guard>
+std::unexpected<Error> Allocator<Sync, Guard>::no_space(const Request& request) {
+    const ExtentPages pages = in_pages(request.extent, granule_lg2_);
+    return fail(ErrorCode::no_space, "no free range of addresses fits",
+                {"size", pages.payload << granule_lg2_}, {"last", request.last.value()},
+                {"largest_hole", central_.counts().largest_hole_pages << granule_lg2_});
+}
+
+/// In this order, so that what one step lets go the next takes further.
+template <SyncPolicy Sync, GuardPolicy Guard>
+void Allocator<Sync, Guard>::relieve(Cache* cache) {
+    caches_.drain(cache);
+    flush();
+    std::array<Range, 64> ranges;
+    using Which = typename Quarantine<Sync>::Which;
+    while (const std::size_t taken = quarantine_.take(Which::all, ranges))
+        central_.take_back(std::span(ranges).first(taken));
+}
+
+/// Finds the record of a live range and moves it to `next`, or says what is wrong.
+template <SyncPolicy Sync, GuardPolicy Guard>
+auto Allocator<Sync, Guard>::claim(Iova iova, const ExtentPages& pages, State next)
+    -> Result<Range> {
+    const std::uint64_t page = iova.value() >> granule_lg2_;
+    const std::uint64_t size = pages.payload << granule_lg2_;
+    typename LiveMap<Sync>::Leaf* const leaf =
+        is_aligned(iova.value(), granule_lg2_) ? central_.map().find(page) : nullptr;
+    Word* const word = leaf != nullptr ? &LiveMap<Sync>::word(*leaf, page) : nullptr;
+    std::uint64_t value = word != nullptr ? word->load(std::memory_order_acquire) : 0;
+    switch (record::state_of(value)) {
+    case State::none:
+        return fail(ErrorCode::not_found, "no live range starts here", {"iova", iova.value()},
+                    {"size", size});
+    case State::cached:
+    case State::queued:
+    case State::quarantined:
+        return fail(ErrorCode::not_found, "this range was released already", {"iova", iova.value()},
+                    {"size", size}, {"allocated_size", record::payload_of(value) << granule_lg2_});
+    case State::live:
+        break;
+    }
+    const Range range{page, word};
+    const Footprint footprint = central_.recorded(range);
+    if (footprint.payload != pages.payload || footprint.segments != pages.segments)
+        return fail(ErrorCode::mismatch, "this range was allocated with another size",
+                    {"iova", iova.value()}, {"size", size},
+                    {"allocated_size", footprint.payload << granule_lg2_},
+                    {"allocated_segments", footprint.segments});
+    if (!word->compare_exchange_strong(value, record::with_state(value, next),
+                                       std::memory_order_acq_rel, std::memory_order_acquire))
+        return fail(ErrorCode::not_found, "another thread released this range meanwhile",
+                    {"iova", iova.value()}, {"size", size});
+    return range;
+}
+
+template <SyncPolicy Sync, GuardPolicy Guard>
+Result<void> Allocator<Sync, Guard>::release_slowly(Iova iova, const Extent& extent, When when) {
+    const ExtentPages pages = in_pages(extent, granule_lg2_);
+    const std::uint64_t page = iova.value() >> granule_lg2_;
+    if (pages.payload == 0)
+        return fail(ErrorCode::empty, "a range, and each segment of one, has at least one byte",
+                    {"iova", iova.value()});
+    if (window_.contains(page)) {
+        if (!window_.release(page, pages.payload))
+            return fail(ErrorCode::refused, "the fixed window takes back its latest range only",
+                        {"iova", iova.value()}, {"size", pages.payload << granule_lg2_});
+        return {};
+    }
+    if (when == When::after_invalidation && !queue_.enabled())
+        return fail(ErrorCode::unsupported, "no invalidation was configured",
+                    {"iova", iova.value()});
+    Cache* const cache = caches_.local();
+    const Result<Range> range =
+        claim(iova, pages, when == When::now ? State::cached : State::queued);
+    if (!range)
+        return std::unexpected(range.error());
+    if (when == When::now)
+        after_invalidation(*range, cache);
+    else
+        enqueue(*range, cache);
+    return {};
+}
+
+/// A full queue flushes; without memory for a queue, the invalidation happens here.
+template <SyncPolicy Sync, GuardPolicy Guard>
+void Allocator<Sync, Guard>::enqueue(const Range& range, Cache* cache) {
+    using Pushed = typename FlushQueue<Sync>::Pushed;
+    unsigned shard = 0;
+    if (cache != nullptr) {
+        if (cache->shard == 0)
+            cache->shard =
+                next_shard_.fetch_add(1, std::memory_order_relaxed) % FlushQueue<Sync>::shards + 1;
+        shard = cache->shard - 1;
+    }
+    Pushed pushed = queue_.push(shard, range);
+    while (pushed == Pushed::full) {
+        flush();
+        pushed = queue_.push(shard, range);
+    }
+    if (pushed == Pushed::no_memory) {
+        queue_.invalidate();
+        after_invalidation(range, cache);
+        return;
+    }
+    if (!timer_armed_.load(std::memory_order_seq_cst) &&
+        !timer_armed_.exchange(true, std::memory_order_seq_cst))
+        timer_.arm(flush_delay_);
+}
+
+/// No device can reach the range any more: it may be reused, unless it is held back first.
+template <SyncPolicy Sync, GuardPolicy Guard>
+void Allocator<Sync, Guard>::after_invalidation(const Range& range, Cache* cache) {
+    if (!quarantine_.enabled()) {
+        reuse(range, cache);
+        return;
+    }
+    range.word->store(
+        record::with_state(range.word->load(std::memory_order_relaxed), State::quarantined),
+        std::memory_order_relaxed);
+    if (!quarantine_.put(range, central_.recorded(range)))
+        reuse(range, cache);
+    std::array<Range, 16> due;
+    using Which = typename Quarantine<Sync>::Which;
+    while (const std::size_t taken = quarantine_.take(Which::over_budget, due))
+        for (const Range& each : std::span(due).first(taken))
+            reuse(each, cache);
+}
+
+/// A flush and a timer pass no cache: what they let go belongs to no thread.
+template <SyncPolicy Sync, GuardPolicy Guard>
+void Allocator<Sync, Guard>::reuse(const Range& range, Cache* cache) {
+    const std::uint64_t word = range.word->load(std::memory_order_relaxed);
+    if (!cacheable(word)) {
+        central_.take_back({&range, 1});
+        return;
+    }
+    range.word->store(record::with_state(word, State::cached), std::memory_order_relaxed);
+    if (cache != nullptr)
+        caches_.put(cache, record::payload_of(word), range);
+    else
+        caches_.put_shared(record::payload_of(word), {&range, 1});
+}
+
+template <SyncPolicy Sync, GuardPolicy Guard>
+Result<ByteCount> Allocator<Sync, Guard>::segment_offset(Iova iova,
+                                                         std::span<const ByteCount> segments,
+                                                         std::size_t index) {
+    MOAT_CHECK(index < segments.size(), "a segment of the list");
+    const ExtentPages pages = in_pages(segments, granule_lg2_);
+    const std::uint64_t page = iova.value() >> granule_lg2_;
+    typename LiveMap<Sync>::Leaf* const leaf = central_.map().find(page);
+    Word* const word = leaf != nullptr ? &LiveMap<Sync>::word(*leaf, page) : nullptr;
+    const std::uint64_t value = word != nullptr ? word->load(std::memory_order_acquire) : 0;
+    if (record::state_of(value) != State::live)
+        return fail(ErrorCode::not_found, "no live range starts here", {"iova", iova.value()});
+    const Footprint footprint = central_.recorded({page, word});
+    if (footprint.payload != pages.payload || footprint.segments != pages.segments)
+        return fail(ErrorCode::mismatch, "this range was allocated with other segments",
+                    {"iova", iova.value()}, {"allocated_segments", footprint.segments});
+    std::uint64_t offset = index * footprint.guard.both();
+    for (const ByteCount each : segments.first(index))
+        offset += whole_pages(each, granule_lg2_);
+    return ByteCount(offset << granule_lg2_);
+}
+
+template <SyncPolicy Sync, GuardPolicy Guard>
+Result<void> Allocator<Sync, Guard>::reserve(IovaRange range) {
+    const PageRun pages = detail::outer_pages(range, granule_lg2_);
+    if (pages.count == 0 || pages.start >= end_page())
+        return fail(ErrorCode::out_of_range, "a reserved region has bytes in the aperture",
+                    {"start", range.start().value()}, {"size", range.size().value()});
+    Placed placed = central_.reserve(pages);
+    if (placed == Placed::overlap) {
+        relieve(caches_.local());
+        placed = central_.reserve(pages);
+    }
+    if (placed == Placed::done)
+        return {};
+    if (placed == Placed::no_memory)
+        return fail(ErrorCode::no_memory, "no memory to reserve a region",
+                    {"start", range.start().value()}, {"size", range.size().value()});
+    return fail(ErrorCode::overlap, "a live range, or its guard, lies in the reserved region",
+                {"start", range.start().value()}, {"size", range.size().value()});
+}
+
+template <SyncPolicy Sync, GuardPolicy Guard>
+Stats Allocator<Sync, Guard>::stats() {
+    const CentralCounts central = central_.counts();
+    const auto caches = caches_.counts();
+    const auto quarantine = quarantine_.counts();
+    std::uint64_t queued_ranges = 0;
+    std::uint64_t queued_pages = 0;
+    queue_.visit([&](const Range& range) {
+        queued_ranges += 1;
+        queued_pages += record::payload_of(range.word->load(std::memory_order_relaxed));
+    });
+    const std::uint64_t idle_ranges =
+        caches.magazine_ranges + caches.depot_ranges + quarantine.entries + queued_ranges;
+    const std::uint64_t idle_pages =
+        caches.magazine_pages + caches.depot_pages + quarantine.payload_pages + queued_pages;
+    const auto bytes = [this](std::uint64_t pages) { return ByteCount(pages << granule_lg2_); };
+    return {
+        .live_ranges = central.ranges - std::min(idle_ranges, central.ranges),
+        .live = bytes(central.payload_pages - std::min(idle_pages, central.payload_pages)),
+        .cached = bytes(caches.magazine_pages + caches.depot_pages),
+        .private_to_threads = bytes(caches.magazine_pages),
+        .quarantined = bytes(quarantine.payload_pages),
+        .queued = bytes(queued_pages),
+        .guard = bytes(central.guard_pages),
+        .free = bytes(central.free_pages),
+        .largest_hole = bytes(central.largest_hole_pages),
+        .search_steps = central.search_steps,
+    };
+}
+
+} // namespace moat::iova

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What a caller maps: one buffer, or a list of segments that share a request.
+// Requests and releases both carry one, so that the two describe a mapping in the same words.
+#pragma once
+
+#include "moat/core/types.hpp"
+
+#include <cstdint>
+#include <limits>
+#include <span>
+
+namespace moat::iova {
+
+/// One size, or a list of them; the list is the caller's and outlives the call.
+class Extent {
+  public:
+    constexpr Extent(ByteCount size) : size_(size) {}
+
+    constexpr Extent(std::span<const ByteCount> segments) : segments_(segments) {}
+
+    [[nodiscard]] constexpr bool is_list() const { return segments_.data() != nullptr; }
+
+    [[nodiscard]] constexpr ByteCount size() const { return size_; }
+
+    [[nodiscard]] constexpr std::span<const ByteCount> segments() const { return segments_; }
+
+  private:
+    ByteCount size_{};
+    std::span<const ByteCount> segments_{};
+};
+
+/// An extent in pages, each segment rounded up to whole ones. `payload` is 0 where a segment is
+/// empty or the sum does not fit.
+struct ExtentPages {
+    std::uint64_t payload = 0;
+    std::uint64_t segments = 1;
+};
+
+/// Bytes as whole pages, rounded up; 0 for 0 and for what would round up past 2^64.
+[[nodiscard]] constexpr std::uint64_t whole_pages(ByteCount bytes, unsigned granule_lg2) {
+    return (bytes.value() + ((std::uint64_t{1} << granule_lg2) - 1)) >> granule_lg2;
+}
+
+[[nodiscard]] constexpr ExtentPages in_pages(const Extent& extent, unsigned granule_lg2) {
+    if (!extent.is_list())
+        return {whole_pages(extent.size(), granule_lg2), 1};
+    ExtentPages sum{0, extent.segments().size()};
+    for (const ByteCount each : extent.segments()) {
+        const std::uint64_t pages = whole_pages(each, granule_lg2);
+        if (pages == 0 || pages > (std::numeric_limits<std::uint64_t>::max() >> granule_lg2) / 2)
+            return {0, sum.segments};
+        sum.payload += pages;
+        if (sum.payload > (std::numeric_limits<std::uint64_t>::max() >> granule_lg2) / 2)
+            return {0, sum.segments};
+    }
+    return sum;
+}
+
+} // namespace moat::iova

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Released ranges that wait for an invalidation. A flush covers exactly what was queued before it:
+// it takes the ranges first, invalidates, and lets them go last. Who lets go is allocator.hpp.
+#pragma once
+
+#include "moat/iova/central.hpp"
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+namespace moat::iova {
+
+/// Makes every translation that was removed before the call unusable by the device; returns when
+/// that is done. Called with the queue's flush lock held: it may not flush, nor allocate.
+struct Invalidation {
+    void (*invalidate)(void* context) = nullptr;
+    void* context = nullptr;
+};
+
+template <SyncPolicy Sync>
+class FlushQueue {
+  public:
+    using Range = Entry<Sync>;
+
+    static constexpr unsigned shards = 16;
+    static constexpr std::uint32_t shard_capacity = 256;
+
+    explicit FlushQueue(const Invalidation& invalidation) : invalidation_(invalidation) {}
+
+    ~FlushQueue() {
+        for (auto& each : shards_)
+            if (Shard* const shard = each.load(std::memory_order_relaxed))
+                Sync::destroy(shard);
+    }
+
+    FlushQueue(const FlushQueue&) = delete;
+    FlushQueue& operator=(const FlushQueue&) = delete;
+
+    [[nodiscard]] bool enabled() const { return invalidation_.invalidate != nullptr; }
+
+    enum class Pushed : std::uint8_t { done, full, no_memory };
+
+    /// Each thread keeps to a shard of its own as far as there are enough.
+    [[nodiscard]] Pushed push(unsigned shard_index, const Range& range) {
+        Shard* const shard = find_or_make(shard_index % shards);
+        if (shard == nullptr)
+            return Pushed::no_memory;
+        const ExclusiveLock lock(shard->mutex);
+        const std::uint32_t count = shard->count.read();
+        if (count == shard_capacity)
+            return Pushed::full;
+        shard->halves[shard->filling][count] = range;
+        shard->count.write(count + 1);
+        return Pushed::done;
+    }
+
+    /// On return every range that was queued before the call has passed through `release`, called
+    /// with spans of ranges after an invalidation that began after they were queued. Flushes
+    /// exclude one another.
+    template <class Release>
+    void flush(Release&& release) MOAT_EXCLUDES(flush_mutex_) {
+        const ExclusiveLock flushing(flush_mutex_);
+        std::array<std::span<const Range>, shards> taken{};
+        bool any = false;
+        for (unsigned i = 0; i != shards; ++i)
+            if (Shard* const shard = shards_[i].load(std::memory_order_acquire)) {
+                taken[i] = take(*shard);
+                any = any || !taken[i].empty();
+            }
+        if (!any)
+            return;
+        invalidation_.invalidate(invalidation_.context);
+        for (const std::span<const Range> each : taken)
+            if (!each.empty())
+                release(each);
+    }
+
+    /// For a range that found no place in the queue.
+    void invalidate() MOAT_EXCLUDES(flush_mutex_) {
+        const ExclusiveLock flushing(flush_mutex_);
+        invalidation_.invalidate(invalidation_.context);
+    }
+
+    /// Calls visit(range) for each range that waits to be flushed, under its shard's lock.
+    template <class Visit>
+    void visit(Visit&& visit) {
+        for (auto& each : shards_)
+            if (Shard* const shard = each.load(std::memory_order_acquire)) {
+                const ExclusiveLock lock(shard->mutex);
+                for (std::uint32_t i = 0; i != shard->count.read(); ++i)
+                    visit(shard->halves[shard->filling][i]);
+            }
+    }
+
+  private:
+    /// One half fills while the other is flushed; the halves trade places under the lock, and the
+    /// one being flushed belongs to the holder of the flush lock.
+    struct Shard {
+        typename Sync::Mutex mutex;
+        typename Sync::template Plain<std::uint32_t> count MOAT_GUARDED_BY(mutex){};
+        unsigned filling MOAT_GUARDED_BY(mutex) = 0;
+        std::array<std::array<Range, shard_capacity>, 2> halves{};
+    };
+
+    [[nodiscard]] static std::span<const Range> take(Shard& shard) {
+        const ExclusiveLock lock(shard.mutex);
+        const std::span<const Range> full(shard.halves[shard.filling].data(), shard.count.read());
+        shard.filling ^= 1;
+        shard.count.write(0);
+        return full;
+    }
+
+    [[nodiscard]] Shard* find_or_make(unsigned i) {
+        Shard* found = shards_[i].load(std::memory_order_acquire);
+        if (found != nullptr)
+            return found;
+        Shard* const made = Sync::template make<Shard>();
+        if (made == nullptr)
+            return nullptr;
+        if (shards_[i].compare_exchange_strong(found, made, std::memory_order_acq_rel,
+                                               std::memory_order_acquire))
+            return made;
+        Sync::destroy(made);
+        return found;
+    }
+
+    const Invalidation invalidation_;
+    typename Sync::Mutex flush_mutex_;
+    std::array<typename Sync::template Atomic<Shard*>, shards> shards_{};
+};
+
+} // namespace moat::iova

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// From a page to the word that tells what starts there (record.hpp): a radix tree without locks for
+// readers. Leaves stay until the end, so that what a reader found stays valid. A thread puts a
+// small cache of leaves in front of it.
+#pragma once
+
+#include "moat/core/check.hpp"
+#include "moat/sync/concept.hpp"
+
+#include <array>
+#include <cstdint>
+
+namespace moat::iova {
+
+template <SyncPolicy Sync>
+class LiveMap {
+  public:
+    using Word = typename Sync::template Atomic<std::uint64_t>;
+
+    static constexpr unsigned leaf_lg2 = 6;
+    static constexpr std::uint64_t leaf_pages = std::uint64_t{1} << leaf_lg2;
+
+    struct Leaf {
+        std::array<Word, leaf_pages> words{};
+    };
+
+    explicit LiveMap(std::uint64_t end_page) {
+        while ((fan_out * span(top_)) < end_page)
+            ++top_;
+    }
+
+    ~LiveMap() { destroy_below(root_, top_); }
+
+    LiveMap(const LiveMap&) = delete;
+    LiveMap& operator=(const LiveMap&) = delete;
+
+    /// The leaf of a page, or nullptr where none was ever needed. Any thread.
+    [[nodiscard]] Leaf* find(std::uint64_t page) const {
+        if (page >> leaf_lg2 >> (fan_out_lg2 * (top_ + 1)) != 0)
+            return nullptr;
+        const Node* node = &root_;
+        for (unsigned level = top_; level != 0; --level) {
+            node = static_cast<const Node*>(
+                node->below[index(page, level)].load(std::memory_order_acquire));
+            if (node == nullptr)
+                return nullptr;
+        }
+        return static_cast<Leaf*>(node->below[index(page, 0)].load(std::memory_order_acquire));
+    }
+
+    /// The leaf of a page of the space, made where it is missing. The caller holds the lock under
+    /// which all leaves are made. Return: nullptr when memory failed.
+    [[nodiscard]] Leaf* find_or_make(std::uint64_t page) {
+        Node* node = &root_;
+        for (unsigned level = top_; level != 0; --level) {
+            node = below<Node>(*node, index(page, level));
+            if (node == nullptr)
+                return nullptr;
+        }
+        return below<Leaf>(*node, index(page, 0));
+    }
+
+    [[nodiscard]] static Word& word(Leaf& leaf, std::uint64_t page) {
+        return leaf.words[page % leaf_pages];
+    }
+
+  private:
+    static constexpr unsigned fan_out_lg2 = 9;
+    static constexpr std::uint64_t fan_out = std::uint64_t{1} << fan_out_lg2;
+
+    struct Node {
+        mutable std::array<typename Sync::template Atomic<void*>, fan_out> below{};
+    };
+
+    /// The pages of one child of a node of this level.
+    static constexpr std::uint64_t span(unsigned level) {
+        return leaf_pages << (fan_out_lg2 * level);
+    }
+
+    static std::uint64_t index(std::uint64_t page, unsigned level) {
+        return (page >> (leaf_lg2 + fan_out_lg2 * level)) % fan_out;
+    }
+
+    template <class T>
+    static T* below(Node& node, std::uint64_t i) {
+        void* found = node.below[i].load(std::memory_order_relaxed);
+        if (found == nullptr) {
+            found = Sync::template make<T>();
+            node.below[i].store(found, std::memory_order_release);
+        }
+        return static_cast<T*>(found);
+    }
+
+    static void destroy_below(Node& node, unsigned level) {
+        for (auto& each : node.below) {
+            void* const found = each.load(std::memory_order_relaxed);
+            if (found == nullptr)
+                continue;
+            if (level == 0) {
+                Sync::destroy(static_cast<Leaf*>(found));
+                continue;
+            }
+            destroy_below(*static_cast<Node*>(found), level - 1);
+            Sync::destroy(static_cast<Node*>(found));
+        }
+    }
+
+    Node root_{};
+    unsigned top_ = 0;
+};
+
+/// A thread's own view of the map: the leaves that it used last, found by one compare.
+template <SyncPolicy Sync>
+class LeafCache {
+  public:
+    using Map = LiveMap<Sync>;
+    using Word = typename Map::Word;
+
+    /// The word of a page, or nullptr where no mapping ever started near it.
+    [[nodiscard, gnu::always_inline]] Word* find(const Map& map, std::uint64_t page) {
+        const std::uint64_t key = page >> Map::leaf_lg2;
+        Line& line = lines_[key % lines_.size()];
+        if (line.key != key) [[unlikely]] {
+            typename Map::Leaf* const leaf = map.find(page);
+            if (leaf == nullptr)
+                return nullptr;
+            line = {key, leaf};
+        }
+        return &Map::word(*line.leaf, page);
+    }
+
+  private:
+    struct Line {
+        std::uint64_t key = ~std::uint64_t{0};
+        typename Map::Leaf* leaf = nullptr;
+    };
+
+    std::array<Line, 1024> lines_{};
+};
+
+} // namespace moat::iova

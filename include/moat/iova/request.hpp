@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What a caller may ask of the allocator, and when a release takes effect.
+// The payload only: guards are the allocator's affair (footprint.hpp).
+#pragma once
+
+#include "moat/core/types.hpp"
+#include "moat/iova/extent.hpp"
+
+#include <cstdint>
+#include <limits>
+#include <optional>
+
+namespace moat::iova {
+
+/// Where the payload may start: at addresses equal to `like` modulo 2^modulus_lg2.
+struct Congruence {
+    /// 0 asks for nothing beyond the granule.
+    unsigned modulus_lg2 = 0;
+    std::uint64_t like = 0;
+
+    /// Natural alignment, which coherent buffers need: the size, rounded up to a power of two.
+    [[nodiscard]] static constexpr Congruence natural(ByteCount size) {
+        unsigned lg2 = 0;
+        while (lg2 < 63 && (std::uint64_t{1} << lg2) < size.value())
+            ++lg2;
+        return {lg2, 0};
+    }
+
+    [[nodiscard]] static constexpr Congruence aligned(unsigned alignment_lg2) {
+        return {alignment_lg2, 0};
+    }
+
+    /// The same offset in a large page (2^modulus_lg2: 21 for 2 MiB, 30 for 1 GiB) as the memory
+    /// has, so that large leaves can map it.
+    [[nodiscard]] static constexpr Congruence with(PhysicalAddress memory, unsigned modulus_lg2) {
+        return {modulus_lg2, memory.value()};
+    }
+};
+
+/// Which addresses a request draws on.
+enum class Source : std::uint8_t {
+    aperture,     ///< the free space, with guards
+    fixed_window, ///< the window that was carved out for interrupts; no guard, no alignment
+};
+
+struct Request {
+    Extent extent;
+    Congruence placement{};
+    /// The last address that the device can send; the payload ends there at the latest.
+    Iova last{std::numeric_limits<std::uint64_t>::max()};
+    /// The payload's own address, where the caller chooses it; a multiple of the granule.
+    std::optional<Iova> at{};
+    Source source = Source::aperture;
+
+    /// Whether any range of the right size will do, which is what the caches hold.
+    [[nodiscard]] constexpr bool is_plain() const {
+        return placement.modulus_lg2 == 0 &&
+               last.value() == std::numeric_limits<std::uint64_t>::max() && !at &&
+               source == Source::aperture && !extent.is_list();
+    }
+};
+
+enum class When : std::uint8_t {
+    now,                ///< the caller has invalidated: no device can reach the range
+    after_invalidation, ///< queued; reusable after an invalidation that begins later
+};
+
+} // namespace moat::iova
