@@ -60,13 +60,14 @@ class Allocator {
     /// quarantine were emptied; `no_memory`; `limit` (more segments than a record holds).
     [[nodiscard, gnu::always_inline]] Result<Iova> allocate(const Request& request) {
         if (request.is_plain()) [[likely]] {
-            const std::uint64_t pages = whole_pages(request.extent.size(), granule_lg2_);
+            const std::uint64_t pages = hot_pages(request.extent.size());
             if (pages - 1 < most_cached_pages) [[likely]]
                 if (Cache* const cache = caches_.local()) [[likely]]
                     if (const Range* const range = cache->magazine(pages).pop()) [[likely]]
                         return hand_out(*range);
         }
-        return allocate_slowly(request);
+        // A copy, so that the request itself need not be in memory on the way above.
+        return allocate_slowly(Request(request));
     }
 
     /// Gives a payload back, with its guard. `extent` is what was asked for, segment by segment.
@@ -76,13 +77,13 @@ class Allocator {
     [[nodiscard, gnu::always_inline]] Result<void> release(Iova iova, const Extent& extent,
                                                            When when = When::now) {
         if (when == When::now && !extent.is_list()) [[likely]] {
-            const std::uint64_t pages = whole_pages(extent.size(), granule_lg2_);
-            if (pages - 1 < most_cached_pages && is_aligned(iova.value(), granule_lg2_)) [[likely]]
+            const std::uint64_t pages = hot_pages(extent.size());
+            if (pages - 1 < most_cached_pages && (iova.value() & granule_mask_) == 0) [[likely]]
                 if (Cache* const cache = caches_.local()) [[likely]]
                     if (take_in(*cache, iova.value() >> granule_lg2_, pages)) [[likely]]
                         return {};
         }
-        return release_slowly(iova, extent, when);
+        return release_slowly(iova, Extent(extent), when);
     }
 
     /// Where segment `index` of a list begins, from the first one's address. Return: `not_found`
@@ -113,25 +114,31 @@ class Allocator {
     using Word = typename LiveMap<Sync>::Word;
     using Placed = typename Central<Sync, Guard>::Placed;
 
+    static constexpr std::uint64_t cached_or_live =
+        static_cast<std::uint64_t>(State::cached) ^ static_cast<std::uint64_t>(State::live);
+
+    [[nodiscard, gnu::always_inline]] std::uint64_t hot_pages(ByteCount size) const {
+        return (size.value() + granule_mask_) >> granule_lg2_;
+    }
+
     [[nodiscard, gnu::always_inline]] Result<Iova> hand_out(const Range& range) {
-        constexpr std::uint64_t flip =
-            static_cast<std::uint64_t>(State::cached) ^ static_cast<std::uint64_t>(State::live);
-        range.word->store(range.word->load(std::memory_order_relaxed) ^ flip,
+        range.word->store(range.word->load(std::memory_order_relaxed) ^ cached_or_live,
                           std::memory_order_relaxed);
         return Iova(range.page << granule_lg2_);
     }
 
+    /// Return: false for everything unusual, an error included.
     [[nodiscard, gnu::always_inline]] bool take_in(Cache& cache, std::uint64_t page,
                                                    std::uint64_t pages) {
-        Word* const word = cache.leaves.find(central_.map(), page);
-        if (word == nullptr) [[unlikely]]
+        if (!cache.leaves.holds(page)) [[unlikely]]
             return false;
-        const std::uint64_t value = word->load(std::memory_order_relaxed);
+        Word& word = cache.leaves.word(page);
+        const std::uint64_t value = word.load(std::memory_order_relaxed);
         if ((value & record::identity_mask) != record::identity(State::live, pages)) [[unlikely]]
             return false;
-        if (!cache.magazine(pages).push({page, word})) [[unlikely]]
+        if (!cache.magazine(pages).push({page, &word})) [[unlikely]]
             return false;
-        word->store(record::with_state(value, State::cached), std::memory_order_relaxed);
+        word.store(value ^ cached_or_live, std::memory_order_relaxed);
         return true;
     }
 
@@ -162,6 +169,7 @@ class Allocator {
         self.flush();
     }
 
+    const std::uint64_t granule_mask_;
     const unsigned granule_lg2_;
     const std::uint64_t end_page_;
     const std::uint64_t flush_delay_;

@@ -40,7 +40,7 @@ namespace detail {
 
 template <SyncPolicy Sync, GuardPolicy Guard>
 Allocator<Sync, Guard>::Allocator(const Config& config, const Guard& guard, std::uint64_t end_page)
-    : granule_lg2_(config.granule_lg2), end_page_(end_page),
+    : granule_mask_(low_bits(config.granule_lg2)), granule_lg2_(config.granule_lg2), end_page_(end_page),
       flush_delay_(config.flush_delay_nanoseconds),
       central_(end_page, config.granule_lg2, guard, config.preference, config.seed),
       caches_(central_, detail::cache_budget(config), guard.widest(config.granule_lg2).both()),
@@ -269,6 +269,12 @@ Result<void> Allocator<Sync, Guard>::release_slowly(Iova iova, const Extent& ext
         return fail(ErrorCode::unsupported, "no invalidation was configured",
                     {"iova", iova.value()});
     Cache* const cache = caches_.local();
+    // The hot path fails as well where the thread has not seen this part of the space lately.
+    if (cache != nullptr && when == When::now && pages.segments == 1 &&
+        pages.payload <= most_cached_pages && is_aligned(iova.value(), granule_lg2_) &&
+        !cache->leaves.holds(page) && cache->leaves.load(central_.map(), page) &&
+        take_in(*cache, page, pages.payload))
+        return {};
     const Result<Range> range =
         claim(iova, pages, when == When::now ? State::cached : State::queued);
     if (!range)

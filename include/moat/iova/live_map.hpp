@@ -116,17 +116,21 @@ class LeafCache {
     using Map = LiveMap<Sync>;
     using Word = typename Map::Word;
 
-    /// The word of a page, or nullptr where no mapping ever started near it.
-    [[nodiscard, gnu::always_inline]] Word* find(const Map& map, std::uint64_t page) {
-        const std::uint64_t key = page >> Map::leaf_lg2;
-        Line& line = lines_[key % lines_.size()];
-        if (line.key != key) [[unlikely]] {
-            typename Map::Leaf* const leaf = map.find(page);
-            if (leaf == nullptr)
-                return nullptr;
-            line = {key, leaf};
-        }
-        return &Map::word(*line.leaf, page);
+    [[nodiscard, gnu::always_inline]] bool holds(std::uint64_t page) const {
+        return line(page).key == page >> Map::leaf_lg2;
+    }
+
+    /// Of a page whose leaf is here.
+    [[nodiscard, gnu::always_inline]] Word& word(std::uint64_t page) const {
+        return Map::word(*line(page).leaf, page);
+    }
+
+    /// Return: false where no mapping ever started near the page.
+    bool load(const Map& map, std::uint64_t page) {
+        typename Map::Leaf* const leaf = map.find(page);
+        if (leaf != nullptr)
+            lines_[index(page)] = {page >> Map::leaf_lg2, leaf};
+        return leaf != nullptr;
     }
 
   private:
@@ -135,7 +139,13 @@ class LeafCache {
         typename Map::Leaf* leaf = nullptr;
     };
 
-    std::array<Line, 1024> lines_{};
+    static constexpr std::size_t size = 1024;
+
+    static std::size_t index(std::uint64_t page) { return (page >> Map::leaf_lg2) % size; }
+
+    const Line& line(std::uint64_t page) const { return lines_[index(page)]; }
+
+    std::array<Line, size> lines_{};
 };
 
 } // namespace moat::iova
