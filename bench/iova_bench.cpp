@@ -45,7 +45,7 @@ constexpr ByteCount pages(std::uint64_t count) {
 }
 
 template <class Guard>
-void release(Allocator<Guard>& allocator, Iova at, ByteCount size) {
+[[gnu::always_inline]] inline void release(Allocator<Guard>& allocator, Iova at, ByteCount size) {
     if (!allocator.release(at, size).has_value()) [[unlikely]]
         std::abort();
 }

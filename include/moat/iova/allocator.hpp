@@ -64,7 +64,7 @@ class Allocator {
             if (pages - 1 < most_cached_pages) [[likely]]
                 if (Cache* const cache = caches_.local()) [[likely]]
                     if (const Range* const range = cache->magazine(pages).pop()) [[likely]]
-                        return hand_out(*range);
+                        return hand_out(*range, pages);
         }
         // A copy, so that the request itself need not be in memory on the way above.
         return allocate_slowly(Request(request));
@@ -80,7 +80,7 @@ class Allocator {
             const std::uint64_t pages = hot_pages(extent.size());
             if (pages - 1 < most_cached_pages && (iova.value() & granule_mask_) == 0) [[likely]]
                 if (Cache* const cache = caches_.local()) [[likely]]
-                    if (take_in(*cache, iova.value() >> granule_lg2_, pages)) [[likely]]
+                    if (take_in(*cache, iova, pages)) [[likely]]
                         return {};
         }
         return release_slowly(iova, Extent(extent), when);
@@ -114,31 +114,27 @@ class Allocator {
     using Word = typename LiveMap<Sync>::Word;
     using Placed = typename Central<Sync, Guard>::Placed;
 
-    static constexpr std::uint64_t cached_or_live =
-        static_cast<std::uint64_t>(State::cached) ^ static_cast<std::uint64_t>(State::live);
-
     [[nodiscard, gnu::always_inline]] std::uint64_t hot_pages(ByteCount size) const {
         return (size.value() + granule_mask_) >> granule_lg2_;
     }
 
-    [[nodiscard, gnu::always_inline]] Result<Iova> hand_out(const Range& range) {
-        range.word->store(range.word->load(std::memory_order_relaxed) ^ cached_or_live,
-                          std::memory_order_relaxed);
-        return Iova(range.page << granule_lg2_);
+    [[nodiscard, gnu::always_inline]] Iova hand_out(const Range& range, std::uint64_t pages) {
+        range.word->store(record::cacheable(State::live, pages), std::memory_order_relaxed);
+        return range.start;
     }
 
     /// Return: false for everything unusual, an error included.
-    [[nodiscard, gnu::always_inline]] bool take_in(Cache& cache, std::uint64_t page,
-                                                   std::uint64_t pages) {
+    [[nodiscard, gnu::always_inline]] bool take_in(Cache& cache, Iova start, std::uint64_t pages) {
+        const std::uint64_t page = start.value() >> granule_lg2_;
         if (!cache.leaves.holds(page)) [[unlikely]]
             return false;
         Word& word = cache.leaves.word(page);
-        const std::uint64_t value = word.load(std::memory_order_relaxed);
-        if ((value & record::identity_mask) != record::identity(State::live, pages)) [[unlikely]]
+        if (word.load(std::memory_order_relaxed) != record::cacheable(State::live, pages))
+            [[unlikely]]
             return false;
-        if (!cache.magazine(pages).push({page, &word})) [[unlikely]]
+        if (!cache.magazine(pages).push({start, &word})) [[unlikely]]
             return false;
-        word.store(value ^ cached_or_live, std::memory_order_relaxed);
+        word.store(record::cacheable(State::cached, pages), std::memory_order_relaxed);
         return true;
     }
 
@@ -155,11 +151,6 @@ class Allocator {
     void after_invalidation(const Range& range, Cache* cache);
     void reuse(const Range& range, Cache* cache);
     void relieve(Cache* cache);
-
-    [[nodiscard]] static bool cacheable(std::uint64_t word) {
-        return (word & (record::wide_bit | record::direct_bit)) == 0 &&
-               record::payload_of(word) <= most_cached_pages;
-    }
 
     [[nodiscard]] std::uint64_t end_page() const { return end_page_; }
 

@@ -40,8 +40,8 @@ namespace detail {
 
 template <SyncPolicy Sync, GuardPolicy Guard>
 Allocator<Sync, Guard>::Allocator(const Config& config, const Guard& guard, std::uint64_t end_page)
-    : granule_mask_(low_bits(config.granule_lg2)), granule_lg2_(config.granule_lg2), end_page_(end_page),
-      flush_delay_(config.flush_delay_nanoseconds),
+    : granule_mask_(low_bits(config.granule_lg2)), granule_lg2_(config.granule_lg2),
+      end_page_(end_page), flush_delay_(config.flush_delay_nanoseconds),
       central_(end_page, config.granule_lg2, guard, config.preference, config.seed),
       caches_(central_, detail::cache_budget(config), guard.widest(config.granule_lg2).both()),
       quarantine_(config.quarantine, config.granule_lg2), queue_(config.invalidation),
@@ -131,11 +131,11 @@ Result<Iova> Allocator<Sync, Guard>::allocate_cacheable(std::uint64_t payload,
     Range range;
     bool memory_failed = false;
     if (caches_.take(cache, payload, range, memory_failed))
-        return hand_out(range);
+        return hand_out(range, payload);
     if (!memory_failed) {
         relieve(cache);
         if (caches_.take(cache, payload, range, memory_failed))
-            return hand_out(range);
+            return hand_out(range, payload);
     }
     if (memory_failed)
         return fail(ErrorCode::no_memory, "no memory to record a range of addresses",
@@ -225,7 +225,7 @@ auto Allocator<Sync, Guard>::claim(Iova iova, const ExtentPages& pages, State ne
     typename LiveMap<Sync>::Leaf* const leaf =
         is_aligned(iova.value(), granule_lg2_) ? central_.map().find(page) : nullptr;
     Word* const word = leaf != nullptr ? &LiveMap<Sync>::word(*leaf, page) : nullptr;
-    std::uint64_t value = word != nullptr ? word->load(std::memory_order_acquire) : 0;
+    std::uint32_t value = word != nullptr ? word->load(std::memory_order_acquire) : 0;
     switch (record::state_of(value)) {
     case State::none:
         return fail(ErrorCode::not_found, "no live range starts here", {"iova", iova.value()},
@@ -234,11 +234,12 @@ auto Allocator<Sync, Guard>::claim(Iova iova, const ExtentPages& pages, State ne
     case State::queued:
     case State::quarantined:
         return fail(ErrorCode::not_found, "this range was released already", {"iova", iova.value()},
-                    {"size", size}, {"allocated_size", record::payload_of(value) << granule_lg2_});
+                    {"size", size},
+                    {"allocated_size", central_.recorded({iova, word}).payload << granule_lg2_});
     case State::live:
         break;
     }
-    const Range range{page, word};
+    const Range range{iova, word};
     const Footprint footprint = central_.recorded(range);
     if (footprint.payload != pages.payload || footprint.segments != pages.segments)
         return fail(ErrorCode::mismatch, "this range was allocated with another size",
@@ -273,7 +274,7 @@ Result<void> Allocator<Sync, Guard>::release_slowly(Iova iova, const Extent& ext
     if (cache != nullptr && when == When::now && pages.segments == 1 &&
         pages.payload <= most_cached_pages && is_aligned(iova.value(), granule_lg2_) &&
         !cache->leaves.holds(page) && cache->leaves.load(central_.map(), page) &&
-        take_in(*cache, page, pages.payload))
+        take_in(*cache, iova, pages.payload))
         return {};
     const Result<Range> range =
         claim(iova, pages, when == When::now ? State::cached : State::queued);
@@ -334,16 +335,17 @@ void Allocator<Sync, Guard>::after_invalidation(const Range& range, Cache* cache
 /// A flush and a timer pass no cache: what they let go belongs to no thread.
 template <SyncPolicy Sync, GuardPolicy Guard>
 void Allocator<Sync, Guard>::reuse(const Range& range, Cache* cache) {
-    const std::uint64_t word = range.word->load(std::memory_order_relaxed);
-    if (!cacheable(word)) {
+    const std::uint32_t word = range.word->load(std::memory_order_relaxed);
+    const std::uint64_t payload = word >> record::payload_low;
+    if (!record::is_cacheable(word)) {
         central_.take_back({&range, 1});
         return;
     }
     range.word->store(record::with_state(word, State::cached), std::memory_order_relaxed);
     if (cache != nullptr)
-        caches_.put(cache, record::payload_of(word), range);
+        caches_.put(cache, payload, range);
     else
-        caches_.put_shared(record::payload_of(word), {&range, 1});
+        caches_.put_shared(payload, {&range, 1});
 }
 
 template <SyncPolicy Sync, GuardPolicy Guard>
@@ -355,10 +357,10 @@ Result<ByteCount> Allocator<Sync, Guard>::segment_offset(Iova iova,
     const std::uint64_t page = iova.value() >> granule_lg2_;
     typename LiveMap<Sync>::Leaf* const leaf = central_.map().find(page);
     Word* const word = leaf != nullptr ? &LiveMap<Sync>::word(*leaf, page) : nullptr;
-    const std::uint64_t value = word != nullptr ? word->load(std::memory_order_acquire) : 0;
+    const std::uint32_t value = word != nullptr ? word->load(std::memory_order_acquire) : 0;
     if (record::state_of(value) != State::live)
         return fail(ErrorCode::not_found, "no live range starts here", {"iova", iova.value()});
-    const Footprint footprint = central_.recorded({page, word});
+    const Footprint footprint = central_.recorded({iova, word});
     if (footprint.payload != pages.payload || footprint.segments != pages.segments)
         return fail(ErrorCode::mismatch, "this range was allocated with other segments",
                     {"iova", iova.value()}, {"allocated_segments", footprint.segments});
@@ -397,7 +399,7 @@ Stats Allocator<Sync, Guard>::stats() {
     std::uint64_t queued_pages = 0;
     queue_.visit([&](const Range& range) {
         queued_ranges += 1;
-        queued_pages += record::payload_of(range.word->load(std::memory_order_relaxed));
+        queued_pages += central_.recorded(range).payload;
     });
     const std::uint64_t idle_ranges =
         caches.magazine_ranges + caches.depot_ranges + quarantine.entries + queued_ranges;

@@ -16,10 +16,10 @@
 
 namespace moat::iova {
 
-/// A padded range that a cache may hand out again: its payload page and that page's record.
+/// A padded range in somebody's hand: the payload's address and the word of its record.
 template <SyncPolicy Sync>
 struct Entry {
-    std::uint64_t page = 0;
+    Iova start{};
     typename LiveMap<Sync>::Word* word = nullptr;
 };
 
@@ -115,7 +115,9 @@ class Central {
             typename Map::Leaf* const leaf = map_.find_or_make(page);
             if (leaf == nullptr || !prepare_ends(own))
                 break;
-            ranges[made] = {page, &Map::word(*leaf, page)};
+            ranges[made] = {Iova(page << granule_lg2_), &Map::word(*leaf, page)};
+            Map::detail(*leaf, page)
+                .store(record::encode_detail(footprint), std::memory_order_relaxed);
         }
         if (made == 0) {
             memory_failed = true;
@@ -123,7 +125,7 @@ class Central {
         }
         space_.tree().set({run->start, made * count}, Fill::used);
         for (unsigned i = 0; i != made; ++i)
-            record_new(*ranges[i].word, footprint, State::cached, record::Reuse::cacheable);
+            record_new(*ranges[i].word, footprint, State::cached, Reuse::cacheable);
         update_pressure();
         return made;
     }
@@ -161,14 +163,14 @@ class Central {
         page = payload_page(start, footprint);
         typename Map::Leaf* const leaf = map_.find_or_make(page);
         typename Map::Leaf* const second =
-            record::needs_wide(footprint) && leaf != nullptr ? map_.find_or_make(page + 1) : leaf;
+            record::is_wide(footprint) && leaf != nullptr ? map_.find_or_make(page + 1) : leaf;
         if (leaf == nullptr || second == nullptr || !prepare_ends({start, count}))
             return Placed::no_memory;
         space_.tree().set({start, count}, Fill::used);
-        if (record::needs_wide(footprint))
-            Map::word(*second, page + 1)
-                .store(record::encode_second(footprint), std::memory_order_relaxed);
-        record_new(Map::word(*leaf, page), footprint, State::live, record::Reuse::direct);
+        if (record::is_wide(footprint))
+            Map::detail(*second, page + 1).store(footprint.payload, std::memory_order_relaxed);
+        Map::detail(*leaf, page).store(record::encode_detail(footprint), std::memory_order_relaxed);
+        record_new(Map::word(*leaf, page), footprint, State::live, Reuse::direct);
         update_pressure();
         return Placed::done;
     }
@@ -180,9 +182,7 @@ class Central {
         touch();
         for (const Range& each : ranges) {
             const Footprint footprint = recorded(each);
-            const PageRun run = occupied(each.page, footprint);
-            if (record::needs_wide(footprint))
-                second_word(each.page).store(0, std::memory_order_relaxed);
+            const PageRun run = occupied(page_of(each), footprint);
             each.word->store(0, std::memory_order_release);
             space_.tree().set(run, Fill::free);
             space_.prefer(footprint.payload, run.start);
@@ -196,10 +196,10 @@ class Central {
 
     /// What a record says; the range is in the caller's hand.
     [[nodiscard]] Footprint recorded(const Range& range) const {
-        const std::uint64_t word = range.word->load(std::memory_order_relaxed);
-        const std::uint64_t second =
-            record::is_wide(word) ? second_word(range.page).load(std::memory_order_relaxed) : 0;
-        return record::decode(word, second);
+        const std::uint64_t page = page_of(range);
+        const std::uint32_t word = range.word->load(std::memory_order_relaxed);
+        return record::decode(word, detail(page),
+                              (word & record::wide_bit) != 0 ? detail(page + 1) : 0);
     }
 
     /// Takes pages out of use for good, with a guard around them. What is reserved already, or
@@ -281,7 +281,7 @@ class Central {
         return space_.tree().prepare(run.start) && space_.tree().prepare(run.end() - 1);
     }
 
-    void record_new(Word& word, const Footprint& footprint, State state, record::Reuse reuse)
+    void record_new(Word& word, const Footprint& footprint, State state, Reuse reuse)
         MOAT_REQUIRES(mutex_) {
         word.store(record::encode(state, reuse, footprint), std::memory_order_release);
         counts_.ranges += 1;
@@ -289,8 +289,14 @@ class Central {
         counts_.guard_pages += footprint.guard_total();
     }
 
-    [[nodiscard]] Word& second_word(std::uint64_t page) const {
-        return Map::word(*map_.find(page + 1), page + 1);
+    [[nodiscard]] std::uint64_t page_of(const Range& range) const {
+        return range.start.value() >> granule_lg2_;
+    }
+
+    [[nodiscard]] std::uint64_t detail(std::uint64_t page) const {
+        typename Map::Leaf* const leaf = map_.find(page);
+        MOAT_CHECK(leaf != nullptr, "a range that was cut has a record");
+        return Map::detail(*leaf, page).load(std::memory_order_relaxed);
     }
 
     [[nodiscard]] bool block(PageRun run) MOAT_REQUIRES(mutex_) {

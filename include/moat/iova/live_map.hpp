@@ -15,13 +15,16 @@ namespace moat::iova {
 template <SyncPolicy Sync>
 class LiveMap {
   public:
-    using Word = typename Sync::template Atomic<std::uint64_t>;
+    using Word = typename Sync::template Atomic<std::uint32_t>;
+    using Detail = typename Sync::template Atomic<std::uint64_t>;
 
     static constexpr unsigned leaf_lg2 = 6;
     static constexpr std::uint64_t leaf_pages = std::uint64_t{1} << leaf_lg2;
 
+    /// Words apart from details, so that what every call touches stays small.
     struct Leaf {
         std::array<Word, leaf_pages> words{};
+        std::array<Detail, leaf_pages> details{};
     };
 
     explicit LiveMap(std::uint64_t end_page) {
@@ -62,6 +65,10 @@ class LiveMap {
 
     [[nodiscard]] static Word& word(Leaf& leaf, std::uint64_t page) {
         return leaf.words[page % leaf_pages];
+    }
+
+    [[nodiscard]] static Detail& detail(Leaf& leaf, std::uint64_t page) {
+        return leaf.details[page % leaf_pages];
     }
 
   private:

@@ -14,8 +14,8 @@ namespace moat::iova {
 /// Payloads of 1 to this many pages are cached, each size on its own.
 inline constexpr std::uint64_t most_cached_pages = 512;
 
-/// A stack of ranges of one size. `count` and `limit` are atomic for their readers in statistics
-/// and for closing; the entries are the owner's alone.
+/// A stack of ranges of one size, between a floor and a ceiling. `top` is atomic for statistics,
+/// floor and ceiling for closing; the entries are the owner's alone.
 template <SyncPolicy Sync>
 class Magazine {
   public:
@@ -25,52 +25,61 @@ class Magazine {
 
     /// Return: the range on top, or nullptr where the magazine is empty or closed.
     [[nodiscard, gnu::always_inline]] const Range* pop() {
-        const std::uint32_t below = count_.load(std::memory_order_relaxed) - 1;
-        if (below >= limit_.load(std::memory_order_relaxed)) [[unlikely]]
+        Range* const top = top_.load(std::memory_order_relaxed);
+        if (top <= floor_.load(std::memory_order_relaxed)) [[unlikely]]
             return nullptr;
-        count_.store(below, std::memory_order_relaxed);
-        return &entries_[below];
+        top_.store(top - 1, std::memory_order_relaxed);
+        return top - 1;
     }
 
     /// Return: false where the magazine is full or closed.
     [[nodiscard, gnu::always_inline]] bool push(const Range& range) {
-        const std::uint32_t count = count_.load(std::memory_order_relaxed);
-        if (count >= limit_.load(std::memory_order_relaxed)) [[unlikely]]
+        Range* const top = top_.load(std::memory_order_relaxed);
+        if (top >= ceiling_.load(std::memory_order_relaxed)) [[unlikely]]
             return false;
-        entries_[count] = range;
-        count_.store(count + 1, std::memory_order_relaxed);
+        *top = range;
+        top_.store(top + 1, std::memory_order_relaxed);
         return true;
     }
 
-    [[nodiscard]] std::uint32_t count() const { return count_.load(std::memory_order_relaxed); }
-
-    [[nodiscard]] std::uint32_t limit() const { return limit_.load(std::memory_order_relaxed); }
-
-    /// Any thread: the owner's next pop or push fails.
-    void close() { limit_.store(0, std::memory_order_seq_cst); }
-
-    void open(std::uint32_t limit) { limit_.store(limit, std::memory_order_seq_cst); }
-
-    /// Owner: room for what `refill` will hold.
-    [[nodiscard]] std::span<Range> vacant(std::uint32_t most) {
-        const std::uint32_t count = this->count();
-        const std::uint32_t room = capacity - count;
-        return {&entries_[count], most < room ? most : room};
+    [[nodiscard]] std::uint32_t count() const {
+        return static_cast<std::uint32_t>(top_.load(std::memory_order_relaxed) - bottom());
     }
 
-    void refilled(std::uint32_t more) { count_.store(count() + more, std::memory_order_relaxed); }
+    [[nodiscard]] std::uint32_t limit() const {
+        return static_cast<std::uint32_t>(ceiling_.load(std::memory_order_relaxed) - bottom());
+    }
+
+    /// Any thread: the owner's next pop or push fails.
+    void close() {
+        floor_.store(bottom() + capacity, std::memory_order_seq_cst);
+        ceiling_.store(bottom(), std::memory_order_seq_cst);
+    }
+
+    void open(std::uint32_t limit) {
+        floor_.store(bottom(), std::memory_order_seq_cst);
+        ceiling_.store(bottom() + limit, std::memory_order_seq_cst);
+    }
+
+    /// Owner: room for what a refill brings.
+    [[nodiscard]] std::span<Range> vacant(std::uint32_t most) {
+        const std::uint32_t room = capacity - count();
+        return {&entries_[count()], most < room ? most : room};
+    }
+
+    void refilled(std::uint32_t more) { set_count(count() + more); }
 
     [[nodiscard]] std::span<const Range> contents() const { return {entries_.data(), count()}; }
 
     /// Owner: what `pop` does, also where the magazine is closed.
-    void remove_newest() { count_.store(count() - 1, std::memory_order_relaxed); }
+    void remove_newest() { set_count(count() - 1); }
 
     /// Owner: drops the oldest `gone` entries, which lie at the bottom.
     void drop_oldest(std::uint32_t gone) {
         const std::uint32_t rest = count() - gone;
         for (std::uint32_t i = 0; i != rest; ++i)
             entries_[i] = entries_[i + gone];
-        count_.store(rest, std::memory_order_relaxed);
+        set_count(rest);
     }
 
     /// How many ranges the next refill asks for: it starts with one and doubles.
@@ -84,8 +93,15 @@ class Magazine {
     bool charged = false;
 
   private:
-    typename Sync::template Atomic<std::uint32_t> count_{0};
-    typename Sync::template Atomic<std::uint32_t> limit_{0};
+    void set_count(std::uint32_t count) {
+        top_.store(&entries_[0] + count, std::memory_order_relaxed);
+    }
+
+    [[nodiscard]] Range* bottom() const { return const_cast<Range*>(entries_.data()); }
+
+    typename Sync::template Atomic<Range*> top_{bottom()};
+    typename Sync::template Atomic<Range*> floor_{bottom()};
+    typename Sync::template Atomic<Range*> ceiling_{bottom()};
     std::uint32_t batch_ = 1;
     std::array<Range, capacity> entries_{};
 };
