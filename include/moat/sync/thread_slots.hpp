@@ -108,7 +108,8 @@ class ThreadLocal {
     ThreadLocal(const ThreadLocal&) = delete;
     ThreadLocal& operator=(const ThreadLocal&) = delete;
 
-    [[nodiscard]] T* local() {
+    /// A few instructions on the hottest paths there are; a call would cost as much again.
+    [[nodiscard, gnu::always_inline]] T* local() {
         const Array array = own_array;
         if (index_ < array.count && array.nodes[index_] != nullptr) [[likely]]
             return &static_cast<Node*>(array.nodes[index_])->value;
