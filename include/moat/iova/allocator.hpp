@@ -66,8 +66,9 @@ class Allocator {
                     if (const Range* const range = cache->magazine(pages).pop()) [[likely]]
                         return hand_out(*range, pages);
         }
-        // A copy, so that the request itself need not be in memory on the way above.
-        return allocate_slowly(Request(request));
+        // Copies, so that neither request nor result need be in memory on the way above.
+        const Result<Iova> slow = allocate_slowly(Request(request));
+        return slow ? Result<Iova>(*slow) : Result<Iova>(std::unexpected(slow.error()));
     }
 
     /// Gives a payload back, with its guard. `extent` is what was asked for, segment by segment.
