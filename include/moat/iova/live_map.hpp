@@ -18,11 +18,11 @@ class LiveMap {
     using Word = typename Sync::template Atomic<std::uint32_t>;
     using Detail = typename Sync::template Atomic<std::uint64_t>;
 
-    static constexpr unsigned leaf_lg2 = 6;
+    static constexpr unsigned leaf_lg2 = 7;
     static constexpr std::uint64_t leaf_pages = std::uint64_t{1} << leaf_lg2;
 
     /// Words apart from details, so that what every call touches stays small.
-    struct Leaf {
+    struct alignas(64) Leaf {
         std::array<Word, leaf_pages> words{};
         std::array<Detail, leaf_pages> details{};
     };

@@ -17,7 +17,7 @@ inline constexpr std::uint64_t most_cached_pages = 512;
 /// A stack of ranges of one size, between a floor and a ceiling. `top` is atomic for statistics,
 /// floor and ceiling for closing; the entries are the owner's alone.
 template <SyncPolicy Sync>
-class Magazine {
+class alignas(64) Magazine {
   public:
     static constexpr std::uint32_t capacity = 64;
 
@@ -109,7 +109,7 @@ class Magazine {
 /// Everything of one thread. Magazines are made when their size first misses, and stay until the
 /// thread ends.
 template <SyncPolicy Sync>
-class ThreadCache {
+class alignas(64) ThreadCache {
   public:
     using Mag = Magazine<Sync>;
 
