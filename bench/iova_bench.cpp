@@ -222,7 +222,7 @@ class Replacer {
         std::uint64_t pages = 0;
     };
 
-    void replace(Held& held) {
+    [[gnu::always_inline]] void replace(Held& held) {
         subject_.release(held.at, held.pages);
         held.pages = script_.size[position_++ % Script::length];
         held.at = subject_.allocate(held.pages);
@@ -237,14 +237,14 @@ class Replacer {
 struct MoatSubject {
     Allocator<FixedGuard>& allocator;
 
-    std::uint64_t allocate(std::uint64_t count) {
+    [[gnu::always_inline]] std::uint64_t allocate(std::uint64_t count) {
         const auto got = allocator.allocate({.extent = pages(count)});
         if (!got) [[unlikely]]
             std::abort();
         return got->value();
     }
 
-    void release(std::uint64_t at, std::uint64_t count) {
+    [[gnu::always_inline]] void release(std::uint64_t at, std::uint64_t count) {
         ::release(allocator, Iova(at), pages(count));
     }
 };

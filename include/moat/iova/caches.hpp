@@ -170,15 +170,15 @@ class Caches {
     [[nodiscard]] Mag* admit(Cache& cache, std::uint64_t payload) {
         if (central_.pressed())
             return nullptr;
-        if (!cache.has(payload) && !cache.make(payload))
-            return nullptr;
         Mag& magazine = cache.magazine(payload);
+        if (!magazine.made() && !magazine.make())
+            return nullptr;
         if (magazine.limit() != 0)
             return &magazine;
         const std::uint32_t limit = limit_of(payload);
-        if (!magazine.charged && !charge(cache, limit * (payload + guard_pages_)))
+        if (!magazine.charged() && !charge(cache, limit * (payload + guard_pages_)))
             return nullptr;
-        magazine.charged = true;
+        magazine.charged() = true;
         cache.stocked = true;
         magazine.open(limit);
         if (!central_.pressed())
@@ -200,7 +200,8 @@ class Caches {
             return false;
         while (cache.charged_pages + pages > budget_.thread_pages) {
             cache.clock_hand = cache.clock_hand % most_cached_pages + 1;
-            if (cache.has(cache.clock_hand) && cache.magazine(cache.clock_hand).charged)
+            Mag& victim = cache.magazine(cache.clock_hand);
+            if (victim.made() && victim.charged())
                 retire(cache, cache.clock_hand);
         }
         const std::uint64_t before = charged_pages_.fetch_add(pages, std::memory_order_relaxed);
@@ -220,9 +221,9 @@ class Caches {
     }
 
     void release_charge(Cache& cache, Mag& magazine, std::uint64_t payload) {
-        if (!magazine.charged)
+        if (!magazine.charged())
             return;
-        magazine.charged = false;
+        magazine.charged() = false;
         const std::uint64_t pages = limit_of(payload) * (payload + guard_pages_);
         cache.charged_pages -= pages;
         charged_pages_.fetch_sub(pages, std::memory_order_relaxed);

@@ -14,14 +14,24 @@ namespace moat::iova {
 /// Payloads of 1 to this many pages are cached, each size on its own.
 inline constexpr std::uint64_t most_cached_pages = 512;
 
-/// A stack of ranges of one size, between a floor and a ceiling. `top` is atomic for statistics,
-/// floor and ceiling for closing; the entries are the owner's alone.
+/// A stack of ranges of one size, between a floor and a ceiling. All pointers are null until the
+/// size is first used. `top` is atomic for statistics, floor and ceiling for closing; the entries
+/// are the owner's alone.
 template <SyncPolicy Sync>
-class alignas(64) Magazine {
+class Magazine {
   public:
     static constexpr std::uint32_t capacity = 64;
 
     using Range = Entry<Sync>;
+
+    ~Magazine() {
+        if (Store* const own = store())
+            Sync::destroy(own);
+    }
+
+    Magazine() = default;
+    Magazine(const Magazine&) = delete;
+    Magazine& operator=(const Magazine&) = delete;
 
     /// Return: the range on top, or nullptr where the magazine is empty or closed.
     [[nodiscard, gnu::always_inline]] const Range* pop() {
@@ -42,128 +52,133 @@ class alignas(64) Magazine {
         return true;
     }
 
+    /// Any thread; false until the size is first used.
+    [[nodiscard]] bool made() const { return store() != nullptr; }
+
+    /// Owner. Return: false when memory failed.
+    [[nodiscard]] bool make() {
+        Store* const own = Sync::template make<Store>();
+        if (own == nullptr)
+            return false;
+        floor_.store(own->entries.data() + capacity, std::memory_order_relaxed);
+        ceiling_.store(own->entries.data(), std::memory_order_relaxed);
+        top_.store(own->entries.data(), std::memory_order_relaxed);
+        store_.store(own, std::memory_order_release);
+        return true;
+    }
+
     [[nodiscard]] std::uint32_t count() const {
-        return static_cast<std::uint32_t>(top_.load(std::memory_order_relaxed) - bottom());
+        return made() ? distance(top_.load(std::memory_order_relaxed)) : 0;
     }
 
     [[nodiscard]] std::uint32_t limit() const {
-        return static_cast<std::uint32_t>(ceiling_.load(std::memory_order_relaxed) - bottom());
+        return made() ? distance(ceiling_.load(std::memory_order_relaxed)) : 0;
     }
 
-    /// Any thread: the owner's next pop or push fails.
+    /// Any thread, made: the owner's next pop or push fails.
     void close() {
         floor_.store(bottom() + capacity, std::memory_order_seq_cst);
         ceiling_.store(bottom(), std::memory_order_seq_cst);
     }
+
+    // The rest is for the owner, of a magazine that was made.
 
     void open(std::uint32_t limit) {
         floor_.store(bottom(), std::memory_order_seq_cst);
         ceiling_.store(bottom() + limit, std::memory_order_seq_cst);
     }
 
-    /// Owner: room for what a refill brings.
+    /// Room for what a refill brings.
     [[nodiscard]] std::span<Range> vacant(std::uint32_t most) {
         const std::uint32_t room = capacity - count();
-        return {&entries_[count()], most < room ? most : room};
+        return {bottom() + count(), most < room ? most : room};
     }
 
     void refilled(std::uint32_t more) { set_count(count() + more); }
 
-    [[nodiscard]] std::span<const Range> contents() const { return {entries_.data(), count()}; }
+    [[nodiscard]] std::span<const Range> contents() const { return {bottom(), count()}; }
 
-    /// Owner: what `pop` does, also where the magazine is closed.
+    /// What `pop` does, also where the magazine is closed.
     void remove_newest() { set_count(count() - 1); }
 
-    /// Owner: drops the oldest `gone` entries, which lie at the bottom.
+    /// Drops the oldest `gone` entries, which lie at the bottom.
     void drop_oldest(std::uint32_t gone) {
         const std::uint32_t rest = count() - gone;
         for (std::uint32_t i = 0; i != rest; ++i)
-            entries_[i] = entries_[i + gone];
+            bottom()[i] = bottom()[i + gone];
         set_count(rest);
     }
 
     /// How many ranges the next refill asks for: it starts with one and doubles.
     [[nodiscard]] std::uint32_t next_batch(std::uint32_t most) {
-        const std::uint32_t now = batch_ < most ? batch_ : most;
-        batch_ = now * 2;
+        std::uint32_t& batch = store()->batch;
+        const std::uint32_t now = batch < most ? batch : most;
+        batch = now * 2;
         return now == 0 ? 1 : now;
     }
 
-    /// Owner: whether its room counts against the thread's budget.
-    bool charged = false;
+    /// Whether its room counts against the thread's budget.
+    [[nodiscard]] bool& charged() { return store()->charged; }
 
   private:
-    void set_count(std::uint32_t count) {
-        top_.store(&entries_[0] + count, std::memory_order_relaxed);
+    struct alignas(64) Store {
+        std::array<Range, capacity> entries{};
+        std::uint32_t batch = 1;
+        bool charged = false;
+    };
+
+    [[nodiscard]] Store* store() const { return store_.load(std::memory_order_acquire); }
+
+    [[nodiscard]] Range* bottom() const { return store()->entries.data(); }
+
+    [[nodiscard]] std::uint32_t distance(const Range* above) const {
+        return static_cast<std::uint32_t>(above - bottom());
     }
 
-    [[nodiscard]] Range* bottom() const { return const_cast<Range*>(entries_.data()); }
+    void set_count(std::uint32_t count) { top_.store(bottom() + count, std::memory_order_relaxed); }
 
-    typename Sync::template Atomic<Range*> top_{bottom()};
-    typename Sync::template Atomic<Range*> floor_{bottom()};
-    typename Sync::template Atomic<Range*> ceiling_{bottom()};
-    std::uint32_t batch_ = 1;
-    std::array<Range, capacity> entries_{};
+    typename Sync::template Atomic<Range*> top_{};
+    typename Sync::template Atomic<Range*> floor_{};
+    typename Sync::template Atomic<Range*> ceiling_{};
+    mutable typename Sync::template Atomic<Store*> store_{};
 };
 
-/// Everything of one thread. Magazines are made when their size first misses, and stay until the
-/// thread ends.
+/// Everything of one thread.
 template <SyncPolicy Sync>
 class alignas(64) ThreadCache {
   public:
     using Mag = Magazine<Sync>;
 
-    ThreadCache() {
-        for (auto& each : magazines_)
-            each.store(&none_, std::memory_order_relaxed);
-    }
-
-    ~ThreadCache() {
-        for (auto& each : magazines_)
-            if (Mag* const magazine = each.load(std::memory_order_relaxed); magazine != &none_)
-                Sync::destroy(magazine);
-    }
-
+    ThreadCache() = default;
     ThreadCache(const ThreadCache&) = delete;
     ThreadCache& operator=(const ThreadCache&) = delete;
 
-    /// The magazine of a size; a closed one where there is none yet.
     [[nodiscard, gnu::always_inline]] Mag& magazine(std::uint64_t payload) {
-        return *magazines_[payload].load(std::memory_order_relaxed);
+        return magazines_[payload];
     }
 
-    [[nodiscard]] bool has(std::uint64_t payload) { return &magazine(payload) != &none_; }
-
-    /// Owner. Return: false when memory failed.
-    [[nodiscard]] bool make(std::uint64_t payload) {
-        Mag* const made = Sync::template make<Mag>();
-        if (made == nullptr)
-            return false;
-        magazines_[payload].store(made, std::memory_order_release);
-        return true;
-    }
-
-    /// Any thread that `for_each` let in: calls visit(payload, magazine).
+    /// Any thread that `for_each` let in: calls visit(payload, magazine) for those made.
     template <class Visit>
     void visit(Visit&& visit) {
         for (std::uint64_t payload = 1; payload != magazines_.size(); ++payload)
-            if (Mag* const magazine = magazines_[payload].load(std::memory_order_acquire);
-                magazine != &none_)
-                visit(payload, *magazine);
+            if (magazines_[payload].made())
+                visit(payload, magazines_[payload]);
     }
 
     LeafCache<Sync> leaves;
+
+  private:
+    std::array<Mag, most_cached_pages + 1> magazines_{};
+
+  public:
     /// Owner: pages that the open magazines may hold together.
     std::uint64_t charged_pages = 0;
     /// Owner: whether any magazine was opened since all were emptied.
     bool stocked = false;
     /// Owner: where the search for a magazine to give up goes on.
     std::uint64_t clock_hand = 1;
+    /// Owner: the shard of the flush queue, plus one.
     unsigned shard = 0;
-
-  private:
-    Mag none_{};
-    std::array<typename Sync::template Atomic<Mag*>, most_cached_pages + 1> magazines_{};
 };
 
 } // namespace moat::iova
