@@ -185,7 +185,7 @@ class Central {
             const PageRun run = occupied(page_of(each), footprint);
             each.word->store(0, std::memory_order_release);
             space_.tree().set(run, Fill::free);
-            space_.prefer(footprint.payload, run.start);
+            space_.returned(run.start);
             counts_.ranges -= 1;
             counts_.payload_pages -= footprint.payload;
             counts_.guard_pages -= footprint.guard_total();

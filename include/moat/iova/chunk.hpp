@@ -92,6 +92,27 @@ class Chunk {
         return false;
     }
 
+    /// The free pages from page `first` of this chunk on, up to its end.
+    [[nodiscard]] std::uint64_t run_length(unsigned first) const {
+        std::uint64_t length = 0;
+        for (unsigned i = first / 64; i != words_.size(); ++i) {
+            const unsigned low = i == first / 64 ? first % 64 : 0;
+            const auto ones = static_cast<unsigned>(std::countr_one(words_[i] >> low));
+            length += ones;
+            if (ones != 64 - low)
+                break;
+        }
+        return length;
+    }
+
+    // For free_space.hpp: the class of payload that the chunk was opened for (0: none), and its
+    // place in the list of that class.
+
+    std::uint16_t size_class = 0;
+    bool listed = false;
+    std::uint64_t first_page = 0;
+    Chunk* next = nullptr;
+
   private:
     /// The bits at which `length` (1..64) set bits begin: the word folded onto itself, doubling.
     static std::uint64_t run_starts(std::uint64_t word, unsigned length) {

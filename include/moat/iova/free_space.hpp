@@ -35,9 +35,8 @@ struct Need {
 template <SyncPolicy Sync>
 class FreeSpace {
   public:
-    /// Sizes up to this many payload pages remember where their last ranges were cut.
+    /// Payloads of 1 to this many pages have chunks of their own, as far as there are enough.
     static constexpr std::uint64_t most_classes = 512;
-    static constexpr std::uint64_t slab_pages = 512;
 
     FreeSpace(std::uint64_t end_page, unsigned granule_lg2, Preference preference)
         : tree_(end_page), end_(end_page), four_gib_((std::uint64_t{1} << 32) >> granule_lg2),
@@ -61,38 +60,85 @@ class FreeSpace {
         return found ? found : find_within(need, 0);
     }
 
-    /// Up to `most` ranges of `count` pages in a row, for payloads of size class `size_class`:
-    /// where the class cut its last ones, else in a fresh slab, else wherever one fits. Return: a
-    /// run of one or more ranges; none where not one fits.
+    /// Up to `most` ranges of `count` pages in a row, for payloads of size class `size_class`: in a
+    /// chunk where the class has been, else in a chunk that is all free, else wherever one fits.
+    /// Return: a run of one or more ranges; none where not one fits.
     [[nodiscard]] std::optional<PageRun> find_batch(std::uint64_t size_class, std::uint64_t count,
                                                     std::uint64_t most) {
-        PageRun& slab = slabs_[size_class % slabs_.size()];
-        auto start = tree_.find(count, slab.start, slab.end());
-        if (!start) {
-            const std::uint64_t pages = std::max(slab_pages, count * 16);
-            start = find(Need{.count = pages, .limit = end_});
-            if (start)
-                slab = {*start, pages};
-            else
-                start = find(Need{.count = count, .limit = end_});
+        if (count > Chunk::pages / 2)
+            return find_large_batch(count, std::min<std::uint64_t>(most, 16));
+        if (const auto run = find_beside_its_own(size_class, count, most))
+            return run;
+        if (const auto free = find(Need{.count = 2 * Chunk::pages - 1, .limit = end_})) {
+            const std::uint64_t start = align_up(*free, RunTree<Sync>::chunk_lg2);
+            if (tree_.prepare(start)) {
+                Chunk& chunk = *tree_.chunk(start);
+                chunk.size_class = static_cast<std::uint16_t>(size_class);
+                list(chunk, start);
+                return PageRun{start, std::min(most, Chunk::pages / count) * count};
+            }
         }
-        if (!start)
-            return std::nullopt;
-        const std::uint64_t in_slab = slab.end() > *start ? (slab.end() - *start) / count : 0;
-        for (std::uint64_t ranges = std::min(most, in_slab); ranges > 1; ranges /= 2)
-            if (tree_.is_free({*start, ranges * count}))
-                return PageRun{*start, ranges * count};
-        return PageRun{*start, count};
+        const auto start = find(Need{.count = count, .limit = end_});
+        return start ? std::optional(PageRun{*start, count}) : std::nullopt;
     }
 
-    /// A class that gets a range back looks there first.
-    void prefer(std::uint64_t size_class, std::uint64_t page) {
-        slabs_[size_class % slabs_.size()] = {page & ~(slab_pages - 1), slab_pages};
+    /// A range of this class became free: the class of its chunk may find room there.
+    void returned(std::uint64_t page) {
+        if (Chunk* const chunk = tree_.chunk(page); chunk != nullptr && chunk->size_class != 0)
+            list(*chunk, page);
     }
 
     [[nodiscard]] std::uint64_t end_page() const { return end_; }
 
   private:
+    /// Chunks of the class that may have room, newest first. One without room leaves the list,
+    /// until something in it becomes free; so each look in vain was paid for by a release.
+    [[nodiscard]] std::optional<PageRun>
+    find_beside_its_own(std::uint64_t size_class, std::uint64_t count, std::uint64_t most) {
+        constexpr unsigned tries = 3;
+        for (unsigned i = 0; i != tries && lists_[size_class] != nullptr; ++i) {
+            Chunk& chunk = *lists_[size_class];
+            if (chunk.size_class != size_class) {
+                unlist_first(size_class);
+                list(chunk, chunk.first_page);
+                continue;
+            }
+            // On the way down the chunk learns what its parents know better.
+            MOAT_CHECK(tree_.chunk(chunk.first_page) == &chunk, "a chunk stays where it is");
+            RunSearch search{.count = count, .from = chunk.first_page, .limit = end_};
+            const bool found = chunk.find(search, chunk.first_page);
+            tree_.count_steps(search.steps);
+            if (found) {
+                const std::uint64_t room =
+                    chunk.run_length(static_cast<unsigned>(search.found - chunk.first_page));
+                return PageRun{search.found, std::min(most, room / count) * count};
+            }
+            unlist_first(size_class);
+        }
+        return std::nullopt;
+    }
+
+    void unlist_first(std::uint64_t size_class) {
+        lists_[size_class]->listed = false;
+        lists_[size_class] = lists_[size_class]->next;
+    }
+
+    [[nodiscard]] std::optional<PageRun> find_large_batch(std::uint64_t count, std::uint64_t most) {
+        for (const std::uint64_t ranges : {most, std::uint64_t{1}})
+            if (const auto start = find(Need{.count = count * ranges, .limit = end_}))
+                return PageRun{*start, count * ranges};
+        return std::nullopt;
+    }
+
+    void list(Chunk& chunk, std::uint64_t page) {
+        if (chunk.listed)
+            return;
+        chunk.first_page = align_down(page, RunTree<Sync>::chunk_lg2);
+        chunk.listed = true;
+        chunk.next = lists_[chunk.size_class];
+        lists_[chunk.size_class] = &chunk;
+    }
+
     [[nodiscard]] std::optional<std::uint64_t> find_within(const Need& need, std::uint64_t from) {
         if (need.modulus_lg2 == 0)
             return tree_.find(need.count, from, need.limit);
@@ -125,7 +171,7 @@ class FreeSpace {
     std::uint64_t end_;
     std::uint64_t four_gib_;
     Preference preference_;
-    std::array<PageRun, most_classes + 1> slabs_{};
+    std::array<Chunk*, most_classes + 1> lists_{};
 };
 
 } // namespace moat::iova

@@ -79,6 +79,21 @@ class RunTree {
         return found && *found == run.start;
     }
 
+    /// The chunk of a page, or nullptr where no range ever ended in it.
+    [[nodiscard]] Chunk* chunk(std::uint64_t page) {
+        Node* node = &root_;
+        for (unsigned level = top_; level != 0; --level) {
+            const unsigned i = child_index(page, level);
+            if (!enter(*node, i, level))
+                return nullptr;
+            node = static_cast<Node*>(node->below[i]);
+        }
+        const unsigned i = child_index(page, 0);
+        return enter(*node, i, 0) ? static_cast<Chunk*>(node->below[i]) : nullptr;
+    }
+
+    void count_steps(unsigned steps) { steps_ += steps; }
+
     [[nodiscard]] std::uint64_t free_pages() const { return free_pages_; }
 
     /// The longest free run, in pages.
