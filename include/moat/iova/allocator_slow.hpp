@@ -106,7 +106,7 @@ Result<Iova> Allocator<Sync, Guard>::allocate_slowly(const Request& request) {
     if (pages.segments > record::most_segments)
         return fail(ErrorCode::limit, "a list has fewer than 2^28 segments",
                     {"segments", pages.segments});
-    if (pages.payload >= end_page())
+    if (pages.payload > end_page())
         return no_space(request);
     if (request.is_plain() && pages.payload <= most_cached_pages)
         return allocate_cacheable(pages.payload, request);

@@ -6,7 +6,6 @@
 #include "moat/core/types.hpp"
 
 #include <cstdint>
-#include <limits>
 #include <span>
 
 namespace moat::iova {
@@ -30,8 +29,11 @@ class Extent {
 };
 
 /// An extent in pages, each segment rounded up to whole ones. `payload` is 0 where a segment is
-/// empty or the sum does not fit.
+/// empty, and `too_many` where the sum does not fit.
 struct ExtentPages {
+    /// More than any aperture has.
+    static constexpr std::uint64_t too_many = std::uint64_t{1} << 52;
+
     std::uint64_t payload = 0;
     std::uint64_t segments = 1;
 };
@@ -42,16 +44,17 @@ struct ExtentPages {
 }
 
 [[nodiscard]] constexpr ExtentPages in_pages(const Extent& extent, unsigned granule_lg2) {
-    if (!extent.is_list())
-        return {whole_pages(extent.size(), granule_lg2), 1};
-    ExtentPages sum{0, extent.segments().size()};
-    for (const ByteCount each : extent.segments()) {
+    const ByteCount one = extent.size();
+    const std::span<const ByteCount> all =
+        extent.is_list() ? extent.segments() : std::span<const ByteCount>(&one, 1);
+    ExtentPages sum{0, all.size()};
+    for (const ByteCount each : all) {
+        if (each.value() == 0)
+            return {0, sum.segments};
         const std::uint64_t pages = whole_pages(each, granule_lg2);
-        if (pages == 0 || pages > (std::numeric_limits<std::uint64_t>::max() >> granule_lg2) / 2)
-            return {0, sum.segments};
+        if (pages == 0 || pages >= ExtentPages::too_many - sum.payload)
+            return {ExtentPages::too_many, sum.segments};
         sum.payload += pages;
-        if (sum.payload > (std::numeric_limits<std::uint64_t>::max() >> granule_lg2) / 2)
-            return {0, sum.segments};
     }
     return sum;
 }
