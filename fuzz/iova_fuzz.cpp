@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The IOVA allocator under commands in plain text, against the interval model of its tests. So an
+// input that fails can be read, cut and typed:
+//
+//     c 1 0 1000 0      set up: granule (12 + 2 n bits), guard before, after, random up to
+//     a 3000            allocate;  n 3000 15  aligned to 2^15;  m 3000 ffffff  below a mask
+//     x 3000 40000      at an address;  s 1000 2000 1  a list
+//     r 0               release the 0th live range;  q 0  after the next invalidation
+//     w 0 1000          release it with 1000 bytes more;  z 12345000  release what may not exist
+//     f                 flush;  t 1000  let time pass;  v 80000 1000  reserve;  o  rest
+//
+// Numbers are hexadecimal, a line ends a command, and what is not understood is skipped.
+#include "moat/iova/allocator.hpp"
+#include "moat/sync/serial.hpp"
+
+#include "../tests/iova/model.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+namespace {
+
+using namespace moat;
+using namespace moat::iova;
+
+using Subject = Allocator<SerialSync, RandomGuard>;
+
+constexpr std::uint64_t aperture_bytes = std::uint64_t{1} << 40;
+
+void require(bool condition, const char* what) {
+    if (condition)
+        return;
+    std::fprintf(stderr, "violated: %s\n", what);
+    std::abort();
+}
+
+/// Up to four numbers after the command's letter.
+struct Command {
+    char letter = 0;
+    std::array<std::uint64_t, 4> number{};
+    std::size_t numbers = 0;
+};
+
+Command parse(std::string_view line) {
+    Command command;
+    if (line.empty())
+        return command;
+    command.letter = line.front();
+    bool inside = false;
+    for (const char c : line.substr(1)) {
+        const int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+        if (digit < 0) {
+            inside = false;
+            continue;
+        }
+        if (!std::exchange(inside, true) && ++command.numbers > command.number.size()) {
+            command.numbers = command.number.size();
+            break;
+        }
+        std::uint64_t& number = command.number[command.numbers - 1];
+        number = number << 4 | static_cast<unsigned>(digit);
+    }
+    return command;
+}
+
+class Session {
+  public:
+    explicit Session(const Command& set_up) {
+        granule_lg2_ = 12 + 2 * static_cast<unsigned>(set_up.number[0] % 3);
+        const RandomGuard guard{
+            {ByteCount(set_up.number[1] % (1 << 20)), ByteCount(set_up.number[2] % (1 << 20))},
+            {ByteCount(set_up.number[3] % (1 << 20)), ByteCount(set_up.number[3] % (1 << 20))}};
+        const IovaRange aperture(Iova(0), ByteCount(aperture_bytes));
+        const QuarantineBudget quarantine{ByteCount((set_up.number[0] >> 4) << 12), 16, 5000};
+        auto made =
+            Subject::create({.aperture = {&aperture, 1},
+                             .granule_lg2 = granule_lg2_,
+                             .quarantine = quarantine,
+                             .invalidation = {[](void*) {}, nullptr},
+                             .flush_delay_nanoseconds = 100,
+                             .fixed_window = IovaRange(Iova(0xfee00000), ByteCount(1 << 20))},
+                            guard);
+        require(made.has_value(), "creation");
+        subject_ = std::move(*made);
+        free_ = subject_->stats().free;
+        model_.emplace(guard.least.widest(granule_lg2_).both() << granule_lg2_,
+                       std::uint64_t{1} << granule_lg2_);
+    }
+
+    void run(const Command& command) {
+        const ByteCount size(command.number[0]);
+        switch (command.letter) {
+        case 'a':
+            return accept(subject_->allocate({.extent = size}), {size});
+        case 'n':
+            return accept(
+                subject_->allocate(
+                    {.extent = size, .placement = Congruence::aligned(command.number[1] % 64)}),
+                {size});
+        case 'm':
+            return accept(subject_->allocate({.extent = size, .last = Iova(command.number[1])}),
+                          {size});
+        case 'x':
+            return accept(subject_->allocate({.extent = size, .at = Iova(command.number[1])}),
+                          {size});
+        case 's':
+            return allocate_list(command);
+        case 'r':
+            return release(command.number[0], When::now);
+        case 'q':
+            return release(command.number[0], When::after_invalidation);
+        case 'w':
+            return release_wrongly(command);
+        case 'z':
+            return release_anything(command);
+        case 'f':
+            return subject_->flush();
+        case 't':
+            return SerialSync::advance(command.number[0] % 100'000);
+        case 'v':
+            return reserve(command);
+        case 'o':
+            return subject_->rest();
+        default:
+            return;
+        }
+    }
+
+    void finish() {
+        while (!live_.empty())
+            release(0, When::now);
+        subject_->flush();
+        if (const auto all = subject_->allocate({.extent = ByteCount(aperture_bytes)}))
+            require(subject_->release(*all, ByteCount(aperture_bytes)).has_value(), "release");
+        const Stats stats = subject_->stats();
+        require(stats.live_ranges == 0, "nothing lives at the end");
+        require(stats.free + reserved_ == free_, "everything came back");
+    }
+
+  private:
+    struct Live {
+        Iova start;
+        std::vector<ByteCount> sizes;
+    };
+
+    static Extent extent(const Live& live) {
+        return live.sizes.size() == 1 ? Extent(live.sizes.front())
+                                      : Extent(std::span<const ByteCount>(live.sizes));
+    }
+
+    void accept(const Result<Iova>& got, std::vector<ByteCount> sizes) {
+        if (!got)
+            return check_sums();
+        Live live{*got, std::move(sizes)};
+        std::uint64_t at = got->value();
+        for (std::size_t i = 0; i != live.sizes.size(); ++i) {
+            if (live.sizes.size() != 1)
+                at = got->value() + subject_->segment_offset(*got, live.sizes, i)->value();
+            require(model_->check(at, live.sizes[i].value()).empty(), "no overlap, guards empty");
+            model_->add(at, live.sizes[i].value());
+        }
+        live_.push_back(std::move(live));
+        check_sums();
+    }
+
+    void allocate_list(const Command& command) {
+        std::vector<ByteCount> sizes;
+        for (std::size_t i = 0; i != command.numbers; ++i)
+            sizes.emplace_back(command.number[i]);
+        if (sizes.size() > 1)
+            accept(subject_->allocate({.extent = std::span<const ByteCount>(sizes)}), sizes);
+    }
+
+    void release(std::uint64_t index, When when) {
+        if (live_.empty())
+            return;
+        const auto chosen = live_.begin() + static_cast<std::ptrdiff_t>(index % live_.size());
+        const Live gone = *chosen;
+        live_.erase(chosen);
+        for (std::size_t i = 0; i != gone.sizes.size(); ++i)
+            model_->remove(gone.sizes.size() == 1
+                               ? gone.start.value()
+                               : gone.start.value() +
+                                     subject_->segment_offset(gone.start, gone.sizes, i)->value());
+        require(subject_->release(gone.start, extent(gone), when).has_value(), "a release");
+        require(!subject_->release(gone.start, extent(gone)).has_value(), "a double free is found");
+        check_sums();
+    }
+
+    void release_wrongly(const Command& command) {
+        if (live_.empty())
+            return;
+        const Live& any = live_[command.number[0] % live_.size()];
+        const ByteCount wrong(any.sizes.front().value() + (command.number[1] % (1 << 30)));
+        if (any.sizes.size() == 1 &&
+            model_->rounded(wrong.value()) == model_->rounded(any.sizes.front().value()))
+            return;
+        require(!subject_->release(any.start, wrong).has_value(), "another size is found");
+        check_sums();
+    }
+
+    void release_anything(const Command& command) {
+        const Iova at(command.number[0]);
+        if (std::ranges::none_of(live_, [&](const Live& each) { return each.start == at; }) &&
+            (at.value() < 0xfee00000 || at.value() > 0xfeefffff))
+            require(!subject_->release(at, ByteCount(command.number[1])).has_value(),
+                    "what does not live is not released");
+        check_sums();
+    }
+
+    void reserve(const Command& command) {
+        const std::uint64_t start = command.number[0] % aperture_bytes;
+        const ByteCount before = everything();
+        if (subject_->reserve(IovaRange(Iova(start), ByteCount(1 + command.number[1] % (1 << 24)))))
+            reserved_ += before - everything();
+        require(everything() + reserved_ == free_, "a reservation that failed took nothing");
+        check_sums();
+    }
+
+    /// Everything is somewhere.
+    void check_sums() {
+        const Stats stats = subject_->stats();
+        require(stats.live.value() == model_->bytes(), "the live bytes");
+        require(everything() + reserved_ == free_, "each page is somewhere");
+    }
+
+    [[nodiscard]] ByteCount everything() {
+        const Stats stats = subject_->stats();
+        return stats.free + stats.live + stats.cached + stats.quarantined + stats.queued +
+               stats.guard;
+    }
+
+    unsigned granule_lg2_ = 12;
+    Subject::Owner subject_;
+    std::optional<iova::testing::Model> model_;
+    std::vector<Live> live_;
+    ByteCount free_{};
+    ByteCount reserved_{};
+};
+
+} // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    std::string_view rest(reinterpret_cast<const char*>(data), size);
+    std::optional<Session> session;
+    while (!rest.empty()) {
+        const std::size_t end = std::min(rest.find('\n'), rest.size());
+        const Command command = parse(rest.substr(0, end));
+        rest.remove_prefix(std::min(end + 1, rest.size()));
+        if (!session)
+            session.emplace(command.letter == 'c' ? command : Command{});
+        if (command.letter != 'c')
+            session->run(command);
+    }
+    if (session)
+        session->finish();
+    return 0;
+}
