@@ -92,32 +92,19 @@ double time_of(const Side& side, std::uint64_t count) {
     });
 }
 
-/// Return: how many operations make a sample; `time` measures a given number of them.
+/// Return: how many operations make a sample; `time` measures a given number of them. The fastest
+/// of three counts: an interruption would make every sample of the row too short to be warm.
 template <class Time>
 std::uint64_t operations_a_sample(const Time& time) {
     std::uint64_t count = 1;
     for (;;) {
-        const double taken = time(count);
+        const double taken = std::min({time(count), time(count), time(count)});
         if (taken >= sample_nanoseconds / 4) {
             const double scaled = static_cast<double>(count) * sample_nanoseconds / taken;
             return std::max<std::uint64_t>(1, static_cast<std::uint64_t>(scaled));
         }
         count *= 2;
     }
-}
-
-void pin_to_core(unsigned index) {
-    cpu_set_t allowed;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0)
-        return;
-    std::vector<int> cores;
-    for (int core = 0; core != CPU_SETSIZE; ++core)
-        if (CPU_ISSET(core, &allowed))
-            cores.push_back(core);
-    cpu_set_t one;
-    CPU_ZERO(&one);
-    CPU_SET(cores[index % cores.size()], &one);
-    pthread_setaffinity_np(pthread_self(), sizeof one, &one);
 }
 
 /// Return: the mean over the threads of the nanoseconds that each took.
@@ -235,6 +222,20 @@ bool run_quietly(std::vector<std::string> arguments) {
 }
 
 } // namespace
+
+void pin_to_core(unsigned index) {
+    cpu_set_t allowed;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return;
+    std::vector<int> cores;
+    for (int core = 0; core != CPU_SETSIZE; ++core)
+        if (CPU_ISSET(core, &allowed))
+            cores.push_back(core);
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(cores[index % cores.size()], &one);
+    pthread_setaffinity_np(pthread_self(), sizeof one, &one);
+}
 
 std::optional<double> Row::ratio() const {
     if (against.empty())

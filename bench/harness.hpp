@@ -101,6 +101,9 @@ struct ThreadTimes {
     [[nodiscard]] double slow_down() const { return together / alone; }
 };
 
+/// Keeps the calling thread on the index-th of the cores that the program may use.
+void pin_to_core(unsigned index);
+
 /// Runs `work` once on one thread and once on `threads`, each pinned to a core of its own, all
 /// started by a barrier. For rows that `compare_threads` cannot say.
 [[nodiscard]] ThreadTimes time_threads(const ThreadWork& work, unsigned threads,
