@@ -16,8 +16,8 @@
 
 namespace moat::bench {
 
-/// One tree of ranges under one lock, searched from the top down, with magazines of 127 ranges of 1,
-/// 2, 4, ... 32 pages for each thread in front of it.
+/// One tree of ranges under one lock, searched from the top down, with magazines of 127 ranges of
+/// 1, 2, 4, ... 32 pages for each thread in front of it.
 class LinuxWay {
   public:
     class ThreadCaches;
