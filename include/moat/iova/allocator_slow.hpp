@@ -336,7 +336,7 @@ void Allocator<Sync, Guard>::after_invalidation(const Range& range, Cache* cache
 template <SyncPolicy Sync, GuardPolicy Guard>
 void Allocator<Sync, Guard>::reuse(const Range& range, Cache* cache) {
     const std::uint32_t word = range.word->load(std::memory_order_relaxed);
-    const std::uint64_t payload = word >> record::payload_low;
+    const std::uint64_t payload = word & record::payload_mask;
     if (!record::is_cacheable(word)) {
         central_.take_back({&range, 1});
         return;

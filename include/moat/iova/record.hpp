@@ -22,30 +22,31 @@ enum class State : std::uint8_t {
 /// a special wish is direct: it returns to the free space.
 enum class Reuse : std::uint8_t { cacheable, direct };
 
-/// The word: state 2..0, direct 3, wide 4, payload pages 31..5; it changes with each allocation and
-/// release. The detail beside it is written once, when the range is cut: guard before 17..0, guard
-/// after 35..18, segments 63..36. A payload of 2^27 pages and more is wide: the detail of its
-/// second page holds the number.
+/// The word: payload pages 26..0, wide 27, direct 28, state 31..29, so that the whole word is one
+/// addition away from the payload; it changes with each allocation and release. The detail beside
+/// it is written once, when the range is cut: guard before 17..0, guard after 35..18,
+/// segments 63..36. A payload of 2^27 pages and more is wide: the detail of its second page holds
+/// the number.
 namespace record {
 
-inline constexpr unsigned payload_low = 5;
-inline constexpr std::uint32_t state_mask = 7;
-inline constexpr std::uint32_t direct_bit = 1U << 3;
-inline constexpr std::uint32_t wide_bit = 1U << 4;
+inline constexpr unsigned state_low = 29;
+inline constexpr std::uint32_t direct_bit = 1U << 28;
+inline constexpr std::uint32_t wide_bit = 1U << 27;
+inline constexpr std::uint32_t payload_mask = wide_bit - 1;
 inline constexpr std::uint64_t narrow_payload_limit = bit(27);
 inline constexpr std::uint64_t most_segments = bit(28) - 1;
 
 /// The whole word of a cacheable range.
 [[nodiscard]] constexpr std::uint32_t cacheable(State state, std::uint64_t payload) {
-    return static_cast<std::uint32_t>(state) | static_cast<std::uint32_t>(payload << payload_low);
+    return (static_cast<std::uint32_t>(state) << state_low) + static_cast<std::uint32_t>(payload);
 }
 
 [[nodiscard]] constexpr State state_of(std::uint32_t word) {
-    return static_cast<State>(word & state_mask);
+    return static_cast<State>(word >> state_low);
 }
 
 [[nodiscard]] constexpr std::uint32_t with_state(std::uint32_t word, State state) {
-    return (word & ~state_mask) | static_cast<std::uint32_t>(state);
+    return (word & ~(~0U << state_low)) | static_cast<std::uint32_t>(state) << state_low;
 }
 
 [[nodiscard]] constexpr bool is_cacheable(std::uint32_t word) {
@@ -59,7 +60,7 @@ inline constexpr std::uint64_t most_segments = bit(28) - 1;
 [[nodiscard]] constexpr std::uint32_t encode(State state, Reuse reuse, const Footprint& footprint) {
     const std::uint32_t direct = reuse == Reuse::direct ? direct_bit : 0;
     if (is_wide(footprint))
-        return static_cast<std::uint32_t>(state) | direct | wide_bit;
+        return cacheable(state, 0) | direct | wide_bit;
     return cacheable(state, footprint.payload) | direct;
 }
 
@@ -70,7 +71,7 @@ inline constexpr std::uint64_t most_segments = bit(28) - 1;
 /// `wide_payload` counts where the word is wide.
 [[nodiscard]] constexpr Footprint decode(std::uint32_t word, std::uint64_t detail,
                                          std::uint64_t wide_payload) {
-    return {(word & wide_bit) != 0 ? wide_payload : word >> payload_low,
+    return {(word & wide_bit) != 0 ? wide_payload : word & payload_mask,
             detail >> 36,
             {detail & low_bits(18), detail >> 18 & low_bits(18)}};
 }
