@@ -12,6 +12,8 @@
 #include "moat/sync/standard_mutex.hpp"
 #include "moat/sync/thread_end.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <new>
 #include <utility>
@@ -26,9 +28,13 @@ struct NodeBase {
     virtual void thread_exits() = 0;
 };
 
+/// The first objects' values are found without a bound to check; the last place stays empty.
+inline constexpr std::size_t direct_values = 16;
+
 struct Array {
     NodeBase** nodes = nullptr;
     std::size_t count = 0;
+    std::array<void*, direct_values> values{};
 };
 
 /// Trivial, so that reading it needs no initialisation guard.
@@ -49,6 +55,7 @@ inline Registry& registry() {
 /// Runs the exit hooks of the thread that ends.
 inline void end_thread(void*) {
     const ExclusiveLock lock(registry().mutex);
+    own_array.values = {};
     for (std::size_t i = 0; i != own_array.count; ++i)
         if (NodeBase* node = std::exchange(own_array.nodes[i], nullptr))
             node->thread_exits();
@@ -69,7 +76,8 @@ inline bool grow_own_array(std::size_t index) MOAT_REQUIRES(registry().mutex) {
     for (std::size_t i = 0; i != own_array.count; ++i)
         nodes[i] = own_array.nodes[i];
     delete[] own_array.nodes;
-    own_array = {nodes, count};
+    own_array.nodes = nodes;
+    own_array.count = count;
     return true;
 }
 
@@ -92,6 +100,7 @@ class ThreadLocal {
             index_ = all.free_indices.back();
             all.free_indices.pop_back();
         }
+        direct_index_ = std::min(index_, direct_values - 1);
     }
 
     ~ThreadLocal() {
@@ -99,6 +108,7 @@ class ThreadLocal {
         const ExclusiveLock lock(all.mutex);
         while (Node* node = first_) {
             node->place->nodes[index_] = nullptr;
+            node->place->values[direct_index_] = nullptr;
             first_ = node->next;
             delete node;
         }
@@ -110,10 +120,9 @@ class ThreadLocal {
 
     /// A few instructions on the hottest paths there are; a call would cost as much again.
     [[nodiscard, gnu::always_inline]] T* local() {
-        const Array array = own_array;
-        if (index_ < array.count && array.nodes[index_] != nullptr) [[likely]]
-            return &static_cast<Node*>(array.nodes[index_])->value;
-        return first_use();
+        if (void* const value = own_array.values[direct_index_]) [[likely]]
+            return static_cast<T*>(value);
+        return look_up();
     }
 
     void for_each(void (*visit)(void*, T&), void* context) {
@@ -139,6 +148,12 @@ class ThreadLocal {
         Node** link = nullptr;
     };
 
+    [[gnu::noinline]] T* look_up() {
+        if (index_ < own_array.count && own_array.nodes[index_] != nullptr)
+            return &static_cast<Node*>(own_array.nodes[index_])->value;
+        return first_use();
+    }
+
     [[gnu::noinline, gnu::cold]] T* first_use() {
         const ExclusiveLock lock(registry().mutex);
         if (!grow_own_array(index_))
@@ -154,12 +169,15 @@ class ThreadLocal {
             first_->link = &node->next;
         first_ = node;
         own_array.nodes[index_] = node;
+        if (index_ < direct_values - 1)
+            own_array.values[index_] = &node->value;
         return &node->value;
     }
 
     ExitHook hook_;
     void* context_;
     std::size_t index_ = 0;
+    std::size_t direct_index_ = 0;
     /// The nodes of all threads; guarded by the registry's mutex.
     Node* first_ = nullptr;
 };
