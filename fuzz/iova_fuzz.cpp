@@ -22,6 +22,7 @@
 #include <memory>
 #include <optional>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -181,7 +182,7 @@ class Session {
         if (live_.empty())
             return;
         const auto chosen = live_.begin() + static_cast<std::ptrdiff_t>(index % live_.size());
-        const Live gone = *chosen;
+        Live gone = std::move(*chosen);
         live_.erase(chosen);
         for (std::size_t i = 0; i != gone.sizes.size(); ++i)
             model_->remove(gone.sizes.size() == 1

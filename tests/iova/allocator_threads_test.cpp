@@ -151,7 +151,8 @@ void run_in_turns(World& world, int rounds, int threads, int steps) {
         std::vector<std::jthread> running;
         for (int i = 0; i != threads; ++i)
             running.emplace_back([&world, round, i, steps] {
-                world.work(static_cast<std::uint64_t>(round * 100 + i), steps);
+                world.work(static_cast<std::uint64_t>(round) * 100 + static_cast<unsigned>(i),
+                           steps);
             });
     }
 }

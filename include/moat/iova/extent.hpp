@@ -13,9 +13,9 @@ namespace moat::iova {
 /// One size, or a list of them; the list is the caller's and outlives the call.
 class Extent {
   public:
-    constexpr Extent(ByteCount size) : size_(size) {}
+    constexpr explicit(false) Extent(ByteCount size) : size_(size) {}
 
-    constexpr Extent(std::span<const ByteCount> segments) : segments_(segments) {}
+    constexpr explicit(false) Extent(std::span<const ByteCount> segments) : segments_(segments) {}
 
     [[nodiscard]] constexpr bool is_list() const { return segments_.data() != nullptr; }
 
