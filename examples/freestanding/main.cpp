@@ -2,7 +2,10 @@
 // moat inside a program without a C or C++ library: what a kernel or a boot loader embeds.
 // The lint step links it with -nostdlib and runs it; it talks to Linux by one instruction.
 #include "moat/core/range.hpp"
-#include "moat/sync/lock.hpp"
+#include "moat/page_table/edit.hpp"
+#include "moat/page_table/formats/x86_64.hpp"
+#include "moat/page_table/reader.hpp"
+#include "moat/page_table/table_pool.hpp"
 #include "moat/sync/serial.hpp"
 
 #include <cstddef>
@@ -41,17 +44,42 @@ namespace {
 }
 
 using namespace moat;
+using namespace moat::literals;
+
+// Where a kernel would have its own pages for tables.
+constexpr std::size_t table_count = 16;
+constexpr std::size_t table_bytes = 4096;
+alignas(table_bytes) std::byte table_memory[table_count * table_bytes];
+TableHeader table_headers[table_count];
+
+using Pool = TablePool<SerialSync>;
+using Types = Tree<formats::X86_64<4>, SerialSync, Pool>;
+
+constexpr VirtualAddress window(0xffff'8000'0000'0000);
+constexpr PhysicalAddress memory(0x4000'0000);
+constexpr ByteCount window_bytes = 2_MiB + 8_KiB;
+constexpr ByteCount last_byte = window_bytes - 1_B;
+
+/// Return: 0 when what was mapped translates and what was not does not.
+long map_and_look(PageTable<Types>& table) {
+    auto invalidate = [](const InvalidationRequest<VirtualAddress>&) {};
+    auto edit = table.edit(invalidate);
+    const auto mapped = edit.map(window, window_bytes, memory, read_write);
+    edit.finish();
+    if (!mapped)
+        return 2;
+    const auto reader = table.reader();
+    const auto last = reader.translate(window + last_byte);
+    if (!last || last->physical() != memory + last_byte || last->leaf_lg2() != 12)
+        return 3;
+    return reader.translate(window + window_bytes) ? 4 : 0;
+}
 
 /// Return: 0 when all is as it should be.
 long run() {
-    const Result<IovaRange> top = IovaRange::make(Iova(~std::uint64_t{0xfff}), ByteCount(0x1000));
-    if (!top || top->last().value() != ~std::uint64_t{0})
-        return 1;
-    if (IovaRange::make(top->start(), ByteCount(0x1001)).error().code() != ErrorCode::overflow)
-        return 2;
-    SerialSync::Mutex mutex;
-    const ExclusiveLock lock(mutex);
-    return mutex.try_lock() ? 3 : 0;
+    Pool pool(table_memory, PhysicalAddress(0x10'0000), table_headers, 12);
+    auto table = PageTable<Types>::create(pool);
+    return table ? map_and_look(*table) : 1;
 }
 
 } // namespace
