@@ -13,8 +13,7 @@ if(PROJECT_IS_TOP_LEVEL)
     endif()
 endif()
 
-# The same list as in scripts/lint/headers_alone.sh. g++ 12 sees an overlap in std::string's own
-# operator+ (GCC bug 105651), hence -Wno-restrict.
+# g++ 12 sees an overlap in std::string's own operator+ (GCC bug 105651): hence -Wno-restrict.
 add_library(moat_warnings INTERFACE)
 target_compile_options(moat_warnings INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Werror
     $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety> $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
