@@ -121,6 +121,10 @@ class Suite {
     /// Whether --filter leaves this row in; for a costly set-up around a row.
     [[nodiscard]] bool wants(const std::string& name) const;
 
+    /// Whether this run only counts instructions, many times slower than it would be: set up and
+    /// measure nothing else.
+    [[nodiscard]] bool only_counts() const { return inside_callgrind_; }
+
     void compare(const Comparison& what);
 
     /// The row's values are slow-downs: each thread's time beside others over its time alone. A

@@ -205,9 +205,10 @@ TEST(IovaThreads, return_their_caches_when_space_is_short) {
         ASSERT_TRUE(world.allocator->release(*range, ByteCount(8192)).has_value());
         turn.store(1, std::memory_order_release);
         wait_for(2);
-        const auto one = world.allocator->allocate({.extent = ByteCount(4096)});
+        // The size that it has cached, so that only a closed magazine leaves the fast path.
+        const auto one = world.allocator->allocate({.extent = ByteCount(8192)});
         ASSERT_TRUE(one.has_value());
-        ASSERT_TRUE(world.allocator->release(*one, ByteCount(4096)).has_value());
+        ASSERT_TRUE(world.allocator->release(*one, ByteCount(8192)).has_value());
         turn.store(3, std::memory_order_release);
         wait_for(4);
     });
