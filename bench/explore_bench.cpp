@@ -13,7 +13,6 @@
 namespace {
 
 using namespace moat::explore;
-using moat::scenarios::pud_slot::Configuration;
 using moat::scenarios::pud_slot::Variant;
 
 [[nodiscard]] Program pud_slot(unsigned walkers, unsigned faulters, unsigned zappers,

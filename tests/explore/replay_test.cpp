@@ -13,7 +13,6 @@
 namespace moat::explore::testing {
 namespace {
 
-using scenarios::pud_slot::Configuration;
 using scenarios::pud_slot::Variant;
 
 /// What a run did, in all detail that does not depend on where memory lies.
