@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What an IOMMU, of hardware or of software, says about one access that it refused.
+// Not who was hurt by it: that is diagnose.hpp. Written by IOMMUs and by the decoders of logs.
+#pragma once
+
+#include "moat/core/check.hpp"
+#include "moat/core/range.hpp"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+namespace moat::fault {
+
+/// What the device tried.
+enum class Access : std::uint8_t { unknown, read, write, execute };
+
+[[nodiscard]] constexpr std::string_view name(Access access) {
+    constexpr std::array<std::string_view, 4> names = {"unknown", "read", "write", "execute"};
+    return names[static_cast<std::size_t>(access)];
+}
+
+/// Whose access it was: a PCI function, or a number that only the IOMMU's firmware tables explain.
+/// Trivially copyable.
+class Source {
+  public:
+    enum class Kind : std::uint8_t {
+        unknown,   ///< the report does not say
+        pci,       ///< a requester ID, with a segment where the report tells one
+        stream,    ///< an Arm StreamID
+        endpoint,  ///< a virtio-iommu endpoint
+        device_id, ///< a RISC-V device_id
+    };
+
+    constexpr Source() = default;
+
+    /// A PCI function; segments are not told by every report. `device` < 32, `function` < 8.
+    [[nodiscard]] static constexpr Source pci(unsigned bus, unsigned device, unsigned function,
+                                              std::optional<std::uint16_t> segment = std::nullopt) {
+        MOAT_CHECK(bus < 256 && device < 32 && function < 8, "a PCI function's numbers");
+        Source source(Kind::pci, bus << 8 | device << 3 | function);
+        source.segment_ = segment;
+        return source;
+    }
+
+    /// The requester ID: bus 15..8, device 7..3, function 2..0.
+    [[nodiscard]] static constexpr Source
+    requester(std::uint16_t id, std::optional<std::uint16_t> segment = std::nullopt) {
+        return pci(id >> 8, id >> 3 & 0x1fU, id & 7U, segment);
+    }
+
+    [[nodiscard]] static constexpr Source stream(std::uint32_t id) {
+        return Source(Kind::stream, id);
+    }
+
+    [[nodiscard]] static constexpr Source endpoint(std::uint32_t id) {
+        return Source(Kind::endpoint, id);
+    }
+
+    [[nodiscard]] static constexpr Source device_id(std::uint32_t id) {
+        return Source(Kind::device_id, id);
+    }
+
+    [[nodiscard]] constexpr Kind kind() const { return kind_; }
+
+    /// The requester ID of a PCI function, else the number itself; 0 where unknown.
+    [[nodiscard]] constexpr std::uint32_t id() const { return id_; }
+
+    [[nodiscard]] constexpr std::optional<std::uint16_t> segment() const { return segment_; }
+
+    /// Of a PCI function only.
+    [[nodiscard]] constexpr unsigned bus() const { return pci_bits(8, 0xff); }
+
+    [[nodiscard]] constexpr unsigned device() const { return pci_bits(3, 0x1f); }
+
+    [[nodiscard]] constexpr unsigned function() const { return pci_bits(0, 7); }
+
+    friend constexpr bool operator==(const Source&, const Source&) = default;
+
+  private:
+    constexpr Source(Kind kind, std::uint32_t id) : id_(id), kind_(kind) {}
+
+    [[nodiscard]] constexpr unsigned pci_bits(unsigned low, unsigned mask) const {
+        MOAT_CHECK(kind_ == Kind::pci, "only a PCI function has bus, device and function");
+        return id_ >> low & mask;
+    }
+
+    std::uint32_t id_ = 0;
+    std::optional<std::uint16_t> segment_;
+    Kind kind_ = Kind::unknown;
+};
+
+/// How much of the access `Record::where` tells.
+enum class Precision : std::uint8_t {
+    none,  ///< no address: the report is about the device, or the IOMMU itself
+    exact, ///< the device touched, or tried to, these bytes and no others
+    start, ///< it began at this byte; how far it went is not known (one byte in `where`)
+    page,  ///< it touched something within these bytes (VT-d reports pages)
+};
+
+/// Why the IOMMU refused. The hardware's own number stays in `Record::code`.
+enum class Reason : std::uint8_t {
+    unknown,
+    not_present,     ///< no leaf translates the address
+    permission,      ///< a leaf does, and forbids this access; or it is not there (VT-d cannot say)
+    address_size,    ///< wider than what the device, the tables or the IOMMU can reach
+    not_attached,    ///< root, context, device-table or stream-table entry is missing or invalid
+    blocked,         ///< the device is in a domain that refuses everything
+    pasid,           ///< the PASID or its table is missing or invalid
+    malformed_table, ///< reserved bits or impossible entries in the IOMMU's own tables
+    table_access,    ///< the IOMMU could not read or write its own tables
+    bad_request,     ///< a kind of request that this device may not make
+    out_of_bounds,   ///< translated, but outside of the buffer's true bounds (byte-precise checks)
+    interrupt,       ///< an interrupt message that the IOMMU refused; the address is an index
+    invalidation,    ///< the device did not answer an invalidation of its cache
+    hardware,        ///< the IOMMU, or memory behind it, reports an error of its own
+    events_lost,     ///< faults happened and were not recorded; `suppressed` says how many if known
+};
+
+[[nodiscard]] constexpr std::string_view name(Reason reason) {
+    constexpr std::array<std::string_view, 15> names = {
+        "unknown",       "not-present", "permission",      "address-size", "not-attached",
+        "blocked",       "pasid",       "malformed-table", "table-access", "bad-request",
+        "out-of-bounds", "interrupt",   "invalidation",    "hardware",     "events-lost"};
+    return names[static_cast<std::size_t>(reason)];
+}
+
+/// One refused access. Trivially copyable; holds no pointer into the log or queue it came from.
+struct Record {
+    Source source = {};
+    Access access = Access::unknown;
+    Precision precision = Precision::none;
+    Reason reason = Reason::unknown;
+    /// Not empty, but where `precision` is none.
+    IovaRange where = {};
+    /// The IOMMU's number of the domain, where the report tells it.
+    std::optional<std::uint32_t> domain = {};
+    std::optional<std::uint32_t> pasid = {};
+    /// The hardware's own code or flags: VT-d's fault reason, AMD's flags, an SMMU's event number
+    /// or FSR, RISC-V's cause. What it means, the report's origin says.
+    std::optional<std::uint64_t> code = {};
+    /// How many faults were lost or held back just before this one.
+    std::uint64_t suppressed = 0;
+    /// Nanoseconds of the reporter's monotonic clock.
+    std::optional<std::uint64_t> time_ns = {};
+
+    friend constexpr bool operator==(const Record&, const Record&) = default;
+};
+
+/// A record whose bytes are known; the rest is the caller's to fill in.
+[[nodiscard]] constexpr Record exact_record(Source source, Access access, IovaRange bytes,
+                                            Reason reason) {
+    return {.source = source,
+            .access = access,
+            .precision = Precision::exact,
+            .reason = reason,
+            .where = bytes};
+}
+
+} // namespace moat::fault
