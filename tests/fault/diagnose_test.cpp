@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What a record means beside which mappings: each kind, each precision, and how long a search is.
+#include "moat/fault/diagnose.hpp"
+#include "moat/fault/history.hpp"
+
+#include "mappings.hpp"
+
+#include <algorithm>
+#include <array>
+#include <gtest/gtest.h>
+#include <numeric>
+#include <random>
+#include <vector>
+
+namespace moat::fault {
+
+namespace {
+
+/// Three buffers: `a` with guards of a page, `b` of 100 bytes, `c` directly behind `d`.
+const std::array<Mapping, 4> buffers = {
+    mapping(0x10000, 0x1000, "a", Allows::read_write, 0x1000),
+    mapping(0x20000, 100, "b", Allows::read),
+    mapping(0x30000, 0x1000, "c", Allows::write),
+    mapping(0x31000, 0x1000, "d", Allows::write),
+};
+
+class Diagnose : public testing::Test {
+  protected:
+    Diagnosis operator()(const Record& record) {
+        history.catch_up();
+        return diagnose(SortedMappings(buffers), history, record);
+    }
+
+    History history{16};
+};
+
+#define EXPECT_BESIDE(diagnosis, expected_kind, expected_label, least_, most_)                     \
+    EXPECT_EQ((diagnosis).kind, expected_kind);                                                    \
+    ASSERT_TRUE((diagnosis).mapping);                                                              \
+    EXPECT_EQ((diagnosis).mapping->label, expected_label);                                         \
+    EXPECT_EQ((diagnosis).distance, (Distance{least_, most_}))
+
+TEST_F(Diagnose, CountsBytesPastTheEnd) {
+    const Diagnosis found = (*this)(exact(0x11010, 8));
+    EXPECT_BESIDE(found, Kind::out_of_bounds_right, "a", 0x10, 0x10);
+    EXPECT_EQ(found.side, Side::right);
+    EXPECT_EQ(found.bytes_outside, 8U);
+    EXPECT_FALSE(found.left);
+    EXPECT_EQ(found.right->label, "b");
+}
+
+TEST_F(Diagnose, CountsBytesBeforeTheStart) {
+    const Diagnosis found = (*this)(exact(0xfff0, 4));
+    EXPECT_BESIDE(found, Kind::out_of_bounds_left, "a", 12, 12);
+    EXPECT_EQ(found.side, Side::left);
+}
+
+TEST_F(Diagnose, SaysARangeOfBytesWhereThePageIsAllThatIsKnown) {
+    const Diagnosis right = (*this)(page(0x11000));
+    EXPECT_BESIDE(right, Kind::out_of_bounds_right, "a", 0, 0xfff);
+    EXPECT_EQ(right.bytes_outside, 0U);
+    const Diagnosis left = (*this)(page(0xf000));
+    EXPECT_BESIDE(left, Kind::out_of_bounds_left, "a", 0, 0xfff);
+    const Diagnosis small = (*this)(page(0x21000));
+    EXPECT_BESIDE(small, Kind::out_of_bounds_right, "b", 0x1000 - 100, 0x1fff - 100);
+}
+
+TEST_F(Diagnose, CountsFromTheBufferAndNotFromItsPage) {
+    EXPECT_BESIDE((*this)(starts(0x20064)), Kind::out_of_bounds_right, "b", 0, 0);
+    EXPECT_BESIDE((*this)(starts(0x20fff)), Kind::out_of_bounds_right, "b", 0xfff - 100,
+                  0xfff - 100);
+}
+
+TEST_F(Diagnose, SeesAnAccessThatBeginsInsideAndEndsOutside) {
+    const Diagnosis found = (*this)(exact(0x10ff0, 64));
+    EXPECT_BESIDE(found, Kind::out_of_bounds_right, "a", 0, 0);
+    EXPECT_EQ(found.bytes_outside, 48U);
+    const Diagnosis before = (*this)(exact(0xfff0, 64));
+    EXPECT_BESIDE(before, Kind::out_of_bounds_left, "a", 0, 0);
+    EXPECT_EQ(before.bytes_outside, 16U);
+}
+
+TEST_F(Diagnose, SeesACrossingIntoTheNextMapping) {
+    const Diagnosis found = (*this)(exact(0x30f00, 0x200));
+    EXPECT_BESIDE(found, Kind::crossing, "c", 0, 0);
+    EXPECT_EQ(found.next->label, "d");
+    EXPECT_EQ(found.bytes_outside, 0x100U);
+}
+
+TEST_F(Diagnose, SeesWhatAMappingForbids) {
+    const Diagnosis found = (*this)(page(0x20000, Access::write));
+    EXPECT_BESIDE(found, Kind::permission, "b", 0, 0);
+    EXPECT_EQ(found.left->label, "a");
+    EXPECT_EQ(found.right->label, "c");
+    EXPECT_EQ((*this)(exact(0x31000, 4, Access::read)).kind, Kind::permission);
+    EXPECT_EQ((*this)(exact(0x31000, 4, Access::unknown)).kind, Kind::permission);
+}
+
+TEST_F(Diagnose, SaysWhereTheIommuDisagreesWithTheMappings) {
+    EXPECT_BESIDE((*this)(exact(0x31000, 4)), Kind::mapped_and_allowed, "d", 0, 0);
+}
+
+TEST_F(Diagnose, FindsWhatWasUnmapped) {
+    history.note(mapping(0x40000, 0x2000, "old"), {.time_ns = 5, .thread = 9});
+    const Diagnosis found = (*this)(exact(0x41010, 4));
+    EXPECT_EQ(found.kind, Kind::use_after_unmap);
+    EXPECT_FALSE(found.mapping);
+    EXPECT_EQ(found.past->mapping.label, "old");
+    EXPECT_EQ(found.past->unmapped.thread, 9U);
+    EXPECT_EQ(found.side, Side::inside);
+    EXPECT_EQ(found.left->label, "d");
+}
+
+TEST_F(Diagnose, BlamesALivingMappingInWhoseGuardItLies) {
+    history.note(mapping(0x11000, 0x1000, "was here before the guard"), {});
+    const Diagnosis found = (*this)(exact(0x11ff0, 4));
+    EXPECT_BESIDE(found, Kind::out_of_bounds_right, "a", 0xff0, 0xff0);
+    EXPECT_EQ(found.past->mapping.label, "was here before the guard");
+}
+
+TEST_F(Diagnose, BlamesWhatWasThereWhereTheNeighbourHasNoGuard) {
+    history.note(mapping(0x32000, 0x1000, "old"), {});
+    const Diagnosis found = (*this)(exact(0x32000, 4));
+    EXPECT_EQ(found.kind, Kind::use_after_unmap);
+    EXPECT_EQ(found.left->label, "d");
+}
+
+TEST_F(Diagnose, SeesAnOverrunOfWhatWasUnmapped) {
+    history.note(mapping(0x900000, 0x1000, "old"), {});
+    const Diagnosis found = (*this)(exact(0x901008, 4));
+    EXPECT_EQ(found.kind, Kind::use_after_unmap);
+    EXPECT_EQ(found.side, Side::right);
+    EXPECT_EQ(found.distance, (Distance{8, 8}));
+}
+
+TEST_F(Diagnose, CallsWildWhatIsFarFromEverything) {
+    history.note(mapping(0x900000, 0x1000, "old"), {});
+    const Diagnosis found = (*this)(starts(0xdead0000));
+    EXPECT_EQ(found.kind, Kind::wild);
+    EXPECT_FALSE(found.mapping);
+    EXPECT_EQ(found.left->label, "d");
+    EXPECT_FALSE(found.right);
+}
+
+TEST_F(Diagnose, ReachSaysWhatIsFar) {
+    const Record record = exact(0x31fff + 1 + 0x5000, 1);
+    const SortedMappings live(buffers);
+    EXPECT_EQ(diagnose(live, NoHistory{}, record, {.reach = ByteCount(0x5000)}).kind, Kind::wild);
+    EXPECT_EQ(diagnose(live, NoHistory{}, record, {.reach = ByteCount(0x5001)}).kind,
+              Kind::out_of_bounds_right);
+}
+
+TEST_F(Diagnose, SaysWhereNothingWasEverMapped) {
+    const Diagnosis found = diagnose(SortedMappings({}), NoHistory{}, page(0));
+    EXPECT_EQ(found.kind, Kind::never_mapped);
+}
+
+TEST_F(Diagnose, LooksAtNoMappingWhereTheDeviceHasNoDomain) {
+    Record record = page(0x20000);
+    record.reason = Reason::not_attached;
+    EXPECT_EQ((*this)(record).kind, Kind::not_attached);
+    record.reason = Reason::interrupt;
+    EXPECT_EQ((*this)(record).kind, Kind::no_access);
+    EXPECT_EQ((*this)({}).kind, Kind::no_access);
+}
+
+TEST_F(Diagnose, HoldsAtBothEndsOfTheAddressSpace) {
+    const std::uint64_t top = ~std::uint64_t{0} - 0xfff;
+    const std::array<Mapping, 2> ends = {mapping(0, 0x1000, "zero"), mapping(top, 0x1000, "top")};
+    const SortedMappings live(ends);
+    const Diagnosis zero = diagnose(live, NoHistory{}, exact(0xff0, 0x20));
+    EXPECT_BESIDE(zero, Kind::out_of_bounds_right, "zero", 0, 0);
+    EXPECT_FALSE(zero.left);
+    const Diagnosis last = diagnose(live, NoHistory{}, exact(top - 1, 1));
+    EXPECT_BESIDE(last, Kind::out_of_bounds_left, "top", 0, 0);
+    EXPECT_EQ(diagnose(live, NoHistory{}, exact(top + 0xfff, 1)).kind, Kind::mapped_and_allowed);
+}
+
+/// 100,000 living mappings and a million past ones, as `order` lays the past ones down.
+template <class Order>
+std::uint64_t most_steps(const Order& order) {
+    std::vector<Mapping> live;
+    for (std::uint64_t index = 0; index != 100'000; ++index)
+        live.push_back(mapping(index << 20, 0x1000, "live"));
+    History history(1'000'000);
+    for (const std::uint64_t index : order())
+        history.note(mapping((index << 16) + 0x8000, 0x1000, "past"), {});
+    history.catch_up();
+    std::mt19937_64 random(1);
+    std::uint64_t most = 0;
+    for (int question = 0; question != 20'000; ++question) {
+        const std::uint64_t at = random() % (1'700'000ULL << 16);
+        most = std::max(most,
+                        diagnose(SortedMappings(live), history, page(at & ~0xfffULL)).steps.count);
+    }
+    // The ends, where an unbalanced index would be deep.
+    for (std::uint64_t index : {0ULL, 99'999ULL << 4, 999'998ULL, 999'999ULL, 1'600'000ULL})
+        most =
+            std::max(most, diagnose(SortedMappings(live), history, page(index << 16)).steps.count);
+    return most;
+}
+
+TEST(DiagnoseSteps, AreFewWithMappingsUndoneInOrder) {
+    const auto in_order = [] {
+        std::vector<std::uint64_t> order(1'000'000);
+        std::iota(order.begin(), order.end(), 0U);
+        return order;
+    };
+    EXPECT_LE(most_steps(in_order), 64U);
+}
+
+TEST(DiagnoseSteps, AreFewWithMappingsUndoneInAnyOrder) {
+    const auto shuffled = [] {
+        std::vector<std::uint64_t> order(1'000'000);
+        std::iota(order.begin(), order.end(), 0U);
+        std::shuffle(order.begin(), order.end(), std::mt19937_64(7));
+        return order;
+    };
+    EXPECT_LE(most_steps(shuffled), 64U);
+}
+
+} // namespace
+
+} // namespace moat::fault
