@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The numbers of PCI that every machine shares: a function's address, and where its configuration
+// space says what. No access to any device: that is machine.hpp.
+// Source: PCI Local Bus 3.0, 6.1 and 6.8.2; PCI Express Base 5.0, 7.5.
+#pragma once
+
+#include "moat/core/check.hpp"
+#include "moat/core/types.hpp"
+
+#include <array>
+#include <compare>
+#include <cstdint>
+#include <string>
+
+namespace moat::machine {
+
+/// A PCI function's address. Trivially copyable.
+class Bdf {
+  public:
+    constexpr Bdf() = default;
+
+    /// `bus` < 256, `device` < 32, `function` < 8.
+    constexpr Bdf(unsigned bus, unsigned device, unsigned function, std::uint16_t segment = 0)
+        : segment_(segment),
+          requester_(static_cast<std::uint16_t>(bus << 8 | device << 3 | function)) {
+        MOAT_CHECK(bus < 256 && device < 32 && function < 8, "a PCI function's numbers");
+    }
+
+    [[nodiscard]] constexpr std::uint16_t segment() const { return segment_; }
+
+    [[nodiscard]] constexpr unsigned bus() const { return requester_ >> 8U; }
+
+    [[nodiscard]] constexpr unsigned device() const { return requester_ >> 3U & 0x1f; }
+
+    [[nodiscard]] constexpr unsigned function() const { return requester_ & 7U; }
+
+    /// What an IOMMU knows the function by: bus 15..8, device 7..3, function 2..0.
+    [[nodiscard]] constexpr std::uint16_t requester() const { return requester_; }
+
+    friend constexpr auto operator<=>(const Bdf&, const Bdf&) = default;
+
+  private:
+    std::uint16_t segment_ = 0;
+    std::uint16_t requester_ = 0;
+};
+
+/// "0000:00:04.0", as Linux and lspci write it.
+[[nodiscard]] inline std::string to_string(Bdf bdf) {
+    const auto digits = [](unsigned value, unsigned count) {
+        std::string text;
+        while (count-- != 0)
+            text += "0123456789abcdef"[value >> 4 * count & 0xf];
+        return text;
+    };
+    return digits(bdf.segment(), 4) + ':' + digits(bdf.bus(), 2) + ':' + digits(bdf.device(), 2) +
+           '.' + digits(bdf.function(), 1);
+}
+
+/// What a BAR decodes. Ports are told so, and not mapped by any machine.
+enum class BarKind : std::uint8_t { absent, memory32, memory64, ports };
+
+struct Bar {
+    BarKind kind = BarKind::absent;
+    bool prefetchable = false;
+    ByteCount size = {};
+};
+
+/// What the header of a function's configuration space says.
+struct FunctionInfo {
+    Bdf address;
+    std::uint16_t vendor = 0;
+    std::uint16_t device = 0;
+    std::uint32_t class_code = 0; ///< class 23..16, subclass 15..8, programming interface 7..0
+    std::array<Bar, 6> bars{};    ///< the upper half of a 64-bit BAR is absent
+};
+
+namespace pci {
+
+inline constexpr unsigned vendor_id = 0x00;
+inline constexpr unsigned command = 0x04;
+inline constexpr unsigned status = 0x06;
+inline constexpr unsigned class_revision = 0x08;
+inline constexpr unsigned header_type = 0x0e;
+inline constexpr unsigned first_bar = 0x10;
+inline constexpr unsigned bus_numbers = 0x18;     ///< of a bridge
+inline constexpr unsigned memory_window = 0x20;   ///< of a bridge
+inline constexpr unsigned prefetch_window = 0x24; ///< of a bridge
+inline constexpr unsigned capabilities = 0x34;
+
+inline constexpr std::uint16_t command_memory = 1U << 1;
+inline constexpr std::uint16_t command_master = 1U << 2;
+inline constexpr std::uint16_t command_no_intx = 1U << 10;
+inline constexpr std::uint16_t status_capabilities = 1U << 4;
+
+inline constexpr std::uint8_t capability_vendor = 0x09;
+inline constexpr std::uint8_t capability_msix = 0x11;
+
+} // namespace pci
+
+} // namespace moat::machine
