@@ -73,6 +73,8 @@ class DporPolicy : public TreePolicy {
         for (ActorSet rest = machine_.live(); !rest.empty(); rest = rest.tail()) {
             races_.clear();
             const Actor actor = rest.first();
+            if (machine_.held().contains(actor))
+                continue;
             const Clock clock =
                 clock_of(actor, machine_.pending_touch(actor), no_step, machine_.depth());
             for (std::int32_t race : races_)
@@ -107,6 +109,8 @@ class DporPolicy : public TreePolicy {
         Clock order;
         if (last_of_actor_[actor] != no_step)
             order = events_[idx(last_of_actor_[actor])].clock;
+        else if (const Actor before = machine_.begins_after(actor); before != Machine::nobody)
+            order = events_[idx(first_of(before))].clock;
         if (cause != no_step)
             order.join(events_[idx(cause)].clock);
         // Without what only enables this step: a lock does not race with an unlock, and the unlock
@@ -125,6 +129,14 @@ class DporPolicy : public TreePolicy {
             }
         }
         return order;
+    }
+
+    /// The first step of an actor that has moved.
+    [[nodiscard]] std::int32_t first_of(Actor actor) const {
+        std::int32_t at = last_of_actor_[actor];
+        while (events_[idx(at)].previous_of_actor != no_step)
+            at = events_[idx(at)].previous_of_actor;
+        return at;
     }
 
     void relate(std::size_t at, Actor actor, const Touch& touch, Clock& order, Clock& seen) {

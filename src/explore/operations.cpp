@@ -106,30 +106,6 @@ unsigned Machine::count_options(Actor actor) const {
                                                                  : 1;
 }
 
-bool Machine::check_address(const Operation& operation) {
-    if (!arena_.contains(operation.address)) [[unlikely]] {
-        if (operation.address == nullptr)
-            return true;
-        record(ViolationKind::memory, "a shared object lies outside of the arena", running_);
-        return false;
-    }
-    const FreedRange* each = services_->memory.freed;
-    if (each == nullptr) [[likely]]
-        return true;
-    const std::uint32_t offset = arena_.offset_of(operation.address);
-    while (each != nullptr && offset - each->begin >= each->end - each->begin)
-        each = each->next;
-    if (each == nullptr)
-        return true;
-    if (operation.kind == Kind::free)
-        record(ViolationKind::misuse, "memory is freed twice", running_, each->step);
-    else
-        record(ViolationKind::use_after_free,
-               std::string(explore::name(operation.kind)) + " in freed memory", running_,
-               each->step);
-    return false;
-}
-
 void Machine::take_free(const Operation& operation) {
     void* const note = arena_.allocate(sizeof(FreedRange), alignof(FreedRange));
     MOAT_CHECK(note != nullptr, "the frees of one execution fit the arena");
@@ -140,30 +116,13 @@ void Machine::take_free(const Operation& operation) {
     std::memset(operation.address, 0xdd, operation.operand);
 }
 
-void Machine::take(Actor actor, Operation& operation, unsigned option, Step& step) {
-    if (!check_address(operation))
-        return;
-    if (is_memory_access(operation.kind)) {
-        if (model_ != nullptr && model_->perform(actor, operation, option, step))
-            return;
-        operation.result = read_word(operation.address, operation.size);
-        if (operation.kind == Kind::load)
-            return;
-        if (const auto value = value_after(operation, operation.result))
-            write_word(operation.address, operation.size, *value);
-        return;
-    }
-    if (model_ != nullptr && operation.kind == Kind::unlock &&
-        model_->perform(actor, operation, option, step))
-        return;
+void Machine::take_other(Actor actor, Operation& operation, unsigned option, Step& step) {
     if (is_lock(operation.kind))
         take_lock(actor, operation);
     else
         take_service(actor, operation, option, step);
     if (operation.kind == Kind::try_lock && operation.result == 0)
         step.touch.kind = Kind::try_in_vain;
-    if (model_ != nullptr)
-        model_->synchronise(actor, operation, step);
 }
 
 void Machine::take_lock(Actor actor, Operation& operation) {
@@ -342,30 +301,6 @@ void Machine::perform_at_once(Operation& operation) {
         take_lock(nobody, operation);
     else if (operation.kind != Kind::grace_begin && operation.kind != Kind::grace_end)
         take_service(nobody, operation, 0, step); // there is nobody to wait for
-}
-
-void Machine::record(ViolationKind kind, std::string_view text, Actor actor,
-                     std::int32_t other_step) {
-    if (!violation_)
-        violation_ = Violation{kind, std::string(text), actor, depth_, other_step};
-}
-
-void Machine::fail(ViolationKind kind, std::string_view text, std::int32_t other_step) {
-    record(kind, text, running_, other_step);
-    if (running_ == nobody)
-        return;
-    scheduler_sanitizer_.enter();
-    moat_explore_switch(&fibers_[running_].stack, scheduler_);
-}
-
-void Machine::note_plain(const void* address, bool is_write) {
-    if (running_ == nobody)
-        return;
-    Operation access = {.address = const_cast<void*>(address)};
-    if (!check_address(access))
-        fail(ViolationKind::use_after_free, "");
-    plain_.push_back(
-        {depth_, arena_.offset_of(address), static_cast<std::uint8_t>(running_), is_write});
 }
 
 } // namespace moat::explore

@@ -14,20 +14,34 @@ namespace moat::explore {
 
 namespace {
 
-class Priorities {
+class Priorities final : public Chooser {
   public:
-    void shuffle(Random& random, unsigned changes, std::size_t steps) {
+    explicit Priorities(std::uint64_t seed) : random_(seed) {}
+
+    void shuffle(unsigned changes, std::size_t steps) {
         for (unsigned i = 0; i != most_actors; ++i) {
-            const unsigned at = random.below(i + 1);
+            const unsigned at = random_.below(i + 1);
             order_[i] = order_[at];
             order_[at] = static_cast<int>(i) + 1;
         }
         lowest_ = 0;
         changes_.clear();
         for (unsigned i = 0; i != changes; ++i)
-            changes_.push_back(random.below(static_cast<unsigned>(steps)));
+            changes_.push_back(random_.below(static_cast<unsigned>(steps)));
     }
 
+    /// Who waits for others must not starve them.
+    Choice choose(const Machine& machine) override {
+        const Actor actor = highest(machine.enabled());
+        const unsigned ways = machine.options(actor);
+        if (std::find(changes_.begin(), changes_.end(), machine.depth() + 1) != changes_.end() ||
+            machine.pending_touch(actor).kind == Kind::pause)
+            order_[actor] = --lowest_;
+        return {static_cast<std::uint8_t>(actor),
+                static_cast<std::uint8_t>(ways == 1 ? 0 : random_.below(ways))};
+    }
+
+  private:
     [[nodiscard]] Actor highest(ActorSet enabled) const {
         Actor best = enabled.first();
         for (ActorSet rest = enabled.tail(); !rest.empty(); rest = rest.tail())
@@ -36,15 +50,7 @@ class Priorities {
         return best;
     }
 
-    void stepped(Actor actor, std::size_t depth) {
-        if (std::find(changes_.begin(), changes_.end(), depth) != changes_.end())
-            order_[actor] = --lowest_;
-    }
-
-    /// Who waits for others must not starve them.
-    void paused(Actor actor) { order_[actor] = --lowest_; }
-
-  private:
+    Random random_;
     std::array<int, most_actors> order_{};
     int lowest_ = 0;
     std::vector<std::size_t> changes_;
@@ -54,23 +60,14 @@ class Priorities {
 
 SearchResult search_pct(Machine& machine, const SearchOptions& options) {
     ExecutionLog log(machine, options);
-    Random random(options.seed);
-    Priorities priorities;
+    Priorities priorities(options.seed);
     machine.start();
     machine.rewind_to_start_only();
     std::size_t longest = 1;
     for (std::uint64_t i = 0; i != options.random_executions; ++i) {
         machine.rewind(0);
-        priorities.shuffle(random, options.pct_depth - 1, longest);
-        for (ActorSet enabled = machine.enabled(); !enabled.empty(); enabled = machine.enabled()) {
-            const Actor actor = priorities.highest(enabled);
-            const bool pauses = machine.pending_touch(actor).kind == Kind::pause;
-            const unsigned ways = machine.options(actor);
-            machine.step(actor, ways == 1 ? 0 : random.below(ways));
-            priorities.stepped(actor, machine.depth());
-            if (pauses)
-                priorities.paused(actor);
-        }
+        priorities.shuffle(options.pct_depth - 1, longest);
+        machine.run(priorities);
         longest = std::max(longest, machine.depth());
         log.result.tally.steps += machine.depth();
         if (!log.ended())

@@ -6,18 +6,34 @@
 
 namespace moat::explore {
 
+namespace {
+
+class AnyoneAlike final : public Chooser {
+  public:
+    explicit AnyoneAlike(std::uint64_t seed) : random_(seed) {}
+
+    Choice choose(const Machine& machine) override {
+        const ActorSet enabled = machine.enabled();
+        const Actor actor = enabled.at(random_.below(enabled.count()));
+        const unsigned ways = machine.options(actor);
+        return {static_cast<std::uint8_t>(actor),
+                static_cast<std::uint8_t>(ways == 1 ? 0 : random_.below(ways))};
+    }
+
+  private:
+    Random random_;
+};
+
+} // namespace
+
 SearchResult search_random(Machine& machine, const SearchOptions& options) {
     ExecutionLog log(machine, options);
-    Random random(options.seed);
+    AnyoneAlike chooser(options.seed);
     machine.start();
     machine.rewind_to_start_only();
     for (std::uint64_t i = 0; i != options.random_executions; ++i) {
         machine.rewind(0);
-        for (ActorSet enabled = machine.enabled(); !enabled.empty(); enabled = machine.enabled()) {
-            const Actor actor = enabled.at(random.below(enabled.count()));
-            const unsigned ways = machine.options(actor);
-            machine.step(actor, ways == 1 ? 0 : random.below(ways));
-        }
+        machine.run(chooser);
         log.result.tally.steps += machine.depth();
         if (!log.ended())
             break;

@@ -4,6 +4,7 @@
 #pragma once
 
 #if __STDC_HOSTED__
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #else
@@ -14,9 +15,19 @@ extern "C" [[noreturn]] void moat_check_failed(const char* condition, const char
 
 namespace moat::detail {
 
+#if __STDC_HOSTED__
+/// Asked before the program ends. It may leave for another stack, as the explorer does to report
+/// the schedule; where it returns, the program ends. Only the explorer sets it.
+using CheckHandler = void (*)(const char* condition, const char* message, const char* file,
+                              int line);
+inline constinit std::atomic<CheckHandler> check_handler{nullptr};
+#endif
+
 [[noreturn, gnu::cold, gnu::noinline]] inline void
 check_failed(const char* condition, const char* message, const char* file, int line) {
 #if __STDC_HOSTED__
+    if (const CheckHandler handler = check_handler.load(std::memory_order_relaxed))
+        handler(condition, message, file, line);
     std::fprintf(stderr, "moat: CHECK failed: %s\n  %s\n  at %s:%d\n", message, condition, file,
                  line);
     std::abort();

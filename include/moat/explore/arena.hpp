@@ -19,7 +19,8 @@ class Arena {
     static constexpr std::size_t alignment = 4096;
     static constexpr std::size_t heap_bytes = std::size_t{1} << 20;
     static constexpr std::size_t stack_bytes = std::size_t{1} << 16;
-    static constexpr std::size_t bytes = heap_bytes + most_fibers * stack_bytes;
+    /// One more for the final check.
+    static constexpr std::size_t bytes = heap_bytes + (most_fibers + 1) * stack_bytes;
     /// Offset 0 is `nowhere`.
     static constexpr std::size_t first_byte = 64;
 
@@ -28,7 +29,7 @@ class Arena {
 
     [[nodiscard]] std::byte* base() const { return base_.get(); }
 
-    /// One past the last byte of the stack of `fiber`.
+    /// One past the last byte of the stack of `fiber`; `most_fibers` for the final check.
     [[nodiscard]] std::byte* stack_top(Actor fiber) const {
         return base() + heap_bytes + (fiber + 1) * stack_bytes;
     }

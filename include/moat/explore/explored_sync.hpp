@@ -372,7 +372,7 @@ struct ExploredSync {
             machine.running() != explore::Machine::nobody &&
             explored::announce(explore::Kind::allocate, &services().memory) == 0)
             return nullptr;
-        void* const memory = machine.arena().allocate(sizeof(Node), alignof(Node));
+        void* const memory = machine.allocate(sizeof(Node), alignof(Node));
         if (memory == nullptr)
             return nullptr;
         return &(new (memory) Node{{}, T(std::forward<Args>(args)...)})->value;

@@ -42,6 +42,21 @@ inline constexpr bool sanitized = false;
 inline constexpr Restoration default_restoration =
     sanitized ? Restoration::replay : Restoration::snapshots;
 
+/// Decides a whole execution, step by step.
+class Chooser {
+  public:
+    virtual ~Chooser() = default;
+    /// Somebody who is enabled, and one of his options. Called on any stack of the arena.
+    virtual Choice choose(const Machine& machine) = 0;
+};
+
+/// What is made of threads that are alike (Setup::thread): exchanging two of them in a schedule
+/// gives another schedule, with the same outcome.
+enum class Symmetry : std::uint8_t {
+    ignored, ///< both are schedules
+    ordered, ///< only the one in which they take their first steps in the order of their creation
+};
+
 struct MachineOptions {
     MemoryModelKind memory_model = MemoryModelKind::sc;
     Restoration restoration = default_restoration;
@@ -49,6 +64,7 @@ struct MachineOptions {
     std::size_t most_steps = 5000;
     /// How many allocations of an execution may fail; each such allocation is a choice.
     unsigned failing_allocations = 0;
+    Symmetry symmetry = Symmetry::ignored;
     /// Bytes that the process has from its allocator. Where it is given, a step that keeps memory
     /// from outside of the arena is a violation: nothing would restore that.
     std::size_t (*allocated_bytes)() = nullptr;
@@ -62,12 +78,20 @@ struct PlainAccess {
     bool is_write = false;
 };
 
-/// Told of each step when a failing schedule is run once more to be explained.
+/// Watches a schedule that is run once more to be explained. Called on the stack of whom it is
+/// about, so that the stack can be walked; `actor` is `Machine::nobody` in the setup and the final
+/// check.
 class Observer {
   public:
     virtual ~Observer() = default;
-    /// On the stack of `actor`, which announces what it will do next.
-    virtual void announces(const Machine& machine, Actor actor, const Operation& operation) = 0;
+    /// `actor` announces the operation of its next step.
+    virtual void announces(Actor actor) = 0;
+    /// It accesses a plain variable.
+    virtual void accesses_plain(Actor actor) = 0;
+    /// It got `size` bytes of the arena at offset `begin`.
+    virtual void allocates(Actor actor, std::uint32_t begin, std::size_t size) = 0;
+    /// It ends the execution, with a violation.
+    virtual void fails(Actor actor) = 0;
 };
 
 class Machine {
@@ -92,7 +116,15 @@ class Machine {
     [[nodiscard]] const Step& step_at(std::size_t depth) const { return steps_[depth]; }
 
     /// Whoever could move now; empty when the execution has ended, well or not.
-    [[nodiscard]] ActorSet enabled() const { return enabled_; }
+    [[nodiscard]] ActorSet enabled() const { return status_.enabled; }
+
+    /// The thread that must take its first step before `actor` may, by symmetry; or `nobody`.
+    [[nodiscard]] Actor begins_after(Actor actor) const {
+        return alike_.contains(actor) ? actor - 1 : nobody;
+    }
+
+    /// Who may not begin yet, by symmetry.
+    [[nodiscard]] ActorSet held() const { return status_.held; }
 
     /// What `actor` would touch if it moved now; for those that are not enabled too, if unfinished.
     [[nodiscard]] Touch pending_touch(Actor actor) const;
@@ -101,13 +133,20 @@ class Machine {
     [[nodiscard]] ActorSet unfinished() const;
 
     /// Those, and the services that wait for work.
-    [[nodiscard]] ActorSet live() const { return live_; }
+    [[nodiscard]] ActorSet live() const { return status_.live; }
 
     /// Lets `actor`, which is enabled, take its step in the way `option` < `options(actor)`.
     void step(Actor actor, unsigned option);
 
+    /// Steps until nobody is enabled, as `chooser` says. The same as `step` by `step`, but decided on
+    /// the stack of who has just moved: at most one switch of stacks a step, not two. Not while
+    /// steps can be undone: `rewind_to_start_only`.
+    void run(Chooser& chooser);
+
     [[nodiscard]] unsigned options(Actor actor) const {
-        return plain_options_ ? 1 : count_options(actor);
+        return (status_.of(Nature::chooses) | status_.of(Nature::waits)).contains(actor)
+                   ? count_options(actor)
+                   : 1;
     }
 
     /// Not null once something is wrong; the execution has then ended.
@@ -154,6 +193,11 @@ class Machine {
     /// Announces, lets the scheduler decide, and returns when the step was taken. During setup and
     /// the final check it is taken at once.
     void perform(Operation& operation) {
+        if (chooser_ != nullptr) {
+            fibers_[running_].pending = &operation;
+            pass_on();
+            return;
+        }
         if (running_ == nobody) [[unlikely]] {
             perform_at_once(operation);
             return;
@@ -161,15 +205,18 @@ class Machine {
         Fiber& fiber = fibers_[running_];
         fiber.pending = &operation;
         if (observer_ != nullptr) [[unlikely]]
-            observer_->announces(*this, running_, operation);
+            observer_->announces(running_);
         scheduler_sanitizer_.enter();
         moat_explore_switch(&fiber.stack, scheduler_);
     }
 
-    /// Ends the execution. Does not return to a fiber.
-    void fail(ViolationKind kind, std::string_view text, std::int32_t other_step = no_step);
+    /// Ends the execution. Does not return, except in the setup.
+    void fail(ViolationKind kind, std::string_view text);
 
     void note_plain(const void* address, bool is_write);
+
+    /// Zeroed memory of the arena; nullptr when that is used up. `align` is a power of two.
+    [[nodiscard]] void* allocate(std::size_t size, std::size_t align);
 
     [[nodiscard]] Arena& arena() { return arena_; }
 
@@ -182,21 +229,47 @@ class Machine {
   private:
     friend class Setup;
 
+    /// What a pending operation means for who is enabled, and in how many ways.
+    enum class Nature : std::uint8_t {
+        plain,   ///< always possible, in one way
+        locks,   ///< possible when a lock is free
+        pauses,  ///< possible when something has changed
+        waits,   ///< for anything else
+        chooses, ///< always possible, maybe in several ways
+    };
+
+    [[nodiscard]] static constexpr Nature nature_of(Kind kind);
+
     struct Fiber {
         StackPointer stack = nullptr;
         Operation* pending = nullptr; ///< nullptr: not started, or ended
         std::size_t paused_at = 0;    ///< depth, where it waits for a change
+        Nature nature = Nature::plain;
+    };
+
+    /// Who has not ended, who can move, and who is about to do what.
+    struct Status {
+        ActorSet live;
+        ActorSet enabled;
+        ActorSet held; ///< by symmetry: may not begin yet
+        std::array<ActorSet, 5> natures;
+
+        [[nodiscard]] ActorSet& of(Nature nature) {
+            return natures[static_cast<std::size_t>(nature)];
+        }
+
+        [[nodiscard]] ActorSet of(Nature nature) const {
+            return natures[static_cast<std::size_t>(nature)];
+        }
     };
 
     /// What undoes one step, besides the journal's bytes.
     struct Undo {
-        ActorSet enabled; ///< noted in any case
+        Status status; ///< of it, `enabled` is noted in any case
         std::size_t journal = 0;
         std::size_t heap_used = 0;
         std::size_t plain = 0;
         Fiber fiber;
-        ActorSet blocking;
-        ActorSet live;
     };
 
     struct Named {
@@ -205,11 +278,24 @@ class Machine {
     };
 
     static void fiber_main();
+    static void end_main();
+    static void on_failed_check(const char* condition, const char* message, const char* file,
+                                int line);
+    [[gnu::noinline]] void record_failed_check(const char* condition, const char* message);
+    [[noreturn]] void leave_fiber();
     void run_fiber(Actor actor);
-    void step_fiber(Actor actor, unsigned option, Step& step);
+    void switch_to_fiber(Actor actor);
+    void check_stack(Actor actor, const void* pointer) const;
+    void pass_on();
+    void take_step(Actor actor, unsigned option);
+    void settle(Actor moved);
     void start_fiber(Actor actor);
+    void run_end();
+    void begin_undo(Actor actor);
     void perform_at_once(Operation& operation);
     void take(Actor actor, Operation& operation, unsigned option, Step& step);
+    void take_access(Operation& operation);
+    void take_other(Actor actor, Operation& operation, unsigned option, Step& step);
     void take_lock(Actor actor, Operation& operation);
     void take_service(Actor actor, Operation& operation, unsigned option, Step& step);
     void take_rcu(Actor actor, Operation& operation, Step& step);
@@ -225,6 +311,7 @@ class Machine {
     [[nodiscard]] bool is_enabled(Actor actor) const;
     [[nodiscard]] unsigned count_options(Actor actor) const;
     [[nodiscard]] Touch touch_of(Actor actor, const Operation& operation) const;
+    void add_extent(Actor actor, const Operation& operation, Touch& touch) const;
     void update_enabled(Actor moved, const Touch& touch);
     void update_all_enabled();
     void refresh_enabled(Actor actor);
@@ -232,6 +319,7 @@ class Machine {
     void run_checked(Actor actor);
     void note_pending(Actor actor);
     [[nodiscard]] bool check_address(const Operation& operation);
+    [[nodiscard]] bool look_for_freed(const Operation& operation);
 
     static inline constinit thread_local Machine* current_ = nullptr;
 
@@ -245,14 +333,11 @@ class Machine {
     std::size_t heap_end_ = 0;           ///< and ends
 
     std::array<Fiber, most_fibers> fibers_{};
-    std::array<SanitizerFiber, most_fibers> sanitizers_{};
+    std::array<SanitizerFiber, most_fibers + 1> sanitizers_{}; ///< one more for the final check
     StackPointer scheduler_ = nullptr;
     SanitizerFiber scheduler_sanitizer_;
     Actor running_ = nobody;
-    ActorSet enabled_;
-    ActorSet blocking_; ///< fibers whose pending operation can be impossible
-    ActorSet live_;     ///< fibers that have not ended
-    bool plain_options_ = true;
+    Status status_;
     bool journals_ = true;
 
     /// Everything at depth 0, for those who rewind no less.
@@ -260,9 +345,7 @@ class Machine {
         std::vector<std::byte> heap;
         std::array<std::vector<std::byte>, most_fibers> stacks;
         std::array<Fiber, most_fibers> fibers{};
-        ActorSet enabled;
-        ActorSet blocking;
-        ActorSet live;
+        Status status;
     };
 
     Beginning beginning_;
@@ -285,9 +368,11 @@ class Machine {
     std::array<Body, most_threads> bodies_{};
     std::array<std::string, most_threads> thread_names_;
     std::size_t thread_count_ = 0;
+    ActorSet alike_; ///< threads that are like the one before them, where symmetry matters
     Body end_;
     std::map<std::uint32_t, Named> names_;
     Observer* observer_ = nullptr;
+    Chooser* chooser_ = nullptr; ///< while `run` runs
 };
 
 } // namespace moat::explore

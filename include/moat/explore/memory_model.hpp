@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string_view>
@@ -35,13 +36,46 @@ enum class MemoryModelKind : std::uint8_t { sc, tso, c11 };
     return kind >= Kind::lock && kind <= Kind::unlock_shared;
 }
 
-/// The word at `address`, zero-extended.
-[[nodiscard]] std::uint64_t read_word(const void* address, std::uint8_t size);
-void write_word(void* address, std::uint8_t size, std::uint64_t value);
+/// The word of `size` bytes, one to eight, at `address`, zero-extended.
+[[nodiscard]] inline std::uint64_t read_word(const void* address, std::uint8_t size) {
+    std::uint64_t value = 0;
+    if (size == 8) [[likely]]
+        std::memcpy(&value, address, 8);
+    else
+        std::memcpy(&value, address, size);
+    return value;
+}
+
+inline void write_word(void* address, std::uint8_t size, std::uint64_t value) {
+    if (size == 8) [[likely]]
+        std::memcpy(address, &value, 8);
+    else
+        std::memcpy(address, &value, size);
+}
 
 /// What `operation`, which finds `old`, leaves behind; nothing when a comparison fails.
-[[nodiscard]] std::optional<std::uint64_t> value_after(const Operation& operation,
-                                                       std::uint64_t old);
+[[nodiscard]] constexpr std::optional<std::uint64_t> value_after(const Operation& operation,
+                                                                 std::uint64_t old) {
+    switch (operation.kind) {
+    case Kind::store:
+    case Kind::exchange:
+        return operation.operand;
+    case Kind::compare_exchange:
+        if (old != operation.expected)
+            return {};
+        return operation.operand;
+    case Kind::fetch_add:
+        return old + operation.operand;
+    case Kind::fetch_sub:
+        return old - operation.operand;
+    case Kind::fetch_or:
+        return old | operation.operand;
+    case Kind::fetch_and:
+        return old & operation.operand;
+    default:
+        return {};
+    }
+}
 
 /// A model keeps its state in the arena, so that it is rewound with everything else.
 class MemoryModel {

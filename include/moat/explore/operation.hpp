@@ -96,6 +96,14 @@ inline constexpr std::uint32_t nowhere = 0;
 
 inline constexpr std::int32_t no_step = -1;
 
+/// Who moves, and in which of the ways that there are.
+struct Choice {
+    std::uint8_t actor = 0;
+    std::uint8_t option = 0;
+
+    friend bool operator==(const Choice&, const Choice&) = default;
+};
+
 /// A step that was taken.
 struct Step {
     Touch touch;

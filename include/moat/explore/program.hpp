@@ -19,6 +19,10 @@ class Machine;
 /// Turns the value of a named word into text: "PUD LEAF special pfn=0x40000".
 using Decoder = std::string (*)(std::uint64_t value);
 
+/// Whether a thread is like the one made before it: the same body, and nothing tells it which of
+/// them it is, so that the two can be exchanged.
+enum class Alike : std::uint8_t { no, previous };
+
 /// Handed to the program's setup, which runs before each fresh start and must do the same each
 /// time. All that threads share, and what they capture, must live in the arena.
 class Setup {
@@ -33,9 +37,9 @@ class Setup {
 
     /// A thread; `body` is copied into the arena. Threads are numbered in this order.
     template <class Body>
-    void thread(std::string_view name, Body body) {
+    void thread(std::string_view name, Body body, Alike alike = Alike::no) {
         Body& copy = make<Body>(std::move(body));
-        add_thread(name, [](void* it) { (*static_cast<Body*>(it))(); }, &copy);
+        add_thread(name, [](void* it) { (*static_cast<Body*>(it))(); }, &copy, alike);
     }
 
     /// Runs when all threads have ended, before the execution counts as complete.
@@ -50,7 +54,7 @@ class Setup {
 
   private:
     void* allocate(std::size_t size, std::size_t align);
-    void add_thread(std::string_view name, void (*run)(void*), void* body);
+    void add_thread(std::string_view name, void (*run)(void*), void* body, Alike alike);
     void set_end(void (*run)(void*), void* body);
 
     Machine& machine_;

@@ -11,13 +11,6 @@
 
 namespace moat::explore {
 
-struct Choice {
-    std::uint8_t actor = 0;
-    std::uint8_t option = 0;
-
-    friend bool operator==(const Choice&, const Choice&) = default;
-};
-
 using Schedule = std::vector<Choice>;
 
 /// The schedule that led to where the machine is.
