@@ -15,6 +15,7 @@ Machine::Machine(Program program, const MachineOptions& options)
         model_ = make_c11();
     steps_.resize(options.most_steps + 1);
     undo_.resize(options.most_steps + 1);
+    enabled_at_.resize(options.most_steps + 1);
     moat::detail::check_handler.store(&on_failed_check, std::memory_order_relaxed);
 }
 

@@ -53,7 +53,7 @@ void Machine::look_for_livelock() {
         moved.add(steps_[at].actor);
     ActorSet could_move;
     for (std::size_t at = begin; at != depth_; ++at)
-        could_move = could_move | undo_[at].status.enabled;
+        could_move = could_move | enabled_at_[at];
     if ((could_move - moved).empty())
         record(ViolationKind::livelock,
                "all who can move do so for ever, and come back to the same state", moved.first());

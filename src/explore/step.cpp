@@ -149,6 +149,7 @@ Touch Machine::pending_touch(Actor actor) const {
 /// What `actor` announced happens, and is written down; whoever announced it has not gone on yet.
 inline void Machine::take_step(Actor actor, unsigned option) {
     Step& step = steps_[depth_];
+    enabled_at_[depth_] = status_.enabled;
     step.actor = static_cast<std::uint8_t>(actor);
     step.option = static_cast<std::uint8_t>(option);
     step.cause = no_step;
@@ -186,8 +187,6 @@ void Machine::step(Actor actor, unsigned option) {
     Machine* const outer = std::exchange(current_, this);
     if (journals_)
         begin_undo(actor);
-    else
-        undo_[depth_].status.enabled = status_.enabled;
     take_step(actor, option);
     if (actor < first_buffer && !violation_)
         run_fiber(actor);
@@ -210,7 +209,6 @@ void Machine::run(Chooser& chooser) {
     Machine* const outer = std::exchange(current_, this);
     while (!status_.enabled.empty()) {
         const Choice choice = chooser.choose(*this);
-        undo_[depth_].status.enabled = status_.enabled;
         take_step(choice.actor, choice.option);
         if (choice.actor >= first_buffer || violation_) {
             settle(choice.actor);
@@ -236,7 +234,6 @@ void Machine::pass_on() {
     settle(self);
     while (!status_.enabled.empty()) {
         const Choice choice = chooser_->choose(*this);
-        undo_[depth_].status.enabled = status_.enabled;
         take_step(choice.actor, choice.option);
         if (choice.actor >= first_buffer || violation_) [[unlikely]] {
             settle(choice.actor);

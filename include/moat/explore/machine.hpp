@@ -265,7 +265,7 @@ class Machine {
 
     /// What undoes one step, besides the journal's bytes.
     struct Undo {
-        Status status; ///< of it, `enabled` is noted in any case
+        Status status;
         std::size_t journal = 0;
         std::size_t heap_used = 0;
         std::size_t plain = 0;
@@ -353,6 +353,7 @@ class Machine {
 
     std::vector<Step> steps_;
     std::vector<Undo> undo_;
+    std::vector<ActorSet> enabled_at_; ///< before each step
     std::size_t depth_ = 0;
     /// Everything's hash at depth 2^i on the present path.
     std::array<std::uint64_t, 16> landmarks_{};
