@@ -40,17 +40,16 @@ explore::Program program(const Configuration& configuration) {
         const auto& shared = setup.make<Configuration>(configuration);
         setup.name(&world.slot, "pud", &decode);
         setup.name(&world.lock, "pud lock");
-        for (unsigned i = 0; i != shared.walkers; ++i)
-            setup.thread(role("walker", i, shared.walkers),
-                         [&world, &shared] { walk(world, shared, &ExploredSync::check); });
-        for (unsigned i = 0; i != shared.faulters; ++i)
-            setup.thread(role("faulter", i, shared.faulters),
-                         [&world, &shared] { fault(world, shared); });
-        for (unsigned i = 0; i != shared.zappers; ++i)
-            setup.thread(role("zapper", i, shared.zappers),
-                         [&world, &shared] { zap(world, shared); });
-        for (unsigned i = 0; i != shared.populators; ++i)
-            setup.thread(role("populator", i, shared.populators), [&world] { populate(world); });
+        const auto threads = [&setup](const char* name, unsigned count, auto body) {
+            for (unsigned i = 0; i != count; ++i)
+                setup.thread(role(name, i, count), body,
+                             i == 0 ? explore::Alike::no : explore::Alike::previous);
+        };
+        threads("walker", shared.walkers,
+                [&world, &shared] { walk(world, shared, &ExploredSync::check); });
+        threads("faulter", shared.faulters, [&world, &shared] { fault(world, shared); });
+        threads("zapper", shared.zappers, [&world, &shared] { zap(world, shared); });
+        threads("populator", shared.populators, [&world] { populate(world); });
     };
 }
 

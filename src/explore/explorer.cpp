@@ -117,6 +117,25 @@ void run_job(const Program& program, const ExploreOptions& options, unsigned job
     return std::move(jobs.report);
 }
 
+/// Before a search: whether a few random schedules, run step by step, keep memory from elsewhere
+/// than the arena. Asking the allocator at every step of the search itself would cost more than
+/// the step, and other jobs allocate beside it.
+[[nodiscard]] std::optional<Found> find_foreign_memory(const Program& program,
+                                                       const ExploreOptions& options) {
+    Machine machine(program, options.machine);
+    std::optional<Found> found;
+    SearchOptions search;
+    search.seed = options.seed;
+    search.random_executions = 200;
+    search.on_violation = OnViolation::go_on;
+    search.visit_violation = [&](const Machine& at, const Violation& violation) {
+        if (violation.kind == ViolationKind::memory && !found)
+            found = {violation, schedule_of(at)};
+    };
+    static_cast<void>(search_random(machine, search));
+    return found;
+}
+
 [[nodiscard]] std::string what_was_searched(const ExploreOptions& options) {
     switch (options.strategy) {
     case Strategy::dpor:
@@ -134,9 +153,16 @@ void run_job(const Program& program, const ExploreOptions& options, unsigned job
 
 } // namespace
 
-Report explore(const Program& program, const ExploreOptions& options) {
+Report explore(const Program& program, const ExploreOptions& given) {
     using Clock = std::chrono::steady_clock;
     Report report;
+    if (given.machine.allocated_bytes != nullptr) {
+        report.found = find_foreign_memory(program, given);
+        if (report.found)
+            return report;
+    }
+    ExploreOptions options = given;
+    options.machine.allocated_bytes = nullptr;
     Clock::time_point begin;
     if (options.jobs > 1 || options.shard.count > 1) {
         begin = Clock::now();
@@ -173,6 +199,8 @@ std::string claim(const ExploreOptions& options, const Report& report, const std
     if (options.machine.failing_allocations != 0)
         text += joined({"; up to ", std::to_string(options.machine.failing_allocations),
                         " failing allocations"});
+    if (options.machine.symmetry == Symmetry::ordered)
+        text += "; threads that are alike begin in one order";
     text += joined({"; ", std::to_string(report.tally.executions), " complete executions"});
     if (report.tally.cut != 0)
         text += joined({", ", std::to_string(report.tally.cut), " cut"});

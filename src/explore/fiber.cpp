@@ -32,6 +32,8 @@ moat_explore_switch:
     jmpq *%rcx
     .size moat_explore_switch, .-moat_explore_switch
 
+    .globl moat_explore_fiber_start
+    .hidden moat_explore_fiber_start
     .type moat_explore_fiber_start, @function
 moat_explore_fiber_start:
     .cfi_startproc
@@ -94,6 +96,8 @@ moat_explore_switch:
     br x30
     .size moat_explore_switch, .-moat_explore_switch
 
+    .globl moat_explore_fiber_start
+    .hidden moat_explore_fiber_start
     .type moat_explore_fiber_start, %function
 moat_explore_fiber_start:
     .cfi_startproc

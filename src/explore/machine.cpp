@@ -3,6 +3,7 @@
 // rewind.cpp, what an operation does in operations.cpp.
 #include "moat/explore/machine.hpp"
 
+#include <cstring>
 #include <utility>
 
 namespace moat::explore {
@@ -129,12 +130,14 @@ void Machine::finish() {
     record(ViolationKind::deadlock, text, left.first());
 }
 
-/// The program's own check, on a stack of the arena, so that it can be left where it fails.
+/// The program's own check, on a stack of the arena, so that it can be left where it fails. What it
+/// writes is taken back: it is no part of the state in which the execution ended.
 void Machine::run_end() {
     if (end_.run == nullptr)
         return;
     Machine* const outer = std::exchange(current_, this);
     const std::size_t used = arena_.used();
+    before_end_.assign(arena_.base() + Arena::first_byte, arena_.base() + used);
     std::byte* const top = arena_.stack_top(most_fibers);
     SanitizerFiber& sanitizer = sanitizers_[most_fibers];
     sanitizer.begin(top - Arena::stack_bytes, Arena::stack_bytes);
@@ -142,8 +145,7 @@ void Machine::run_end() {
     scheduler_sanitizer_.begin_here();
     sanitizer.enter();
     moat_explore_switch(&scheduler_, stack);
-    if (journals_)
-        journal_.discard();
+    std::memcpy(arena_.base() + Arena::first_byte, before_end_.data(), before_end_.size());
     arena_.shrink(used);
     current_ = outer;
 }
@@ -166,7 +168,8 @@ ActorSet Machine::unfinished() const {
 void Machine::record(ViolationKind kind, std::string_view text, Actor actor,
                      std::int32_t other_step) {
     if (!violation_)
-        violation_ = Violation{kind, std::string(text), actor, depth_, other_step};
+        violation_ =
+            Violation{kind, std::string(text), actor, depth_, other_step, no_step, no_step};
 }
 
 void Machine::fail(ViolationKind kind, std::string_view text) {

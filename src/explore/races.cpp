@@ -82,17 +82,17 @@ class Synchronisation {
 struct Accesses {
     struct Last {
         int epoch = 0; ///< 1 + steps of the actor before it; 0: none
-        std::size_t depth = 0;
+        std::size_t access = 0;
     };
 
     std::array<Last, most_actors> reads{};
     std::array<Last, most_actors> writes{};
 };
 
-/// Whether an access that `clock` does not know of stands against this one. Return: the number of
-/// the step before it, or nothing.
-[[nodiscard]] std::optional<std::int32_t> unordered(const Accesses& variable, Actor actor,
-                                                    const Clock& clock, bool is_write) {
+/// Whether an access that `clock` does not know of stands against this one. Return: its number, or
+/// nothing.
+[[nodiscard]] std::optional<std::size_t> unordered(const Accesses& variable, Actor actor,
+                                                   const Clock& clock, bool is_write) {
     for (Actor other = 0; other != most_actors; ++other) {
         if (other == actor)
             continue;
@@ -100,7 +100,7 @@ struct Accesses {
             const bool conflicts = is_write || last == &variable.writes[other];
             // What an actor does between two steps is handed over by the later one.
             if (conflicts && last->epoch != 0 && !clock.covers(other, last->epoch))
-                return static_cast<std::int32_t>(last->depth) - 1;
+                return last->access;
         }
     }
     return {};
@@ -111,7 +111,8 @@ class RaceSearch {
     explicit RaceSearch(const Machine& machine) : machine_(machine), known_(machine) {}
 
     [[nodiscard]] std::optional<Violation> run() {
-        for (const PlainAccess& access : machine_.plain_accesses()) {
+        for (std::size_t number = 0; number != machine_.plain_accesses().size(); ++number) {
+            const PlainAccess& access = machine_.plain_accesses()[number];
             if (auto found = take_steps_up_to(access.depth))
                 return found;
             Accesses& variable = variables_[access.location];
@@ -121,14 +122,22 @@ class RaceSearch {
                                  "plain variable " + machine_.location_name(access.location) +
                                      ": " + (access.is_write ? "a write" : "a read") +
                                      " is not ordered with another access",
-                                 access.actor, access.depth, *other};
+                                 access.actor,
+                                 access.depth,
+                                 step_before(*other),
+                                 static_cast<std::int32_t>(number),
+                                 static_cast<std::int32_t>(*other)};
             auto& own = access.is_write ? variable.writes : variable.reads;
-            own[access.actor] = {clock.steps[access.actor] + 1, access.depth};
+            own[access.actor] = {clock.steps[access.actor] + 1, number};
         }
         return take_steps_up_to(machine_.depth());
     }
 
   private:
+    [[nodiscard]] std::int32_t step_before(std::size_t access) const {
+        return static_cast<std::int32_t>(machine_.plain_accesses()[access].depth) - 1;
+    }
+
     /// A `free` stands against every access to what it frees.
     std::optional<Violation> take_steps_up_to(std::size_t depth) {
         for (; taken_ < depth; ++taken_) {
@@ -144,7 +153,11 @@ class RaceSearch {
                     return Violation{ViolationKind::use_after_free,
                                      "plain variable " + machine_.location_name(each->first) +
                                          " is freed while another thread may access it",
-                                     step.actor, taken_, *other};
+                                     step.actor,
+                                     taken_,
+                                     step_before(*other),
+                                     no_step,
+                                     static_cast<std::int32_t>(*other)};
         }
         return {};
     }

@@ -14,8 +14,8 @@ class AnyoneAlike final : public Chooser {
 
     Choice choose(const Machine& machine) override {
         const ActorSet enabled = machine.enabled();
-        const Actor actor = enabled.tail().empty() ? enabled.first()
-                                                   : enabled.at(random_.below(enabled.count()));
+        const Actor actor =
+            enabled.tail().empty() ? enabled.first() : enabled.at(random_.below(enabled.count()));
         const unsigned ways = machine.options(actor);
         return {static_cast<std::uint8_t>(actor),
                 static_cast<std::uint8_t>(ways == 1 ? 0 : random_.below(ways))};

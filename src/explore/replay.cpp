@@ -51,6 +51,8 @@ template <class Number>
         return parse_model(line, replay.memory_model);
     else if (key == "failing-allocations")
         return take_number(line, replay.failing_allocations);
+    else if (key == "most-steps")
+        return take_number(line, replay.most_steps) && replay.most_steps != 0;
     else if (key == "violation")
         replay.violation = line;
     else if (key == "step") {
@@ -99,6 +101,7 @@ Replay record_replay(const Machine& machine) {
     Replay replay;
     replay.memory_model = machine.options().memory_model;
     replay.failing_allocations = machine.options().failing_allocations;
+    replay.most_steps = machine.options().most_steps;
     if (machine.violation())
         replay.violation =
             std::string(name(machine.violation()->kind)) + ": " + machine.violation()->text;
@@ -113,7 +116,8 @@ std::string to_text(const Replay& replay, const std::string& summary) {
     std::string text = joined({"moat-replay ", std::to_string(Replay::version)});
     text += joined({"\nscenario ", replay.scenario, "\nconfiguration ", replay.configuration});
     text += joined({"\nmemory-model ", name(replay.memory_model)});
-    text += joined({"\nfailing-allocations ", std::to_string(replay.failing_allocations), "\n"});
+    text += joined({"\nfailing-allocations ", std::to_string(replay.failing_allocations)});
+    text += joined({"\nmost-steps ", std::to_string(replay.most_steps), "\n"});
     if (!replay.violation.empty())
         text += joined({"violation ", replay.violation, "\n"});
     text += joined({"# ", summary, "\n# step: number, actor, alternative, what it does\n"});
@@ -144,6 +148,14 @@ Result<Replay> parse_replay(std::string_view text) {
     if (number == 0)
         return moat::fail(ErrorCode::empty, "the replay file is empty");
     return replay;
+}
+
+MachineOptions machine_options(const Replay& replay) {
+    MachineOptions options;
+    options.memory_model = replay.memory_model;
+    options.failing_allocations = replay.failing_allocations;
+    options.most_steps = replay.most_steps;
+    return options;
 }
 
 std::optional<std::string> follow(Machine& machine, const Replay& replay) {

@@ -66,10 +66,7 @@ std::uint64_t Machine::fingerprint() const {
     for (std::size_t at = heap_begin_; at < heap_end_; at += 8) {
         std::uint64_t word = 0;
         std::memcpy(&word, arena_.base() + at, 8);
-        const std::uint64_t offset = word - reinterpret_cast<std::uint64_t>(arena_.base());
-        if (offset < Arena::bytes) // a pointer into the arena, wherever that lies
-            word = offset;
-        hash = (hash ^ word) * 0x9e3779b97f4a7c15;
+        hash = (hash ^ portable(word)) * 0x9e3779b97f4a7c15;
         hash ^= hash >> 29;
     }
     return hash;

@@ -17,7 +17,9 @@ namespace {
                                      std::uint64_t value) {
     if (const Decoder decode = machine.decoder(step.touch.location))
         return decode(value);
-    return hexadecimal(value);
+    const std::uint64_t offset = machine.portable(value);
+    return offset == value ? hexadecimal(value)
+                           : machine.location_name(static_cast<std::uint32_t>(offset));
 }
 
 [[nodiscard]] std::string order_text(std::memory_order order) {

@@ -5,6 +5,7 @@
 
 #include "moat/explore/search.hpp"
 
+#include <array>
 #include <cstdint>
 #include <set>
 #include <vector>
@@ -31,13 +32,20 @@ namespace moat::explore::testing {
     std::vector<std::uint64_t> names(count);
     std::vector<std::vector<bool>> before(count, std::vector<bool>(count));
     std::uint64_t sum = 0;
+    std::array<std::size_t, most_actors> begins; // the first step of each actor
+    begins.fill(count);
     for (std::size_t i = 0; i != count; ++i) {
         const Step& step = machine.step_at(i);
+        if (begins[step.actor] == count)
+            begins[step.actor] = i;
+        const Actor like =
+            begins[step.actor] == i ? machine.begins_after(step.actor) : Machine::nobody;
         std::uint64_t number = 0; // among the steps of its actor
         for (std::size_t j = i; j-- != 0;) {
             const Step& earlier = machine.step_at(j);
             number += earlier.actor == step.actor ? 1U : 0U;
-            const bool caused = step.cause == static_cast<std::int32_t>(j);
+            const bool caused = step.cause == static_cast<std::int32_t>(j) ||
+                                (earlier.actor == like && begins[like] == j);
             if (earlier.actor == step.actor || caused || conflict(earlier, step)) {
                 before[i][j] = true;
                 for (std::size_t k = 0; k != j; ++k)
@@ -64,11 +72,13 @@ struct Seen {
 enum class Collect : std::uint8_t { states, traces_too };
 
 [[nodiscard]] inline Seen see(const Program& program, Strategy strategy,
-                              const MachineOptions& machine_options, Collect collect) {
+                              const MachineOptions& machine_options, Collect collect,
+                              std::uint64_t most_executions = UINT64_MAX) {
     Machine machine(program, machine_options);
     Seen seen;
     SearchOptions options;
     options.on_violation = OnViolation::go_on;
+    options.most_executions = most_executions;
     options.visit = [&](const Machine& at) {
         seen.final_states.insert(at.fingerprint());
         if (collect == Collect::traces_too)

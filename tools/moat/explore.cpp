@@ -5,15 +5,19 @@
 #include "moat/explore/explorer.hpp"
 #include "moat/explore/races.hpp"
 #include "moat/explore/replay.hpp"
+#include "moat/explore/stacks.hpp"
 #include "moat/explore/timeline.hpp"
 
 #include "scenarios/scenario.hpp"
 #include "subcommands.hpp"
+#include "symbols.hpp"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
 #include <fstream>
 #include <iostream>
+#include <malloc.h>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
@@ -109,6 +113,7 @@ class Progress {
     line["blocked"] = report.tally.blocked;
     line["cut"] = report.tally.cut;
     line["steps"] = report.tally.steps;
+    line["symmetry"] = options.machine.symmetry == explore::Symmetry::ordered;
     line["seconds"] = report.seconds;
     line["exhausted"] = report.exhausted;
     line["violation"] = nullptr;
@@ -121,13 +126,26 @@ class Progress {
     return line;
 }
 
-/// Runs a found schedule once more, so that it can be printed.
-void run_schedule(explore::Machine& machine, const explore::Found& found) {
+/// What the process has from the C library's allocator. The library keeps what was freed for the
+/// next who asks, and counts it; so a step that allocates shows once that is used up.
+[[nodiscard]] std::size_t allocated_bytes() {
+    const struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+}
+
+/// Runs a found schedule once more, so that it can be printed, and notes stacks meanwhile, which
+/// themselves take memory from elsewhere.
+void run_schedule(explore::Machine& machine, const explore::Found& found,
+                  explore::StackRecorder& stacks) {
+    if (machine.options().allocated_bytes == nullptr)
+        machine.observe(&stacks);
     machine.start();
     for (const explore::Choice& choice : found.schedule)
         machine.step(choice.actor, choice.option);
     if (machine.enabled().empty())
         explore::judge(machine);
+    if (!machine.violation())
+        machine.report(found.violation);
 }
 
 [[nodiscard]] std::string replay_text(const explore::Machine& machine, const Scenario& scenario,
@@ -149,6 +167,7 @@ Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
     }
     explore::ExploreOptions& options = arguments.options;
     Progress progress(arguments.seconds);
+    options.machine.allocated_bytes = &allocated_bytes;
     options.progress = [&](const explore::Tally& tally) { return progress(tally); };
     const explore::Program program = scenario.program(*configuration);
     const explore::Report report = explore::explore(program, options);
@@ -157,11 +176,15 @@ Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
     if (arguments.json)
         std::cout << to_json(scenario, *configuration, options, report, claim) << '\n';
     if (report.found) {
+        if (report.found->violation.kind != explore::ViolationKind::memory)
+            options.machine.allocated_bytes = nullptr;
         explore::Machine machine(program, options.machine);
-        run_schedule(machine, *report.found);
+        explore::StackRecorder stacks;
+        run_schedule(machine, *report.found, stacks);
         if (!arguments.json)
-            std::cout << explore::timeline(machine) << "schedule: " << explore::summary(machine)
-                      << '\n';
+            std::cout << explore::timeline(machine)
+                      << explore::stacks_text(machine, stacks, &symbolise)
+                      << "schedule: " << explore::summary(machine) << '\n';
         if (!arguments.write_replay.empty())
             std::ofstream(arguments.write_replay) << replay_text(machine, scenario, *configuration);
     }
@@ -191,15 +214,14 @@ Exit run_replay(const Arguments& arguments) {
         std::cerr << arguments.replay << ": " << to_string(configuration.error()) << '\n';
         return Exit::usage;
     }
-    explore::MachineOptions options;
-    options.memory_model = replay->memory_model;
-    options.failing_allocations = replay->failing_allocations;
-    explore::Machine machine(scenario->program(*configuration), options);
+    explore::Machine machine(scenario->program(*configuration), explore::machine_options(*replay));
+    explore::StackRecorder stacks;
+    machine.observe(&stacks);
     if (const auto mismatch = explore::follow(machine, *replay)) {
         std::cerr << arguments.replay << ": " << *mismatch << '\n';
         return Exit::bound;
     }
-    std::cout << explore::timeline(machine);
+    std::cout << explore::timeline(machine) << explore::stacks_text(machine, stacks, &symbolise);
     return machine.violation() ? Exit::found : Exit::success;
 }
 
@@ -230,7 +252,8 @@ Exit run_merge(const Arguments& arguments) {
     }
     ordered_json sum = parts.begin()->second;
     for (const auto& [index, part] : parts) {
-        for (const char* same : {"scenario", "configuration", "strategy", "memory_model"})
+        for (const char* same :
+             {"scenario", "configuration", "strategy", "memory_model", "symmetry"})
             if (part[same] != sum[same] ||
                 part["shard"].get<std::string>() !=
                     std::to_string(index) + "/" + std::to_string(count)) {
@@ -273,6 +296,9 @@ void add_options(CLI::App& app, Arguments& arguments) {
     app.add_option("--pct-depth", options.pct_depth, "1 + priority changes (pct)")
         ->check(CLI::Range(1U, 64U))
         ->capture_default_str();
+    app.add_flag_callback(
+        "--symmetry", [&options] { options.machine.symmetry = explore::Symmetry::ordered; },
+        "of threads that are alike, only one order of first steps");
     app.add_option("--most-executions", options.most_executions, "stop after so many");
     app.add_option("--most-steps", options.machine.most_steps, "of one execution")
         ->check(CLI::Range(1U, 30000U))
@@ -287,6 +313,33 @@ void add_options(CLI::App& app, Arguments& arguments) {
     app.add_option("--shard", arguments.shard, "explore only part I of N, as I/N");
     app.add_option("--write-replay", arguments.write_replay, "a file for a violation's schedule");
     app.add_flag("--json", arguments.json, "the result as one line of JSON");
+}
+
+/// Nothing that was asked for is silently left out. A preemption bound inside dpor or sleep sets
+/// would be unsound: what a branch was left out for could lie beyond the bound.
+void refuse_what_does_not_apply(const CLI::App& command, explore::Strategy strategy) {
+    using explore::Strategy;
+
+    struct Rule {
+        const char* option;
+        std::initializer_list<Strategy> strategies;
+        const char* why;
+    };
+
+    const Rule rules[] = {
+        {"--bound",
+         {Strategy::bound},
+         "--bound needs --strategy bound: a preemption bound with a reduction is unsound"},
+        {"--executions",
+         {Strategy::pct, Strategy::random},
+         "--executions needs --strategy pct or random; see --most-executions"},
+        {"--seed", {Strategy::pct, Strategy::random}, "--seed needs --strategy pct or random"},
+        {"--pct-depth", {Strategy::pct}, "--pct-depth needs --strategy pct"},
+    };
+    for (const Rule& rule : rules)
+        if (command.get_option(rule.option)->count() != 0 &&
+            std::ranges::find(rule.strategies, strategy) == rule.strategies.end())
+            throw CLI::ValidationError(rule.why);
 }
 
 void add_scenario(CLI::App& app, const Scenario& scenario, Arguments& arguments, Exit& exit) {
@@ -305,12 +358,13 @@ void add_scenario(CLI::App& app, const Scenario& scenario, Arguments& arguments,
             option->check(CLI::IsMember(parameter.values));
     }
     add_options(*command, arguments);
-    command->callback([&scenario, &arguments, &exit] {
+    command->callback([command, &scenario, &arguments, &exit] {
         using explore::MemoryModelKind;
         using explore::Strategy;
         arguments.options.strategy =
             by_name(arguments.strategy, {Strategy::dpor, Strategy::sleep, Strategy::naive,
                                          Strategy::bound, Strategy::pct, Strategy::random});
+        refuse_what_does_not_apply(*command, arguments.options.strategy);
         arguments.options.machine.memory_model =
             by_name(arguments.memory_model,
                     {MemoryModelKind::sc, MemoryModelKind::tso, MemoryModelKind::c11});

@@ -43,6 +43,8 @@ struct Report {
     double seconds = 0; ///< of searching, without minimisation
 };
 
+/// Where `options.machine.allocated_bytes` is given, a sample of random schedules is asked first
+/// whether it keeps memory from elsewhere than the arena.
 [[nodiscard]] Report explore(const Program& program, const ExploreOptions& options);
 
 /// What a report shows, in one line: "proved: ..." or what is missing for that. `scope` says of the

@@ -49,12 +49,6 @@ class Journal {
         }
     }
 
-    /// Takes back what was written to the heap since the last step.
-    void discard() {
-        std::memcpy(arena_.base() + Arena::first_byte, shadow_.get() + Arena::first_byte,
-                    arena_.used() - Arena::first_byte);
-    }
-
     /// Back to how everything was when `position()` said `position`.
     void undo(std::size_t position) {
         while (bytes_used_ != position) {

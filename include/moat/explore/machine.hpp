@@ -138,8 +138,8 @@ class Machine {
     /// Lets `actor`, which is enabled, take its step in the way `option` < `options(actor)`.
     void step(Actor actor, unsigned option);
 
-    /// Steps until nobody is enabled, as `chooser` says. The same as `step` by `step`, but decided on
-    /// the stack of who has just moved: at most one switch of stacks a step, not two. Not while
+    /// Steps until nobody is enabled, as `chooser` says. The same as `step` by `step`, but decided
+    /// on the stack of who has just moved: at most one switch of stacks a step, not two. Not while
     /// steps can be undone: `rewind_to_start_only`.
     void run(Chooser& chooser);
 
@@ -161,6 +161,12 @@ class Machine {
 
     /// A number that equal final states share: what the setup made, as it is now.
     [[nodiscard]] std::uint64_t fingerprint() const;
+
+    /// `value`, or what stands for it in every run where it is an address within the arena.
+    [[nodiscard]] std::uint64_t portable(std::uint64_t value) const {
+        const std::uint64_t offset = value - reinterpret_cast<std::uint64_t>(arena_.base());
+        return offset < Arena::bytes ? offset : value;
+    }
 
     /// A violation that a look at the finished execution found.
     void report(const Violation& found) { violation_ = found; }
@@ -349,6 +355,7 @@ class Machine {
     };
 
     Beginning beginning_;
+    std::vector<std::byte> before_end_; ///< the heap, as the final check found it
     ActorSet moved_; ///< since the beginning
 
     std::vector<Step> steps_;

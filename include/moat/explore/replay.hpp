@@ -25,6 +25,7 @@ struct Replay {
     std::string configuration; ///< "variant=old walkers=1"
     MemoryModelKind memory_model = MemoryModelKind::sc;
     unsigned failing_allocations = 0;
+    std::size_t most_steps = MachineOptions().most_steps;
     std::string violation; ///< "check: the walker ..."; empty: none
     std::vector<ReplayStep> steps;
 };
@@ -42,6 +43,9 @@ struct Replay {
 
 /// Return: `unsupported` for another version, `mismatch` with the number of the line that is wrong.
 [[nodiscard]] Result<Replay> parse_replay(std::string_view text);
+
+/// What of the machine's options a replay carries.
+[[nodiscard]] MachineOptions machine_options(const Replay& replay);
 
 /// Starts `machine` and follows. Return: nothing, or what differs first: "step 7: expected walker
 /// load pud, found walker lock pud lock".

@@ -43,6 +43,9 @@ struct Violation {
     std::size_t depth = 0;
     /// The step that is to blame too: the free, the other access; or -1.
     std::int32_t other_step = -1;
+    /// Which of the accesses to plain variables are the two sides, by number; or -1.
+    std::int32_t access = -1;
+    std::int32_t other_access = -1;
 
     /// The same wrong, found by another schedule.
     [[nodiscard]] bool same_as(const Violation& other) const {

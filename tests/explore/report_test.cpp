@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What a violation comes with: a schedule also where the engine's own CHECK failed, the stacks of
+// both sides; and memory from elsewhere, choices, and the ends that executions come to.
+#include "moat/explore/explored_sync.hpp"
+#include "moat/explore/explorer.hpp"
+#include "moat/explore/races.hpp"
+#include "moat/explore/stacks.hpp"
+
+#include <gtest/gtest.h>
+#include <malloc.h>
+#include <set>
+#include <string>
+
+namespace moat::explore::testing {
+namespace {
+
+using S = ExploredSync;
+using Start = explore::Setup;
+template <class T>
+using Atomic = S::Atomic<T>;
+
+constexpr auto relaxed = std::memory_order_relaxed;
+
+/// What is printed of the first violation that dpor finds.
+struct Explained {
+    std::optional<Violation> violation;
+    std::string stacks;
+};
+
+[[nodiscard]] Explained explain(const Program& program) {
+    const Report report = explore::explore(program, {});
+    if (!report.found)
+        return {};
+    Machine machine(program, {});
+    StackRecorder stacks;
+    machine.observe(&stacks);
+    machine.start();
+    for (const Choice& choice : report.found->schedule)
+        machine.step(choice.actor, choice.option);
+    if (machine.enabled().empty())
+        judge(machine);
+    return {machine.violation(),
+            stacks_text(machine, stacks,
+                        [](std::uintptr_t) -> std::vector<std::string> { return {"frame"}; })};
+}
+
+/// Whether `text` has a line that begins with `head`, and a frame below it.
+[[nodiscard]] bool has_stack(const std::string& text, const std::string& head) {
+    const std::size_t at = text.find(head);
+    return at != std::string::npos && text.find("\n    frame\n", at) == text.find('\n', at);
+}
+
+TEST(Check, a_failed_check_of_the_engine_is_a_violation_with_a_schedule) {
+    const Explained it = explain([](Start& setup) {
+        auto& word = setup.make<Atomic<std::uint64_t>>(0U);
+        setup.thread("writer", [&word] { word.store(1, relaxed); });
+        setup.thread("engine",
+                     [&word] { MOAT_CHECK(word.load(relaxed) == 0, "the word is untouched"); });
+    });
+    ASSERT_TRUE(it.violation);
+    EXPECT_EQ(it.violation->kind, ViolationKind::check);
+    EXPECT_EQ(it.violation->text, "CHECK failed: the word is untouched (word.load(relaxed) == 0)");
+    EXPECT_EQ(it.violation->actor, 1U);
+    EXPECT_TRUE(has_stack(it.stacks, "the failure, in engine")) << it.stacks;
+}
+
+TEST(Check, the_final_check_is_left_where_it_fails) {
+    for (const bool by_the_engine : {false, true}) {
+        const Explained it = explain([by_the_engine](Start& setup) {
+            auto& word = setup.make<Atomic<std::uint64_t>>(0U);
+            setup.thread("writer", [&word] { word.store(1, relaxed); });
+            setup.at_end([&word, by_the_engine] {
+                if (by_the_engine)
+                    MOAT_CHECK(word.load(relaxed) == 0, "the word is untouched");
+                S::check(word.load(relaxed) == 0, "the word is untouched");
+                ADD_FAILURE() << "nothing runs after a failed check";
+            });
+        });
+        ASSERT_TRUE(it.violation);
+        EXPECT_NE(it.violation->text.find("the word is untouched"), std::string::npos);
+        EXPECT_TRUE(has_stack(it.stacks, "the failure, in the setup or the final check"))
+            << it.stacks;
+    }
+}
+
+TEST(CheckDeathTest, outside_of_an_exploration_a_failed_check_ends_the_program) {
+    const Machine machine([](Start&) {}, {});
+    EXPECT_DEATH(MOAT_CHECK(machine.depth() == 1, "nobody has moved"), "nobody has moved");
+}
+
+TEST(Stacks, a_use_after_free_has_those_of_access_free_and_allocation) {
+    struct Leaf {
+        Atomic<std::uint64_t> value;
+    };
+
+    const Explained it = explain([](Start& setup) {
+        Leaf* const leaf = S::make<Leaf>();
+        setup.thread("freer", [leaf] { S::destroy(leaf); });
+        setup.thread("reader", [leaf] { static_cast<void>(leaf->value.load(relaxed)); });
+    });
+    ASSERT_TRUE(it.violation);
+    EXPECT_EQ(it.violation->kind, ViolationKind::use_after_free);
+    EXPECT_TRUE(has_stack(it.stacks, "the access, step 1, in reader")) << it.stacks;
+    EXPECT_TRUE(has_stack(it.stacks, "the free, step 0, in freer")) << it.stacks;
+    EXPECT_TRUE(has_stack(it.stacks, "the allocation of ")) << it.stacks;
+}
+
+TEST(Stacks, a_data_race_has_those_of_both_accesses) {
+    const Explained it = explain([](Start& setup) {
+        auto& data = setup.make<S::Plain<int>>(0);
+        setup.thread("writer", [&data] { data.write(1); });
+        setup.thread("reader", [&data] { static_cast<void>(data.read()); });
+    });
+    ASSERT_TRUE(it.violation);
+    EXPECT_TRUE(has_stack(it.stacks, "an access, a read before step 0, in reader")) << it.stacks;
+    EXPECT_TRUE(has_stack(it.stacks, "the other access, a write before step 0, in writer"))
+        << it.stacks;
+}
+
+TEST(Stacks, a_deadlock_has_that_of_everybody_who_waits) {
+    struct World {
+        S::Mutex a, b;
+    };
+
+    const Explained it = explain([](Start& setup) {
+        auto& w = setup.make<World>();
+        setup.thread("one", [&w] {
+            const ExclusiveLock first(w.a);
+            const ExclusiveLock second(w.b);
+        });
+        setup.thread("two", [&w] {
+            const ExclusiveLock first(w.b);
+            const ExclusiveLock second(w.a);
+        });
+    });
+    ASSERT_TRUE(it.violation);
+    EXPECT_TRUE(has_stack(it.stacks, "where it waits, in one")) << it.stacks;
+    EXPECT_TRUE(has_stack(it.stacks, "where it waits, in two")) << it.stacks;
+}
+
+/// What the C library's allocator has given out; what was freed and is kept for the next counts.
+[[nodiscard]] std::size_t allocated_bytes() {
+    const struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+}
+
+int* kept = nullptr;
+
+TEST(Memory, an_engine_that_allocates_on_its_own_is_found_before_the_search) {
+    if (sanitized)
+        GTEST_SKIP() << "a sanitizer has an allocator of its own, without these figures";
+    ExploreOptions options;
+    options.machine.allocated_bytes = &allocated_bytes;
+    const auto program = [](bool allocates) {
+        return [allocates](Start& setup) {
+            auto& word = setup.make<Atomic<std::uint64_t>>(0U);
+            auto& plain = setup.make<std::array<S::Plain<int>, 100>>();
+            setup.thread("hoarder", [&word, &plain, allocates] {
+                for (S::Plain<int>& each : plain)
+                    each.write(1); // what the machine notes of these is no memory of the engine
+                word.store(1, relaxed);
+                if (allocates)
+                    kept = new int(1);
+                word.store(2, relaxed);
+            });
+        };
+    };
+    const Report found = explore::explore(program(true), options);
+    ASSERT_TRUE(found.found);
+    EXPECT_EQ(found.found->violation.kind, ViolationKind::memory);
+    const Report clean = explore::explore(program(false), options);
+    EXPECT_FALSE(clean.found) << clean.found->violation.text;
+    EXPECT_TRUE(clean.exhausted);
+}
+
+TEST(Choice, every_alternative_is_explored) {
+    struct World {
+        Atomic<std::uint64_t> chosen;
+    };
+
+    for (Strategy strategy : {Strategy::dpor, Strategy::sleep, Strategy::naive}) {
+        std::set<std::uint64_t> seen;
+        World* world = nullptr;
+        Machine machine(
+            [&world](Start& setup) {
+                auto& w = setup.make<World>();
+                world = &w;
+                setup.thread("chooser", [&w] { w.chosen.store(S::choose(3), relaxed); });
+            },
+            {});
+        SearchOptions options;
+        options.visit = [&](const Machine&) { seen.insert(world->chosen.load(relaxed)); };
+        const SearchResult result = search(strategy, machine, options);
+        EXPECT_EQ(result.tally.executions, 3U) << name(strategy);
+        EXPECT_EQ(seen, (std::set<std::uint64_t>{0, 1, 2})) << name(strategy);
+    }
+}
+
+TEST(Choice, notify_one_wakes_each_of_the_waiters_in_some_execution) {
+    struct World {
+        S::Mutex lock;
+        S::Condition changed;
+        std::array<Atomic<std::uint64_t>, 2> woken;
+        Atomic<std::uint64_t> waiting;
+    };
+
+    std::set<std::pair<std::uint64_t, std::uint64_t>> seen;
+    World* world = nullptr;
+    Machine machine(
+        [&world](Start& setup) {
+            auto& w = setup.make<World>();
+            world = &w;
+            for (unsigned i = 0; i != 2; ++i)
+                setup.thread("waiter", [&w, i] {
+                    const ExclusiveLock lock(w.lock);
+                    w.waiting.fetch_add(1, relaxed);
+                    w.changed.wait(w.lock);
+                    w.woken[i].store(1 + w.woken[1 - i].load(relaxed), relaxed);
+                });
+            setup.thread("notifier", [&w] {
+                while (w.waiting.load(relaxed) != 2)
+                    S::pause();
+                const ExclusiveLock lock(w.lock);
+                w.changed.notify_one();
+                w.changed.notify_one();
+            });
+        },
+        {});
+    SearchOptions options;
+    options.visit = [&](const Machine&) {
+        seen.emplace(world->woken[0].load(relaxed), world->woken[1].load(relaxed));
+    };
+    EXPECT_TRUE(search_dpor(machine, options).exhausted);
+    EXPECT_TRUE(seen.contains({1, 2}));
+    EXPECT_TRUE(seen.contains({2, 1}));
+}
+
+} // namespace
+} // namespace moat::explore::testing
