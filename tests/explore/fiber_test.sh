@@ -12,7 +12,7 @@ skip() {
     exit 77
 }
 
-emulator=
+emulator=()
 
 # build_and_run COMPILER FLAG...: optimised and not.
 build_and_run() {
@@ -21,7 +21,7 @@ build_and_run() {
         "$1" -std=c++23 -Wall -Wextra -Werror $level -I"$source/include" \
             "$source/tests/explore/fiber_check.cpp" "$source/src/explore/fiber.cpp" "${@:2}" \
             -o "$folder/check"
-        timeout 60 $emulator "$folder/check"
+        timeout 60 "${emulator[@]}" "$folder/check"
     done
 }
 
@@ -36,8 +36,8 @@ boost)
 aarch64)
     compiler=$(command -v aarch64-linux-gnu-g++ aarch64-linux-gnu-g++-12 | head -1) || true
     [ -n "$compiler" ] || skip "no compiler for AArch64 (g++-aarch64-linux-gnu)"
-    emulator=$(command -v qemu-aarch64-static qemu-aarch64 | head -1) || true
-    [ -n "$emulator" ] || skip "no emulator of AArch64 programs (qemu-user-static)"
+    emulator=("$(command -v qemu-aarch64-static qemu-aarch64 | head -1)") || true
+    [ -n "${emulator[0]}" ] || skip "no emulator of AArch64 programs (qemu-user-static)"
     build_and_run "$compiler" -static
     ;;
 esac
