@@ -59,4 +59,24 @@ expect 0 "merged" "$moat" explore --merge "$folder"/{0,1,2}.json
 shows '"executions":43'
 expect 2 "a shard is missing" "$moat" explore --merge "$folder"/{0,2}.json
 expect 2 "a shard twice" "$moat" explore --merge "$folder"/{0,1,2,2}.json
+expect 1 "both stacks of a use after free" "$moat" explore publish-table --variant free-at-once
+shows 'the free, step 12, in unmapper:'
+shows '    moat::scenarios::publish_table::unmap at scenarios/protocols/publish_table.hpp:'
+shows 'the other access, a read before step 7, in walker:'
+shows '    moat::scenarios::publish_table::walk_once at scenarios/protocols/publish_table.hpp:'
+shows 'the allocation of 24 bytes, in populator:'
+for strategy in dpor sleep random; do
+    expect 2 "a bound inside $strategy" "$moat" explore pud-slot --strategy $strategy --bound 1
+done
+expect 2 "a seed that is not used" "$moat" explore pud-slot --seed 5
+expect 0 "symmetry" "$moat" explore pud-slot --walkers 2 --faulters 2 --variant reload --symmetry \
+    --json
+shows '"executions":4969'
+shows '"symmetry":true'
+shows 'threads that are alike begin in one order'
+"$moat" explore pud-slot --variant old --most-steps 1234 --write-replay "$folder/replay" >/dev/null
+grep -qx 'most-steps 1234' "$folder/replay" || {
+    echo "the replay file does not carry the limit of steps"
+    failed=1
+}
 exit $failed

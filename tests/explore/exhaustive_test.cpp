@@ -37,7 +37,7 @@ void for_each_configuration(Variant variant, Visit visit) {
         for (unsigned faulters = 0; faulters != 3; ++faulters)
             for (unsigned zappers = 0; zappers != 3; ++zappers)
                 for (unsigned populators = 0; populators != 2; ++populators)
-                    for (unsigned iterations = 1; iterations != 4; ++iterations)
+                    for (unsigned iterations = 1; iterations != (sanitized ? 2 : 4); ++iterations)
                         for (unsigned attempts : {1U, 3U})
                             if (iterations == 1 || faulters + zappers != 0)
                                 visit(Configuration{variant, walkers, faulters, zappers, populators,

@@ -100,6 +100,20 @@ TEST(ReplayFile, survives_being_written_and_read) {
     EXPECT_EQ(follow_with(Variant::old, *read), std::nullopt);
 }
 
+TEST(ReplayFile, carries_what_changes_the_run) {
+    MachineOptions options;
+    options.memory_model = MemoryModelKind::tso;
+    options.failing_allocations = 2;
+    options.most_steps = 77;
+    Machine machine(scenarios::pud_slot::program({}), options);
+    machine.start();
+    const auto read = parse_replay(to_text(record_replay(machine), ""));
+    ASSERT_TRUE(read);
+    EXPECT_EQ(machine_options(*read).memory_model, MemoryModelKind::tso);
+    EXPECT_EQ(machine_options(*read).failing_allocations, 2U);
+    EXPECT_EQ(machine_options(*read).most_steps, 77U);
+}
+
 TEST(ReplayFile, another_program_fails_at_the_first_step_that_differs) {
     Machine machine(scenarios::pud_slot::program({Variant::old, 1, 0, 1, 0, 1, 3}), {});
     const auto mismatch = follow(machine, recorded(Variant::old));
