@@ -108,7 +108,6 @@ void Machine::leave_fiber() {
     scheduler_sanitizer_.enter();
     moat_explore_switch(running_ == nobody ? &final_check : &fibers_[running_].stack, scheduler_);
     MOAT_CHECK(false, "who has left for good does not go on");
-    std::unreachable();
 }
 
 void Machine::finish() {

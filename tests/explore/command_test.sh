@@ -33,6 +33,8 @@ shows '"violation":null'
 expect 1 "refuted" "$moat" explore pud-slot --variant two-load --zappers 1 \
     --write-replay "$folder/replay"
 shows 'schedule: W5 F5 W1 Z4 W2'
+shows 'the failure, in walker:'
+shows ' at scenarios/pud_slot.cpp:'
 expect 1 "replayed" "$moat" explore --replay "$folder/replay"
 shows 'the walker descends'
 sed -i 's/variant=two-load/variant=snapshot/' "$folder/replay"
@@ -61,7 +63,7 @@ expect 2 "a shard is missing" "$moat" explore --merge "$folder"/{0,2}.json
 expect 2 "a shard twice" "$moat" explore --merge "$folder"/{0,1,2,2}.json
 expect 1 "both stacks of a use after free" "$moat" explore publish-table --variant free-at-once
 shows 'the free, step 12, in unmapper:'
-shows '    moat::scenarios::publish_table::unmap at scenarios/protocols/publish_table.hpp:'
+shows '    moat::scenarios::publish_table::unmap'
 shows 'the other access, a read before step 7, in walker:'
 shows '    moat::scenarios::publish_table::walk_once at scenarios/protocols/publish_table.hpp:'
 shows 'the allocation of 24 bytes, in populator:'

@@ -51,9 +51,8 @@ void ignore(void*, const char*, int) {}
 /// The build says where sources lie from the project's own folder; the compiler may say so in
 /// relation to where it ran.
 [[nodiscard]] std::string_view within_project(std::string_view file) {
-    while (file.starts_with("../"))
-        file.remove_prefix(3);
-    return file;
+    const std::size_t up = file.rfind("../");
+    return up == std::string_view::npos ? file : file.substr(up + 3);
 }
 
 } // namespace
@@ -67,7 +66,7 @@ std::vector<std::string> symbolise(std::uintptr_t address) {
             if (function == nullptr)
                 return 0;
             std::string text = demangled(function);
-            if (file != nullptr)
+            if (file != nullptr && line != 0) // 0: of several places
                 text.append(" at ")
                     .append(within_project(file))
                     .append(":")

@@ -288,7 +288,9 @@ class Machine {
     static void on_failed_check(const char* condition, const char* message, const char* file,
                                 int line);
     [[gnu::noinline]] void record_failed_check(const char* condition, const char* message);
-    [[noreturn]] void leave_fiber();
+    /// Does not return. It does not say so by an attribute, since AddressSanitizer would take it
+    /// that the stack ends.
+    void leave_fiber();
     void run_fiber(Actor actor);
     void switch_to_fiber(Actor actor);
     void check_stack(Actor actor, const void* pointer) const;
@@ -356,7 +358,7 @@ class Machine {
 
     Beginning beginning_;
     std::vector<std::byte> before_end_; ///< the heap, as the final check found it
-    ActorSet moved_; ///< since the beginning
+    ActorSet moved_;                    ///< since the beginning
 
     std::vector<Step> steps_;
     std::vector<Undo> undo_;
