@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The Domain concept: what bounds a device, whoever keeps its tables - this library, QEMU's IOMMU
+// or a kernel. Which addresses are used is the IOVA allocator's; dma/ brings the two together.
+#pragma once
+
+#include "moat/core/range.hpp"
+#include "moat/core/result.hpp"
+#include "moat/page_table/attributes.hpp"
+
+#include <concepts>
+#include <cstdint>
+#include <span>
+
+namespace moat::iommu {
+
+/// What differs between domains. Constant for a domain's life.
+struct DomainLimits {
+    IovaRange aperture = {};                  ///< every mapping lies inside
+    std::span<const IovaRange> reserved = {}; ///< and outside of these: interrupt messages, ...
+    std::uint64_t leaf_sizes = 0;  ///< bit n is set where a leaf may have 2^n bytes; lowest: a page
+    Attributes known = read_write; ///< what a mapping may be given
+};
+
+/// Whether every byte of [start, start + size) may be mapped. Return: empty, overflow,
+/// out_of_range or overlap (with a reserved range).
+[[nodiscard]] inline Result<void> check_limits(const DomainLimits& limits, Iova start,
+                                               ByteCount size) {
+    if (size == ByteCount(0))
+        return fail(ErrorCode::empty, "the range has no length", {"start", start.value()});
+    const Result<IovaRange> range = IovaRange::make(start, size);
+    if (!range)
+        return std::unexpected(range.error());
+    if (!limits.aperture.contains(*range))
+        return fail(ErrorCode::out_of_range, "the domain does not reach all of the range",
+                    {"start", start.value()}, {"size", size.value()},
+                    {"aperture", limits.aperture.start().value()},
+                    {"aperture_size", limits.aperture.size().value()});
+    for (const IovaRange& each : limits.reserved)
+        if (each.overlaps(*range))
+            return fail(ErrorCode::overlap, "the range is reserved", {"start", start.value()},
+                        {"size", size.value()}, {"reserved", each.start().value()},
+                        {"reserved_size", each.size().value()});
+    return {};
+}
+
+/// Threads may use a domain at the same time for ranges that do not overlap: whoever owns a range
+/// (the IOVA allocator's caller) is its only writer.
+template <class D>
+concept Domain = requires(D& domain, const D& constant, Iova start, ByteCount size,
+                          PhysicalAddress memory, Attributes attributes) {
+    { constant.limits() } -> std::convertible_to<DomainLimits>;
+    // Maps [start, start + size) to memory from `memory` on: a physical address where tables are
+    // walked by hardware or a model of it, the process's own address where a kernel translates.
+    // All three are multiples of a page. Errors: empty, unaligned, overflow, out_of_range, overlap,
+    // unsupported, no_memory, limit, io. A call that fails changed nothing.
+    { domain.map(start, size, memory, attributes) } -> std::same_as<Result<void>>;
+    // Strict: on return no access reaches what was mapped, not even one that began before. Holes
+    // are no error. Errors: empty, unaligned, overflow, out_of_range, unsupported (part of a leaf);
+    // io, after which the range must be taken for reachable still.
+    { domain.unmap(start, size) } -> std::same_as<Result<void>>;
+};
+
+/// A domain that can unmap now and invalidate later, many at once: what the flush queue needs.
+template <class D>
+concept DeferringDomain = Domain<D> && requires(D& domain, Iova start, ByteCount size) {
+    // As unmap, but accesses may go through until an `invalidate_all` that begins afterwards
+    // returns; until then neither addresses nor memory are used for anything else.
+    { domain.unmap_deferred(start, size) } -> std::same_as<Result<void>>;
+    // On return no access uses a translation that was unmapped before the call.
+    domain.invalidate_all();
+};
+
+} // namespace moat::iommu

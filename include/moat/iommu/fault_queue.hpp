@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// FaultQueue: the faults of one device that nobody has taken yet. Bounded: what does not fit is
+// counted. One queue a device, so that a flood hides nothing of another's.
+#pragma once
+
+#include "moat/core/function_ref.hpp"
+#include "moat/fault/record.hpp"
+#include "moat/sync/concept.hpp"
+#include "moat/sync/lock.hpp"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace moat::iommu {
+
+/// Thread-safe.
+template <SyncPolicy Sync, std::size_t Capacity = 64>
+class FaultQueue {
+  public:
+    void push(const fault::Record& record) {
+        const ExclusiveLock lock(mutex_);
+        if (count_ == Capacity) {
+            ++lost_;
+            return;
+        }
+        fault::Record& slot = records_[(first_ + count_++) % Capacity];
+        slot = record;
+        slot.suppressed = std::exchange(lost_, 0);
+    }
+
+    /// Takes one record. Return: false where there is none. The last record's losses, those after
+    /// it, are added to `lost`.
+    [[nodiscard]] bool pop(fault::Record& record, std::uint64_t& lost) {
+        const ExclusiveLock lock(mutex_);
+        if (count_ == 0) {
+            lost += std::exchange(lost_, 0);
+            return false;
+        }
+        record = records_[first_];
+        lost += record.suppressed;
+        first_ = (first_ + 1) % Capacity;
+        --count_;
+        return true;
+    }
+
+  private:
+    typename Sync::Mutex mutex_;
+    std::array<fault::Record, Capacity> records_ MOAT_GUARDED_BY(mutex_){};
+    std::size_t first_ MOAT_GUARDED_BY(mutex_) = 0;
+    std::size_t count_ MOAT_GUARDED_BY(mutex_) = 0;
+    /// Since the last record that found room.
+    std::uint64_t lost_ MOAT_GUARDED_BY(mutex_) = 0;
+};
+
+} // namespace moat::iommu

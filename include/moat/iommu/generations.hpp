@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// How software invalidates: each block of addresses has a generation, translations are cached with
+// the one they were made in, and a change of it makes them worthless. table_domain.hpp's
+// Invalidator for domains that a SoftIommu walks; the cache is iotlb.hpp.
+//
+// Why it is enough. A device's access is one read section: it takes a generation, then looks at the
+// tables, then touches memory. An unmap clears the leaf, then changes the generation, then waits
+// for the sections that were open. A section that was open is waited for. One that opens later
+// reads the new generation (the wait and the entry into a section meet in the section's slot), so
+// what was cached before does not match. One that read the new generation while it was open sees,
+// by acquire, the cleared leaf: so nothing old is ever cached under a new generation.
+#pragma once
+
+#include "moat/core/bits.hpp"
+#include "moat/core/types.hpp"
+#include "moat/page_table/invalidation.hpp"
+#include "moat/sync/concept.hpp"
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+namespace moat::iommu {
+
+/// log2 of the blocks that translations are cached for: a page, or a large leaf's part.
+inline constexpr unsigned small_block_lg2 = 12;
+inline constexpr unsigned large_block_lg2 = 21;
+
+template <SyncPolicy Sync_>
+class Generations {
+  public:
+    using Sync = Sync_;
+    using Counter = typename Sync::template Atomic<std::uint64_t>;
+
+    void invalidate(const InvalidationRequest<Iova>& request) {
+        forget(request);
+        wait_for_accesses();
+    }
+
+    void forget(const InvalidationRequest<Iova>& request) {
+        next(small_, request, small_block_lg2);
+        next(large_, request, large_block_lg2);
+    }
+
+    /// Not from inside a device's access.
+    void wait_for_accesses() { Sync::synchronize(); }
+
+    /// Of the block that holds `address`; never 0.
+    [[nodiscard, gnu::always_inline]] std::uint64_t small(std::uint64_t address) const {
+        return at(small_, address >> small_block_lg2).load(std::memory_order_acquire);
+    }
+
+    [[nodiscard, gnu::always_inline]] std::uint64_t large(std::uint64_t address) const {
+        return at(large_, address >> large_block_lg2).load(std::memory_order_acquire);
+    }
+
+  private:
+    /// Blocks share a counter where their numbers are equal modulo its count: so an invalidation
+    /// of a page costs others a look at the tables once in 1024 pages, and never more.
+    template <std::size_t N>
+    struct Counters {
+        std::array<Counter, N> each;
+
+        Counters() {
+            for (Counter& counter : each)
+                counter.store(1, std::memory_order_relaxed);
+        }
+    };
+
+    template <std::size_t N>
+    [[nodiscard, gnu::always_inline]] static const Counter& at(const Counters<N>& counters,
+                                                               std::uint64_t block) {
+        return counters.each[block % N];
+    }
+
+    template <std::size_t N>
+    static void next(Counters<N>& counters, const InvalidationRequest<Iova>& request,
+                     unsigned block_lg2) {
+        const std::uint64_t first = request.start.value() >> block_lg2;
+        const std::uint64_t last = request.last.value() >> block_lg2;
+        const std::uint64_t count = last - first < N ? last - first + 1 : N;
+        for (std::uint64_t i = 0; i != count; ++i)
+            counters.each[(first + i) % N].fetch_add(1, std::memory_order_acq_rel);
+    }
+
+    Counters<1024> small_;
+    Counters<64> large_;
+};
+
+} // namespace moat::iommu

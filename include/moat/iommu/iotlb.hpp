@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Iotlb: translations that one thread of a device used lately, so that it need not walk the tables.
+// What makes them worthless is generations.hpp; what fills it is soft_device.hpp.
+#pragma once
+
+#include "moat/core/types.hpp"
+#include "moat/fault/record.hpp"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace moat::iommu {
+
+/// Direct-mapped; owned by one thread. An entry is found by comparing its address and generation in
+/// one go, with a separate address for reads and for writes, so permissions cost nothing.
+template <std::size_t Entries, unsigned BlockLg2>
+class Iotlb {
+  public:
+    /// Return: where `address` lies in memory; nullptr for a miss.
+    template <fault::Access Kind>
+    [[nodiscard, gnu::always_inline]] std::byte* find(std::uint64_t address,
+                                                      std::uint64_t generation) const {
+        const std::uint64_t block = address >> BlockLg2;
+        const Entry& entry = entries_[block % Entries];
+        const std::uint64_t wanted = Kind == fault::Access::write ? entry.writable : entry.readable;
+        if (((wanted ^ block) | (entry.generation ^ generation)) != 0)
+            return nullptr;
+        return entry.memory + (address & ((std::uint64_t{1} << BlockLg2) - 1));
+    }
+
+    /// `memory` is where the whole block that holds `address` begins.
+    void fill(std::uint64_t address, std::uint64_t generation, std::byte* memory, bool readable,
+              bool writable) {
+        const std::uint64_t block = address >> BlockLg2;
+        entries_[block % Entries] = {readable ? block : no_block, writable ? block : no_block,
+                                     generation, memory};
+    }
+
+  private:
+    static constexpr std::uint64_t no_block = ~std::uint64_t{0};
+
+    struct alignas(32) Entry {
+        std::uint64_t readable = no_block;
+        std::uint64_t writable = no_block;
+        std::uint64_t generation = 0;
+        std::byte* memory = nullptr;
+    };
+
+    std::array<Entry, Entries> entries_{};
+};
+
+} // namespace moat::iommu

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A device of the software IOMMU: what it is attached to, and the lanes by which it reaches memory.
+// Attaching is soft_iommu.hpp's; what a device wants to reach, its model knows.
+#pragma once
+
+#include "moat/iommu/fault_queue.hpp"
+#include "moat/iommu/iotlb.hpp"
+#include "moat/iommu/soft_domain.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <span>
+
+namespace moat::iommu {
+
+template <class M>
+concept HostMemory = requires(const M& memory, PhysicalAddress physical, ByteCount size) {
+    // Where the process sees [physical, physical + size); nullptr where that is no memory. Called
+    // inside accesses: no lock.
+    { memory.find(physical, size) } -> std::same_as<std::byte*>;
+};
+
+/// Physical addresses are this process's own.
+struct OwnMemory {
+    [[nodiscard]] static std::byte* find(PhysicalAddress physical, ByteCount) {
+        return reinterpret_cast<std::byte*>(physical.value());
+    }
+};
+
+static_assert(HostMemory<OwnMemory>);
+
+/// How far an access came. Bytes before the one that was refused have been transferred, as on a
+/// bus.
+struct Transfer {
+    ByteCount done = {};
+    std::optional<fault::Record> fault = {};
+
+    [[nodiscard]] bool complete() const { return !fault; }
+};
+
+/// What a device's accesses go through. Never changes; replaced as a whole.
+template <class Domain>
+struct Attachment {
+    enum class Kind : std::uint8_t { blocked, identity, translated };
+
+    Kind kind = Kind::blocked;
+    Domain* domain = nullptr; ///< where translated
+    std::uint64_t serial = 0; ///< never the same twice: tells a lane that its cache is another's
+};
+
+template <class Domain_, HostMemory Memory_ = OwnMemory>
+class SoftDevice {
+  public:
+    using Domain = Domain_;
+    using Memory = Memory_;
+    using Sync = typename Domain::Tree::Sync;
+    using Attached = Attachment<Domain>;
+
+    SoftDevice(fault::Source source, const Memory& memory, FaultHandler handler)
+        : source_(source), memory_(memory), handler_(handler) {}
+
+    SoftDevice(const SoftDevice&) = delete;
+    SoftDevice& operator=(const SoftDevice&) = delete;
+
+    [[nodiscard]] fault::Source source() const { return source_; }
+
+    [[nodiscard]] FaultQueue<Sync>& faults() { return faults_; }
+
+    /// From the return on no access goes through what was attached before. `next` outlives the
+    /// attachment. Not from inside an access; one thread at a time.
+    void attach(const Attached& next) {
+        attached_.store(&next, std::memory_order_release);
+        Sync::synchronize();
+    }
+
+    [[nodiscard]] const Attached& attached() const {
+        return *attached_.load(std::memory_order_acquire);
+    }
+
+    [[nodiscard]] const Memory& memory() const { return memory_; }
+
+    void report(fault::Record& record, const FaultHandler& of_domain) {
+        record.time_ns = Sync::now();
+        faults_.push(record);
+        handler_(record);
+        of_domain(record);
+    }
+
+  private:
+    inline static constexpr Attached blocked{};
+
+    const fault::Source source_;
+    const Memory& memory_;
+    const FaultHandler handler_;
+    typename Sync::template Atomic<const Attached*> attached_{&blocked};
+    FaultQueue<Sync> faults_;
+};
+
+/// One thread's way into memory for one device, with translations cached. Used by one thread at a
+/// time; any number of lanes a device. Ends before its device.
+template <class Device_>
+class Lane {
+  public:
+    using Device = Device_;
+    using Domain = typename Device::Domain;
+    using Sync = typename Device::Sync;
+    using Attached = typename Device::Attached;
+
+    explicit Lane(Device& device) : device_(device) {}
+
+    /// The device reads memory.
+    Transfer read(Iova from, std::span<std::byte> into) {
+        return access<fault::Access::read>(
+            from, ByteCount(into.size()), [&](std::byte* memory, std::size_t at, std::size_t size) {
+                std::memcpy(into.data() + at, memory, size);
+            });
+    }
+
+    /// The device writes memory.
+    Transfer write(Iova to, std::span<const std::byte> from) {
+        return access<fault::Access::write>(
+            to, ByteCount(from.size()), [&](std::byte* memory, std::size_t at, std::size_t size) {
+                std::memcpy(memory, from.data() + at, size);
+            });
+    }
+
+    /// Calls use(memory, offset, size) for each piece of [start, start + size), in order, as long
+    /// as the device may reach it. What is refused is recorded and the handlers are called, once
+    /// the access has ended. An unmap that returns before or after is strict: see generations.hpp.
+    template <fault::Access Kind, class Use>
+    Transfer access(Iova start, ByteCount size, Use&& use) {
+        Transfer transfer;
+        fault::Reason reason = fault::Reason::unknown;
+        FaultHandler of_domain;
+        {
+            const typename Sync::ReadSection section;
+            const Attached& attached = device_.attached();
+            transfer.done = pieces<Kind>(attached, start, size, use, reason);
+            if (transfer.done != size && attached.domain != nullptr)
+                of_domain = attached.domain->handler();
+        }
+        if (transfer.done != size) [[unlikely]]
+            refuse<Kind>(transfer, start, size, reason, of_domain);
+        return transfer;
+    }
+
+    /// Where the device reaches the byte at `address`; nullptr where it does not, and no fault is
+    /// recorded. Inside a read section of the caller's, and valid while that lasts.
+    template <fault::Access Kind>
+    [[nodiscard, gnu::always_inline]] std::byte* translate(Iova address) {
+        fault::Reason reason{};
+        return piece<Kind>(device_.attached(), address.value(), ByteCount(1), reason).memory;
+    }
+
+  private:
+    struct Piece {
+        std::byte* memory;
+        std::uint64_t size; ///< that lie together from `memory` on, at least
+    };
+
+    template <fault::Access Kind, class Use>
+    [[gnu::always_inline]] ByteCount pieces(const Attached& attached, Iova start, ByteCount size,
+                                            Use&& use, fault::Reason& reason) {
+        std::uint64_t done = 0;
+        while (done != size.value()) {
+            const std::uint64_t address = start.value() + done;
+            if (address < start.value()) [[unlikely]] { // past the last address there is
+                reason = fault::Reason::address_size;
+                break;
+            }
+            const ByteCount left(size.value() - done);
+            const Piece found = piece<Kind>(attached, address, left, reason);
+            if (found.memory == nullptr) [[unlikely]]
+                break;
+            const std::uint64_t here = std::min(left.value(), found.size);
+            use(found.memory, done, here);
+            done += here;
+        }
+        return ByteCount(done);
+    }
+
+    template <fault::Access Kind>
+    [[gnu::always_inline]] Piece piece(const Attached& attached, std::uint64_t address,
+                                       ByteCount left, fault::Reason& reason) {
+        if (attached.serial == serial_) [[likely]] {
+            const auto& generations = attached.domain->invalidator();
+            if (std::byte* const memory =
+                    small_.template find<Kind>(address, generations.small(address))) [[likely]]
+                return {memory, to_block_end(address, small_block_lg2)};
+            if (std::byte* const memory =
+                    large_.template find<Kind>(address, generations.large(address)))
+                return {memory, to_block_end(address, large_block_lg2)};
+        }
+        return find_piece<Kind>(attached, address, left, reason);
+    }
+
+    [[nodiscard]] static std::uint64_t to_block_end(std::uint64_t address, unsigned lg2) {
+        return bit(lg2) - (address & low_bits(lg2));
+    }
+
+    template <fault::Access Kind>
+    [[gnu::noinline]] Piece find_piece(const Attached& attached, std::uint64_t address,
+                                       ByteCount left, fault::Reason& reason) {
+        switch (attached.kind) {
+        case Attached::Kind::blocked:
+            reason = fault::Reason::blocked;
+            return {};
+        case Attached::Kind::identity: {
+            const ByteCount here(std::min(left.value(), to_block_end(address, small_block_lg2)));
+            reason = fault::Reason::not_present;
+            return {device_.memory().find(PhysicalAddress(address), here), here.value()};
+        }
+        case Attached::Kind::translated:
+            break;
+        }
+        if (attached.serial != serial_) {
+            small_ = {};
+            large_ = {};
+            serial_ = attached.serial;
+        }
+        return walk<Kind>(*attached.domain, address, left, reason);
+    }
+
+    /// The generations are read before the tables: what they say of a leaf that is going is old.
+    template <fault::Access Kind>
+    Piece walk(Domain& domain, std::uint64_t address, ByteCount left, fault::Reason& reason) {
+        const std::uint64_t small = domain.invalidator().small(address);
+        const std::uint64_t large = domain.invalidator().large(address);
+        const auto found = domain.reader().translate(Iova(address));
+        if (!found) {
+            reason = domain.limits().aperture.contains(Iova(address)) ? fault::Reason::not_present
+                                                                      : fault::Reason::address_size;
+            return {};
+        }
+        const Attributes attributes = found->attributes();
+        if (!has(attributes, Kind == fault::Access::write ? Attributes::write : Attributes::read)) {
+            reason = fault::Reason::permission;
+            return {};
+        }
+        const unsigned lg2 =
+            found->leaf_lg2() < large_block_lg2 ? small_block_lg2 : large_block_lg2;
+        const std::uint64_t offset = address & low_bits(lg2);
+        std::byte* const block = device_.memory().find(
+            PhysicalAddress(found->physical().value() - offset), ByteCount(bit(lg2)));
+        if (block == nullptr) {
+            reason = fault::Reason::hardware;
+            return {};
+        }
+        std::uint64_t here = bit(lg2) - offset;
+        if (domain.bounds().inside != nullptr)
+            return within(domain, address, {block + offset, std::min(here, left.value())}, reason);
+        const bool readable = has(attributes, Attributes::read);
+        const bool writable = has(attributes, Attributes::write);
+        if (lg2 == small_block_lg2)
+            small_.fill(address, small, block, readable, writable);
+        else
+            large_.fill(address, large, block, readable, writable);
+        return {block + offset, here};
+    }
+
+    Piece within(const Domain& domain, std::uint64_t address, Piece piece, fault::Reason& reason) {
+        const ByteBounds& bounds = domain.bounds();
+        piece.size = bounds.inside(bounds.context, Iova(address), ByteCount(piece.size)).value();
+        if (piece.size != 0)
+            return piece;
+        reason = fault::Reason::out_of_bounds;
+        return {};
+    }
+
+    template <fault::Access Kind>
+    [[gnu::noinline, gnu::cold]] void refuse(Transfer& transfer, Iova start, ByteCount size,
+                                             fault::Reason reason, const FaultHandler& of_domain) {
+        const Iova first(start.value() + transfer.done.value()); // may wrap: a device's number
+        const std::uint64_t most = 0 - first.value();            // up to 2^64; 0 is all of it
+        const std::uint64_t left = size.value() - transfer.done.value();
+        const ByteCount refused(most == 0 ? left : std::min(left, most));
+        transfer.fault = fault::exact_record(device_.source(), Kind, {first, refused}, reason);
+        device_.report(*transfer.fault, of_domain);
+    }
+
+    static constexpr std::size_t small_entries = 256;
+    static constexpr std::size_t large_entries = 32;
+
+    Device& device_;
+    /// Of the attachment that the caches are of; at first none's.
+    std::uint64_t serial_ = ~std::uint64_t{0};
+    Iotlb<small_entries, small_block_lg2> small_;
+    Iotlb<large_entries, large_block_lg2> large_;
+};
+
+} // namespace moat::iommu

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// TableDomain: a domain whose tables are this library's, in any format. How cached translations are
+// made to go is its Invalidator's affair; software's is generations.hpp.
+#pragma once
+
+#include "moat/iommu/domain.hpp"
+#include "moat/page_table/edit.hpp"
+#include "moat/page_table/entry.hpp"
+#include "moat/page_table/reader.hpp"
+
+#include <concepts>
+#include <cstdint>
+#include <span>
+#include <utility>
+
+namespace moat::iommu {
+
+template <class I>
+concept Invalidator = requires(I& invalidator, const InvalidationRequest<Iova>& request) {
+    // On return no access uses what was cached of the range, nor a table that was reached from it.
+    invalidator.invalidate(request);
+    // The same without the wait: such accesses may go on until `wait_for_accesses` has returned.
+    invalidator.forget(request);
+    // Everything that was forgotten before the call is out of use.
+    invalidator.wait_for_accesses();
+};
+
+/// Bit n is set where the format has leaves of 2^n bytes.
+template <PageTableFormat F>
+[[nodiscard]] constexpr std::uint64_t leaf_sizes_of() {
+    std::uint64_t sizes = 0;
+    for (unsigned level = 0; level != F::most_levels; ++level)
+        sizes |= std::uint64_t{F::leaf_groups(level)} << entry_lg2<F>(level);
+    return sizes;
+}
+
+/// Everything that a leaf which may be read and written can also be.
+template <PageTableFormat F>
+[[nodiscard]] constexpr Attributes known_attributes() {
+    Attributes known = Attributes::none;
+    for (std::uint32_t one = 1; one <= static_cast<std::uint32_t>(Attributes::dirty); one <<= 1)
+        if (F::representable(read_write | static_cast<Attributes>(one)))
+            known |= static_cast<Attributes>(one);
+    return known;
+}
+
+/// Page table, aperture, reserved regions and invalidation. See the Domain concept for threads and
+/// errors; `map` adds: `unsupported` attributes. A leaf is unmapped in part by taking it apart.
+template <class Tree_, Invalidator Invalidator_>
+class TableDomain {
+  public:
+    using Tree = Tree_;
+    using Format = typename Tree::Format;
+    using Invalidator = Invalidator_;
+
+    using Table = PageTable<Tree>;
+
+    /// Takes an empty `table`. `reserved` outlives the domain. The aperture begins at 0 and has as
+    /// many address bits as the table translates, but `address_bits` at most (57 or less).
+    explicit TableDomain(Table table, std::span<const IovaRange> reserved = {},
+                         unsigned address_bits = 57)
+        : table_(std::move(table)),
+          limits_{.aperture = {Iova(0), ByteCount(bit(least(address_bits)))},
+                  .reserved = reserved,
+                  .leaf_sizes = leaf_sizes_of<Format>(),
+                  .known = known_attributes<Format>()} {}
+
+    [[nodiscard]] const DomainLimits& limits() const { return limits_; }
+
+    [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
+                                   Attributes attributes) {
+        if (const auto good = check_limits(limits_, start, size); !good) [[unlikely]]
+            return good;
+        auto nothing = [](const InvalidationRequest<Iova>&) {};
+        auto edit = table_.edit(nothing);
+        const Result<void> mapped = edit.map(start, size, memory, attributes);
+        edit.finish();
+        return mapped;
+    }
+
+    [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) {
+        return unmap_and(
+            start, size, CoveredTables::remove,
+            [this](const InvalidationRequest<Iova>& request) { invalidator_.invalidate(request); });
+    }
+
+    /// Empty tables stay: they may not be freed before the invalidation.
+    [[nodiscard]] Result<void> unmap_deferred(Iova start, ByteCount size) {
+        return unmap_and(
+            start, size, CoveredTables::keep,
+            [this](const InvalidationRequest<Iova>& request) { invalidator_.forget(request); });
+    }
+
+    void invalidate_all() { invalidator_.wait_for_accesses(); }
+
+    [[nodiscard]] Reader<Tree> reader() const { return table_.reader(); }
+
+    [[nodiscard]] Invalidator& invalidator() { return invalidator_; }
+
+    [[nodiscard]] const Table& table() const { return table_; }
+
+  private:
+    [[nodiscard]] unsigned least(unsigned address_bits) const {
+        const unsigned translated = input_bits<Format>(table_.root().levels);
+        return address_bits < translated ? address_bits : translated;
+    }
+
+    template <class Invalidate>
+    [[nodiscard]] Result<void> unmap_and(Iova start, ByteCount size, CoveredTables tables,
+                                         Invalidate invalidate) {
+        auto edit = table_.edit(invalidate);
+        const Result<Unmapped> unmapped =
+            edit.unmap(start, size, {.partial = PartialLeaf::split, .tables = tables});
+        edit.finish();
+        if (!unmapped) [[unlikely]]
+            return std::unexpected(unmapped.error());
+        return {};
+    }
+
+    Table table_;
+    DomainLimits limits_;
+    Invalidator invalidator_;
+};
+
+} // namespace moat::iommu
