@@ -204,7 +204,7 @@ std::uint64_t mixed_size(std::mt19937& random) {
 template <class Subject>
 class Replacer {
   public:
-    Replacer(Subject& subject, const Script& script) : subject_(subject), script_(script) {
+    Replacer(const Subject& subject, const Script& script) : subject_(subject), script_(script) {
         for (auto& each : held_) {
             each.pages = script_.size[position_++ % Script::length];
             each.at = subject_.allocate(each.pages);
@@ -238,7 +238,7 @@ class Replacer {
         held.at = subject_.allocate(held.pages);
     }
 
-    Subject& subject_;
+    Subject subject_;
     const Script& script_;
     std::uint64_t position_ = 0;
     /// Not on the stack, whose place is drawn anew for each run.

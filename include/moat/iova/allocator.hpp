@@ -79,10 +79,11 @@ class Allocator {
                                                            When when = When::now) {
         if (when == When::now && !extent.is_list()) [[likely]] {
             const std::uint64_t pages = hot_pages(extent.size());
-            if (pages - 1 < most_cached_pages && (iova.value() & granule_mask_) == 0) [[likely]]
+            if (pages - 1 < most_cached_pages) [[likely]]
                 if (Cache* const cache = caches_.local()) [[likely]]
-                    if (take_in(*cache, iova, pages)) [[likely]]
-                        return {};
+                    if (cache->leaves.holds(iova.value(), granule_lg2_)) [[likely]]
+                        if (take_in(*cache, iova, pages)) [[likely]]
+                            return {};
         }
         return release_slowly(iova, Extent(extent), when);
     }
@@ -115,8 +116,9 @@ class Allocator {
     using Word = typename LiveMap<Sync>::Word;
     using Placed = typename Central<Sync, Guard>::Placed;
 
+    /// Whole pages; more than are cached where the size is 0.
     [[nodiscard, gnu::always_inline]] std::uint64_t hot_pages(ByteCount size) const {
-        return (size.value() + granule_mask_) >> granule_lg2_;
+        return ((size.value() - 1) >> granule_lg2_) + 1;
     }
 
     [[nodiscard, gnu::always_inline]] Iova hand_out(const Range& range, std::uint64_t pages) {
@@ -124,18 +126,16 @@ class Allocator {
         return range.start;
     }
 
-    /// Return: false for everything unusual, an error included.
+    /// Of an address whose record the cache holds. Return: false for everything unusual, an error
+    /// included.
     [[nodiscard, gnu::always_inline]] bool take_in(Cache& cache, Iova start, std::uint64_t pages) {
-        const std::uint64_t page = start.value() >> granule_lg2_;
-        if (!cache.leaves.holds(page)) [[unlikely]]
-            return false;
-        Word& word = cache.leaves.word(page);
-        if (word.load(std::memory_order_relaxed) != record::cacheable(State::live, pages))
-            [[unlikely]]
+        Word& word = cache.leaves.word(start.value(), granule_lg2_);
+        const std::uint32_t live = record::cacheable(State::live, pages);
+        if (word.load(std::memory_order_relaxed) != live) [[unlikely]]
             return false;
         if (!cache.magazine(pages).push({start, &word})) [[unlikely]]
             return false;
-        word.store(record::cacheable(State::cached, pages), std::memory_order_relaxed);
+        word.store(record::released(live), std::memory_order_relaxed);
         return true;
     }
 
@@ -161,7 +161,6 @@ class Allocator {
         self.flush();
     }
 
-    const std::uint64_t granule_mask_;
     const unsigned granule_lg2_;
     const std::uint64_t end_page_;
     const std::uint64_t flush_delay_;

@@ -40,8 +40,8 @@ namespace detail {
 
 template <SyncPolicy Sync, GuardPolicy Guard>
 Allocator<Sync, Guard>::Allocator(const Config& config, const Guard& guard, std::uint64_t end_page)
-    : granule_mask_(low_bits(config.granule_lg2)), granule_lg2_(config.granule_lg2),
-      end_page_(end_page), flush_delay_(config.flush_delay_nanoseconds),
+    : granule_lg2_(config.granule_lg2), end_page_(end_page),
+      flush_delay_(config.flush_delay_nanoseconds),
       central_(end_page, config.granule_lg2, guard, config.preference, config.seed),
       caches_(central_, detail::cache_budget(config), guard.widest(config.granule_lg2).both()),
       quarantine_(config.quarantine, config.granule_lg2), queue_(config.invalidation),
@@ -272,8 +272,8 @@ Result<void> Allocator<Sync, Guard>::release_slowly(Iova iova, const Extent& ext
     Cache* const cache = caches_.local();
     // The hot path fails as well where the thread has not seen this part of the space lately.
     if (cache != nullptr && when == When::now && pages.segments == 1 &&
-        pages.payload <= most_cached_pages && is_aligned(iova.value(), granule_lg2_) &&
-        !cache->leaves.holds(page) && cache->leaves.load(central_.map(), page) &&
+        pages.payload <= most_cached_pages && !cache->leaves.holds(iova.value(), granule_lg2_) &&
+        cache->leaves.load(central_.map(), iova.value(), granule_lg2_) &&
         take_in(*cache, iova, pages.payload))
         return {};
     const Result<Range> range =

@@ -20,6 +20,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 namespace moat::iova {
@@ -52,8 +53,8 @@ class Caches {
         if (cache != nullptr && take_from_closed(*cache, payload, range))
             return true;
         obey_shortage(cache);
-        Mag* const magazine = cache != nullptr ? admit(*cache, payload) : nullptr;
-        if (magazine == nullptr)
+        const std::optional<Mag> magazine = admit(cache, payload);
+        if (!magazine)
             return depot_.get(payload, {&range, 1}) == 1 ||
                    central_.carve(payload, {&range, 1}, memory_failed) == 1;
         const std::uint32_t half = std::max(magazine->limit() / 2, 1U);
@@ -71,8 +72,8 @@ class Caches {
     /// Takes in a released range whose record says `cached`, after the fast path failed.
     void put(Cache* cache, std::uint64_t payload, const Range& range) {
         obey_shortage(cache);
-        Mag* const magazine = cache != nullptr ? admit(*cache, payload) : nullptr;
-        if (magazine == nullptr) {
+        const std::optional<Mag> magazine = admit(cache, payload);
+        if (!magazine) {
             put_shared(payload, {&range, 1});
             return;
         }
@@ -115,7 +116,7 @@ class Caches {
         slots_.for_each(
             [](void* context, Cache& cache) {
                 auto& sum = *static_cast<Counts*>(context);
-                cache.visit([&](std::uint64_t payload, Mag& magazine) {
+                cache.visit([&](std::uint64_t payload, const Mag& magazine) {
                     sum.magazine_ranges += magazine.count();
                     sum.magazine_pages += payload * magazine.count();
                 });
@@ -136,7 +137,7 @@ class Caches {
 
     /// A closed magazine still serves what it has before it is emptied.
     [[nodiscard]] static bool take_from_closed(Cache& cache, std::uint64_t payload, Range& range) {
-        Mag& magazine = cache.magazine(payload);
+        const Mag magazine = cache.magazine(payload);
         if (magazine.count() == 0)
             return false;
         range = magazine.contents().back();
@@ -158,33 +159,33 @@ class Caches {
             !closed_.exchange(true, std::memory_order_seq_cst))
             slots_.for_each(
                 [](void*, Cache& each) {
-                    each.visit([](std::uint64_t, Mag& magazine) { magazine.close(); });
+                    each.visit([](std::uint64_t, const Mag& magazine) { magazine.close(); });
                 },
                 nullptr);
         if (!depot_.empty())
             empty_depot();
     }
 
-    /// The caller's magazine of this size, open; nullptr where the budget, memory or a shortage
+    /// The caller's magazine of this size, open; none where the budget, memory or a shortage
     /// forbids.
-    [[nodiscard]] Mag* admit(Cache& cache, std::uint64_t payload) {
-        if (central_.pressed())
-            return nullptr;
-        Mag& magazine = cache.magazine(payload);
+    [[nodiscard]] std::optional<Mag> admit(Cache* cache, std::uint64_t payload) {
+        if (cache == nullptr || central_.pressed())
+            return std::nullopt;
+        const Mag magazine = cache->magazine(payload);
         if (!magazine.made() && !magazine.make())
-            return nullptr;
+            return std::nullopt;
         if (magazine.limit() != 0)
-            return &magazine;
+            return magazine;
         const std::uint32_t limit = limit_of(payload);
-        if (!magazine.charged() && !charge(cache, limit * (payload + guard_pages_)))
-            return nullptr;
+        if (!magazine.charged() && !charge(*cache, limit * (payload + guard_pages_)))
+            return std::nullopt;
         magazine.charged() = true;
-        cache.stocked = true;
+        cache->stocked = true;
         magazine.open(limit);
         if (!central_.pressed())
-            return &magazine;
+            return magazine;
         magazine.close();
-        return nullptr;
+        return std::nullopt;
     }
 
     /// Ranges of one size that a thread may keep: a sixteenth of its budget, 2 to 64.
@@ -200,7 +201,7 @@ class Caches {
             return false;
         while (cache.charged_pages + pages > budget_.thread_pages) {
             cache.clock_hand = cache.clock_hand % most_cached_pages + 1;
-            Mag& victim = cache.magazine(cache.clock_hand);
+            const Mag victim = cache.magazine(cache.clock_hand);
             if (victim.made() && victim.charged())
                 retire(cache, cache.clock_hand);
         }
@@ -214,13 +215,13 @@ class Caches {
     }
 
     void retire(Cache& cache, std::uint64_t payload) {
-        Mag& magazine = cache.magazine(payload);
+        const Mag magazine = cache.magazine(payload);
         magazine.close();
         spill(magazine, payload, magazine.count());
         release_charge(cache, magazine, payload);
     }
 
-    void release_charge(Cache& cache, Mag& magazine, std::uint64_t payload) {
+    void release_charge(Cache& cache, const Mag& magazine, std::uint64_t payload) {
         if (!magazine.charged())
             return;
         magazine.charged() = false;
@@ -229,13 +230,13 @@ class Caches {
         charged_pages_.fetch_sub(pages, std::memory_order_relaxed);
     }
 
-    void spill(Mag& magazine, std::uint64_t payload, std::uint32_t oldest) {
+    void spill(const Mag& magazine, std::uint64_t payload, std::uint32_t oldest) {
         put_shared(payload, magazine.contents().first(oldest));
         magazine.drop_oldest(oldest);
     }
 
     void surrender(Cache& cache) {
-        cache.visit([&](std::uint64_t payload, Mag& magazine) {
+        cache.visit([&](std::uint64_t payload, const Mag& magazine) {
             magazine.close();
             central_.take_back(magazine.contents());
             magazine.drop_oldest(magazine.count());

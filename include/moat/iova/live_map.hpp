@@ -8,6 +8,8 @@
 #include "moat/sync/concept.hpp"
 
 #include <array>
+#include <bit>
+#include <cstddef>
 #include <cstdint>
 
 namespace moat::iova {
@@ -123,34 +125,51 @@ class LeafCache {
     using Map = LiveMap<Sync>;
     using Word = typename Map::Word;
 
-    [[nodiscard, gnu::always_inline]] bool holds(std::uint64_t page) const {
-        return line(page).key == page >> Map::leaf_lg2;
+    LeafCache() {
+        // No address that looks at a line lies where the line begins.
+        for (std::size_t i = 0; i != size; ++i)
+            lines_[i].start = static_cast<std::uint64_t>(i + 1) << line_lg2;
     }
 
-    /// Of a page whose leaf is here.
-    [[nodiscard, gnu::always_inline]] Word& word(std::uint64_t page) const {
-        return Map::word(*line(page).leaf, page);
+    /// Whether the word of an address is here; false for one that is no multiple of the granule.
+    [[nodiscard, gnu::always_inline]] bool holds(std::uint64_t iova, unsigned granule_lg2) const {
+        return place(iova, granule_lg2) < Map::leaf_pages;
     }
 
-    /// Return: false where no mapping ever started near the page.
-    bool load(const Map& map, std::uint64_t page) {
+    /// Of an address that `holds` said yes to.
+    [[nodiscard, gnu::always_inline]] Word& word(std::uint64_t iova, unsigned granule_lg2) const {
+        return Map::word(*line(iova).leaf, place(iova, granule_lg2));
+    }
+
+    /// Return: what `holds` says after a look into the map.
+    [[nodiscard]] bool load(const Map& map, std::uint64_t iova, unsigned granule_lg2) {
+        const std::uint64_t page = iova >> granule_lg2;
         typename Map::Leaf* const leaf = map.find(page);
         if (leaf != nullptr)
-            lines_[index(page)] = {page >> Map::leaf_lg2, leaf};
-        return leaf != nullptr;
+            lines_[index(iova)] = {page / Map::leaf_pages * Map::leaf_pages << granule_lg2, leaf};
+        return holds(iova, granule_lg2);
     }
 
   private:
     struct Line {
-        std::uint64_t key = ~std::uint64_t{0};
+        /// The first address that the leaf has a word for.
+        std::uint64_t start = 0;
         typename Map::Leaf* leaf = nullptr;
     };
 
     static constexpr std::size_t size = 1024;
+    /// What a leaf spans where the granule is smallest; one of a larger granule has some lines.
+    static constexpr unsigned line_lg2 = Map::leaf_lg2 + 12;
 
-    static std::size_t index(std::uint64_t page) { return (page >> Map::leaf_lg2) % size; }
+    static std::size_t index(std::uint64_t iova) { return (iova >> line_lg2) % size; }
 
-    const Line& line(std::uint64_t page) const { return lines_[index(page)]; }
+    const Line& line(std::uint64_t iova) const { return lines_[index(iova)]; }
+
+    /// The index in the leaf. Rotating the granule's bits out makes any that are set the highest,
+    /// so that what lies outside of the leaf and what lies between two pages fail the same compare.
+    std::uint64_t place(std::uint64_t iova, unsigned granule_lg2) const {
+        return std::rotr(iova - line(iova).start, static_cast<int>(granule_lg2));
+    }
 
     std::array<Line, size> lines_{};
 };

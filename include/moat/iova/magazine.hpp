@@ -7,48 +7,83 @@
 #include "moat/iova/central.hpp"
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace moat::iova {
 
 /// Payloads of 1 to this many pages are cached, each size on its own.
 inline constexpr std::uint64_t most_cached_pages = 512;
 
-/// A stack of ranges of one size, between a floor and a ceiling. All pointers are null until the
-/// size is first used. `top` is atomic for statistics, floor and ceiling for closing; the entries
-/// are the owner's alone.
+/// What the magazines of one thread consist of, field by field: one scaled index finds the fields
+/// of a size, each a fixed distance on, and few cache lines hold those of many sizes. All pointers
+/// are null until a size is first used. `top` is atomic for statistics, floor and ceiling for
+/// closing; the entries are the owner's alone.
 template <SyncPolicy Sync>
-class Magazine {
-  public:
+struct MagazineRack {
     static constexpr std::uint32_t capacity = 64;
 
     using Range = Entry<Sync>;
 
-    ~Magazine() {
-        if (Store* const own = store())
-            Sync::destroy(own);
+    struct alignas(64) Store {
+        std::array<Range, capacity> entries{};
+        std::uint32_t batch = 1;
+        /// Whether its room counts against the thread's budget.
+        bool charged = false;
+    };
+
+    using Bound = typename Sync::template Atomic<Range*>;
+
+    /// No multiple of 4 KiB: where the low 12 bits of a load and of a store before it are the same,
+    /// a processor may take the two for the same place, and wait.
+    static constexpr std::size_t distance = most_cached_pages + 8;
+    static constexpr std::size_t tops = 0;
+    static constexpr std::size_t floors = tops + distance;
+    static constexpr std::size_t ceilings = floors + distance;
+
+    MagazineRack() = default;
+    MagazineRack(const MagazineRack&) = delete;
+    MagazineRack& operator=(const MagazineRack&) = delete;
+
+    ~MagazineRack() {
+        for (auto& each : stores)
+            if (Store* const store = each.load(std::memory_order_relaxed))
+                Sync::destroy(store);
     }
 
-    Magazine() = default;
-    Magazine(const Magazine&) = delete;
-    Magazine& operator=(const Magazine&) = delete;
+    std::array<Bound, 3 * distance> bounds{};
+    std::array<typename Sync::template Atomic<Store*>, most_cached_pages> stores{};
+};
+
+/// A stack of ranges of one size, between a floor and a ceiling: one place of a rack.
+template <SyncPolicy Sync>
+class Magazine {
+  public:
+    using Rack = MagazineRack<Sync>;
+    using Range = Entry<Sync>;
+
+    static constexpr std::uint32_t capacity = Rack::capacity;
+
+    Magazine(Rack& rack, std::uint64_t payload)
+        : bounds_(rack.bounds.data() + (payload - 1)), store_(&rack.stores[payload - 1]) {}
 
     /// Return: the range on top, or nullptr where the magazine is empty or closed.
-    [[nodiscard, gnu::always_inline]] const Range* pop() {
-        Range* const top = top_.load(std::memory_order_relaxed);
-        if (top <= floor_.load(std::memory_order_relaxed)) [[unlikely]]
+    [[nodiscard, gnu::always_inline]] const Range* pop() const {
+        Range* const top = this->top().load(std::memory_order_relaxed);
+        if (top <= floor().load(std::memory_order_relaxed)) [[unlikely]]
             return nullptr;
-        top_.store(top - 1, std::memory_order_relaxed);
+        this->top().store(top - 1, std::memory_order_relaxed);
         return top - 1;
     }
 
     /// Return: false where the magazine is full or closed.
-    [[nodiscard, gnu::always_inline]] bool push(const Range& range) {
-        Range* const top = top_.load(std::memory_order_relaxed);
-        if (top >= ceiling_.load(std::memory_order_relaxed)) [[unlikely]]
+    [[nodiscard, gnu::always_inline]] bool push(const Range& range) const {
+        Range* const top = this->top().load(std::memory_order_relaxed);
+        if (top >= ceiling().load(std::memory_order_relaxed)) [[unlikely]]
             return false;
         *top = range;
-        top_.store(top + 1, std::memory_order_relaxed);
+        this->top().store(top + 1, std::memory_order_relaxed);
         return true;
     }
 
@@ -56,53 +91,53 @@ class Magazine {
     [[nodiscard]] bool made() const { return store() != nullptr; }
 
     /// Owner. Return: false when memory failed.
-    [[nodiscard]] bool make() {
+    [[nodiscard]] bool make() const {
         Store* const own = Sync::template make<Store>();
         if (own == nullptr)
             return false;
-        floor_.store(own->entries.data() + capacity, std::memory_order_relaxed);
-        ceiling_.store(own->entries.data(), std::memory_order_relaxed);
-        top_.store(own->entries.data(), std::memory_order_relaxed);
-        store_.store(own, std::memory_order_release);
+        floor().store(own->entries.data() + capacity, std::memory_order_relaxed);
+        ceiling().store(own->entries.data(), std::memory_order_relaxed);
+        top().store(own->entries.data(), std::memory_order_relaxed);
+        store_->store(own, std::memory_order_release);
         return true;
     }
 
     [[nodiscard]] std::uint32_t count() const {
-        return made() ? distance(top_.load(std::memory_order_relaxed)) : 0;
+        return made() ? distance(top().load(std::memory_order_relaxed)) : 0;
     }
 
     [[nodiscard]] std::uint32_t limit() const {
-        return made() ? distance(ceiling_.load(std::memory_order_relaxed)) : 0;
+        return made() ? distance(ceiling().load(std::memory_order_relaxed)) : 0;
     }
 
     /// Any thread, made: the owner's next pop or push fails.
-    void close() {
-        floor_.store(bottom() + capacity, std::memory_order_seq_cst);
-        ceiling_.store(bottom(), std::memory_order_seq_cst);
+    void close() const {
+        floor().store(bottom() + capacity, std::memory_order_seq_cst);
+        ceiling().store(bottom(), std::memory_order_seq_cst);
     }
 
     // The rest is for the owner, of a magazine that was made.
 
-    void open(std::uint32_t limit) {
-        floor_.store(bottom(), std::memory_order_seq_cst);
-        ceiling_.store(bottom() + limit, std::memory_order_seq_cst);
+    void open(std::uint32_t limit) const {
+        floor().store(bottom(), std::memory_order_seq_cst);
+        ceiling().store(bottom() + limit, std::memory_order_seq_cst);
     }
 
     /// Room for what a refill brings.
-    [[nodiscard]] std::span<Range> vacant(std::uint32_t most) {
+    [[nodiscard]] std::span<Range> vacant(std::uint32_t most) const {
         const std::uint32_t room = capacity - count();
         return {bottom() + count(), most < room ? most : room};
     }
 
-    void refilled(std::uint32_t more) { set_count(count() + more); }
+    void refilled(std::uint32_t more) const { set_count(count() + more); }
 
     [[nodiscard]] std::span<const Range> contents() const { return {bottom(), count()}; }
 
     /// What `pop` does, also where the magazine is closed.
-    void remove_newest() { set_count(count() - 1); }
+    void remove_newest() const { set_count(count() - 1); }
 
     /// Drops the oldest `gone` entries, which lie at the bottom.
-    void drop_oldest(std::uint32_t gone) {
+    void drop_oldest(std::uint32_t gone) const {
         const std::uint32_t rest = count() - gone;
         for (std::uint32_t i = 0; i != rest; ++i)
             bottom()[i] = bottom()[i + gone];
@@ -110,7 +145,7 @@ class Magazine {
     }
 
     /// How many ranges the next refill asks for: it starts with one and doubles.
-    [[nodiscard]] std::uint32_t next_batch(std::uint32_t most) {
+    [[nodiscard]] std::uint32_t next_batch(std::uint32_t most) const {
         std::uint32_t& batch = store()->batch;
         const std::uint32_t now = batch < most ? batch : most;
         batch = now * 2;
@@ -118,16 +153,19 @@ class Magazine {
     }
 
     /// Whether its room counts against the thread's budget.
-    [[nodiscard]] bool& charged() { return store()->charged; }
+    [[nodiscard]] bool& charged() const { return store()->charged; }
 
   private:
-    struct alignas(64) Store {
-        std::array<Range, capacity> entries{};
-        std::uint32_t batch = 1;
-        bool charged = false;
-    };
+    using Store = typename Rack::Store;
+    using Bound = typename Rack::Bound;
 
-    [[nodiscard]] Store* store() const { return store_.load(std::memory_order_acquire); }
+    [[nodiscard, gnu::always_inline]] Bound& top() const { return bounds_[Rack::tops]; }
+
+    [[nodiscard, gnu::always_inline]] Bound& floor() const { return bounds_[Rack::floors]; }
+
+    [[nodiscard, gnu::always_inline]] Bound& ceiling() const { return bounds_[Rack::ceilings]; }
+
+    [[nodiscard]] Store* store() const { return store_->load(std::memory_order_acquire); }
 
     [[nodiscard]] Range* bottom() const { return store()->entries.data(); }
 
@@ -135,12 +173,12 @@ class Magazine {
         return static_cast<std::uint32_t>(above - bottom());
     }
 
-    void set_count(std::uint32_t count) { top_.store(bottom() + count, std::memory_order_relaxed); }
+    void set_count(std::uint32_t count) const {
+        top().store(bottom() + count, std::memory_order_relaxed);
+    }
 
-    typename Sync::template Atomic<Range*> top_{};
-    typename Sync::template Atomic<Range*> floor_{};
-    typename Sync::template Atomic<Range*> ceiling_{};
-    mutable typename Sync::template Atomic<Store*> store_{};
+    Bound* bounds_;
+    typename Sync::template Atomic<Store*>* store_;
 };
 
 /// Everything of one thread.
@@ -153,24 +191,20 @@ class alignas(64) ThreadCache {
     ThreadCache(const ThreadCache&) = delete;
     ThreadCache& operator=(const ThreadCache&) = delete;
 
-    [[nodiscard, gnu::always_inline]] Mag& magazine(std::uint64_t payload) {
-        return magazines_[payload];
+    /// Of a payload of 1 to `most_cached_pages` pages.
+    [[nodiscard, gnu::always_inline]] Mag magazine(std::uint64_t payload) {
+        return Mag(rack_, payload);
     }
 
     /// Any thread that `for_each` let in: calls visit(payload, magazine) for those made.
     template <class Visit>
     void visit(Visit&& visit) {
-        for (std::uint64_t payload = 1; payload != magazines_.size(); ++payload)
-            if (magazines_[payload].made())
-                visit(payload, magazines_[payload]);
+        for (std::uint64_t payload = 1; payload <= most_cached_pages; ++payload)
+            if (const Mag each = magazine(payload); each.made())
+                visit(payload, each);
     }
 
     LeafCache<Sync> leaves;
-
-  private:
-    std::array<Mag, most_cached_pages + 1> magazines_{};
-
-  public:
     /// Owner: pages that the open magazines may hold together.
     std::uint64_t charged_pages = 0;
     /// Owner: whether any magazine was opened since all were emptied.
@@ -179,6 +213,9 @@ class alignas(64) ThreadCache {
     std::uint64_t clock_hand = 1;
     /// Owner: the shard of the flush queue, plus one.
     unsigned shard = 0;
+
+  private:
+    MagazineRack<Sync> rack_;
 };
 
 } // namespace moat::iova

@@ -38,7 +38,12 @@ inline constexpr std::uint64_t most_segments = bit(28) - 1;
 
 /// The whole word of a cacheable range.
 [[nodiscard]] constexpr std::uint32_t cacheable(State state, std::uint64_t payload) {
-    return (static_cast<std::uint32_t>(state) << state_low) + static_cast<std::uint32_t>(payload);
+    return static_cast<std::uint32_t>((static_cast<std::uint64_t>(state) << state_low) + payload);
+}
+
+/// What the word of a live cacheable range becomes when it is released.
+[[nodiscard]] constexpr std::uint32_t released(std::uint32_t live) {
+    return live + cacheable(State::cached, 0) - cacheable(State::live, 0);
 }
 
 [[nodiscard]] constexpr State state_of(std::uint32_t word) {
