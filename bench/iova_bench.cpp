@@ -217,13 +217,15 @@ class Replacer {
     }
 
     void in_order(std::uint64_t count) {
+        Subject subject = subject_;
         for (; count != 0; --count)
-            replace(held_[position_ % Script::slots]);
+            replace(subject, held_[position_ % Script::slots]);
     }
 
     void at_random(std::uint64_t count) {
+        Subject subject = subject_;
         for (; count != 0; --count)
-            replace(held_[script_.slot[position_ % Script::length]]);
+            replace(subject, held_[script_.slot[position_ % Script::length]]);
     }
 
   private:
@@ -232,10 +234,10 @@ class Replacer {
         std::uint64_t pages = 0;
     };
 
-    [[gnu::always_inline]] void replace(Held& held) {
-        subject_.release(held.at, held.pages);
+    [[gnu::always_inline]] void replace(Subject& subject, Held& held) {
+        subject.release(held.at, held.pages);
         held.pages = script_.size[position_++ % Script::length];
-        held.at = subject_.allocate(held.pages);
+        held.at = subject.allocate(held.pages);
     }
 
     Subject subject_;

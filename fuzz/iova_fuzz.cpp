@@ -90,7 +90,7 @@ class Session {
         require(made.has_value(), "creation");
         subject_ = std::move(*made);
         free_ = subject_->stats().free;
-        model_.emplace(guard.least.widest(granule_lg2_).both() << granule_lg2_,
+        model_.emplace(guard.least.widest(granule_lg2_).both() << page_lg2,
                        std::uint64_t{1} << granule_lg2_);
     }
 

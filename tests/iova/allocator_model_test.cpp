@@ -120,7 +120,7 @@ class Session {
 
   private:
     static std::uint64_t gap(const Shape& shape, unsigned granule_lg2) {
-        return shape.least.widest(granule_lg2).both() << granule_lg2;
+        return shape.least.widest(granule_lg2).both() << iova::page_lg2;
     }
 
     std::uint64_t pick(std::uint64_t below) { return random_() % below; }

@@ -60,11 +60,11 @@ class Allocator {
     /// quarantine were emptied; `no_memory`; `limit` (more segments than a record holds).
     [[nodiscard, gnu::always_inline]] Result<Iova> allocate(const Request& request) {
         if (request.is_plain()) [[likely]] {
-            const std::uint64_t pages = hot_pages(request.extent.size());
-            if (pages - 1 < most_cached_pages) [[likely]]
+            const std::uint64_t index = hot_index(request.extent.size());
+            if (index < most_cached_pages) [[likely]]
                 if (Cache* const cache = caches_.local()) [[likely]]
-                    if (const Range* const range = cache->magazine(pages).pop()) [[likely]]
-                        return hand_out(*range, pages);
+                    if (const Range* const range = cache->magazine(index + 1).pop()) [[likely]]
+                        return hand_out(*range, index + 1);
         }
         // Copies, so that neither request nor result need be in memory on the way above.
         const Result<Iova> slow = allocate_slowly(Request(request));
@@ -78,11 +78,11 @@ class Allocator {
     [[nodiscard, gnu::always_inline]] Result<void> release(Iova iova, const Extent& extent,
                                                            When when = When::now) {
         if (when == When::now && !extent.is_list()) [[likely]] {
-            const std::uint64_t pages = hot_pages(extent.size());
-            if (pages - 1 < most_cached_pages) [[likely]]
+            const std::uint64_t index = hot_index(extent.size());
+            if (index < most_cached_pages) [[likely]]
                 if (Cache* const cache = caches_.local()) [[likely]]
-                    if (cache->leaves.holds(iova.value(), granule_lg2_)) [[likely]]
-                        if (take_in(*cache, iova, pages)) [[likely]]
+                    if (cache->leaves.holds(iova.value())) [[likely]]
+                        if (take_in(*cache, iova, index + 1)) [[likely]]
                             return {};
         }
         return release_slowly(iova, Extent(extent), when);
@@ -116,9 +116,11 @@ class Allocator {
     using Word = typename LiveMap<Sync>::Word;
     using Placed = typename Central<Sync, Guard>::Placed;
 
-    /// Whole pages; more than are cached where the size is 0.
-    [[nodiscard, gnu::always_inline]] std::uint64_t hot_pages(ByteCount size) const {
-        return ((size.value() - 1) >> granule_lg2_) + 1;
+    /// Pages less one, which spares the hot path an addition; huge where the size is 0. Not rounded
+    /// up to a granule of more than a page: such a size has no magazine and no record that equals
+    /// it, so that the slow path gets it and rounds it.
+    [[nodiscard, gnu::always_inline]] static std::uint64_t hot_index(ByteCount size) {
+        return (size.value() - 1) >> page_lg2;
     }
 
     [[nodiscard, gnu::always_inline]] Iova hand_out(const Range& range, std::uint64_t pages) {
@@ -129,13 +131,13 @@ class Allocator {
     /// Of an address whose record the cache holds. Return: false for everything unusual, an error
     /// included.
     [[nodiscard, gnu::always_inline]] bool take_in(Cache& cache, Iova start, std::uint64_t pages) {
-        Word& word = cache.leaves.word(start.value(), granule_lg2_);
-        const std::uint32_t live = record::cacheable(State::live, pages);
-        if (word.load(std::memory_order_relaxed) != live) [[unlikely]]
+        Word& word = cache.leaves.word(start.value());
+        if (word.load(std::memory_order_relaxed) != record::cacheable(State::live, pages))
+            [[unlikely]]
             return false;
         if (!cache.magazine(pages).push({start, &word})) [[unlikely]]
             return false;
-        word.store(record::released(live), std::memory_order_relaxed);
+        word.store(record::cacheable(State::cached, pages), std::memory_order_relaxed);
         return true;
     }
 
@@ -161,6 +163,7 @@ class Allocator {
         self.flush();
     }
 
+    const std::uint64_t granule_mask_;
     const unsigned granule_lg2_;
     const std::uint64_t end_page_;
     const std::uint64_t flush_delay_;

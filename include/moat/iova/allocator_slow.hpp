@@ -9,22 +9,25 @@ namespace moat::iova {
 
 namespace detail {
 
-/// The whole pages inside a range of bytes.
+/// The pages of the whole granules inside a range of bytes.
 [[nodiscard]] constexpr PageRun inner_pages(IovaRange range, unsigned granule_lg2) {
     if (range.empty())
         return {};
     const std::uint64_t first = whole_pages(ByteCount(range.start().value()), granule_lg2);
-    const std::uint64_t end = (range.last().value() >> granule_lg2) +
-                              (((range.last().value() + 1) & low_bits(granule_lg2)) == 0 ? 1 : 0);
+    const std::uint64_t granules =
+        (range.last().value() >> granule_lg2) +
+        (((range.last().value() + 1) & low_bits(granule_lg2)) == 0 ? 1 : 0);
+    const std::uint64_t end = granules << (granule_lg2 - page_lg2);
     return {first, end > first ? end - first : 0};
 }
 
-/// Every page that a range of bytes touches.
+/// The pages of every granule that a range of bytes touches.
 [[nodiscard]] constexpr PageRun outer_pages(IovaRange range, unsigned granule_lg2) {
     if (range.empty())
         return {};
     const std::uint64_t first = range.start().value() >> granule_lg2;
-    return {first, (range.last().value() >> granule_lg2) - first + 1};
+    const std::uint64_t count = (range.last().value() >> granule_lg2) - first + 1;
+    return {first << (granule_lg2 - page_lg2), count << (granule_lg2 - page_lg2)};
 }
 
 /// With a quarantine, threads keep nothing: every release has to pass through it.
@@ -40,11 +43,11 @@ namespace detail {
 
 template <SyncPolicy Sync, GuardPolicy Guard>
 Allocator<Sync, Guard>::Allocator(const Config& config, const Guard& guard, std::uint64_t end_page)
-    : granule_lg2_(config.granule_lg2), end_page_(end_page),
-      flush_delay_(config.flush_delay_nanoseconds),
+    : granule_mask_(low_bits(config.granule_lg2)), granule_lg2_(config.granule_lg2),
+      end_page_(end_page), flush_delay_(config.flush_delay_nanoseconds),
       central_(end_page, config.granule_lg2, guard, config.preference, config.seed),
       caches_(central_, detail::cache_budget(config), guard.widest(config.granule_lg2).both()),
-      quarantine_(config.quarantine, config.granule_lg2), queue_(config.invalidation),
+      quarantine_(config.quarantine), queue_(config.invalidation),
       window_(config.fixed_window ? detail::inner_pages(*config.fixed_window, config.granule_lg2)
                                   : PageRun{}),
       timer_(&timer_fires, this) {}
@@ -75,9 +78,11 @@ auto Allocator<Sync, Guard>::create(const Config& config, const Guard& guard) ->
     }
     const GuardPages widest = guard.widest(config.granule_lg2);
     if (std::max(widest.before, widest.after) > most_guard_pages)
-        return fail(ErrorCode::out_of_range, "a guard has at most 2^18 - 1 pages on a side",
+        return fail(ErrorCode::out_of_range,
+                    "a guard has at most 2^18 - 1 pages of 4 KiB on a side",
                     {"before", widest.before}, {"after", widest.after});
-    const std::uint64_t end_page = previous_end >> config.granule_lg2;
+    const std::uint64_t end_page = previous_end >> config.granule_lg2
+                                                       << (config.granule_lg2 - page_lg2);
     Owner made(Sync::template make<Allocator>(config, guard, end_page));
     const Error no_memory(ErrorCode::no_memory, "no memory for an allocator of addresses");
     if (made == nullptr)
@@ -121,7 +126,7 @@ Result<Iova> Allocator<Sync, Guard>::allocate_in_window(const Request& request) 
     const auto page = window_.allocate(pages);
     if (!page)
         return fail(ErrorCode::no_space, "the fixed window is used up", {"pages", pages});
-    return Iova(*page << granule_lg2_);
+    return Iova(*page << page_lg2);
 }
 
 template <SyncPolicy Sync, GuardPolicy Guard>
@@ -158,7 +163,7 @@ Result<Iova> Allocator<Sync, Guard>::allocate_directly(const ExtentPages& pages,
     const std::uint64_t at = request.at ? request.at->value() : 0;
     switch (placed) {
     case Placed::done:
-        return Iova(page << granule_lg2_);
+        return Iova(page << page_lg2);
     case Placed::no_space:
         return no_space(request);
     case Placed::overlap:
@@ -181,19 +186,19 @@ Result<Spot> Allocator<Sync, Guard>::spot_for(const Request& request) const {
         if (!is_aligned(request.at->value(), granule_lg2_))
             return fail(ErrorCode::unaligned, "a fixed address is a multiple of the granule",
                         {"at", request.at->value()});
-        spot.at = request.at->value() >> granule_lg2_;
+        spot.at = request.at->value() >> page_lg2;
         return spot;
     }
     if (request.placement.modulus_lg2 > granule_lg2_) {
         if (request.placement.modulus_lg2 > 57)
             return fail(ErrorCode::out_of_range, "an alignment is at most 2^57",
                         {"modulus_lg2", request.placement.modulus_lg2});
-        spot.modulus_lg2 = request.placement.modulus_lg2 - granule_lg2_;
-        spot.remainder = request.placement.like >> granule_lg2_;
+        spot.modulus_lg2 = request.placement.modulus_lg2 - page_lg2;
+        spot.remainder = (request.placement.like & ~granule_mask_) >> page_lg2;
     }
     const std::uint64_t last = request.last.value();
     if (last != std::numeric_limits<std::uint64_t>::max())
-        spot.limit = (last + 1) >> granule_lg2_;
+        spot.limit = (last + 1) >> page_lg2;
     return spot;
 }
 
@@ -201,8 +206,8 @@ template <SyncPolicy Sync, GuardPolicy Guard>
 std::unexpected<Error> Allocator<Sync, Guard>::no_space(const Request& request) {
     const ExtentPages pages = in_pages(request.extent, granule_lg2_);
     return fail(ErrorCode::no_space, "no free range of addresses fits",
-                {"size", pages.payload << granule_lg2_}, {"last", request.last.value()},
-                {"largest_hole", central_.counts().largest_hole_pages << granule_lg2_});
+                {"size", pages.payload << page_lg2}, {"last", request.last.value()},
+                {"largest_hole", central_.counts().largest_hole_pages << page_lg2});
 }
 
 /// In this order, so that what one step lets go the next takes further.
@@ -220,8 +225,8 @@ void Allocator<Sync, Guard>::relieve(Cache* cache) {
 template <SyncPolicy Sync, GuardPolicy Guard>
 auto Allocator<Sync, Guard>::claim(Iova iova, const ExtentPages& pages, State next)
     -> Result<Range> {
-    const std::uint64_t page = iova.value() >> granule_lg2_;
-    const std::uint64_t size = pages.payload << granule_lg2_;
+    const std::uint64_t page = iova.value() >> page_lg2;
+    const std::uint64_t size = pages.payload << page_lg2;
     typename LiveMap<Sync>::Leaf* const leaf =
         is_aligned(iova.value(), granule_lg2_) ? central_.map().find(page) : nullptr;
     Word* const word = leaf != nullptr ? &LiveMap<Sync>::word(*leaf, page) : nullptr;
@@ -235,7 +240,7 @@ auto Allocator<Sync, Guard>::claim(Iova iova, const ExtentPages& pages, State ne
     case State::quarantined:
         return fail(ErrorCode::not_found, "this range was released already", {"iova", iova.value()},
                     {"size", size},
-                    {"allocated_size", central_.recorded({iova, word}).payload << granule_lg2_});
+                    {"allocated_size", central_.recorded({iova, word}).payload << page_lg2});
     case State::live:
         break;
     }
@@ -244,7 +249,7 @@ auto Allocator<Sync, Guard>::claim(Iova iova, const ExtentPages& pages, State ne
     if (footprint.payload != pages.payload || footprint.segments != pages.segments)
         return fail(ErrorCode::mismatch, "this range was allocated with another size",
                     {"iova", iova.value()}, {"size", size},
-                    {"allocated_size", footprint.payload << granule_lg2_},
+                    {"allocated_size", footprint.payload << page_lg2},
                     {"allocated_segments", footprint.segments});
     if (!word->compare_exchange_strong(value, record::with_state(value, next),
                                        std::memory_order_acq_rel, std::memory_order_acquire))
@@ -256,14 +261,14 @@ auto Allocator<Sync, Guard>::claim(Iova iova, const ExtentPages& pages, State ne
 template <SyncPolicy Sync, GuardPolicy Guard>
 Result<void> Allocator<Sync, Guard>::release_slowly(Iova iova, const Extent& extent, When when) {
     const ExtentPages pages = in_pages(extent, granule_lg2_);
-    const std::uint64_t page = iova.value() >> granule_lg2_;
+    const std::uint64_t page = iova.value() >> page_lg2;
     if (pages.payload == 0)
         return fail(ErrorCode::empty, "a range, and each segment of one, has at least one byte",
                     {"iova", iova.value()});
     if (window_.contains(page)) {
         if (!window_.release(page, pages.payload))
             return fail(ErrorCode::refused, "the fixed window takes back its latest range only",
-                        {"iova", iova.value()}, {"size", pages.payload << granule_lg2_});
+                        {"iova", iova.value()}, {"size", pages.payload << page_lg2});
         return {};
     }
     if (when == When::after_invalidation && !queue_.enabled())
@@ -272,9 +277,8 @@ Result<void> Allocator<Sync, Guard>::release_slowly(Iova iova, const Extent& ext
     Cache* const cache = caches_.local();
     // The hot path fails as well where the thread has not seen this part of the space lately.
     if (cache != nullptr && when == When::now && pages.segments == 1 &&
-        pages.payload <= most_cached_pages && !cache->leaves.holds(iova.value(), granule_lg2_) &&
-        cache->leaves.load(central_.map(), iova.value(), granule_lg2_) &&
-        take_in(*cache, iova, pages.payload))
+        pages.payload <= most_cached_pages && !cache->leaves.holds(iova.value()) &&
+        cache->leaves.load(central_.map(), iova.value()) && take_in(*cache, iova, pages.payload))
         return {};
     const Result<Range> range =
         claim(iova, pages, when == When::now ? State::cached : State::queued);
@@ -354,7 +358,7 @@ Result<ByteCount> Allocator<Sync, Guard>::segment_offset(Iova iova,
                                                          std::size_t index) {
     MOAT_CHECK(index < segments.size(), "a segment of the list");
     const ExtentPages pages = in_pages(segments, granule_lg2_);
-    const std::uint64_t page = iova.value() >> granule_lg2_;
+    const std::uint64_t page = iova.value() >> page_lg2;
     typename LiveMap<Sync>::Leaf* const leaf = central_.map().find(page);
     Word* const word = leaf != nullptr ? &LiveMap<Sync>::word(*leaf, page) : nullptr;
     const std::uint32_t value = word != nullptr ? word->load(std::memory_order_acquire) : 0;
@@ -367,7 +371,7 @@ Result<ByteCount> Allocator<Sync, Guard>::segment_offset(Iova iova,
     std::uint64_t offset = index * footprint.guard.both();
     for (const ByteCount each : segments.first(index))
         offset += whole_pages(each, granule_lg2_);
-    return ByteCount(offset << granule_lg2_);
+    return ByteCount(offset << page_lg2);
 }
 
 template <SyncPolicy Sync, GuardPolicy Guard>
@@ -405,7 +409,7 @@ Stats Allocator<Sync, Guard>::stats() {
         caches.magazine_ranges + caches.depot_ranges + quarantine.entries + queued_ranges;
     const std::uint64_t idle_pages =
         caches.magazine_pages + caches.depot_pages + quarantine.payload_pages + queued_pages;
-    const auto bytes = [this](std::uint64_t pages) { return ByteCount(pages << granule_lg2_); };
+    const auto bytes = [](std::uint64_t pages) { return ByteCount(pages << page_lg2); };
     return {
         .live_ranges = central.ranges - std::min(idle_ranges, central.ranges),
         .live = bytes(central.payload_pages - std::min(idle_pages, central.payload_pages)),

@@ -52,8 +52,8 @@ class Central {
 
     Central(std::uint64_t end_page, unsigned granule_lg2, Guard guard, Preference preference,
             std::uint64_t seed)
-        : granule_lg2_(granule_lg2), guard_(guard), map_(end_page),
-          space_(end_page, granule_lg2, preference), random_(seed) {}
+        : granule_lg2_(granule_lg2), guard_(guard), map_(end_page), space_(end_page, preference),
+          random_(seed) {}
 
     ~Central() {
         while (Blocked* each = blocked_) {
@@ -115,7 +115,7 @@ class Central {
             typename Map::Leaf* const leaf = map_.find_or_make(page);
             if (leaf == nullptr || !prepare_ends(own))
                 break;
-            ranges[made] = {Iova(page << granule_lg2_), &Map::word(*leaf, page)};
+            ranges[made] = {Iova(page << page_lg2), &Map::word(*leaf, page)};
             Map::detail(*leaf, page)
                 .store(record::encode_detail(footprint), std::memory_order_relaxed);
         }
@@ -290,7 +290,7 @@ class Central {
     }
 
     [[nodiscard]] std::uint64_t page_of(const Range& range) const {
-        return range.start.value() >> granule_lg2_;
+        return range.start.value() >> page_lg2;
     }
 
     [[nodiscard]] std::uint64_t detail(std::uint64_t page) const {

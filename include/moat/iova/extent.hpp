@@ -28,7 +28,12 @@ class Extent {
     std::span<const ByteCount> segments_{};
 };
 
-/// An extent in pages, each segment rounded up to whole ones. `payload` is 0 where a segment is
+/// The allocator counts in pages of 4 KiB whatever the IOMMU's granule, so that hot paths shift by
+/// a constant. All starts and sizes are multiples of the granule, because those of the aperture, of
+/// every payload and of every guard are.
+inline constexpr unsigned page_lg2 = 12;
+
+/// An extent in pages, each segment rounded up to the granule. `payload` is 0 where a segment is
 /// empty, and `too_many` where the sum does not fit.
 struct ExtentPages {
     /// More than any aperture has.
@@ -38,9 +43,11 @@ struct ExtentPages {
     std::uint64_t segments = 1;
 };
 
-/// Bytes as whole pages, rounded up; 0 for 0 and for what would round up past 2^64.
+/// Bytes in pages, rounded up to the granule; 0 for 0 and for what would round up past 2^64.
 [[nodiscard]] constexpr std::uint64_t whole_pages(ByteCount bytes, unsigned granule_lg2) {
-    return (bytes.value() + ((std::uint64_t{1} << granule_lg2) - 1)) >> granule_lg2;
+    const std::uint64_t granules =
+        (bytes.value() + ((std::uint64_t{1} << granule_lg2) - 1)) >> granule_lg2;
+    return granules << (granule_lg2 - page_lg2);
 }
 
 [[nodiscard]] constexpr ExtentPages in_pages(const Extent& extent, unsigned granule_lg2) {

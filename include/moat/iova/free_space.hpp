@@ -38,8 +38,8 @@ class FreeSpace {
     /// Payloads of 1 to this many pages have chunks of their own, as far as there are enough.
     static constexpr std::uint64_t most_classes = 512;
 
-    FreeSpace(std::uint64_t end_page, unsigned granule_lg2, Preference preference)
-        : tree_(end_page), end_(end_page), four_gib_((std::uint64_t{1} << 32) >> granule_lg2),
+    FreeSpace(std::uint64_t end_page, Preference preference)
+        : tree_(end_page), end_(end_page), four_gib_((std::uint64_t{1} << 32) >> page_lg2),
           preference_(preference) {}
 
     [[nodiscard]] RunTree<Sync>& tree() { return tree_; }

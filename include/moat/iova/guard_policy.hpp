@@ -3,14 +3,14 @@
 // Who adds and removes them is footprint.hpp. The allocator takes one of these as a parameter.
 #pragma once
 
-#include "moat/core/types.hpp"
+#include "moat/iova/extent.hpp"
 
 #include <concepts>
 #include <cstdint>
 
 namespace moat::iova {
 
-/// The guard of one segment, in pages of the IOMMU's granule.
+/// The guard of one segment, in pages; multiples of the IOMMU's granule.
 struct GuardPages {
     std::uint64_t before = 0;
     std::uint64_t after = 0;
@@ -20,7 +20,7 @@ struct GuardPages {
     friend constexpr bool operator==(const GuardPages&, const GuardPages&) = default;
 };
 
-/// The most pages on one side that a record of a mapping can hold: 1 GiB of 4 KiB pages.
+/// The most pages on one side that a record of a mapping can hold: just below 1 GiB.
 inline constexpr std::uint64_t most_guard_pages = (std::uint64_t{1} << 18) - 1;
 
 template <class P>
@@ -31,10 +31,11 @@ concept GuardPolicy = requires(const P policy, unsigned granule_lg2, std::uint64
     { policy.widest(granule_lg2) } -> std::same_as<GuardPages>;
 };
 
-/// Bytes as whole pages, rounded up.
+/// Bytes in pages, rounded up to the granule.
 [[nodiscard]] constexpr std::uint64_t guard_pages(ByteCount bytes, unsigned granule_lg2) {
     const std::uint64_t whole = bytes.value() >> granule_lg2;
-    return whole + (whole << granule_lg2 != bytes.value() ? 1 : 0);
+    const std::uint64_t granules = whole + (whole << granule_lg2 != bytes.value() ? 1 : 0);
+    return granules << (granule_lg2 - page_lg2);
 }
 
 /// The feature compiled out: a mapping ends where its neighbour begins.
@@ -71,8 +72,9 @@ struct RandomGuard {
     [[nodiscard]] constexpr GuardPages draw(unsigned granule_lg2, std::uint64_t random) const {
         const GuardPages low = least.widest(granule_lg2);
         const GuardPages high = widest(granule_lg2);
-        return {between(low.before, high.before, random & 0xffffffff),
-                between(low.after, high.after, random >> 32)};
+        const unsigned unit_lg2 = granule_lg2 - page_lg2;
+        return {between(low.before, high.before, unit_lg2, random & 0xffffffff),
+                between(low.after, high.after, unit_lg2, random >> 32)};
     }
 
     [[nodiscard]] constexpr GuardPages widest(unsigned granule_lg2) const {
@@ -83,9 +85,10 @@ struct RandomGuard {
     }
 
   private:
-    static constexpr std::uint64_t between(std::uint64_t low, std::uint64_t high,
+    /// Both bounds are multiples of the unit, and so is the result.
+    static constexpr std::uint64_t between(std::uint64_t low, std::uint64_t high, unsigned unit_lg2,
                                            std::uint64_t random) {
-        return low + random % (high - low + 1);
+        return low + (random % (((high - low) >> unit_lg2) + 1) << unit_lg2);
     }
 };
 

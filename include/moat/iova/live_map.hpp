@@ -5,6 +5,7 @@
 #pragma once
 
 #include "moat/core/check.hpp"
+#include "moat/iova/extent.hpp"
 #include "moat/sync/concept.hpp"
 
 #include <array>
@@ -131,23 +132,23 @@ class LeafCache {
             lines_[i].start = static_cast<std::uint64_t>(i + 1) << line_lg2;
     }
 
-    /// Whether the word of an address is here; false for one that is no multiple of the granule.
-    [[nodiscard, gnu::always_inline]] bool holds(std::uint64_t iova, unsigned granule_lg2) const {
-        return place(iova, granule_lg2) < Map::leaf_pages;
+    /// Whether the word of an address is here; false for one that is no multiple of a page.
+    [[nodiscard, gnu::always_inline]] bool holds(std::uint64_t iova) const {
+        return place(iova) < Map::leaf_pages;
     }
 
     /// Of an address that `holds` said yes to.
-    [[nodiscard, gnu::always_inline]] Word& word(std::uint64_t iova, unsigned granule_lg2) const {
-        return Map::word(*line(iova).leaf, place(iova, granule_lg2));
+    [[nodiscard, gnu::always_inline]] Word& word(std::uint64_t iova) const {
+        return Map::word(*line(iova).leaf, place(iova));
     }
 
     /// Return: what `holds` says after a look into the map.
-    [[nodiscard]] bool load(const Map& map, std::uint64_t iova, unsigned granule_lg2) {
-        const std::uint64_t page = iova >> granule_lg2;
+    [[nodiscard]] bool load(const Map& map, std::uint64_t iova) {
+        const std::uint64_t page = iova >> page_lg2;
         typename Map::Leaf* const leaf = map.find(page);
         if (leaf != nullptr)
-            lines_[index(iova)] = {page / Map::leaf_pages * Map::leaf_pages << granule_lg2, leaf};
-        return holds(iova, granule_lg2);
+            lines_[index(iova)] = {page / Map::leaf_pages * Map::leaf_pages << page_lg2, leaf};
+        return holds(iova);
     }
 
   private:
@@ -158,17 +159,18 @@ class LeafCache {
     };
 
     static constexpr std::size_t size = 1024;
-    /// What a leaf spans where the granule is smallest; one of a larger granule has some lines.
-    static constexpr unsigned line_lg2 = Map::leaf_lg2 + 12;
+    /// What a leaf spans.
+    static constexpr unsigned line_lg2 = Map::leaf_lg2 + page_lg2;
 
     static std::size_t index(std::uint64_t iova) { return (iova >> line_lg2) % size; }
 
     const Line& line(std::uint64_t iova) const { return lines_[index(iova)]; }
 
-    /// The index in the leaf. Rotating the granule's bits out makes any that are set the highest,
-    /// so that what lies outside of the leaf and what lies between two pages fail the same compare.
-    std::uint64_t place(std::uint64_t iova, unsigned granule_lg2) const {
-        return std::rotr(iova - line(iova).start, static_cast<int>(granule_lg2));
+    /// The index in the leaf. Rotating the bits below a page out makes any that are set the
+    /// highest, so that what lies outside of the leaf and what lies between two pages fail the same
+    /// compare.
+    std::uint64_t place(std::uint64_t iova) const {
+        return std::rotr(iova - line(iova).start, page_lg2);
     }
 
     std::array<Line, size> lines_{};

@@ -30,8 +30,8 @@ class Quarantine {
   public:
     using Range = Entry<Sync>;
 
-    Quarantine(const QuarantineBudget& budget, unsigned granule_lg2)
-        : most_pages_(budget.bytes.value() >> granule_lg2), most_entries_(budget.entries),
+    explicit Quarantine(const QuarantineBudget& budget)
+        : most_pages_(budget.bytes.value() >> page_lg2), most_entries_(budget.entries),
           most_age_(budget.nanoseconds), enabled_(budget.enabled()) {}
 
     ~Quarantine() {

@@ -41,11 +41,6 @@ inline constexpr std::uint64_t most_segments = bit(28) - 1;
     return static_cast<std::uint32_t>((static_cast<std::uint64_t>(state) << state_low) + payload);
 }
 
-/// What the word of a live cacheable range becomes when it is released.
-[[nodiscard]] constexpr std::uint32_t released(std::uint32_t live) {
-    return live + cacheable(State::cached, 0) - cacheable(State::live, 0);
-}
-
 [[nodiscard]] constexpr State state_of(std::uint32_t word) {
     return static_cast<State>(word >> state_low);
 }
