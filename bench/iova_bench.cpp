@@ -217,15 +217,13 @@ class Replacer {
     }
 
     void in_order(std::uint64_t count) {
-        Subject subject = subject_;
-        for (; count != 0; --count)
-            replace(subject, held_[position_ % Script::slots]);
+        replace(count, [](std::uint64_t position) { return position % Script::slots; });
     }
 
     void at_random(std::uint64_t count) {
-        Subject subject = subject_;
-        for (; count != 0; --count)
-            replace(subject, held_[script_.slot[position_ % Script::length]]);
+        replace(count, [slots = script_.slot.data()](std::uint64_t position) {
+            return slots[position % Script::length];
+        });
     }
 
   private:
@@ -234,10 +232,20 @@ class Replacer {
         std::uint64_t pages = 0;
     };
 
-    [[gnu::always_inline]] void replace(Subject& subject, Held& held) {
-        subject.release(held.at, held.pages);
-        held.pages = script_.size[position_++ % Script::length];
-        held.at = subject.allocate(held.pages);
+    /// What the loop itself needs stays in registers, so that the subject is what is measured.
+    template <class SlotAt>
+    [[gnu::always_inline]] void replace(std::uint64_t count, const SlotAt& slot_at) {
+        Subject subject = subject_;
+        std::uint64_t position = position_;
+        Held* const held = held_.data();
+        const std::uint16_t* const sizes = script_.size.data();
+        for (; count != 0; --count) {
+            Held& own = held[slot_at(position)];
+            subject.release(own.at, own.pages);
+            own.pages = sizes[position++ % Script::length];
+            own.at = subject.allocate(own.pages);
+        }
+        position_ = position;
     }
 
     Subject subject_;

@@ -64,7 +64,7 @@ class Allocator {
             if (index < most_cached_pages) [[likely]]
                 if (Cache* const cache = caches_.local()) [[likely]]
                     if (const Range* const range = cache->magazine(index + 1).pop()) [[likely]]
-                        return hand_out(*range, index + 1);
+                        return hand_out(*range, index);
         }
         // Copies, so that neither request nor result need be in memory on the way above.
         const Result<Iova> slow = allocate_slowly(Request(request));
@@ -82,7 +82,7 @@ class Allocator {
             if (index < most_cached_pages) [[likely]]
                 if (Cache* const cache = caches_.local()) [[likely]]
                     if (cache->leaves.holds(iova.value())) [[likely]]
-                        if (take_in(*cache, iova, index + 1)) [[likely]]
+                        if (take_in(*cache, iova, index)) [[likely]]
                             return {};
         }
         return release_slowly(iova, Extent(extent), when);
@@ -123,21 +123,21 @@ class Allocator {
         return (size.value() - 1) >> page_lg2;
     }
 
-    [[nodiscard, gnu::always_inline]] Iova hand_out(const Range& range, std::uint64_t pages) {
-        range.word->store(record::cacheable(State::live, pages), std::memory_order_relaxed);
+    [[nodiscard, gnu::always_inline]] Iova hand_out(const Range& range, std::uint64_t index) {
+        range.word->store(record::cacheable_at(State::live, index), std::memory_order_relaxed);
         return range.start;
     }
 
     /// Of an address whose record the cache holds. Return: false for everything unusual, an error
     /// included.
-    [[nodiscard, gnu::always_inline]] bool take_in(Cache& cache, Iova start, std::uint64_t pages) {
+    [[nodiscard, gnu::always_inline]] bool take_in(Cache& cache, Iova start, std::uint64_t index) {
         Word& word = cache.leaves.word(start.value());
-        if (word.load(std::memory_order_relaxed) != record::cacheable(State::live, pages))
+        if (word.load(std::memory_order_relaxed) != record::cacheable_at(State::live, index))
             [[unlikely]]
             return false;
-        if (!cache.magazine(pages).push({start, &word})) [[unlikely]]
+        if (!cache.magazine(index + 1).push({start, &word})) [[unlikely]]
             return false;
-        word.store(record::cacheable(State::cached, pages), std::memory_order_relaxed);
+        word.store(record::cacheable_at(State::cached, index), std::memory_order_relaxed);
         return true;
     }
 

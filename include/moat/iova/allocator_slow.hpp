@@ -136,11 +136,11 @@ Result<Iova> Allocator<Sync, Guard>::allocate_cacheable(std::uint64_t payload,
     Range range;
     bool memory_failed = false;
     if (caches_.take(cache, payload, range, memory_failed))
-        return hand_out(range, payload);
+        return hand_out(range, payload - 1);
     if (!memory_failed) {
         relieve(cache);
         if (caches_.take(cache, payload, range, memory_failed))
-            return hand_out(range, payload);
+            return hand_out(range, payload - 1);
     }
     if (memory_failed)
         return fail(ErrorCode::no_memory, "no memory to record a range of addresses",
@@ -278,7 +278,8 @@ Result<void> Allocator<Sync, Guard>::release_slowly(Iova iova, const Extent& ext
     // The hot path fails as well where the thread has not seen this part of the space lately.
     if (cache != nullptr && when == When::now && pages.segments == 1 &&
         pages.payload <= most_cached_pages && !cache->leaves.holds(iova.value()) &&
-        cache->leaves.load(central_.map(), iova.value()) && take_in(*cache, iova, pages.payload))
+        cache->leaves.load(central_.map(), iova.value()) &&
+        take_in(*cache, iova, pages.payload - 1))
         return {};
     const Result<Range> range =
         claim(iova, pages, when == When::now ? State::cached : State::queued);
