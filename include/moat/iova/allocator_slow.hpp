@@ -350,7 +350,7 @@ void Allocator<Sync, Guard>::reuse(const Range& range, Cache* cache) {
     if (cache != nullptr)
         caches_.put(cache, payload, range);
     else
-        caches_.put_shared(payload, {&range, 1});
+        caches_.put_shared(payload, {&range, 1}, nullptr);
 }
 
 template <SyncPolicy Sync, GuardPolicy Guard>

@@ -55,13 +55,11 @@ class Caches {
         obey_shortage(cache);
         const std::optional<Mag> magazine = admit(cache, payload);
         if (!magazine)
-            return depot_.get(payload, {&range, 1}) == 1 ||
-                   central_.carve(payload, {&range, 1}, memory_failed) == 1;
+            return bring(cache, payload, {&range, 1}, {&range, 1}, memory_failed) == 1;
         const std::uint32_t half = std::max(magazine->limit() / 2, 1U);
-        std::uint32_t got = depot_.get(payload, magazine->vacant(half));
-        if (got == 0)
-            got = central_.carve(payload, magazine->vacant(magazine->next_batch(half)),
-                                 memory_failed);
+        const std::uint32_t got =
+            bring(cache, payload, magazine->vacant(half),
+                  magazine->vacant(magazine->next_batch(half)), memory_failed);
         if (got == 0)
             return false;
         range = magazine->vacant(got)[got - 1];
@@ -74,18 +72,19 @@ class Caches {
         obey_shortage(cache);
         const std::optional<Mag> magazine = admit(cache, payload);
         if (!magazine) {
-            put_shared(payload, {&range, 1});
+            put_shared(payload, {&range, 1}, cache);
             return;
         }
         if (magazine->count() >= magazine->limit())
-            spill(*magazine, payload, (magazine->count() + 1) / 2);
+            spill(*cache, *magazine, payload, (magazine->count() + 1) / 2);
         if (!magazine->push(range))
-            put_shared(payload, {&range, 1});
+            put_shared(payload, {&range, 1}, cache);
     }
 
-    /// The same for no thread in particular: into the depot, or back.
-    void put_shared(std::uint64_t payload, std::span<const Range> ranges) {
-        const std::uint32_t taken = central_.pressed() ? 0 : depot_.put(payload, ranges);
+    /// Into the depot, or back; no cache where it is no thread's in particular.
+    void put_shared(std::uint64_t payload, std::span<const Range> ranges, Cache* cache) {
+        const std::uint32_t taken =
+            central_.pressed() ? 0 : depot_.put(shelf_of(cache), payload, ranges);
         if (taken != ranges.size())
             central_.take_back(ranges.subspan(taken));
     }
@@ -217,7 +216,7 @@ class Caches {
     void retire(Cache& cache, std::uint64_t payload) {
         const Mag magazine = cache.magazine(payload);
         magazine.close();
-        spill(magazine, payload, magazine.count());
+        spill(cache, magazine, payload, magazine.count());
         release_charge(cache, magazine, payload);
     }
 
@@ -230,8 +229,8 @@ class Caches {
         charged_pages_.fetch_sub(pages, std::memory_order_relaxed);
     }
 
-    void spill(const Mag& magazine, std::uint64_t payload, std::uint32_t oldest) {
-        put_shared(payload, magazine.contents().first(oldest));
+    void spill(Cache& cache, const Mag& magazine, std::uint64_t payload, std::uint32_t oldest) {
+        put_shared(payload, magazine.contents().first(oldest), &cache);
         magazine.drop_oldest(oldest);
     }
 
@@ -245,10 +244,31 @@ class Caches {
         cache.stocked = false;
     }
 
+    [[nodiscard]] unsigned shelf_of(Cache* cache) {
+        if (cache == nullptr)
+            return 0;
+        if (cache->number == 0)
+            cache->number = threads_.fetch_add(1, std::memory_order_relaxed) + 1;
+        return cache->number % Depot<Sync>::shelves;
+    }
+
+    /// Ranges from the depot or fresh ones, whichever keeps threads apart; else any.
+    /// Return: how many.
+    [[nodiscard]] std::uint32_t bring(Cache* cache, std::uint64_t payload, std::span<Range> room,
+                                      std::span<Range> fresh_room, bool& memory_failed) {
+        using From = typename Depot<Sync>::From;
+        const unsigned shelf = shelf_of(cache);
+        if (const std::uint32_t got = depot_.get(shelf, From::own_or_well_filled, payload, room))
+            return got;
+        if (const std::uint32_t got = central_.carve(payload, fresh_room, memory_failed))
+            return got;
+        return depot_.get(shelf, From::any, payload, room);
+    }
+
     void empty_depot() {
         std::array<Range, Depot<Sync>::bin_capacity> ranges;
         for (std::uint64_t payload = 1; payload <= most_cached_pages; ++payload)
-            if (const std::uint32_t got = depot_.get(payload, ranges))
+            while (const std::uint32_t got = depot_.get(0, Depot<Sync>::From::any, payload, ranges))
                 central_.take_back(std::span(ranges).first(got));
     }
 
@@ -257,6 +277,7 @@ class Caches {
     const std::uint64_t guard_pages_;
     typename Sync::template Atomic<bool> closed_{false};
     typename Sync::template Atomic<std::uint64_t> charged_pages_{0};
+    typename Sync::template Atomic<unsigned> threads_{0};
     Depot<Sync> depot_;
     typename Sync::template ThreadLocal<Cache> slots_;
 };

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What threads share between their magazines and the central lock: ranges by exact payload size.
 // A range freed on one thread reaches the thread that allocates through here, in batches.
+//
+// A thread puts into its own shelf and takes from there. From another's it takes where that is well
+// filled, as it is where one thread allocates what the other releases; else fresh ranges are
+// better: two threads should not come to own neighbouring ranges, whose records share a cache line.
 #pragma once
 
 #include "moat/iova/central.hpp"
@@ -18,7 +22,9 @@ class Depot {
   public:
     using Range = Entry<Sync>;
 
-    static constexpr std::uint32_t bin_capacity = 128;
+    static constexpr std::uint32_t bin_capacity = 256;
+    /// Threads with the same number modulo this one share a shelf.
+    static constexpr unsigned shelves = 16;
 
     /// Holds no more than `most_pages` pages of payload and guard together; a size with its guard
     /// takes `guard_pages` more than its payload.
@@ -26,17 +32,18 @@ class Depot {
         : most_pages_(most_pages), guard_pages_(guard_pages) {}
 
     ~Depot() {
-        for (auto& each : bins_)
-            if (Bin* const bin = each.load(std::memory_order_relaxed))
-                Sync::destroy(bin);
+        for (auto& each : shelves_)
+            if (Shelf* const shelf = each.load(std::memory_order_relaxed))
+                Sync::destroy(shelf);
     }
 
     Depot(const Depot&) = delete;
     Depot& operator=(const Depot&) = delete;
 
     /// Return: how many of `ranges`, from the front, it took in; the others stay the caller's.
-    [[nodiscard]] std::uint32_t put(std::uint64_t payload, std::span<const Range> ranges) {
-        Bin* const bin = find_or_make(payload);
+    [[nodiscard]] std::uint32_t put(unsigned shelf, std::uint64_t payload,
+                                    std::span<const Range> ranges) {
+        Bin* const bin = find_or_make(shelf, payload);
         if (bin == nullptr)
             return 0;
         const std::uint64_t each = payload + guard_pages_;
@@ -55,21 +62,23 @@ class Depot {
         return taken;
     }
 
-    /// Return: how many ranges of this size it gave out.
-    [[nodiscard]] std::uint32_t get(std::uint64_t payload, std::span<Range> ranges) {
-        Bin* const bin = bins_[payload].load(std::memory_order_acquire);
-        if (bin == nullptr)
+    enum class From : std::uint8_t { own_or_well_filled, any };
+
+    /// Return: how many ranges of this size it gave out, all from one shelf: the named one, or the
+    /// next that may be taken from.
+    [[nodiscard]] std::uint32_t get(unsigned shelf, From from, std::uint64_t payload,
+                                    std::span<Range> ranges) {
+        if (empty())
             return 0;
-        const ExclusiveLock lock(bin->mutex);
-        const std::uint32_t count = bin->count.read();
-        const auto given =
-            static_cast<std::uint32_t>(std::min<std::uint64_t>(ranges.size(), count));
-        for (std::uint32_t i = 0; i != given; ++i)
-            ranges[i] = bin->ranges[count - given + i];
-        bin->count.write(count - given);
-        if (given != 0)
-            held_pages_.fetch_sub(given * (payload + guard_pages_), std::memory_order_relaxed);
-        return given;
+        std::uint32_t least = 1;
+        for (unsigned i = 0; i != shelves; ++i) {
+            if (Bin* const bin = find((shelf + i) % shelves, payload))
+                if (const std::uint32_t given = get_from(*bin, least, payload, ranges))
+                    return given;
+            if (from == From::own_or_well_filled)
+                least = bin_capacity / 4 * 3;
+        }
+        return 0;
     }
 
     [[nodiscard]] bool empty() const { return held_pages_.load(std::memory_order_relaxed) == 0; }
@@ -77,11 +86,12 @@ class Depot {
     /// Calls visit(payload, count) for each size that it holds.
     template <class Visit>
     void visit(Visit&& visit) {
-        for (std::uint64_t payload = 1; payload != bins_.size(); ++payload)
-            if (Bin* const bin = bins_[payload].load(std::memory_order_acquire)) {
-                const ExclusiveLock lock(bin->mutex);
-                visit(payload, bin->count.read());
-            }
+        for (unsigned shelf = 0; shelf != shelves; ++shelf)
+            for (std::uint64_t payload = 1; payload <= most_cached_pages; ++payload)
+                if (Bin* const bin = find(shelf, payload)) {
+                    const ExclusiveLock lock(bin->mutex);
+                    visit(payload, bin->count.read());
+                }
     }
 
   private:
@@ -91,15 +101,56 @@ class Depot {
         std::array<Range, bin_capacity> ranges MOAT_GUARDED_BY(mutex){};
     };
 
-    [[nodiscard]] Bin* find_or_make(std::uint64_t payload) {
-        Bin* found = bins_[payload].load(std::memory_order_acquire);
+    struct Shelf {
+        Shelf() = default;
+        Shelf(const Shelf&) = delete;
+        Shelf& operator=(const Shelf&) = delete;
+
+        ~Shelf() {
+            for (auto& each : bins)
+                if (Bin* const bin = each.load(std::memory_order_relaxed))
+                    Sync::destroy(bin);
+        }
+
+        std::array<typename Sync::template Atomic<Bin*>, most_cached_pages> bins{};
+    };
+
+    [[nodiscard]] std::uint32_t get_from(Bin& bin, std::uint32_t least, std::uint64_t payload,
+                                         std::span<Range> ranges) {
+        const ExclusiveLock lock(bin.mutex);
+        const std::uint32_t count = bin.count.read();
+        if (count < least)
+            return 0;
+        const auto given =
+            static_cast<std::uint32_t>(std::min<std::uint64_t>(ranges.size(), count));
+        for (std::uint32_t i = 0; i != given; ++i)
+            ranges[i] = bin.ranges[count - given + i];
+        bin.count.write(count - given);
+        held_pages_.fetch_sub(given * (payload + guard_pages_), std::memory_order_relaxed);
+        return given;
+    }
+
+    [[nodiscard]] Bin* find(unsigned shelf, std::uint64_t payload) {
+        Shelf* const found = shelves_[shelf].load(std::memory_order_acquire);
+        return found != nullptr ? found->bins[payload - 1].load(std::memory_order_acquire)
+                                : nullptr;
+    }
+
+    [[nodiscard]] Bin* find_or_make(unsigned shelf, std::uint64_t payload) {
+        Shelf* const found = find_or_make<Shelf>(shelves_[shelf % shelves]);
+        return found != nullptr ? find_or_make<Bin>(found->bins[payload - 1]) : nullptr;
+    }
+
+    template <class T>
+    [[nodiscard]] static T* find_or_make(typename Sync::template Atomic<T*>& place) {
+        T* found = place.load(std::memory_order_acquire);
         if (found != nullptr)
             return found;
-        Bin* const made = Sync::template make<Bin>();
+        T* const made = Sync::template make<T>();
         if (made == nullptr)
             return nullptr;
-        if (bins_[payload].compare_exchange_strong(found, made, std::memory_order_acq_rel,
-                                                   std::memory_order_acquire))
+        if (place.compare_exchange_strong(found, made, std::memory_order_acq_rel,
+                                          std::memory_order_acquire))
             return made;
         Sync::destroy(made);
         return found;
@@ -108,7 +159,7 @@ class Depot {
     const std::uint64_t most_pages_;
     const std::uint64_t guard_pages_;
     mutable typename Sync::template Atomic<std::uint64_t> held_pages_{0};
-    std::array<typename Sync::template Atomic<Bin*>, most_cached_pages + 1> bins_{};
+    std::array<typename Sync::template Atomic<Shelf*>, shelves> shelves_{};
 };
 
 } // namespace moat::iova

@@ -75,7 +75,7 @@ class FreeSpace {
                 Chunk& chunk = *tree_.chunk(start);
                 chunk.size_class = static_cast<std::uint16_t>(size_class);
                 list(chunk, start);
-                return PageRun{start, std::min(most, Chunk::pages / count) * count};
+                return batch(start, count, std::min(most, Chunk::pages / count));
             }
         }
         const auto start = find(Need{.count = count, .limit = end_});
@@ -111,11 +111,21 @@ class FreeSpace {
             if (found) {
                 const std::uint64_t room =
                     chunk.run_length(static_cast<unsigned>(search.found - chunk.first_page));
-                return PageRun{search.found, std::min(most, room / count) * count};
+                return batch(search.found, count, std::min(most, room / count));
             }
             unlist_first(size_class);
         }
         return std::nullopt;
+    }
+
+    /// Fewer ranges than there could be, if then the next batch begins with a cache line of
+    /// records: it may be another thread's.
+    static PageRun batch(std::uint64_t start, std::uint64_t count, std::uint64_t ranges) {
+        constexpr std::uint64_t records = 16;
+        std::uint64_t fewer = ranges;
+        while (fewer > ranges / 2 && (start + fewer * count) % records >= count)
+            --fewer;
+        return {start, (fewer > ranges / 2 ? fewer : ranges) * count};
     }
 
     void unlist_first(std::uint64_t size_class) {

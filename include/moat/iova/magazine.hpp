@@ -213,6 +213,8 @@ class alignas(64) ThreadCache {
     std::uint64_t clock_hand = 1;
     /// Owner: the shard of the flush queue, plus one.
     unsigned shard = 0;
+    /// Owner: the how manyth thread of the allocator this is; 0 until it matters.
+    unsigned number = 0;
 
   private:
     MagazineRack<Sync> rack_;
