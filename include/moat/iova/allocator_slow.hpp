@@ -36,7 +36,7 @@ namespace detail {
     for (const IovaRange& each : config.aperture)
         pages += inner_pages(each, config.granule_lg2).count;
     const std::uint64_t thread = std::min(pages / 128, std::uint64_t{1} << 18);
-    return {config.quarantine.enabled() ? 0 : thread, pages / 16, pages / 32};
+    return {config.quarantine.enabled() ? 0 : thread, pages / 16, pages / 128};
 }
 
 } // namespace detail

@@ -29,7 +29,7 @@ namespace moat::iova {
 struct CacheBudget {
     std::uint64_t thread_pages = 0;
     std::uint64_t all_threads_pages = 0;
-    std::uint64_t depot_pages = 0;
+    std::uint64_t shelf_pages = 0; ///< each shelf of the depot
 };
 
 template <SyncPolicy Sync, GuardPolicy Guard>
@@ -41,7 +41,7 @@ class Caches {
 
     Caches(Central<Sync, Guard>& central, const CacheBudget& budget, std::uint64_t guard_pages)
         : central_(central), budget_(budget), guard_pages_(guard_pages),
-          depot_(budget.depot_pages, guard_pages), slots_(&thread_exits, this) {}
+          depot_(budget.shelf_pages, guard_pages), slots_(&thread_exits, this) {}
 
     /// The calling thread's cache, or nullptr when memory for it failed.
     [[nodiscard, gnu::always_inline]] Cache* local() { return slots_.local(); }

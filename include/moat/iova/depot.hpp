@@ -26,7 +26,7 @@ class Depot {
     /// Threads with the same number modulo this one share a shelf.
     static constexpr unsigned shelves = 16;
 
-    /// Holds no more than `most_pages` pages of payload and guard together; a size with its guard
+    /// A shelf holds no more than `most_pages` pages of payload and guard; a size with its guard
     /// takes `guard_pages` more than its payload.
     Depot(std::uint64_t most_pages, std::uint64_t guard_pages)
         : most_pages_(most_pages), guard_pages_(guard_pages) {}
@@ -43,17 +43,19 @@ class Depot {
     /// Return: how many of `ranges`, from the front, it took in; the others stay the caller's.
     [[nodiscard]] std::uint32_t put(unsigned shelf, std::uint64_t payload,
                                     std::span<const Range> ranges) {
-        Bin* const bin = find_or_make(shelf, payload);
+        Shelf* const own = find_or_make(shelves_[shelf % shelves]);
+        Bin* const bin = own != nullptr ? find_or_make(own->bins[payload - 1]) : nullptr;
         if (bin == nullptr)
             return 0;
         const std::uint64_t each = payload + guard_pages_;
         const ExclusiveLock lock(bin->mutex);
         const std::uint32_t count = bin->count.read();
-        auto taken = static_cast<std::uint32_t>(
+        const auto taken = static_cast<std::uint32_t>(
             std::min<std::uint64_t>(ranges.size(), bin_capacity - count));
-        const std::uint64_t before = held_pages_.fetch_add(taken * each, std::memory_order_relaxed);
+        const std::uint64_t before =
+            own->held_pages.fetch_add(taken * each, std::memory_order_relaxed);
         if (before + taken * each > most_pages_) {
-            held_pages_.fetch_sub(taken * each, std::memory_order_relaxed);
+            own->held_pages.fetch_sub(taken * each, std::memory_order_relaxed);
             return 0;
         }
         for (std::uint32_t i = 0; i != taken; ++i)
@@ -68,12 +70,11 @@ class Depot {
     /// next that may be taken from.
     [[nodiscard]] std::uint32_t get(unsigned shelf, From from, std::uint64_t payload,
                                     std::span<Range> ranges) {
-        if (empty())
-            return 0;
         std::uint32_t least = 1;
         for (unsigned i = 0; i != shelves; ++i) {
-            if (Bin* const bin = find((shelf + i) % shelves, payload))
-                if (const std::uint32_t given = get_from(*bin, least, payload, ranges))
+            Shelf* const own = shelves_[(shelf + i) % shelves].load(std::memory_order_acquire);
+            if (own != nullptr)
+                if (const std::uint32_t given = get_from(*own, least, payload, ranges))
                     return given;
             if (from == From::own_or_well_filled)
                 least = bin_capacity / 4 * 3;
@@ -81,17 +82,23 @@ class Depot {
         return 0;
     }
 
-    [[nodiscard]] bool empty() const { return held_pages_.load(std::memory_order_relaxed) == 0; }
+    [[nodiscard]] bool empty() const {
+        return std::ranges::all_of(shelves_, [](auto& each) {
+            const Shelf* const shelf = each.load(std::memory_order_acquire);
+            return shelf == nullptr || shelf->held_pages.load(std::memory_order_relaxed) == 0;
+        });
+    }
 
     /// Calls visit(payload, count) for each size that it holds.
     template <class Visit>
     void visit(Visit&& visit) {
-        for (unsigned shelf = 0; shelf != shelves; ++shelf)
-            for (std::uint64_t payload = 1; payload <= most_cached_pages; ++payload)
-                if (Bin* const bin = find(shelf, payload)) {
-                    const ExclusiveLock lock(bin->mutex);
-                    visit(payload, bin->count.read());
-                }
+        for (auto& each : shelves_)
+            if (Shelf* const shelf = each.load(std::memory_order_acquire))
+                for (std::uint64_t payload = 1; payload <= most_cached_pages; ++payload)
+                    if (Bin* const bin = shelf->bins[payload - 1].load(std::memory_order_acquire)) {
+                        const ExclusiveLock lock(bin->mutex);
+                        visit(payload, bin->count.read());
+                    }
     }
 
   private:
@@ -101,7 +108,7 @@ class Depot {
         std::array<Range, bin_capacity> ranges MOAT_GUARDED_BY(mutex){};
     };
 
-    struct Shelf {
+    struct alignas(64) Shelf {
         Shelf() = default;
         Shelf(const Shelf&) = delete;
         Shelf& operator=(const Shelf&) = delete;
@@ -112,33 +119,26 @@ class Depot {
                     Sync::destroy(bin);
         }
 
+        mutable typename Sync::template Atomic<std::uint64_t> held_pages{0};
         std::array<typename Sync::template Atomic<Bin*>, most_cached_pages> bins{};
     };
 
-    [[nodiscard]] std::uint32_t get_from(Bin& bin, std::uint32_t least, std::uint64_t payload,
+    [[nodiscard]] std::uint32_t get_from(Shelf& shelf, std::uint32_t least, std::uint64_t payload,
                                          std::span<Range> ranges) {
-        const ExclusiveLock lock(bin.mutex);
-        const std::uint32_t count = bin.count.read();
+        Bin* const bin = shelf.bins[payload - 1].load(std::memory_order_acquire);
+        if (bin == nullptr)
+            return 0;
+        const ExclusiveLock lock(bin->mutex);
+        const std::uint32_t count = bin->count.read();
         if (count < least)
             return 0;
         const auto given =
             static_cast<std::uint32_t>(std::min<std::uint64_t>(ranges.size(), count));
         for (std::uint32_t i = 0; i != given; ++i)
-            ranges[i] = bin.ranges[count - given + i];
-        bin.count.write(count - given);
-        held_pages_.fetch_sub(given * (payload + guard_pages_), std::memory_order_relaxed);
+            ranges[i] = bin->ranges[count - given + i];
+        bin->count.write(count - given);
+        shelf.held_pages.fetch_sub(given * (payload + guard_pages_), std::memory_order_relaxed);
         return given;
-    }
-
-    [[nodiscard]] Bin* find(unsigned shelf, std::uint64_t payload) {
-        Shelf* const found = shelves_[shelf].load(std::memory_order_acquire);
-        return found != nullptr ? found->bins[payload - 1].load(std::memory_order_acquire)
-                                : nullptr;
-    }
-
-    [[nodiscard]] Bin* find_or_make(unsigned shelf, std::uint64_t payload) {
-        Shelf* const found = find_or_make<Shelf>(shelves_[shelf % shelves]);
-        return found != nullptr ? find_or_make<Bin>(found->bins[payload - 1]) : nullptr;
     }
 
     template <class T>
@@ -158,8 +158,7 @@ class Depot {
 
     const std::uint64_t most_pages_;
     const std::uint64_t guard_pages_;
-    mutable typename Sync::template Atomic<std::uint64_t> held_pages_{0};
-    std::array<typename Sync::template Atomic<Shelf*>, shelves> shelves_{};
+    mutable std::array<typename Sync::template Atomic<Shelf*>, shelves> shelves_{};
 };
 
 } // namespace moat::iova
