@@ -59,6 +59,18 @@ TEST(IovaGuard, is_rounded_up_to_whole_pages) {
     EXPECT_TRUE(allocator->allocate({.extent = 1_B, .at = Iova(0x60000)}).has_value());
 }
 
+TEST(IovaGranule, rounds_every_size_up_and_knows_it_again) {
+    const auto allocator = make(FixedGuard{{}, 1_B}, {.granule_lg2 = 16});
+    const Iova first = *allocator->allocate({.extent = 5000_B});
+    EXPECT_EQ(first.value() % 0x10000, 0U);
+    EXPECT_EQ(code(allocator->release(first, 128_KiB)), ErrorCode::mismatch);
+    EXPECT_EQ(code(allocator->release(Iova(first.value() + 0x1000), 4_KiB)), ErrorCode::not_found);
+    EXPECT_TRUE(allocator->release(first, 64_KiB).has_value());
+    EXPECT_EQ(code(allocator->release(first, 5000_B)), ErrorCode::not_found);
+    EXPECT_EQ(*allocator->allocate({.extent = 1_B}), first);
+    EXPECT_TRUE(allocator->release(first, 5000_B).has_value());
+}
+
 TEST(IovaGuard, keeps_the_first_mapping_away_from_the_edges_of_the_aperture) {
     const std::array<IovaRange, 1> aperture = {IovaRange(Iova(0x10000), 16_KiB)};
     const auto allocator = make(page_after, {.aperture = aperture});

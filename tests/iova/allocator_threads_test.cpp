@@ -11,6 +11,7 @@
 #include <mutex>
 #include <optional>
 #include <random>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -220,6 +221,34 @@ TEST(IovaThreads, return_their_caches_when_space_is_short) {
     EXPECT_EQ(world.allocator->stats().private_to_threads, ByteCount(0));
     EXPECT_TRUE(world.allocator->allocate({.extent = all}).has_value());
     turn.store(4, std::memory_order_release);
+}
+
+/// How many of the first addresses that another thread gets were the caller's a moment ago.
+std::size_t handed_on(std::size_t released, std::size_t asked) {
+    const IovaRange space(Iova(0), ByteCount(std::uint64_t{1} << 40));
+    const auto allocator = *Allocator<RealSync, NoGuard>::create({.aperture = {&space, 1}});
+    const ByteCount page(4096);
+    std::set<std::uint64_t> released_before;
+    for (std::size_t i = 0; i != released; ++i)
+        released_before.insert(allocator->allocate({.extent = page})->value());
+    for (const std::uint64_t each : released_before)
+        EXPECT_TRUE(allocator->release(Iova(each), page).has_value());
+    std::size_t same = 0;
+    std::thread([&] {
+        for (std::size_t i = 0; i != asked; ++i)
+            same +=
+                released_before.contains(allocator->allocate({.extent = page})->value()) ? 1 : 0;
+    }).join();
+    return same;
+}
+
+/// Neighbours share cache lines of records; see depot.hpp.
+TEST(IovaThreads, keep_to_their_own_ranges) {
+    EXPECT_EQ(handed_on(200, 100), 0U);
+}
+
+TEST(IovaThreads, pass_on_what_one_of_them_has_plenty_of) {
+    EXPECT_GT(handed_on(400, 100), 0U);
 }
 
 } // namespace

@@ -40,8 +40,8 @@ class Allocator {
 
     using Owner = std::unique_ptr<Allocator, Destroy>;
 
-    /// Errors: `unsupported` (granule), `out_of_range` (past 2^57, a guard of more than 2^18 - 1
-    /// pages), `overlap` (aperture not ascending), `empty`, `no_memory`.
+    /// Errors: `unsupported` (granule), `out_of_range` (past 2^57, a guard of 1 GiB or more),
+    /// `overlap` (aperture not ascending), `empty`, `no_memory`.
     [[nodiscard]] static Result<Owner> create(const Config& config, const Guard& guard = {});
 
     /// Internal to `create`: Sync::make needs it public.

@@ -78,8 +78,7 @@ auto Allocator<Sync, Guard>::create(const Config& config, const Guard& guard) ->
     }
     const GuardPages widest = guard.widest(config.granule_lg2);
     if (std::max(widest.before, widest.after) > most_guard_pages)
-        return fail(ErrorCode::out_of_range,
-                    "a guard has at most 2^18 - 1 pages of 4 KiB on a side",
+        return fail(ErrorCode::out_of_range, "a guard has less than 1 GiB on a side",
                     {"before", widest.before}, {"after", widest.after});
     const std::uint64_t end_page = previous_end >> config.granule_lg2
                                                        << (config.granule_lg2 - page_lg2);
