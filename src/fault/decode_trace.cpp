@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Lines of tracefs: the events of Linux's iommu and dma systems.
+// A mapping's device is its label; the iommu system does not name one.
+#include "dialects.hpp"
+#include "text_cursor.hpp"
+
+namespace moat::fault {
+
+namespace {
+
+/// "12.345678:" just before the event's name, where tracefs prints the time.
+[[nodiscard]] std::uint64_t time_before(std::string_view head) {
+    while (head.ends_with(' '))
+        head.remove_suffix(1);
+    TextCursor cursor(head.substr(head.rfind(' ') + 1));
+    const auto seconds = cursor.decimal<std::uint32_t>();
+    if (!seconds || !cursor.accept("."))
+        return 0;
+    const auto microseconds = cursor.decimal<std::uint32_t>();
+    return *seconds * std::uint64_t{1'000'000'000} + microseconds.value_or(0) * std::uint64_t{1000};
+}
+
+/// What begins at `key`, with the time of the event, if the line has it.
+[[nodiscard]] bool find_event(TextCursor& cursor, std::string_view line, std::string_view key,
+                              std::uint64_t& time) {
+    if (!cursor.find(key))
+        return false;
+    time = time_before(line.substr(0, line.size() - cursor.rest().size() - key.size()));
+    return true;
+}
+
+[[nodiscard]] std::optional<Decoded> iommu_event(std::string_view line, std::string_view key,
+                                                 Decoded::What what) {
+    TextCursor cursor(line);
+    Decoded decoded{.what = what, .origin = Origin::tracepoint};
+    if (!find_event(cursor, line, key, decoded.mapping.mapped.time_ns))
+        return std::nullopt;
+    const auto start = cursor.hex_after("iova=");
+    const auto size = cursor.find("size=") ? cursor.decimal() : std::nullopt;
+    if (!start || !size || *size == 0)
+        return std::nullopt;
+    const auto range = IovaRange::make(Iova(*start), ByteCount(*size));
+    if (!range)
+        return std::nullopt;
+    decoded.mapping.range = *range;
+    return decoded;
+}
+
+[[nodiscard]] Allows direction(std::string_view name) {
+    if (name == "TO_DEVICE")
+        return Allows::read;
+    if (name == "FROM_DEVICE")
+        return Allows::write;
+    return name == "NONE" ? Allows::nothing : Allows::read_write;
+}
+
+/// dma_map_page, dma_map_phys, dma_map_resource, dma_alloc and their opposites. Those of scatter
+/// lists name many ranges, or none (unmap): they are left to the iommu system's events.
+[[nodiscard]] std::optional<Decoded> dma_event(std::string_view line) {
+    struct Name {
+        std::string_view key;
+        Decoded::What what;
+    };
+
+    constexpr std::array<Name, 7> names = {{
+        {" dma_map_page: ", Decoded::What::mapped},
+        {" dma_map_phys: ", Decoded::What::mapped},
+        {" dma_alloc: ", Decoded::What::mapped},
+        {" dma_unmap_page: ", Decoded::What::unmapped},
+        {" dma_unmap_phys: ", Decoded::What::unmapped},
+        {" dma_free: ", Decoded::What::unmapped},
+        {" dma_map_resource: ", Decoded::What::mapped},
+    }};
+    for (const Name& name : names) {
+        TextCursor cursor(line);
+        Decoded decoded{.what = name.what, .origin = Origin::tracepoint};
+        if (!find_event(cursor, line, name.key, decoded.mapping.mapped.time_ns))
+            continue;
+        decoded.device = cursor.until(" ");
+        if (cursor.accept("dir="))
+            decoded.mapping.allows = direction(cursor.until(" "));
+        const auto start = cursor.hex_after("dma_addr=");
+        const auto size = cursor.find("size=") ? cursor.decimal() : std::nullopt;
+        if (!start || !size || *size == 0)
+            return std::nullopt;
+        const auto range = IovaRange::make(Iova(*start), ByteCount(*size));
+        if (!range)
+            return std::nullopt;
+        decoded.mapping.range = *range;
+        return decoded;
+    }
+    return std::nullopt;
+}
+
+[[nodiscard]] std::optional<Decoded> fault_event(std::string_view line) {
+    TextCursor cursor(line);
+    std::uint64_t time = 0;
+    if (!find_event(cursor, line, "io_page_fault: IOMMU:", time))
+        return std::nullopt;
+    Decoded decoded{.origin = Origin::tracepoint};
+    Record& record = decoded.record;
+    const std::string_view driver_and_device = cursor.until(" iova=");
+    const auto address = cursor.hex();
+    if (!address)
+        return std::nullopt;
+    decoded.device = driver_and_device.substr(driver_and_device.rfind(' ') + 1);
+    record.source = parse_pci_address(decoded.device).value_or(Source());
+    record.where = byte_at(*address);
+    record.precision = Precision::start;
+    record.code = cursor.hex_after("flags=");
+    if (record.code)
+        record.access = (*record.code & 1) != 0 ? Access::write : Access::read;
+    if (time != 0)
+        record.time_ns = time;
+    return decoded;
+}
+
+} // namespace
+
+std::optional<Decoded> decode_tracepoint(std::string_view line) {
+    if (auto decoded = iommu_event(line, " map: IOMMU: ", Decoded::What::mapped))
+        return decoded;
+    if (auto decoded = iommu_event(line, " unmap: IOMMU: ", Decoded::What::unmapped))
+        return decoded;
+    if (auto decoded = dma_event(line))
+        return decoded;
+    return fault_event(line);
+}
+
+} // namespace moat::fault

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A position in a line of text that only moves past what it was asked to find.
+// No knowledge of any format; the decoders use it.
+#pragma once
+
+#include "moat/fault/record.hpp"
+
+#include <charconv>
+#include <concepts>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string_view>
+
+namespace moat::fault {
+
+class TextCursor {
+  public:
+    explicit TextCursor(std::string_view text) : rest_(text) {}
+
+    [[nodiscard]] std::string_view rest() const { return rest_; }
+
+    /// Moves past the first `wanted`, or not at all.
+    [[nodiscard]] bool find(std::string_view wanted) {
+        const std::size_t at = rest_.find(wanted);
+        if (at == std::string_view::npos)
+            return false;
+        rest_.remove_prefix(at + wanted.size());
+        return true;
+    }
+
+    /// Moves past `wanted` if it comes next.
+    [[nodiscard]] bool accept(std::string_view wanted) {
+        if (!rest_.starts_with(wanted))
+            return false;
+        rest_.remove_prefix(wanted.size());
+        return true;
+    }
+
+    /// What comes before `stop`, or all; moves past the stop.
+    [[nodiscard]] std::string_view until(std::string_view stop) {
+        const std::size_t at = rest_.find(stop);
+        const std::string_view found = rest_.substr(0, at);
+        rest_.remove_prefix(at == std::string_view::npos ? rest_.size() : at + stop.size());
+        return found;
+    }
+
+    /// A number without sign or prefix. Return: nothing where there is no digit, or it is too big.
+    template <std::unsigned_integral T = std::uint64_t>
+    [[nodiscard]] std::optional<T> number(int base) {
+        T value = 0;
+        const auto [end, error] =
+            std::from_chars(rest_.data(), rest_.data() + rest_.size(), value, base);
+        if (error != std::errc{})
+            return std::nullopt;
+        rest_.remove_prefix(static_cast<std::size_t>(end - rest_.data()));
+        return value;
+    }
+
+    /// Hexadecimal, with or without "0x".
+    template <std::unsigned_integral T = std::uint64_t>
+    [[nodiscard]] std::optional<T> hex() {
+        static_cast<void>(accept("0x"));
+        return number<T>(16);
+    }
+
+    template <std::unsigned_integral T = std::uint64_t>
+    [[nodiscard]] std::optional<T> decimal() {
+        return number<T>(10);
+    }
+
+    /// `key` anywhere further on, and the hexadecimal number behind it.
+    template <std::unsigned_integral T = std::uint64_t>
+    [[nodiscard]] std::optional<T> hex_after(std::string_view key) {
+        return find(key) ? hex<T>() : std::nullopt;
+    }
+
+    /// "02:00.0", where `prefix` ("0x", as one dialect has it) may stand before bus and device.
+    [[nodiscard]] std::optional<Source> pci_function(std::string_view prefix = {}) {
+        static_cast<void>(accept(prefix));
+        const auto bus = number<std::uint8_t>(16);
+        if (!bus || !accept(":"))
+            return std::nullopt;
+        static_cast<void>(accept(prefix));
+        const auto device = number<std::uint8_t>(16);
+        if (!device || *device > 31 || (!accept(".") && !accept(":")))
+            return std::nullopt;
+        const auto function = number<std::uint8_t>(16);
+        if (!function || *function > 7)
+            return std::nullopt;
+        return Source::pci(*bus, *device, *function);
+    }
+
+  private:
+    std::string_view rest_;
+};
+
+/// "0000:02:00.0" with its segment, or "02:00.0" without; nothing where it is neither.
+[[nodiscard]] inline std::optional<Source> parse_pci_address(std::string_view text) {
+    TextCursor with_segment(text);
+    const auto segment = with_segment.number<std::uint16_t>(16);
+    if (segment && with_segment.accept(":"))
+        if (const auto source = with_segment.pci_function())
+            return Source::requester(static_cast<std::uint16_t>(source->id()), segment);
+    return TextCursor(text).pci_function();
+}
+
+/// The page that holds `address`.
+[[nodiscard]] constexpr IovaRange page_at(std::uint64_t address) {
+    return {Iova(address & ~std::uint64_t{0xfff}), ByteCount(0x1000)};
+}
+
+[[nodiscard]] constexpr IovaRange byte_at(std::uint64_t address) {
+    return {Iova(address), ByteCount(1)};
+}
+
+} // namespace moat::fault

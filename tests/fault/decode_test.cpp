@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Fault lines against the records they must give: golden lines, real logs, and broken lines.
+#include "moat/fault/decode.hpp"
+#include "moat/fault/text.hpp"
+
+#include <fstream>
+#include <gtest/gtest.h>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace moat::fault {
+
+namespace {
+
+const std::string data = MOAT_TEST_DATA;
+
+[[nodiscard]] std::string describe(const Decoded& decoded) {
+    std::string text(name(decoded.origin));
+    const Mapping& mapping = decoded.mapping;
+    switch (decoded.what) {
+    case Decoded::What::fault:
+        return text + " " + to_string(decoded.record);
+    case Decoded::What::memory_limit:
+        return text + " limit " + std::to_string(decoded.value);
+    case Decoded::What::mapped:
+    case Decoded::What::unmapped:
+        break;
+    }
+    text += decoded.what == Decoded::What::mapped ? " mapped " : " unmapped ";
+    text += hexadecimal(mapping.range.start().value()) + " +" + to_string(mapping.range.size());
+    text += " " + std::string(name(mapping.allows)) + " " + std::to_string(mapping.mapped.time_ns);
+    return text + (decoded.device.empty() ? "" : " " + decoded.device);
+}
+
+[[nodiscard]] std::vector<std::string> lines_of(const std::string& name) {
+    std::ifstream file(data + "/" + name);
+    std::vector<std::string> lines;
+    for (std::string line; std::getline(file, line);)
+        lines.push_back(line);
+    EXPECT_FALSE(lines.empty()) << name;
+    return lines;
+}
+
+[[nodiscard]] std::vector<Decoded> decode(const std::vector<std::string>& lines) {
+    std::vector<Decoded> found;
+    const auto keep = [&](const Decoded& decoded) { found.push_back(decoded); };
+    Decoder decoder;
+    for (const std::string& line : lines)
+        decoder.line(line, keep);
+    decoder.end(keep);
+    return found;
+}
+
+[[nodiscard]] std::string describe(const std::vector<std::string>& lines) {
+    std::string text;
+    for (const Decoded& each : decode(lines))
+        text += (text.empty() ? "" : "\n") + describe(each);
+    return text;
+}
+
+struct Golden {
+    std::string observed;
+    std::vector<std::string> lines;
+    std::string expected;
+};
+
+[[nodiscard]] std::vector<Golden> golden_lines() {
+    std::vector<Golden> all;
+    for (const std::string& line : lines_of("golden_lines.txt")) {
+        if (line.starts_with("@ "))
+            all.push_back({line.substr(2), {}, {}});
+        else if (line.starts_with("-> "))
+            all.back().expected = line.substr(3);
+        else if (!line.empty() && !line.starts_with("#"))
+            all.back().lines.push_back(line);
+    }
+    return all;
+}
+
+TEST(Decode, GoldenLinesGiveTheirRecords) {
+    const auto all = golden_lines();
+    ASSERT_GE(all.size(), 40U);
+    for (const Golden& golden : all)
+        EXPECT_EQ(describe(golden.lines), golden.expected) << golden.observed << "\n"
+                                                           << golden.lines.front();
+}
+
+TEST(Decode, GoldenLinesGiveThemInOneLogAsWell) {
+    std::vector<std::string> lines;
+    std::string expected;
+    for (const Golden& golden : golden_lines()) {
+        if (golden.expected.starts_with("rate-limit"))
+            continue; // only at the end of a log
+        lines.insert(lines.end(), golden.lines.begin(), golden.lines.end());
+        lines.emplace_back("systemd[1]: Started a service [fault reason 05].");
+        expected += (expected.empty() ? "" : "\n") + golden.expected;
+    }
+    EXPECT_EQ(describe(lines), expected);
+}
+
+TEST(Decode, ReadsTheTimeWhereTheLogHasIt) {
+    const std::string line = "DMAR: [DMA Read NO_PASID] Request device [00:1f.2] fault addr 0x0 "
+                             "[fault reason 0x06] PTE Read access is not set";
+    EXPECT_EQ(decode({"[   11.236557] " + line}).at(0).record.time_ns, 11'236'557'000U);
+    EXPECT_EQ(decode({"<4>[11.236557] " + line}).at(0).record.time_ns, 11'236'557'000U);
+    EXPECT_EQ(decode({"Nov 21 00:46:01 host kernel: [   11.236557] " + line}).at(0).record.time_ns,
+              11'236'557'000U);
+    EXPECT_EQ(decode({"4,1523,11236557,-;" + line}).at(0).record.time_ns, 11'236'557'000U);
+    EXPECT_EQ(decode({line}).at(0).record.time_ns, std::nullopt);
+    EXPECT_EQ(decode({"[Fri Nov 21 00:46:01 2025] " + line}).at(0).record.time_ns, std::nullopt);
+}
+
+TEST(Decode, ReadsRealLogsWithTheirNoise) {
+    EXPECT_EQ(describe(lines_of("intel-6.12.117-type1.txt")),
+              "qemu 00:01.0: access at 0x1001000: unknown\n"
+              "intel 00:01.0: write of page 0x1001000: permission (code 0x5)\n"
+              "intel 00:01.0: read of page 0x1001000: permission (code 0x6)\n"
+              "intel 00:01.0: write of page 0x3000000: permission (code 0x5)");
+    EXPECT_EQ(decode(lines_of("intel-6.12.117-iommufd.txt")).size(), 7U);
+    const auto virtio = decode(lines_of("virtio-iommu-6.12.117.txt"));
+    ASSERT_EQ(virtio.size(), 12U);
+    for (std::size_t index = 1; index != 11; ++index)
+        EXPECT_EQ(virtio[index].record.where.start(), Iova(0x1001000 + 4 * (index - 1)));
+}
+
+TEST(Decode, KeepsAFaultWhoseOtherLinesNeverCame) {
+    EXPECT_EQ(describe({"DMAR:[DMA Read] Request device [00:02.0] fault addr 1000"}),
+              "intel 00:02.0: read of page 0x1000: unknown");
+    EXPECT_EQ(
+        describe({"arm-smmu-v3 a: event 0x10 received:", "arm-smmu-v3 a: 0x0000010000000010"}),
+        "smmu-v3 unknown device: access: not-present (code 0x10)");
+}
+
+TEST(Decode, GivesUpWaitingAfterSomeNoise) {
+    std::vector<std::string> lines = {"DMAR:[DMA Read] Request device [00:02.0] fault addr 1000"};
+    unsigned found = 0;
+    const auto count = [&](const Decoded&) { ++found; };
+    Decoder decoder;
+    decoder.line(lines.front(), count);
+    for (int noise = 0; noise != 16; ++noise)
+        decoder.line("noise", count);
+    EXPECT_EQ(found, 1U);
+}
+
+TEST(Decode, NothingComesOfNoise) {
+    for (const char* line :
+         {"", " ", "DMAR: IOMMU enabled", "DMAR: DRHD: handling fault status reg 2",
+          "DMAR: [DMA Write NO_PASID] Request device [zz:01.0] fault addr 0x1 [fault reason 0x05]",
+          "DMAR: [DMA Write NO_PASID] Request device [00:20.0] fault addr 0x1 [fault reason 0x05]",
+          "DMAR: [DMA Write NO_PASID] Request device [00:01.0] fault addr",
+          "AMD-Vi: Event logged [", "AMD-Vi: Event logged [UNKNOWN type=0x1]",
+          "Fault 15 devid:", "page fault from EP x", "net_ratelimit: 12 callbacks suppressed",
+          "x map: IOMMU: iova=0xffffffffffffffff - 0x0 paddr=0x0 size=4096"})
+        EXPECT_EQ(describe({line}), "") << line;
+}
+
+TEST(Decode, BrokenLinesGiveARecordOrNone) {
+    const std::uint64_t seed = 6;
+    SCOPED_TRACE(seed);
+    std::mt19937_64 random(seed);
+    const auto all = golden_lines();
+    for (int round = 0; round != 20'000; ++round) {
+        std::vector<std::string> lines = all[random() % all.size()].lines;
+        for (std::string& line : lines) {
+            for (std::uint64_t change = random() % 4; change != 0 && !line.empty(); --change)
+                line[random() % line.size()] = static_cast<char>(random());
+            if (random() % 4 == 0)
+                line.resize(random() % (line.size() + 1));
+        }
+        for (const Decoded& each : decode(lines)) {
+            const bool has_address = each.record.precision != Precision::none;
+            EXPECT_EQ(has_address, !each.record.where.empty());
+            static_cast<void>(describe(each));
+        }
+    }
+}
+
+} // namespace
+
+} // namespace moat::fault
