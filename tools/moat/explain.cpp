@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// `moat explain`: reads a kernel log, and says what its fault lines mean and what to look at.
+// Where the log also holds tracefs events of mappings, each fault is diagnosed against them.
+#include "moat/fault/explain.hpp"
+
+#include "moat/fault/decode.hpp"
+#include "moat/fault/diagnose.hpp"
+#include "moat/fault/history.hpp"
+#include "moat/fault/report.hpp"
+#include "moat/fault/text.hpp"
+
+#include "subcommands.hpp"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <set>
+#include <vector>
+
+namespace moat::tools {
+
+namespace {
+
+using fault::Decoded;
+using fault::Mapping;
+
+struct Arguments {
+    std::string file = "-";
+    bool json = false;
+};
+
+/// The mappings that the events of tracefs told of so far. The iommu system's events name no
+/// device: domains cannot be told apart, and what overlaps is taken for new.
+class TracedMappings {
+  public:
+    void map(const Decoded& decoded) {
+        Mapping mapping = decoded.mapping;
+        const std::uint64_t start = mapping.range.start().value();
+        if (const auto same = live_.find(start); same != live_.end() && decoded.device.empty())
+            return; // the dma system's event told more
+        mapping.label = *labels_.insert(decoded.device).first;
+        erase_overlapping(mapping.range);
+        live_.emplace(start, mapping);
+        any_ = true;
+    }
+
+    void unmap(const Decoded& decoded) {
+        const fault::Event unmapped = decoded.mapping.mapped;
+        for (const Mapping& gone : erase_overlapping(decoded.mapping.range))
+            history_.note(gone, unmapped);
+        any_ = true;
+    }
+
+    [[nodiscard]] bool any() const { return any_; }
+
+    [[nodiscard]] fault::Diagnosis diagnose(const fault::Record& record) {
+        std::vector<Mapping> sorted;
+        for (const auto& [start, mapping] : live_)
+            sorted.push_back(mapping);
+        history_.catch_up();
+        return fault::diagnose(fault::SortedMappings(sorted), history_, record);
+    }
+
+  private:
+    std::vector<Mapping> erase_overlapping(IovaRange range) {
+        std::vector<Mapping> gone;
+        auto at = live_.upper_bound(range.start().value());
+        if (at != live_.begin())
+            --at;
+        while (at != live_.end() && at->second.range.start() <= range.last()) {
+            if (!at->second.range.overlaps(range)) {
+                ++at;
+                continue;
+            }
+            gone.push_back(at->second);
+            at = live_.erase(at);
+        }
+        return gone;
+    }
+
+    std::map<std::uint64_t, Mapping> live_;
+    fault::History history_{1U << 20};
+    std::set<std::string> labels_;
+    bool any_ = false;
+};
+
+/// Prints what the decoder hands out; a fault that repeats is counted and not explained again.
+class Explainer {
+  public:
+    explicit Explainer(const Arguments& arguments) : arguments_(arguments) {}
+
+    void operator()(const Decoded& decoded) {
+        switch (decoded.what) {
+        case Decoded::What::mapped:
+            return mappings_.map(decoded);
+        case Decoded::What::unmapped:
+            return mappings_.unmap(decoded);
+        case Decoded::What::fault:
+        case Decoded::What::memory_limit:
+            break;
+        }
+        ++found_;
+        if (arguments_.json)
+            print_json(decoded);
+        else
+            print_text(decoded);
+    }
+
+    [[nodiscard]] std::uint64_t found() const { return found_; }
+
+    /// What is said once, at the end of the log. Not for JSON.
+    void conclude() const {
+        if (!look_at_.empty())
+            std::cout << "\nWhat to look at:\n";
+        for (const std::string& thing : look_at_)
+            std::cout << "  - " << thing << '\n';
+        std::cout << (found_ == 0 ? "" : "\n") << found_ << " fault reports";
+        if (repeated_ != 0)
+            std::cout << ", of which " << repeated_ << " say what another said";
+        std::cout << '\n';
+    }
+
+  private:
+    [[nodiscard]] bool can_diagnose(const Decoded& decoded) const {
+        return decoded.what == Decoded::What::fault && mappings_.any() &&
+               decoded.record.precision != fault::Precision::none;
+    }
+
+    void print_json(const Decoded& decoded) {
+        if (can_diagnose(decoded)) {
+            fault::ReportOptions options;
+            options.device = decoded.device;
+            std::cout << fault::json_report(mappings_.diagnose(decoded.record), options) << '\n';
+        } else {
+            std::cout << fault::json_report(decoded) << '\n';
+        }
+    }
+
+    void print_text(const Decoded& decoded) {
+        const fault::Explanation explanation = fault::explain(decoded);
+        std::string report;
+        if (can_diagnose(decoded))
+            report = fault::text_report(mappings_.diagnose(decoded.record));
+        const std::size_t last_line = std::min(report.find("SUMMARY"), report.size());
+        if (!said_.insert(explanation.happened + report.substr(last_line)).second) {
+            ++repeated_;
+            return;
+        }
+        std::cout << explanation.happened << "\n  reported by: " << name(decoded.origin);
+        if (!decoded.device.empty())
+            std::cout << ", device " << printable(decoded.device);
+        if (!decoded.text.empty())
+            std::cout << ", in its words: " << printable(decoded.text);
+        std::cout << '\n' << report;
+        if (!report.empty())
+            return;
+        for (const std::string& thing : explanation.look_at)
+            if (std::ranges::find(look_at_, thing) == look_at_.end())
+                look_at_.push_back(thing);
+    }
+
+    /// A log may hold anything; a terminal gets no control characters from it.
+    [[nodiscard]] static std::string printable(std::string text) {
+        for (char& each : text)
+            if (static_cast<unsigned char>(each) < 0x20 || each == 0x7f)
+                each = '?';
+        return text;
+    }
+
+    const Arguments& arguments_;
+    TracedMappings mappings_;
+    std::set<std::string> said_;
+    std::vector<std::string> look_at_;
+    std::uint64_t found_ = 0;
+    std::uint64_t repeated_ = 0;
+};
+
+Exit run(const Arguments& arguments) {
+    std::ifstream file;
+    if (arguments.file != "-") {
+        file.open(arguments.file);
+        if (!file) {
+            std::cerr << arguments.file << ": cannot be read\n";
+            return Exit::usage;
+        }
+    }
+    std::istream& in = arguments.file == "-" ? std::cin : file;
+    Explainer explainer(arguments);
+    fault::Decoder decoder;
+    for (std::string line; std::getline(in, line);)
+        decoder.line(line, explainer);
+    decoder.end(explainer);
+    if (!arguments.json)
+        explainer.conclude();
+    return explainer.found() == 0 ? Exit::success : Exit::found;
+}
+
+} // namespace
+
+void add_explain(CLI::App& app, Exit& exit) {
+    static Arguments arguments;
+    CLI::App* const command = app.add_subcommand(
+        "explain", "read a kernel log: what its IOMMU faults mean, and what to look at");
+    command->add_option("file", arguments.file, "a log, or - for standard input")
+        ->capture_default_str();
+    command->add_flag("--json", arguments.json, "one line of JSON a fault (docs/report_schema.md)");
+    command->footer("Give it the events of tracefs (iommu:*, dma:*) in the same file, and each "
+                    "fault is put beside the mappings.\n"
+                    "Exit status: 0 no fault in the log, 1 faults, 2 usage, or no such file.");
+    command->callback([&exit] { exit = run(arguments); });
+}
+
+} // namespace moat::tools
