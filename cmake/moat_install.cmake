@@ -15,6 +15,8 @@ write_basic_package_version_file(${CMAKE_BINARY_DIR}/moatConfigVersion.cmake
 install(FILES ${CMAKE_BINARY_DIR}/moatConfig.cmake ${CMAKE_BINARY_DIR}/moatConfigVersion.cmake
     DESTINATION ${package_folder})
 
+get_property(system_libraries GLOBAL PROPERTY MOAT_SYSTEM_LIBRARIES)
+list(APPEND libraries ${system_libraries})
 list(TRANSFORM libraries PREPEND -l)
 list(JOIN libraries " " MOAT_PC_LIBRARIES)
 # The package may be moved: its prefix is told from where moat.pc lies.

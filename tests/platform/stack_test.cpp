@@ -40,7 +40,6 @@ struct Line {
 };
 
 [[nodiscard]] std::vector<Line> lines_of(const Taken& taken) {
-    Symboliser symbolise;
     std::vector<Line> lines;
     const auto add = [&](const StackFrame& frame) {
         lines.push_back({std::string(frame.function), std::string(frame.file), frame.line});
@@ -90,7 +89,6 @@ TEST(Stack, SkipsWhatItIsTold) {
 }
 
 TEST(Stack, AnAddressOfNothingGivesTheAddressAlone) {
-    Symboliser symbolise;
     unsigned frames = 0;
     const auto check = [&](const StackFrame& frame) {
         ++frames;
@@ -112,9 +110,11 @@ TEST(Stack, AReportShowsIt) {
     diagnosis.mapping =
         fault::Mapping{.range = IovaRange(Iova(0x10000), ByteCount(0x1000)),
                        .mapped = {.stack = fault::StackView(taken.frames).first(taken.count)}};
-    Symboliser symbolise;
+    const auto words = [](std::uintptr_t address, fault::FrameSink sink) {
+        symbolise(address, sink);
+    };
     fault::ReportOptions options;
-    options.symbolise = symbolise;
+    options.symbolise = words;
     const std::string text = std::regex_replace(fault::text_report(diagnosis, options),
                                                 std::regex("#([0-9]+) 0x[0-9a-f]+"), "#$1 ADDRESS");
     EXPECT_NE(text.find("mapped here:\n    #0 ADDRESS in "), std::string::npos) << text;

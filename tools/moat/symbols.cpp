@@ -1,23 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// By libbacktrace, which g++ brings along; without it addresses stay numbers.
+// The words are platform/stack.hpp's, made shorter.
 #include "symbols.hpp"
 
 #include "moat/core/text.hpp"
+#include "moat/platform/stack.hpp"
 
-#if defined(MOAT_BACKTRACE)
-#include <backtrace.h>
-#include <cstdlib>
-#include <cxxabi.h>
 #include <string_view>
-#endif
 
 namespace moat::tools {
 
-#if defined(MOAT_BACKTRACE)
-
 namespace {
-
-void ignore(void*, const char*, int) {}
 
 /// Without lists of parameters, which say little and are long.
 [[nodiscard]] std::string without_parameters(std::string_view name) {
@@ -40,14 +32,6 @@ void ignore(void*, const char*, int) {}
     return text;
 }
 
-[[nodiscard]] std::string demangled(const char* name) {
-    int status = 0;
-    char* const text = abi::__cxa_demangle(name, nullptr, nullptr, &status);
-    const std::string result = without_parameters(text == nullptr ? name : text);
-    std::free(text);
-    return result;
-}
-
 /// The build says where sources lie from the project's own folder; the compiler may say so in
 /// relation to where it ran.
 [[nodiscard]] std::string_view within_project(std::string_view file) {
@@ -58,43 +42,19 @@ void ignore(void*, const char*, int) {}
 } // namespace
 
 std::vector<std::string> symbolise(std::uintptr_t address) {
-    static backtrace_state* const state = backtrace_create_state(nullptr, 0, &ignore, nullptr);
     std::vector<std::string> found;
-    backtrace_pcinfo(
-        state, address,
-        [](void* to, std::uintptr_t, const char* file, int line, const char* function) {
-            if (function == nullptr)
-                return 0;
-            std::string text = demangled(function);
-            if (file != nullptr && line != 0) // 0: of several places
-                text.append(" at ")
-                    .append(within_project(file))
-                    .append(":")
-                    .append(std::to_string(line));
-            static_cast<std::vector<std::string>*>(to)->push_back(std::move(text));
-            return 0;
-        },
-        &ignore, &found);
-    if (!found.empty())
-        return found;
-    backtrace_syminfo(
-        state, address,
-        [](void* to, std::uintptr_t, const char* symbol, std::uintptr_t, std::uintptr_t) {
-            if (symbol != nullptr)
-                static_cast<std::vector<std::string>*>(to)->push_back(demangled(symbol));
-        },
-        &ignore, &found);
-    if (found.empty())
-        found.push_back(hexadecimal(address));
+    const auto add = [&](const StackFrame& frame) {
+        std::string text = frame.function.empty() ? hexadecimal(frame.address)
+                                                  : without_parameters(frame.function);
+        if (!frame.file.empty() && frame.line != 0) // 0: of several places
+            text.append(" at ")
+                .append(within_project(frame.file))
+                .append(":")
+                .append(std::to_string(frame.line));
+        found.push_back(std::move(text));
+    };
+    platform::symbolise(address + 1, add); // it expects what a call returns to
     return found;
 }
-
-#else
-
-std::vector<std::string> symbolise(std::uintptr_t address) {
-    return {hexadecimal(address)};
-}
-
-#endif
 
 } // namespace moat::tools

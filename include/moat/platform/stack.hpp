@@ -8,7 +8,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 
 namespace moat::platform {
@@ -19,22 +18,11 @@ namespace moat::platform {
 /// Return: how many were written.
 [[gnu::noinline]] std::size_t capture_stack(std::span<std::uintptr_t> frames, unsigned skip = 0);
 
-/// Words for return addresses of this process, by its debug information (elfutils' libdw), with
-/// the functions that were inlined. Without debug information: the symbol, or the module alone.
-/// Not thread-safe. What was loaded after the first question is looked up when first met.
-class Symboliser {
-  public:
-    Symboliser();
-    ~Symboliser();
-    Symboliser(const Symboliser&) = delete;
-    Symboliser& operator=(const Symboliser&) = delete;
-
-    /// Hands out at least one frame, innermost first; its views die with the call of `sink`.
-    void operator()(std::uintptr_t return_address, FunctionRef<void(const StackFrame&)> sink);
-
-  private:
-    class Session;
-    std::unique_ptr<Session> session_;
-};
+/// Words for a return address of this process, by its debug information, with the functions that
+/// were inlined: hands out at least one frame, innermost first, whose views die with the call of
+/// `sink`. Without debug information: the symbol, or the module alone. Reads the debug information
+/// at the first call, which allocates and takes a while; libraries loaded later stay addresses. Any
+/// thread.
+void symbolise(std::uintptr_t return_address, FunctionRef<void(const StackFrame&)> sink);
 
 } // namespace moat::platform
