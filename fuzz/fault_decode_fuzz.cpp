@@ -41,12 +41,13 @@ void use(const fault::Decoded& decoded) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     std::string_view log(reinterpret_cast<const char*>(data), size);
+    const auto sink = [](const fault::Decoded& decoded) { use(decoded); };
     fault::Decoder decoder;
     while (!log.empty()) {
         const std::string_view line = log.substr(0, log.find('\n'));
         log.remove_prefix(line.size() == log.size() ? line.size() : line.size() + 1);
-        decoder.line(line, use);
+        decoder.line(line, sink);
     }
-    decoder.end(use);
+    decoder.end(sink);
     return 0;
 }
