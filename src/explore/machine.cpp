@@ -17,6 +17,8 @@ Machine::Machine(Program program, const MachineOptions& options)
     steps_.resize(options.most_steps + 1);
     undo_.resize(options.most_steps + 1);
     enabled_at_.resize(options.most_steps + 1);
+    if (options.allocated_bytes != nullptr)
+        plain_.reserve(std::size_t{1} << 14); // else it grows while the program is watched
     moat::detail::check_handler.store(&on_failed_check, std::memory_order_relaxed);
 }
 
@@ -54,6 +56,9 @@ void Machine::start() {
     start_fiber(timer_service);
     status_.held = alike_;
     update_all_enabled();
+    if (violation_)
+        status_.enabled = {};
+    violation_at_start_ = violation_;
     journal_.begin();
     journals_ = options_.restoration == Restoration::snapshots;
     moved_ = {};

@@ -20,6 +20,8 @@ void Machine::begin_undo(Actor actor) {
 void Machine::rewind(std::size_t depth) {
     MOAT_CHECK(depth <= depth_, "a rewind goes back");
     violation_.reset();
+    if (depth == 0)
+        violation_ = violation_at_start_;
     cut_ = false;
     if (depth == depth_)
         return;

@@ -274,7 +274,7 @@ void Machine::run_fiber(Actor actor) {
     note_pending(actor);
 }
 
-/// What the machine itself keeps of plain accesses is no memory of the program.
+/// A step in which the machine itself had to make room for plain accesses is not judged.
 void Machine::run_checked(Actor actor) {
     const std::size_t before = options_.allocated_bytes();
     const std::size_t kept = plain_.capacity();

@@ -151,24 +151,29 @@ TEST(Memory, an_engine_that_allocates_on_its_own_is_found_before_the_search) {
         GTEST_SKIP() << "a sanitizer has an allocator of its own, without these figures";
     ExploreOptions options;
     options.machine.allocated_bytes = &allocated_bytes;
-    const auto program = [](bool allocates) {
-        return [allocates](Start& setup) {
-            auto& word = setup.make<Atomic<std::uint64_t>>(0U);
-            auto& plain = setup.make<std::array<S::Plain<int>, 100>>();
-            setup.thread("hoarder", [&word, &plain, allocates] {
+    enum class Allocates : std::uint8_t { never, before_the_first_step, later };
+    const auto program = [](Allocates when) {
+        return [when](Start& start) {
+            auto& word = start.make<Atomic<std::uint64_t>>(0U);
+            auto& plain = start.make<std::array<S::Plain<int>, 100>>();
+            start.thread("hoarder", [&word, &plain, when] {
                 for (S::Plain<int>& each : plain)
                     each.write(1); // what the machine notes of these is no memory of the engine
+                if (when == Allocates::before_the_first_step)
+                    kept = new int(1);
                 word.store(1, relaxed);
-                if (allocates)
+                if (when == Allocates::later)
                     kept = new int(1);
                 word.store(2, relaxed);
             });
         };
     };
-    const Report found = explore::explore(program(true), options);
-    ASSERT_TRUE(found.found);
-    EXPECT_EQ(found.found->violation.kind, ViolationKind::memory);
-    const Report clean = explore::explore(program(false), options);
+    for (Allocates when : {Allocates::before_the_first_step, Allocates::later}) {
+        const Report found = explore::explore(program(when), options);
+        ASSERT_TRUE(found.found);
+        EXPECT_EQ(found.found->violation.kind, ViolationKind::memory);
+    }
+    const Report clean = explore::explore(program(Allocates::never), options);
     EXPECT_FALSE(clean.found) << clean.found->violation.text;
     EXPECT_TRUE(clean.exhausted);
 }
@@ -200,8 +205,8 @@ TEST(Choice, notify_one_wakes_each_of_the_waiters_in_some_execution) {
     struct World {
         S::Mutex lock;
         S::Condition changed;
-        std::array<Atomic<std::uint64_t>, 2> woken;
-        Atomic<std::uint64_t> waiting;
+        std::array<Atomic<std::uint64_t>, 2> order;
+        Atomic<std::uint64_t> waiting, done;
     };
 
     std::set<std::pair<std::uint64_t, std::uint64_t>> seen;
@@ -215,24 +220,27 @@ TEST(Choice, notify_one_wakes_each_of_the_waiters_in_some_execution) {
                     const ExclusiveLock lock(w.lock);
                     w.waiting.fetch_add(1, relaxed);
                     w.changed.wait(w.lock);
-                    w.woken[i].store(1 + w.woken[1 - i].load(relaxed), relaxed);
+                    w.order[i].store(w.done.fetch_add(1, relaxed), relaxed);
                 });
             setup.thread("notifier", [&w] {
                 while (w.waiting.load(relaxed) != 2)
                     S::pause();
-                const ExclusiveLock lock(w.lock);
-                w.changed.notify_one();
-                w.changed.notify_one();
+                for (std::uint64_t woken = 0; woken != 2; ++woken) {
+                    while (w.done.load(relaxed) != woken)
+                        S::pause();
+                    const ExclusiveLock lock(w.lock);
+                    w.changed.notify_one();
+                }
             });
         },
         {});
     SearchOptions options;
     options.visit = [&](const Machine&) {
-        seen.emplace(world->woken[0].load(relaxed), world->woken[1].load(relaxed));
+        seen.emplace(world->order[0].load(relaxed), world->order[1].load(relaxed));
     };
     EXPECT_TRUE(search_dpor(machine, options).exhausted);
-    EXPECT_TRUE(seen.contains({1, 2}));
-    EXPECT_TRUE(seen.contains({2, 1}));
+    EXPECT_TRUE(seen.contains({0, 1}));
+    EXPECT_TRUE(seen.contains({1, 0}));
 }
 
 } // namespace

@@ -368,6 +368,7 @@ class Machine {
     std::array<std::uint64_t, 16> landmarks_{};
     std::vector<PlainAccess> plain_;
     std::optional<Violation> violation_;
+    std::optional<Violation> violation_at_start_; ///< before the first step
     bool cut_ = false;
 
     struct Body {
