@@ -95,7 +95,8 @@ class C11 final : public MemoryModel {
                 operation.result = read_word(operation.address, operation.size);
                 return true;
             }
-            add_location(operation);
+            if (!add_location(operation))
+                return true;
         }
         Location& location = state_->locations[index];
         Message& base = message_for(fiber, index, operation, option);
@@ -160,13 +161,17 @@ class C11 final : public MemoryModel {
         return index;
     }
 
-    void add_location(const Operation& operation) {
-        MOAT_CHECK(state_->location_count != most_locations,
-                   "the c11 model follows that many written locations");
+    /// Return: false, and the execution ends, when there is no room for one more.
+    [[nodiscard]] bool add_location(const Operation& operation) {
+        if (state_->location_count == most_locations) {
+            machine_->exceed("more written locations than the c11 model follows");
+            return false;
+        }
         auto* const first = make<Message>();
         first->value = read_word(operation.address, operation.size);
         state_->locations[state_->location_count++] = {
             machine_->arena().offset_of(operation.address), first, 0};
+        return true;
     }
 
     [[nodiscard]] Stamp oldest_allowed(Actor fiber, std::size_t index,
@@ -238,8 +243,10 @@ class C11 final : public MemoryModel {
         for (std::uint32_t i = 0; i != state_->channel_count; ++i)
             if (state_->channels[i].offset == offset && state_->channels[i].channel == channel)
                 return state_->channels[i].view;
-        MOAT_CHECK(state_->channel_count != most_channels,
-                   "the c11 model follows that many locks and conditions");
+        if (state_->channel_count == most_channels) {
+            machine_->exceed("more locks and conditions than the c11 model follows");
+            return state_->channels[0].view;
+        }
         ChannelView& fresh = state_->channels[state_->channel_count++];
         fresh = {offset, channel, {}};
         return fresh.view;

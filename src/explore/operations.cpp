@@ -108,7 +108,10 @@ unsigned Machine::count_options(Actor actor) const {
 
 void Machine::take_free(const Operation& operation) {
     void* const note = arena_.allocate(sizeof(FreedRange), alignof(FreedRange));
-    MOAT_CHECK(note != nullptr, "the frees of one execution fit the arena");
+    if (note == nullptr) {
+        exceed("the arena has no room to note one more free");
+        return;
+    }
     const std::uint32_t begin = arena_.offset_of(operation.address);
     services_->memory.freed =
         new (note) FreedRange{begin, begin + static_cast<std::uint32_t>(operation.operand),

@@ -178,6 +178,25 @@ TEST(Memory, an_engine_that_allocates_on_its_own_is_found_before_the_search) {
     EXPECT_TRUE(clean.exhausted);
 }
 
+TEST(Memory, a_program_too_large_for_the_c11_model_is_told_and_ends_nothing_else) {
+    const auto program = [](std::size_t count) {
+        return [count](Start& start) {
+            auto& words = start.make<std::array<Atomic<std::uint64_t>, 64>>();
+            start.thread("writer", [&words, count] {
+                for (std::size_t i = 0; i != count; ++i)
+                    words[i].store(1, relaxed);
+            });
+        };
+    };
+    ExploreOptions options;
+    options.machine.memory_model = MemoryModelKind::c11;
+    EXPECT_FALSE(explore::explore(program(48), options).found);
+    const Report report = explore::explore(program(49), options);
+    ASSERT_TRUE(report.found);
+    EXPECT_EQ(report.found->violation.kind, ViolationKind::memory);
+    EXPECT_EQ(report.found->violation.text, "more written locations than the c11 model follows");
+}
+
 TEST(Choice, every_alternative_is_explored) {
     struct World {
         Atomic<std::uint64_t> chosen;

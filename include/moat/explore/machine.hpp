@@ -219,6 +219,9 @@ class Machine {
     /// Ends the execution. Does not return, except in the setup.
     void fail(ViolationKind kind, std::string_view text);
 
+    /// Ends the execution at this step: the program needs more than the explorer holds.
+    void exceed(std::string_view what) { record(ViolationKind::memory, what, running_); }
+
     void note_plain(const void* address, bool is_write);
 
     /// Zeroed memory of the arena; nullptr when that is used up. `align` is a power of two.
