@@ -12,7 +12,7 @@ from dataclasses import dataclass
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 ROW = re.compile(r"^\|([^|]*)\|[^|]*\|([^|]*)\|([^|]*)\|([^|]*)\|")
 # Compilers' own headers; they need no operating system.
-COMPILER_HEADERS = re.compile(r"^(sanitizer|valgrind)/|^[a-z0-9]*intrin\.h$|^(cxxabi|unwind)\.h$")
+COMPILER_HEADERS = re.compile(r"^(sanitizer|valgrind)/|^[a-z0-9]*intrin\.h$|^cxxabi\.h$")
 
 
 @dataclass

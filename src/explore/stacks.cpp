@@ -1,31 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Stacks by the unwinder that exceptions use, which stops where a fiber begins.
+// Whose stacks a violation is about, and how they are printed.
 #include "moat/explore/stacks.hpp"
 
 #include "joined.hpp"
 
 #include <string_view>
-#include <unwind.h>
 #include <utility>
 
 namespace moat::explore {
 
 namespace {
-
-constexpr std::size_t deepest = 48;
-
-[[nodiscard]] Stack stack_here() {
-    Stack stack;
-    _Unwind_Backtrace(
-        [](_Unwind_Context* frame, void* to) {
-            auto& found = *static_cast<Stack*>(to);
-            if (const std::uintptr_t address = _Unwind_GetIP(frame))
-                found.push_back(address);
-            return found.size() < deepest ? _URC_NO_REASON : _URC_END_OF_STACK;
-        },
-        &stack);
-    return stack;
-}
 
 [[nodiscard]] bool is_of_the_explorer(std::string_view function) {
     if (function.find(" at include/moat/explore/") != std::string_view::npos)
@@ -137,7 +121,7 @@ class Report {
              ":\n"});
         bool is_inside = true;
         for (const std::uintptr_t address : stack)
-            for (const std::string& function : symbolise_(address - 1)) { // of the call
+            for (const std::string& function : symbolise_(address)) {
                 const bool explorers = is_of_the_explorer(function);
                 if (!explorers)
                     text_ += joined({"    ", function, "\n"});
@@ -154,6 +138,13 @@ class Report {
 };
 
 } // namespace
+
+Stack StackRecorder::stack_here() const {
+    constexpr std::size_t deepest = 48;
+    Stack stack(deepest);
+    stack.resize(capture_(stack, 0));
+    return stack;
+}
 
 void StackRecorder::announces(Actor actor) {
     operations_[actor].push_back(stack_here());

@@ -5,6 +5,7 @@
 #include "moat/explore/explorer.hpp"
 #include "moat/explore/races.hpp"
 #include "moat/explore/stacks.hpp"
+#include "moat/platform/stack.hpp"
 
 #include <gtest/gtest.h>
 #include <malloc.h>
@@ -32,7 +33,7 @@ struct Explained {
     if (!report.found)
         return {};
     Machine machine(program, {});
-    StackRecorder stacks;
+    StackRecorder stacks(&platform::capture_stack);
     machine.observe(&stacks);
     machine.start();
     for (const Choice& choice : report.found->schedule)

@@ -7,6 +7,7 @@
 #include "moat/explore/replay.hpp"
 #include "moat/explore/stacks.hpp"
 #include "moat/explore/timeline.hpp"
+#include "moat/platform/stack.hpp"
 
 #include "scenarios/scenario.hpp"
 #include "subcommands.hpp"
@@ -179,7 +180,7 @@ Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
         if (report.found->violation.kind != explore::ViolationKind::memory)
             options.machine.allocated_bytes = nullptr;
         explore::Machine machine(program, options.machine);
-        explore::StackRecorder stacks;
+        explore::StackRecorder stacks(&platform::capture_stack);
         run_schedule(machine, *report.found, stacks);
         if (!arguments.json)
             std::cout << explore::timeline(machine)
@@ -215,7 +216,7 @@ Exit run_replay(const Arguments& arguments) {
         return Exit::usage;
     }
     explore::Machine machine(scenario->program(*configuration), explore::machine_options(*replay));
-    explore::StackRecorder stacks;
+    explore::StackRecorder stacks(&platform::capture_stack);
     machine.observe(&stacks);
     if (const auto mismatch = explore::follow(machine, *replay)) {
         std::cerr << arguments.replay << ": " << *mismatch << '\n';

@@ -41,7 +41,7 @@ namespace {
 
 } // namespace
 
-std::vector<std::string> symbolise(std::uintptr_t address) {
+std::vector<std::string> symbolise(std::uintptr_t return_address) {
     std::vector<std::string> found;
     const auto add = [&](const StackFrame& frame) {
         std::string text = frame.function.empty() ? hexadecimal(frame.address)
@@ -53,7 +53,7 @@ std::vector<std::string> symbolise(std::uintptr_t address) {
                 .append(std::to_string(frame.line));
         found.push_back(std::move(text));
     };
-    platform::symbolise(address + 1, add); // it expects what a call returns to
+    platform::symbolise(return_address, add);
     return found;
 }
 

@@ -11,6 +11,6 @@ namespace moat::tools {
 /// "walk at scenarios/pud_slot.hpp:119" of every function that is inlined there, the
 /// innermost first; the address in hexadecimal where nothing is known. Reads the program's symbols
 /// at the first call. Not thread-safe.
-[[nodiscard]] std::vector<std::string> symbolise(std::uintptr_t address);
+[[nodiscard]] std::vector<std::string> symbolise(std::uintptr_t return_address);
 
 } // namespace moat::tools

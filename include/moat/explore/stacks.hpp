@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -18,9 +19,15 @@ namespace moat::explore {
 /// Return addresses, the innermost first.
 using Stack = std::vector<std::uintptr_t>;
 
+/// Writes the return addresses of its caller and of that one's callers into `frames`, the innermost
+/// first, without the innermost `skip`. Return: how many. platform::capture_stack is one.
+using CaptureStack = std::size_t (*)(std::span<std::uintptr_t> frames, unsigned skip);
+
 /// To be given to `Machine::observe` before the machine starts.
 class StackRecorder final : public Observer {
   public:
+    explicit StackRecorder(CaptureStack capture) : capture_(capture) {}
+
     void announces(Actor actor) override;
     void accesses_plain(Actor actor) override;
     void allocates(Actor actor, std::uint32_t begin, std::size_t size) override;
@@ -43,15 +50,18 @@ class StackRecorder final : public Observer {
     [[nodiscard]] const Allocation* allocation_of(std::uint32_t location) const;
 
   private:
+    [[nodiscard]] Stack stack_here() const;
+
+    CaptureStack capture_;
     std::array<std::vector<Stack>, most_actors + 1> operations_;
     std::vector<Stack> plain_;
     std::array<Stack, most_actors + 1> failures_;
     std::map<std::uint32_t, Allocation> allocations_;
 };
 
-/// The functions at an address, the innermost of those that are inlined into one another first:
-/// "walk at scenarios/pud_slot.hpp:119".
-using Symbolise = std::function<std::vector<std::string>(std::uintptr_t address)>;
+/// The functions at a return address, the innermost of those that are inlined into one another
+/// first: "walk at scenarios/pud_slot.hpp:119".
+using Symbolise = std::function<std::vector<std::string>(std::uintptr_t return_address)>;
 
 /// The stacks that the violation of `machine` is about, each under a line that says whose it is:
 /// the access and the free and the allocation, both accesses, or where everybody waits. Frames of
