@@ -8,12 +8,14 @@
 #include "moat/page_table/attributes.hpp"
 
 #include <cstdint>
+#include <span>
 
 namespace moat::machine {
 
 /// Constant for a domain's life.
 struct DomainLimits {
-    IovaRange aperture;            ///< every mapping lies inside
+    IovaRange aperture;                  ///< every mapping lies inside
+    std::span<const IovaRange> reserved; ///< and outside of these: interrupt messages, and such
     std::uint64_t leaf_sizes = 0;  ///< bit n is set where a leaf may have 2^n bytes; lowest: a page
     Attributes known = read_write; ///< what a mapping may be given
 };

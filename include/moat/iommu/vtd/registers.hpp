@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The register interface of a VT-d unit: where what lies, and the policy through which it is
+// reached. What is done with it is unit.hpp's.
+// Source: Intel Virtualization Technology for Directed I/O, 11.4 "Register Descriptions".
+#pragma once
+
+#include "moat/core/bits.hpp"
+
+#include <concepts>
+#include <cstdint>
+
+namespace moat::iommu::vtd {
+
+/// How a unit's registers are reached: mapped, through an emulator's socket, or a test's.
+template <class R>
+concept UnitRegisters = requires(R& registers, unsigned offset, std::uint32_t word,
+                                 std::uint64_t value, unsigned attempt) {
+    { registers.read32(offset) } -> std::same_as<std::uint32_t>;
+    { registers.read64(offset) } -> std::same_as<std::uint64_t>;
+    // In order; done at the latest when `relax` returns or a register is read.
+    registers.write32(offset, word);
+    registers.write64(offset, value);
+    // Called between looks at something that the unit should change; `attempt` counts from 0.
+    // Return: false when it is of no use to go on looking.
+    { registers.relax(attempt) } -> std::same_as<bool>;
+};
+
+namespace reg {
+
+inline constexpr unsigned version = 0x00;
+inline constexpr unsigned capability = 0x08;
+inline constexpr unsigned extended_capability = 0x10;
+inline constexpr unsigned global_command = 0x18;
+inline constexpr unsigned global_status = 0x1c;
+inline constexpr unsigned root_table = 0x20;
+inline constexpr unsigned context_command = 0x28;
+inline constexpr unsigned fault_status = 0x34;
+inline constexpr unsigned queue_head = 0x80;
+inline constexpr unsigned queue_tail = 0x88;
+inline constexpr unsigned queue_address = 0x90;
+
+} // namespace reg
+
+namespace global { // of the command, and the same bits of the status
+
+inline constexpr std::uint32_t translation = 1U << 31;
+inline constexpr std::uint32_t root_pointer = 1U << 30;
+inline constexpr std::uint32_t write_buffer = 1U << 27;
+inline constexpr std::uint32_t queue = 1U << 26;
+/// Those of the status that stay as they are when they are written back (11.4.4.1).
+inline constexpr std::uint32_t kept = 0x96ffffff;
+
+} // namespace global
+
+namespace fault_bits {
+
+inline constexpr std::uint32_t overflow = 1U << 0;
+inline constexpr std::uint32_t pending = 1U << 1;
+inline constexpr std::uint32_t queue_errors = 7U << 4; ///< descriptor, completion, time-out
+
+inline constexpr std::uint64_t set = bit(63); ///< of a record's upper half
+inline constexpr std::uint64_t was_read = bit(62);
+inline constexpr std::uint64_t has_pasid = bit(31);
+inline constexpr std::uint64_t execute = bit(30);
+
+} // namespace fault_bits
+
+/// CAP and ECAP, decoded (11.4.2, 11.4.3).
+class Capabilities {
+  public:
+    constexpr Capabilities(std::uint64_t capability, std::uint64_t extended)
+        : cap_(capability), ecap_(extended) {}
+
+    /// At most 2^16, which is what a domain identifier can hold.
+    [[nodiscard]] constexpr unsigned domains() const {
+        const unsigned bits = 4 + 2 * field(cap_, 2, 0);
+        return 1U << (bits < 16 ? bits : 16);
+    }
+
+    [[nodiscard]] constexpr bool flushes_write_buffer() const { return has(cap_, 4); }
+
+    /// Absent entries are cached too: a new mapping is to be invalidated.
+    [[nodiscard]] constexpr bool caches_absent() const { return has(cap_, 7); }
+
+    /// Second-stage tables of 3, 4 or 5 levels.
+    [[nodiscard]] constexpr bool has_levels(unsigned levels) const {
+        return levels >= 3 && levels <= 5 && has(cap_, 8 + levels - 2);
+    }
+
+    [[nodiscard]] constexpr unsigned address_bits() const { return field(cap_, 21, 16) + 1; }
+
+    [[nodiscard]] constexpr unsigned fault_records() const { return 16 * field(cap_, 33, 24); }
+
+    [[nodiscard]] constexpr unsigned fault_record_count() const { return field(cap_, 47, 40) + 1; }
+
+    /// Bit n is set where a leaf may have 2^n bytes.
+    [[nodiscard]] constexpr std::uint64_t leaf_sizes() const {
+        return bit(12) | (has(cap_, 34) ? bit(21) : 0) |
+               (has(cap_, 34) && has(cap_, 35) ? bit(30) : 0);
+    }
+
+    [[nodiscard]] constexpr bool invalidates_pages() const { return has(cap_, 39); }
+
+    /// At most 2^this pages in one invalidation by page.
+    [[nodiscard]] constexpr unsigned most_pages_lg2() const { return field(cap_, 53, 48); }
+
+    [[nodiscard]] constexpr bool drains_writes() const { return has(cap_, 54); }
+
+    [[nodiscard]] constexpr bool drains_reads() const { return has(cap_, 55); }
+
+    /// Tables are read through the processors' caches.
+    [[nodiscard]] constexpr bool walks_coherently() const { return has(ecap_, 0); }
+
+    [[nodiscard]] constexpr bool has_queue() const { return has(ecap_, 1); }
+
+    [[nodiscard]] constexpr bool snoop_control() const { return has(ecap_, 7); }
+
+    /// Of IVA; IOTLB follows 8 bytes behind.
+    [[nodiscard]] constexpr unsigned iotlb_registers() const { return 16 * field(ecap_, 17, 8); }
+
+  private:
+    static constexpr unsigned field(std::uint64_t word, unsigned high, unsigned low) {
+        return static_cast<unsigned>((word & field_mask(high, low)) >> low);
+    }
+
+    static constexpr bool has(std::uint64_t word, unsigned index) {
+        return (word & bit(index)) != 0;
+    }
+
+    std::uint64_t cap_;
+    std::uint64_t ecap_;
+};
+
+} // namespace moat::iommu::vtd

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A VT-d remapping unit in legacy mode: turned on and off, functions attached to second-stage
+// tables, invalidations, faults. The tables themselves are domain.hpp's.
+// Source: VT-d, 3.4 "Device to Domain Mapping", 6.5 "Invalidation", 7.3 "Fault Recording".
+#pragma once
+
+#include "moat/core/function_ref.hpp"
+#include "moat/fault/record.hpp"
+#include "moat/iommu/vtd/fault_record.hpp"
+#include "moat/iommu/vtd/invalidator.hpp"
+#include "moat/iommu/vtd/registers.hpp"
+#include "moat/page_table/invalidation.hpp"
+#include "moat/page_table/page_table.hpp"
+#include "moat/page_table/table_memory.hpp"
+#include "moat/sync/lock.hpp"
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace moat::iommu::vtd {
+
+/// Whether tables reach a unit that does not read through the processors' caches (ECAP.C clear).
+enum class Coherence : std::uint8_t {
+    reported, ///< such a unit is refused: nothing here flushes caches
+    known,    ///< it reads what processors wrote all the same: an emulator, for one
+};
+
+struct UnitOptions {
+    /// Where nothing is said: the queue, where the unit has one.
+    std::optional<InvalidateBy> invalidate_by = {};
+    Coherence coherence = Coherence::reported;
+};
+
+/// Owns the unit from `open` on: translation is on, and a function that is attached to nothing
+/// reaches nothing. Thread-safe. `Memory` is where the unit finds tables; it outlives the unit.
+/// After an error of kind io the unit is of no use: what devices can reach is not known then.
+template <UnitRegisters Registers_, TableMemory Memory_, SyncPolicy Sync_>
+class Unit {
+  public:
+    using Registers = Registers_;
+    using Memory = Memory_;
+    using Sync = Sync_;
+
+    /// Turns translation off and on again with tables of its own, whatever was there.
+    /// Errors: unsupported (not a unit; not coherent; no such way to invalidate), no_memory, io.
+    static Result<std::unique_ptr<Unit>> open(Registers& registers, Memory& memory,
+                                              UnitOptions options = {}) {
+        const std::uint32_t version = registers.read32(reg::version);
+        const Capabilities capabilities(registers.read64(reg::capability),
+                                        registers.read64(reg::extended_capability));
+        if (version == 0 || version == ~std::uint32_t{0})
+            return fail(ErrorCode::unsupported, "there is no VT-d unit here", {"version", version});
+        if (options.coherence == Coherence::reported && !capabilities.walks_coherently())
+            return fail(ErrorCode::unsupported, "the unit does not read through the caches");
+        const InvalidateBy by = options.invalidate_by.value_or(
+            capabilities.has_queue() ? InvalidateBy::queue : InvalidateBy::registers);
+        if (by == InvalidateBy::queue && !capabilities.has_queue())
+            return fail(ErrorCode::unsupported, "the unit has no queue of invalidations");
+        std::array<PhysicalAddress, own_pages> pages;
+        for (std::size_t i = 0; i != own_pages; ++i) {
+            const auto page = memory.allocate(page_lg2);
+            if (!page) {
+                while (i-- != 0)
+                    memory.release(pages[i], page_lg2);
+                return std::unexpected(page.error());
+            }
+            pages[i] = *page;
+        }
+        std::unique_ptr<Unit> unit(new Unit(registers, memory, capabilities, by, pages));
+        if (const auto started = unit->start(); !started)
+            return std::unexpected(started.error());
+        return unit;
+    }
+
+    /// Turns translation off: every device reaches all of memory again. No domain is left.
+    ~Unit() {
+        (void)command_off(global::translation);
+        (void)command_off(global::queue);
+        for (unsigned bus = 0; bus != 256; ++bus)
+            if (const Word entry = memory_.words(pages_[0])[2 * bus]; (entry & present) != 0)
+                memory_.release(PhysicalAddress(align_down(entry, page_lg2)), page_lg2);
+        for (const PhysicalAddress page : pages_)
+            memory_.release(page, page_lg2);
+    }
+
+    Unit(const Unit&) = delete;
+    Unit& operator=(const Unit&) = delete;
+
+    [[nodiscard]] const Capabilities& capabilities() const { return capabilities_; }
+
+    [[nodiscard]] Memory& memory() const { return memory_; }
+
+    /// A number for a domain. Errors: limit.
+    [[nodiscard]] Result<std::uint16_t> take_domain_number() {
+        const ExclusiveLock lock(mutex_);
+        for (std::size_t number = 1; number != capabilities_.domains(); ++number) {
+            if (number == numbers_.size())
+                numbers_.push_back(false);
+            if (!numbers_[number]) {
+                numbers_[number] = true;
+                return static_cast<std::uint16_t>(number);
+            }
+        }
+        return fail(ErrorCode::limit, "the unit has no more domains",
+                    {"domains", capabilities_.domains()});
+    }
+
+    /// After its functions are detached: what is cached under the number goes first.
+    void give_domain_number_back(std::uint16_t number) {
+        const ExclusiveLock lock(mutex_);
+        numbers_[number] = false;
+    }
+
+    /// The function's accesses go through the tables below `root` from the return on.
+    /// Errors: busy (attached already), no_memory, io.
+    [[nodiscard]] Result<void> attach(std::uint16_t requester, Root root, std::uint16_t domain) {
+        const ExclusiveLock lock(mutex_);
+        const auto entry = context_entry(requester);
+        if (!entry)
+            return std::unexpected(entry.error());
+        Word* const words = *entry;
+        if ((words[0] & present) != 0)
+            return fail(ErrorCode::busy, "the function is attached already",
+                        {"requester", requester});
+        store(words[1], std::uint64_t{domain} << 8 | (root.levels - 2));
+        store(words[0], root.table.value() | present);
+        if (!capabilities_.caches_absent())
+            return flush_write_buffer();
+        // Such a unit caches absent entries under domain number 0 (6.1).
+        const std::array commands = {context_of(requester, 0), iotlb_of(domain)};
+        return run(commands);
+    }
+
+    /// The function reaches nothing from the return on. Errors: not_found, io.
+    [[nodiscard]] Result<void> detach(std::uint16_t requester) {
+        const ExclusiveLock lock(mutex_);
+        Word* const words = find_context_entry(requester);
+        if (words == nullptr || (words[0] & present) == 0)
+            return fail(ErrorCode::not_found, "the function is attached to no domain",
+                        {"requester", requester});
+        const auto domain = static_cast<std::uint16_t>(words[1] >> 8);
+        store(words[0], 0);
+        store(words[1], 0);
+        const std::array commands = {context_of(requester, domain), iotlb_of(domain)};
+        return run(commands);
+    }
+
+    /// Forgets what is cached of `requests`, in one batch: when it returns, no translation from
+    /// before is in use, and accesses that used one are done. Errors: io.
+    [[nodiscard]] Result<void> invalidate(std::uint16_t domain,
+                                          std::span<const InvalidationRequest<Iova>> requests) {
+        std::array<Command, most_commands> commands;
+        std::size_t count = 0;
+        bool fits = capabilities_.invalidates_pages();
+        for (const auto& each : requests)
+            fits = fits && append_pages(commands, count, domain, each);
+        if (!fits) {
+            commands[0] = iotlb_of(domain);
+            count = 1;
+        }
+        const ExclusiveLock lock(mutex_);
+        return run(std::span(commands).first(count));
+    }
+
+    /// Everything that is cached of a domain. Errors: io.
+    [[nodiscard]] Result<void> invalidate_all(std::uint16_t domain) {
+        const ExclusiveLock lock(mutex_);
+        return run({{iotlb_of(domain)}});
+    }
+
+    /// After an entry was made that was absent: where the unit caches such entries, or holds
+    /// writes back, it is told. Errors: io.
+    [[nodiscard]] Result<void> added(std::uint16_t domain, InvalidationRequest<Iova> request) {
+        if (capabilities_.caches_absent())
+            return invalidate(domain, {&request, 1});
+        if (!capabilities_.flushes_write_buffer())
+            return {};
+        const ExclusiveLock lock(mutex_);
+        return flush_write_buffer();
+    }
+
+    /// Hands out the recorded faults, oldest first, and clears them. Return: how many times the
+    /// records overflowed since the last call: at least so many faults were lost.
+    [[nodiscard]] std::uint64_t take_faults(FunctionRef<void(const fault::Record&)> each) {
+        const ExclusiveLock lock(mutex_);
+        const std::uint32_t status = registers_.read32(reg::fault_status);
+        if ((status & (fault_bits::pending | fault_bits::overflow)) == 0)
+            return 0;
+        const unsigned count = capabilities_.fault_record_count();
+        const unsigned first = (status >> 8 & 0xff) % count;
+        for (unsigned i = 0; i != count; ++i) {
+            const unsigned at = capabilities_.fault_records() + 16 * ((first + i) % count);
+            const std::uint64_t high = registers_.read64(at + 8);
+            if ((high & fault_bits::set) == 0)
+                break; // they are filled in order
+            each(decode(registers_.read64(at), high));
+            registers_.write64(at + 8, fault_bits::set);
+        }
+        if ((status & fault_bits::overflow) == 0)
+            return 0;
+        registers_.write32(reg::fault_status, fault_bits::overflow);
+        return 1;
+    }
+
+  private:
+    static constexpr unsigned page_lg2 = 12;
+    static constexpr std::size_t own_pages = 3; ///< root table, queue, status
+    static constexpr std::size_t most_commands = 16;
+    static constexpr Word present = bit(0);
+
+    Unit(Registers& registers, Memory& memory, Capabilities capabilities, InvalidateBy by,
+         const std::array<PhysicalAddress, own_pages>& pages)
+        : registers_(registers), memory_(memory), capabilities_(capabilities), pages_(pages),
+          invalidator_(registers, memory, capabilities, by, pages[1], pages[2]) {}
+
+    Result<void> start() {
+        const ExclusiveLock lock(mutex_);
+        for (const std::uint32_t each : {global::translation, global::queue})
+            if (const auto off = command_off(each); !off)
+                return off;
+        registers_.write64(reg::root_table, pages_[0].value());
+        if (const auto set = command_on(global::root_pointer); !set)
+            return set;
+        if (invalidator_.uses_queue()) {
+            invalidator_.prepare_queue();
+            if (const auto on = command_on(global::queue); !on)
+                return on;
+        }
+        constexpr std::array everything = {Command{.cache = Command::Cache::context},
+                                           Command{.cache = Command::Cache::iotlb}};
+        if (const auto done = run(everything); !done)
+            return done;
+        return command_on(global::translation);
+    }
+
+    /// Sets a bit of the global command, and waits until the status has it (11.4.4).
+    Result<void> command_on(std::uint32_t wanted) {
+        const std::uint32_t status = registers_.read32(reg::global_status);
+        registers_.write32(reg::global_command, (status & global::kept) | wanted);
+        return wait_for_status(wanted, wanted);
+    }
+
+    Result<void> command_off(std::uint32_t unwanted) {
+        const std::uint32_t status = registers_.read32(reg::global_status);
+        if ((status & unwanted) == 0)
+            return {};
+        registers_.write32(reg::global_command, status & global::kept & ~unwanted);
+        return wait_for_status(unwanted, 0);
+    }
+
+    Result<void> wait_for_status(std::uint32_t mask, std::uint32_t wanted) {
+        for (unsigned attempt = 0;; ++attempt) {
+            const std::uint32_t status = registers_.read32(reg::global_status);
+            if ((status & mask) == wanted)
+                return {};
+            if (!registers_.relax(attempt))
+                return fail(ErrorCode::io, "the unit does not do what it is told", {"bits", mask},
+                            {"status", status});
+        }
+    }
+
+    Result<void> flush_write_buffer() {
+        if (!capabilities_.flushes_write_buffer())
+            return {};
+        const std::uint32_t status = registers_.read32(reg::global_status);
+        registers_.write32(reg::global_command, (status & global::kept) | global::write_buffer);
+        return wait_for_status(global::write_buffer, 0);
+    }
+
+    Result<void> run(std::span<const Command> commands) MOAT_REQUIRES(mutex_) {
+        if (const auto flushed = flush_write_buffer(); !flushed)
+            return flushed;
+        return invalidator_.run(commands);
+    }
+
+    static Command context_of(std::uint16_t requester, std::uint16_t domain) {
+        return {.cache = Command::Cache::context,
+                .reach = Command::Reach::narrow,
+                .domain = domain,
+                .requester = requester};
+    }
+
+    static Command iotlb_of(std::uint16_t domain) {
+        return {.reach = Command::Reach::domain, .domain = domain};
+    }
+
+    /// One command for each aligned block of the range. Return: false where they do not fit.
+    bool append_pages(std::array<Command, most_commands>& commands, std::size_t& count,
+                      std::uint16_t domain, const InvalidationRequest<Iova>& request) const {
+        std::uint64_t page = request.start.value() >> page_lg2;
+        const std::uint64_t last = request.last.value() >> page_lg2;
+        for (;;) {
+            if (count == most_commands)
+                return false;
+            const std::uint64_t left = last - page + 1;
+            const unsigned aligned = alignment_lg2(page | bit(capabilities_.most_pages_lg2()));
+            const unsigned pages_lg2 = aligned < floor_lg2(left) ? aligned : floor_lg2(left);
+            commands[count++] = {.reach = Command::Reach::narrow,
+                                 .domain = domain,
+                                 .pages = Iova(page << page_lg2),
+                                 .pages_lg2 = pages_lg2,
+                                 .leaves_only = request.cached == CachedEntries::leaves};
+            if (left == bit(pages_lg2))
+                return true;
+            page += bit(pages_lg2);
+        }
+    }
+
+    /// Its context table is made where there is none.
+    Result<Word*> context_entry(std::uint16_t requester) MOAT_REQUIRES(mutex_) {
+        Word& root = memory_.words(pages_[0])[2 * (requester >> 8)];
+        if ((root & present) == 0) {
+            const auto table = memory_.allocate(page_lg2);
+            if (!table)
+                return std::unexpected(table.error());
+            store(root, table->value() | present);
+        }
+        return find_context_entry(requester);
+    }
+
+    [[nodiscard]] Word* find_context_entry(std::uint16_t requester) const {
+        const Word root = memory_.words(pages_[0])[2 * (requester >> 8)];
+        if ((root & present) == 0)
+            return nullptr;
+        return memory_.words(PhysicalAddress(align_down(root, page_lg2))) + 2 * (requester & 0xff);
+    }
+
+    /// The unit reads it at any time.
+    static void store(Word& word, std::uint64_t value) {
+        typename Sync::template AtomicRef<std::uint64_t>(word).store(value,
+                                                                     std::memory_order_release);
+    }
+
+    Registers& registers_;
+    Memory& memory_;
+    const Capabilities capabilities_;
+    const std::array<PhysicalAddress, own_pages> pages_;
+    typename Sync::Mutex mutex_;
+    Invalidator<Registers, Memory, Sync> invalidator_ MOAT_GUARDED_BY(mutex_);
+    std::vector<bool> numbers_ MOAT_GUARDED_BY(mutex_) = {true};
+};
+
+} // namespace moat::iommu::vtd

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The owner of a file descriptor, and errno as an Error.
+// No operation on files lives here; the rest of platform/, machines and tests use it.
+#pragma once
+
+#include "moat/core/result.hpp"
+
+#include <cerrno>
+#include <cstdint>
+#include <unistd.h>
+#include <utility>
+
+namespace moat::platform {
+
+/// `io`, or the code given, with errno among the values.
+[[nodiscard]] inline std::unexpected<Error> fail_errno(const char* sentence,
+                                                       ErrorCode code = ErrorCode::io) {
+    return fail(code, sentence, {"errno", static_cast<std::uint64_t>(errno)});
+}
+
+class FileDescriptor {
+  public:
+    /// Of nothing.
+    FileDescriptor() = default;
+
+    /// Takes what an open function returned; below 0 it owns nothing.
+    explicit FileDescriptor(int number) : number_(number) {}
+
+    FileDescriptor(FileDescriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+
+    FileDescriptor& operator=(FileDescriptor&& other) noexcept {
+        std::swap(number_, other.number_);
+        return *this;
+    }
+
+    FileDescriptor(const FileDescriptor&) = delete;
+    FileDescriptor& operator=(const FileDescriptor&) = delete;
+
+    ~FileDescriptor() {
+        if (number_ >= 0)
+            ::close(number_);
+    }
+
+    /// Below 0 where it owns nothing.
+    [[nodiscard]] int get() const { return number_; }
+
+    /// Closes it now.
+    void reset() { FileDescriptor().swap(*this); }
+
+    void swap(FileDescriptor& other) noexcept { std::swap(number_, other.number_); }
+
+  private:
+    int number_ = -1;
+};
+
+} // namespace moat::platform

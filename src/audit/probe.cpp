@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "moat/audit/drivers.hpp"
+
+#include <array>
+
+namespace moat::audit {
+
+Result<std::unique_ptr<Driver>> probe(machine::Machine& machine, machine::Function& function,
+                                      BufferSource& buffers) {
+    constexpr std::array<Probe, 1> drivers = {probe_edu};
+    for (const Probe each : drivers)
+        if (auto driver = each(machine, function, buffers);
+            driver || driver.error().code() != ErrorCode::unsupported)
+            return driver;
+    return fail(ErrorCode::unsupported, "no driver knows the function",
+                {"vendor", function.info().vendor}, {"device", function.info().device});
+}
+
+} // namespace moat::audit

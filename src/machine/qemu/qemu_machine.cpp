@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "moat/machine/qemu/qemu_machine.hpp"
+
+#include "moat/core/bits.hpp"
+
+#include "qemu_function.hpp"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstring>
+#include <sched.h>
+#include <thread>
+
+namespace moat::machine::qemu {
+namespace {
+
+constexpr std::uint64_t unit_start = 0xfed90000;
+/// Where q35 keeps memory below 4G, at least.
+constexpr std::uint64_t most_ram = std::uint64_t{2} << 30;
+/// Tables of the unit, and above them what is shared. Below lies what a PC has there.
+constexpr std::uint64_t tables_start = std::uint64_t{1} << 20;
+constexpr std::uint64_t tables_end = std::uint64_t{16} << 20;
+
+/// Interrupt messages of x86 are not translated (VT-d, 3.14).
+constexpr std::array reserved = {IovaRange(Iova(0xfee00000), ByteCount(0x100000))};
+
+class QemuDomain final : public Domain {
+  public:
+    explicit QemuDomain(std::unique_ptr<QemuMachine::UnitDomain> domain)
+        : domain_(std::move(domain)) {
+        // The upper half is for interrupt messages.
+        limits_.aperture = {Iova(0), ByteCount(domain_->aperture().size().value() / 2)};
+        limits_.reserved = reserved;
+        limits_.leaf_sizes = domain_->leaf_sizes();
+    }
+
+    [[nodiscard]] const DomainLimits& limits() const override { return limits_; }
+
+    [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress physical,
+                                   Attributes attributes) override {
+        const auto range = IovaRange::make(start, size);
+        if (!range)
+            return std::unexpected(range.error());
+        if (!limits_.aperture.contains(*range) || reserved[0].overlaps(*range))
+            return fail(ErrorCode::out_of_range, "the range is outside of what may be mapped",
+                        {"start", start.value()}, {"size", size.value()});
+        return domain_->map(start, size, physical, attributes);
+    }
+
+    [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) override {
+        return domain_->unmap(start, size);
+    }
+
+    [[nodiscard]] QemuMachine::UnitDomain& domain() { return *domain_; }
+
+  private:
+    std::unique_ptr<QemuMachine::UnitDomain> domain_;
+    DomainLimits limits_;
+};
+
+/// Keeps the processor in a halt, so that nothing but devices runs, and virtual time with them:
+/// cli; hlt; jmp back, where an x86 begins.
+Result<platform::MemoryFile> halting_firmware() {
+    constexpr std::size_t size = 64 << 10;
+    constexpr std::array<std::uint8_t, 4> halt = {0xfa, 0xf4, 0xeb, 0xfd};
+    auto file = platform::MemoryFile::create("moat firmware", ByteCount(size));
+    if (file) {
+        std::memset(file->bytes().data(), 0xf4, size);
+        std::memcpy(file->bytes().data() + size - 16, halt.data(), halt.size());
+    }
+    return file;
+}
+
+std::string megabytes(ByteCount size) {
+    return std::to_string(size.value() >> 20) + "M";
+}
+
+std::vector<std::string> command_line(const QemuOptions& options, const platform::MemoryFile& ram,
+                                      const std::vector<platform::MemoryFile>& disks,
+                                      const platform::MemoryFile& firmware, int socket) {
+    std::vector<std::string> line = {
+        options.program, "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off",
+        // First, so that the devices behind it find it.
+        "-device", "intel-iommu,aw-bits=48", "-accel", "tcg", "-no-user-config", "-nodefaults",
+        "-display", "none", "-bios", firmware.path(), "-m", megabytes(options.ram), "-object",
+        "memory-backend-file,id=ram,share=on,size=" + megabytes(options.ram) +
+            ",mem-path=" + ram.path(),
+        "-chardev", "socket,id=qtest,fd=" + std::to_string(socket), "-qtest", "chardev:qtest",
+        "-qtest-log", "/dev/null"};
+    for (std::size_t i = 0; i != disks.size(); ++i)
+        line.insert(line.end(), {"-drive", "if=none,format=raw,id=disk" + std::to_string(i) +
+                                               ",file=" + disks[i].path()});
+    line.insert(line.end(), options.arguments.begin(), options.arguments.end());
+    for (const std::string& device : options.devices)
+        line.insert(line.end(), {"-device", device});
+    return line;
+}
+
+} // namespace
+
+std::uint32_t UnitRegistersByQtest::read32(unsigned offset) {
+    return static_cast<std::uint32_t>(
+        qtest_.read(Space::memory, unit_start + offset, Width::bits32));
+}
+
+std::uint64_t UnitRegistersByQtest::read64(unsigned offset) {
+    return qtest_.read(Space::memory, unit_start + offset, Width::bits64);
+}
+
+void UnitRegistersByQtest::write32(unsigned offset, std::uint32_t value) {
+    qtest_.write(Space::memory, unit_start + offset, Width::bits32, value);
+}
+
+void UnitRegistersByQtest::write64(unsigned offset, std::uint64_t value) {
+    qtest_.write(Space::memory, unit_start + offset, Width::bits64, value);
+}
+
+/// QEMU's unit does what it is told before it answers: one look again is enough, unless it is not
+/// QEMU's unit.
+bool UnitRegistersByQtest::relax(unsigned attempt) {
+    qtest_.drain();
+    return qtest_.health() && attempt < 16;
+}
+
+Result<std::unique_ptr<QemuMachine>> QemuMachine::start(const QemuOptions& options) {
+    if (options.ram.value() > most_ram || options.ram.value() <= tables_end ||
+        !is_aligned(options.ram.value(), 20))
+        return fail(ErrorCode::out_of_range, "QEMU's memory is above 16M, and 2G at most",
+                    {"ram", options.ram.value()});
+    auto ram = platform::MemoryFile::create("moat QEMU memory", options.ram);
+    const auto firmware = halting_firmware();
+    auto socket = platform::StreamSocket::create(options.patience);
+    if (!ram || !firmware || !socket)
+        return std::unexpected(!ram ? ram.error() : !firmware ? firmware.error() : socket.error());
+    std::vector<int> descriptors = {ram->descriptor(), firmware->descriptor(), socket->child()};
+    std::vector<platform::MemoryFile> disks;
+    for (const ByteCount size : options.disks) {
+        auto disk = platform::MemoryFile::create("moat QEMU disk", size);
+        if (!disk)
+            return std::unexpected(disk.error());
+        descriptors.push_back(disk->descriptor());
+        disks.push_back(std::move(*disk));
+    }
+    auto process = platform::ChildProcess::start(
+        command_line(options, *ram, disks, *firmware, socket->child()), descriptors);
+    if (!process)
+        return std::unexpected(process.error());
+    socket->close_child();
+    std::unique_ptr<QemuMachine> machine(new QemuMachine(std::move(*ram), std::move(disks),
+                                                         std::move(*process), std::move(*socket)));
+    if (const auto done = machine->set_up(options.unit); !done) {
+        const auto health = machine->health();
+        if (options.words != nullptr)
+            *options.words = machine->qtest_.words();
+        return std::unexpected(health ? done.error() : health.error());
+    }
+    return machine;
+}
+
+QemuMachine::QemuMachine(platform::MemoryFile ram, std::vector<platform::MemoryFile> disks,
+                         platform::ChildProcess process, platform::StreamSocket socket)
+    : ram_(std::move(ram)), disks_(std::move(disks)), qtest_(std::move(process), std::move(socket)),
+      unit_registers_(qtest_), table_headers_((tables_end - tables_start) >> 12),
+      tables_(ram_.bytes().subspan(tables_start, tables_end - tables_start),
+              PhysicalAddress(tables_start), table_headers_, 12),
+      config_(std::make_unique<Ecam>(qtest_)),
+      free_{{tables_end, ram_.bytes().size() - tables_end}} {}
+
+QemuMachine::~QemuMachine() {
+    RealSync::barrier();
+    MOAT_CHECK(opened_.empty() && attached_.empty(),
+               "functions are closed and detached before their machine ends");
+}
+
+/// Turns ECAM on (Intel 3 Series, 5.1.15: PCIEXBAR of 256 buses), then does what firmware does.
+Result<void> QemuMachine::set_up(const iommu::vtd::UnitOptions& options) {
+    constexpr unsigned pciexbar = 0x60;
+    const auto host_bridge = [&](unsigned offset, std::uint32_t value) {
+        qtest_.write(Space::ports, 0xcf8, Width::bits32, 0x80000000 | offset);
+        qtest_.write(Space::ports, 0xcfc, Width::bits32, value);
+    };
+    host_bridge(pciexbar + 4, 0);
+    host_bridge(pciexbar, static_cast<std::uint32_t>(ecam.value()) | 1);
+    auto functions = configure_bus(*config_, bar_window);
+    if (!functions)
+        return std::unexpected(functions.error());
+    functions_ = std::move(*functions);
+    // The host's own bridges are class 6 too.
+    std::erase_if(functions_,
+                  [](const PciFunction& each) { return each.info.class_code >> 16 == 6; });
+    for (const PciFunction& each : functions_)
+        infos_.push_back(each.info);
+    if (const auto healthy = health(); !healthy)
+        return healthy;
+    auto unit = Unit::open(unit_registers_, tables_, options);
+    if (!unit)
+        return std::unexpected(unit.error());
+    unit_ = std::move(*unit);
+    return {};
+}
+
+Result<std::unique_ptr<Function>> QemuMachine::open(Bdf address) {
+    const auto found = std::ranges::find(functions_, address,
+                                         [](const PciFunction& each) { return each.info.address; });
+    if (found == functions_.end())
+        return fail(ErrorCode::not_found, "there is no such function",
+                    {"requester", address.requester()});
+    if (!opened_.insert(address).second)
+        return fail(ErrorCode::busy, "the function is open already",
+                    {"requester", address.requester()});
+    return std::make_unique<QemuFunction>(*this, *found);
+}
+
+Result<std::unique_ptr<Domain>> QemuMachine::create_domain() {
+    auto domain = UnitDomain::create(*unit_);
+    if (!domain)
+        return std::unexpected(domain.error());
+    return std::make_unique<QemuDomain>(std::move(*domain));
+}
+
+Result<void> QemuMachine::attach(Bdf function, Domain& domain) {
+    if (std::ranges::find(infos_, function, &FunctionInfo::address) == infos_.end())
+        return fail(ErrorCode::not_found, "there is no such function",
+                    {"requester", function.requester()});
+    auto* const ours = dynamic_cast<QemuDomain*>(&domain);
+    MOAT_CHECK(ours != nullptr, "a domain is attached by the machine that made it");
+    if (const auto done = ours->domain().attach(function.requester()); !done)
+        return done;
+    attached_.emplace(function, Attachment{.domain = &ours->domain(), .interrupts = {}});
+    return {};
+}
+
+Result<void> QemuMachine::detach(Bdf function) {
+    const auto found = attached_.find(function);
+    if (found == attached_.end())
+        return fail(ErrorCode::not_found, "the function is attached to no domain",
+                    {"requester", function.requester()});
+    const auto detached = unit_->detach(function.requester());
+    if (found->second.interrupts)
+        (void)found->second.domain->unmap(interrupts_of(*found->second.domain, function),
+                                          ByteCount(4096));
+    attached_.erase(found);
+    return detached;
+}
+
+Iova QemuMachine::interrupts_of(const UnitDomain& domain, Bdf function) {
+    return Iova(domain.aperture().size().value() / 2 + (std::uint64_t{function.requester()} << 12));
+}
+
+Result<std::pair<Iova, std::span<std::byte>>> QemuMachine::map_interrupts(Bdf function) {
+    const auto found = attached_.find(function);
+    if (found == attached_.end())
+        return fail(ErrorCode::refused, "interrupts need a domain that they arrive through",
+                    {"requester", function.requester()});
+    Attachment& attachment = found->second;
+    const Iova start = interrupts_of(*attachment.domain, function);
+    if (!attachment.interrupts) {
+        auto page = allocate(ByteCount(4096));
+        if (!page)
+            return std::unexpected(page.error());
+        if (const auto mapped =
+                attachment.domain->map(start, page->size(), page->physical(), Attributes::write);
+            !mapped)
+            return std::unexpected(mapped.error());
+        attachment.interrupts.emplace(std::move(*page));
+    }
+    return std::pair(start, attachment.interrupts->bytes());
+}
+
+Result<SharedMemory> QemuMachine::allocate(ByteCount size, unsigned alignment_lg2) {
+    if (size == ByteCount(0))
+        return fail(ErrorCode::empty, "memory has a length");
+    const unsigned aligned = std::max(alignment_lg2, 12U);
+    const std::uint64_t bytes = align_up(size.value(), 12);
+    for (auto [start, length] : free_) {
+        const std::uint64_t first = align_up(start, aligned);
+        if (bytes < size.value() || first < start || first - start > length ||
+            bytes > length - (first - start))
+            continue;
+        free_.erase(start);
+        if (first != start)
+            free_.emplace(start, first - start);
+        if (const std::uint64_t rest = length - (first - start) - bytes; rest != 0)
+            free_.emplace(first + bytes, rest);
+        return SharedMemory(*this, ram_.bytes().subspan(first, bytes), PhysicalAddress(first));
+    }
+    return fail(ErrorCode::no_memory, "QEMU's memory has no such piece left", {"size", bytes},
+                {"alignment", bit(aligned)});
+}
+
+void QemuMachine::release_shared(PhysicalAddress physical, ByteCount size) {
+    std::uint64_t start = physical.value();
+    std::uint64_t length = size.value();
+    std::memset(ram_.bytes().data() + start, 0, length);
+    auto after = free_.lower_bound(start);
+    if (after != free_.end() && start + length == after->first) {
+        length += after->second;
+        after = free_.erase(after);
+    }
+    if (after != free_.begin()) {
+        const auto before = std::prev(after);
+        if (before->first + before->second == start) {
+            before->second += length;
+            return;
+        }
+    }
+    free_.emplace(start, length);
+}
+
+Result<std::uint64_t> QemuMachine::take_faults(FunctionRef<void(const fault::Record&)> each) {
+    const std::uint64_t lost = unit_->take_faults(each);
+    if (const auto healthy = health(); !healthy)
+        return std::unexpected(healthy.error());
+    return lost;
+}
+
+Wait QemuMachine::wait_until(FunctionRef<bool()> happened, std::chrono::nanoseconds longest) {
+    using namespace std::chrono_literals;
+    qtest_.flush();
+    const auto deadline = now() + longest;
+    std::chrono::nanoseconds pause = 10us;
+    for (unsigned looks = 0; !happened(); ++looks) {
+        if (now() >= deadline || !health())
+            return Wait::timed_out;
+        // QEMU answers most things within microseconds, and needs a processor for that.
+        if (looks < 64) {
+            ::sched_yield();
+            continue;
+        }
+        std::this_thread::sleep_for(pause);
+        pause = std::min<std::chrono::nanoseconds>(2 * pause, 1ms);
+    }
+    return Wait::happened;
+}
+
+std::chrono::nanoseconds QemuMachine::now() {
+    return std::chrono::steady_clock::now().time_since_epoch();
+}
+
+} // namespace moat::machine::qemu

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "moat/machine/qemu/qtest.hpp"
+
+#include "moat/core/bits.hpp"
+
+#include <array>
+#include <charconv>
+#include <optional>
+
+namespace moat::machine::qemu {
+namespace {
+
+char suffix(Space space, Width width) {
+    switch (width) {
+    case Width::bits8:
+        return 'b';
+    case Width::bits16:
+        return 'w';
+    case Width::bits32:
+        return 'l';
+    case Width::bits64:
+        break;
+    }
+    MOAT_CHECK(space == Space::memory, "a port has 32 bits at most");
+    return 'q';
+}
+
+void append_hexadecimal(std::string& text, std::uint64_t value) {
+    std::array<char, 16> digits;
+    const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value, 16);
+    text.append("0x").append(digits.data(), end.ptr);
+}
+
+/// Of "OK 0x1f".
+std::optional<std::uint64_t> value_in(std::string_view line) {
+    constexpr std::string_view before = "OK 0x";
+    if (!line.starts_with(before))
+        return std::nullopt;
+    line.remove_prefix(before.size());
+    std::uint64_t value = 0;
+    const auto end = std::from_chars(line.data(), line.data() + line.size(), value, 16);
+    if (end.ec != std::errc() || end.ptr != line.data() + line.size())
+        return std::nullopt;
+    return value;
+}
+
+std::uint64_t all_ones(Width width) {
+    return low_bits(8U * static_cast<unsigned>(width));
+}
+
+} // namespace
+
+void Qtest::post(Space space, std::string_view verb, std::uint64_t address, Width width) {
+    unsent_.append(verb);
+    unsent_ += suffix(space, width);
+    unsent_ += ' ';
+    append_hexadecimal(unsent_, address);
+}
+
+std::uint64_t Qtest::read(Space space, std::uint64_t address, Width width) {
+    if (!health_)
+        return all_ones(width);
+    post(space, space == Space::memory ? "read" : "in", address, width);
+    unsent_ += '\n';
+    flush();
+    ++round_trips_;
+    take_answers();
+    const std::string_view line = health_ ? answer() : std::string_view();
+    if (!health_)
+        return all_ones(width);
+    const auto value = value_in(line);
+    if (!value || (*value & ~all_ones(width)) != 0) {
+        broken({ErrorCode::io, "QEMU answers a read with something else than its value"});
+        return all_ones(width);
+    }
+    return *value;
+}
+
+void Qtest::write(Space space, std::uint64_t address, Width width, std::uint64_t value) {
+    if (!health_)
+        return;
+    if (unanswered_ == most_posted)
+        drain();
+    post(space, space == Space::memory ? "write" : "out", address, width);
+    unsent_ += ' ';
+    append_hexadecimal(unsent_, value & all_ones(width));
+    unsent_ += '\n';
+    ++unanswered_;
+}
+
+void Qtest::flush() {
+    if (unsent_.empty() || !health_)
+        return;
+    if (const auto sent = socket_.send(unsent_); !sent)
+        socket_failed(sent.error());
+    unsent_.clear();
+}
+
+void Qtest::drain() {
+    flush();
+    if (unanswered_ != 0)
+        ++round_trips_;
+    take_answers();
+}
+
+/// Of everything that is posted.
+void Qtest::take_answers() {
+    while (health_ && unanswered_ != 0) {
+        --unanswered_;
+        answer();
+    }
+}
+
+Result<void> Qtest::health() const {
+    return health_;
+}
+
+/// The next line that answers a command; a line that tells of an interrupt pin is none.
+std::string_view Qtest::answer() {
+    constexpr std::size_t most = 256;
+    for (;;) {
+        const auto line = socket_.receive_until('\n', most);
+        if (!line) {
+            socket_failed(line.error());
+            return {};
+        }
+        if (line->starts_with("OK") && (line->size() == 2 || (*line)[2] == ' '))
+            return *line;
+        if (line->starts_with("IRQ "))
+            continue;
+        broken(line->starts_with("FAIL")
+                   ? Error(ErrorCode::io, "QEMU refuses a command of qtest")
+                   : Error(ErrorCode::io, "QEMU answers with something that is not qtest"));
+        return {};
+    }
+}
+
+/// Ends the process: whatever it would say from now on is not to be trusted.
+void Qtest::broken(const Error& why) {
+    process_.end();
+    unsent_.clear();
+    unanswered_ = 0;
+    health_ = std::unexpected(why);
+}
+
+void Qtest::socket_failed(const Error& error) {
+    const ErrorValue process{"process", static_cast<std::uint64_t>(process_.number())};
+    const platform::Ending ending = process_.end();
+    if (error.code() == ErrorCode::busy)
+        broken({ErrorCode::io, "QEMU did not answer in time and was ended", process});
+    else if (error.code() == ErrorCode::limit)
+        broken({ErrorCode::io, "QEMU answers with something that is not qtest", process});
+    else
+        broken({ErrorCode::io,
+                "QEMU has ended by itself",
+                process,
+                {"status", static_cast<std::uint64_t>(ending.status)},
+                {"signal", static_cast<std::uint64_t>(ending.signal)}});
+}
+
+} // namespace moat::machine::qemu

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "moat/platform/stream_socket.hpp"
+
+#include <array>
+#include <poll.h>
+#include <sys/socket.h>
+
+namespace moat::platform {
+
+Result<StreamSocket> StreamSocket::create(std::chrono::milliseconds patience) {
+    std::array<int, 2> ends{};
+    if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) < 0)
+        return fail_errno("a pair of sockets cannot be made");
+    return StreamSocket(FileDescriptor(ends[0]), FileDescriptor(ends[1]), patience);
+}
+
+Result<void> StreamSocket::wait_for(short events) const {
+    const auto deadline = std::chrono::steady_clock::now() + patience_;
+    for (;;) {
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+            deadline - std::chrono::steady_clock::now());
+        pollfd ready = {.fd = parent_.get(), .events = events, .revents = 0};
+        const int count = ::poll(&ready, 1, left.count() > 0 ? static_cast<int>(left.count()) : 0);
+        if (count > 0)
+            return {};
+        if (count == 0)
+            return fail(ErrorCode::busy, "the other process does not answer",
+                        {"milliseconds", static_cast<std::uint64_t>(patience_.count())});
+        if (errno != EINTR)
+            return fail_errno("a socket cannot be waited for");
+    }
+}
+
+Result<void> StreamSocket::send(std::string_view text) {
+    while (!text.empty()) {
+        const ssize_t sent =
+            ::send(parent_.get(), text.data(), text.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent > 0)
+            text.remove_prefix(static_cast<std::size_t>(sent));
+        else if (errno != EAGAIN && errno != EINTR)
+            return fail_errno("the other process has closed its socket");
+        else if (const auto writable = wait_for(POLLOUT); !writable)
+            return writable;
+    }
+    return {};
+}
+
+Result<std::string_view> StreamSocket::receive_until(char end, std::size_t most) {
+    received_.erase(0, taken_);
+    taken_ = 0;
+    std::size_t searched = 0;
+    for (;;) {
+        if (const std::size_t found = received_.find(end, searched); found != std::string::npos) {
+            taken_ = found + 1;
+            return std::string_view(received_).substr(0, found);
+        }
+        searched = received_.size();
+        if (searched > most)
+            return fail(ErrorCode::limit, "the other process says too much at once",
+                        {"characters", searched});
+        std::array<char, 4096> piece;
+        const ssize_t size = ::recv(parent_.get(), piece.data(), piece.size(), MSG_DONTWAIT);
+        if (size > 0) {
+            received_.append(piece.data(), static_cast<std::size_t>(size));
+        } else if (size == 0) {
+            return fail(ErrorCode::io, "the other process has closed its socket");
+        } else if (errno != EAGAIN && errno != EINTR) {
+            return fail_errno("the other process has closed its socket");
+        } else if (const auto readable = wait_for(POLLIN); !readable) {
+            return std::unexpected(readable.error());
+        }
+    }
+}
+
+} // namespace moat::platform
