@@ -7,7 +7,7 @@ namespace moat::audit {
 
 Result<std::unique_ptr<Driver>> probe(machine::Machine& machine, machine::Function& function,
                                       BufferSource& buffers) {
-    constexpr std::array<Probe, 1> drivers = {probe_edu};
+    constexpr std::array<Probe, 2> drivers = {probe_edu, probe_nvme};
     for (const Probe each : drivers)
         if (auto driver = each(machine, function, buffers);
             driver || driver.error().code() != ErrorCode::unsupported)

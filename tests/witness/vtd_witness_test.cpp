@@ -30,8 +30,7 @@ class VtdWitnessTest : public QemuTest, public ::testing::WithParamInterface<Inv
 
     void SetUp() override {
         start({.devices = {"edu,addr=4,dma_mask=0xffffffffffffffff"},
-               .unit = {.invalidate_by = GetParam(),
-                        .coherence = iommu::vtd::Coherence::known}});
+               .unit = {.invalidate_by = GetParam(), .coherence = iommu::vtd::Coherence::known}});
         if (IsSkipped() || HasFatalFailure())
             return;
         requester_ = find(0x1234, 0x11e8);
@@ -53,7 +52,7 @@ class VtdWitnessTest : public QemuTest, public ::testing::WithParamInterface<Inv
 
     /// What edu writes from then on.
     void load_pattern() {
-        constexpr Iova at(0x7f000000);
+        constexpr Iova at(0x100000000000);
         ASSERT_TRUE(domain->map(at, 4_KiB, PhysicalAddress(memory), read_only));
         for (std::size_t i = 0; i != bytes; ++i)
             physical(memory)[i] = static_cast<std::byte>(0xa0 + i % 16);

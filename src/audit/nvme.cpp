@@ -1,0 +1,464 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The driver of NVM Express controllers: an admin queue and one I/O queue, a command at a time.
+// Source: NVM Express Base Specification 1.4: 3.1 (registers), 4 (queues), 4.3 (PRP), 4.4 (SGL).
+#include "moat/audit/drivers.hpp"
+#include "moat/core/bits.hpp"
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <optional>
+
+namespace moat::audit {
+namespace {
+
+using namespace std::chrono_literals;
+
+namespace reg {
+
+constexpr unsigned capabilities = 0x00;
+constexpr unsigned configuration = 0x14;
+constexpr unsigned status = 0x1c;
+constexpr unsigned admin_sizes = 0x24;
+constexpr unsigned admin_submission = 0x28;
+constexpr unsigned admin_completion = 0x30;
+constexpr unsigned doorbells = 0x1000;
+
+} // namespace reg
+
+constexpr std::uint32_t enable = 1U << 0;
+/// Entries of 64 and 16 bytes, pages of 4K.
+constexpr std::uint32_t entry_sizes = 6U << 16 | 4U << 20;
+constexpr std::uint32_t status_ready = 1U << 0;
+constexpr std::uint32_t status_fatal = 1U << 1;
+
+constexpr unsigned page_lg2 = 12;
+constexpr std::uint64_t page = std::uint64_t{1} << page_lg2;
+constexpr unsigned depth = 16; ///< entries of each queue
+
+enum Opcode : std::uint8_t {
+    create_submission = 0x01,
+    get_log_page = 0x02,
+    create_completion = 0x05,
+    identify = 0x06,
+    flush = 0x00,
+    write = 0x01,
+    read = 0x02,
+};
+
+/// As it lies in memory.
+struct Command {
+    std::uint8_t opcode = 0;
+    std::uint8_t flags = 0; ///< bits 7..6: how the data is described
+    std::uint16_t number = 0;
+    std::uint32_t name_space = 0;
+    std::uint64_t reserved = 0;
+    std::uint64_t metadata = 0;
+    std::array<std::uint64_t, 2> data{};
+    std::array<std::uint32_t, 6> words{}; ///< 10 to 15
+};
+
+static_assert(sizeof(Command) == 64);
+
+struct Completion {
+    std::uint32_t result = 0;
+    std::uint32_t reserved = 0;
+    std::uint32_t queue = 0;
+    std::uint32_t status = 0; ///< bits 15..0 the command's number, 16 the phase, 27..17 its status
+};
+
+static_assert(sizeof(Completion) == 16);
+
+/// A pair of queues.
+struct Queue {
+    Buffer submissions;
+    Buffer completions;
+    unsigned number = 0;
+    unsigned tail = 0;
+    unsigned head = 0;
+    bool phase = true; ///< of an entry that is new
+
+    void restart() {
+        tail = head = 0;
+        phase = true;
+        std::memset(completions.bytes.data(), 0, completions.bytes.size());
+    }
+
+    void append(const Command& command) {
+        std::memcpy(submissions.bytes.data() + sizeof command * tail, &command, sizeof command);
+        tail = (tail + 1) % depth;
+    }
+
+    /// The completion that the device has written, with the word that makes it valid read first.
+    std::optional<Completion> look() {
+        std::byte* const entry = completions.bytes.data() + sizeof(Completion) * head;
+        auto& last = reinterpret_cast<std::uint32_t*>(entry)[3];
+        const std::uint32_t status =
+            std::atomic_ref<std::uint32_t>(last).load(std::memory_order_acquire);
+        if (((status & bit(16)) != 0) != phase)
+            return std::nullopt;
+        Completion completion;
+        std::memcpy(&completion, entry, sizeof completion);
+        completion.status = status;
+        return completion;
+    }
+
+    void advance() {
+        head = (head + 1) % depth;
+        phase = head == 0 ? !phase : phase;
+    }
+};
+
+class Nvme final : public Driver {
+  public:
+    /// Places in `operations`; those by SGL are there where the controller offers it.
+    enum Place : std::uint8_t {
+        identify_place,
+        health_place,
+        read_place,
+        write_place,
+        flush_place,
+        read_sgl_place,
+        write_sgl_place
+    };
+
+    Nvme(machine::Machine& machine, machine::Function& function, machine::Registers& registers)
+        : machine_(machine), function_(function), registers_(registers),
+          capabilities_(registers.read64(reg::capabilities)) {}
+
+    ~Nvme() override {
+        (void)stop();
+        function_.set_bus_master(false);
+    }
+
+    [[nodiscard]] std::string_view name() const override { return "nvme"; }
+
+    [[nodiscard]] std::span<const Operation> operations() const override { return operations_; }
+
+    [[nodiscard]] std::vector<Need> lists_for(const Request& request) const override;
+    [[nodiscard]] Result<Answer> run(const Request& request) override;
+
+    Result<void> prepare(BufferSource& buffers);
+
+  private:
+    Result<void> start();
+    Result<void> stop();
+    Result<void> create_queue(Opcode opcode, const Buffer& memory, std::uint32_t last_word);
+    Result<void> learn();
+    [[nodiscard]] Result<Command> command_for(const Request& request) const;
+    [[nodiscard]] Result<Answer> issue(Queue& queue, Command command);
+    void ring(const Queue& queue, bool completion);
+    Result<bool> becomes_ready(bool wanted);
+
+    machine::Machine& machine_;
+    machine::Function& function_;
+    machine::Registers& registers_;
+    const std::uint64_t capabilities_;
+    std::vector<Operation> operations_;
+    Queue admin_;
+    Queue io_;
+    Buffer scratch_{};
+    std::uint16_t next_number_ = 0;
+    std::uint32_t block_bytes_ = 512;
+    unsigned vectors_ = 0;
+    bool running_ = false;
+};
+
+Result<void> Nvme::prepare(BufferSource& buffers) {
+    if ((capabilities_ & low_bits(16)) + 1 < depth || (capabilities_ >> 48 & 0xf) != 0)
+        return fail(ErrorCode::io, "a controller without short queues or pages of 4K",
+                    {"capabilities", capabilities_});
+    const std::uint64_t stride = std::uint64_t{4} << (capabilities_ >> 32 & 0xf);
+    if (reg::doorbells + 4 * stride > registers_.size().value())
+        return fail(ErrorCode::io, "a controller whose doorbells lie outside of its registers",
+                    {"stride", stride});
+    io_.number = 1;
+    const auto obtain = [&](Buffer& buffer, std::string_view what, Direction direction,
+                            std::size_t bytes) -> Result<void> {
+        const auto got = buffers.obtain({.what = what,
+                                         .direction = direction,
+                                         .size = ByteCount(bytes),
+                                         .alignment_lg2 = page_lg2});
+        if (!got)
+            return std::unexpected(got.error());
+        buffer = *got;
+        return {};
+    };
+    using enum Direction;
+    for (Queue* const queue : {&admin_, &io_}) {
+        if (auto got =
+                obtain(queue->submissions, "submission queue", to_device, depth * sizeof(Command));
+            !got)
+            return got;
+        if (auto got = obtain(queue->completions, "completion queue", from_device,
+                              depth * sizeof(Completion));
+            !got)
+            return got;
+    }
+    if (auto got = obtain(scratch_, "identify", from_device, page); !got)
+        return got;
+    // Before it is enabled (5.3.1 of the 1.4 base): QEMU's looks at this once.
+    const auto vectors = function_.enable_interrupts(2);
+    if (!vectors && vectors.error().code() != ErrorCode::unsupported)
+        return std::unexpected(vectors.error());
+    vectors_ = vectors.value_or(0);
+    if (const auto started = start(); !started)
+        return started;
+    return learn();
+}
+
+Result<bool> Nvme::becomes_ready(bool wanted) {
+    auto ready = [&] { return ((registers_.read32(reg::status) & status_ready) != 0) == wanted; };
+    const auto longest = (capabilities_ >> 24 & 0xff) * 500ms + 500ms;
+    const bool happened = machine_.wait_until(ready, longest) == machine::Wait::happened;
+    if (const auto healthy = machine_.health(); !healthy)
+        return std::unexpected(healthy.error());
+    return happened;
+}
+
+Result<void> Nvme::stop() {
+    running_ = false;
+    registers_.write32(reg::configuration, 0);
+    const auto stopped = becomes_ready(false);
+    if (!stopped)
+        return std::unexpected(stopped.error());
+    if (!*stopped)
+        return fail(ErrorCode::io, "the controller does not stop");
+    return {};
+}
+
+Result<void> Nvme::start() {
+    if (const auto stopped = stop(); !stopped)
+        return stopped;
+    admin_.restart();
+    io_.restart();
+    function_.set_bus_master(true);
+    registers_.write32(reg::admin_sizes, (depth - 1) << 16 | (depth - 1));
+    registers_.write64(reg::admin_submission, admin_.submissions.iova.value());
+    registers_.write64(reg::admin_completion, admin_.completions.iova.value());
+    registers_.write32(reg::configuration, entry_sizes | enable);
+    const auto ready = becomes_ready(true);
+    if (!ready)
+        return std::unexpected(ready.error());
+    if (!*ready)
+        return fail(ErrorCode::io, "the controller does not become ready",
+                    {"status", registers_.read32(reg::status)});
+    const std::uint32_t vector = vectors_ > 1 ? 1 : 0;
+    constexpr std::uint32_t contiguous = 1;
+    const std::uint32_t interrupts = vectors_ != 0 ? 2 : 0;
+    if (auto made = create_queue(create_completion, io_.completions,
+                                 vector << 16 | interrupts | contiguous);
+        !made)
+        return made;
+    constexpr std::uint32_t completion_queue = 1U << 16;
+    if (auto made = create_queue(create_submission, io_.submissions, completion_queue | contiguous);
+        !made)
+        return made;
+    running_ = true;
+    return {};
+}
+
+Result<void> Nvme::create_queue(Opcode opcode, const Buffer& memory, std::uint32_t last_word) {
+    Command command{.opcode = opcode};
+    command.data[0] = memory.iova.value();
+    command.words[0] = (depth - 1) << 16 | io_.number;
+    command.words[1] = last_word;
+    const auto answer = issue(admin_, command);
+    if (!answer)
+        return std::unexpected(answer.error());
+    if (answer->verdict != Verdict::success)
+        return fail(ErrorCode::io, "the controller makes no I/O queue", {"code", answer->code});
+    return {};
+}
+
+/// The size of a block, and whether there are SGLs.
+Result<void> Nvme::learn() {
+    constexpr std::uint32_t controller = 1;
+    std::array<std::byte, page> about{};
+    for (const std::uint32_t what : {controller, std::uint32_t{0}}) {
+        Command command{.opcode = identify, .name_space = what == controller ? 0U : 1U};
+        command.data[0] = scratch_.iova.value();
+        command.words[0] = what;
+        const auto answer = issue(admin_, command);
+        if (!answer)
+            return std::unexpected(answer.error());
+        if (answer->verdict != Verdict::success)
+            return fail(ErrorCode::io, "the controller does not identify itself",
+                        {"code", answer->code});
+        if (what == controller)
+            std::memcpy(about.data(), scratch_.bytes.data(), page);
+    }
+    constexpr std::size_t sgl_support = 536;
+    constexpr std::size_t formatted_size = 26;
+    constexpr std::size_t first_format = 128;
+    const bool has_sgl = (static_cast<unsigned>(about[sgl_support]) & 3U) != 0;
+    const auto format = static_cast<unsigned>(scratch_.bytes[formatted_size]) & 0xfU;
+    const auto block_lg2 =
+        static_cast<unsigned>(scratch_.bytes[first_format + std::size_t{4} * format + 2]);
+    if (block_lg2 < 9 || block_lg2 > 16)
+        return fail(ErrorCode::io, "a name space whose blocks are of no sensible size",
+                    {"block_lg2", block_lg2});
+    block_bytes_ = 1U << block_lg2;
+    const ByteCount block(block_bytes_);
+    // A list of PRPs in two pages at most; what else limits a transfer, the device says.
+    constexpr ByteCount longest(512 * page);
+    using enum Direction;
+    operations_ = {{"identify", from_device, 2, ByteCount(page), ByteCount(page)},
+                   {"health log", from_device, 2, ByteCount(4), ByteCount(page)},
+                   {"read", from_device, 2, block, longest},
+                   {"write", to_device, 2, block, longest},
+                   {"flush", to_device, 0, ByteCount(1), ByteCount(0)}};
+    if (has_sgl) {
+        operations_.push_back({"read by SGL", from_device, 0, block, longest});
+        operations_.push_back({"write by SGL", to_device, 0, block, longest});
+    }
+    return {};
+}
+
+/// How many pages the data touches.
+std::uint64_t pages_of(const Request& request) {
+    if (request.length == ByteCount(0))
+        return 0;
+    return ((request.data.value() & (page - 1)) + request.length.value() + page - 1) >> page_lg2;
+}
+
+std::vector<Need> Nvme::lists_for(const Request& request) const {
+    const std::uint64_t pages = pages_of(request);
+    if (pages <= 2 || request.operation >= read_sgl_place)
+        return {};
+    // An entry for each page but the first, and one that leads on for each page of the list.
+    const std::uint64_t entries = pages - 1 + (pages - 1) / 511 + 1;
+    return {{.what = "PRP list",
+             .direction = Direction::to_device,
+             .size = ByteCount(8 * entries),
+             .alignment_lg2 = 3}};
+}
+
+/// 4.3: entries for the pages from the second one on; where a page of the list ends before they
+/// do, its last entry leads on.
+Result<void> write_list(const Buffer& list, std::uint64_t second, std::uint64_t pages) {
+    std::uint64_t at = 0;
+    for (std::uint64_t i = 0; i != pages; at += 8) {
+        const std::uint64_t slot = list.iova.value() + at;
+        const bool leads_on = (slot & (page - 1)) == page - 8 && i + 1 != pages;
+        const std::uint64_t value = leads_on ? slot + 8 : second + i * page;
+        if (at + 8 > list.bytes.size())
+            return fail(ErrorCode::out_of_range, "the PRP list does not fit its memory",
+                        {"bytes", list.bytes.size()});
+        std::memcpy(list.bytes.data() + at, &value, sizeof value);
+        i += leads_on ? 0 : 1;
+    }
+    return {};
+}
+
+Result<Command> Nvme::command_for(const Request& request) const {
+    constexpr std::array opcodes = {identify, get_log_page, read, write, flush, read, write};
+    const Operation& operation = operations_.at(request.operation);
+    if (request.length > operation.longest ||
+        request.length.value() % operation.granule.value() != 0)
+        return fail(ErrorCode::out_of_range, "the operation has no such length",
+                    {"length", request.length.value()});
+    Command command{.opcode = opcodes.at(request.operation)};
+    const std::uint64_t pages = pages_of(request);
+    const std::uint64_t second = align_down(request.data.value(), page_lg2) + page;
+    command.data[0] = request.data.value();
+    if (request.operation >= read_sgl_place) {
+        constexpr std::uint8_t by_sgl = 1U << 6;
+        command.flags = by_sgl;
+        command.data[1] = request.length.value(); // a data block descriptor: kind 0 in the top byte
+    } else if (pages == 2) {
+        command.data[1] = second;
+    } else if (pages > 2) {
+        if (request.lists.empty())
+            return fail(ErrorCode::out_of_range, "the operation needs a PRP list");
+        if (const auto written = write_list(request.lists[0], second, pages - 1); !written)
+            return std::unexpected(written.error());
+        command.data[1] = request.lists[0].iova.value();
+    }
+    if (request.operation == identify_place) {
+        command.words[0] = 1; // the controller
+    } else if (request.operation == health_place) {
+        const auto dwords = static_cast<std::uint32_t>(request.length.value() / 4 - 1);
+        command.name_space = ~0U;
+        command.words[0] = dwords << 16 | 2;
+        command.words[1] = dwords >> 16;
+    } else {
+        command.name_space = 1;
+        command.words[0] = static_cast<std::uint32_t>(request.position);
+        command.words[1] = static_cast<std::uint32_t>(request.position >> 32);
+        if (request.length != ByteCount(0))
+            command.words[2] =
+                static_cast<std::uint32_t>(request.length.value() / block_bytes_ - 1);
+    }
+    return command;
+}
+
+Result<Answer> Nvme::run(const Request& request) {
+    if (request.length == ByteCount(0) && request.operation != flush_place)
+        return fail(ErrorCode::empty, "the operation has no length");
+    const auto command = command_for(request);
+    if (!command)
+        return std::unexpected(command.error());
+    // A controller that did not answer before begins anew.
+    if (!running_)
+        if (const auto started = start(); !started)
+            return std::unexpected(started.error());
+    return issue(request.operation <= health_place ? admin_ : io_, *command);
+}
+
+void Nvme::ring(const Queue& queue, bool completion) {
+    const unsigned stride = 4U << (capabilities_ >> 32 & 0xf);
+    registers_.write32(reg::doorbells + (2 * queue.number + (completion ? 1 : 0)) * stride,
+                       completion ? queue.head : queue.tail);
+}
+
+/// One command, and the controller's answer to it.
+Result<Answer> Nvme::issue(Queue& queue, Command command) {
+    command.number = next_number_++;
+    queue.append(command);
+    ring(queue, false);
+    const unsigned vector = vectors_ > 1 ? queue.number : 0;
+    bool interrupted = vectors_ == 0;
+    auto completed = [&] {
+        interrupted = interrupted || function_.take_interrupt(vector);
+        return interrupted && queue.look();
+    };
+    auto waited = machine_.wait_until(completed, 20ms);
+    // Slow, or broken: a fatal status is not waited out.
+    if (waited == machine::Wait::timed_out && machine_.health() &&
+        (registers_.read32(reg::status) & status_fatal) == 0)
+        waited = machine_.wait_until(completed, 2s);
+    if (const auto healthy = machine_.health(); !healthy)
+        return std::unexpected(healthy.error());
+    if (waited == machine::Wait::timed_out) {
+        running_ = false;
+        return Answer{Verdict::no_answer, registers_.read32(reg::status)};
+    }
+    const Completion completion = *queue.look();
+    queue.advance();
+    ring(queue, true);
+    if (static_cast<std::uint16_t>(completion.status) != command.number)
+        return fail(ErrorCode::io, "the controller completes a command that it was not given",
+                    {"command", command.number}, {"status", completion.status});
+    const std::uint32_t code = completion.status >> 17 & 0x7ff;
+    return Answer{code == 0 ? Verdict::success : Verdict::failure, code};
+}
+
+} // namespace
+
+Result<std::unique_ptr<Driver>> probe_nvme(machine::Machine& machine, machine::Function& function,
+                                           BufferSource& buffers) {
+    constexpr std::uint32_t nvme_class = 0x010802;
+    if (function.info().class_code != nvme_class)
+        return fail(ErrorCode::unsupported, "not an NVM Express controller");
+    const auto registers = function.bar(0);
+    if (!registers)
+        return std::unexpected(registers.error());
+    auto driver = std::make_unique<Nvme>(machine, function, **registers);
+    if (const auto prepared = driver->prepare(buffers); !prepared)
+        return std::unexpected(prepared.error());
+    return driver;
+}
+
+} // namespace moat::audit
