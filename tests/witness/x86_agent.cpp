@@ -57,6 +57,7 @@ step:
     decq    %rcx
     jmp     next
 finished:
+    movb    $0x0a, %al
     outb    %al, $0xe9
 halted:
     hlt

@@ -33,6 +33,7 @@ class X86Agent {
                                            .attributes = read_write | Attributes::execute};
     /// Where it writes a byte when it is done.
     static constexpr std::uint16_t done_port = 0xe9;
+    static constexpr char done_character = '\n';
     static constexpr std::uint64_t most_probes = 0xc00;
 
     /// `memory`: the guest's, from physical address 0 on.

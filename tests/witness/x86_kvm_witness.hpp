@@ -7,8 +7,9 @@
 #include "moat/core/bits.hpp"
 #include "moat/core/text.hpp"
 #include "moat/page_table/formats/x86_64.hpp"
+#include "moat/platform/memory_file.hpp"
 
-#include "file_descriptor.hpp"
+#include "or_throw.hpp"
 #include "witness.hpp"
 #include "x86_agent.hpp"
 
@@ -46,7 +47,7 @@ struct KvmCpuid {
 /// What /dev/kvm says of itself and of the guests that it can run.
 class Kvm {
   public:
-    Kvm() : device_(::open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm") {
+    Kvm() : device_(opened(::open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm")) {
         if (::ioctl(device_.get(), KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
             throw std::runtime_error("/dev/kvm: another API version");
         if (::ioctl(device_.get(), KvmCpuid::get_supported, &cpuid_) < 0)
@@ -71,7 +72,7 @@ class Kvm {
         throw std::runtime_error("KVM: no CPUID leaf " + hexadecimal(function));
     }
 
-    FileDescriptor device_;
+    platform::FileDescriptor device_;
     KvmCpuid cpuid_;
 };
 
@@ -79,11 +80,13 @@ class Kvm {
 /// they change under its hands: a new guest for every state of the tables.
 class KvmGuest {
   public:
-    KvmGuest(const Kvm& kvm, const MappedMemory& memory)
-        : machine_(::ioctl(kvm.device(), KVM_CREATE_VM, 0), "KVM_CREATE_VM"),
+    KvmGuest(const Kvm& kvm, const platform::Mapping& memory)
+        : machine_(opened(::ioctl(kvm.device(), KVM_CREATE_VM, 0), "KVM_CREATE_VM")),
           processor_(create_processor(memory)),
-          run_(processor_.get(),
-               static_cast<std::size_t>(::ioctl(kvm.device(), KVM_GET_VCPU_MMAP_SIZE, 0))) {
+          run_(or_throw(platform::Mapping::create(processor_.get(),
+                                                  ByteCount(static_cast<std::uint64_t>(::ioctl(
+                                                      kvm.device(), KVM_GET_VCPU_MMAP_SIZE, 0)))),
+                        "kvm_run")) {
         call(KvmCpuid::set, &kvm.cpuid(), "KVM_SET_CPUID2");
     }
 
@@ -112,7 +115,7 @@ class KvmGuest {
     /// done: nothing.
     std::optional<std::uint64_t> run() {
         call(KVM_RUN, nullptr, "KVM_RUN");
-        const kvm_run& state = *reinterpret_cast<const kvm_run*>(run_.get());
+        const kvm_run& state = *reinterpret_cast<const kvm_run*>(run_.bytes().data());
         if (state.exit_reason == KVM_EXIT_MMIO)
             return state.mmio.phys_addr;
         if (state.exit_reason != KVM_EXIT_IO || state.io.port != X86Agent::done_port)
@@ -137,15 +140,15 @@ class KvmGuest {
         return all;
     }
 
-    FileDescriptor create_processor(const MappedMemory& memory) {
+    platform::FileDescriptor create_processor(const platform::Mapping& memory) {
         // Three pages that Intel's real mode needs, above all that is ours.
         ::ioctl(machine_.get(), KVM_SET_TSS_ADDR, 0xfffb'd000);
         kvm_userspace_memory_region region{};
-        region.memory_size = memory.bytes();
-        region.userspace_addr = reinterpret_cast<std::uintptr_t>(memory.get());
+        region.memory_size = memory.bytes().size();
+        region.userspace_addr = reinterpret_cast<std::uintptr_t>(memory.bytes().data());
         if (::ioctl(machine_.get(), KVM_SET_USER_MEMORY_REGION, &region) < 0)
             throw_errno("KVM_SET_USER_MEMORY_REGION");
-        return {::ioctl(machine_.get(), KVM_CREATE_VCPU, 0), "KVM_CREATE_VCPU"};
+        return opened(::ioctl(machine_.get(), KVM_CREATE_VCPU, 0), "KVM_CREATE_VCPU");
     }
 
     void call(unsigned long request, const void* argument, const char* what) {
@@ -153,9 +156,9 @@ class KvmGuest {
             throw_errno(what);
     }
 
-    FileDescriptor machine_;
-    FileDescriptor processor_;
-    MappedMemory run_;
+    platform::FileDescriptor machine_;
+    platform::FileDescriptor processor_;
+    platform::Mapping run_;
 };
 
 template <unsigned Levels>
@@ -176,10 +179,10 @@ class X86KvmWitness {
         }
     }
 
-    X86KvmWitness() : memory_(-1, memory_bytes), agent_(memory_.get()) {}
+    X86KvmWitness() : agent_(memory_.bytes().data()) {}
 
     [[nodiscard]] GuestMemory tables() const {
-        return {memory_.get() + tables_start, tables_start, memory_bytes - tables_start};
+        return {memory_.bytes().data() + tables_start, tables_start, memory_bytes - tables_start};
     }
 
     [[nodiscard]] unsigned physical_bits() const { return kvm_.physical_bits(); }
@@ -208,7 +211,7 @@ class X86KvmWitness {
     /// that.
     void try_out() {
         const auto table = [this](unsigned level) {
-            return reinterpret_cast<Word*>(memory_.get() + tables_start + (level << 12));
+            return reinterpret_cast<Word*>(memory_.bytes().data() + tables_start + (level << 12));
         };
         for (unsigned level = 1; level != Levels; ++level)
             table(level)[0] = Format::template table_word<1>(tables_start + ((level - 1) << 12));
@@ -218,11 +221,12 @@ class X86KvmWitness {
         const Probe probe{.address = bit(30), .access = Access::read};
         if (ask(PhysicalAddress(tables_start + ((Levels - 1) << 12)), {&probe, 1})[0])
             throw std::runtime_error("KVM finds memory in tables where there is none");
-        std::memset(memory_.get() + tables_start, 0, Levels << 12);
+        std::memset(memory_.bytes().data() + tables_start, 0, Levels << 12);
     }
 
     Kvm kvm_;
-    MappedMemory memory_;
+    platform::Mapping memory_ =
+        or_throw(platform::Mapping::create(-1, ByteCount(memory_bytes)), "memory");
     X86Agent agent_;
 };
 

@@ -7,8 +7,9 @@
 #include "moat/core/bits.hpp"
 #include "moat/core/text.hpp"
 #include "moat/page_table/formats/x86_64.hpp"
+#include "moat/platform/memory_file.hpp"
 
-#include "file_descriptor.hpp"
+#include "or_throw.hpp"
 #include "qemu_process.hpp"
 #include "witness.hpp"
 #include "x86_agent.hpp"
@@ -22,35 +23,9 @@
 #include <span>
 #include <stdexcept>
 #include <string>
-#include <sys/mman.h>
-#include <unistd.h>
 #include <vector>
 
 namespace moat::tests {
-
-/// A file without a name, which a child can open by the path.
-class NamelessFile {
-  public:
-    explicit NamelessFile(std::size_t bytes)
-        : descriptor_(::memfd_create("moat witness", 0), "memfd_create"),
-          memory_(sized(descriptor_.get(), bytes), bytes) {}
-
-    [[nodiscard]] std::byte* memory() const { return memory_.get(); }
-
-    [[nodiscard]] std::string path() const {
-        return "/proc/self/fd/" + std::to_string(descriptor_.get());
-    }
-
-  private:
-    static int sized(int file, std::size_t bytes) {
-        if (::ftruncate(file, static_cast<off_t>(bytes)) < 0)
-            throw_errno("ftruncate");
-        return file;
-    }
-
-    FileDescriptor descriptor_;
-    MappedMemory memory_;
-};
 
 template <unsigned Levels>
 class X86QemuWitness {
@@ -67,7 +42,7 @@ class X86QemuWitness {
     }
 
     X86QemuWitness()
-        : memory_(memory_bytes), firmware_(firmware_bytes), agent_(memory_.memory()),
+        : agent_(memory_.bytes().data()),
           qemu_({"qemu-system-x86_64",
                  "-S",
                  "-nodefaults",
@@ -88,12 +63,13 @@ class X86QemuWitness {
                  "-chardev",
                  "socket,id=done,fd=" + std::to_string(done_.child()),
                  "-device",
-                 "isa-debugcon,chardev=done,iobase=" + hexadecimal(X86Agent::done_port)}) {
+                 "isa-debugcon,chardev=done,iobase=" + hexadecimal(X86Agent::done_port)},
+                {memory_.descriptor(), firmware_.descriptor(), done_.child()}) {
         done_.close_child();
     }
 
     [[nodiscard]] GuestMemory tables() const {
-        return {memory_.memory() + tables_start, tables_start, memory_bytes - tables_start};
+        return {memory_.bytes().data() + tables_start, tables_start, memory_bytes - tables_start};
     }
 
     /// What TCG gives every processor.
@@ -105,7 +81,7 @@ class X86QemuWitness {
         agent_.prepare(root, bit(5) | (Levels == 5 ? bit(12) : 0), probes); // PAE, LA57
         qemu_.execute("system_reset");
         qemu_.execute("cont");
-        done_.receive();
+        or_throw(done_.receive_until(X86Agent::done_character), "QEMU");
         std::vector<Answer> answers;
         for (std::size_t i = 0; i != probes.size(); ++i)
             answers.push_back(agent_.translated(i) ? Answer(physical(probes[i].address))
@@ -123,7 +99,7 @@ class X86QemuWitness {
     [[nodiscard]] std::string firmware_path() const {
         constexpr std::array<std::uint8_t, 5> jump = {0xea, 0x00, 0x00, 0x00, 0x10};
         static_assert(X86Agent::pages.start == 0x1000 << 4);
-        std::memcpy(firmware_.memory() + firmware_bytes - 16, jump.data(), jump.size());
+        std::memcpy(firmware_.bytes().data() + firmware_bytes - 16, jump.data(), jump.size());
         return firmware_.path();
     }
 
@@ -137,10 +113,14 @@ class X86QemuWitness {
         return std::stoull(answer.substr(found + before.size()), nullptr, 16);
     }
 
-    NamelessFile memory_;
-    NamelessFile firmware_;
+    static platform::MemoryFile memory_file(std::size_t bytes) {
+        return or_throw(platform::MemoryFile::create("moat witness", ByteCount(bytes)), "memory");
+    }
+
+    platform::MemoryFile memory_ = memory_file(memory_bytes);
+    platform::MemoryFile firmware_ = memory_file(firmware_bytes);
     X86Agent agent_;
-    ChildSocket done_;
+    platform::StreamSocket done_ = socket_to_qemu();
     QemuProcess qemu_;
 };
 
