@@ -22,41 +22,39 @@ constexpr std::uint64_t most_ram = std::uint64_t{2} << 30;
 constexpr std::uint64_t tables_start = std::uint64_t{1} << 20;
 constexpr std::uint64_t tables_end = std::uint64_t{16} << 20;
 
-/// Interrupt messages of x86 are not translated (VT-d, 3.14).
-constexpr std::array reserved = {IovaRange(Iova(0xfee00000), ByteCount(0x100000))};
-
 class QemuDomain final : public Domain {
   public:
     explicit QemuDomain(std::unique_ptr<QemuMachine::UnitDomain> domain)
         : domain_(std::move(domain)) {
         // The upper half is for interrupt messages.
-        limits_.aperture = {Iova(0), ByteCount(domain_->aperture().size().value() / 2)};
-        limits_.reserved = reserved;
-        limits_.leaf_sizes = domain_->leaf_sizes();
+        limits_ = domain_->limits();
+        limits_.aperture = {Iova(0), ByteCount(limits_.aperture.size().value() / 2)};
     }
 
-    [[nodiscard]] const DomainLimits& limits() const override { return limits_; }
+    [[nodiscard]] const iommu::DomainLimits& limits() const override { return limits_; }
 
-    [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress physical,
+    [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
                                    Attributes attributes) override {
-        const auto range = IovaRange::make(start, size);
-        if (!range)
-            return std::unexpected(range.error());
-        if (!limits_.aperture.contains(*range) || reserved[0].overlaps(*range))
-            return fail(ErrorCode::out_of_range, "the range is outside of what may be mapped",
-                        {"start", start.value()}, {"size", size.value()});
-        return domain_->map(start, size, physical, attributes);
+        if (const auto good = iommu::check_limits(limits_, start, size); !good)
+            return good;
+        return domain_->map(start, size, memory, attributes);
     }
 
     [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) override {
         return domain_->unmap(start, size);
     }
 
+    [[nodiscard]] Result<void> unmap_deferred(Iova start, ByteCount size) override {
+        return domain_->unmap_deferred(start, size);
+    }
+
+    void invalidate_all() override { domain_->invalidate_all(); }
+
     [[nodiscard]] QemuMachine::UnitDomain& domain() { return *domain_; }
 
   private:
     std::unique_ptr<QemuMachine::UnitDomain> domain_;
-    DomainLimits limits_;
+    iommu::DomainLimits limits_;
 };
 
 /// Keeps the processor in a halt, so that nothing but devices runs, and virtual time with them:
@@ -245,7 +243,8 @@ Result<void> QemuMachine::detach(Bdf function) {
 }
 
 Iova QemuMachine::interrupts_of(const UnitDomain& domain, Bdf function) {
-    return Iova(domain.aperture().size().value() / 2 + (std::uint64_t{function.requester()} << 12));
+    return Iova(domain.limits().aperture.size().value() / 2 +
+                (std::uint64_t{function.requester()} << 12));
 }
 
 Result<std::pair<Iova, std::span<std::byte>>> QemuMachine::map_interrupts(Bdf function) {

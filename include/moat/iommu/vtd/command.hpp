@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // One invalidation that a VT-d unit is asked for, and the two ways to say it: a descriptor of the
-// queue, or a value for its registers. Bits only; who sends and waits is invalidator.hpp.
+// queue, or a value for its registers. Bits only; who sends and waits is invalidation_port.hpp.
 // Source: VT-d, 6.5.2 "Queued Invalidation Interface" and 11.4.5, 11.4.6.
 #pragma once
 

@@ -4,12 +4,15 @@
 // The unit's registers are unit.hpp's; which IOVA is used is the callers'.
 #pragma once
 
+#include "moat/iommu/domain.hpp"
 #include "moat/iommu/vtd/unit.hpp"
 #include "moat/page_table/edit.hpp"
 #include "moat/page_table/entry.hpp"
 #include "moat/page_table/formats/vtd_second_stage.hpp"
 #include "moat/page_table/reader.hpp"
+#include "moat/page_table/unmap.hpp"
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -51,14 +54,7 @@ class Domain {
 
     [[nodiscard]] std::uint16_t number() const { return number_; }
 
-    [[nodiscard]] IovaRange aperture() const {
-        const unsigned unit_bits = unit_.capabilities().address_bits();
-        const unsigned bits = unit_bits < input_bits<Format>() ? unit_bits : input_bits<Format>();
-        return {Iova(0), ByteCount(bit(bits))};
-    }
-
-    /// Bit n is set where a leaf may have 2^n bytes.
-    [[nodiscard]] std::uint64_t leaf_sizes() const { return unit_.capabilities().leaf_sizes(); }
+    [[nodiscard]] const DomainLimits& limits() const { return limits_; }
 
     /// From the return on the function's accesses go through this domain.
     /// Errors: busy (attached already), no_memory, io.
@@ -66,18 +62,17 @@ class Domain {
         return unit_.attach(requester, table_.root(), number_);
     }
 
-    /// Maps with leaves as large as fit and the unit knows. Errors: Edit::map's; io.
+    /// Maps with leaves as large as fit and the unit knows.
     [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress physical,
                                    Attributes attributes) {
-        if (const auto inside = IovaRange::make(start, size);
-            !inside || !aperture().contains(*inside))
-            return fail(ErrorCode::out_of_range, "the unit cannot translate the whole range",
-                        {"start", start.value()}, {"size", size.value()});
-        if (has(attributes, Attributes::snoop) && !unit_.capabilities().snoop_control())
-            return fail(ErrorCode::unsupported, "the unit has no snoop control");
+        if (const auto good = check_limits(limits_, start, size); !good)
+            return good;
+        if (!has(limits_.known, attributes))
+            return fail(ErrorCode::unsupported, "the unit cannot express these attributes",
+                        {"attributes", static_cast<std::uint32_t>(attributes)});
         const auto mapped = edit([&](auto& open) {
             return open.map(start, size, physical, attributes,
-                            {.largest_leaf_lg2 = floor_lg2(leaf_sizes())});
+                            {.largest_leaf_lg2 = floor_lg2(limits_.leaf_sizes)});
         });
         if (!mapped)
             return mapped;
@@ -85,15 +80,24 @@ class Domain {
                            {.start = start, .last = Iova(start.value() + size.value() - 1)});
     }
 
-    /// Strict: on return no access reaches what was mapped. A leaf that sticks out is split; holes
-    /// are no error. Errors: Edit::unmap's; io.
+    /// A leaf that sticks out is split.
     [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) {
-        const auto unmapped = edit(
-            [&](auto& open) { return open.unmap(start, size, {.partial = PartialLeaf::split}); });
-        if (!unmapped)
-            return std::unexpected(unmapped.error());
-        return {};
+        return unmapped(edit(
+            [&](auto& open) { return open.unmap(start, size, {.partial = PartialLeaf::split}); }));
     }
+
+    /// Empty tables stay: they may not be freed before the invalidation.
+    [[nodiscard]] Result<void> unmap_deferred(Iova start, ByteCount size) {
+        auto later = [](const InvalidationRequest<Iova>&) {};
+        auto open = table_.edit(later);
+        const auto result =
+            open.unmap(start, size, {.partial = PartialLeaf::split, .tables = CoveredTables::keep});
+        open.finish();
+        return unmapped(result);
+    }
+
+    /// Where it fails, the unit is of no use any more, and every later call says so.
+    void invalidate_all() { (void)unit_.invalidate_all(number_); }
 
     /// Runs `change(Edit&)` and finishes the edit, invalidations included. Return: what `change`
     /// returned, a Result; or io where an invalidation failed.
@@ -115,12 +119,34 @@ class Domain {
     [[nodiscard]] Reader<Types> reader() const { return table_.reader(); }
 
   private:
+    /// Requests there are interrupt messages, which are not translated (3.14).
+    static constexpr std::array<IovaRange, 1> reserved = {
+        IovaRange(Iova(0xfee00000), ByteCount(0x100000))};
+
     Domain(Unit& unit, PageTable<Types> table, std::uint16_t number)
-        : unit_(unit), table_(std::move(table)), number_(number) {}
+        : unit_(unit), table_(std::move(table)), number_(number),
+          limits_(limits_of(unit.capabilities())) {}
+
+    static DomainLimits limits_of(const Capabilities& unit) {
+        const unsigned bits =
+            unit.address_bits() < input_bits<Format>() ? unit.address_bits() : input_bits<Format>();
+        return {.aperture = {Iova(0), ByteCount(bit(bits))},
+                .reserved = reserved,
+                .leaf_sizes = unit.leaf_sizes(),
+                .known = read_write | Attributes::special |
+                         (unit.snoop_control() ? Attributes::snoop : Attributes::none)};
+    }
+
+    static Result<void> unmapped(const Result<Unmapped>& result) {
+        if (!result)
+            return std::unexpected(result.error());
+        return {};
+    }
 
     Unit& unit_;
     PageTable<Types> table_;
     const std::uint16_t number_;
+    const DomainLimits limits_;
 };
 
 } // namespace moat::iommu::vtd

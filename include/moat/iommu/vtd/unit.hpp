@@ -7,7 +7,7 @@
 #include "moat/core/function_ref.hpp"
 #include "moat/fault/record.hpp"
 #include "moat/iommu/vtd/fault_record.hpp"
-#include "moat/iommu/vtd/invalidator.hpp"
+#include "moat/iommu/vtd/invalidation_port.hpp"
 #include "moat/iommu/vtd/registers.hpp"
 #include "moat/page_table/invalidation.hpp"
 #include "moat/page_table/page_table.hpp"
@@ -215,7 +215,7 @@ class Unit {
     Unit(Registers& registers, Memory& memory, Capabilities capabilities, InvalidateBy by,
          const std::array<PhysicalAddress, own_pages>& pages)
         : registers_(registers), memory_(memory), capabilities_(capabilities), pages_(pages),
-          invalidator_(registers, memory, capabilities, by, pages[1], pages[2]) {}
+          port_(registers, memory, capabilities, by, pages[1], pages[2]) {}
 
     Result<void> start() {
         const ExclusiveLock lock(mutex_);
@@ -225,8 +225,8 @@ class Unit {
         registers_.write64(reg::root_table, pages_[0].value());
         if (const auto set = command_on(global::root_pointer); !set)
             return set;
-        if (invalidator_.uses_queue()) {
-            invalidator_.prepare_queue();
+        if (port_.uses_queue()) {
+            port_.prepare_queue();
             if (const auto on = command_on(global::queue); !on)
                 return on;
         }
@@ -274,7 +274,7 @@ class Unit {
     Result<void> run(std::span<const Command> commands) MOAT_REQUIRES(mutex_) {
         if (const auto flushed = flush_write_buffer(); !flushed)
             return flushed;
-        return invalidator_.run(commands);
+        return port_.run(commands);
     }
 
     static Command context_of(std::uint16_t requester, std::uint16_t domain) {
@@ -340,7 +340,7 @@ class Unit {
     const Capabilities capabilities_;
     const std::array<PhysicalAddress, own_pages> pages_;
     typename Sync::Mutex mutex_;
-    Invalidator<Registers, Memory, Sync> invalidator_ MOAT_GUARDED_BY(mutex_);
+    InvalidationPort<Registers, Memory, Sync> port_ MOAT_GUARDED_BY(mutex_);
     std::vector<bool> numbers_ MOAT_GUARDED_BY(mutex_) = {true};
 };
 

@@ -64,6 +64,7 @@ class QemuMachine final : public Machine, private SharedMemory::Owner {
     using Pool = TablePool<RealSync>;
     using Unit = iommu::vtd::Unit<UnitRegistersByQtest, Pool, RealSync>;
     using UnitDomain = iommu::vtd::Domain<Unit, 4>;
+    static_assert(iommu::DeferringDomain<UnitDomain>);
 
     /// Errors: not_found (QEMU is not installed), no_memory, io (it ended, hangs, or talks
     /// nonsense), and what the bus and the unit say.

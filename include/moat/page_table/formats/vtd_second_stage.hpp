@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // VT-d second-stage tables with 3, 4 or 5 levels; leaves of 4K, 2M and 1G.
 // Source: Intel Virtualization Technology for Directed I/O, 3.7 "Second-Stage Translation" and 9.8
-// "Second-Stage Paging Entries" (SS-PML5E to SS-PTE). Witness: unwitnessed so far.
+// "Second-Stage Paging Entries" (SS-PML5E to SS-PTE).
+// Witness: QEMU's unit, for 4 levels (tests/witness/vtd_witness_test.cpp).
 #pragma once
 
 #include "moat/core/bits.hpp"

@@ -17,11 +17,11 @@ enum class InvalidateBy : std::uint8_t { queue, registers };
 
 /// Not thread-safe: the unit's lock is held.
 template <UnitRegisters Registers, TableMemory Memory, SyncPolicy Sync>
-class Invalidator {
+class InvalidationPort {
   public:
     /// Two pages for the queue: the descriptors, and the word that wait descriptors write.
-    Invalidator(Registers& registers, Memory& memory, Capabilities capabilities, InvalidateBy by,
-                PhysicalAddress page, PhysicalAddress status_page)
+    InvalidationPort(Registers& registers, Memory& memory, Capabilities capabilities,
+                     InvalidateBy by, PhysicalAddress page, PhysicalAddress status_page)
         : registers_(registers), memory_(memory), capabilities_(capabilities), by_(by), page_(page),
           status_page_(status_page) {}
 

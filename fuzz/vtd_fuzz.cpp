@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A VT-d unit whose every answer comes from the input: whatever it says, the driver ends, gives
+// every table back, and touches no memory but its own.
+#include "moat/iommu/vtd/domain.hpp"
+#include "moat/page_table/table_pool.hpp"
+#include "moat/sync/serial.hpp"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+using namespace moat;
+using Pool = TablePool<SerialSync>;
+
+class HostileRegisters {
+  public:
+    HostileRegisters(const std::uint8_t* data, std::size_t size) : data_(data), size_(size) {}
+
+    std::uint32_t read32(unsigned) { return static_cast<std::uint32_t>(next()); }
+
+    std::uint64_t read64(unsigned) { return next(); }
+
+    void write32(unsigned, std::uint32_t) {}
+
+    void write64(unsigned, std::uint64_t) {}
+
+    bool relax(unsigned attempt) { return attempt < 4; }
+
+    /// 0 at the input's end.
+    std::uint64_t next() {
+        std::uint64_t value = 0;
+        const std::size_t taken = size_ < sizeof value ? size_ : sizeof value;
+        std::memcpy(&value, data_, taken);
+        data_ += taken;
+        size_ -= taken;
+        return value;
+    }
+
+  private:
+    const std::uint8_t* data_;
+    std::size_t size_;
+};
+
+using FuzzedUnit = iommu::vtd::Unit<HostileRegisters, Pool, SerialSync>;
+
+template <unsigned Levels>
+void use(FuzzedUnit& unit, HostileRegisters& registers) {
+    auto domain = iommu::vtd::Domain<FuzzedUnit, Levels>::create(unit);
+    if (!domain)
+        return;
+    const auto requester = static_cast<std::uint16_t>(registers.next());
+    const bool attached = (*domain)->attach(requester).has_value();
+    for (unsigned i = 0; i != 4; ++i) {
+        const Iova start(registers.next());
+        const ByteCount size(registers.next());
+        (void)(*domain)->map(start, size, PhysicalAddress(0), read_write);
+        (void)(*domain)->unmap(start, size);
+        auto ignore = [](const fault::Record&) {};
+        (void)unit.take_faults(ignore);
+    }
+    if (attached)
+        (void)unit.detach(requester);
+}
+
+} // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    alignas(4096) static std::array<std::byte, 64 * 4096> bytes;
+    static std::array<TableHeader, 64> headers;
+    Pool pool(bytes, PhysicalAddress(0x100000), headers, 12);
+    HostileRegisters registers(data, size);
+    const std::uint64_t choice = registers.next();
+    iommu::vtd::UnitOptions options = {.coherence = (choice & 1) != 0
+                                                        ? iommu::vtd::Coherence::known
+                                                        : iommu::vtd::Coherence::reported};
+    if ((choice & 2) != 0)
+        options.invalidate_by = (choice & 4) != 0 ? iommu::vtd::InvalidateBy::registers
+                                                  : iommu::vtd::InvalidateBy::queue;
+    auto unit = FuzzedUnit::open(registers, pool, options);
+    if (!unit)
+        return 0;
+    use<3>(**unit, registers);
+    use<4>(**unit, registers);
+    use<5>(**unit, registers);
+    return 0;
+}
