@@ -54,9 +54,12 @@ class SoftDomain : public TableDomain<Tree_, Invalidator_> {
 
     [[nodiscard]] const ByteBounds& bounds() const { return bounds_; }
 
+    /// Before any device is attached.
+    void set_bounds(const ByteBounds& bounds) { bounds_ = bounds; }
+
   private:
     const FaultHandler handler_;
-    const ByteBounds bounds_;
+    ByteBounds bounds_;
 };
 
 } // namespace moat::iommu

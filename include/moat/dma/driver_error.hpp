@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What a driver does wrong with the DMA API itself, and who is told of that and of faults.
+// Found by space.hpp from level `track` on.
+#pragma once
+
+#include "moat/core/range.hpp"
+#include "moat/fault/diagnosis.hpp"
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace moat::dma {
+
+enum class DriverErrorKind : std::uint8_t {
+    not_mapped,      ///< an unmap or sync of what no mapping begins at: a second unmap, mostly
+    wrong_size,      ///< of another size than was mapped
+    wrong_direction, ///< with another direction than was mapped
+    outside,         ///< a sync that leaves its mapping
+    cpu_wrote,       ///< the CPU changed a buffer while it was the device's
+    red_zone,        ///< something wrote beside the buffer, inside its page
+    leak,            ///< still mapped when its space ended
+};
+
+[[nodiscard]] constexpr std::string_view name(DriverErrorKind kind) {
+    constexpr std::array<std::string_view, 7> names = {
+        "not-mapped", "wrong-size", "wrong-direction", "sync-outside", "cpu-wrote",
+        "red-zone",   "leak"};
+    return names[static_cast<std::size_t>(kind)];
+}
+
+struct DriverError {
+    DriverErrorKind kind = DriverErrorKind::not_mapped;
+    /// What the call named; for `red_zone` the bytes that were changed, as the device sees them.
+    IovaRange range = {};
+    /// The mapping that lives there, or that it was about; its range is empty where there is none.
+    fault::Mapping mapping = {};
+    /// Of `not_mapped`: the mapping that was there last.
+    std::optional<fault::PastMapping> past = {};
+};
+
+/// One line: 'wrong-size: [0x1000, +4K) of "command queue" [0x1000, +8K)'.
+[[nodiscard]] std::string summary(const DriverError& error);
+
+/// Called as soon as something is found, on the thread that found it, with no lock of the space
+/// held: it may map and unmap. What `context` points to outlives the space.
+struct Listener {
+    void (*fault)(void* context, const fault::Diagnosis& diagnosis) = nullptr;
+    void (*driver_error)(void* context, const DriverError& error) = nullptr;
+    void* context = nullptr;
+};
+
+} // namespace moat::dma

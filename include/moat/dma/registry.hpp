@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Registry: who mapped what, to the byte, found by address: the living mappings, and the last ones
+// that were undone. space.hpp writes it, fault/diagnose.hpp reads it.
+#pragma once
+
+#include "moat/core/bits.hpp"
+#include "moat/dma/memory.hpp"
+#include "moat/fault/diagnose.hpp"
+#include "moat/fault/history.hpp"
+#include "moat/sync/concept.hpp"
+#include "moat/sync/lock.hpp"
+
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <optional>
+
+namespace moat::dma {
+
+/// What is remembered of a mapping. Labels and stacks live as long as the registry.
+struct Registered {
+    fault::Mapping mapping = {};
+    Direction direction = Direction::bidirectional;
+    /// The memory behind it, as the caller gave it.
+    Memory memory = {};
+    /// Where the bytes go through memory of the space's own (level exact): its bytes, else empty.
+    Memory bounce = {};
+    /// Of the bytes, where the CPU may not write meanwhile.
+    std::uint64_t checksum = 0;
+};
+
+/// A tree over page numbers, nine bits a level. A leaf covers 2 MiB, has a lock of its own and room
+/// for a mapping that begins at each of its pages; nodes and leaves stay until the registry ends,
+/// since addresses are used again. Inner nodes say which children may hold something; one whose
+/// leaf is found empty by a search is marked so then. So noting a mapping costs a descent and one
+/// uncontended lock, and a neighbour is found without looking at what lies between.
+template <SyncPolicy Sync>
+class Registry {
+  public:
+    explicit Registry(std::size_t history) : history_(history) {}
+
+    ~Registry() { destroy(root_.load(std::memory_order_relaxed), levels - 1); }
+
+    Registry(const Registry&) = delete;
+    Registry& operator=(const Registry&) = delete;
+
+    /// Nothing lives at the page of `what.mapping.range`'s start. Errors: no_memory.
+    [[nodiscard]] Result<void> add(const Registered& what) {
+        Leaf* const leaf = find_or_make(page_of(what.mapping.range.start()));
+        if (leaf == nullptr)
+            return fail(ErrorCode::no_memory, "no memory to note a mapping");
+        const unsigned slot = slot_of(what.mapping.range.start());
+        const ExclusiveLock lock(leaf->mutex);
+        MOAT_CHECK(!leaf->used(slot), "one mapping begins in a page");
+        leaf->slots[slot] = what;
+        leaf->occupied[slot / 64] |= bit(slot % 64);
+        announce(page_of(what.mapping.range.start()));
+        return {};
+    }
+
+    /// The mapping that begins at `start` goes, if `accept(Registered&)` says so. Return: what
+    /// `accept` returned, or not_found.
+    template <class Accept>
+    [[nodiscard]] Result<void> remove(Iova start, Accept&& accept) {
+        return at(start, [&](Leaf& leaf, unsigned slot) -> Result<void> {
+            const Result<void> accepted = accept(leaf.slots[slot]);
+            if (accepted)
+                leaf.occupied[slot / 64] &= ~bit(slot % 64);
+            return accepted;
+        });
+    }
+
+    /// Calls use(Registered&) for the mapping that begins at `start`; it may change its checksum.
+    template <class Use>
+    [[nodiscard]] Result<void> with(Iova start, Use&& use) {
+        return at(start,
+                  [&](Leaf& leaf, unsigned slot) -> Result<void> { return use(leaf.slots[slot]); });
+    }
+
+    void note_past(const fault::Mapping& mapping, const fault::Event& unmapped) {
+        const ExclusiveLock lock(history_mutex_);
+        history_.note(mapping, unmapped);
+    }
+
+    [[nodiscard]] fault::Diagnosis diagnose(const fault::Record& record) {
+        const ExclusiveLock lock(history_mutex_);
+        history_.catch_up();
+        return fault::diagnose(*this, history_, record);
+    }
+
+    /// The mapping that was undone last among those that covered a byte of `range`.
+    [[nodiscard]] std::optional<fault::PastMapping> latest_at(IovaRange range) {
+        if (range.empty())
+            return std::nullopt;
+        const ExclusiveLock lock(history_mutex_);
+        history_.catch_up();
+        fault::SearchSteps steps;
+        return history_.around(range, steps).latest;
+    }
+
+    /// The model of fault::LiveMappings.
+    [[nodiscard]] fault::Neighbours around(Iova address, fault::SearchSteps& steps) const {
+        fault::Neighbours found;
+        const std::uint64_t page = page_of(address);
+        if (auto below = search<Below>(page, address, steps))
+            found.at_or_below = below->mapping;
+        if (auto above = search<Above>(page, address, steps))
+            found.above = above->mapping;
+        return found;
+    }
+
+    /// The mapping at or below an address with everything that is known of it.
+    [[nodiscard]] std::optional<Registered> at_or_below(Iova address) const {
+        fault::SearchSteps steps;
+        return search<Below>(page_of(address), address, steps);
+    }
+
+    /// Calls visit(Registered) for each living mapping, in order of addresses. Mappings that come
+    /// and go meanwhile may be visited or not.
+    template <class Visit>
+    void for_each(Visit&& visit) const {
+        Iova from(0);
+        for (fault::SearchSteps steps;;) {
+            const auto next = search<Above>(page_of(from), from, steps);
+            if (!next)
+                return;
+            visit(*next);
+            from = next->mapping.range.start();
+        }
+    }
+
+  private:
+    static constexpr unsigned levels = 5; // of nine bits over pages of 4K: 2^57
+    static constexpr unsigned fan_out = 512;
+    static constexpr unsigned page_lg2 = 12;
+
+    struct Leaf {
+        typename Sync::Mutex mutex;
+        std::array<std::uint64_t, fan_out / 64> occupied MOAT_GUARDED_BY(mutex){};
+        std::array<Registered, fan_out> slots MOAT_GUARDED_BY(mutex){};
+
+        [[nodiscard]] bool used(unsigned slot) const MOAT_REQUIRES(mutex) {
+            return (occupied[slot / 64] >> (slot % 64) & 1) != 0;
+        }
+    };
+
+    struct Node {
+        std::array<typename Sync::template Atomic<std::uint64_t>, fan_out / 64> may_hold{};
+        std::array<typename Sync::template Atomic<void*>, fan_out> children{};
+    };
+
+    [[nodiscard]] static std::uint64_t page_of(Iova address) { return address.value() >> page_lg2; }
+
+    [[nodiscard]] static unsigned slot_of(Iova address) { return page_of(address) % fan_out; }
+
+    [[nodiscard]] static unsigned index_of(std::uint64_t page, unsigned level) {
+        return page >> (9 * level) & (fan_out - 1);
+    }
+
+    template <class Use>
+    [[nodiscard]] Result<void> at(Iova start, Use&& use) {
+        Leaf* const leaf = find(page_of(start));
+        if (leaf != nullptr) {
+            const ExclusiveLock lock(leaf->mutex);
+            const unsigned slot = slot_of(start);
+            if (leaf->used(slot) && leaf->slots[slot].mapping.range.start() == start)
+                return use(*leaf, slot);
+        }
+        return fail(ErrorCode::not_found, "no mapping begins here", {"iova", start.value()});
+    }
+
+    [[nodiscard]] Leaf* find(std::uint64_t page) const {
+        void* child = root_.load(std::memory_order_acquire);
+        for (unsigned level = levels - 1; level != 0 && child != nullptr; --level)
+            child = static_cast<Node*>(child)->children[index_of(page, level)].load(
+                std::memory_order_acquire);
+        return page >> (9 * levels) == 0 ? static_cast<Leaf*>(child) : nullptr;
+    }
+
+    [[nodiscard]] Leaf* find_or_make(std::uint64_t page) {
+        if (Leaf* const leaf = find(page)) [[likely]]
+            return leaf;
+        auto* link = &root_;
+        for (unsigned level = levels - 1; level != 0; --level) {
+            void* const node = child_or_make<Node>(*link);
+            if (node == nullptr)
+                return nullptr;
+            link = &static_cast<Node*>(node)->children[index_of(page, level)];
+        }
+        return static_cast<Leaf*>(child_or_make<Leaf>(*link));
+    }
+
+    template <class T>
+    [[nodiscard]] static void* child_or_make(typename Sync::template Atomic<void*>& link) {
+        void* found = link.load(std::memory_order_acquire);
+        if (found != nullptr)
+            return found;
+        T* const made = Sync::template make<T>();
+        if (made == nullptr || link.compare_exchange_strong(found, made, std::memory_order_acq_rel,
+                                                            std::memory_order_acquire))
+            return made;
+        Sync::destroy(made);
+        return found;
+    }
+
+    /// Says on the way from the root that the leaf may hold something; under the leaf's lock, which
+    /// `forget_empty` holds too.
+    void announce(std::uint64_t page) {
+        void* child = root_.load(std::memory_order_acquire);
+        for (unsigned level = levels - 1; level != 0; --level) {
+            Node& node = *static_cast<Node*>(child);
+            const unsigned index = index_of(page, level);
+            auto& word = node.may_hold[index / 64];
+            if ((word.load(std::memory_order_relaxed) >> (index % 64) & 1) == 0)
+                word.fetch_or(bit(index % 64), std::memory_order_acq_rel);
+            child = node.children[index].load(std::memory_order_acquire);
+        }
+    }
+
+    struct Below {
+        static constexpr bool up = false;
+
+        static bool right(const Registered& each, Iova at) {
+            return each.mapping.range.start() <= at;
+        }
+    };
+
+    struct Above {
+        static constexpr bool up = true;
+
+        static bool right(const Registered& each, Iova at) {
+            return each.mapping.range.start() > at;
+        }
+    };
+
+    /// The bit of `word` nearest to `from` on the side of `Side`, `from` included; or nothing.
+    template <class Side>
+    [[nodiscard]] static std::optional<unsigned> nearest(std::uint64_t word, unsigned from) {
+        word &= Side::up ? ~low_bits(from) : low_bits(from) | bit(from);
+        if (word == 0)
+            return std::nullopt;
+        return Side::up ? static_cast<unsigned>(std::countr_zero(word))
+                        : 63U - static_cast<unsigned>(std::countl_zero(word));
+    }
+
+    /// Goes through set bits from `from` on, away from it, until use(index) says that it is found.
+    template <class Side, class Load, class Use>
+    static bool scan(unsigned from, fault::SearchSteps& steps, Load&& load, Use&& use) {
+        for (unsigned word = from / 64, at = from % 64;;) {
+            ++steps.count;
+            std::uint64_t bits = load(word);
+            while (const auto found = nearest<Side>(bits, at)) {
+                if (use(word * 64 + *found))
+                    return true;
+                bits &= ~bit(*found);
+            }
+            if (Side::up ? ++word == fan_out / 64 : word-- == 0)
+                return false;
+            at = Side::up ? 0 : 63;
+        }
+    }
+
+    template <class Side>
+    [[nodiscard]] std::optional<Registered> search(std::uint64_t page, Iova at,
+                                                   fault::SearchSteps& steps) const {
+        const std::uint64_t last = low_bits(9 * levels);
+        std::optional<Registered> found;
+        const std::uint64_t from = page > last ? last : page;
+        if (!(Side::up && page > last))
+            descend<Side>(root_.load(std::memory_order_acquire), levels - 1, from, true, at, steps,
+                          found);
+        return found;
+    }
+
+    /// `edge`: the search begins within this subtree, at `page`; else it is all on the right side.
+    template <class Side>
+    static bool descend(void* here, unsigned level, std::uint64_t page, bool edge, Iova at,
+                        fault::SearchSteps& steps, std::optional<Registered>& found) {
+        if (here == nullptr)
+            return false;
+        const unsigned from = edge ? index_of(page, level) : Side::up ? 0 : fan_out - 1;
+        if (level == 0) {
+            Leaf& leaf = *static_cast<Leaf*>(here);
+            const ExclusiveLock lock(leaf.mutex);
+            return scan<Side>(
+                from, steps,
+                [&](unsigned word) MOAT_REQUIRES(leaf.mutex) { return leaf.occupied[word]; },
+                [&](unsigned slot) MOAT_REQUIRES(leaf.mutex) {
+                    if (!Side::right(leaf.slots[slot], at))
+                        return false;
+                    found = leaf.slots[slot];
+                    return true;
+                });
+        }
+        Node& node = *static_cast<Node*>(here);
+        return scan<Side>(
+            from, steps,
+            [&](unsigned word) { return node.may_hold[word].load(std::memory_order_acquire); },
+            [&](unsigned index) {
+                void* const child = node.children[index].load(std::memory_order_acquire);
+                if (descend<Side>(child, level - 1, page, edge && index == from, at, steps, found))
+                    return true;
+                if (level == 1)
+                    forget_empty(node, index, *static_cast<Leaf*>(child));
+                return false;
+            });
+    }
+
+    static void forget_empty(Node& node, unsigned index, Leaf& leaf) {
+        const ExclusiveLock lock(leaf.mutex);
+        std::uint64_t any = 0;
+        for (const std::uint64_t word : leaf.occupied)
+            any |= word;
+        if (any == 0)
+            node.may_hold[index / 64].fetch_and(~bit(index % 64), std::memory_order_acq_rel);
+    }
+
+    static void destroy(void* here, unsigned level) {
+        if (here == nullptr)
+            return;
+        if (level == 0) {
+            Sync::destroy(static_cast<Leaf*>(here));
+            return;
+        }
+        Node& node = *static_cast<Node*>(here);
+        for (auto& child : node.children)
+            destroy(child.load(std::memory_order_relaxed), level - 1);
+        Sync::destroy(&node);
+    }
+
+    typename Sync::template Atomic<void*> root_{nullptr};
+    typename Sync::Mutex history_mutex_;
+    fault::History history_ MOAT_GUARDED_BY(history_mutex_);
+};
+
+} // namespace moat::dma

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Space: the DMA API. Memory is mapped for the devices of one domain, at addresses with guards
+// around them; from level `track` on it is known whose they are. docs/life_of_a_mapping.md tells
+// the way. What a scatter list is: scatter_list.hpp. What level `exact` does to a buffer: edge.hpp.
+#pragma once
+
+#include "moat/core/check.hpp"
+#include "moat/dma/driver_error.hpp"
+#include "moat/dma/edge.hpp"
+#include "moat/dma/memory.hpp"
+#include "moat/dma/options.hpp"
+#include "moat/dma/registry.hpp"
+#include "moat/dma/stack_depot.hpp"
+#include "moat/iommu/soft_domain.hpp"
+#include "moat/iova/allocator.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string_view>
+
+namespace moat::dma {
+
+/// Writes the callers' return addresses. Return: how many. platform/stack.hpp has one.
+using CaptureStack = std::size_t (*)(std::span<std::uintptr_t> frames);
+
+struct SpaceConfig {
+    Options options = {};
+    /// The last address that every device of the domain can send.
+    Iova dma_mask{~std::uint64_t{0}};
+    Listener listener = {};
+    /// Needed where `options.stacks` is not 0.
+    CaptureStack capture = nullptr;
+    /// Needed at level `exact`: whole pages for small buffers.
+    PageSource pages = {};
+};
+
+/// Thread-safe: any thread may map, and unmap what another one mapped. Neither from inside an
+/// access of a device. Ends after all of its mappings; at level `track` and `exact` what is left is
+/// reported as a leak, and unmapped.
+template <iommu::Domain Domain, SyncPolicy Sync>
+class Space {
+  public:
+    /// `domain` has nothing mapped, and is mapped by nobody else. Errors: out_of_range (the mask
+    /// leaves nothing of the aperture), unsupported (deferred unmapping of a domain that cannot;
+    /// exact without pages; stacks without a way to take them; a page that is not 4K, 16K or 64K),
+    /// no_memory.
+    [[nodiscard]] static Result<std::unique_ptr<Space>> create(Domain& domain,
+                                                               const SpaceConfig& config = {});
+
+    ~Space() {
+        if (tracks())
+            report_leaks();
+        flush();
+    }
+
+    Space(const Space&) = delete;
+    Space& operator=(const Space&) = delete;
+
+    /// Maps `memory` (not empty) for `direction`. Whole pages become reachable; at level `exact`
+    /// its bytes alone. `label` outlives the space: a literal, mostly.
+    /// Return: the address of its first byte for the device.
+    /// Errors: empty, no_space, no_memory, and those of the domain; nothing is mapped then.
+    [[nodiscard]] Result<Iova> map(const Memory& memory, Direction direction,
+                                   std::string_view label = {}) {
+        if (!tracks()) [[likely]]
+            return map_pages(memory.physical, memory.size(), direction);
+        return map_tracked(memory, direction, label);
+    }
+
+    /// Undoes `map` of the same size and direction. Strict: on return no device reaches the memory.
+    /// Deferred: after `flush`. Errors: not_found, mismatch (from level `track` on, and reported;
+    /// nothing is changed then); io, after which the memory must be taken for reachable.
+    Result<void> unmap(Iova iova, ByteCount size, Direction direction) {
+        if (!tracks()) [[likely]]
+            return unmap_pages(iova, size);
+        return unmap_tracked(iova, size, direction);
+    }
+
+    /// Before the device looks: what the CPU wrote to [iova + offset, + size) becomes visible.
+    /// `iova` is what `map` returned. Errors: not_found, out_of_range (reported as `outside`).
+    Result<void> sync_for_device(Iova iova, ByteCount offset, ByteCount size) {
+        return sync(iova, offset, size, [](Registered& each) {
+            copy_in(each);
+            each.checksum = checksum(each);
+        });
+    }
+
+    /// Before the CPU looks: what the device wrote becomes visible, and what lies around it is
+    /// checked. Errors: as sync_for_device.
+    Result<void> sync_for_cpu(Iova iova, ByteCount offset, ByteCount size) {
+        return sync(iova, offset, size, [this](Registered& each) {
+            check(each);
+            copy_out(each);
+        });
+    }
+
+    /// On return no device reaches what was unmapped before the call.
+    void flush() { allocator_->flush(); }
+
+    /// What the IOMMU said: told to the listener, with who is affected. At level `guard` nobody is
+    /// known to be. Return: the diagnosis, whose labels and stacks live as long as the space.
+    fault::Diagnosis fault(const fault::Record& record) {
+        const fault::Diagnosis diagnosis = registry_.diagnose(record);
+        if (listener_.fault != nullptr)
+            listener_.fault(listener_.context, diagnosis);
+        return diagnosis;
+    }
+
+    /// `fault`, for an IOMMU in software to call.
+    [[nodiscard]] iommu::FaultHandler fault_handler() {
+        return {[](void* context, const fault::Record& record) {
+                    static_cast<Space*>(context)->fault(record);
+                },
+                this};
+    }
+
+    /// How many of the bytes from `start` on lie in one mapping, to the byte: for an IOMMU in
+    /// software to ask (iommu::ByteBounds). From level `track` on.
+    [[nodiscard]] ByteCount bytes_inside(Iova start, ByteCount size) const {
+        const auto found = registry_.at_or_below(start);
+        if (!found || !found->mapping.range.contains(start))
+            return {};
+        const std::uint64_t left = found->mapping.range.last().value() - start.value() + 1;
+        return left < size.value() ? ByteCount(left) : size;
+    }
+
+    [[nodiscard]] const Options& options() const { return options_; }
+
+    [[nodiscard]] Domain& domain() { return domain_; }
+
+    [[nodiscard]] iova::Stats stats() { return allocator_->stats(); }
+
+  private:
+    using Allocator = iova::Allocator<Sync, iova::FixedGuard>;
+
+    Space(Domain& domain, const SpaceConfig& config, unsigned page_lg2,
+          typename Allocator::Owner allocator)
+        : domain_(domain), options_(config.options), listener_(config.listener),
+          capture_(config.capture), pages_(config.pages), page_mask_(low_bits(page_lg2)),
+          allocator_(std::move(allocator)), registry_(config.options.history) {}
+
+    [[nodiscard]] bool tracks() const { return options_.level != Level::guard; }
+
+    [[nodiscard]] std::uint64_t whole_pages(std::uint64_t offset, std::uint64_t size) const {
+        return (offset + size + page_mask_) & ~page_mask_;
+    }
+
+    [[nodiscard, gnu::always_inline]] Result<Iova> map_pages(PhysicalAddress physical,
+                                                             ByteCount size, Direction direction) {
+        const std::uint64_t offset = physical.value() & page_mask_;
+        const ByteCount bytes(whole_pages(offset, size.value()));
+        if (size == ByteCount(0)) [[unlikely]]
+            return fail(ErrorCode::empty, "there is nothing to map");
+        const Result<Iova> start = bytes.value() < large_bytes
+                                       ? allocator_->allocate({.extent = bytes})
+                                       : allocate_large(physical, bytes);
+        if (!start) [[unlikely]]
+            return start;
+        const Result<void> mapped = domain_.map(
+            *start, bytes, PhysicalAddress(physical.value() - offset), attributes_of(direction));
+        if (!mapped) [[unlikely]] {
+            give_back(*start, bytes);
+            return std::unexpected(mapped.error());
+        }
+        return Iova(start->value() + offset);
+    }
+
+    /// At the same offset in a large page as the memory, so that large leaves can map it.
+    [[gnu::noinline]] Result<Iova> allocate_large(PhysicalAddress physical, ByteCount bytes) {
+        const PhysicalAddress first(physical.value() & ~page_mask_);
+        return allocator_->allocate(
+            {.extent = bytes, .placement = iova::Congruence::with(first, large_lg2)});
+    }
+
+    [[gnu::always_inline]] Result<void> unmap_pages(Iova iova, ByteCount size) {
+        const std::uint64_t offset = iova.value() & page_mask_;
+        const ByteCount bytes(whole_pages(offset, size.value()));
+        const Iova start(iova.value() - offset);
+        if constexpr (iommu::DeferringDomain<Domain>)
+            if (options_.unmapping == Unmapping::deferred) {
+                if (const auto done = domain_.unmap_deferred(start, bytes); !done) [[unlikely]]
+                    return done;
+                return allocator_->release(start, bytes, iova::When::after_invalidation);
+            }
+        if (const auto done = domain_.unmap(start, bytes); !done) [[unlikely]]
+            return done;
+        return allocator_->release(start, bytes);
+    }
+
+    void give_back(Iova start, ByteCount bytes) {
+        const auto released = allocator_->release(start, bytes);
+        MOAT_CHECK(released.has_value(), "what was just allocated can be released");
+    }
+
+    [[gnu::noinline]] Result<Iova> map_tracked(const Memory& memory, Direction direction,
+                                               std::string_view label);
+    [[gnu::noinline]] Result<void> unmap_tracked(Iova iova, ByteCount size, Direction direction);
+    [[nodiscard]] Result<Memory> at_an_edge(const Memory& memory);
+    void release_pages(const Memory& bounce);
+    [[nodiscard]] fault::Event now_by_whom();
+    void check(const Registered& each);
+
+    void report(const DriverError& error) const {
+        if (listener_.driver_error != nullptr)
+            listener_.driver_error(listener_.context, error);
+    }
+
+    std::unexpected<Error> report_misuse(DriverErrorKind kind, IovaRange named,
+                                         const Registered* found);
+    void report_leaks();
+
+    template <class Act>
+    Result<void> sync(Iova iova, ByteCount offset, ByteCount size, Act&& act);
+
+    /// A device may want its buffers aligned; no more than to this is kept when one is moved.
+    static constexpr unsigned edge_alignment_lg2 = 6;
+    static constexpr unsigned large_lg2 = 21;
+    static constexpr std::uint64_t large_bytes = bit(large_lg2);
+
+    Domain& domain_;
+    const Options options_;
+    const Listener listener_;
+    const CaptureStack capture_;
+    const PageSource pages_;
+    const std::uint64_t page_mask_;
+    typename Allocator::Owner allocator_;
+    Registry<Sync> registry_;
+    StackDepot<Sync> stacks_;
+    typename Sync::template Atomic<std::uint64_t> events_{0};
+};
+
+} // namespace moat::dma
+
+#include "moat/dma/space_tracked.hpp"

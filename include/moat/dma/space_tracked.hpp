@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Space from level `track` on: mappings are registered, misuse is reported, small buffers are moved
+// to an edge. Included by space.hpp, which has what every level does.
+#pragma once
+
+#include "moat/dma/space.hpp"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+
+namespace moat::dma {
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<std::unique_ptr<Space<Domain, Sync>>>
+Space<Domain, Sync>::create(Domain& domain, const SpaceConfig& config) {
+    const iommu::DomainLimits limits = domain.limits();
+    const Options& options = config.options;
+    const unsigned page_lg2 = alignment_lg2(limits.leaf_sizes);
+    if (options.unmapping == Unmapping::deferred && !iommu::DeferringDomain<Domain>)
+        return fail(ErrorCode::unsupported, "this domain invalidates at each unmap");
+    if (options.level == Level::exact && config.pages.allocate == nullptr)
+        return fail(ErrorCode::unsupported, "level exact needs pages for small buffers");
+    if (options.stacks != 0 && config.capture == nullptr)
+        return fail(ErrorCode::unsupported, "there is no way to take stacks");
+    if (limits.aperture.start() > config.dma_mask)
+        return fail(ErrorCode::out_of_range, "the device reaches nothing of the domain",
+                    {"dma_mask", config.dma_mask.value()},
+                    {"aperture", limits.aperture.start().value()});
+    const std::array reachable = {IovaRange::inclusive(
+        limits.aperture.start(), std::min(limits.aperture.last(), config.dma_mask))};
+    iova::Config wanted = {.aperture = reachable, .granule_lg2 = page_lg2};
+    if (options.quarantine != ByteCount(0))
+        wanted.quarantine = {.bytes = options.quarantine, .entries = ~std::uint64_t{0}};
+    if constexpr (iommu::DeferringDomain<Domain>)
+        wanted.invalidation = {
+            [](void* context) { static_cast<Domain*>(context)->invalidate_all(); }, &domain};
+    auto allocator = Allocator::create(wanted, {options.guard_before, options.guard});
+    if (!allocator)
+        return std::unexpected(allocator.error());
+    for (const IovaRange& each : limits.reserved)
+        if (const IovaRange inside = each.intersection(reachable[0]); !inside.empty())
+            if (const auto reserved = (*allocator)->reserve(inside); !reserved)
+                return std::unexpected(reserved.error());
+    std::unique_ptr<Space> space(new Space(domain, config, page_lg2, std::move(*allocator)));
+    if constexpr (requires { domain.set_bounds(iommu::ByteBounds{}); })
+        if (options.level == Level::exact)
+            domain.set_bounds({[](void* context, Iova start, ByteCount size) {
+                                   return static_cast<Space*>(context)->bytes_inside(start, size);
+                               },
+                               space.get()});
+    return space;
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<Iova> Space<Domain, Sync>::map_tracked(const Memory& memory, Direction direction,
+                                              std::string_view label) {
+    Registered what = {.mapping = {}, .direction = direction, .memory = memory};
+    Memory mapped = memory;
+    if (options_.level == Level::exact && memory.size() != ByteCount(0)) {
+        if (memory.size() <= ByteCount(page_mask_ + 1)) {
+            const Result<Memory> edge = at_an_edge(memory);
+            if (!edge)
+                return std::unexpected(edge.error());
+            mapped = what.bounce = *edge;
+            copy_in(what);
+        }
+        what.checksum = checksum(what);
+    }
+    const Result<Iova> iova = map_pages(mapped.physical, mapped.size(), direction);
+    if (iova) {
+        what.mapping = {.range = {*iova, mapped.size()},
+                        .guard_before = options_.guard_before,
+                        .guard_after = options_.guard,
+                        .allows = allows_of(direction),
+                        .label = label,
+                        .mapped = now_by_whom()};
+        const Result<void> added = registry_.add(what);
+        if (added)
+            return iova;
+        (void)unmap_pages(*iova, mapped.size());
+        if (!what.bounce.bytes.empty())
+            release_pages(what.bounce);
+        return std::unexpected(added.error());
+    }
+    if (!what.bounce.bytes.empty())
+        release_pages(what.bounce);
+    return iova;
+}
+
+/// The registry lets go first: an access that comes late is told as one of a past mapping.
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<void> Space<Domain, Sync>::unmap_tracked(Iova iova, ByteCount size, Direction direction) {
+    Registered found;
+    DriverErrorKind wrong = DriverErrorKind::not_mapped;
+    const Result<void> removed = registry_.remove(iova, [&](Registered& each) -> Result<void> {
+        found = each;
+        if (each.mapping.range.size() == size && each.direction == direction)
+            return {};
+        wrong = each.direction == direction ? DriverErrorKind::wrong_size
+                                            : DriverErrorKind::wrong_direction;
+        return fail(ErrorCode::mismatch, "mapped with another size or direction");
+    });
+    if (!removed)
+        return report_misuse(wrong, {iova, size},
+                             wrong == DriverErrorKind::not_mapped ? nullptr : &found);
+    registry_.note_past(found.mapping, now_by_whom());
+    const Result<void> unmapped = unmap_pages(iova, size);
+    if (!unmapped)
+        return unmapped;
+    check(found);
+    copy_out(found);
+    if (!found.bounce.bytes.empty())
+        release_pages(found.bounce);
+    return {};
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+template <class Act>
+Result<void> Space<Domain, Sync>::sync(Iova iova, ByteCount offset, ByteCount size, Act&& act) {
+    if (!tracks())
+        return {}; // the device and the CPU see the same bytes
+    Registered found;
+    const Result<void> known = registry_.with(iova, [&](Registered& each) -> Result<void> {
+        found = each;
+        return {};
+    });
+    const IovaRange named(Iova(iova.value() + offset.value()), size);
+    if (!known)
+        return report_misuse(DriverErrorKind::not_mapped, named, nullptr);
+    if (!found.mapping.range.contains(named))
+        return report_misuse(DriverErrorKind::outside, named, &found);
+    act(found);
+    return registry_.with(iova, [&](Registered& each) -> Result<void> {
+        each.checksum = found.checksum;
+        return {};
+    });
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<Memory> Space<Domain, Sync>::at_an_edge(const Memory& memory) {
+    const Memory pages = pages_.allocate(pages_.context, ByteCount(page_mask_ + 1));
+    if (pages.bytes.empty())
+        return fail(ErrorCode::no_memory, "no page for a small buffer");
+    std::ranges::fill(pages.bytes, red_zone_byte);
+    const std::uint64_t alignment =
+        memory.physical.value() == 0
+            ? page_mask_ + 1
+            : bit(std::min(edge_alignment_lg2, alignment_lg2(memory.physical.value())));
+    return place_at_edge(pages, memory.bytes.size(), options_.placement, alignment);
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+void Space<Domain, Sync>::release_pages(const Memory& bounce) {
+    const auto all = pages_around(bounce, page_mask_ + 1);
+    pages_.release(pages_.context, {all, PhysicalAddress(bounce.physical.value() & ~page_mask_)});
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+fault::Event Space<Domain, Sync>::now_by_whom() {
+    if (options_.stacks == 0)
+        return {};
+    if (events_.fetch_add(1, std::memory_order_relaxed) % options_.stacks != 0)
+        return {};
+    std::array<std::uintptr_t, StackDepot<Sync>::most_frames> frames;
+    const std::size_t count = capture_(frames);
+    return {.time_ns = Sync::now(), .stack = stacks_.keep({frames.data(), count})};
+}
+
+/// What happened to a buffer while it was the device's.
+template <iommu::Domain Domain, SyncPolicy Sync>
+void Space<Domain, Sync>::check(const Registered& each) {
+    if (options_.level != Level::exact)
+        return;
+    if (checksum(each) != each.checksum)
+        report({DriverErrorKind::cpu_wrote, each.mapping.range, each.mapping, {}});
+    if (each.bounce.bytes.empty())
+        return;
+    if (const auto changed = changed_red_zone(each, page_mask_ + 1))
+        report({DriverErrorKind::red_zone, *changed, each.mapping, {}});
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+std::unexpected<Error> Space<Domain, Sync>::report_misuse(DriverErrorKind kind, IovaRange named,
+                                                          const Registered* found) {
+    DriverError error = {kind, named, found != nullptr ? found->mapping : fault::Mapping{}, {}};
+    if (found == nullptr)
+        error.past = registry_.latest_at(named);
+    report(error);
+    return fail(found == nullptr                   ? ErrorCode::not_found
+                : kind == DriverErrorKind::outside ? ErrorCode::out_of_range
+                                                   : ErrorCode::mismatch,
+                found == nullptr ? "no mapping begins here" : "the mapping here is another one",
+                {"iova", named.start().value()}, {"size", named.size().value()},
+                {"mapped", error.mapping.range.start().value()},
+                {"mapped_size", error.mapping.range.size().value()});
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+void Space<Domain, Sync>::report_leaks() {
+    registry_.for_each([&](const Registered& each) {
+        report({DriverErrorKind::leak, each.mapping.range, each.mapping, {}});
+        (void)unmap_pages(each.mapping.range.start(), each.mapping.range.size());
+        if (!each.bounce.bytes.empty())
+            release_pages(each.bounce);
+    });
+}
+
+} // namespace moat::dma

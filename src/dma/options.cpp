@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// MOAT_OPTIONS, a table of names and what each reads.
+#include "moat/dma/options.hpp"
+
+#include <array>
+#include <charconv>
+#include <limits>
+#include <optional>
+#include <utility>
+
+namespace moat::dma {
+
+namespace {
+
+template <class T>
+struct Choice {
+    std::string_view word;
+    T value;
+};
+
+constexpr std::array<Choice<Level>, 3> levels = {
+    {{"guard", Level::guard}, {"track", Level::track}, {"exact", Level::exact}}};
+constexpr std::array<Choice<Placement>, 2> placements = {
+    {{"right", Placement::right}, {"left", Placement::left}}};
+constexpr std::array<Choice<Unmapping>, 2> unmappings = {
+    {{"strict", Unmapping::strict}, {"deferred", Unmapping::deferred}}};
+constexpr std::array<Choice<ReportForm>, 2> forms = {
+    {{"text", ReportForm::text}, {"json", ReportForm::json}}};
+constexpr std::array<Choice<bool>, 2> truths = {{{"1", true}, {"0", false}}};
+
+template <class T, std::size_t N>
+[[nodiscard]] bool read_word(std::string_view text, const std::array<Choice<T>, N>& choices,
+                             T& value) {
+    for (const Choice<T>& each : choices)
+        if (each.word == text) {
+            value = each.value;
+            return true;
+        }
+    return false;
+}
+
+[[nodiscard]] std::optional<std::uint64_t> read_number(std::string_view text) {
+    std::uint64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size())
+        return std::nullopt;
+    return value;
+}
+
+[[nodiscard]] bool read_size(std::string_view text, ByteCount& size) {
+    constexpr std::string_view units = "kmg";
+    unsigned shift = 0;
+    if (!text.empty())
+        if (const auto unit = units.find(static_cast<char>(text.back() | 0x20));
+            unit != std::string_view::npos) {
+            shift = 10 * (static_cast<unsigned>(unit) + 1);
+            text.remove_suffix(1);
+        }
+    const auto number = read_number(text);
+    if (!number || *number > std::numeric_limits<std::uint64_t>::max() >> shift)
+        return false;
+    size = ByteCount(*number << shift);
+    return true;
+}
+
+[[nodiscard]] bool read_count(std::string_view text, std::uint32_t least, std::uint32_t& count) {
+    const auto number = read_number(text);
+    if (!number || *number < least || *number > std::numeric_limits<std::uint32_t>::max())
+        return false;
+    count = static_cast<std::uint32_t>(*number);
+    return true;
+}
+
+struct Option {
+    std::string_view name;
+    std::string_view expected;
+    bool (*read)(std::string_view text, Options& options);
+};
+
+constexpr std::array<Option, 10> known = {{
+    {"level", "guard, track or exact",
+     [](std::string_view text, Options& to) { return read_word(text, levels, to.level); }},
+    {"guard", "a size, as 4k",
+     [](std::string_view text, Options& to) { return read_size(text, to.guard); }},
+    {"guard_before", "a size, as 4k",
+     [](std::string_view text, Options& to) { return read_size(text, to.guard_before); }},
+    {"placement", "right or left",
+     [](std::string_view text, Options& to) { return read_word(text, placements, to.placement); }},
+    {"unmapping", "strict or deferred",
+     [](std::string_view text, Options& to) { return read_word(text, unmappings, to.unmapping); }},
+    {"quarantine", "a size, as 64m",
+     [](std::string_view text, Options& to) { return read_size(text, to.quarantine); }},
+    {"stacks", "a number, 0 for none",
+     [](std::string_view text, Options& to) { return read_count(text, 0, to.stacks); }},
+    {"history", "a number, 1 or more",
+     [](std::string_view text, Options& to) { return read_count(text, 1, to.history); }},
+    {"report", "text or json",
+     [](std::string_view text, Options& to) { return read_word(text, forms, to.report); }},
+    {"help", "1 or 0",
+     [](std::string_view text, Options& to) { return read_word(text, truths, to.help); }},
+}};
+
+[[nodiscard]] std::string quoted(std::string_view text) {
+    return std::string("\"").append(text).append("\"");
+}
+
+[[nodiscard]] std::string all_names() {
+    std::string names;
+    for (const Option& each : known)
+        names.append(names.empty() ? "" : ", ").append(each.name);
+    return names;
+}
+
+/// Return: what is wrong with one `name=value`, or nothing.
+[[nodiscard]] std::optional<std::string> read_one(std::string_view item, Options& options) {
+    const auto equals = item.find('=');
+    const std::string_view word = item.substr(0, equals);
+    if (equals == std::string_view::npos)
+        return "MOAT_OPTIONS: " + quoted(item) + " has no value; it is name=value";
+    const std::string_view value = item.substr(equals + 1);
+    for (const Option& each : known) {
+        if (each.name != word)
+            continue;
+        if (each.read(value, options))
+            return std::nullopt;
+        return "MOAT_OPTIONS: " + quoted(word) + " is " + std::string(each.expected) + ", not " +
+               quoted(value);
+    }
+    return "MOAT_OPTIONS: there is no " + quoted(word) + "; there are " + all_names();
+}
+
+} // namespace
+
+std::expected<Options, std::string> parse_options(std::string_view text, const Options& defaults) {
+    Options options = defaults;
+    while (!text.empty()) {
+        const auto end = text.find(':');
+        const std::string_view item = text.substr(0, end);
+        text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+        if (item.empty())
+            continue;
+        if (auto wrong = read_one(item, options))
+            return std::unexpected(*std::move(wrong));
+    }
+    return options;
+}
+
+std::string_view options_help() {
+    return "level=guard|track|exact    how closely devices are watched (track)\n"
+           "guard=SIZE                 unmapped bytes after each mapping (4k); 0 is off\n"
+           "guard_before=SIZE          and before it (0)\n"
+           "placement=right|left       at which edge of a page level exact puts buffers (right)\n"
+           "unmapping=strict|deferred  invalidate at each unmap, or many at once (strict)\n"
+           "quarantine=SIZE            unmapped addresses kept out of use (0)\n"
+           "stacks=N                   take the call stack of every Nth mapping (0: none)\n"
+           "history=N                  past mappings that are remembered (4096)\n"
+           "report=text|json           the form of reports (text)\n"
+           "help=1                     this list\n";
+}
+
+} // namespace moat::dma

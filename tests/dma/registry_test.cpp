@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The registry against a sorted map, and how long its searches are.
+#include "moat/dma/registry.hpp"
+#include "moat/sync/real.hpp"
+
+#include <cstdlib>
+#include <gtest/gtest.h>
+#include <map>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace moat::dma {
+
+namespace {
+
+using Subject = Registry<RealSync>;
+
+Registered one(std::uint64_t start, std::uint64_t size) {
+    return {.mapping = {.range = {Iova(start), ByteCount(size)}}};
+}
+
+Result<void> accept(Registered&) {
+    return {};
+}
+
+TEST(Registry, neighbours_are_those_of_a_sorted_map) {
+    const char* const given = std::getenv("MOAT_SEED");
+    const unsigned seed = given != nullptr ? std::stoul(given) : 7;
+    SCOPED_TRACE("MOAT_SEED=" + std::to_string(seed));
+    std::mt19937_64 random(seed);
+    Subject registry(16);
+    std::map<std::uint64_t, std::uint64_t> model;
+    for (int step = 0; step != 30'000; ++step) {
+        const std::uint64_t spread = random() % 64 == 0 ? 57 : 26;
+        const std::uint64_t address = random() >> (64 - spread) & ~std::uint64_t{0xfff};
+        if (random() % 2 == 0) {
+            const auto above = model.lower_bound(address);
+            if (above != model.end() && above->first == address)
+                continue;
+            ASSERT_TRUE(registry.add(one(address + step % 4096, 16)));
+            model[address] = address + step % 4096;
+        } else if (!model.empty()) {
+            auto gone = model.lower_bound(address);
+            gone = gone == model.end() ? model.begin() : gone;
+            ASSERT_TRUE(registry.remove(Iova(gone->second), accept));
+            model.erase(gone);
+        }
+        const std::uint64_t asked = random() >> (64 - spread);
+        fault::SearchSteps steps;
+        const auto found = registry.around(Iova(asked), steps);
+        std::optional<std::uint64_t> below;
+        std::optional<std::uint64_t> above;
+        for (auto at = model.lower_bound(asked & ~std::uint64_t{0xfff}); at != model.end(); ++at)
+            if (at->second > asked) {
+                above = at->second;
+                break;
+            }
+        for (auto at = model.upper_bound(asked); at != model.begin();)
+            if ((--at)->second <= asked) {
+                below = at->second;
+                break;
+            }
+        ASSERT_EQ(found.at_or_below ? std::optional(found.at_or_below->range.start().value())
+                                    : std::nullopt,
+                  below)
+            << std::hex << asked;
+        ASSERT_EQ(found.above ? std::optional(found.above->range.start().value()) : std::nullopt,
+                  above)
+            << std::hex << asked;
+    }
+}
+
+TEST(Registry, what_does_not_begin_there_is_not_found) {
+    Subject registry(16);
+    ASSERT_TRUE(registry.add(one(0x1010, 64)));
+    for (const std::uint64_t address : {0x1000ULL, 0x1011ULL, 0x2010ULL, ~0ULL})
+        EXPECT_EQ(registry.remove(Iova(address), accept).error().code(), ErrorCode::not_found);
+    EXPECT_TRUE(registry.remove(Iova(0x1010), accept));
+    EXPECT_FALSE(registry.remove(Iova(0x1010), accept));
+}
+
+TEST(Registry, a_search_is_short_whatever_lives) {
+    Subject registry(1'000'000);
+    std::mt19937_64 random(3);
+    std::vector<std::uint64_t> live;
+    for (std::uint64_t i = 0; i != 100'000; ++i) {
+        live.push_back((i << 13) + (i / 2000 << 38));
+        ASSERT_TRUE(registry.add(one(live.back(), 4096)));
+    }
+    std::uint64_t longest = 0;
+    for (int turn = 0; turn != 20'000; ++turn) {
+        fault::SearchSteps steps;
+        (void)registry.around(Iova(random() >> 7), steps);
+        (void)registry.around(Iova(live[random() % live.size()] + 4096), steps);
+        longest = std::max(longest, steps.count);
+    }
+    EXPECT_LE(longest, 4 * 64U);
+}
+
+TEST(Registry, threads_add_and_remove_while_others_search) {
+    Subject registry(64);
+    std::vector<std::jthread> threads;
+    for (std::uint64_t thread = 0; thread != 3; ++thread)
+        threads.emplace_back([&registry, thread] {
+            for (std::uint64_t turn = 0; turn != 3'000; ++turn) {
+                const std::uint64_t page = (turn % 700) * 3 + thread;
+                EXPECT_TRUE(registry.add(one(page << 12, 100)));
+                fault::SearchSteps steps;
+                const auto found = registry.around(Iova((page << 12) + 200), steps);
+                EXPECT_TRUE(found.at_or_below &&
+                            found.at_or_below->range.start() == Iova(page << 12));
+                EXPECT_TRUE(registry.remove(Iova(page << 12), accept));
+            }
+        });
+}
+
+} // namespace
+
+} // namespace moat::dma

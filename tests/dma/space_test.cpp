@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The DMA API over a software IOMMU: what devices reach, who is told of what they try besides, and
+// what drivers do wrong with the API itself.
+#include "moat/core/text.hpp"
+#include "moat/dma/mapping.hpp"
+
+#include "soft_system.hpp"
+
+#include <gtest/gtest.h>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace moat::tests {
+
+namespace {
+
+using namespace literals;
+using namespace dma;
+using fault::Kind;
+using Space = dma::Space<SoftDomain, RealSync>;
+
+constexpr fault::Source nic = fault::Source::pci(0, 3, 0, 0);
+
+/// Everything that was said.
+struct Heard {
+    std::vector<fault::Diagnosis> faults;
+    std::vector<DriverError> errors;
+
+    [[nodiscard]] Listener listener() {
+        return {[](void* context, const fault::Diagnosis& diagnosis) {
+                    static_cast<Heard*>(context)->faults.push_back(diagnosis);
+                },
+                [](void* context, const DriverError& error) {
+                    static_cast<Heard*>(context)->errors.push_back(error);
+                },
+                this};
+    }
+};
+
+PageSource own_pages() {
+    return {[](void*, ByteCount size) {
+                return Memory::own({static_cast<std::byte*>(std::aligned_alloc(4096, size.value())),
+                                    size.value()});
+            },
+            [](void*, const Memory& pages) { std::free(pages.bytes.data()); }, nullptr};
+}
+
+/// A device and a space, at the level that a test asks for.
+struct System {
+    explicit System(const Options& options)
+        : space(*Space::create(domain, {.options = options,
+                                        .listener = heard.listener(),
+                                        .capture = nullptr,
+                                        .pages = own_pages()})),
+          device(**iommu.add_device(
+              nic, {[](void* context, const fault::Record& record) {
+                        (*static_cast<std::unique_ptr<Space>*>(context))->fault(record);
+                    },
+                    &space})) {
+        EXPECT_TRUE(iommu.attach(nic, domain));
+    }
+
+    iommu::Transfer write(std::uint64_t at, std::size_t size, int value = 1) {
+        return lane.write(Iova(at), std::vector<std::byte>(size, static_cast<std::byte>(value)));
+    }
+
+    OwnTables tables;
+    SoftDomain domain{empty_table(tables)};
+    SoftIommu iommu;
+    Heard heard;
+    std::unique_ptr<Space> space;
+    SoftIommu::Device& device;
+    Lane lane{device};
+};
+
+/// Buffers that follow each other in memory, so that an overrun has someone to hurt.
+struct Buffers {
+    Buffer all{4 * 4096};
+    Memory first = Memory::own(all.bytes().subspan(0, 4096));
+    Memory second = Memory::own(all.bytes().subspan(4096, 4096));
+};
+
+class EveryLevel : public testing::TestWithParam<Level> {};
+
+TEST_P(EveryLevel, a_device_reaches_what_is_mapped_and_never_what_was) {
+    System system({.level = GetParam()});
+    Buffer buffer(8192);
+    const Memory memory = Memory::own(buffer.bytes().subspan(100, 5000));
+    const Iova iova = *system.space->map(memory, Direction::bidirectional, "ring");
+    ASSERT_TRUE(system.write(iova.value(), 5000, 7).complete());
+    EXPECT_EQ(buffer.data()[100], std::byte{7});
+    EXPECT_EQ(buffer.data()[5099], std::byte{7});
+    ASSERT_TRUE(system.space->unmap(iova, 5000_B, Direction::bidirectional));
+    EXPECT_EQ(system.write(iova.value(), 1).done, 0_B);
+    EXPECT_TRUE(system.heard.errors.empty());
+}
+
+TEST_P(EveryLevel, neighbours_are_kept_apart) {
+    System system({.level = GetParam()});
+    const Buffers buffers;
+    const Iova first = *system.space->map(buffers.first, Direction::from_device, "first");
+    const Iova second = *system.space->map(buffers.second, Direction::from_device, "second");
+    const auto over = system.write(first.value() + 4000, 300);
+    EXPECT_EQ(over.done, 96_B);
+    EXPECT_EQ(buffers.second.bytes[0], std::byte{0});
+    ASSERT_EQ(system.heard.faults.size(), 1U);
+    EXPECT_TRUE(system.space->unmap(first, 4096_B, Direction::from_device));
+    EXPECT_TRUE(system.space->unmap(second, 4096_B, Direction::from_device));
+}
+
+TEST_P(EveryLevel, small_buffers_carry_their_bytes_both_ways) {
+    for (const Placement placement : {Placement::left, Placement::right}) {
+        System system({.level = GetParam(), .placement = placement});
+        Buffer buffer(4096);
+        const Memory memory = Memory::own(buffer.bytes().subspan(128, 100));
+        memory.bytes[3] = std::byte{5};
+        const Iova iova = *system.space->map(memory, Direction::bidirectional, "command");
+        std::vector<std::byte> seen(100);
+        ASSERT_TRUE(system.lane.read(iova, seen).complete());
+        EXPECT_EQ(seen[3], std::byte{5});
+        memory.bytes[4] = std::byte{6};
+        ASSERT_TRUE(system.space->sync_for_device(iova, 0_B, 100_B));
+        ASSERT_TRUE(system.lane.read(iova, seen).complete());
+        EXPECT_EQ(seen[4], std::byte{6});
+        ASSERT_TRUE(system.write(iova.value() + 99, 1, 9).complete());
+        ASSERT_TRUE(system.space->sync_for_cpu(iova, 0_B, 100_B));
+        EXPECT_EQ(memory.bytes[99], std::byte{9});
+        ASSERT_TRUE(system.write(iova.value() + 98, 1, 8).complete());
+        ASSERT_TRUE(system.space->unmap(iova, 100_B, Direction::bidirectional));
+        EXPECT_EQ(memory.bytes[98], std::byte{8});
+        EXPECT_TRUE(system.heard.errors.empty());
+    }
+}
+
+TEST_P(EveryLevel, a_correct_driver_hears_nothing) {
+    System system({.level = GetParam(), .quarantine = 1_MiB, .stacks = 0});
+    std::mt19937 random(11);
+
+    struct Live {
+        Iova iova;
+        Memory memory;
+        Direction direction;
+    };
+
+    std::vector<Live> live;
+    Buffer buffer(64 << 12);
+    std::vector<std::byte> scratch(20'000);
+    for (int step = 0; step != 60'000; ++step) {
+        if (live.size() < 40 && random() % 2 == 0) {
+            const std::size_t size = 1 + random() % (random() % 2 == 0 ? 300 : 9000);
+            const std::size_t at = random() % (buffer.size().value() - size);
+            const Memory memory = Memory::own(buffer.bytes().subspan(at, size));
+            const auto direction = static_cast<Direction>(random() % 3);
+            // At level exact a buffer that the CPU lends out twice may not be written meanwhile.
+            const auto shared = [&](const Live& each) {
+                return each.memory.bytes.data() < memory.bytes.data() + size &&
+                       memory.bytes.data() < each.memory.bytes.data() + each.memory.bytes.size();
+            };
+            if (std::ranges::any_of(live, shared))
+                continue;
+            const auto iova = system.space->map(memory, direction, "random");
+            ASSERT_TRUE(iova) << iova.error();
+            live.push_back({*iova, memory, direction});
+        } else if (!live.empty()) {
+            const std::size_t chosen = random() % live.size();
+            const Live each = live[chosen];
+            const std::size_t offset = random() % each.memory.bytes.size();
+            const std::size_t size = 1 + random() % (each.memory.bytes.size() - offset);
+            const Iova at(each.iova.value() + offset);
+            const std::span piece(scratch.data(), size);
+            if (each.direction != Direction::to_device) {
+                ASSERT_TRUE(system.lane.write(at, piece).complete());
+            } else {
+                ASSERT_TRUE(system.lane.read(at, piece).complete());
+            }
+            if (random() % 2 == 0)
+                continue;
+            ASSERT_TRUE(system.space->unmap(each.iova, each.memory.size(), each.direction));
+            live[chosen] = live.back();
+            live.pop_back();
+        }
+    }
+    for (const Live& each : live)
+        ASSERT_TRUE(system.space->unmap(each.iova, each.memory.size(), each.direction));
+    EXPECT_TRUE(system.heard.errors.empty()) << summary(system.heard.errors[0]);
+    EXPECT_TRUE(system.heard.faults.empty());
+    EXPECT_EQ(system.space->stats().live_ranges, 0U);
+}
+
+std::string level_name(const testing::TestParamInfo<Level>& each) {
+    return each.param == Level::guard ? "guard" : each.param == Level::track ? "track" : "exact";
+}
+
+INSTANTIATE_TEST_SUITE_P(Levels, EveryLevel,
+                         testing::Values(Level::guard, Level::track, Level::exact), level_name);
+
+TEST(Attribution, an_overrun_names_its_buffer_and_its_neighbour) {
+    System system({.level = Level::track});
+    const Buffers buffers;
+    const Iova first = *system.space->map(buffers.first, Direction::from_device, "first");
+    const Iova second = *system.space->map(buffers.second, Direction::from_device, "second");
+    const Iova low = std::min(first, second);
+    system.write(low.value() + 4090, 16);
+    const fault::Diagnosis& said = system.heard.faults.at(0);
+    EXPECT_EQ(said.kind, Kind::out_of_bounds_right);
+    EXPECT_EQ(said.bytes_outside, 10U);
+    EXPECT_EQ(said.mapping->label, low == first ? "first" : "second");
+    EXPECT_EQ(said.right->label, low == first ? "second" : "first");
+    EXPECT_TRUE(system.space->unmap(first, 4096_B, Direction::from_device));
+    EXPECT_TRUE(system.space->unmap(second, 4096_B, Direction::from_device));
+}
+
+TEST(Attribution, a_late_access_names_the_mapping_that_was) {
+    System system({.level = Level::track, .quarantine = 1_MiB});
+    const Buffers buffers;
+    const Iova iova = *system.space->map(buffers.first, Direction::from_device, "read buffer");
+    ASSERT_TRUE(system.space->unmap(iova, 4096_B, Direction::from_device));
+    const Iova next = *system.space->map(buffers.second, Direction::from_device, "next");
+    EXPECT_NE(iova, next) << "quarantined";
+    system.write(iova.value() + 8, 8);
+    const fault::Diagnosis& said = system.heard.faults.at(0);
+    EXPECT_EQ(said.kind, Kind::use_after_unmap);
+    EXPECT_EQ(said.past->mapping.label, "read buffer");
+    EXPECT_EQ(said.past->unmaps_since, 0U);
+    EXPECT_TRUE(system.space->unmap(next, 4096_B, Direction::from_device));
+}
+
+TEST(Attribution, a_write_to_what_is_only_to_be_read_is_a_permission) {
+    System system({.level = Level::track});
+    const Buffers buffers;
+    const Iova iova = *system.space->map(buffers.first, Direction::to_device, "commands");
+    system.write(iova.value(), 4);
+    EXPECT_EQ(system.heard.faults.at(0).kind, Kind::permission);
+    EXPECT_EQ(system.heard.faults.at(0).mapping->label, "commands");
+    EXPECT_TRUE(system.space->unmap(iova, 4096_B, Direction::to_device));
+}
+
+TEST(Exact, an_overrun_by_one_byte_inside_the_page_is_caught_and_counted) {
+    for (const Placement placement : {Placement::left, Placement::right}) {
+        System system({.level = Level::exact, .placement = placement});
+        Buffer buffer(4096);
+        const Memory memory = Memory::own(buffer.bytes().subspan(64, 100));
+        const Iova iova = *system.space->map(memory, Direction::from_device, "small");
+        EXPECT_EQ(system.write(iova.value(), 101).done, 100_B);
+        EXPECT_EQ(system.heard.faults.at(0).kind, Kind::out_of_bounds_right);
+        EXPECT_EQ(system.heard.faults.at(0).bytes_outside, 1U);
+        EXPECT_EQ(system.write(iova.value() - 2, 4).done, 0_B);
+        EXPECT_EQ(system.heard.faults.at(1).kind, Kind::out_of_bounds_left);
+        EXPECT_TRUE(system.space->unmap(iova, 100_B, Direction::from_device));
+        EXPECT_EQ(buffer.data()[164], std::byte{0});
+        EXPECT_EQ(buffer.data()[99], std::byte{1});
+    }
+}
+
+TEST(Exact, without_byte_bounds_the_red_zone_tells) {
+    System system({.level = Level::exact, .placement = Placement::left});
+    system.domain.set_bounds({}); // as a domain of hardware
+    Buffer buffer(4096);
+    const Memory memory = Memory::own(buffer.bytes().subspan(64, 100));
+    const Iova iova = *system.space->map(memory, Direction::from_device, "small");
+    ASSERT_TRUE(system.write(iova.value() + 98, 5).complete());
+    ASSERT_TRUE(system.space->sync_for_cpu(iova, 0_B, 100_B));
+    ASSERT_EQ(system.heard.errors.size(), 1U);
+    EXPECT_EQ(system.heard.errors[0].kind, DriverErrorKind::red_zone);
+    EXPECT_EQ(system.heard.errors[0].range, IovaRange(Iova(iova.value() + 100), 3_B));
+    EXPECT_EQ(system.heard.errors[0].mapping.label, "small");
+    EXPECT_TRUE(system.space->unmap(iova, 100_B, Direction::from_device));
+}
+
+TEST(Exact, what_the_cpu_writes_meanwhile_is_seen) {
+    System system({.level = Level::exact});
+    Buffer buffer(8192);
+    for (const std::size_t size : {100U, 6000U}) {
+        const Memory memory = Memory::own(buffer.bytes().subspan(0, size));
+        const Iova iova = *system.space->map(memory, Direction::to_device, "command");
+        memory.bytes[50] ^= std::byte{1};
+        EXPECT_TRUE(system.space->unmap(iova, memory.size(), Direction::to_device));
+        EXPECT_EQ(system.heard.errors.back().kind, DriverErrorKind::cpu_wrote) << size;
+    }
+    EXPECT_EQ(system.heard.errors.size(), 2U);
+}
+
+class DriverErrors : public testing::Test {
+  protected:
+    DriverErrorKind last() { return system.heard.errors.back().kind; }
+
+    System system{{.level = Level::track}};
+    Buffers buffers;
+    Iova iova = *system.space->map(buffers.first, Direction::from_device, "ring");
+};
+
+TEST_F(DriverErrors, change_nothing_and_are_told) {
+    Space& space = *system.space;
+    EXPECT_EQ(space.unmap(iova, 100_B, Direction::from_device).error().code(), ErrorCode::mismatch);
+    EXPECT_EQ(last(), DriverErrorKind::wrong_size);
+    EXPECT_EQ(system.heard.errors.back().mapping.label, "ring");
+    EXPECT_FALSE(space.unmap(iova, 4096_B, Direction::to_device));
+    EXPECT_EQ(last(), DriverErrorKind::wrong_direction);
+    EXPECT_EQ(space.sync_for_cpu(iova, 4000_B, 97_B).error().code(), ErrorCode::out_of_range);
+    EXPECT_EQ(last(), DriverErrorKind::outside);
+    EXPECT_TRUE(system.write(iova.value(), 8).complete()) << "still mapped";
+    EXPECT_TRUE(space.unmap(iova, 4096_B, Direction::from_device));
+    EXPECT_EQ(space.unmap(iova, 4096_B, Direction::from_device).error().code(),
+              ErrorCode::not_found);
+    EXPECT_EQ(last(), DriverErrorKind::not_mapped);
+    EXPECT_EQ(system.heard.errors.back().past->mapping.label, "ring");
+    EXPECT_EQ(system.heard.errors.size(), 4U);
+    EXPECT_EQ(summary(system.heard.errors[0]), "wrong-size: [" + hexadecimal(iova.value()) +
+                                                   ", +100B) of \"ring\" [" +
+                                                   hexadecimal(iova.value()) + ", +4K)");
+}
+
+TEST_F(DriverErrors, a_leak_is_told_and_unmapped) {
+    system.space.reset();
+    EXPECT_EQ(last(), DriverErrorKind::leak);
+    EXPECT_EQ(system.heard.errors.size(), 1U);
+    EXPECT_FALSE(system.domain.reader().translate(iova));
+}
+
+TEST(MappingObject, unmaps_at_its_end_and_moves) {
+    System system({.level = Level::track});
+    const Buffers buffers;
+    using Mapping = dma::Mapping<Space>;
+    Iova iova;
+    {
+        auto first = *Mapping::create(*system.space, buffers.first, Direction::from_device, "a");
+        iova = first.iova();
+        const Mapping moved = std::move(first);
+        EXPECT_EQ(moved.iova(), iova);
+        EXPECT_TRUE(system.write(iova.value(), 1).complete());
+    }
+    EXPECT_FALSE(system.write(iova.value(), 1).complete());
+    auto early = *Mapping::create(*system.space, buffers.first, Direction::from_device, "b");
+    EXPECT_TRUE(early.sync_for_cpu());
+    EXPECT_TRUE(early.unmap());
+    EXPECT_TRUE(system.heard.errors.empty());
+    EXPECT_EQ(Mapping::create(*system.space, {}, Direction::to_device).error().code(),
+              ErrorCode::empty);
+}
+
+TEST(Deferred, nothing_is_reached_after_a_flush) {
+    System system({.level = Level::track, .unmapping = Unmapping::deferred});
+    const Buffers buffers;
+    std::vector<Iova> were;
+    for (int turn = 0; turn != 1000; ++turn) {
+        const Iova iova = *system.space->map(buffers.first, Direction::from_device, "x");
+        ASSERT_TRUE(system.write(iova.value(), 1).complete());
+        ASSERT_TRUE(system.space->unmap(iova, 4096_B, Direction::from_device));
+        were.push_back(iova);
+    }
+    system.space->flush();
+    for (const Iova iova : were)
+        ASSERT_FALSE(system.write(iova.value(), 1).complete());
+}
+
+TEST(Creation, what_cannot_be_is_refused) {
+    OwnTables tables;
+    SoftDomain domain(empty_table(tables));
+    const auto refused = [&](const SpaceConfig& config) {
+        const auto made = Space::create(domain, config);
+        return made ? "made" : std::string(name(made.error().code()));
+    };
+    EXPECT_EQ(refused({.options = {.level = Level::exact}}), "unsupported");
+    EXPECT_EQ(refused({.options = {.stacks = 1}}), "unsupported");
+    EXPECT_EQ(refused({}), "made");
+}
+
+TEST(Creation, addresses_stay_within_the_mask_and_out_of_what_is_reserved) {
+    OwnTables tables;
+    const IovaRange reserved[] = {{Iova(0x100000), 0x100000_B}};
+    SoftDomain domain(empty_table(tables), {.reserved = reserved});
+    const auto space = *Space::create(domain, {.dma_mask = Iova(0x3fffff)});
+    const Buffer buffer(4096);
+    std::vector<Iova> all;
+    for (;;) {
+        const auto iova = space->map(Memory::own(buffer.bytes()), Direction::to_device);
+        if (!iova) {
+            EXPECT_EQ(iova.error().code(), ErrorCode::no_space);
+            break;
+        }
+        EXPECT_LE(iova->value() + 4096, 0x400000U);
+        EXPECT_FALSE(reserved[0].contains(*iova));
+        all.push_back(*iova);
+    }
+    EXPECT_GT(all.size(), 300U);
+    for (const Iova each : all)
+        EXPECT_TRUE(space->unmap(each, 4096_B, Direction::to_device));
+}
+
+} // namespace
+
+} // namespace moat::tests
