@@ -147,7 +147,7 @@ Touch Machine::pending_touch(Actor actor) const {
 }
 
 /// What `actor` announced happens, and is written down; whoever announced it has not gone on yet.
-inline void Machine::take_step(Actor actor, unsigned option) {
+[[gnu::always_inline]] inline void Machine::take_step(Actor actor, unsigned option) {
     Step& step = steps_[depth_];
     enabled_at_[depth_] = status_.enabled;
     step.actor = static_cast<std::uint8_t>(actor);
@@ -173,7 +173,7 @@ inline void Machine::take_step(Actor actor, unsigned option) {
 }
 
 /// After a step, once whoever took it has announced the next.
-inline void Machine::settle(Actor moved) {
+[[gnu::always_inline]] inline void Machine::settle(Actor moved) {
     update_enabled(moved, steps_[depth_ - 1].touch);
     if (depth_ >= livelock_depth) [[unlikely]]
         look_for_livelock();

@@ -291,8 +291,8 @@ class Machine {
     static void on_failed_check(const char* condition, const char* message, const char* file,
                                 int line);
     [[gnu::noinline]] void record_failed_check(const char* condition, const char* message);
-    /// Does not return. It does not say so by an attribute, since AddressSanitizer would take it
-    /// that the stack ends.
+    /// Does not return. No attribute says so, and no compiler may find out: AddressSanitizer would
+    /// take it that the stack ends.
     void leave_fiber();
     void run_fiber(Actor actor);
     void switch_to_fiber(Actor actor);
