@@ -100,7 +100,8 @@ constexpr std::size_t registers = 18;
 [[gnu::noinline]] void keep_registers(int self) {
     for (int round = 0; round != 20; ++round) {
         std::uint64_t found[registers] = {};
-        const auto mark = static_cast<std::uint64_t>(self * 1000 + round * 20);
+        const auto mark =
+            static_cast<std::uint64_t>(self) * 1000 + static_cast<std::uint64_t>(round) * 20;
         const std::size_t count = switch_with_marks(&fibers[running], scheduler, mark, found);
         for (std::size_t i = 0; i != count; ++i)
             expect(found[i] == mark + i, "what a callee saves is there after a switch");
