@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The shipped page-table engine under the explorer: edits of neighbouring pages, which share their
 // tables, beside a walker that translates, with tables freed by RCU. Nothing here is a model: the
-// headers of include/moat/page_table are instantiated with ExploredSync.
+// headers of include/moat/page_table are instantiated with ExploredSync, and each broken variant
+// is the same headers over an ExploredSync that differs in one member.
 #include "moat/explore/explored_sync.hpp"
 #include "moat/page_table/edit.hpp"
 #include "moat/page_table/formats/vtd_second_stage.hpp"
@@ -59,9 +60,41 @@ class ArenaTables {
     unsigned released_ = 0;
 };
 
-using Types = Tree<Vtd, ExploredSync, ArenaTables>;
+/// A removed table is freed without a grace period.
+struct FreeAtOnce : ExploredSync {
+    static void defer(RcuHead* head, void (*call)(RcuHead*)) { call(head); }
+};
 
+/// A walk opens no section, so that no grace period waits for it.
+struct WalkUnprotected : ExploredSync {
+    struct ReadSection {
+        ReadSection() {} // as in RealSync: a variable of this type is not unused
+    };
+};
+
+/// An entry is compared, then stored: the re-check and the store are not one step.
+struct LinkUnchecked : ExploredSync {
+    template <class T>
+    struct AtomicRef : explored::Ref<T> {
+        using explored::Ref<T>::Ref;
+
+        bool compare_exchange_strong(T& expected, T desired, std::memory_order success,
+                                     std::memory_order failure) {
+            const T found = this->load(failure);
+            if (found != expected) {
+                expected = found;
+                return false;
+            }
+            this->store(desired, success);
+            return true;
+        }
+    };
+};
+
+template <class Sync>
 struct World {
+    using Types = Tree<Vtd, Sync, ArenaTables>;
+
     ArenaTables memory;
     PageTable<Types> table = *PageTable<Types>::create(memory);
 };
@@ -77,7 +110,8 @@ constexpr std::uint64_t page_bytes = 4096;
     return PhysicalAddress(0x4000'0000 + page_bytes * i);
 }
 
-void map(World& world, unsigned i) {
+template <class Sync>
+void map(World<Sync>& world, unsigned i) {
     auto nothing = [](const InvalidationRequest<Iova>&) {};
     auto edit = world.table.edit(nothing);
     const auto mapped = edit.map(iova_of(i), ByteCount(page_bytes), physical_of(i), read_write);
@@ -85,7 +119,8 @@ void map(World& world, unsigned i) {
     edit.finish();
 }
 
-void unmap(World& world, unsigned i) {
+template <class Sync>
+void unmap(World<Sync>& world, unsigned i) {
     auto nothing = [](const InvalidationRequest<Iova>&) {};
     auto edit = world.table.edit(nothing);
     const auto unmapped = edit.unmap(iova_of(i), ByteCount(page_bytes));
@@ -98,7 +133,8 @@ void unmap(World& world, unsigned i) {
 constexpr Iova far_page(0x200000);
 constexpr ByteCount far_bytes(0x200000);
 
-void unmap_table(World& world) {
+template <class Sync>
+void unmap_table(World<Sync>& world) {
     auto nothing = [](const InvalidationRequest<Iova>&) {};
     auto edit = world.table.edit(nothing);
     const auto unmapped = edit.unmap(far_page, far_bytes);
@@ -106,26 +142,29 @@ void unmap_table(World& world) {
     edit.finish();
 }
 
-void translate_far(World& world) {
+template <class Sync>
+void translate_far(World<Sync>& world) {
     const auto found = world.table.reader().translate(far_page);
     if (found)
         ExploredSync::check(found->physical() == physical_of(0), "a page translates to its own");
 }
 
 /// A walk beside all that sees a page as it was mapped, or not at all.
-void translate(World& world, unsigned i) {
+template <class Sync>
+void translate(World<Sync>& world, unsigned i) {
     const auto found = world.table.reader().translate(iova_of(i));
     if (found)
         ExploredSync::check(found->physical() == physical_of(i), "a page translates to its own");
 }
 
-[[nodiscard]] explore::Program program(const Configuration& text) {
+template <class Sync>
+[[nodiscard]] explore::Program program_with(const Configuration& text) {
     const unsigned mappers = number(text, "mappers");
     const unsigned unmappers = number(text, "unmappers");
     const unsigned walkers = number(text, "walkers");
     const unsigned freers = number(text, "freers");
     return [mappers, unmappers, walkers, freers](explore::Setup& setup) {
-        auto& world = setup.make<World>();
+        auto& world = setup.make<World<Sync>>();
         if (freers != 0) {
             auto nothing = [](const InvalidationRequest<Iova>&) {};
             auto edit = world.table.edit(nothing);
@@ -155,6 +194,17 @@ void translate(World& world, unsigned i) {
     };
 }
 
+[[nodiscard]] explore::Program program(const Configuration& text) {
+    const std::string& variant = text.at("variant");
+    if (variant == "free-at-once")
+        return program_with<FreeAtOnce>(text);
+    if (variant == "walk-unprotected")
+        return program_with<WalkUnprotected>(text);
+    if (variant == "link-unchecked")
+        return program_with<LinkUnchecked>(text);
+    return program_with<ExploredSync>(text);
+}
+
 } // namespace
 
 } // namespace page_table
@@ -169,14 +219,19 @@ Scenario page_table_scenario() {
                  {.name = "freers",
                   .preset = "0",
                   .help = "that unmap a whole table, beside a walker in it",
-                  .most = 1}},
+                  .most = 1},
+                 {.name = "variant",
+                  .preset = "shipped",
+                  .help = "the engine as it is, or with one rule of its Sync broken",
+                  .values = {"shipped", "free-at-once", "walk-unprotected", "link-unchecked"}}},
             .program = &page_table::program,
             .scope = [](const Configuration& text) {
                 return "page-table, VT-d second stage of 3 levels: " +
                        counted(number(text, "mappers"), "mapper") + ", " +
                        counted(number(text, "unmappers"), "unmapper") + ", " +
                        counted(number(text, "walkers"), "walker") + ", a page each, " +
-                       counted(number(text, "freers"), "freer of a table");
+                       counted(number(text, "freers"), "freer of a table") + ", variant " +
+                       text.at("variant");
             }};
 }
 

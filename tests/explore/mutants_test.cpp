@@ -17,6 +17,7 @@ struct Mutant {
     MemoryModelKind model;
     ViolationKind kind;
     const char* found_by; ///< how its report begins
+    std::uint32_t most_steps = 600;
 };
 
 void PrintTo(const Mutant& mutant, std::ostream* out) {
@@ -27,6 +28,9 @@ constexpr auto sc = MemoryModelKind::sc;
 constexpr auto tso = MemoryModelKind::tso;
 constexpr auto c11 = MemoryModelKind::c11;
 using enum ViolationKind;
+
+/// Unmapping all that a table covers looks at each of its 512 entries.
+constexpr std::uint32_t whole_table = 4000;
 
 constexpr Mutant mutants[] = {
     {"pud-slot", "variant=old", sc, check, "the walker descends"},
@@ -50,6 +54,12 @@ constexpr Mutant mutants[] = {
     {"epoch-entry", "variant=enter-by-store", tso, data_race, ""},
     {"epoch-entry", "variant=ask-by-load", c11, data_race, ""},
     {"epoch-entry", "variant=leave-relaxed", c11, data_race, ""},
+    // The shipped engine, over a Sync that breaks one rule.
+    {"page-table", "variant=free-at-once mappers=0 unmappers=0 walkers=0 freers=1", sc,
+     use_after_free, "", whole_table},
+    {"page-table", "variant=walk-unprotected mappers=0 unmappers=0 walkers=0 freers=1", sc,
+     use_after_free, "", whole_table},
+    {"page-table", "variant=link-unchecked mappers=2 unmappers=0 walkers=0", sc, check, ""},
 };
 
 [[nodiscard]] Program program_of(const char* scenario, const char* configuration) {
@@ -66,7 +76,7 @@ TEST_P(Mutants, is_caught) {
     const Mutant& mutant = GetParam();
     ExploreOptions options;
     options.machine.memory_model = mutant.model;
-    options.machine.most_steps = 600;
+    options.machine.most_steps = mutant.most_steps;
     options.most_executions = 100000;
     options.minimises = false;
     const Report report =
