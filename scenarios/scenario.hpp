@@ -54,6 +54,7 @@ struct Scenario {
 // One for each file.
 [[nodiscard]] Scenario pud_slot_scenario();
 [[nodiscard]] Scenario page_table_scenario();
+[[nodiscard]] Scenario iova_flush_scenario();
 [[nodiscard]] std::vector<Scenario> protocol_scenarios();
 
 } // namespace moat::scenarios

@@ -60,6 +60,7 @@ constexpr Mutant mutants[] = {
     {"page-table", "variant=walk-unprotected mappers=0 unmappers=0 walkers=0 freers=1", sc,
      use_after_free, "", whole_table},
     {"page-table", "variant=link-unchecked mappers=2 unmappers=0 walkers=0", sc, check, ""},
+    {"iova-flush", "variant=unlocked queuers=2", sc, data_race, "plain variable"},
 };
 
 [[nodiscard]] Program program_of(const char* scenario, const char* configuration) {

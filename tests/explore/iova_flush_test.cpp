@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The shipped flush queue under every schedule of a few threads, and each memory model.
+#include "moat/explore/explorer.hpp"
+
+#include "scenarios/scenario.hpp"
+#include "traces.hpp"
+
+#include <gtest/gtest.h>
+
+namespace moat::explore::testing {
+namespace {
+
+class FlushQueue : public ::testing::TestWithParam<std::tuple<const char*, MemoryModelKind>> {};
+
+TEST_P(FlushQueue, is_proved_for_a_few_threads) {
+    const auto& [configuration, model] = GetParam();
+    const scenarios::Scenario* const scenario = scenarios::find("iova-flush");
+    const auto complete = scenarios::complete(*scenario, scenarios::parse(configuration));
+    ASSERT_TRUE(complete.has_value());
+    ExploreOptions options;
+    options.machine.memory_model = model;
+    options.most_executions = sanitized ? 20 : UINT64_MAX;
+    const Report report = explore::explore(scenario->program(*complete), options);
+    EXPECT_FALSE(report.found) << report.found->violation.text;
+    EXPECT_TRUE(report.exhausted || sanitized);
+    EXPECT_GT(report.tally.executions, 0U);
+    RecordProperty("executions", std::to_string(report.tally.executions));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Configurations, FlushQueue,
+    ::testing::Combine(
+        ::testing::Values("queuers=1 flushers=1", "queuers=2 flushers=1", "queuers=1 flushers=2"),
+        ::testing::Values(MemoryModelKind::sc, MemoryModelKind::tso, MemoryModelKind::c11)));
+
+} // namespace
+} // namespace moat::explore::testing
