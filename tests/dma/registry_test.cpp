@@ -17,8 +17,10 @@ namespace {
 
 using Subject = Registry<RealSync>;
 
-Registered one(std::uint64_t start, std::uint64_t size) {
-    return {.mapping = {.range = {Iova(start), ByteCount(size)}}};
+Result<void> add(Subject& registry, std::uint64_t start, std::uint64_t size) {
+    return registry.add(Iova(start), [&](Registered& fresh) {
+        fresh.mapping.range = {Iova(start), ByteCount(size)};
+    });
 }
 
 Result<void> accept(Registered&) {
@@ -39,7 +41,7 @@ TEST(Registry, neighbours_are_those_of_a_sorted_map) {
             const auto above = model.lower_bound(address);
             if (above != model.end() && above->first == address)
                 continue;
-            ASSERT_TRUE(registry.add(one(address + step % 4096, 16)));
+            ASSERT_TRUE(add(registry, address + step % 4096, 16));
             model[address] = address + step % 4096;
         } else if (!model.empty()) {
             auto gone = model.lower_bound(address);
@@ -74,7 +76,7 @@ TEST(Registry, neighbours_are_those_of_a_sorted_map) {
 
 TEST(Registry, what_does_not_begin_there_is_not_found) {
     Subject registry(16);
-    ASSERT_TRUE(registry.add(one(0x1010, 64)));
+    ASSERT_TRUE(add(registry, 0x1010, 64));
     for (const std::uint64_t address : {0x1000ULL, 0x1011ULL, 0x2010ULL, ~0ULL})
         EXPECT_EQ(registry.remove(Iova(address), accept).error().code(), ErrorCode::not_found);
     EXPECT_TRUE(registry.remove(Iova(0x1010), accept));
@@ -87,7 +89,7 @@ TEST(Registry, a_search_is_short_whatever_lives) {
     std::vector<std::uint64_t> live;
     for (std::uint64_t i = 0; i != 100'000; ++i) {
         live.push_back((i << 13) + (i / 2000 << 38));
-        ASSERT_TRUE(registry.add(one(live.back(), 4096)));
+        ASSERT_TRUE(add(registry, live.back(), 4096));
     }
     std::uint64_t longest = 0;
     for (int turn = 0; turn != 20'000; ++turn) {
@@ -106,7 +108,7 @@ TEST(Registry, threads_add_and_remove_while_others_search) {
         threads.emplace_back([&registry, thread] {
             for (std::uint64_t turn = 0; turn != 3'000; ++turn) {
                 const std::uint64_t page = (turn % 700) * 3 + thread;
-                EXPECT_TRUE(registry.add(one(page << 12, 100)));
+                EXPECT_TRUE(add(registry, page << 12, 100));
                 fault::SearchSteps steps;
                 const auto found = registry.around(Iova((page << 12) + 200), steps);
                 EXPECT_TRUE(found.at_or_below &&

@@ -41,23 +41,25 @@ inline constexpr std::byte red_zone_byte{0xfa};
     return {bounce.bytes.data() - before, all};
 }
 
-inline void copy_in(Registered& each) {
-    if (!each.bounce.bytes.empty() && each.direction != Direction::from_device)
-        std::memcpy(each.bounce.bytes.data(), each.memory.bytes.data(), each.memory.bytes.size());
+/// What the device may read goes where it reads; nothing where there is no bounce.
+inline void copy_in(const Memory& memory, const Memory& bounce, Direction direction) {
+    if (!bounce.bytes.empty() && direction != Direction::from_device)
+        std::memcpy(bounce.bytes.data(), memory.bytes.data(), memory.bytes.size());
 }
 
-inline void copy_out(Registered& each) {
+/// And what it wrote comes back.
+inline void copy_out(const Registered& each) {
     if (!each.bounce.bytes.empty() && each.direction != Direction::to_device)
         std::memcpy(each.memory.bytes.data(), each.bounce.bytes.data(), each.memory.bytes.size());
 }
 
 /// Of what the CPU must leave alone while the device may read it (FNV-1a, 64 bits); 0 where the
 /// device writes, since its writes cannot be told from the CPU's.
-[[nodiscard]] inline std::uint64_t checksum(const Registered& each) {
-    if (each.direction != Direction::to_device)
+[[nodiscard]] inline std::uint64_t checksum(const Memory& memory, Direction direction) {
+    if (direction != Direction::to_device)
         return 0;
     std::uint64_t sum = 0xcbf29ce484222325;
-    for (const std::byte byte : each.memory.bytes)
+    for (const std::byte byte : memory.bytes)
         sum = (sum ^ static_cast<std::uint64_t>(byte)) * 0x100000001b3;
     return sum;
 }

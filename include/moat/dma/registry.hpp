@@ -44,17 +44,21 @@ class Registry {
     Registry(const Registry&) = delete;
     Registry& operator=(const Registry&) = delete;
 
-    /// Nothing lives at the page of `what.mapping.range`'s start. Errors: no_memory.
-    [[nodiscard]] Result<void> add(const Registered& what) {
-        Leaf* const leaf = find_or_make(page_of(what.mapping.range.start()));
-        if (leaf == nullptr)
+    /// Calls fill(Registered&) to note the mapping that begins at `start`; nothing lives at its
+    /// page. Errors: no_memory.
+    template <class Fill>
+    [[nodiscard, gnu::always_inline]] Result<void> add(Iova start, Fill&& fill) {
+        Leaf* const leaf = find_or_make(page_of(start));
+        if (leaf == nullptr) [[unlikely]]
             return fail(ErrorCode::no_memory, "no memory to note a mapping");
-        const unsigned slot = slot_of(what.mapping.range.start());
+        const unsigned slot = slot_of(start);
         const ExclusiveLock lock(leaf->mutex);
         MOAT_CHECK(!leaf->used(slot), "one mapping begins in a page");
-        leaf->slots[slot] = what;
-        leaf->occupied[slot / 64] |= bit(slot % 64);
-        announce(page_of(what.mapping.range.start()));
+        fill(leaf->slots[slot]);
+        std::uint64_t& word = leaf->occupied[slot / 64];
+        if (word == 0)
+            announce(page_of(start));
+        word |= bit(slot % 64);
         return {};
     }
 

@@ -82,8 +82,8 @@ class Space {
     /// `iova` is what `map` returned. Errors: not_found, out_of_range (reported as `outside`).
     Result<void> sync_for_device(Iova iova, ByteCount offset, ByteCount size) {
         return sync(iova, offset, size, [](Registered& each) {
-            copy_in(each);
-            each.checksum = checksum(each);
+            copy_in(each.memory, each.bounce, each.direction);
+            each.checksum = checksum(each.memory, each.direction);
         });
     }
 
@@ -208,7 +208,7 @@ class Space {
     }
 
     std::unexpected<Error> report_misuse(DriverErrorKind kind, IovaRange named,
-                                         const Registered* found);
+                                         const fault::Mapping* found);
     void report_leaks();
 
     template <class Act>

@@ -55,63 +55,67 @@ Space<Domain, Sync>::create(Domain& domain, const SpaceConfig& config) {
 template <iommu::Domain Domain, SyncPolicy Sync>
 Result<Iova> Space<Domain, Sync>::map_tracked(const Memory& memory, Direction direction,
                                               std::string_view label) {
-    Registered what = {.mapping = {}, .direction = direction, .memory = memory};
-    Memory mapped = memory;
-    if (options_.level == Level::exact && memory.size() != ByteCount(0)) {
-        if (memory.size() <= ByteCount(page_mask_ + 1)) {
-            const Result<Memory> edge = at_an_edge(memory);
-            if (!edge)
-                return std::unexpected(edge.error());
-            mapped = what.bounce = *edge;
-            copy_in(what);
-        }
-        what.checksum = checksum(what);
+    Memory bounce;
+    if (options_.level == Level::exact && memory.size() != ByteCount(0) &&
+        memory.size() <= ByteCount(page_mask_ + 1)) {
+        const Result<Memory> edge = at_an_edge(memory);
+        if (!edge)
+            return std::unexpected(edge.error());
+        bounce = *edge;
+        copy_in(memory, bounce, direction);
     }
+    const Memory& mapped = bounce.bytes.empty() ? memory : bounce;
     const Result<Iova> iova = map_pages(mapped.physical, mapped.size(), direction);
-    if (iova) {
-        what.mapping = {.range = {*iova, mapped.size()},
-                        .guard_before = options_.guard_before,
-                        .guard_after = options_.guard,
-                        .allows = allows_of(direction),
-                        .label = label,
-                        .mapped = now_by_whom()};
-        const Result<void> added = registry_.add(what);
-        if (added)
-            return iova;
+    if (!iova) [[unlikely]] {
+        release_pages(bounce);
+        return iova;
+    }
+    const Result<void> added = registry_.add(*iova, [&](Registered& what) {
+        what.mapping.range = {*iova, mapped.size()};
+        what.mapping.guard_before = options_.guard_before;
+        what.mapping.guard_after = options_.guard;
+        what.mapping.allows = allows_of(direction);
+        what.mapping.label = label;
+        what.mapping.mapped = now_by_whom();
+        what.direction = direction;
+        what.memory = memory;
+        what.bounce = bounce;
+        what.checksum = options_.level == Level::exact ? checksum(memory, direction) : 0;
+    });
+    if (!added) [[unlikely]] {
         (void)unmap_pages(*iova, mapped.size());
-        if (!what.bounce.bytes.empty())
-            release_pages(what.bounce);
+        release_pages(bounce);
         return std::unexpected(added.error());
     }
-    if (!what.bounce.bytes.empty())
-        release_pages(what.bounce);
     return iova;
 }
 
 /// The registry lets go first: an access that comes late is told as one of a past mapping.
 template <iommu::Domain Domain, SyncPolicy Sync>
 Result<void> Space<Domain, Sync>::unmap_tracked(Iova iova, ByteCount size, Direction direction) {
-    Registered found;
+    fault::Mapping was;
+    Registered all;
     DriverErrorKind wrong = DriverErrorKind::not_mapped;
     const Result<void> removed = registry_.remove(iova, [&](Registered& each) -> Result<void> {
-        found = each;
-        if (each.mapping.range.size() == size && each.direction == direction)
+        was = each.mapping;
+        if (options_.level == Level::exact)
+            all = each;
+        if (each.mapping.range.size() == size && each.direction == direction) [[likely]]
             return {};
         wrong = each.direction == direction ? DriverErrorKind::wrong_size
                                             : DriverErrorKind::wrong_direction;
         return fail(ErrorCode::mismatch, "mapped with another size or direction");
     });
-    if (!removed)
+    if (!removed) [[unlikely]]
         return report_misuse(wrong, {iova, size},
-                             wrong == DriverErrorKind::not_mapped ? nullptr : &found);
-    registry_.note_past(found.mapping, now_by_whom());
+                             wrong == DriverErrorKind::not_mapped ? nullptr : &was);
+    registry_.note_past(was, now_by_whom());
     const Result<void> unmapped = unmap_pages(iova, size);
-    if (!unmapped)
+    if (!unmapped || options_.level != Level::exact) [[likely]]
         return unmapped;
-    check(found);
-    copy_out(found);
-    if (!found.bounce.bytes.empty())
-        release_pages(found.bounce);
+    check(all);
+    copy_out(all);
+    release_pages(all.bounce);
     return {};
 }
 
@@ -129,7 +133,7 @@ Result<void> Space<Domain, Sync>::sync(Iova iova, ByteCount offset, ByteCount si
     if (!known)
         return report_misuse(DriverErrorKind::not_mapped, named, nullptr);
     if (!found.mapping.range.contains(named))
-        return report_misuse(DriverErrorKind::outside, named, &found);
+        return report_misuse(DriverErrorKind::outside, named, &found.mapping);
     act(found);
     return registry_.with(iova, [&](Registered& each) -> Result<void> {
         each.checksum = found.checksum;
@@ -152,6 +156,8 @@ Result<Memory> Space<Domain, Sync>::at_an_edge(const Memory& memory) {
 
 template <iommu::Domain Domain, SyncPolicy Sync>
 void Space<Domain, Sync>::release_pages(const Memory& bounce) {
+    if (bounce.bytes.empty())
+        return;
     const auto all = pages_around(bounce, page_mask_ + 1);
     pages_.release(pages_.context, {all, PhysicalAddress(bounce.physical.value() & ~page_mask_)});
 }
@@ -172,7 +178,7 @@ template <iommu::Domain Domain, SyncPolicy Sync>
 void Space<Domain, Sync>::check(const Registered& each) {
     if (options_.level != Level::exact)
         return;
-    if (checksum(each) != each.checksum)
+    if (checksum(each.memory, each.direction) != each.checksum)
         report({DriverErrorKind::cpu_wrote, each.mapping.range, each.mapping, {}});
     if (each.bounce.bytes.empty())
         return;
@@ -182,8 +188,8 @@ void Space<Domain, Sync>::check(const Registered& each) {
 
 template <iommu::Domain Domain, SyncPolicy Sync>
 std::unexpected<Error> Space<Domain, Sync>::report_misuse(DriverErrorKind kind, IovaRange named,
-                                                          const Registered* found) {
-    DriverError error = {kind, named, found != nullptr ? found->mapping : fault::Mapping{}, {}};
+                                                          const fault::Mapping* found) {
+    DriverError error = {kind, named, found != nullptr ? *found : fault::Mapping{}, {}};
     if (found == nullptr)
         error.past = registry_.latest_at(named);
     report(error);
@@ -201,8 +207,7 @@ void Space<Domain, Sync>::report_leaks() {
     registry_.for_each([&](const Registered& each) {
         report({DriverErrorKind::leak, each.mapping.range, each.mapping, {}});
         (void)unmap_pages(each.mapping.range.start(), each.mapping.range.size());
-        if (!each.bounce.bytes.empty())
-            release_pages(each.bounce);
+        release_pages(each.bounce);
     });
 }
 

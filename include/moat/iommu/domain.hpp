@@ -70,4 +70,39 @@ concept DeferringDomain = Domain<D> && requires(D& domain, Iova start, ByteCount
     domain.invalidate_all();
 };
 
+/// One of several runs that are mapped by one call.
+struct Piece {
+    Iova start = {};
+    ByteCount size = {};
+    PhysicalAddress memory = {};
+};
+
+/// A domain that maps many runs faster than one by one.
+template <class D>
+concept ListingDomain =
+    Domain<D> && requires(D& domain, std::span<const Piece> pieces, Attributes attributes) {
+        // As many `map`s, all or none. Errors: map's.
+        { domain.map_all(pieces, attributes) } -> std::same_as<Result<void>>;
+    };
+
+/// Maps all pieces or none, whatever the domain. Errors: map's.
+template <Domain D>
+[[nodiscard]] Result<void> map_pieces(D& domain, std::span<const Piece> pieces,
+                                      Attributes attributes) {
+    if constexpr (ListingDomain<D>) {
+        return domain.map_all(pieces, attributes);
+    } else {
+        for (std::size_t done = 0; done != pieces.size(); ++done) {
+            const Piece& each = pieces[done];
+            const Result<void> mapped = domain.map(each.start, each.size, each.memory, attributes);
+            if (mapped)
+                continue;
+            while (done-- != 0)
+                (void)domain.unmap(pieces[done].start, pieces[done].size);
+            return mapped;
+        }
+        return {};
+    }
+}
+
 } // namespace moat::iommu

@@ -109,6 +109,10 @@ class Lane {
     using Sync = typename Device::Sync;
     using Attached = typename Device::Attached;
 
+    /// While it lives, the accesses of this thread count as one: entering and leaving costs once. A
+    /// strict unmap waits for all of it, so keep it for a command, and report no fault inside.
+    using Batch = typename Sync::ReadSection;
+
     explicit Lane(Device& device) : device_(device) {}
 
     /// The device reads memory.

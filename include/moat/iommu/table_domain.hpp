@@ -78,6 +78,29 @@ class TableDomain {
         return mapped;
     }
 
+    /// One edit for all of them. What was mapped before one failed is unmapped strictly: a device
+    /// may have looked.
+    [[nodiscard]] Result<void> map_all(std::span<const Piece> pieces, Attributes attributes) {
+        auto invalidate = [this](const InvalidationRequest<Iova>& request) {
+            invalidator_.invalidate(request);
+        };
+        auto edit = table_.edit(invalidate);
+        Result<void> mapped;
+        std::size_t done = 0;
+        for (; done != pieces.size() && mapped; ++done) {
+            const Piece& each = pieces[done];
+            mapped = check_limits(limits_, each.start, each.size);
+            if (mapped) [[likely]]
+                mapped = edit.map(each.start, each.size, each.memory, attributes);
+        }
+        if (!mapped) [[unlikely]]
+            for (--done; done-- != 0;)
+                (void)edit.unmap(pieces[done].start, pieces[done].size,
+                                 {.partial = PartialLeaf::split});
+        edit.finish();
+        return mapped;
+    }
+
     [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) {
         return unmap_and(
             start, size, CoveredTables::remove,

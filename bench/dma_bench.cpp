@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What the DMA API costs beside its parts: an address from the allocator, and a leaf in a table.
+// Goals and why each figure is what it is: docs/design/dma.md.
+#include "moat/dma/space.hpp"
+
+#include "harness.hpp"
+#include "soft_system.hpp"
+
+#include <atomic>
+#include <thread>
+
+namespace {
+
+using namespace moat;
+using namespace moat::bench;
+using namespace moat::tests;
+using dma::Direction;
+using dma::Level;
+using dma::Unmapping;
+using Space = dma::Space<SoftDomain, RealSync>;
+
+constexpr fault::Source device_id = fault::Source::pci(0, 1, 0);
+constexpr std::uint64_t page = 4096;
+
+struct System {
+    explicit System(const dma::Options& options)
+        : space(*Space::create(domain, {.options = options})),
+          device(**iommu.add_device(device_id)) {
+        keep(iommu.attach(device_id, domain));
+    }
+
+    OwnTables tables;
+    SoftDomain domain{empty_table(tables)};
+    SoftIommu iommu;
+    std::unique_ptr<Space> space;
+    SoftIommu::Device& device;
+};
+
+Side map_and_unmap(Space& space, const dma::Memory& memory) {
+    return {.run = [&space, memory](std::uint64_t count) {
+        for (; count != 0; --count) {
+            const Iova iova = *space.map(memory, Direction::bidirectional, "buffer");
+            keep(iova);
+            keep(space.unmap(iova, memory.size(), Direction::bidirectional));
+        }
+    }};
+}
+
+/// What the same takes apart: the allocator's pair, and the table's with its invalidation.
+struct Parts {
+    explicit Parts(bool strict) : strict_(strict) {}
+
+    Side both(const dma::Memory& memory) {
+        return {.run = [this, memory](std::uint64_t count) {
+            for (std::uint64_t left = count; left != 0; --left) {
+                const auto iova = *allocator->allocate({.extent = ByteCount(page)});
+                keep(iova);
+                keep(
+                    allocator->release(iova, ByteCount(page),
+                                       strict_ ? iova::When::now : iova::When::after_invalidation));
+            }
+            const Iova iova(0x100000000);
+            for (std::uint64_t left = count; left != 0; --left) {
+                keep(system.domain.map(iova, ByteCount(page), memory.physical, read_write));
+                if (strict_)
+                    keep(system.domain.unmap(iova, ByteCount(page)));
+                else
+                    keep(system.domain.unmap_deferred(iova, ByteCount(page)));
+            }
+        }};
+    }
+
+    using Allocator = iova::Allocator<RealSync, iova::FixedGuard>;
+
+    bool strict_;
+    System system{{.level = Level::guard}};
+    std::array<IovaRange, 1> aperture = {IovaRange(Iova(page), ByteCount(std::uint64_t{1} << 47))};
+    Allocator::Owner allocator = *Allocator::create(
+        {.aperture = aperture,
+         .invalidation = {[](void* domain) { static_cast<SoftDomain*>(domain)->invalidate_all(); },
+                          &system.domain}},
+        {.before = {}, .after = ByteCount(page)});
+};
+
+/// A device that copies without pause, on a thread of its own.
+class BusyDevice {
+  public:
+    explicit BusyDevice(System& system)
+        : buffer_(page),
+          iova_(*system.space->map(dma::Memory::own(buffer_.bytes()), Direction::bidirectional)),
+          space_(*system.space), thread_([this, &system](const std::stop_token& stop) {
+              Lane lane(system.device);
+              std::array<std::byte, 256> data{};
+              while (!stop.stop_requested())
+                  keep(lane.write(iova_, data));
+          }) {}
+
+    ~BusyDevice() {
+        thread_.request_stop();
+        thread_.join();
+        keep(space_.unmap(iova_, ByteCount(page), Direction::bidirectional));
+    }
+
+  private:
+    Buffer buffer_;
+    Iova iova_;
+    Space& space_;
+    std::jthread thread_;
+};
+
+void levels(Suite& suite, const dma::Memory& memory) {
+    System guard({.level = Level::guard});
+    {
+        Parts parts(true);
+        suite.compare({.name = "map + unmap 4K, guard, strict, device idle",
+                       .subject = map_and_unmap(*guard.space, memory),
+                       .against = "the sum of its parts",
+                       .other = parts.both(memory),
+                       .goal = 1.5});
+    }
+    if (!suite.only_counts() && suite.wants("map + unmap 4K, guard, strict, device busy")) {
+        Parts parts(true);
+        const BusyDevice busy(guard);
+        const BusyDevice also(parts.system);
+        suite.compare({.name = "map + unmap 4K, guard, strict, device busy",
+                       .subject = map_and_unmap(*guard.space, memory),
+                       .against = "the sum of its parts",
+                       .other = parts.both(memory),
+                       .goal = 1.5});
+    }
+    {
+        System deferred({.level = Level::guard, .unmapping = Unmapping::deferred});
+        Parts parts(false);
+        suite.compare({.name = "map + unmap 4K, guard, deferred",
+                       .subject = map_and_unmap(*deferred.space, memory),
+                       .against = "the sum of its parts",
+                       .other = parts.both(memory),
+                       .goal = 1.5});
+    }
+    System off({.level = Level::guard, .guard = {}});
+    suite.compare({.name = "map + unmap 4K, guard on, instructions",
+                   .subject = map_and_unmap(*guard.space, memory),
+                   .against = "guard off",
+                   .other = map_and_unmap(*off.space, memory),
+                   .goal = 1.05,
+                   .measure = Measure::instructions});
+    System track({.level = Level::track});
+    suite.compare({.name = "map + unmap 4K, track without stacks",
+                   .subject = map_and_unmap(*track.space, memory),
+                   .against = "level guard",
+                   .other = map_and_unmap(*guard.space, memory),
+                   .goal = 2});
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    Suite suite("dma", argc, argv);
+    const Buffer buffer(page);
+    levels(suite, dma::Memory::own(buffer.bytes()));
+    return suite.finish();
+}
