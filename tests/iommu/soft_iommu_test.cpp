@@ -217,6 +217,25 @@ TEST_F(AttachedDevice, losses_are_told_with_the_next_record) {
     EXPECT_EQ(lost, 6U);
 }
 
+TEST_F(AttachedDevice, a_batch_is_one_access_and_tells_its_faults_at_its_end) {
+    const Buffer buffer(4096);
+    ASSERT_TRUE(map(Iova(0x1000), buffer));
+    {
+        const Lane::Batch batch(lane);
+        EXPECT_TRUE(lane.write(Iova(0x1000), filled(8, 1)).complete());
+        EXPECT_EQ(lane.write(Iova(0x1ff8), filled(16, 2)).done, 8_B);
+        EXPECT_EQ(lane.write(Iova(0x5000), filled(1, 3)).fault->where,
+                  IovaRange(Iova(0x5000), 1_B));
+        EXPECT_TRUE(faults_of(nic).empty());
+        EXPECT_EQ(lane.translate<Access::read>(batch, Iova(0x1001)), buffer.data() + 1);
+        EXPECT_EQ(lane.translate<Access::read>(batch, Iova(0x2000)), nullptr);
+    }
+    const auto told = faults_of(nic);
+    ASSERT_EQ(told.size(), 2U);
+    EXPECT_EQ(told[0].where, IovaRange(Iova(0x2000), 8_B));
+    EXPECT_EQ(told[1].where, IovaRange(Iova(0x5000), 1_B));
+}
+
 /// A handler that mends what was wrong, and one that gives up.
 struct Handler {
     SoftDomain* domain = nullptr;

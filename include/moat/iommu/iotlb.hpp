@@ -37,6 +37,8 @@ class Iotlb {
                                      generation, memory};
     }
 
+    void clear() { entries_.fill({}); }
+
   private:
     static constexpr std::uint64_t no_block = ~std::uint64_t{0};
 

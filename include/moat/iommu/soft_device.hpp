@@ -13,6 +13,7 @@
 #include <cstring>
 #include <optional>
 #include <span>
+#include <vector>
 
 namespace moat::iommu {
 
@@ -82,8 +83,7 @@ class SoftDevice {
 
     [[nodiscard]] const Memory& memory() const { return memory_; }
 
-    void report(fault::Record& record, const FaultHandler& of_domain) {
-        record.time_ns = Sync::now();
+    void report(const fault::Record& record, const FaultHandler& of_domain) {
         faults_.push(record);
         handler_(record);
         of_domain(record);
@@ -109,9 +109,34 @@ class Lane {
     using Sync = typename Device::Sync;
     using Attached = typename Device::Attached;
 
-    /// While it lives, the accesses of this thread count as one: entering and leaving costs once. A
-    /// strict unmap waits for all of it, so keep it for a command, and report no fault inside.
-    using Batch = typename Sync::ReadSection;
+    using Section = typename Sync::ReadSection;
+
+    /// While it lives, the lane's accesses count as one: entering and leaving costs once. A strict
+    /// unmap waits for all of it, so keep it for a command. What is refused meanwhile is told when
+    /// it ends.
+    class Batch {
+      public:
+        explicit Batch(Lane& lane) : lane_(lane) {
+            MOAT_CHECK(lane.batch_ == nullptr, "one batch of a lane at a time");
+            section_.emplace();
+            lane.batch_ = &*section_;
+        }
+
+        ~Batch() {
+            lane_.batch_ = nullptr;
+            section_.reset();
+            lane_.tell();
+        }
+
+        Batch(const Batch&) = delete;
+        Batch& operator=(const Batch&) = delete;
+
+        [[nodiscard]] const Section& section() const { return *section_; }
+
+      private:
+        Lane& lane_;
+        std::optional<Section> section_;
+    };
 
     explicit Lane(Device& device) : device_(device) {}
 
@@ -136,38 +161,63 @@ class Lane {
     /// the access has ended. An unmap that returns before or after is strict: see generations.hpp.
     template <fault::Access Kind, class Use>
     Transfer access(Iova start, ByteCount size, Use&& use) {
+        if (batch_ != nullptr)
+            return access_within<Kind>(*batch_, start, size, use);
         Transfer transfer;
-        fault::Reason reason = fault::Reason::unknown;
-        FaultHandler of_domain;
         {
-            const typename Sync::ReadSection section;
-            const Attached& attached = device_.attached();
-            transfer.done = pieces<Kind>(attached, start, size, use, reason);
-            if (transfer.done != size && attached.domain != nullptr)
-                of_domain = attached.domain->handler();
+            const Section section;
+            transfer = access_within<Kind>(section, start, size, use);
         }
-        if (transfer.done != size) [[unlikely]]
-            refuse<Kind>(transfer, start, size, reason, of_domain);
+        if (transfer.fault) [[unlikely]]
+            tell();
         return transfer;
     }
 
     /// Where the device reaches the byte at `address`; nullptr where it does not, and no fault is
-    /// recorded. Inside a read section of the caller's, and valid while that lasts.
+    /// recorded. Valid as long as the batch.
     template <fault::Access Kind>
-    [[nodiscard, gnu::always_inline]] std::byte* translate(Iova address) {
+    [[nodiscard, gnu::always_inline]] std::byte* translate(const Batch& batch, Iova address) {
         fault::Reason reason{};
-        return piece<Kind>(device_.attached(), address.value(), ByteCount(1), reason).memory;
+        return piece<Kind>(batch.section(), device_.attached(), address.value(), ByteCount(1),
+                           reason)
+            .memory;
     }
 
   private:
+    /// A refusal that is told once no section is open.
+    struct Refusal {
+        fault::Record record;
+        FaultHandler of_domain;
+    };
+
+    template <fault::Access Kind, class Use>
+    [[gnu::always_inline]] Transfer access_within(const Section& open, Iova start, ByteCount size,
+                                                  Use&& use) {
+        fault::Reason reason = fault::Reason::unknown;
+        const Attached& attached = device_.attached();
+        Transfer transfer{.done = pieces<Kind>(open, attached, start, size, use, reason)};
+        if (transfer.done != size) [[unlikely]]
+            refuse<Kind>(transfer, start, size, reason, attached);
+        return transfer;
+    }
+
+    /// In the order in which they were refused; handlers may use this lane's device.
+    [[gnu::noinline, gnu::cold]] void tell() {
+        std::vector<Refusal> refusals;
+        refusals.swap(refusals_);
+        for (Refusal& each : refusals)
+            device_.report(each.record, each.of_domain);
+    }
+
     struct Piece {
         std::byte* memory;
         std::uint64_t size; ///< that lie together from `memory` on, at least
     };
 
     template <fault::Access Kind, class Use>
-    [[gnu::always_inline]] ByteCount pieces(const Attached& attached, Iova start, ByteCount size,
-                                            Use&& use, fault::Reason& reason) {
+    [[gnu::always_inline]] ByteCount pieces(const Section& open, const Attached& attached,
+                                            Iova start, ByteCount size, Use&& use,
+                                            fault::Reason& reason) {
         std::uint64_t done = 0;
         while (done != size.value()) {
             const std::uint64_t address = start.value() + done;
@@ -176,7 +226,7 @@ class Lane {
                 break;
             }
             const ByteCount left(size.value() - done);
-            const Piece found = piece<Kind>(attached, address, left, reason);
+            const Piece found = piece<Kind>(open, attached, address, left, reason);
             if (found.memory == nullptr) [[unlikely]]
                 break;
             const std::uint64_t here = std::min(left.value(), found.size);
@@ -187,8 +237,9 @@ class Lane {
     }
 
     template <fault::Access Kind>
-    [[gnu::always_inline]] Piece piece(const Attached& attached, std::uint64_t address,
-                                       ByteCount left, fault::Reason& reason) {
+    [[gnu::always_inline]] Piece piece(const Section& open, const Attached& attached,
+                                       std::uint64_t address, ByteCount left,
+                                       fault::Reason& reason) {
         if (attached.serial == serial_) [[likely]] {
             const auto& generations = attached.domain->invalidator();
             if (std::byte* const memory =
@@ -198,7 +249,7 @@ class Lane {
                     large_.template find<Kind>(address, generations.large(address)))
                 return {memory, to_block_end(address, large_block_lg2)};
         }
-        return find_piece<Kind>(attached, address, left, reason);
+        return find_piece<Kind>(open, attached, address, left, reason);
     }
 
     [[nodiscard]] static std::uint64_t to_block_end(std::uint64_t address, unsigned lg2) {
@@ -206,63 +257,81 @@ class Lane {
     }
 
     template <fault::Access Kind>
-    [[gnu::noinline]] Piece find_piece(const Attached& attached, std::uint64_t address,
-                                       ByteCount left, fault::Reason& reason) {
-        switch (attached.kind) {
-        case Attached::Kind::blocked:
+    [[gnu::noinline]] Piece find_piece(const Section& open, const Attached& attached,
+                                       std::uint64_t address, ByteCount left,
+                                       fault::Reason& reason) {
+        if (attached.serial != serial_) [[unlikely]]
+            if (!turn_to(attached))
+                return elsewhere(attached, address, left, reason);
+        return walk<Kind>(open, *attached.domain, address, left, reason);
+    }
+
+    /// Forgets what was cached of another attachment. Return: whether there are tables to walk.
+    [[gnu::noinline]] bool turn_to(const Attached& attached) {
+        if (attached.kind != Attached::Kind::translated)
+            return false;
+        small_.clear();
+        large_.clear();
+        serial_ = attached.serial;
+        return true;
+    }
+
+    [[gnu::noinline]] Piece elsewhere(const Attached& attached, std::uint64_t address,
+                                      ByteCount left, fault::Reason& reason) {
+        if (attached.kind == Attached::Kind::blocked) {
             reason = fault::Reason::blocked;
             return {};
-        case Attached::Kind::identity: {
-            const ByteCount here(std::min(left.value(), to_block_end(address, small_block_lg2)));
-            reason = fault::Reason::not_present;
-            return {device_.memory().find(PhysicalAddress(address), here), here.value()};
         }
-        case Attached::Kind::translated:
-            break;
-        }
-        if (attached.serial != serial_) {
-            small_ = {};
-            large_ = {};
-            serial_ = attached.serial;
-        }
-        return walk<Kind>(*attached.domain, address, left, reason);
+        const ByteCount here(std::min(left.value(), to_block_end(address, small_block_lg2)));
+        reason = fault::Reason::not_present;
+        return {device_.memory().find(PhysicalAddress(address), here), here.value()};
     }
 
     /// The generations are read before the tables: what they say of a leaf that is going is old.
     template <fault::Access Kind>
-    Piece walk(Domain& domain, std::uint64_t address, ByteCount left, fault::Reason& reason) {
+    [[gnu::always_inline]] Piece walk(const Section& open, Domain& domain, std::uint64_t address,
+                                      ByteCount left, fault::Reason& reason) {
         const std::uint64_t small = domain.invalidator().small(address);
         const std::uint64_t large = domain.invalidator().large(address);
-        const auto found = domain.reader().translate(Iova(address));
-        if (!found) {
+        Piece found{};
+        const bool mapped = domain.reader(open).with_leaf(
+            Iova(address), [&](auto leaf) __attribute__((always_inline)) {
+                if (leaf.size_lg2() < large_block_lg2)
+                    found = take<Kind>(small_, domain, leaf, address, small, reason);
+                else
+                    found = take<Kind>(large_, domain, leaf, address, large, reason);
+            });
+        if (!mapped) [[unlikely]]
             reason = domain.limits().aperture.contains(Iova(address)) ? fault::Reason::not_present
                                                                       : fault::Reason::address_size;
-            return {};
-        }
-        const Attributes attributes = found->attributes();
-        if (!has(attributes, Kind == fault::Access::write ? Attributes::write : Attributes::read)) {
+        if (found.memory != nullptr && domain.bounds().inside != nullptr) [[unlikely]]
+            return within(domain, address, {found.memory, std::min(found.size, left.value())},
+                          reason);
+        return found;
+    }
+
+    /// The block of `cache` that holds `address`, cached from now on where nobody asks for more.
+    template <fault::Access Kind, std::size_t Entries, unsigned BlockLg2, class Leaf>
+    [[gnu::always_inline]] Piece take(Iotlb<Entries, BlockLg2>& cache, const Domain& domain,
+                                      Leaf leaf, std::uint64_t address, std::uint64_t generation,
+                                      fault::Reason& reason) {
+        const Attributes attributes = leaf.attributes();
+        const bool readable = has(attributes, Attributes::read);
+        const bool writable = has(attributes, Attributes::write);
+        if (!(Kind == fault::Access::write ? writable : readable)) [[unlikely]] {
             reason = fault::Reason::permission;
             return {};
         }
-        const unsigned lg2 =
-            found->leaf_lg2() < large_block_lg2 ? small_block_lg2 : large_block_lg2;
-        const std::uint64_t offset = address & low_bits(lg2);
+        const std::uint64_t in_leaf = address & low_bits(leaf.size_lg2()) & ~low_bits(BlockLg2);
         std::byte* const block = device_.memory().find(
-            PhysicalAddress(found->physical().value() - offset), ByteCount(bit(lg2)));
-        if (block == nullptr) {
+            PhysicalAddress(leaf.physical().value() + in_leaf), ByteCount(bit(BlockLg2)));
+        if (block == nullptr) [[unlikely]] {
             reason = fault::Reason::hardware;
             return {};
         }
-        std::uint64_t here = bit(lg2) - offset;
-        if (domain.bounds().inside != nullptr)
-            return within(domain, address, {block + offset, std::min(here, left.value())}, reason);
-        const bool readable = has(attributes, Attributes::read);
-        const bool writable = has(attributes, Attributes::write);
-        if (lg2 == small_block_lg2)
-            small_.fill(address, small, block, readable, writable);
-        else
-            large_.fill(address, large, block, readable, writable);
-        return {block + offset, here};
+        if (domain.bounds().inside == nullptr) [[likely]]
+            cache.fill(address, generation, block, readable, writable);
+        return {block + (address & low_bits(BlockLg2)), to_block_end(address, BlockLg2)};
     }
 
     Piece within(const Domain& domain, std::uint64_t address, Piece piece, fault::Reason& reason) {
@@ -276,19 +345,25 @@ class Lane {
 
     template <fault::Access Kind>
     [[gnu::noinline, gnu::cold]] void refuse(Transfer& transfer, Iova start, ByteCount size,
-                                             fault::Reason reason, const FaultHandler& of_domain) {
+                                             fault::Reason reason, const Attached& attached) {
         const Iova first(start.value() + transfer.done.value()); // may wrap: a device's number
         const std::uint64_t most = 0 - first.value();            // up to 2^64; 0 is all of it
         const std::uint64_t left = size.value() - transfer.done.value();
         const ByteCount refused(most == 0 ? left : std::min(left, most));
-        transfer.fault = fault::exact_record(device_.source(), Kind, {first, refused}, reason);
-        device_.report(*transfer.fault, of_domain);
+        fault::Record record =
+            fault::exact_record(device_.source(), Kind, {first, refused}, reason);
+        record.time_ns = Sync::now();
+        transfer.fault = record;
+        refusals_.push_back(
+            {record, attached.domain != nullptr ? attached.domain->handler() : FaultHandler{}});
     }
 
     static constexpr std::size_t small_entries = 256;
     static constexpr std::size_t large_entries = 32;
 
     Device& device_;
+    const Section* batch_ = nullptr; ///< of the batch that is open
+    std::vector<Refusal> refusals_;
     /// Of the attachment that the caches are of; at first none's.
     std::uint64_t serial_ = ~std::uint64_t{0};
     Iotlb<small_entries, small_block_lg2> small_;

@@ -118,6 +118,12 @@ class TableDomain {
 
     [[nodiscard]] Reader<Tree> reader() const { return table_.reader(); }
 
+    /// Within a section that the caller has open.
+    [[nodiscard, gnu::always_inline]] auto
+    reader(const typename Tree::Sync::ReadSection& open) const {
+        return table_.reader(open);
+    }
+
     [[nodiscard]] Invalidator& invalidator() { return invalidator_; }
 
     [[nodiscard]] const Table& table() const { return table_; }

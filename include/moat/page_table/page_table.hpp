@@ -14,7 +14,7 @@
 
 namespace moat {
 
-template <class Tree>
+template <class Tree, class Section = typename Tree::Sync::ReadSection>
 class Reader;
 template <class Tree>
 class Edit;
@@ -45,6 +45,13 @@ template <PageTableFormat F>
 struct Root {
     PhysicalAddress table;
     unsigned levels;
+};
+
+/// Stands for a read section that is open already: nothing but the proof that there is one.
+template <SyncPolicy Sync>
+class OpenSection {
+  public:
+    explicit OpenSection(const typename Sync::ReadSection&) {}
 };
 
 /// A tree of page tables. Any number of threads may hold Readers; threads whose Edits change
@@ -96,6 +103,12 @@ class PageTable {
 
     [[nodiscard]] Reader<Tree> reader() const { return Reader<Tree>(*this); }
 
+    /// The same within a section that the caller has open, and keeps open longer.
+    [[nodiscard, gnu::always_inline]] auto
+    reader(const typename Tree::Sync::ReadSection& open) const {
+        return Reader<Tree, OpenSection<typename Tree::Sync>>(*this, open);
+    }
+
     [[nodiscard]] Root root() const {
         const std::uint64_t packed = root_.load(std::memory_order_acquire);
         return {PhysicalAddress(align_down(packed, F::granule_lg2)),
@@ -105,7 +118,8 @@ class PageTable {
     [[nodiscard]] Memory& memory() const { return *memory_; }
 
   private:
-    friend class Reader<Tree>;
+    template <class, class>
+    friend class Reader;
     friend class Edit<Tree>;
 
     PageTable(Memory& memory, PhysicalAddress top, unsigned levels)

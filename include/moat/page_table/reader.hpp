@@ -15,13 +15,17 @@ namespace moat {
 
 /// While it lives, no table that it can reach is freed. One thread uses it, for as many questions
 /// as it likes; opening one costs a locked instruction, so keep it for a batch, not for ever.
-template <class Tree>
+template <class Tree, class Section>
 class Reader {
   public:
     using F = typename Tree::Format;
     using Input = typename Tree::Input;
 
     explicit Reader(const PageTable<Tree>& page_table) : page_table_(page_table) {}
+
+    /// Within a section that outlives the reader.
+    Reader(const PageTable<Tree>& page_table, const typename Tree::Sync::ReadSection& open)
+        : section_(open), page_table_(page_table) {}
 
     /// What `address` maps to, at one moment during the call; nothing for a hole or an address
     /// that the format cannot translate.
@@ -33,6 +37,18 @@ class Reader {
                     return std::nullopt;
                 return translate_from(root, address.value());
             });
+    }
+
+    /// Calls use(leaf), with a Leaf<Tree, L>, for the leaf that maps `address`, as it was at one
+    /// moment during the call. Return: whether there was one. For those who want to know more than
+    /// a Translation tells, and have it decoded at the leaf's own level.
+    template <class Use>
+    [[gnu::always_inline]] bool with_leaf(Input address, Use&& use) const {
+        return page_table_.with_root([&](auto root) __attribute__((always_inline)) -> bool {
+            constexpr unsigned levels = decltype(root)::level + 1;
+            return InputSpace<F>::of(address.value(), levels).contains(address.value(), 1) &&
+                   with_leaf_from(root, address.value(), use);
+        });
     }
 
     /// Visits [start, start + size), which need not be aligned; walk.hpp describes `visitor`. Each
@@ -52,6 +68,20 @@ class Reader {
     }
 
   private:
+    template <unsigned L, class Use>
+    [[gnu::always_inline]] static bool with_leaf_from(Table<Tree, L> table, std::uint64_t address,
+                                                      Use&& use) {
+        return table.load(entry_index<F, L>(address))
+            .match([]() __attribute__((always_inline)) { return false; },
+                   [&](Leaf<Tree, L> leaf) __attribute__((always_inline)) {
+                       use(leaf);
+                       return true;
+                   },
+                   [&](auto below) __attribute__((always_inline)) {
+                       return with_leaf_from(below, address, use);
+                   });
+    }
+
     template <unsigned L>
     [[gnu::always_inline]] static std::optional<Translation<F>>
     translate_from(Table<Tree, L> table, std::uint64_t address) {
@@ -69,7 +99,7 @@ class Reader {
     }
 
     // Opened before the first look, closed after the last.
-    typename Tree::Sync::ReadSection section_;
+    [[no_unique_address]] Section section_;
     const PageTable<Tree>& page_table_;
 };
 
