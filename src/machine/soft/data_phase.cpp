@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Data on its way, and the ways in which it goes astray.
+#include "moat/machine/soft/data_phase.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace moat::machine::soft {
+
+namespace {
+
+/// `start` minus `bytes`, or from 0 on, as a device's counter that does not wrap.
+[[nodiscard]] std::uint64_t before(Iova start, std::uint64_t bytes) {
+    return start.value() - std::min(start.value(), bytes);
+}
+
+/// Calls use(segment, offset of its data) as long as that says true, for `bytes` in all.
+template <class Use>
+[[nodiscard]] bool each_segment(std::span<const Segment> segments, std::uint64_t bytes,
+                                const Use& use) {
+    std::uint64_t offset = 0;
+    for (const Segment& segment : segments) {
+        const std::uint64_t here = std::min(segment.bytes, bytes - offset);
+        if (here == 0)
+            break;
+        if (!use(Segment{segment.start, here}, offset))
+            return false;
+        offset += here;
+    }
+    return true;
+}
+
+} // namespace
+
+bool DataPhase::to_memory(BusMaster& bus, std::span<const Segment> segments,
+                          std::span<const std::byte> data) {
+    const std::vector<Segment> used = chosen(segments);
+    const bool shortened = how_.misdeed == Misdeed::wrong_length;
+    const std::uint64_t bytes = data.size() - (shortened ? std::min(data.size(), how_.bytes) : 0);
+    const bool arrived =
+        each_segment(used, bytes, [&](const Segment& segment, std::uint64_t offset) {
+            return bus.write(segment.start, data.subspan(offset, segment.bytes)).value() ==
+                   segment.bytes;
+        });
+    stray_around(bus, used, Way::to_memory);
+    return arrived || how_.misdeed == Misdeed::stale_address;
+}
+
+bool DataPhase::from_memory(BusMaster& bus, std::span<const Segment> segments,
+                            std::span<std::byte> data) {
+    const std::vector<Segment> used = chosen(segments);
+    const bool shortened = how_.misdeed == Misdeed::wrong_length;
+    const std::uint64_t bytes = data.size() - (shortened ? std::min(data.size(), how_.bytes) : 0);
+    const bool arrived =
+        each_segment(used, bytes, [&](const Segment& segment, std::uint64_t offset) {
+            return bus.read(segment.start, data.subspan(offset, segment.bytes)).value() ==
+                   segment.bytes;
+        });
+    stray_around(bus, used, Way::from_memory);
+    if (how_.misdeed == Misdeed::read_only_violated && !used.empty())
+        stray(bus, used.front().start, std::min(used.front().bytes, how_.bytes), Way::to_memory);
+    return arrived || how_.misdeed == Misdeed::stale_address;
+}
+
+bool DataPhase::after_completion(BusMaster& bus) {
+    const std::vector<Segment> late = std::exchange(late_, {});
+    if (late.empty())
+        return false;
+    stray(bus, late.front().start, std::min(late.front().bytes, how_.bytes), Way::to_memory);
+    return true;
+}
+
+void DataPhase::reset() {
+    previous_.clear();
+    late_.clear();
+}
+
+std::vector<Segment> DataPhase::chosen(std::span<const Segment> told) {
+    std::vector<Segment> used(told.begin(), told.end());
+    if (how_.misdeed == Misdeed::write_after_completion)
+        late_ = used;
+    if (how_.misdeed == Misdeed::stale_address && !previous_.empty())
+        return previous_;
+    previous_ = used;
+    return used;
+}
+
+void DataPhase::stray(BusMaster& bus, Iova start, std::uint64_t bytes, Way way) const {
+    std::vector<std::byte> strays(std::min(bytes, most_stray), stray_byte);
+    if (strays.empty())
+        return;
+    // Whether it gets through is for the IOMMU to say.
+    if (way == Way::to_memory)
+        static_cast<void>(bus.write(start, strays));
+    else
+        static_cast<void>(bus.read(start, strays));
+}
+
+void DataPhase::stray_around(BusMaster& bus, std::span<const Segment> segments, Way way) {
+    if (segments.empty())
+        return;
+    const Segment& last = segments.back();
+    const std::uint64_t end = last.start.value() + last.bytes; // may wrap to 0: nothing is there
+    if (how_.misdeed == Misdeed::overrun && end != 0)
+        stray(bus, Iova(end), how_.bytes, way);
+    const Iova first = segments.front().start;
+    const std::uint64_t begin = before(first, std::min(how_.bytes, most_stray));
+    if (how_.misdeed == Misdeed::underrun)
+        stray(bus, Iova(begin), first.value() - begin, way);
+}
+
+} // namespace moat::machine::soft

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The registers of the edu device and its DMA engine.
+#include "moat/machine/soft/edu.hpp"
+
+#include <span>
+#include <utility>
+
+namespace moat::machine::soft {
+
+namespace {
+
+namespace reg {
+
+constexpr std::uint64_t identification = 0x00;
+constexpr std::uint64_t liveness = 0x04;
+constexpr std::uint64_t factorial = 0x08;
+constexpr std::uint64_t status = 0x20;
+constexpr std::uint64_t interrupt_status = 0x24;
+constexpr std::uint64_t interrupt_raise = 0x60;
+constexpr std::uint64_t interrupt_acknowledge = 0x64;
+constexpr std::uint64_t dma_source = 0x80;
+constexpr std::uint64_t dma_destination = 0x88;
+constexpr std::uint64_t dma_count = 0x90;
+constexpr std::uint64_t dma_command = 0x98;
+
+} // namespace reg
+
+constexpr std::uint32_t identity = 0x010000ed;
+constexpr std::uint32_t status_computing = 1U << 0;
+constexpr std::uint32_t status_interrupt = 1U << 7;
+constexpr std::uint32_t raised_by_factorial = 1U << 0;
+constexpr std::uint32_t raised_by_dma = 1U << 8;
+constexpr std::uint64_t command_run = 1U << 0;
+constexpr std::uint64_t command_to_memory = 1U << 1;
+constexpr std::uint64_t command_interrupt = 1U << 2;
+
+} // namespace
+
+FunctionInfo Edu::info() const {
+    FunctionInfo info;
+    info.vendor = 0x1234;
+    info.device = 0x11e8;
+    info.class_code = 0x00ff00;
+    info.bars[0] = {.kind = BarKind::memory32, .size = ByteCount(1U << 20)};
+    return info;
+}
+
+std::uint64_t Edu::read(unsigned bar, std::uint64_t offset, Width width) {
+    const bool wide = width == Width::bits64;
+    if (bar != 0 || (width != Width::bits32 && (!wide || offset < reg::dma_source)))
+        return ~std::uint64_t{0};
+    switch (offset) {
+    case reg::identification:
+        return identity;
+    case reg::liveness:
+        return liveness_;
+    case reg::factorial:
+        return factorial_;
+    case reg::status:
+        return status_;
+    case reg::interrupt_status:
+        return interrupts_;
+    case reg::dma_source:
+        return source_;
+    case reg::dma_destination:
+        return destination_;
+    case reg::dma_count:
+        return count_;
+    case reg::dma_command:
+        return command_;
+    default:
+        return ~std::uint64_t{0};
+    }
+}
+
+void Edu::write(unsigned bar, std::uint64_t offset, Width width, std::uint64_t value) {
+    const bool wide = width == Width::bits64;
+    if (bar != 0 || (width != Width::bits32 && (!wide || offset < reg::dma_source)))
+        return;
+    const auto low = static_cast<std::uint32_t>(value);
+    const bool idle = (command_ & command_run) == 0;
+    switch (offset) {
+    case reg::liveness:
+        liveness_ = ~low;
+        break;
+    case reg::factorial:
+        if ((status_ & status_computing) == 0) {
+            factorial_ = low;
+            status_ |= status_computing;
+        }
+        break;
+    case reg::status:
+        status_ = (status_ & ~status_interrupt) | (low & status_interrupt);
+        break;
+    case reg::interrupt_raise:
+        to_raise_ |= low;
+        break;
+    case reg::interrupt_acknowledge:
+        interrupts_ &= ~low;
+        break;
+    case reg::dma_source:
+        source_ = idle ? value : source_;
+        break;
+    case reg::dma_destination:
+        destination_ = idle ? value : destination_;
+        break;
+    case reg::dma_count:
+        count_ = idle ? value : count_;
+        break;
+    case reg::dma_command:
+        if (idle && (value & command_run) != 0)
+            command_ = value;
+        break;
+    default:
+        break;
+    }
+}
+
+bool Edu::step(BusMaster& bus) {
+    if (to_raise_ != 0) {
+        raise(bus, std::exchange(to_raise_, 0));
+        return true;
+    }
+    if ((status_ & status_computing) != 0) {
+        std::uint32_t product = 1;
+        // Past 34 the product has 32 factors of 2, and stays 0.
+        for (std::uint32_t factor = 2; factor <= factorial_ && product != 0; ++factor)
+            product *= factor;
+        factorial_ = product;
+        status_ &= ~status_computing;
+        if ((status_ & status_interrupt) != 0)
+            raise(bus, raised_by_factorial);
+        return true;
+    }
+    if ((command_ & command_run) != 0) {
+        transfer(bus);
+        return true;
+    }
+    return data_.after_completion(bus);
+}
+
+void Edu::transfer(BusMaster& bus) {
+    const bool to_memory = (command_ & command_to_memory) != 0;
+    const std::uint64_t own = (to_memory ? source_ : destination_) - buffer_start;
+    const std::uint64_t memory = (to_memory ? destination_ : source_) & dma_mask_;
+    if (own < buffer_bytes && count_ <= buffer_bytes - own && count_ != 0) {
+        const Segment segment{Iova(memory), count_};
+        const std::span<std::byte> bytes = std::span(buffer_).subspan(own, count_);
+        // The device has no way to say that an access was refused.
+        if (to_memory)
+            static_cast<void>(data_.to_memory(bus, {&segment, 1}, bytes));
+        else
+            static_cast<void>(data_.from_memory(bus, {&segment, 1}, bytes));
+    }
+    command_ &= ~command_run;
+    if ((command_ & command_interrupt) != 0)
+        raise(bus, raised_by_dma);
+}
+
+void Edu::raise(BusMaster& bus, std::uint32_t status) {
+    interrupts_ |= status;
+    if (interrupts_ != 0)
+        bus.interrupt(0);
+}
+
+void Edu::reset() {
+    data_.reset();
+    buffer_ = {};
+    liveness_ = factorial_ = status_ = interrupts_ = to_raise_ = 0;
+    source_ = destination_ = count_ = command_ = 0;
+}
+
+} // namespace moat::machine::soft

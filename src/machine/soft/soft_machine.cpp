@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The soft machine: its bus, its memory, its clock, and domains over the software IOMMU.
+#include "moat/machine/soft/soft_machine.hpp"
+
+#include "soft_function.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+namespace moat::machine::soft {
+
+namespace {
+
+constexpr std::size_t tables_of_a_domain = 1024;
+
+struct Free {
+    void operator()(std::byte* bytes) const { std::free(bytes); }
+};
+
+using Bytes = std::unique_ptr<std::byte, Free>;
+
+/// `size` is a multiple of the alignment. Return: zeroed, or nothing.
+[[nodiscard]] Bytes aligned_bytes(std::size_t size, std::size_t alignment) {
+    Bytes bytes(static_cast<std::byte*>(std::aligned_alloc(alignment, size)));
+    if (bytes)
+        std::memset(bytes.get(), 0, size);
+    return bytes;
+}
+
+/// Tables, and the domain over them.
+class OwnDomain final : public Domain {
+  public:
+    struct Tables {
+        Bytes bytes;
+        std::vector<TableHeader> headers;
+        TablePool<RealSync> pool;
+
+        explicit Tables(Bytes memory)
+            : bytes(std::move(memory)), headers(tables_of_a_domain),
+              pool({bytes.get(), tables_of_a_domain << 12},
+                   PhysicalAddress(reinterpret_cast<std::uintptr_t>(bytes.get())), headers, 12) {}
+    };
+
+    OwnDomain(std::unique_ptr<Tables> tables, TranslatingDomain::Table table)
+        : tables_(std::move(tables)), domain_(std::move(table)),
+          limits_{.aperture = domain_.limits().aperture,
+                  .leaf_sizes = domain_.limits().leaf_sizes,
+                  .known = read_write} {}
+
+    [[nodiscard]] TranslatingDomain& translating() { return domain_; }
+
+    [[nodiscard]] const DomainLimits& limits() const override { return limits_; }
+
+    [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress physical,
+                                   Attributes attributes) override {
+        return domain_.map(start, size, physical, attributes);
+    }
+
+    [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) override {
+        return domain_.unmap(start, size);
+    }
+
+  private:
+    std::unique_ptr<Tables> tables_;
+    TranslatingDomain domain_;
+    DomainLimits limits_;
+};
+
+/// How long a step of the devices takes, by the machine's clock.
+constexpr std::chrono::nanoseconds step_time{1000};
+
+} // namespace
+
+class SoftMachine::Parts final : public SharedMemory::Owner {
+  public:
+    void release_shared(PhysicalAddress physical, ByteCount /*size*/) override {
+        pieces.erase(physical.value());
+        memory.erase(physical.value());
+    }
+
+    [[nodiscard]] Slot* find(Bdf address) {
+        for (const auto& slot : slots)
+            if (slot->info().address == address)
+                return slot.get();
+        return nullptr;
+    }
+
+    HostRam::Pieces pieces;
+    std::map<std::uint64_t, Bytes> memory;
+    Iommu iommu{HostRam(pieces)};
+    std::vector<std::unique_ptr<Slot>> slots;
+    std::vector<FunctionInfo> functions;
+    std::chrono::nanoseconds now{0};
+};
+
+namespace {
+
+[[nodiscard]] fault::Source source_of(Bdf address) {
+    return fault::Source::requester(address.requester(), address.segment());
+}
+
+[[nodiscard]] std::unexpected<Error> no_function(Bdf address) {
+    return fail(ErrorCode::not_found, "no function has this address",
+                {"requester", address.requester()});
+}
+
+} // namespace
+
+SoftMachine::SoftMachine() : parts_(std::make_unique<Parts>()) {}
+
+SoftMachine::~SoftMachine() = default;
+
+Result<void> SoftMachine::add(Bdf address, DeviceModel& model) {
+    for (const auto& slot : parts_->slots)
+        if (slot->open)
+            return fail(ErrorCode::busy, "functions are added before any is opened");
+    const auto device = parts_->iommu.add_device(source_of(address));
+    if (!device)
+        return std::unexpected(device.error());
+    parts_->slots.push_back(std::make_unique<Slot>(address, model, **device));
+    std::ranges::sort(parts_->slots, {}, [](const auto& slot) { return slot->info().address; });
+    parts_->functions.clear();
+    for (const auto& slot : parts_->slots)
+        parts_->functions.push_back(slot->info());
+    return {};
+}
+
+std::span<const FunctionInfo> SoftMachine::functions() const {
+    return parts_->functions;
+}
+
+Result<std::unique_ptr<Function>> SoftMachine::open(Bdf address) {
+    Slot* const slot = parts_->find(address);
+    if (slot == nullptr)
+        return no_function(address);
+    if (slot->open)
+        return fail(ErrorCode::busy, "the function is opened already");
+    return std::make_unique<SoftFunction>(*slot);
+}
+
+Result<std::unique_ptr<Domain>> SoftMachine::create_domain() {
+    Bytes bytes = aligned_bytes(tables_of_a_domain << 12, 1U << 12);
+    if (!bytes)
+        return fail(ErrorCode::no_memory, "no memory for a domain's tables");
+    auto tables = std::make_unique<OwnDomain::Tables>(std::move(bytes));
+    auto table = TranslatingDomain::Table::create(tables->pool);
+    if (!table)
+        return std::unexpected(table.error());
+    return std::make_unique<OwnDomain>(std::move(tables), std::move(*table));
+}
+
+Result<void> SoftMachine::attach(Bdf function, Domain& domain) {
+    Slot* const slot = parts_->find(function);
+    if (slot == nullptr)
+        return no_function(function);
+    if (slot->attached)
+        return fail(ErrorCode::busy, "the function is attached already");
+    auto* const own = dynamic_cast<OwnDomain*>(&domain);
+    MOAT_CHECK(own != nullptr, "a domain is of the machine that it is attached in");
+    auto attached = parts_->iommu.attach(source_of(function), own->translating());
+    slot->attached = attached.has_value();
+    return attached;
+}
+
+Result<void> SoftMachine::detach(Bdf function) {
+    Slot* const slot = parts_->find(function);
+    if (slot == nullptr)
+        return no_function(function);
+    slot->attached = false;
+    return parts_->iommu.detach(source_of(function));
+}
+
+Result<SharedMemory> SoftMachine::allocate(ByteCount size, unsigned alignment_lg2) {
+    if (size.value() == 0)
+        return fail(ErrorCode::empty, "memory of no bytes");
+    const std::uint64_t alignment = std::uint64_t{1} << std::clamp(alignment_lg2, 12U, 40U);
+    constexpr std::uint64_t most = std::uint64_t{1} << 40;
+    if (size.value() > most || alignment_lg2 > 40)
+        return fail(ErrorCode::no_memory, "more memory than a soft machine gives",
+                    {"size", size.value()});
+    const std::uint64_t rounded = (size.value() + 0xfff) & ~std::uint64_t{0xfff};
+    Bytes bytes = aligned_bytes((rounded + alignment - 1) & ~(alignment - 1), alignment);
+    if (!bytes)
+        return fail(ErrorCode::no_memory, "no memory to share", {"size", size.value()});
+    const auto physical = reinterpret_cast<std::uintptr_t>(bytes.get());
+    const auto [piece, is_new] = parts_->memory.emplace(physical, std::move(bytes));
+    MOAT_CHECK(is_new, "memory that was just allocated is nobody else's");
+    parts_->pieces.emplace(physical, rounded);
+    return Result<SharedMemory>(std::in_place, *parts_, std::span(piece->second.get(), rounded),
+                                PhysicalAddress(physical));
+}
+
+Result<std::uint64_t> SoftMachine::take_faults(FunctionRef<void(const fault::Record&)> each) {
+    std::uint64_t lost = 0;
+    for (const auto& slot : parts_->slots) {
+        const auto taken = parts_->iommu.take_faults(source_of(slot->info().address), each);
+        if (!taken)
+            return taken;
+        lost += *taken;
+    }
+    return lost;
+}
+
+Wait SoftMachine::wait_until(FunctionRef<bool()> happened, std::chrono::nanoseconds longest) {
+    const std::chrono::nanoseconds end = parts_->now + longest;
+    while (!happened()) {
+        if (parts_->now >= end)
+            return Wait::timed_out;
+        bool worked = false;
+        for (const auto& slot : parts_->slots)
+            worked |= slot->model().step(*slot);
+        // Where no device has anything to do, nothing will change while waiting.
+        parts_->now = worked ? parts_->now + step_time : end;
+    }
+    return Wait::happened;
+}
+
+std::chrono::nanoseconds SoftMachine::now() {
+    return parts_->now;
+}
+
+} // namespace moat::machine::soft

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The edu model: what it does when it behaves, and what each misdeed looks like from outside.
+#include "moat/machine/soft/edu.hpp"
+
+#include "soft.hpp"
+
+#include <gtest/gtest.h>
+#include <random>
+
+namespace moat::machine::soft {
+
+namespace {
+
+using fault::Kind;
+
+constexpr std::uint64_t buffer_iova = 0x100000;
+constexpr std::uint64_t size = 4096;
+
+class SoftEdu : public testing::Test {
+  protected:
+    void transfer(std::uint64_t from, std::uint64_t to, std::uint64_t count,
+                  std::uint64_t command) {
+        system.registers().write64(0x80, from);
+        system.registers().write64(0x88, to);
+        system.registers().write64(0x90, count);
+        system.registers().write32(0x98, static_cast<std::uint32_t>(command) | 1);
+        system.run();
+        EXPECT_EQ(system.registers().read32(0x98) & 1, 0U) << "the device says that it is done";
+    }
+
+    void to_device(std::uint64_t from, std::uint64_t count) {
+        transfer(from, Edu::buffer_start, count, 0);
+    }
+
+    void to_memory(std::uint64_t to, std::uint64_t count) {
+        transfer(Edu::buffer_start, to, count, 2);
+    }
+
+    [[nodiscard]] static std::size_t strays_in(const Mapped& mapped) {
+        return static_cast<std::size_t>(std::ranges::count(mapped.bytes(), stray_byte));
+    }
+
+    Edu edu;
+    System system{edu};
+};
+
+TEST_F(SoftEdu, IsThatDevice) {
+    ASSERT_EQ(system.machine().functions().size(), 1U);
+    EXPECT_EQ(system.function().config().read32(0), 0x11e81234U);
+    EXPECT_EQ(system.registers().read32(0), 0x010000edU);
+    system.registers().write32(4, 0x12345678);
+    EXPECT_EQ(system.registers().read32(4), ~0x12345678U);
+}
+
+TEST_F(SoftEdu, ComputesFactorialsAndInterrupts) {
+    ASSERT_EQ(need(system.function().enable_interrupts(4)), 1U);
+    system.registers().write32(0x20, 0x80);
+    system.registers().write32(8, 10);
+    EXPECT_EQ(system.registers().read32(0x20) & 1, 1U);
+    EXPECT_FALSE(system.function().take_interrupt(0));
+    system.run();
+    EXPECT_EQ(system.registers().read32(8), 3628800U);
+    EXPECT_TRUE(system.function().take_interrupt(0));
+    EXPECT_FALSE(system.function().take_interrupt(0));
+    EXPECT_EQ(system.registers().read32(0x24), 1U);
+    system.registers().write32(0x64, 1);
+    EXPECT_EQ(system.registers().read32(0x24), 0U);
+}
+
+TEST_F(SoftEdu, MovesDataBothWays) {
+    const Mapped from = system.map(buffer_iova, size, "from", fault::Allows::read);
+    const Mapped to = system.map(buffer_iova + 0x10000, size, "to", fault::Allows::write);
+    std::mt19937 random(1);
+    for (std::byte& each : from.bytes())
+        each = static_cast<std::byte>(random());
+    to_device(from.iova.value(), size);
+    to_memory(to.iova.value(), size);
+    EXPECT_TRUE(std::ranges::equal(from.bytes(), to.bytes()));
+    EXPECT_TRUE(system.faults().empty());
+}
+
+TEST_F(SoftEdu, ReachesNothingUnlessItMayMasterTheBus) {
+    const Mapped to = system.map(buffer_iova, size, "to");
+    std::ranges::fill(to.bytes(), std::byte{1});
+    system.function().set_bus_master(false);
+    to_memory(buffer_iova, size);
+    EXPECT_TRUE(
+        std::ranges::all_of(to.bytes(), [](std::byte each) { return each == std::byte{1}; }));
+}
+
+TEST_F(SoftEdu, DoesNothingOutsideOfItsOwnBuffer) {
+    const Mapped to = system.map(buffer_iova, size, "to");
+    std::ranges::fill(to.bytes(), std::byte{1});
+    for (const auto& [from, count] : {std::pair{Edu::buffer_start + 1, size},
+                                      {0UL, 8UL},
+                                      {Edu::buffer_start, ~0UL},
+                                      {Edu::buffer_start - 1, 8UL}})
+        transfer(from, buffer_iova, count, 2);
+    EXPECT_TRUE(
+        std::ranges::all_of(to.bytes(), [](std::byte each) { return each == std::byte{1}; }));
+    EXPECT_TRUE(system.faults().empty());
+}
+
+TEST_F(SoftEdu, OverrunHitsTheNeighbourInSilenceWithoutAGuard) {
+    const Mapped buffer = system.map(buffer_iova, size, "buffer");
+    const Mapped neighbour = system.map(buffer_iova + size, size, "neighbour");
+    edu.misbehave({Misdeed::overrun, 100});
+    to_memory(buffer_iova, size);
+    EXPECT_EQ(strays_in(neighbour), 100U);
+    EXPECT_TRUE(system.faults().empty());
+}
+
+TEST_F(SoftEdu, OverrunIsCaughtByAGuard) {
+    const Mapped buffer = system.map(buffer_iova, size, "buffer");
+    const Mapped neighbour = system.map(buffer_iova + 2 * size, size, "neighbour");
+    edu.misbehave({Misdeed::overrun, 100});
+    to_memory(buffer_iova, size);
+    EXPECT_EQ(strays_in(neighbour), 0U);
+    const auto faults = system.faults();
+    ASSERT_EQ(faults.size(), 1U);
+    EXPECT_EQ(faults[0].kind, Kind::out_of_bounds_right);
+    EXPECT_EQ(faults[0].mapping->label, "buffer");
+    EXPECT_EQ(faults[0].distance.least, 0U);
+    EXPECT_EQ(faults[0].bytes_outside, 100U);
+}
+
+TEST_F(SoftEdu, UnderrunIsCaughtByAGuard) {
+    const Mapped buffer = system.map(buffer_iova, size, "buffer");
+    edu.misbehave({Misdeed::underrun, 16});
+    to_device(buffer_iova, size);
+    const auto faults = system.faults();
+    ASSERT_EQ(faults.size(), 1U);
+    EXPECT_EQ(faults[0].kind, Kind::out_of_bounds_left);
+    EXPECT_EQ(faults[0].record.access, fault::Access::read);
+    EXPECT_EQ(faults[0].bytes_outside, 16U);
+}
+
+TEST_F(SoftEdu, WriteAfterCompletionIsAUseAfterUnmap) {
+    const Mapped buffer = system.map(buffer_iova, size, "buffer");
+    edu.misbehave({Misdeed::write_after_completion, 32});
+    system.registers().write64(0x80, Edu::buffer_start);
+    system.registers().write64(0x88, buffer_iova);
+    system.registers().write64(0x90, size);
+    system.registers().write32(0x98, 3);
+    const auto done = [&] { return (system.registers().read32(0x98) & 1) == 0; };
+    ASSERT_EQ(system.machine().wait_until(done, std::chrono::seconds(1)), Wait::happened);
+    system.unmap(buffer);
+    system.run();
+    const auto faults = system.faults();
+    ASSERT_EQ(faults.size(), 1U);
+    EXPECT_EQ(faults[0].kind, Kind::use_after_unmap);
+    EXPECT_EQ(faults[0].past->mapping.label, "buffer");
+    EXPECT_EQ(faults[0].side, fault::Side::inside);
+    EXPECT_EQ(strays_in(buffer), 0U);
+}
+
+TEST_F(SoftEdu, StaleAddressIsAUseAfterUnmap) {
+    const Mapped before = system.map(buffer_iova, size, "before");
+    const Mapped now = system.map(buffer_iova + 0x10000, size, "now");
+    to_memory(before.iova.value(), size);
+    system.unmap(before);
+    edu.misbehave({Misdeed::stale_address});
+    to_memory(now.iova.value(), size);
+    const auto faults = system.faults();
+    ASSERT_EQ(faults.size(), 1U);
+    EXPECT_EQ(faults[0].kind, Kind::use_after_unmap);
+    EXPECT_EQ(faults[0].past->mapping.label, "before");
+}
+
+TEST_F(SoftEdu, WriteToAReadOnlyBufferIsRefused) {
+    const Mapped buffer = system.map(buffer_iova, size, "buffer", fault::Allows::read);
+    edu.misbehave({Misdeed::read_only_violated, 8});
+    to_device(buffer_iova, size);
+    const auto faults = system.faults();
+    ASSERT_EQ(faults.size(), 1U);
+    EXPECT_EQ(faults[0].kind, Kind::permission);
+    EXPECT_EQ(faults[0].record.reason, fault::Reason::permission);
+    EXPECT_EQ(strays_in(buffer), 0U);
+}
+
+TEST_F(SoftEdu, WrongLengthLeavesTheEndAsItWas) {
+    const Mapped buffer = system.map(buffer_iova, size, "buffer");
+    std::ranges::fill(buffer.bytes(), std::byte{1});
+    edu.misbehave({Misdeed::wrong_length, 100});
+    to_memory(buffer_iova, size);
+    EXPECT_EQ(std::ranges::count(buffer.bytes(), std::byte{1}), 100);
+    EXPECT_TRUE(system.faults().empty());
+}
+
+TEST_F(SoftEdu, SurvivesAnyRegisters) {
+    const std::uint64_t seed = 3;
+    SCOPED_TRACE(seed);
+    std::mt19937_64 random(seed);
+    const Mapped buffer = system.map(buffer_iova, size, "buffer");
+    for (int round = 0; round != 20'000; ++round) {
+        const std::uint64_t value = random() >> (random() % 64);
+        const std::uint64_t offset = random() % 0x100 & ~7ULL;
+        edu.misbehave({static_cast<Misdeed>(random() % 7), random() >> (random() % 64)});
+        if (random() % 2 == 0)
+            system.registers().write64(offset, value);
+        else
+            system.registers().write32(offset + random() % 2 * 4,
+                                       static_cast<std::uint32_t>(value));
+        if (random() % 8 == 0)
+            system.registers().write64(0x88, Edu::buffer_start);
+        static_cast<void>(edu.read(0, offset, Width::bits32));
+        if (round % 64 == 0) {
+            system.run();
+            const auto ignore = [](const fault::Record&) {};
+            static_cast<void>(system.machine().take_faults(ignore));
+        }
+    }
+}
+
+} // namespace
+
+} // namespace moat::machine::soft
