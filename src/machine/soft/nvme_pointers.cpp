@@ -57,14 +57,12 @@ Nvme::Segments Nvme::by_pages(BusMaster& bus, const Command& command, std::uint6
         found.push_back({Iova(list), left});
         return found;
     }
-    // A list may be nothing but a pointer to the next one: so the entries are bounded, not the
-    // data.
     if (list % 8 != 0)
         return std::unexpected(Status::invalid_prp_offset);
-    for (unsigned entries = 0; left != 0; ++entries) {
+    // A pointer to the next list leads to the start of a page, so that each list brings data, and
+    // this ends however the lists are linked.
+    while (left != 0) {
         std::uint64_t entry = 0;
-        if (entries == most_descriptors)
-            return std::unexpected(Status::invalid_field);
         if (bus.read(Iova(list), std::as_writable_bytes(std::span(&entry, 1))).value() !=
             sizeof entry)
             return std::unexpected(Status::data_transfer_error);

@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The NVMe model: its commands by PRP and SGL, its misdeeds as the IOMMU sees them, and drivers
+// that write nonsense. The driver here knows no more than these tests need.
+#include "moat/machine/soft/nvme.hpp"
+
+#include "soft.hpp"
+
+#include <array>
+#include <gtest/gtest.h>
+#include <initializer_list>
+#include <random>
+
+namespace moat::machine::soft {
+
+namespace {
+
+using fault::Kind;
+using Status = Nvme::Status;
+using Words = std::array<std::uint32_t, 16>;
+
+constexpr unsigned depth = 16;
+constexpr std::uint64_t data_iova = 0x1000000;
+constexpr std::uint64_t list_iova = 0x2000000;
+constexpr std::uint64_t page = 4096;
+
+struct Completion {
+    std::uint32_t result = 0;
+    Status status{};
+    std::uint16_t number = 0;
+};
+
+struct Queue {
+    Mapped submissions;
+    Mapped completions;
+    unsigned number = 0;
+    unsigned tail = 0;
+    unsigned head = 0;
+    bool phase = true;
+};
+
+class SoftNvme : public testing::Test {
+  protected:
+    void SetUp() override {
+        start();
+        ASSERT_EQ(create_io_queues(), Status::success);
+    }
+
+    void start() {
+        Registers& registers = system.registers();
+        registers.write32(0x24, (depth - 1) << 16 | (depth - 1));
+        registers.write64(0x28, admin.submissions.iova.value());
+        registers.write64(0x30, admin.completions.iova.value());
+        registers.write32(0x14, 6U << 16 | 4U << 20 | 1);
+        ASSERT_EQ(registers.read32(0x1c), 1U) << "ready";
+    }
+
+    [[nodiscard]] Status create_io_queues() {
+        const auto create = [&](std::uint32_t opcode, const Mapped& memory, std::uint32_t word) {
+            Words command{opcode};
+            set_wide(command, 6, memory.iova.value());
+            command[10] = 1 | (depth - 1) << 16;
+            command[11] = word;
+            return submit(admin, command).status;
+        };
+        const Status completions = create(5, io.completions, 1 | 2);
+        return completions != Status::success ? completions
+                                              : create(1, io.submissions, 1 | 1U << 16);
+    }
+
+    static void set_wide(Words& words, unsigned at, std::uint64_t value) {
+        words[at] = static_cast<std::uint32_t>(value);
+        words[at + 1] = static_cast<std::uint32_t>(value >> 32);
+    }
+
+    Completion submit(Queue& queue, Words command) {
+        command[0] |= static_cast<std::uint32_t>(++number) << 16;
+        std::memcpy(queue.submissions.bytes().data() + 64 * queue.tail, command.data(), 64);
+        queue.tail = (queue.tail + 1) % depth;
+        system.registers().write32(0x1000 + 8 * queue.number, queue.tail);
+        const auto* const entry = reinterpret_cast<const volatile std::uint32_t*>(
+            queue.completions.bytes().data() + 16 * queue.head);
+        const auto answered = [&] { return ((entry[3] >> 16 & 1) != 0) == queue.phase; };
+        if (system.machine().wait_until(answered, std::chrono::seconds(1)) != Wait::happened)
+            return {.status = no_answer};
+        const Completion completion{entry[0], static_cast<Status>(entry[3] >> 17),
+                                    static_cast<std::uint16_t>(entry[3])};
+        queue.head = (queue.head + 1) % depth;
+        queue.phase = queue.head == 0 ? !queue.phase : queue.phase;
+        system.registers().write32(0x1004 + 8 * queue.number, queue.head);
+        EXPECT_EQ(completion.number, number);
+        return completion;
+    }
+
+    /// A read or write of blocks whose data lies together, by PRP.
+    [[nodiscard]] Words blocks(std::uint32_t opcode, std::uint64_t first, std::uint32_t count,
+                               std::uint64_t data = data_iova) const {
+        Words command{opcode, 1};
+        set_wide(command, 6, data);
+        set_wide(command, 8, data + page - data % page);
+        set_wide(command, 10, first);
+        command[12] = count - 1;
+        return command;
+    }
+
+    /// A PRP list in `list`, of the pages from `data` on.
+    void fill_list(const Mapped& list, std::size_t at, std::uint64_t data, std::size_t pages) {
+        for (std::size_t index = 0; index != pages; ++index) {
+            const std::uint64_t entry = data + index * page;
+            std::memcpy(list.bytes().data() + 8 * (at + index), &entry, sizeof entry);
+        }
+    }
+
+    struct Descriptor {
+        std::uint64_t address;
+        std::uint32_t bytes;
+        std::uint32_t type;
+    };
+
+    static void put(const Mapped& list, std::size_t at, std::initializer_list<Descriptor> all) {
+        for (const Descriptor& each : all)
+            std::memcpy(list.bytes().data() + 16 * at++, &each, sizeof each);
+    }
+
+    static void set_descriptor(Words& command, const Descriptor& descriptor) {
+        command[0] |= 1U << 14;
+        std::memcpy(&command[6], &descriptor, sizeof descriptor);
+    }
+
+    void fill_medium() {
+        std::mt19937 random(1);
+        for (std::byte& each : nvme.medium())
+            each = static_cast<std::byte>(random() % 0xa0); // no stray byte
+    }
+
+    [[nodiscard]] static std::size_t strays_in(const Mapped& mapped) {
+        return static_cast<std::size_t>(std::ranges::count(mapped.bytes(), stray_byte));
+    }
+
+    /// What the device did wrong in one command that it says succeeded.
+    [[nodiscard]] fault::Diagnosis one_fault() {
+        const auto faults = system.faults();
+        EXPECT_EQ(faults.size(), 1U);
+        return faults.empty() ? fault::Diagnosis{} : faults.front();
+    }
+
+    static constexpr Status no_answer{0xffff};
+
+    Nvme nvme;
+    System system{nvme};
+    Queue admin{system.map(0x10000, page, "admin submissions", fault::Allows::read),
+                system.map(0x20000, page, "admin completions", fault::Allows::write), 0};
+    Queue io{system.map(0x30000, page, "submissions", fault::Allows::read),
+             system.map(0x40000, page, "completions", fault::Allows::write), 1};
+    std::uint16_t number = 0;
+};
+
+TEST_F(SoftNvme, IdentifiesItself) {
+    const Mapped data = system.map(data_iova, page, "data", fault::Allows::write);
+    Words command{6};
+    set_wide(command, 6, data_iova);
+    command[10] = 1;
+    EXPECT_EQ(submit(admin, command).status, Status::success);
+    EXPECT_EQ(std::memcmp(data.bytes().data() + 24, "moat soft NVMe  ", 16), 0);
+    command[1] = 1;
+    command[10] = 0;
+    EXPECT_EQ(submit(admin, command).status, Status::success);
+    std::uint64_t blocks_of_it = 0;
+    std::memcpy(&blocks_of_it, data.bytes().data(), sizeof blocks_of_it);
+    EXPECT_EQ(blocks_of_it, nvme.medium().size() / 512);
+    EXPECT_EQ(std::to_integer<int>(data.bytes()[130]), 9);
+    EXPECT_TRUE(system.faults().empty());
+}
+
+TEST_F(SoftNvme, WritesAndReadsBack) {
+    const Mapped data = system.map(data_iova, 16 * page, "data");
+    const Mapped list = system.map(list_iova, page, "list", fault::Allows::read);
+    std::mt19937 random(2);
+    for (const std::uint32_t count : {1U, 8U, 16U, 128U}) { // a page, two, a list
+        for (std::byte& each : data.bytes())
+            each = static_cast<std::byte>(random());
+        const std::vector<std::byte> before(data.bytes().begin(), data.bytes().end());
+        fill_list(list, 0, data_iova + page, 15);
+        Words command = blocks(1, 100, count);
+        if (count > 16)
+            set_wide(command, 8, list_iova);
+        ASSERT_EQ(submit(io, command).status, Status::success);
+        EXPECT_EQ(submit(io, {0, 1}).status, Status::success) << "flush";
+        EXPECT_TRUE(std::ranges::equal(nvme.medium().subspan(51200, 512 * count),
+                                       std::span(before).first(512 * count)));
+        std::ranges::fill(data.bytes(), std::byte{0});
+        command[0] = 2;
+        ASSERT_EQ(submit(io, command).status, Status::success);
+        EXPECT_TRUE(std::ranges::equal(data.bytes().first(512 * count),
+                                       std::span(before).first(512 * count)));
+    }
+    EXPECT_TRUE(system.faults().empty());
+}
+
+TEST_F(SoftNvme, FollowsAPageListIntoItsNextPage) {
+    fill_medium();
+    const Mapped data = system.map(data_iova, 8 * page, "data", fault::Allows::write);
+    const Mapped list = system.map(list_iova, 2 * page, "list", fault::Allows::read);
+    fill_list(list, 509, data_iova + page, 2);
+    fill_list(list, 511, list_iova + page, 1);
+    fill_list(list, 512, data_iova + 3 * page, 5);
+    Words command = blocks(2, 0, 64);
+    set_wide(command, 8, list_iova + 509 * 8);
+    EXPECT_EQ(submit(io, command).status, Status::success);
+    EXPECT_TRUE(std::ranges::equal(data.bytes(), nvme.medium().first(8 * page)));
+}
+
+TEST_F(SoftNvme, ReadsByScatterGatherList) {
+    fill_medium();
+    const Mapped data = system.map(data_iova, 4 * page, "data", fault::Allows::write);
+    const Mapped list = system.map(list_iova, page, "list", fault::Allows::read);
+    Words command = blocks(2, 0, 8);
+    set_descriptor(command, {data_iova + 100, 4096, 0});
+    EXPECT_EQ(submit(io, command).status, Status::success);
+    EXPECT_TRUE(std::ranges::equal(data.bytes().subspan(100, 4096), nvme.medium().first(4096)));
+    put(list, 0, {{data_iova, 1000, 0}, {list_iova + 256, 32, 3U << 28}});
+    put(list, 16, {{data_iova + 2000, 96, 0}, {data_iova + 5000, 3000, 0}});
+    set_descriptor(command, {list_iova, 32, 2U << 28});
+    EXPECT_EQ(submit(io, command).status, Status::success);
+    const auto medium = nvme.medium();
+    EXPECT_TRUE(std::ranges::equal(data.bytes().first(1000), medium.first(1000)));
+    EXPECT_TRUE(std::ranges::equal(data.bytes().subspan(2000, 96), medium.subspan(1000, 96)));
+    EXPECT_TRUE(std::ranges::equal(data.bytes().subspan(5000, 3000), medium.subspan(1096, 3000)));
+    EXPECT_TRUE(system.faults().empty());
+}
+
+TEST_F(SoftNvme, HasLogsAndFeatures) {
+    const Mapped data = system.map(data_iova, page, "data", fault::Allows::write);
+    Words command{2};
+    set_wide(command, 6, data_iova);
+    command[10] = 2 | 127U << 16;
+    EXPECT_EQ(submit(admin, command).status, Status::success);
+    EXPECT_EQ(std::to_integer<int>(data.bytes()[3]), 100);
+    command[10] = 0x77;
+    EXPECT_EQ(submit(admin, command).status, Status::invalid_log_page);
+    Words feature{9};
+    feature[10] = 6;
+    feature[11] = 1;
+    EXPECT_EQ(submit(admin, feature).status, Status::success);
+    feature = Words{10};
+    feature[10] = 6;
+    EXPECT_EQ(submit(admin, feature).result, 1U);
+    feature[10] = 0xff;
+    EXPECT_EQ(submit(admin, feature).status, Status::invalid_field);
+    feature[10] = 7;
+    EXPECT_EQ(submit(admin, feature).result, (Nvme::most_queues - 2) * 0x10001);
+}
+
+TEST_F(SoftNvme, RefusesWhatIsWrong) {
+    const Mapped data = system.map(data_iova, page, "data");
+    const std::uint32_t all = static_cast<std::uint32_t>(nvme.medium().size() / 512);
+    EXPECT_EQ(submit(io, {0x7f, 1}).status, Status::invalid_opcode);
+    EXPECT_EQ(submit(io, {0, 2}).status, Status::invalid_namespace);
+    EXPECT_EQ(submit(io, blocks(2, all, 1)).status, Status::lba_out_of_range);
+    EXPECT_EQ(submit(io, blocks(2, all - 1, 2)).status, Status::lba_out_of_range);
+    EXPECT_EQ(submit(io, blocks(2, ~0ULL, 2)).status, Status::lba_out_of_range);
+    EXPECT_EQ(submit(io, blocks(2, 0, 0x10000)).status, Status::invalid_field);
+    EXPECT_EQ(submit(io, blocks(2, 0, 1, data_iova + 1)).status, Status::invalid_prp_offset);
+    EXPECT_EQ(create_io_queues(), Status::invalid_queue_identifier) << "it is there already";
+    Words remove{4};
+    remove[10] = 1;
+    EXPECT_EQ(submit(admin, remove).status, Status::invalid_queue_deletion);
+    remove[0] = 0;
+    EXPECT_EQ(submit(admin, remove).status, Status::success);
+    remove[0] = 4;
+    EXPECT_EQ(submit(admin, remove).status, Status::success);
+    EXPECT_TRUE(system.faults().empty());
+}
+
+TEST_F(SoftNvme, GoesAroundItsQueues) {
+    for (unsigned command = 0; command != 3 * depth; ++command)
+        ASSERT_EQ(submit(io, {0, 1}).status, Status::success) << command;
+}
+
+TEST_F(SoftNvme, SaysThatDataDidNotArrive) {
+    EXPECT_EQ(submit(io, blocks(2, 0, 1)).status, Status::data_transfer_error);
+    EXPECT_EQ(one_fault().record.where.start(), Iova(data_iova));
+}
+
+TEST_F(SoftNvme, WritesMoreThanWasAskedFor) {
+    fill_medium();
+    const Mapped data = system.map(data_iova, page, "log page", fault::Allows::write);
+    const Mapped neighbour = system.map(data_iova + 2 * page, page, "neighbour");
+    nvme.misbehave({Misdeed::overrun, 512});
+    EXPECT_EQ(submit(io, blocks(2, 0, 8)).status, Status::success);
+    const fault::Diagnosis found = one_fault();
+    EXPECT_EQ(found.kind, Kind::out_of_bounds_right);
+    EXPECT_EQ(found.mapping->label, "log page");
+    EXPECT_EQ(found.distance.least, 0U);
+    EXPECT_EQ(found.bytes_outside, 512U);
+    EXPECT_EQ(strays_in(neighbour), 0U);
+}
+
+TEST_F(SoftNvme, WritesBeforeTheBuffer) {
+    const Mapped data = system.map(data_iova, page, "data", fault::Allows::write);
+    nvme.misbehave({Misdeed::underrun, 64});
+    EXPECT_EQ(submit(io, blocks(2, 0, 8)).status, Status::success);
+    const fault::Diagnosis found = one_fault();
+    EXPECT_EQ(found.kind, Kind::out_of_bounds_left);
+    EXPECT_EQ(found.bytes_outside, 64U);
+}
+
+TEST_F(SoftNvme, WritesAfterItsCompletion) {
+    fill_medium();
+    const Mapped data = system.map(data_iova, page, "data", fault::Allows::write);
+    nvme.misbehave({Misdeed::write_after_completion, 64});
+    ASSERT_EQ(submit(io, blocks(2, 0, 8)).status, Status::success);
+    EXPECT_EQ(strays_in(data), 0U);
+    system.unmap(data);
+    system.run();
+    const fault::Diagnosis found = one_fault();
+    EXPECT_EQ(found.kind, Kind::use_after_unmap);
+    EXPECT_EQ(found.past->mapping.label, "data");
+    EXPECT_EQ(strays_in(data), 0U);
+}
+
+TEST_F(SoftNvme, WritesToAStaleAddress) {
+    const Mapped before = system.map(data_iova, page, "before", fault::Allows::write);
+    const Mapped now = system.map(data_iova + 4 * page, page, "now", fault::Allows::write);
+    ASSERT_EQ(submit(io, blocks(2, 0, 8)).status, Status::success);
+    system.unmap(before);
+    nvme.misbehave({Misdeed::stale_address});
+    EXPECT_EQ(submit(io, blocks(2, 0, 8, now.iova.value())).status, Status::success);
+    const fault::Diagnosis found = one_fault();
+    EXPECT_EQ(found.kind, Kind::use_after_unmap);
+    EXPECT_EQ(found.past->mapping.label, "before");
+}
+
+TEST_F(SoftNvme, WritesWhatItShouldRead) {
+    const Mapped data = system.map(data_iova, page, "data", fault::Allows::read);
+    nvme.misbehave({Misdeed::read_only_violated, 64});
+    EXPECT_EQ(submit(io, blocks(1, 0, 8)).status, Status::success);
+    EXPECT_EQ(one_fault().kind, Kind::permission);
+    EXPECT_EQ(strays_in(data), 0U);
+}
+
+TEST_F(SoftNvme, LeavesOutTheEnd) {
+    fill_medium();
+    const Mapped data = system.map(data_iova, page, "data", fault::Allows::write);
+    std::ranges::fill(data.bytes(), std::byte{0xff});
+    nvme.misbehave({Misdeed::wrong_length, 64});
+    EXPECT_EQ(submit(io, blocks(2, 0, 8)).status, Status::success);
+    EXPECT_EQ(std::ranges::count(data.bytes(), std::byte{0xff}), 64);
+    EXPECT_TRUE(system.faults().empty());
+}
+
+TEST_F(SoftNvme, EndsOnListsThatDoNot) {
+    const Mapped data = system.map(data_iova, page, "data");
+    const Mapped list = system.map(list_iova, page, "list", fault::Allows::read);
+    // A page list whose last entry is the next list: itself.
+    fill_list(list, 511, list_iova, 1);
+    Words command = blocks(2, 0, 256);
+    set_wide(command, 8, list_iova + 511 * 8);
+    for (std::size_t index = 0; index != 511; ++index)
+        fill_list(list, index, data_iova, 1);
+    EXPECT_EQ(submit(io, command).status, Status::success) << "as often as there is data";
+    // Segments that point to themselves.
+    command = blocks(2, 0, 8);
+    put(list, 0, {{list_iova, 16, 2U << 28}});
+    set_descriptor(command, {list_iova, 16, 2U << 28});
+    EXPECT_EQ(submit(io, command).status, Status::invalid_descriptor_count);
+    put(list, 0, {{data_iova, 16, 0}});
+    set_descriptor(command, {list_iova, 16, 3U << 28});
+    EXPECT_EQ(submit(io, command).status, Status::invalid_data_length);
+    set_descriptor(command, {list_iova, 15, 3U << 28});
+    EXPECT_EQ(submit(io, command).status, Status::invalid_segment_descriptor);
+    set_descriptor(command, {list_iova, 16, 9U << 28});
+    EXPECT_EQ(submit(io, command).status, Status::invalid_descriptor_type);
+}
+
+TEST_F(SoftNvme, IsFatalWhereItsQueuesAreOutOfReach) {
+    system.unmap(io.submissions);
+    EXPECT_EQ(submit(io, {0, 1}).status, no_answer);
+    EXPECT_EQ(system.registers().read32(0x1c) & 2, 2U);
+    need(system.function().reset());
+    EXPECT_EQ(system.registers().read32(0x1c), 0U);
+}
+
+TEST_F(SoftNvme, InterruptsWhereTheQueueWantsIt) {
+    ASSERT_GE(need(system.function().enable_interrupts(4)), 1U);
+    EXPECT_EQ(submit(io, {0, 1}).status, Status::success);
+    EXPECT_TRUE(system.function().take_interrupt(0));
+    system.registers().write32(0x0c, 1);
+    EXPECT_EQ(submit(io, {0, 1}).status, Status::success);
+    EXPECT_FALSE(system.function().take_interrupt(0)) << "masked";
+}
+
+TEST_F(SoftNvme, SurvivesAnyCommandsAndRegisters) {
+    const std::uint64_t seed = 4;
+    SCOPED_TRACE(seed);
+    std::mt19937_64 random(seed);
+    const Mapped data = system.map(data_iova, 16 * page, "data");
+    const auto number_like = [&]() -> std::uint64_t {
+        switch (random() % 4) {
+        case 0:
+            return data_iova + random() % (16 * page);
+        case 1:
+            return data_iova + random() % 16 * page;
+        case 2:
+            return random() % 64;
+        default:
+            return random() >> (random() % 64);
+        }
+    };
+    const auto ignore = [](const fault::Record&) {};
+    for (int round = 0; round != 4000; ++round) {
+        for (const Mapped* const each :
+             std::initializer_list<const Mapped*>{&admin.submissions, &io.submissions, &data}) {
+            for (std::size_t at = 0; at + 8 <= page; at += 8) {
+                const std::uint64_t value = number_like();
+                if (random() % 8 == 0)
+                    std::memcpy(each->bytes().data() + at, &value, sizeof value);
+            }
+        }
+        nvme.misbehave({static_cast<Misdeed>(random() % 7), number_like()});
+        for (int write = 0; write != 8; ++write)
+            nvme.write(0, 0x1000 + random() % 32 * 4, Width::bits32, random() % depth);
+        if (random() % 64 == 0)
+            nvme.write(0, random() % 0x40 & ~3ULL, Width::bits32, number_like());
+        system.run();
+        static_cast<void>(system.machine().take_faults(ignore));
+        if ((system.registers().read32(0x1c) & 2) != 0 || random() % 256 == 0) {
+            need(system.function().reset());
+            system.function().set_bus_master(true);
+            start();
+        }
+    }
+}
+
+} // namespace
+
+} // namespace moat::machine::soft
