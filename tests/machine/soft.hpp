@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <list>
 #include <memory>
 #include <optional>
 #include <span>
@@ -25,12 +26,12 @@ template <class T>
         return std::move(*result);
 }
 
-/// Memory that is mapped for the device.
+/// Memory that is mapped for the device; it lives as long as the system.
 struct Mapped {
-    SharedMemory memory;
+    std::span<std::byte> memory;
     Iova iova;
 
-    [[nodiscard]] std::span<std::byte> bytes() const { return memory.bytes(); }
+    [[nodiscard]] std::span<std::byte> bytes() const { return memory; }
 };
 
 class System {
@@ -49,6 +50,8 @@ class System {
     ~System() {
         need(machine_.detach(address));
         function_.reset();
+        domain_.reset();
+        memory_.clear();
     }
 
     System(const System&) = delete;
@@ -61,19 +64,19 @@ class System {
     [[nodiscard]] Registers& registers() { return *registers_; }
 
     /// Maps fresh memory at `iova`, and tells the diagnosis of it.
-    [[nodiscard]] Mapped map(std::uint64_t iova, std::uint64_t size, std::string_view label,
-                             fault::Allows allows = fault::Allows::read_write) {
-        SharedMemory memory = need(machine_.allocate(ByteCount(size)));
+    Mapped map(std::uint64_t iova, std::uint64_t size, std::string_view label,
+               fault::Allows allows = fault::Allows::read_write) {
+        const SharedMemory& memory = memory_.emplace_back(need(machine_.allocate(ByteCount(size))));
         const Attributes attributes = allows == fault::Allows::read    ? Attributes::read
                                       : allows == fault::Allows::write ? Attributes::write
                                                                        : read_write;
         need(domain_->map(Iova(iova), memory.size(), memory.physical(), attributes));
         live_.push_back({.range = {Iova(iova), ByteCount(size)}, .allows = allows, .label = label});
-        return {std::move(memory), Iova(iova)};
+        return {memory.bytes(), Iova(iova)};
     }
 
     void unmap(const Mapped& mapped) {
-        need(domain_->unmap(mapped.iova, mapped.memory.size()));
+        need(domain_->unmap(mapped.iova, ByteCount(mapped.memory.size())));
         const auto found = std::ranges::find_if(
             live_, [&](const auto& each) { return each.range.start() == mapped.iova; });
         history_.note(*found, {});
@@ -100,6 +103,7 @@ class System {
 
   private:
     SoftMachine machine_;
+    std::list<SharedMemory> memory_;
     std::unique_ptr<Domain> domain_;
     std::unique_ptr<Function> function_;
     Registers* registers_ = nullptr;

@@ -102,7 +102,7 @@ TEST_F(SoftEdu, DoesNothingOutsideOfItsOwnBuffer) {
 }
 
 TEST_F(SoftEdu, OverrunHitsTheNeighbourInSilenceWithoutAGuard) {
-    const Mapped buffer = system.map(buffer_iova, size, "buffer");
+    system.map(buffer_iova, size, "buffer");
     const Mapped neighbour = system.map(buffer_iova + size, size, "neighbour");
     edu.misbehave({Misdeed::overrun, 100});
     to_memory(buffer_iova, size);
@@ -111,7 +111,7 @@ TEST_F(SoftEdu, OverrunHitsTheNeighbourInSilenceWithoutAGuard) {
 }
 
 TEST_F(SoftEdu, OverrunIsCaughtByAGuard) {
-    const Mapped buffer = system.map(buffer_iova, size, "buffer");
+    system.map(buffer_iova, size, "buffer");
     const Mapped neighbour = system.map(buffer_iova + 2 * size, size, "neighbour");
     edu.misbehave({Misdeed::overrun, 100});
     to_memory(buffer_iova, size);
@@ -125,7 +125,7 @@ TEST_F(SoftEdu, OverrunIsCaughtByAGuard) {
 }
 
 TEST_F(SoftEdu, UnderrunIsCaughtByAGuard) {
-    const Mapped buffer = system.map(buffer_iova, size, "buffer");
+    system.map(buffer_iova, size, "buffer");
     edu.misbehave({Misdeed::underrun, 16});
     to_device(buffer_iova, size);
     const auto faults = system.faults();
@@ -191,7 +191,7 @@ TEST_F(SoftEdu, SurvivesAnyRegisters) {
     const std::uint64_t seed = 3;
     SCOPED_TRACE(seed);
     std::mt19937_64 random(seed);
-    const Mapped buffer = system.map(buffer_iova, size, "buffer");
+    system.map(buffer_iova, size, "buffer");
     for (int round = 0; round != 20'000; ++round) {
         const std::uint64_t value = random() >> (random() % 64);
         const std::uint64_t offset = random() % 0x100 & ~7ULL;

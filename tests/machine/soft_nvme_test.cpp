@@ -251,7 +251,7 @@ TEST_F(SoftNvme, HasLogsAndFeatures) {
 }
 
 TEST_F(SoftNvme, RefusesWhatIsWrong) {
-    const Mapped data = system.map(data_iova, page, "data");
+    system.map(data_iova, page, "data");
     const std::uint32_t all = static_cast<std::uint32_t>(nvme.medium().size() / 512);
     EXPECT_EQ(submit(io, {0x7f, 1}).status, Status::invalid_opcode);
     EXPECT_EQ(submit(io, {0, 2}).status, Status::invalid_namespace);
@@ -283,7 +283,7 @@ TEST_F(SoftNvme, SaysThatDataDidNotArrive) {
 
 TEST_F(SoftNvme, WritesMoreThanWasAskedFor) {
     fill_medium();
-    const Mapped data = system.map(data_iova, page, "log page", fault::Allows::write);
+    system.map(data_iova, page, "log page", fault::Allows::write);
     const Mapped neighbour = system.map(data_iova + 2 * page, page, "neighbour");
     nvme.misbehave({Misdeed::overrun, 512});
     EXPECT_EQ(submit(io, blocks(2, 0, 8)).status, Status::success);
@@ -296,7 +296,7 @@ TEST_F(SoftNvme, WritesMoreThanWasAskedFor) {
 }
 
 TEST_F(SoftNvme, WritesBeforeTheBuffer) {
-    const Mapped data = system.map(data_iova, page, "data", fault::Allows::write);
+    system.map(data_iova, page, "data", fault::Allows::write);
     nvme.misbehave({Misdeed::underrun, 64});
     EXPECT_EQ(submit(io, blocks(2, 0, 8)).status, Status::success);
     const fault::Diagnosis found = one_fault();
@@ -349,7 +349,7 @@ TEST_F(SoftNvme, LeavesOutTheEnd) {
 }
 
 TEST_F(SoftNvme, EndsOnListsThatDoNot) {
-    const Mapped data = system.map(data_iova, page, "data");
+    system.map(data_iova, page, "data");
     const Mapped list = system.map(list_iova, page, "list", fault::Allows::read);
     // A page list whose last entry is the next list: itself.
     fill_list(list, 511, list_iova, 1);

@@ -45,28 +45,30 @@ class OwnDomain final : public Domain {
     };
 
     OwnDomain(std::unique_ptr<Tables> tables, TranslatingDomain::Table table)
-        : tables_(std::move(tables)), domain_(std::move(table)),
-          limits_{.aperture = domain_.limits().aperture,
-                  .leaf_sizes = domain_.limits().leaf_sizes,
-                  .known = read_write} {}
+        : tables_(std::move(tables)), domain_(std::move(table)) {}
 
     [[nodiscard]] TranslatingDomain& translating() { return domain_; }
 
-    [[nodiscard]] const DomainLimits& limits() const override { return limits_; }
+    [[nodiscard]] const iommu::DomainLimits& limits() const override { return domain_.limits(); }
 
-    [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress physical,
+    [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
                                    Attributes attributes) override {
-        return domain_.map(start, size, physical, attributes);
+        return domain_.map(start, size, memory, attributes);
     }
 
     [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) override {
         return domain_.unmap(start, size);
     }
 
+    [[nodiscard]] Result<void> unmap_deferred(Iova start, ByteCount size) override {
+        return domain_.unmap_deferred(start, size);
+    }
+
+    void invalidate_all() override { domain_.invalidate_all(); }
+
   private:
     std::unique_ptr<Tables> tables_;
     TranslatingDomain domain_;
-    DomainLimits limits_;
 };
 
 /// How long a step of the devices takes, by the machine's clock.
