@@ -5,8 +5,10 @@
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <vector>
@@ -100,6 +102,15 @@ std::optional<Ending> ChildProcess::ended() {
     if (!ending_ && wait_for(number_, &status, WNOHANG) == number_)
         ending_ = ending_of(status);
     return ending_;
+}
+
+std::optional<Ending> ChildProcess::ended_within(std::chrono::milliseconds longest) {
+    if (ended())
+        return ending_;
+    const FileDescriptor process(static_cast<int>(::syscall(SYS_pidfd_open, number_, 0)));
+    pollfd over = {.fd = process.get(), .events = POLLIN, .revents = 0};
+    ::poll(&over, 1, static_cast<int>(longest.count()));
+    return ended();
 }
 
 Ending ChildProcess::end() {

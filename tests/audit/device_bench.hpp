@@ -76,7 +76,7 @@ class DeviceTest : public QemuTest, protected audit::BufferSource {
     Piece& following(std::uint64_t pages, Attributes attributes = read_write) {
         auto memory = *machine->allocate(ByteCount(pages * page));
         std::memset(memory.bytes().data(), static_cast<int>(canary), memory.bytes().size());
-        const Iova iova(next_);
+        const Iova iova(identity ? memory.physical().value() : next_);
         next_ += pages * page;
         EXPECT_TRUE(domain->map(iova, memory.size(), memory.physical(), attributes));
         return pieces_.emplace_back(std::move(memory), iova);
@@ -117,6 +117,8 @@ class DeviceTest : public QemuTest, protected audit::BufferSource {
         EXPECT_EQ(records[0].code, code);
     }
 
+    /// Whether pieces are mapped where they lie, as a device wants that bypasses the IOMMU.
+    bool identity = false;
     machine::Bdf address;
     std::unique_ptr<machine::Domain> domain;
     std::unique_ptr<machine::Function> function;

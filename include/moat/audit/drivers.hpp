@@ -14,6 +14,10 @@ probe_edu(machine::Machine& machine, machine::Function& function, BufferSource& 
 [[nodiscard]] Result<std::unique_ptr<Driver>>
 probe_nvme(machine::Machine& machine, machine::Function& function, BufferSource& buffers);
 
+/// A virtio block device over modern PCI.
+[[nodiscard]] Result<std::unique_ptr<Driver>>
+probe_virtio_blk(machine::Machine& machine, machine::Function& function, BufferSource& buffers);
+
 /// The first of all drivers that knows the function. Errors: unsupported (none does), and those of
 /// the driver that does.
 [[nodiscard]] Result<std::unique_ptr<Driver>>

@@ -6,6 +6,7 @@
 #include "moat/core/result.hpp"
 #include "moat/platform/memory_file.hpp"
 
+#include <chrono>
 #include <optional>
 #include <span>
 #include <string>
@@ -44,6 +45,9 @@ class ChildProcess {
 
     /// How it ended, if it did.
     [[nodiscard]] std::optional<Ending> ended();
+
+    /// The same, once it has ended or `longest` is over.
+    [[nodiscard]] std::optional<Ending> ended_within(std::chrono::milliseconds longest);
 
     /// Ends it if it has not ended; when this returns there is no such process.
     Ending end();

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <charconv>
+#include <chrono>
 #include <optional>
 
 namespace moat::machine::qemu {
@@ -145,6 +146,9 @@ void Qtest::broken(const Error& why) {
 
 void Qtest::socket_failed(const Error& error) {
     const ErrorValue process{"process", static_cast<std::uint64_t>(process_.number())};
+    // One that closed its socket is about to end, and says how if it is let.
+    if (error.code() == ErrorCode::io)
+        (void)process_.ended_within(std::chrono::seconds(1));
     const platform::Ending ending = process_.end();
     if (error.code() == ErrorCode::busy)
         broken({ErrorCode::io, "QEMU did not answer in time and was ended", process});
