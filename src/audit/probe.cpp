@@ -7,7 +7,7 @@ namespace moat::audit {
 
 Result<std::unique_ptr<Driver>> probe(machine::Machine& machine, machine::Function& function,
                                       BufferSource& buffers) {
-    constexpr std::array<Probe, 3> drivers = {probe_edu, probe_nvme, probe_virtio_blk};
+    constexpr std::array<Probe, 4> drivers = {probe_edu, probe_nvme, probe_virtio_blk, probe_ahci};
     for (const Probe each : drivers)
         if (auto driver = each(machine, function, buffers);
             driver || driver.error().code() != ErrorCode::unsupported)

@@ -18,6 +18,10 @@ probe_nvme(machine::Machine& machine, machine::Function& function, BufferSource&
 [[nodiscard]] Result<std::unique_ptr<Driver>>
 probe_virtio_blk(machine::Machine& machine, machine::Function& function, BufferSource& buffers);
 
+/// The first disk of an AHCI controller.
+[[nodiscard]] Result<std::unique_ptr<Driver>>
+probe_ahci(machine::Machine& machine, machine::Function& function, BufferSource& buffers);
+
 /// The first of all drivers that knows the function. Errors: unsupported (none does), and those of
 /// the driver that does.
 [[nodiscard]] Result<std::unique_ptr<Driver>>

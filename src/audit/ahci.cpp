@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The driver of AHCI controllers: the first port with a disk, one command at a time in slot 0.
+// Source: Serial ATA AHCI 1.3.1: 3 (registers), 4 (memory), 10.1 (start); ATA/ATAPI-8 (commands).
+#include "moat/audit/drivers.hpp"
+
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <optional>
+
+namespace moat::audit {
+namespace {
+
+using namespace std::chrono_literals;
+
+namespace reg {
+
+constexpr unsigned global_control = 0x04;
+constexpr unsigned ports = 0x0c;
+constexpr unsigned first_port = 0x100;
+constexpr unsigned port_bytes = 0x80;
+// Of a port:
+constexpr unsigned list = 0x00;
+constexpr unsigned received = 0x08;
+constexpr unsigned interrupts = 0x10;
+constexpr unsigned command = 0x18;
+constexpr unsigned task_file = 0x20;
+constexpr unsigned link = 0x28;
+constexpr unsigned errors = 0x30;
+constexpr unsigned issued = 0x38;
+
+} // namespace reg
+
+constexpr std::uint32_t ahci_enable = 1U << 31;
+constexpr std::uint32_t start_bit = 1U << 0;
+constexpr std::uint32_t receive_bit = 1U << 4;
+constexpr std::uint32_t receive_running = 1U << 14;
+constexpr std::uint32_t list_running = 1U << 15;
+constexpr std::uint32_t busy_or_error = 0x89; ///< of the task file: BSY, DRQ, ERR
+constexpr std::uint32_t task_error = 1U << 30;
+
+constexpr std::uint64_t sector = 512;
+constexpr ByteCount longest(std::uint64_t{4} << 20); // of one entry of the list of regions
+
+enum Place : std::uint8_t { read_place, write_place, identify_place, flush_place };
+
+constexpr std::array<std::uint8_t, 4> commands = {0x25, 0x35, 0xec, 0xea};
+constexpr std::array<Operation, 4> operations_of_ahci = {
+    {{"read", Direction::from_device, 1, ByteCount(sector), longest},
+     {"write", Direction::to_device, 1, ByteCount(sector), longest},
+     {"identify", Direction::from_device, 1, ByteCount(sector), ByteCount(sector)},
+     {"flush", Direction::to_device, 0, ByteCount(1), ByteCount(0)}}};
+
+/// The first 32 bytes of the command list: slot 0.
+struct Slot {
+    std::uint16_t flags;
+    std::uint16_t regions;
+    std::uint32_t transferred;
+    std::uint64_t table;
+    std::array<std::uint32_t, 4> reserved;
+};
+
+static_assert(sizeof(Slot) == 32);
+
+struct Region {
+    std::uint64_t address;
+    std::uint32_t reserved;
+    std::uint32_t last_byte;
+};
+
+static_assert(sizeof(Region) == 16);
+constexpr std::size_t regions_in_table = 0x80;
+
+class Ahci final : public Driver {
+  public:
+    Ahci(machine::Machine& machine, machine::Function& function, machine::Registers& registers)
+        : machine_(machine), function_(function), registers_(registers) {}
+
+    ~Ahci() override {
+        if (port_)
+            (void)stop();
+        function_.set_bus_master(false);
+    }
+
+    [[nodiscard]] std::string_view name() const override { return "ahci"; }
+
+    [[nodiscard]] std::span<const Operation> operations() const override {
+        return operations_of_ahci;
+    }
+
+    [[nodiscard]] Result<Answer> run(const Request& request) override;
+
+    Result<void> prepare(BufferSource& buffers);
+
+  private:
+    Result<void> start();
+    Result<void> stop();
+    void post(const Request& request);
+
+    [[nodiscard]] std::uint32_t read(unsigned at) { return registers_.read32(*port_ + at); }
+
+    void write(unsigned at, std::uint32_t value) { registers_.write32(*port_ + at, value); }
+
+    void write_address(unsigned at, Iova address) {
+        write(at, static_cast<std::uint32_t>(address.value()));
+        write(at + 4, static_cast<std::uint32_t>(address.value() >> 32));
+    }
+
+    machine::Machine& machine_;
+    machine::Function& function_;
+    machine::Registers& registers_;
+    Buffer list_{};
+    Buffer received_{};
+    Buffer table_{};
+    std::optional<unsigned> port_; ///< where its registers begin
+    bool running_ = false;
+};
+
+Result<void> Ahci::prepare(BufferSource& buffers) {
+    registers_.write32(reg::global_control, ahci_enable);
+    const std::uint32_t implemented = registers_.read32(reg::ports);
+    for (unsigned index = 0; index != 32 && !port_; ++index) {
+        const unsigned at = reg::first_port + index * reg::port_bytes;
+        constexpr std::uint32_t present = 3;
+        if ((implemented >> index & 1) != 0 && at + reg::port_bytes <= registers_.size().value() &&
+            (registers_.read32(at + reg::link) & 0xf) == present)
+            port_ = at;
+    }
+    if (!port_)
+        return fail(ErrorCode::unsupported, "an AHCI controller without a disk",
+                    {"ports", implemented});
+    using enum Direction;
+    const std::array<std::pair<Buffer*, Need>, 3> needs = {
+        {{&list_, {"command list", both, ByteCount(1024), 10}},
+         {&received_, {"received FIS", from_device, ByteCount(256), 8}},
+         {&table_, {"command table", to_device, ByteCount(regions_in_table + sizeof(Region)), 7}}}};
+    for (const auto& [buffer, need] : needs) {
+        const auto got = buffers.obtain(need);
+        if (!got)
+            return std::unexpected(got.error());
+        *buffer = *got;
+    }
+    return start();
+}
+
+Result<void> Ahci::stop() {
+    running_ = false;
+    const std::uint32_t command = read(reg::command);
+    write(reg::command, command & ~(start_bit | receive_bit));
+    auto stopped = [&] { return (read(reg::command) & (list_running | receive_running)) == 0; };
+    const bool happened = machine_.wait_until(stopped, 1s) == machine::Wait::happened;
+    if (const auto healthy = machine_.health(); !healthy)
+        return healthy;
+    if (!happened)
+        return fail(ErrorCode::io, "the port does not stop");
+    return {};
+}
+
+Result<void> Ahci::start() {
+    if (const auto stopped = stop(); !stopped)
+        return stopped;
+    function_.set_bus_master(true);
+    std::memset(list_.bytes.data(), 0, list_.bytes.size());
+    write_address(reg::list, list_.iova);
+    write_address(reg::received, received_.iova);
+    write(reg::errors, ~0U);
+    write(reg::interrupts, ~0U);
+    write(reg::command, read(reg::command) | receive_bit);
+    write(reg::command, read(reg::command) | start_bit);
+    auto idle = [&] { return (read(reg::task_file) & 0x88) == 0; };
+    if (machine_.wait_until(idle, 1s) == machine::Wait::timed_out)
+        return fail(ErrorCode::io, "the disk stays busy", {"task_file", read(reg::task_file)});
+    running_ = true;
+    return machine_.health();
+}
+
+/// 4.2: slot 0, its table with a register FIS (host to device), and one region of memory.
+void Ahci::post(const Request& request) {
+    const bool writes = operations_of_ahci.at(request.operation).direction == Direction::to_device;
+    const bool has_data = request.length != ByteCount(0);
+    constexpr std::uint16_t fis_words = 5;
+    constexpr std::uint16_t to_disk = 1U << 6;
+    const Slot slot{.flags = static_cast<std::uint16_t>(fis_words | (writes ? to_disk : 0)),
+                    .regions = static_cast<std::uint16_t>(has_data ? 1 : 0),
+                    .transferred = 0,
+                    .table = table_.iova.value(),
+                    .reserved = {}};
+    const std::uint64_t sectors = request.length.value() / sector;
+    const auto byte = [](std::uint64_t value, unsigned index) {
+        return static_cast<std::uint8_t>(value >> 8 * index);
+    };
+    const std::uint64_t at = request.position;
+    const std::array<std::uint8_t, 20> fis = {0x27,
+                                              0x80,
+                                              commands.at(request.operation),
+                                              0,
+                                              byte(at, 0),
+                                              byte(at, 1),
+                                              byte(at, 2),
+                                              0x40, // the address counts sectors
+                                              byte(at, 3),
+                                              byte(at, 4),
+                                              byte(at, 5),
+                                              0,
+                                              byte(sectors, 0),
+                                              byte(sectors, 1)};
+    const Region region{.address = request.data.value(),
+                        .reserved = 0,
+                        .last_byte = static_cast<std::uint32_t>(request.length.value() - 1)};
+    std::memcpy(table_.bytes.data(), fis.data(), fis.size());
+    if (has_data)
+        std::memcpy(table_.bytes.data() + regions_in_table, &region, sizeof region);
+    std::memcpy(list_.bytes.data(), &slot, sizeof slot);
+}
+
+Result<Answer> Ahci::run(const Request& request) {
+    const Operation& operation = operations_of_ahci.at(request.operation);
+    const std::uint64_t bytes = request.length.value();
+    if (request.length > operation.longest || bytes % operation.granule.value() != 0 ||
+        (bytes == 0) != (request.operation == flush_place))
+        return fail(ErrorCode::out_of_range, "the operation has no such length", {"length", bytes});
+    if (!running_)
+        if (const auto started = start(); !started)
+            return std::unexpected(started.error());
+    post(request);
+    write(reg::interrupts, ~0U);
+    write(reg::issued, 1);
+    auto completed = [&] {
+        return (read(reg::issued) & 1) == 0 || (read(reg::interrupts) & task_error) != 0;
+    };
+    const auto waited = machine_.wait_until(completed, 2s);
+    if (const auto healthy = machine_.health(); !healthy)
+        return std::unexpected(healthy.error());
+    const std::uint32_t task_file = read(reg::task_file);
+    if (waited == machine::Wait::timed_out) {
+        running_ = false;
+        return Answer{Verdict::no_answer, task_file};
+    }
+    const bool failed = (task_file & busy_or_error) != 0;
+    running_ = !failed; // after an error a port is started again (6.2.2.1)
+    return Answer{failed ? Verdict::failure : Verdict::success, task_file & 0xffff};
+}
+
+} // namespace
+
+Result<std::unique_ptr<Driver>> probe_ahci(machine::Machine& machine, machine::Function& function,
+                                           BufferSource& buffers) {
+    constexpr std::uint32_t ahci_class = 0x010601;
+    if (function.info().class_code != ahci_class)
+        return fail(ErrorCode::unsupported, "not an AHCI controller");
+    const auto registers = function.bar(5);
+    if (!registers)
+        return std::unexpected(registers.error());
+    auto driver = std::make_unique<Ahci>(machine, function, **registers);
+    if (const auto prepared = driver->prepare(buffers); !prepared)
+        return std::unexpected(prepared.error());
+    return driver;
+}
+
+} // namespace moat::audit
