@@ -7,7 +7,8 @@ namespace moat::audit {
 
 Result<std::unique_ptr<Driver>> probe(machine::Machine& machine, machine::Function& function,
                                       BufferSource& buffers) {
-    constexpr std::array<Probe, 4> drivers = {probe_edu, probe_nvme, probe_virtio_blk, probe_ahci};
+    constexpr std::array<Probe, 5> drivers = {probe_edu, probe_nvme, probe_virtio_blk, probe_ahci,
+                                              probe_e1000e};
     for (const Probe each : drivers)
         if (auto driver = each(machine, function, buffers);
             driver || driver.error().code() != ErrorCode::unsupported)

@@ -52,6 +52,7 @@ struct Operation {
     unsigned alignment_lg2 = 0; ///< of the data's IOVA
     ByteCount granule{1};       ///< lengths are multiples of it
     ByteCount longest = {};
+    ByteCount shortest = {};
 };
 
 /// What is to be done. `data` may be shorter than `length`: the device is told `length`.

@@ -22,6 +22,10 @@ probe_virtio_blk(machine::Machine& machine, machine::Function& function, BufferS
 [[nodiscard]] Result<std::unique_ptr<Driver>>
 probe_ahci(machine::Machine& machine, machine::Function& function, BufferSource& buffers);
 
+/// An Intel 82574 network controller, looped back.
+[[nodiscard]] Result<std::unique_ptr<Driver>>
+probe_e1000e(machine::Machine& machine, machine::Function& function, BufferSource& buffers);
+
 /// The first of all drivers that knows the function. Errors: unsupported (none does), and those of
 /// the driver that does.
 [[nodiscard]] Result<std::unique_ptr<Driver>>

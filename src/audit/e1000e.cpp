@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The driver of Intel 82574 network controllers, looped back at the MAC: each operation sends one
+// frame and receives it.
+// Source: Intel 82574 GbE Controller Family datasheet, 7.1 (receive), 7.2 (transmit), 10
+// (registers).
+#include "moat/audit/drivers.hpp"
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+
+namespace moat::audit {
+namespace {
+
+using namespace std::chrono_literals;
+
+namespace reg {
+
+constexpr unsigned control = 0x0000;
+constexpr unsigned interrupt_mask_clear = 0x00d8;
+constexpr unsigned receive_control = 0x0100;
+constexpr unsigned transmit_control = 0x0400;
+constexpr unsigned receive_ring = 0x2800;
+constexpr unsigned transmit_ring = 0x3800;
+// Of a ring:
+constexpr unsigned base = 0x00;
+constexpr unsigned bytes = 0x08;
+constexpr unsigned head = 0x10;
+constexpr unsigned tail = 0x18;
+
+} // namespace reg
+
+constexpr std::uint32_t reset = 1U << 26;
+constexpr std::uint32_t link_up = 1U << 6;
+constexpr std::uint32_t enable = 1U << 1;
+constexpr std::uint32_t pad_short = 1U << 3;
+constexpr std::uint32_t everything = 1U << 15 | 3U << 3; ///< broadcast, multicast, unicast
+constexpr std::uint32_t mac_loopback = 1U << 6;
+constexpr std::uint32_t strip_checksum = 1U << 26;
+
+constexpr unsigned depth = 8; ///< the shortest ring there is
+constexpr ByteCount shortest(60);
+constexpr ByteCount longest(1514);
+constexpr std::size_t frame_room = 2048; ///< of a receive buffer, as the controller is told
+
+/// Both kinds: address, length, and a byte of status that says when it is done.
+struct Descriptor {
+    std::uint64_t address = 0;
+    std::uint16_t length = 0;
+    std::uint8_t offset = 0;
+    std::uint8_t command = 0;
+    std::uint32_t status = 0; ///< bit 0: done
+};
+
+static_assert(sizeof(Descriptor) == 16);
+constexpr std::uint8_t send_frame_and_report = 1U << 0 | 1U << 1 | 1U << 3;
+
+enum Place : std::uint8_t { receive_place, transmit_place };
+
+constexpr std::array<Operation, 2> operations_of_e1000e = {
+    {{"receive", Direction::from_device, 0, ByteCount(1), longest, shortest},
+     {"transmit", Direction::to_device, 0, ByteCount(1), longest, shortest}}};
+
+class E1000e final : public Driver {
+  public:
+    E1000e(machine::Machine& machine, machine::Function& function, machine::Registers& registers)
+        : machine_(machine), function_(function), registers_(registers) {}
+
+    ~E1000e() override {
+        registers_.write32(reg::receive_control, 0);
+        registers_.write32(reg::transmit_control, 0);
+        function_.set_bus_master(false);
+    }
+
+    [[nodiscard]] std::string_view name() const override { return "e1000e"; }
+
+    [[nodiscard]] std::span<const Operation> operations() const override {
+        return operations_of_e1000e;
+    }
+
+    [[nodiscard]] Result<Answer> run(const Request& request) override;
+
+    Result<void> prepare(BufferSource& buffers);
+
+  private:
+    void set_ring(unsigned at, const Buffer& ring, const Descriptor& first);
+
+    /// The word of the first descriptor that holds its status; done when bit 0 is set.
+    static bool is_done(const Buffer& ring) {
+        auto& word = reinterpret_cast<std::uint32_t*>(ring.bytes.data())[3];
+        return (std::atomic_ref<std::uint32_t>(word).load(std::memory_order_acquire) & 1) != 0;
+    }
+
+    machine::Machine& machine_;
+    machine::Function& function_;
+    machine::Registers& registers_;
+    Buffer receive_ring_{};
+    Buffer transmit_ring_{};
+    Buffer received_{}; ///< where the frame goes that `transmit` sends
+    Buffer sent_{};     ///< what `receive` gets
+};
+
+Result<void> E1000e::prepare(BufferSource& buffers) {
+    using enum Direction;
+    const ByteCount ring(depth * sizeof(Descriptor));
+    const std::array<std::pair<Buffer*, Need>, 4> needs = {
+        {{&receive_ring_, {"receive ring", both, ring, 7}},
+         {&transmit_ring_, {"transmit ring", both, ring, 7}},
+         {&received_, {"received frame", from_device, ByteCount(frame_room), 0}},
+         {&sent_, {"sent frame", to_device, longest, 0}}}};
+    for (const auto& [buffer, need] : needs) {
+        const auto got = buffers.obtain(need);
+        if (!got)
+            return std::unexpected(got.error());
+        *buffer = *got;
+    }
+    // A frame of an experimental kind (IEEE 802, 0x88b5), to everybody.
+    for (std::size_t i = 0; i != sent_.bytes.size(); ++i)
+        sent_.bytes[i] = static_cast<std::byte>(i < 6 ? 0xff : i);
+    sent_.bytes[12] = std::byte{0x88};
+    sent_.bytes[13] = std::byte{0xb5};
+    registers_.write32(reg::control, reset);
+    auto is_reset = [&] { return (registers_.read32(reg::control) & reset) == 0; };
+    const auto waited = machine_.wait_until(is_reset, 1s);
+    if (const auto healthy = machine_.health(); !healthy)
+        return healthy;
+    if (waited == machine::Wait::timed_out)
+        return fail(ErrorCode::io, "the controller is not reset");
+    registers_.write32(reg::interrupt_mask_clear, ~0U);
+    registers_.write32(reg::control, link_up);
+    function_.set_bus_master(true);
+    return machine_.health();
+}
+
+/// One descriptor, handed over when the tail is written.
+void E1000e::set_ring(unsigned at, const Buffer& ring, const Descriptor& first) {
+    std::memset(ring.bytes.data(), 0, ring.bytes.size());
+    std::memcpy(ring.bytes.data(), &first, sizeof first);
+    registers_.write32(at + reg::base, static_cast<std::uint32_t>(ring.iova.value()));
+    registers_.write32(at + reg::base + 4, static_cast<std::uint32_t>(ring.iova.value() >> 32));
+    registers_.write32(at + reg::bytes, depth * sizeof(Descriptor));
+    registers_.write32(at + reg::head, 0);
+    registers_.write32(at + reg::tail, 0);
+}
+
+Result<Answer> E1000e::run(const Request& request) {
+    if (request.length < shortest || request.length > longest)
+        return fail(ErrorCode::out_of_range, "no frame has such a length",
+                    {"length", request.length.value()});
+    const bool receives = request.operation == receive_place;
+    const Iova to = receives ? request.data : received_.iova;
+    const Iova from = receives ? sent_.iova : request.data;
+    registers_.write32(reg::receive_control, 0);
+    registers_.write32(reg::transmit_control, 0);
+    set_ring(reg::receive_ring, receive_ring_, {.address = to.value()});
+    set_ring(reg::transmit_ring, transmit_ring_,
+             {.address = from.value(),
+              .length = static_cast<std::uint16_t>(request.length.value()),
+              .command = send_frame_and_report});
+    registers_.write32(reg::receive_control, enable | everything | mac_loopback | strip_checksum);
+    registers_.write32(reg::transmit_control, enable | pad_short);
+    registers_.write32(reg::receive_ring + reg::tail, 1);
+    registers_.write32(reg::transmit_ring + reg::tail, 1);
+    auto completed = [&] { return is_done(transmit_ring_) && is_done(receive_ring_); };
+    const auto waited = machine_.wait_until(completed, 1s);
+    if (const auto healthy = machine_.health(); !healthy)
+        return std::unexpected(healthy.error());
+    std::uint32_t status = 0;
+    std::memcpy(&status, receive_ring_.bytes.data() + 12, sizeof status);
+    constexpr std::uint32_t errors = 0xff00;
+    if (waited == machine::Wait::timed_out)
+        return Answer{Verdict::no_answer, status};
+    return Answer{(status & errors) == 0 ? Verdict::success : Verdict::failure, status};
+}
+
+} // namespace
+
+Result<std::unique_ptr<Driver>> probe_e1000e(machine::Machine& machine, machine::Function& function,
+                                             BufferSource& buffers) {
+    if (function.info().vendor != 0x8086 || function.info().device != 0x10d3)
+        return fail(ErrorCode::unsupported, "not an 82574 network controller");
+    const auto registers = function.bar(0);
+    if (!registers)
+        return std::unexpected(registers.error());
+    if ((*registers)->size() < ByteCount(0x4000))
+        return fail(ErrorCode::io, "a controller with too few registers");
+    auto driver = std::make_unique<E1000e>(machine, function, **registers);
+    if (const auto prepared = driver->prepare(buffers); !prepared)
+        return std::unexpected(prepared.error());
+    return driver;
+}
+
+} // namespace moat::audit
