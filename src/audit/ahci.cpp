@@ -131,7 +131,7 @@ Result<void> Ahci::prepare(BufferSource& buffers) {
                     {"ports", implemented});
     using enum Direction;
     const std::array<std::pair<Buffer*, Need>, 3> needs = {
-        {{&list_, {"command list", both, ByteCount(1024), 10}},
+        {{&list_, {"command list", bidirectional, ByteCount(1024), 10}},
          {&received_, {"received FIS", from_device, ByteCount(256), 8}},
          {&table_, {"command table", to_device, ByteCount(regions_in_table + sizeof(Region)), 7}}}};
     for (const auto& [buffer, need] : needs) {

@@ -105,8 +105,8 @@ Result<void> E1000e::prepare(BufferSource& buffers) {
     using enum Direction;
     const ByteCount ring(depth * sizeof(Descriptor));
     const std::array<std::pair<Buffer*, Need>, 4> needs = {
-        {{&receive_ring_, {"receive ring", both, ring, 7}},
-         {&transmit_ring_, {"transmit ring", both, ring, 7}},
+        {{&receive_ring_, {"receive ring", bidirectional, ring, 7}},
+         {&transmit_ring_, {"transmit ring", bidirectional, ring, 7}},
          {&received_, {"received frame", from_device, ByteCount(frame_room), 0}},
          {&sent_, {"sent frame", to_device, longest, 0}}}};
     for (const auto& [buffer, need] : needs) {

@@ -46,6 +46,7 @@ TEST_F(QemuMachineTest, functions_behind_bridges) {
     ASSERT_TRUE(registers) << registers.error();
     constexpr std::uint32_t version_1_4 = 0x00010400;
     EXPECT_EQ((*registers)->read32(8), version_1_4);
+    EXPECT_EQ(function->config().read16(pci::vendor_id), 0x1b36U) << "through three bridges";
     auto edu = *machine->open(find(0x1234, 0x11e8));
     EXPECT_EQ((*edu->bar(0))->read32(0), 0x010000edU) << "placed behind the bridge's window";
 }

@@ -6,6 +6,7 @@
 
 #include "moat/core/result.hpp"
 #include "moat/core/types.hpp"
+#include "moat/dma/memory.hpp"
 #include "moat/machine/machine.hpp"
 
 #include <cstddef>
@@ -17,8 +18,7 @@
 
 namespace moat::audit {
 
-/// Whose bytes move where.
-enum class Direction : std::uint8_t { to_device, from_device, both };
+using dma::Direction;
 
 /// Memory as the CPU and as the device see it. The CPU sees the bytes that the driver may use; the
 /// device may have been told of more, or of fewer, by whoever made it: that is what an audit is.
@@ -30,7 +30,7 @@ struct Buffer {
 /// Memory that an operation, or a driver for as long as it lives, asks for.
 struct Need {
     std::string_view what; ///< "data", "PRP list", "submission queue"; static
-    Direction direction = Direction::both;
+    Direction direction = Direction::bidirectional;
     ByteCount size = {};
     unsigned alignment_lg2 = 0;
 };

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The DMA API, unchanged, on QEMU's IOMMU: a device leaves its buffer, is stopped at the guard, and
+// the fault is brought home to the buffer's owner.
+#include "moat/dma/space.hpp"
+
+#include "device_bench.hpp"
+
+namespace moat::tests {
+namespace {
+
+using namespace moat::literals;
+
+using Space = dma::Space<machine::Domain, RealSync>;
+
+class DmaOnQemuTest : public DeviceTest {
+  protected:
+    void SetUp() override {
+        drive({.devices = {"edu,addr=4,dma_mask=0xffffffffffffffff"}}, 0x00ff00);
+    }
+
+    /// One byte past the end of a buffer of whole pages.
+    void expect_brought_home(dma::Unmapping unmapping) {
+        dma::SpaceConfig config;
+        config.options.unmapping = unmapping;
+        auto created = Space::create(*domain, config);
+        ASSERT_TRUE(created) << created.error();
+        Space& space = **created;
+        const auto memory = *machine->allocate(8_KiB);
+        std::ranges::fill(memory.bytes(), canary);
+        const dma::Memory buffer{memory.bytes(), memory.physical()};
+        const auto iova = space.map(buffer, dma::Direction::from_device, "the ring");
+        ASSERT_TRUE(iova) << iova.error();
+        run("read", *iova + ByteCount(2 * page - 64), 65);
+        EXPECT_EQ(std::ranges::count(memory.bytes(), canary), 2 * page - 64);
+        auto records = faults();
+        ASSERT_EQ(records.size(), 1U);
+        fault::Diagnosis diagnosis = space.fault(records[0]);
+        EXPECT_EQ(diagnosis.kind, fault::Kind::out_of_bounds_right);
+        ASSERT_TRUE(diagnosis.mapping);
+        EXPECT_EQ(diagnosis.mapping->label, "the ring");
+        EXPECT_EQ(diagnosis.distance, (fault::Distance{0, page - 1})) << "the unit tells the page";
+        ASSERT_TRUE(space.unmap(*iova, buffer.size(), dma::Direction::from_device));
+        space.flush();
+        run("read", *iova, 64);
+        records = faults();
+        ASSERT_EQ(records.size(), 1U) << "what is unmapped is out of reach";
+        diagnosis = space.fault(records[0]);
+        EXPECT_EQ(diagnosis.kind, fault::Kind::use_after_unmap);
+    }
+};
+
+TEST_F(DmaOnQemuTest, strict) {
+    if (driver)
+        expect_brought_home(dma::Unmapping::strict);
+}
+
+TEST_F(DmaOnQemuTest, deferred) {
+    if (driver)
+        expect_brought_home(dma::Unmapping::deferred);
+}
+
+} // namespace
+} // namespace moat::tests
