@@ -123,6 +123,20 @@ TEST_F(QemuFailureTest, process_that_is_ended_behind_the_machine_s_back) {
     EXPECT_FALSE((*machine)->take_faults(none));
 }
 
+TEST_F(QemuFailureTest, process_that_hangs_at_work_is_ended_by_its_number) {
+    auto machine =
+        qemu::QemuMachine::start({.devices = {"edu,addr=4"}, .patience = std::chrono::seconds(2)});
+    if (!machine && machine.error().code() == ErrorCode::not_found)
+        GTEST_SKIP() << "SKIPPED: QEMU is not installed";
+    ASSERT_TRUE(machine) << machine.error();
+    auto function = *(*machine)->open(Bdf(0, 4, 0));
+    const pid_t process = (*machine)->qtest().process();
+    ::kill(process, SIGSTOP);
+    EXPECT_EQ((*function->bar(0))->read32(0), 0xffffffffU);
+    EXPECT_EQ((*machine)->health().error().sentence(), "QEMU did not answer in time and was ended");
+    EXPECT_EQ(::kill(process, 0), -1) << "the machine lives, its process does not";
+}
+
 /// A process that starts a machine, says its QEMU's number, and waits to be killed.
 [[noreturn]] void start_and_wait(int tell) {
     auto machine = qemu::QemuMachine::start({.devices = {"edu,addr=4"}});
