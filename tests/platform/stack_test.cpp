@@ -3,10 +3,12 @@
 #include "moat/fault/report.hpp"
 #include "moat/platform/stack.hpp"
 
+#include <algorithm>
 #include <array>
 #include <gtest/gtest.h>
 #include <regex>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace moat::platform {
@@ -76,6 +78,19 @@ TEST(Stack, NamesFilesLinesAndInlinedFunctions) {
     EXPECT_NE(lines[0].file.find("stack_test.cpp"), std::string::npos);
     EXPECT_GT(lines[0].line, 0U);
     EXPECT_EQ(find(lines, "inner_function"), 1);
+}
+
+TEST(Stack, IsPutIntoWordsByAnyThread) {
+    Taken taken;
+    outer_function(taken);
+    std::array<std::size_t, 4> found{};
+    {
+        std::vector<std::jthread> threads;
+        for (std::size_t& each : found)
+            threads.emplace_back([&] { each = lines_of(taken).size(); });
+    }
+    EXPECT_GT(found[0], 0U);
+    EXPECT_TRUE(std::ranges::all_of(found, [&](std::size_t each) { return each == found[0]; }));
 }
 
 TEST(Stack, SkipsWhatItIsTold) {

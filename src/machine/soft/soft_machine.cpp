@@ -76,13 +76,8 @@ constexpr std::chrono::nanoseconds step_time{1000};
 
 } // namespace
 
-class SoftMachine::Parts final : public SharedMemory::Owner {
+class SoftMachine::Parts {
   public:
-    void release_shared(PhysicalAddress physical, ByteCount /*size*/) override {
-        pieces.erase(physical.value());
-        memory.erase(physical.value());
-    }
-
     [[nodiscard]] Slot* find(Bdf address) {
         for (const auto& slot : slots)
             if (slot->info().address == address)
@@ -191,8 +186,14 @@ Result<SharedMemory> SoftMachine::allocate(ByteCount size, unsigned alignment_lg
     const auto [piece, is_new] = parts_->memory.emplace(physical, std::move(bytes));
     MOAT_CHECK(is_new, "memory that was just allocated is nobody else's");
     parts_->pieces.emplace(physical, rounded);
-    return Result<SharedMemory>(std::in_place, *parts_, std::span(piece->second.get(), rounded),
+    SharedMemory::Owner& owner = *this;
+    return Result<SharedMemory>(std::in_place, owner, std::span(piece->second.get(), rounded),
                                 PhysicalAddress(physical));
+}
+
+void SoftMachine::release_shared(PhysicalAddress physical, ByteCount /*size*/) {
+    parts_->pieces.erase(physical.value());
+    parts_->memory.erase(physical.value());
 }
 
 Result<std::uint64_t> SoftMachine::take_faults(FunctionRef<void(const fault::Record&)> each) {

@@ -12,7 +12,7 @@
 namespace moat::machine::soft {
 
 /// Its concrete IOMMU is src/machine/soft's affair. Used by one thread at a time.
-class SoftMachine final : public Machine {
+class SoftMachine final : public Machine, private SharedMemory::Owner {
   public:
     SoftMachine();
     ~SoftMachine() override;
@@ -40,6 +40,8 @@ class SoftMachine final : public Machine {
     [[nodiscard]] Result<void> health() const override { return {}; }
 
   private:
+    void release_shared(PhysicalAddress physical, ByteCount size) override;
+
     class Parts;
     std::unique_ptr<Parts> parts_;
 };
