@@ -228,7 +228,7 @@ Result<Answer> Ahci::run(const Request& request) {
     auto completed = [&] {
         return (read(reg::issued) & 1) == 0 || (read(reg::interrupts) & task_error) != 0;
     };
-    const auto waited = machine_.wait_until(completed, 2s);
+    const auto waited = machine_.wait_until(completed, 5s);
     if (const auto healthy = machine_.health(); !healthy)
         return std::unexpected(healthy.error());
     const std::uint32_t task_file = read(reg::task_file);

@@ -163,7 +163,7 @@ Result<Answer> E1000e::run(const Request& request) {
     registers_.write32(reg::receive_ring + reg::tail, 1);
     registers_.write32(reg::transmit_ring + reg::tail, 1);
     auto completed = [&] { return is_done(transmit_ring_) && is_done(receive_ring_); };
-    const auto waited = machine_.wait_until(completed, 1s);
+    const auto waited = machine_.wait_until(completed, 2s);
     if (const auto healthy = machine_.health(); !healthy)
         return std::unexpected(healthy.error());
     std::uint32_t status = 0;

@@ -428,7 +428,7 @@ Result<Answer> Nvme::issue(Queue& queue, Command command) {
     // Slow, or broken: a fatal status is not waited out.
     if (waited == machine::Wait::timed_out && machine_.health() &&
         (registers_.read32(reg::status) & status_fatal) == 0)
-        waited = machine_.wait_until(completed, 2s);
+        waited = machine_.wait_until(completed, 5s);
     if (const auto healthy = machine_.health(); !healthy)
         return std::unexpected(healthy.error());
     if (waited == machine::Wait::timed_out) {

@@ -311,7 +311,7 @@ Result<Answer> VirtioBlk::run(const Request& request) {
     constexpr std::uint8_t needs_reset = 0x40;
     if (waited == machine::Wait::timed_out && machine_.health() &&
         (read8(common::status) & needs_reset) == 0)
-        waited = machine_.wait_until(completed, 2s);
+        waited = machine_.wait_until(completed, 5s);
     if (const auto healthy = machine_.health(); !healthy)
         return std::unexpected(healthy.error());
     if (waited == machine::Wait::timed_out) {
