@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <thread>
+#include <vector>
 
 namespace {
 
@@ -152,11 +153,49 @@ void levels(Suite& suite, const dma::Memory& memory) {
                    .goal = 2});
 }
 
+/// 256 pages whose memory lies apart, so that nothing can be mapped as one.
+void lists(Suite& suite) {
+    constexpr std::uint64_t pages = 256;
+    System system({.level = Level::guard});
+    const Buffer buffer(2 * pages * page);
+    std::vector<dma::Memory> pieces;
+    for (std::uint64_t i = 0; i != pages; ++i)
+        pieces.push_back(dma::Memory::own(buffer.bytes().subspan(2 * i * page, page)));
+    std::vector<dma::Segment> segments(pages);
+    PageTable<SoftTree> table = empty_table(system.tables);
+    auto nothing = [](const InvalidationRequest<Iova>&) {};
+    suite.compare({.name = "map + unmap of 256 segments (1 MiB)",
+                   .subject = {.run =
+                                   [&](std::uint64_t count) {
+                                       for (; count != 0; --count) {
+                                           const auto list = *system.space->map_list(
+                                               pieces, Direction::bidirectional, segments);
+                                           keep(list.segments.size());
+                                           keep(system.space->unmap(list.start, list.size,
+                                                                    Direction::bidirectional));
+                                       }
+                                   }},
+                   .against = "map + unmap 256 x 4K in a table",
+                   .other = {.run =
+                                 [&](std::uint64_t count) {
+                                     for (; count != 0; --count) {
+                                         auto edit = table.edit(nothing);
+                                         keep(edit.map(Iova(0), ByteCount(pages * page),
+                                                       buffer.physical(), read_write,
+                                                       {.largest_leaf_lg2 = 12}));
+                                         keep(edit.unmap(Iova(0), ByteCount(pages * page)));
+                                         edit.finish();
+                                     }
+                                 }},
+                   .goal = 3});
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
     Suite suite("dma", argc, argv);
     const Buffer buffer(page);
     levels(suite, dma::Memory::own(buffer.bytes()));
+    lists(suite);
     return suite.finish();
 }

@@ -153,7 +153,7 @@ std::string_view options_help() {
            "unmapping=strict|deferred  invalidate at each unmap, or many at once (strict)\n"
            "quarantine=SIZE            unmapped addresses kept out of use (0)\n"
            "stacks=N                   take the call stack of every Nth mapping (0: none)\n"
-           "history=N                  past mappings that are remembered (4096)\n"
+           "history=N                  past mappings that are remembered (1024)\n"
            "report=text|json           the form of reports (text)\n"
            "help=1                     this list\n";
 }

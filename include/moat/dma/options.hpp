@@ -40,7 +40,7 @@ struct Options {
     /// Of every so many mappings one has its call stack taken; 0: none.
     std::uint32_t stacks = 0;
     /// How many past mappings are remembered.
-    std::uint32_t history = 4096;
+    std::uint32_t history = 1024;
     ReportForm report = ReportForm::text;
     bool help = false; ///< the reader asks for `options_help`
 };

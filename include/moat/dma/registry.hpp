@@ -14,6 +14,7 @@
 #include <bit>
 #include <cstdint>
 #include <optional>
+#include <utility>
 
 namespace moat::dma {
 
@@ -62,16 +63,21 @@ class Registry {
         return {};
     }
 
-    /// The mapping that begins at `start` goes, if `accept(Registered&)` says so. Return: what
-    /// `accept` returned, or not_found.
+    /// The mapping that begins at `start` goes, if `accept(const Registered&)` says so; that is not
+    /// called where none does. Return: whether it went.
     template <class Accept>
-    [[nodiscard]] Result<void> remove(Iova start, Accept&& accept) {
-        return at(start, [&](Leaf& leaf, unsigned slot) -> Result<void> {
-            const Result<void> accepted = accept(leaf.slots[slot]);
-            if (accepted)
-                leaf.occupied[slot / 64] &= ~bit(slot % 64);
-            return accepted;
-        });
+    [[nodiscard, gnu::always_inline]] bool remove(Iova start, Accept&& accept) {
+        Leaf* const leaf = find(page_of(start));
+        if (leaf == nullptr) [[unlikely]]
+            return false;
+        const unsigned slot = slot_of(start);
+        const ExclusiveLock lock(leaf->mutex);
+        if (!leaf->used(slot) || leaf->slots[slot].mapping.range.start() != start) [[unlikely]]
+            return false;
+        if (!accept(std::as_const(leaf->slots[slot]))) [[unlikely]]
+            return false;
+        leaf->occupied[slot / 64] &= ~bit(slot % 64);
+        return true;
     }
 
     /// Calls use(Registered&) for the mapping that begins at `start`; it may change its checksum.

@@ -10,6 +10,7 @@
 #include "moat/dma/memory.hpp"
 #include "moat/dma/options.hpp"
 #include "moat/dma/registry.hpp"
+#include "moat/dma/scatter_list.hpp"
 #include "moat/dma/stack_depot.hpp"
 #include "moat/iommu/soft_domain.hpp"
 #include "moat/iova/allocator.hpp"
@@ -34,6 +35,13 @@ struct SpaceConfig {
     CaptureStack capture = nullptr;
     /// Needed at level `exact`: whole pages for small buffers.
     PageSource pages = {};
+};
+
+/// A scatter list that is mapped.
+struct MappedList {
+    Iova start = {};                  ///< of its range: what `unmap` takes
+    ByteCount size = {};              ///< of its range, whole pages: what `unmap` takes
+    std::span<Segment> segments = {}; ///< for the device, in order, in the caller's memory
 };
 
 /// Thread-safe: any thread may map, and unmap what another one mapped. Neither from inside an
@@ -68,6 +76,20 @@ class Space {
             return map_pages(memory.physical, memory.size(), direction);
         return map_tracked(memory, direction, label);
     }
+
+    /// Maps `pieces` into one range, in order, each on pages of its own. What the device is told is
+    /// written to `segments`, which has room for as many as there are pieces; neighbours are told
+    /// as one where `limits` allow. `unmap` of the range undoes it. Whole pages are reachable, also
+    /// at level `exact`. Errors: check_list's, and map's; nothing is mapped then.
+    [[nodiscard]] Result<MappedList> map_list(std::span<const Memory> pieces, Direction direction,
+                                              std::span<Segment> segments,
+                                              const SegmentLimits& limits = {},
+                                              std::string_view label = {});
+
+    /// Memory that driver and device share for long, at an address that is a multiple of its size
+    /// (rounded up to a power of two), as rings want it. `memory` begins at a page; `unmap` of the
+    /// same size, bidirectional, undoes it. Errors: map's; unaligned.
+    [[nodiscard]] Result<Iova> map_coherent(const Memory& memory, std::string_view label = {});
 
     /// Undoes `map` of the same size and direction. Strict: on return no device reaches the memory.
     /// Deferred: after `flush`. Errors: not_found, mismatch (from level `track` on, and reported;
@@ -189,6 +211,18 @@ class Space {
         return allocator_->release(start, bytes);
     }
 
+    [[nodiscard]] static bool follows(const iommu::Piece& last, const iommu::Piece& next) {
+        return last.start.value() + last.size.value() == next.start.value() &&
+               last.memory.value() + last.size.value() == next.memory.value();
+    }
+
+    [[nodiscard]] Result<std::span<Segment>> map_list_at(Iova start, std::span<const Memory> pieces,
+                                                         Direction direction,
+                                                         std::span<Segment> segments,
+                                                         const SegmentLimits& limits);
+    [[nodiscard]] Result<void> note_list(const MappedList& list, Direction direction,
+                                         std::string_view label);
+
     void give_back(Iova start, ByteCount bytes) {
         const auto released = allocator_->release(start, bytes);
         MOAT_CHECK(released.has_value(), "what was just allocated can be released");
@@ -197,6 +231,9 @@ class Space {
     [[gnu::noinline]] Result<Iova> map_tracked(const Memory& memory, Direction direction,
                                                std::string_view label);
     [[gnu::noinline]] Result<void> unmap_tracked(Iova iova, ByteCount size, Direction direction);
+    Result<void> unmap_exact(Iova iova, ByteCount size, Direction direction);
+    template <class See>
+    Result<void> forget_and_unmap(Iova iova, ByteCount size, Direction direction, See&& see);
     [[nodiscard]] Result<Memory> at_an_edge(const Memory& memory);
     void release_pages(const Memory& bounce);
     [[nodiscard]] fault::Event now_by_whom();
@@ -233,4 +270,5 @@ class Space {
 
 } // namespace moat::dma
 
+#include "moat/dma/space_list.hpp"
 #include "moat/dma/space_tracked.hpp"

@@ -93,30 +93,43 @@ Result<Iova> Space<Domain, Sync>::map_tracked(const Memory& memory, Direction di
 /// The registry lets go first: an access that comes late is told as one of a past mapping.
 template <iommu::Domain Domain, SyncPolicy Sync>
 Result<void> Space<Domain, Sync>::unmap_tracked(Iova iova, ByteCount size, Direction direction) {
-    fault::Mapping was;
-    Registered all;
-    DriverErrorKind wrong = DriverErrorKind::not_mapped;
-    const Result<void> removed = registry_.remove(iova, [&](Registered& each) -> Result<void> {
-        was = each.mapping;
-        if (options_.level == Level::exact)
-            all = each;
-        if (each.mapping.range.size() == size && each.direction == direction) [[likely]]
-            return {};
-        wrong = each.direction == direction ? DriverErrorKind::wrong_size
-                                            : DriverErrorKind::wrong_direction;
-        return fail(ErrorCode::mismatch, "mapped with another size or direction");
-    });
-    if (!removed) [[unlikely]]
-        return report_misuse(wrong, {iova, size},
-                             wrong == DriverErrorKind::not_mapped ? nullptr : &was);
-    registry_.note_past(was, now_by_whom());
-    const Result<void> unmapped = unmap_pages(iova, size);
-    if (!unmapped || options_.level != Level::exact) [[likely]]
+    if (options_.level == Level::exact)
+        return unmap_exact(iova, size, direction);
+    return forget_and_unmap(iova, size, direction, [](const Registered&) {});
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<void> Space<Domain, Sync>::unmap_exact(Iova iova, ByteCount size, Direction direction) {
+    Registered was;
+    const Result<void> unmapped =
+        forget_and_unmap(iova, size, direction, [&](const Registered& each) { was = each; });
+    if (!unmapped)
         return unmapped;
-    check(all);
-    copy_out(all);
-    release_pages(all.bounce);
+    check(was);
+    copy_out(was);
+    release_pages(was.bounce);
     return {};
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+template <class See>
+Result<void> Space<Domain, Sync>::forget_and_unmap(Iova iova, ByteCount size, Direction direction,
+                                                   See&& see) {
+    std::optional<fault::Mapping> was;
+    const bool removed = registry_.remove(iova, [&](const Registered& each) {
+        was.emplace(each.mapping);
+        see(each);
+        return each.mapping.range.size() == size && each.direction == direction;
+    });
+    if (!removed) [[unlikely]] {
+        const bool same_size = was && was->range.size() == size;
+        return report_misuse(!was        ? DriverErrorKind::not_mapped
+                             : same_size ? DriverErrorKind::wrong_direction
+                                         : DriverErrorKind::wrong_size,
+                             {iova, size}, was ? &*was : nullptr);
+    }
+    registry_.note_past(*was, now_by_whom());
+    return unmap_pages(iova, size);
 }
 
 template <iommu::Domain Domain, SyncPolicy Sync>

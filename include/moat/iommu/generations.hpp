@@ -26,6 +26,11 @@ namespace moat::iommu {
 inline constexpr unsigned small_block_lg2 = 12;
 inline constexpr unsigned large_block_lg2 = 21;
 
+/// log2 of the addresses that share a generation: some pages, since an invalidation of a long range
+/// pays for each (a locked instruction), and neighbours are mostly unmapped together.
+inline constexpr unsigned small_generation_lg2 = 15;
+inline constexpr unsigned large_generation_lg2 = large_block_lg2;
+
 template <SyncPolicy Sync_>
 class Generations {
   public:
@@ -38,8 +43,8 @@ class Generations {
     }
 
     void forget(const InvalidationRequest<Iova>& request) {
-        next(small_, request, small_block_lg2);
-        next(large_, request, large_block_lg2);
+        next(small_, request, small_generation_lg2);
+        next(large_, request, large_generation_lg2);
     }
 
     /// Not from inside a device's access.
@@ -47,16 +52,16 @@ class Generations {
 
     /// Of the block that holds `address`; never 0.
     [[nodiscard, gnu::always_inline]] std::uint64_t small(std::uint64_t address) const {
-        return at(small_, address >> small_block_lg2).load(std::memory_order_acquire);
+        return at(small_, address >> small_generation_lg2).load(std::memory_order_acquire);
     }
 
     [[nodiscard, gnu::always_inline]] std::uint64_t large(std::uint64_t address) const {
-        return at(large_, address >> large_block_lg2).load(std::memory_order_acquire);
+        return at(large_, address >> large_generation_lg2).load(std::memory_order_acquire);
     }
 
   private:
-    /// Blocks share a counter where their numbers are equal modulo its count: so an invalidation
-    /// of a page costs others a look at the tables once in 1024 pages, and never more.
+    /// Blocks share a counter where their numbers are equal modulo the count: so an invalidation of
+    /// a page costs its seven neighbours a look at the tables, and others once in 1024, never more.
     template <std::size_t N>
     struct Counters {
         std::array<Counter, N> each;
@@ -75,9 +80,9 @@ class Generations {
 
     template <std::size_t N>
     static void next(Counters<N>& counters, const InvalidationRequest<Iova>& request,
-                     unsigned block_lg2) {
-        const std::uint64_t first = request.start.value() >> block_lg2;
-        const std::uint64_t last = request.last.value() >> block_lg2;
+                     unsigned generation_lg2) {
+        const std::uint64_t first = request.start.value() >> generation_lg2;
+        const std::uint64_t last = request.last.value() >> generation_lg2;
         const std::uint64_t count = last - first < N ? last - first + 1 : N;
         for (std::uint64_t i = 0; i != count; ++i)
             counters.each[(first + i) % N].fetch_add(1, std::memory_order_acq_rel);

@@ -85,20 +85,21 @@ class TableDomain {
             invalidator_.invalidate(request);
         };
         auto edit = table_.edit(invalidate);
-        Result<void> mapped;
-        std::size_t done = 0;
-        for (; done != pieces.size() && mapped; ++done) {
-            const Piece& each = pieces[done];
-            mapped = check_limits(limits_, each.start, each.size);
+        for (const Piece& each : pieces)
+            if (!within_limits(each)) [[unlikely]]
+                return check_limits(limits_, each.start, each.size);
+        for (const Piece& each : pieces) {
+            const Result<void> mapped = edit.map(each.start, each.size, each.memory, attributes);
             if (mapped) [[likely]]
-                mapped = edit.map(each.start, each.size, each.memory, attributes);
+                continue;
+            for (const Piece& undone :
+                 pieces.first(static_cast<std::size_t>(&each - pieces.data())))
+                (void)edit.unmap(undone.start, undone.size, {.partial = PartialLeaf::split});
+            edit.finish();
+            return mapped;
         }
-        if (!mapped) [[unlikely]]
-            for (--done; done-- != 0;)
-                (void)edit.unmap(pieces[done].start, pieces[done].size,
-                                 {.partial = PartialLeaf::split});
         edit.finish();
-        return mapped;
+        return {};
     }
 
     [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) {
@@ -129,6 +130,19 @@ class TableDomain {
     [[nodiscard]] const Table& table() const { return table_; }
 
   private:
+    /// As check_limits, without the reason.
+    [[nodiscard]] bool within_limits(const Piece& piece) const {
+        const std::uint64_t size = piece.size.value();
+        const std::uint64_t most = limits_.aperture.size().value(); // it begins at 0
+        if (size == 0 || size > most || piece.start.value() > most - size)
+            return false;
+        const IovaRange range(piece.start, piece.size);
+        for (const IovaRange& each : limits_.reserved)
+            if (each.overlaps(range))
+                return false;
+        return true;
+    }
+
     [[nodiscard]] unsigned least(unsigned address_bits) const {
         const unsigned translated = input_bits<Format>(table_.root().levels);
         return address_bits < translated ? address_bits : translated;

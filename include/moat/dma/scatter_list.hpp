@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A scatter list: pieces of memory that get one range of addresses, and the segments that the
+// device is told. The layout alone, without effects; space.hpp maps it.
+#pragma once
+
+#include "moat/core/bits.hpp"
+#include "moat/core/result.hpp"
+#include "moat/dma/memory.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <span>
+
+namespace moat::dma {
+
+/// What a device can take in one segment.
+struct SegmentLimits {
+    /// The longest segment.
+    ByteCount longest{std::numeric_limits<std::uint32_t>::max()};
+    /// No segment crosses a multiple of it; a power of two. 0: it may.
+    ByteCount boundary{};
+};
+
+/// What the device is told: where, and how much.
+struct Segment {
+    Iova iova = {};
+    ByteCount size = {};
+
+    friend bool operator==(const Segment&, const Segment&) = default;
+};
+
+/// Places one piece after the other: each on pages of its own, at its offset in the page, and past
+/// a boundary where it would cross one.
+class ListLayout {
+  public:
+    ListLayout(const SegmentLimits& limits, std::uint64_t page_mask)
+        : boundary_(limits.boundary.value()), page_mask_(page_mask) {}
+
+    /// Return: where the piece's first page lies, from the list's start.
+    [[nodiscard]] std::uint64_t place(const Memory& piece) {
+        const std::uint64_t offset = piece.physical.value() & page_mask_;
+        std::uint64_t at = end_;
+        if (boundary_ != 0) {
+            const std::uint64_t first = at + offset;
+            if ((first & ~(boundary_ - 1)) != ((first + piece.bytes.size() - 1) & ~(boundary_ - 1)))
+                at = (at + boundary_ - 1) & ~(boundary_ - 1);
+        }
+        end_ = (at + offset + piece.bytes.size() + page_mask_) & ~page_mask_;
+        return at;
+    }
+
+    /// Of everything that was placed.
+    [[nodiscard]] ByteCount size() const { return ByteCount(end_); }
+
+  private:
+    std::uint64_t boundary_;
+    std::uint64_t page_mask_;
+    std::uint64_t end_ = 0;
+};
+
+/// Whether every piece can be told to the device. Errors: empty, unsupported (a boundary that is no
+/// power of two, or below a page), out_of_range (a piece that is longer than a segment may be, or
+/// than the boundary).
+[[nodiscard]] inline Result<void> check_list(std::span<const Memory> pieces,
+                                             const SegmentLimits& limits, std::uint64_t page_mask) {
+    const std::uint64_t boundary = limits.boundary.value();
+    if (boundary != 0 && (!std::has_single_bit(boundary) || boundary <= page_mask))
+        return fail(ErrorCode::unsupported, "a boundary is a power of two, of a page or more",
+                    {"boundary", boundary});
+    if (pieces.empty())
+        return fail(ErrorCode::empty, "the list has no pieces");
+    for (const Memory& each : pieces) {
+        const std::uint64_t offset = each.physical.value() & page_mask;
+        if (each.bytes.empty())
+            return fail(ErrorCode::empty, "a piece of the list is empty");
+        if (each.size() > limits.longest ||
+            (boundary != 0 && offset + each.bytes.size() > boundary))
+            return fail(ErrorCode::out_of_range, "a piece is longer than a segment may be",
+                        {"size", each.bytes.size()}, {"longest", limits.longest.value()},
+                        {"boundary", boundary});
+    }
+    return {};
+}
+
+/// Collects segments: what begins where the last one ends is added to it, as far as the limits go.
+class SegmentWriter {
+  public:
+    SegmentWriter(std::span<Segment> room, const SegmentLimits& limits)
+        : room_(room), limits_(limits) {}
+
+    void add(Iova iova, ByteCount size) {
+        if (count_ != 0 && joins(room_[count_ - 1], iova, size))
+            room_[count_ - 1].size += size;
+        else
+            room_[count_++] = {iova, size};
+    }
+
+    [[nodiscard]] std::span<Segment> written() const { return room_.first(count_); }
+
+  private:
+    [[nodiscard]] bool joins(const Segment& last, Iova iova, ByteCount size) const {
+        const std::uint64_t boundary = limits_.boundary.value();
+        const std::uint64_t end = last.iova.value() + last.size.value();
+        return end == iova.value() && last.size + size <= limits_.longest &&
+               (boundary == 0 ||
+                ((last.iova.value() ^ (iova.value() + size.value() - 1)) & ~(boundary - 1)) == 0);
+    }
+
+    std::span<Segment> room_;
+    SegmentLimits limits_;
+    std::size_t count_ = 0;
+};
+
+} // namespace moat::dma
