@@ -9,6 +9,7 @@
 #include "moat/fault/history.hpp"
 #include "moat/sync/concept.hpp"
 #include "moat/sync/lock.hpp"
+#include "moat/sync/spin_lock.hpp"
 
 #include <array>
 #include <bit>
@@ -56,10 +57,9 @@ class Registry {
         const ExclusiveLock lock(leaf->mutex);
         MOAT_CHECK(!leaf->used(slot), "one mapping begins in a page");
         fill(leaf->slots[slot]);
-        std::uint64_t& word = leaf->occupied[slot / 64];
-        if (word == 0)
+        leaf->occupied[slot / 64] |= bit(slot % 64);
+        if (!std::exchange(leaf->announced, true))
             announce(page_of(start));
-        word |= bit(slot % 64);
         return {};
     }
 
@@ -88,12 +88,12 @@ class Registry {
     }
 
     void note_past(const fault::Mapping& mapping, const fault::Event& unmapped) {
-        const ExclusiveLock lock(history_mutex_);
+        const ExclusiveLock lock(noting_);
         history_.note(mapping, unmapped);
     }
 
     [[nodiscard]] fault::Diagnosis diagnose(const fault::Record& record) {
-        const ExclusiveLock lock(history_mutex_);
+        const ExclusiveLock lock(noting_);
         history_.catch_up();
         return fault::diagnose(*this, history_, record);
     }
@@ -102,7 +102,7 @@ class Registry {
     [[nodiscard]] std::optional<fault::PastMapping> latest_at(IovaRange range) {
         if (range.empty())
             return std::nullopt;
-        const ExclusiveLock lock(history_mutex_);
+        const ExclusiveLock lock(noting_);
         history_.catch_up();
         fault::SearchSteps steps;
         return history_.around(range, steps).latest;
@@ -145,7 +145,8 @@ class Registry {
     static constexpr unsigned page_lg2 = 12;
 
     struct Leaf {
-        typename Sync::Mutex mutex;
+        SpinLock<Sync> mutex;
+        bool announced MOAT_GUARDED_BY(mutex) = false; ///< that it may hold something
         std::array<std::uint64_t, fan_out / 64> occupied MOAT_GUARDED_BY(mutex){};
         std::array<Registered, fan_out> slots MOAT_GUARDED_BY(mutex){};
 
@@ -321,8 +322,10 @@ class Registry {
         std::uint64_t any = 0;
         for (const std::uint64_t word : leaf.occupied)
             any |= word;
-        if (any == 0)
-            node.may_hold[index / 64].fetch_and(~bit(index % 64), std::memory_order_acq_rel);
+        if (any != 0)
+            return;
+        leaf.announced = false;
+        node.may_hold[index / 64].fetch_and(~bit(index % 64), std::memory_order_acq_rel);
     }
 
     static void destroy(void* here, unsigned level) {
@@ -339,8 +342,9 @@ class Registry {
     }
 
     typename Sync::template Atomic<void*> root_{nullptr};
-    typename Sync::Mutex history_mutex_;
-    fault::History history_ MOAT_GUARDED_BY(history_mutex_);
+    /// Held for long only where somebody asks about a fault.
+    SpinLock<Sync> noting_;
+    fault::History history_ MOAT_GUARDED_BY(noting_);
 };
 
 } // namespace moat::dma

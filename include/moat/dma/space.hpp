@@ -236,7 +236,12 @@ class Space {
     Result<void> forget_and_unmap(Iova iova, ByteCount size, Direction direction, See&& see);
     [[nodiscard]] Result<Memory> at_an_edge(const Memory& memory);
     void release_pages(const Memory& bounce);
-    [[nodiscard]] fault::Event now_by_whom();
+
+    [[nodiscard, gnu::always_inline]] fault::Event now_by_whom() {
+        return options_.stacks == 0 ? fault::Event{} : sampled_event();
+    }
+
+    [[nodiscard, gnu::noinline]] fault::Event sampled_event();
     void check(const Registered& each);
 
     void report(const DriverError& error) const {

@@ -176,9 +176,7 @@ void Space<Domain, Sync>::release_pages(const Memory& bounce) {
 }
 
 template <iommu::Domain Domain, SyncPolicy Sync>
-fault::Event Space<Domain, Sync>::now_by_whom() {
-    if (options_.stacks == 0)
-        return {};
+fault::Event Space<Domain, Sync>::sampled_event() {
     if (events_.fetch_add(1, std::memory_order_relaxed) % options_.stacks != 0)
         return {};
     std::array<std::uintptr_t, StackDepot<Sync>::most_frames> frames;
