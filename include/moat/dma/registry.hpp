@@ -81,10 +81,16 @@ class Registry {
     }
 
     /// Calls use(Registered&) for the mapping that begins at `start`; it may change its checksum.
+    /// Return: what `use` returns, a Result<void>; or not_found.
     template <class Use>
     [[nodiscard]] Result<void> with(Iova start, Use&& use) {
-        return at(start,
-                  [&](Leaf& leaf, unsigned slot) -> Result<void> { return use(leaf.slots[slot]); });
+        if (Leaf* const leaf = find(page_of(start))) {
+            const ExclusiveLock lock(leaf->mutex);
+            const unsigned slot = slot_of(start);
+            if (leaf->used(slot) && leaf->slots[slot].mapping.range.start() == start)
+                return use(leaf->slots[slot]);
+        }
+        return fail(ErrorCode::not_found, "no mapping begins here", {"iova", start.value()});
     }
 
     void note_past(const fault::Mapping& mapping, const fault::Event& unmapped) {
@@ -144,11 +150,14 @@ class Registry {
     static constexpr unsigned fan_out = 512;
     static constexpr unsigned page_lg2 = 12;
 
+    using Occupied = std::array<std::uint64_t, fan_out / 64>;
+    using Slots = std::array<Registered, fan_out>;
+
     struct Leaf {
         SpinLock<Sync> mutex;
         bool announced MOAT_GUARDED_BY(mutex) = false; ///< that it may hold something
-        std::array<std::uint64_t, fan_out / 64> occupied MOAT_GUARDED_BY(mutex){};
-        std::array<Registered, fan_out> slots MOAT_GUARDED_BY(mutex){};
+        Occupied occupied MOAT_GUARDED_BY(mutex){};
+        Slots slots MOAT_GUARDED_BY(mutex){};
 
         [[nodiscard]] bool used(unsigned slot) const MOAT_REQUIRES(mutex) {
             return (occupied[slot / 64] >> (slot % 64) & 1) != 0;
@@ -166,18 +175,6 @@ class Registry {
 
     [[nodiscard]] static unsigned index_of(std::uint64_t page, unsigned level) {
         return page >> (9 * level) & (fan_out - 1);
-    }
-
-    template <class Use>
-    [[nodiscard]] Result<void> at(Iova start, Use&& use) {
-        Leaf* const leaf = find(page_of(start));
-        if (leaf != nullptr) {
-            const ExclusiveLock lock(leaf->mutex);
-            const unsigned slot = slot_of(start);
-            if (leaf->used(slot) && leaf->slots[slot].mapping.range.start() == start)
-                return use(*leaf, slot);
-        }
-        return fail(ErrorCode::not_found, "no mapping begins here", {"iova", start.value()});
     }
 
     [[nodiscard]] Leaf* find(std::uint64_t page) const {
@@ -283,6 +280,19 @@ class Registry {
         return found;
     }
 
+    template <class Side>
+    static bool scan_leaf(const Occupied& occupied, const Slots& slots, unsigned from, Iova at,
+                          fault::SearchSteps& steps, std::optional<Registered>& found) {
+        return scan<Side>(
+            from, steps, [&](unsigned word) { return occupied[word]; },
+            [&](unsigned slot) {
+                if (!Side::right(slots[slot], at))
+                    return false;
+                found = slots[slot];
+                return true;
+            });
+    }
+
     /// `edge`: the search begins within this subtree, at `page`; else it is all on the right side.
     template <class Side>
     static bool descend(void* here, unsigned level, std::uint64_t page, bool edge, Iova at,
@@ -293,15 +303,7 @@ class Registry {
         if (level == 0) {
             Leaf& leaf = *static_cast<Leaf*>(here);
             const ExclusiveLock lock(leaf.mutex);
-            return scan<Side>(
-                from, steps,
-                [&](unsigned word) MOAT_REQUIRES(leaf.mutex) { return leaf.occupied[word]; },
-                [&](unsigned slot) MOAT_REQUIRES(leaf.mutex) {
-                    if (!Side::right(leaf.slots[slot], at))
-                        return false;
-                    found = leaf.slots[slot];
-                    return true;
-                });
+            return scan_leaf<Side>(leaf.occupied, leaf.slots, from, at, steps, found);
         }
         Node& node = *static_cast<Node*>(here);
         return scan<Side>(
