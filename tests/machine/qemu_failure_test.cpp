@@ -167,6 +167,7 @@ TEST_F(QemuFailureTest, nothing_is_left_of_a_machine_whose_process_was_killed) {
         ::kill(starter, SIGKILL);
         pollfd ended = {.fd = process, .events = POLLIN, .revents = 0};
         EXPECT_EQ(::poll(&ended, 1, 10'000), 1) << "QEMU outlives the process that started it";
+        ::syscall(SYS_pidfd_send_signal, process, SIGKILL, nullptr, 0); // where it does
         ::close(process);
     }
     ::kill(starter, SIGKILL);
