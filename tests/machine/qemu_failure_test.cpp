@@ -7,6 +7,7 @@
 #include <csignal>
 #include <filesystem>
 #include <poll.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -151,6 +152,7 @@ TEST_F(QemuFailureTest, process_that_hangs_at_work_is_ended_by_its_number) {
 TEST_F(QemuFailureTest, nothing_is_left_of_a_machine_whose_process_was_killed) {
     std::array<int, 2> ends{};
     ASSERT_EQ(::pipe(ends.data()), 0);
+    ::prctl(PR_SET_CHILD_SUBREAPER, 1); // QEMU's end is waited for here, wherever init does not
     const pid_t starter = ::fork();
     if (starter == 0)
         start_and_wait(ends[1]);
@@ -172,6 +174,9 @@ TEST_F(QemuFailureTest, nothing_is_left_of_a_machine_whose_process_was_killed) {
     }
     ::kill(starter, SIGKILL);
     ::waitpid(starter, nullptr, 0);
+    if (number > 0)
+        ::waitpid(number, nullptr, 0);
+    ::prctl(PR_SET_CHILD_SUBREAPER, 0);
     ::close(ends[0]);
     ::close(ends[1]);
     EXPECT_NE(number, -1);
