@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""One boot of a kernel in QEMU, without KVM: bounded in time, ended by its process id, judged by what
+came over the console."""
+
+import ctypes
+import os
+import re
+import select
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+
+from initramfs import BEGIN, END
+
+# An edu device, an NVMe controller with a disk, a BAR of 4 GiB without and one of 2 GiB with memory
+# behind it: what the tests drive.
+DEVICES = [
+    "-device", "edu,addr=04,dma_mask=0xffffffffffffffff",
+    "-drive", "if=none,id=disk,format=raw,file={disk}", "-device", "nvme,drive=disk,serial=moat,addr=05",
+    "-device", "pci-testdev,membar=4G,addr=06",
+    "-object", "memory-backend-ram,id=shared,size=2G,share=on",
+    "-device", "ivshmem-plain,memdev=shared,addr=07",
+]
+APPEND = ("console=ttyS0 panic=-1 oops=panic intel_iommu=on iommu=nopt quiet "
+          "nvme_load=no initcall_blacklist=nvme_init")
+# One boot in about eighty of an emulated machine ends so, before any program of ours runs.
+KNOWN_FLAKE = re.compile(r"Oops: int3|RIP: \S*sched_clock_cpu")
+OOPS = re.compile(r"Oops|BUG:|Kernel panic|general protection fault|INFO: task .* blocked|rcu.*stall")
+
+
+@dataclass
+class Outcome:
+    """status: the job's, or None where it never ended; why: what was wrong, or "" """
+
+    status: int | None = None
+    why: str = ""
+    began: bool = False
+    console: list[str] = field(default_factory=list)
+
+    def is_known_flake(self):
+        return not self.began and any(KNOWN_FLAKE.search(line) for line in self.console)
+
+
+def boot(kernel, initramfs, disk, limit_s, memory_mib, on_line):
+    """Boots, runs the job, powers off. on_line sees each line of the job as it comes."""
+    command = [
+        "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max",
+        "-machine", "q35,kernel-irqchip=split", "-smp", "2", "-m", str(memory_mib), "-nodefaults",
+        "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio", "-monitor", "none",
+        "-device", "intel-iommu,intremap=on,caching-mode=off", "-kernel", str(kernel.image),
+        "-initrd", str(initramfs), "-append", APPEND,
+        *(word.format(disk=disk) for word in DEVICES)]
+    machine = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        preexec_fn=end_with_parent)
+    try:
+        return follow(machine, limit_s, on_line)
+    finally:
+        machine.kill()
+        machine.wait()
+
+
+def end_with_parent():
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def follow(machine, limit_s, on_line):
+    outcome = Outcome()
+    deadline = time.monotonic() + limit_s
+    for line in lines_until(machine.stdout, deadline):
+        outcome.console.append(line)
+        if line.startswith(END):
+            outcome.status = int(line.rsplit(" ", 1)[1])
+        elif line == BEGIN:
+            outcome.began = True
+        elif outcome.began and outcome.status is None:
+            on_line(line)
+        if OOPS.search(line) and not outcome.why:
+            outcome.why = f"the kernel said: {line}"
+    if not outcome.why and outcome.status is None:
+        late = time.monotonic() >= deadline
+        outcome.why = f"no end within {limit_s} s" if late else "the machine went off before the job ended"
+    return outcome
+
+
+def lines_until(stream, deadline):
+    os.set_blocking(stream.fileno(), False)
+    rest = b""
+    while (left := deadline - time.monotonic()) > 0:
+        if not select.select([stream], [], [], left)[0]:
+            return
+        piece = stream.read()
+        if not piece:
+            return
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace").rstrip("\r")

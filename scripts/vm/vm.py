@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""./dev vm: runs a command in a virtual machine with a Linux kernel, an IOMMU and devices behind it.
+
+Prints what the command prints and exits with its status; 125 where the machine did not come to run
+it or its kernel oopsed; 124 where the time was over; 77 where the kernel is not to be had."""
+
+import argparse
+import pathlib
+import sys
+import tempfile
+
+import boot
+import initramfs
+import kernel
+
+NOT_RUN, TIMED_OUT, UNAVAILABLE = 125, 124, 77
+DISK_BYTES = 64 << 20
+
+
+def main():
+    options = parse()
+    try:
+        if options.build_kernel:
+            print(kernel.build_iommufd(options.jobs).image)
+            return 0
+        chosen = kernel.find(options.kernel)
+    except kernel.Unavailable as why:
+        say(str(why))
+        return UNAVAILABLE
+    outcome = run(chosen, options)
+    if outcome.is_known_flake():
+        say("this kernel's known flake at boot (an oops in sched_clock_cpu): booting once more")
+        outcome = run(chosen, options)
+    if outcome.why:
+        say("\n".join(outcome.console[-60:]))
+        say(f"{chosen.name}: {outcome.why}")
+        return TIMED_OUT if "within" in outcome.why else NOT_RUN
+    return outcome.status
+
+
+def run(chosen, options):
+    with tempfile.TemporaryDirectory(prefix="moat-vm-") as folder:
+        folder = pathlib.Path(folder)
+        disk = options.disk or folder / "disk.img"
+        if not options.disk:
+            with open(disk, "wb") as file:
+                file.truncate(DISK_BYTES)
+        image = folder / "initramfs.gz"
+        initramfs.write(image, chosen, options.program, options.command)
+        return boot.boot(chosen, image, disk, options.limit, options.memory,
+                         lambda line: print(line, flush=True))
+
+
+def parse():
+    parser = argparse.ArgumentParser(prog="./dev vm", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--kernel", default="stock", help="stock, iommufd, or the path of a bzImage")
+    parser.add_argument("--build-kernel", action="store_true", help="build the iommufd kernel, once")
+    parser.add_argument("--program", type=pathlib.Path, action="append", default=[],
+                        help="a program to take along into /bin (more than once)")
+    parser.add_argument("--disk", type=pathlib.Path, help="the NVMe controller's disk (an empty one)")
+    parser.add_argument("--limit", type=int, default=120, help="seconds until it is ended (120)")
+    parser.add_argument("--memory", type=int, default=2048, help="MiB (2048)")
+    parser.add_argument("--jobs", type=int, default=2, help="processes that build the kernel")
+    parser.add_argument("command", nargs="*", default=["uname", "-a"], help="what to run (uname -a)")
+    return parser.parse_args()
+
+
+def say(text):
+    print(text, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
