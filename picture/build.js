@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Bundles src/ into one page without any reference to the network: `node build.js FILE`.
+// The page is split where its data goes; moat writes both halves with the data between them.
+import { build } from 'esbuild';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const here = dirname(fileURLToPath(import.meta.url));
+const target = process.argv[2];
+if (!target) {
+    console.error('usage: node build.js FILE');
+    process.exit(2);
+}
+
+const { outputFiles } = await build({
+    entryPoints: [join(here, 'src/main.js')],
+    bundle: true,
+    minify: true,
+    write: false,
+    format: 'iife',
+    target: 'es2020',
+    legalComments: 'none',
+});
+
+const drawn = JSON.parse(readFileSync(join(here, 'package.json'), 'utf8')).dependencies;
+const notice = Object.keys(drawn)
+    .map((name) => {
+        const folder = join(here, 'node_modules', name);
+        const { version } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
+        return `${name} ${version}\n${readFileSync(join(folder, 'LICENSE'), 'utf8')}`;
+    })
+    .join('\n');
+
+// What stands in a script element must not end it.
+const inScript = (text) => text.replaceAll('</script', '<\\/script').replaceAll('<!--', '<\\!--');
+
+const page = readFileSync(join(here, 'src/page.html'), 'utf8')
+    .replace('/*STYLE*/', () => readFileSync(join(here, 'src/style.css'), 'utf8'))
+    .replace('/*NOTICE*/', () => notice.replaceAll('--', '- -'))
+    .replace('/*PROGRAM*/', () => inScript(outputFiles[0].text));
+writeFileSync(target, page);
