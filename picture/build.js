@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Bundles src/ into one page without any reference to the network: `node build.js FILE`.
-// The page is split where its data goes; moat writes both halves with the data between them.
+// Bundles src/ into one page without any reference to the network: `node build.js FILE`. It is the
+// page with a place for its data, and beside it FILE.cpp, the same text for moat to write.
 import { build } from 'esbuild';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -40,3 +40,13 @@ const page = readFileSync(join(here, 'src/page.html'), 'utf8')
     .replace('/*NOTICE*/', () => notice.replaceAll('--', '- -'))
     .replace('/*PROGRAM*/', () => inScript(outputFiles[0].text));
 writeFileSync(target, page);
+
+const [before, after] = page.split('/*DATA*/');
+const literal = (text) => `R"~page~(${text})~page~"`;
+writeFileSync(`${target}.cpp`, `// Made by picture/build.js.
+#include "picture_page.hpp"
+namespace moat::tools {
+const std::string_view picture_before_data = ${literal(before)};
+const std::string_view picture_after_data = ${literal(after)};
+} // namespace moat::tools
+`);

@@ -36,6 +36,8 @@ export function showSpace(place, space) {
         '/': () => find.focus(), n: () => view.nextFault(1), p: () => view.nextFault(-1),
         '+': () => view.scaleBy(2), '=': () => view.scaleBy(2), '-': () => view.scaleBy(0.5),
         ArrowLeft: () => view.moveBy(-0.2), ArrowRight: () => view.moveBy(0.2),
+        ArrowUp: () => view.moveInTime(-0.2), ArrowDown: () => view.moveInTime(0.2),
+        '[': () => view.scaleTime(2), ']': () => view.scaleTime(0.5),
         0: () => view.showAll(), Home: () => view.showUsed(),
     });
     view.start();
@@ -101,6 +103,7 @@ class SpaceView {
     draw() {
         const { context, paint } = this;
         const x = this.shown;
+        this.blocks = 0;
         context.fillStyle = paint.ground;
         context.fillRect(0, 0, this.width, this.height);
         context.save();
@@ -113,7 +116,10 @@ class SpaceView {
         context.restore();
         this.drawAddresses(x);
         this.drawTimes();
-        this.canvas.dataset.drawn = Number(this.canvas.dataset.drawn ?? 0) + 1;
+        const { dataset } = this.canvas; // for those who cannot see: tests
+        dataset.frames = Number(dataset.frames ?? 0) + 1;
+        dataset.blocks = this.blocks;
+        dataset.view = x.domain().join(' ');
     }
 
     drawReserved(x) {
@@ -159,7 +165,8 @@ class SpaceView {
         this.drawLabel(x, each, born, died);
     }
 
-    drawLabel(x, each, born, died) {
+    drawLabel(x, each, began, died) {
+        const born = Math.max(began, top);
         const from = Math.max(left, x(each.start));
         const room = Math.min(this.width, x(each.end)) - from;
         if (room < 40 || died - born < 16) return;
@@ -177,6 +184,7 @@ class SpaceView {
 
     block(from, to, above, below) {
         if (to <= from || to < left || from > this.width) return;
+        this.blocks += 1;
         const start = Math.max(from, left - 1);
         this.context.fillRect(start, above, Math.max(0.6, Math.min(to, this.width + 1) - start), below - above);
     }
@@ -255,8 +263,31 @@ class SpaceView {
         select(this.canvas).call(this.behaviour.transform, transform);
     }
 
+    showTimes(from, to) {
+        const margin = Math.max(1, (to - from) * 0.2);
+        this.times.domain([Math.max(0, from - margin), Math.min(this.space.end, to + margin)]);
+    }
+
+    showAllTime() { this.times.domain([0, Math.max(1, this.space.end)]); }
+
+    scaleTime(factor) {
+        const [from, to] = this.times.domain();
+        const middle = (from + to) / 2;
+        const half = Math.min(this.space.end, Math.max(2, (to - from) * factor)) / 2;
+        this.times.domain([Math.max(0, middle - half), Math.max(middle + half, half * 2)]);
+        this.redraw();
+    }
+
+    moveInTime(share) {
+        const [from, to] = this.times.domain();
+        const by = Math.max(-from, Math.min((to - from) * share, this.space.end - to));
+        this.times.domain([from + by, to + by]);
+        this.redraw();
+    }
+
     showMapping(each) {
         const around = each.size + each.before + each.after;
+        this.showTimes(each.mapped, Math.min(each.released, this.space.end));
         this.showRange(each.start - 2 * around, each.end + 2 * around);
         this.choose(each);
     }
@@ -266,6 +297,7 @@ class SpaceView {
         const near = each.mapping ?? { start: each.start, end: each.start + each.size };
         const low = Math.min(near.start, each.start);
         const high = Math.max(near.end, each.start + each.size);
+        this.showTimes(Math.min(near.mapped ?? each.time, each.time), each.time);
         this.showRange(low - (high - low), high + (high - low));
         this.choose(each);
     }
@@ -275,9 +307,13 @@ class SpaceView {
         if (faults.length) this.showFault(faults[(this.fault + step + faults.length) % faults.length]);
     }
 
-    showAll() { this.showRange(...this.addresses.domain()); }
+    showAll() {
+        this.showAllTime();
+        this.showRange(...this.addresses.domain());
+    }
 
     showUsed() {
+        this.showAllTime();
         const { mappings, faults } = this.space;
         const lows = [mappings[0], faults[0]].filter(Boolean).map((each) => each.start);
         if (!lows.length) return this.showAll();
@@ -349,7 +385,7 @@ function showPanel(panel, space, view, what) {
             ...(what.stack ? [element('h2', { text: 'Mapped by' }), element('pre', { text: what.stack })] : []));
     panel.append(element('h2', { text: 'Legend' }), legend(), keys([
         ['/', 'find'], ['n', 'next fault'], ['p', 'previous'], ['+', 'closer'], ['-', 'farther'],
-        ['← →', 'move'], ['Home', 'all mappings'], ['0', 'whole space']]));
+        ['← →', 'move'], ['↑ ↓', 'in time'], ['[ ]', 'longer, shorter'], ['Home', 'all mappings'], ['0', 'whole space']]));
 }
 
 function legend() {

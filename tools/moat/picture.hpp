@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// `--html FILE`: data as one page that a browser shows without a network. docs/picture.md has the
+// format of the data. Subcommands call it; absent where moat was built without npm.
+#pragma once
+
+#include "moat/core/result.hpp"
+
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+
+namespace moat::tools {
+
+/// Writes the page that shows `data`. Errors: `io`, and then `file` holds what was written so far.
+[[nodiscard]] Result<void> write_picture(const std::string& file,
+                                         const nlohmann::ordered_json& data);
+
+} // namespace moat::tools
