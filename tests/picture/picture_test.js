@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The picture in a browser without a screen: it opens, fetches nothing, zooms, finds a mapping by its
-// label and shows the fault; with 10 mappings and with 100,000. `node picture_test.js PAGE BROWSER`.
+// label and shows the fault; with 10 mappings and with 100,000; and what moat itself writes.
+//     node picture_test.js PAGE BROWSER NODE_MODULES_FOLDER MOAT
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
-const [pageFile, browserFile, modules] = process.argv.slice(2);
+const [pageFile, browserFile, modules, moat] = process.argv.slice(2);
 const { chromium } = createRequire(join(resolve(modules), 'package.json'))('playwright-core');
 const folder = mkdtempSync(join(tmpdir(), 'moat-picture-'));
 
@@ -134,7 +136,19 @@ async function testSchedule() {
     await page.close();
 }
 
+async function testWhatMoatWrites() {
+    const file = join(folder, 'race.html');
+    const { status } = spawnSync(moat, ['explore', 'pud-slot', '--variant', 'old', '--html', file]);
+    assert.equal(status, 1, 'the race is found');
+    const { page, wrong } = await open(pathToFileURL(file).href);
+    assert.match(await page.locator('aside').innerText(), /something that is not a table/);
+    assert.match(await page.locator('td.cause.step').innerText(), /PUD LEAF special/);
+    assert.deepEqual(wrong, []);
+    await page.close();
+}
+
 try {
+    await testWhatMoatWrites();
     await testSpace(10);
     await testSpace(100_000);
     await testSchedule();

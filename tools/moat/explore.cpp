@@ -9,7 +9,9 @@
 #include "moat/explore/timeline.hpp"
 #include "moat/platform/stack.hpp"
 
+#include "picture.hpp"
 #include "scenarios/scenario.hpp"
+#include "schedule_picture.hpp"
 #include "subcommands.hpp"
 #include "symbols.hpp"
 
@@ -39,6 +41,7 @@ struct Arguments {
     std::string shard = "0/1";
     std::string replay;
     std::string write_replay;
+    std::string html;
     std::vector<std::string> merge;
     double seconds = 0;
     bool json = false;
@@ -157,6 +160,21 @@ void run_schedule(explore::Machine& machine, const explore::Found& found,
     return explore::to_text(replay, explore::summary(machine));
 }
 
+/// Where a picture is wanted. Return: false where it cannot be written, which was said.
+[[nodiscard]] bool draw([[maybe_unused]] const std::string& file,
+                        [[maybe_unused]] const explore::Machine& machine,
+                        [[maybe_unused]] const ScheduleTexts& texts) {
+#ifdef MOAT_HAS_PICTURE
+    if (file.empty())
+        return true;
+    if (const auto written = write_picture(file, schedule_picture(machine, texts)); !written) {
+        std::cerr << "moat explore: " << file << ": " << to_string(written.error()) << '\n';
+        return false;
+    }
+#endif
+    return true;
+}
+
 Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
     const auto configuration =
         scenarios::complete(scenario, arguments.configurations[scenario.name]);
@@ -186,8 +204,11 @@ Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
             std::cout << explore::timeline(machine)
                       << explore::stacks_text(machine, stacks, &symbolise)
                       << "schedule: " << explore::summary(machine) << '\n';
+        const std::string replay = replay_text(machine, scenario, *configuration);
         if (!arguments.write_replay.empty())
-            std::ofstream(arguments.write_replay) << replay_text(machine, scenario, *configuration);
+            std::ofstream(arguments.write_replay) << replay;
+        if (!draw(arguments.html, machine, {scenario.name, claim, replay}))
+            return Exit::usage;
     }
     if (!arguments.json)
         std::cout << claim << '\n';
@@ -313,6 +334,9 @@ void add_options(CLI::App& app, Arguments& arguments) {
         ->capture_default_str();
     app.add_option("--shard", arguments.shard, "explore only part I of N, as I/N");
     app.add_option("--write-replay", arguments.write_replay, "a file for a violation's schedule");
+#ifdef MOAT_HAS_PICTURE
+    app.add_option("--html", arguments.html, "a page that shows a violation's schedule");
+#endif
     app.add_flag("--json", arguments.json, "the result as one line of JSON");
 }
 
