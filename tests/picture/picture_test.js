@@ -94,7 +94,7 @@ async function testSpace(count) {
     await page.keyboard.press('/');
     await page.keyboard.type('short');
     assert.match(await text(), /the short one\s+0x/, 'found by its label');
-    await page.keyboard.press('Enter');
+    await press(page, 'Enter');
     await page.waitForFunction(() => /mapped at/.test(document.querySelector('aside').innerText));
     const [foundLow, foundHigh] = await view(page);
     assert.ok(foundLow <= last[0] && foundHigh >= last[0] + last[1] && foundHigh - foundLow < 100 * last[1],
