@@ -4,7 +4,7 @@
 #include "moat/core/text.hpp"
 #include "moat/dma/mapping.hpp"
 
-#include "soft_system.hpp"
+#include "space_system.hpp"
 
 #include <gtest/gtest.h>
 #include <random>
@@ -18,61 +18,7 @@ namespace {
 using namespace literals;
 using namespace dma;
 using fault::Kind;
-using Space = dma::Space<SoftDomain, RealSync>;
-
-constexpr fault::Source nic = fault::Source::pci(0, 3, 0, 0);
-
-/// Everything that was said.
-struct Heard {
-    std::vector<fault::Diagnosis> faults;
-    std::vector<DriverError> errors;
-
-    [[nodiscard]] Listener listener() {
-        return {[](void* context, const fault::Diagnosis& diagnosis) {
-                    static_cast<Heard*>(context)->faults.push_back(diagnosis);
-                },
-                [](void* context, const DriverError& error) {
-                    static_cast<Heard*>(context)->errors.push_back(error);
-                },
-                this};
-    }
-};
-
-PageSource own_pages() {
-    return {[](void*, ByteCount size) {
-                return Memory::own({static_cast<std::byte*>(std::aligned_alloc(4096, size.value())),
-                                    size.value()});
-            },
-            [](void*, const Memory& pages) { std::free(pages.bytes.data()); }, nullptr};
-}
-
-/// A device and a space, at the level that a test asks for.
-struct System {
-    explicit System(const Options& options)
-        : space(*Space::create(domain, {.options = options,
-                                        .listener = heard.listener(),
-                                        .capture = nullptr,
-                                        .pages = own_pages()})),
-          device(**iommu.add_device(
-              nic, {[](void* context, const fault::Record& record) {
-                        (*static_cast<std::unique_ptr<Space>*>(context))->fault(record);
-                    },
-                    &space})) {
-        EXPECT_TRUE(iommu.attach(nic, domain));
-    }
-
-    iommu::Transfer write(std::uint64_t at, std::size_t size, int value = 1) {
-        return lane.write(Iova(at), std::vector<std::byte>(size, static_cast<std::byte>(value)));
-    }
-
-    OwnTables tables;
-    SoftDomain domain{empty_table(tables)};
-    SoftIommu iommu;
-    Heard heard;
-    std::unique_ptr<Space> space;
-    SoftIommu::Device& device;
-    Lane lane{device};
-};
+using Space = SoftSpace;
 
 /// Buffers that follow each other in memory, so that an overrun has someone to hurt.
 struct Buffers {
@@ -266,6 +212,19 @@ TEST(Exact, without_byte_bounds_the_red_zone_tells) {
     EXPECT_EQ(system.heard.errors[0].range, IovaRange(Iova(iova.value() + 100), 3_B));
     EXPECT_EQ(system.heard.errors[0].mapping.label, "small");
     EXPECT_TRUE(system.space->unmap(iova, 100_B, Direction::from_device));
+}
+
+TEST(Exact, bytes_that_the_device_leaves_alone_come_back_as_they_were) {
+    System system({.level = Level::exact});
+    Buffer buffer(4096);
+    const Memory memory = Memory::own(buffer.bytes().subspan(64, 100));
+    memory.bytes[50] = std::byte{5};
+    const Iova iova = *system.space->map(memory, Direction::from_device, "partly written");
+    ASSERT_TRUE(system.write(iova.value(), 50).complete());
+    EXPECT_TRUE(system.space->unmap(iova, 100_B, Direction::from_device));
+    EXPECT_EQ(memory.bytes[49], std::byte{1});
+    EXPECT_EQ(memory.bytes[50], std::byte{5});
+    EXPECT_EQ(memory.bytes[51], std::byte{0});
 }
 
 TEST(Exact, what_the_cpu_writes_meanwhile_is_seen) {

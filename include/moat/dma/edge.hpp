@@ -41,9 +41,10 @@ inline constexpr std::byte red_zone_byte{0xfa};
     return {bounce.bytes.data() - before, all};
 }
 
-/// What the device may read goes where it reads; nothing where there is no bounce.
-inline void copy_in(const Memory& memory, const Memory& bounce, Direction direction) {
-    if (!bounce.bytes.empty() && direction != Direction::from_device)
+/// The bytes go where the device finds them; nothing where there is no bounce. Also those that it
+/// only writes: what it leaves alone comes back as it was.
+inline void copy_in(const Memory& memory, const Memory& bounce) {
+    if (!bounce.bytes.empty())
         std::memcpy(bounce.bytes.data(), memory.bytes.data(), memory.bytes.size());
 }
 

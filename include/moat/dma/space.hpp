@@ -104,7 +104,8 @@ class Space {
     /// `iova` is what `map` returned. Errors: not_found, out_of_range (reported as `outside`).
     Result<void> sync_for_device(Iova iova, ByteCount offset, ByteCount size) {
         return sync(iova, offset, size, [](Registered& each) {
-            copy_in(each.memory, each.bounce, each.direction);
+            if (each.direction != Direction::from_device)
+                copy_in(each.memory, each.bounce);
             each.checksum = checksum(each.memory, each.direction);
         });
     }

@@ -62,7 +62,7 @@ Result<Iova> Space<Domain, Sync>::map_tracked(const Memory& memory, Direction di
         if (!edge)
             return std::unexpected(edge.error());
         bounce = *edge;
-        copy_in(memory, bounce, direction);
+        copy_in(memory, bounce);
     }
     const Memory& mapped = bounce.bytes.empty() ? memory : bounce;
     const Result<Iova> iova = map_pages(mapped.physical, mapped.size(), direction);

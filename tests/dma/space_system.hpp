@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A space over a software IOMMU, a device of it, and everything that was said of the two.
+#pragma once
+
+#include "moat/dma/space.hpp"
+
+#include "soft_system.hpp"
+
+#include <cstdlib>
+#include <gtest/gtest.h>
+#include <memory>
+#include <vector>
+
+namespace moat::tests {
+
+using SoftSpace = dma::Space<SoftDomain, RealSync>;
+
+inline constexpr fault::Source nic = fault::Source::pci(0, 3, 0, 0);
+
+/// Everything that was said.
+struct Heard {
+    std::vector<fault::Diagnosis> faults;
+    std::vector<dma::DriverError> errors;
+
+    [[nodiscard]] dma::Listener listener() {
+        return {[](void* context, const fault::Diagnosis& diagnosis) {
+                    static_cast<Heard*>(context)->faults.push_back(diagnosis);
+                },
+                [](void* context, const dma::DriverError& error) {
+                    static_cast<Heard*>(context)->errors.push_back(error);
+                },
+                this};
+    }
+};
+
+inline dma::PageSource own_pages() {
+    return {
+        [](void*, ByteCount size) {
+            return dma::Memory::own(
+                {static_cast<std::byte*>(std::aligned_alloc(4096, size.value())), size.value()});
+        },
+        [](void*, const dma::Memory& pages) { std::free(pages.bytes.data()); }, nullptr};
+}
+
+/// A device and a space, at the level that a test asks for.
+struct System {
+    explicit System(const dma::Options& options)
+        : space(*SoftSpace::create(domain, {.options = options,
+                                            .listener = heard.listener(),
+                                            .capture = nullptr,
+                                            .pages = own_pages()})),
+          device(**iommu.add_device(
+              nic, {[](void* context, const fault::Record& record) {
+                        (*static_cast<std::unique_ptr<SoftSpace>*>(context))->fault(record);
+                    },
+                    &space})) {
+        EXPECT_TRUE(iommu.attach(nic, domain));
+    }
+
+    iommu::Transfer write(std::uint64_t at, std::size_t size, int value = 1) {
+        return lane.write(Iova(at), std::vector<std::byte>(size, static_cast<std::byte>(value)));
+    }
+
+    OwnTables tables;
+    SoftDomain domain{empty_table(tables)};
+    SoftIommu iommu;
+    Heard heard;
+    std::unique_ptr<SoftSpace> space;
+    SoftIommu::Device& device;
+    Lane lane{device};
+};
+
+} // namespace moat::tests

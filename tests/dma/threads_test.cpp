@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Threads that map and unmap what others mapped, beside a device that uses it: nobody hears
+// anything, and ThreadSanitizer neither.
+#include "space_system.hpp"
+
+#include <array>
+#include <atomic>
+#include <gtest/gtest.h>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace moat::tests {
+
+namespace {
+
+using namespace dma;
+
+/// Buffers that drivers lend to the device. Whoever takes a buffer out of its place owns it.
+class Places {
+  public:
+    static constexpr std::size_t count = 16;
+    static constexpr std::size_t stride = 8192;
+
+    struct Place {
+        std::mutex mutex;
+        std::optional<Iova> iova; ///< where mapped
+    };
+
+    /// Sizes on both sides of a page, since level exact treats them differently.
+    [[nodiscard]] Memory memory(std::size_t place) {
+        return Memory::own(
+            all_.bytes().subspan(place * stride + 64, place % 2 == 0 ? 100 + place : 4097 + place));
+    }
+
+    [[nodiscard]] static Direction direction(std::size_t place) {
+        return static_cast<Direction>(place % 3);
+    }
+
+    [[nodiscard]] Place& operator[](std::size_t place) { return places_[place]; }
+
+  private:
+    Buffer all_{count * stride};
+    std::array<Place, count> places_;
+};
+
+class Threads : public testing::TestWithParam<Level> {
+  protected:
+    static constexpr std::size_t turns = 3000;
+
+    /// Maps what is not mapped and unmaps what is, whoever mapped it.
+    void drive(std::size_t first) {
+        for (std::size_t turn = 0, place = first; turn != turns; ++turn, place += 5) {
+            const std::size_t chosen = place % Places::count;
+            Places::Place& here = places[chosen];
+            const std::lock_guard lock(here.mutex);
+            const Memory memory = places.memory(chosen);
+            if (!here.iova) {
+                const auto iova = system.space->map(memory, Places::direction(chosen), "shared");
+                wrong += !iova;
+                if (iova)
+                    here.iova = *iova;
+            } else {
+                wrong += !system.space->unmap(*here.iova, memory.size(), Places::direction(chosen));
+                here.iova.reset();
+            }
+        }
+    }
+
+    /// Commands in flight hold their buffer, as a driver's queue does.
+    void use() {
+        Lane lane(system.device);
+        std::vector<std::byte> scratch(Places::stride);
+        for (std::size_t place = 0; !done.load(std::memory_order_relaxed); ++place) {
+            const std::size_t chosen = place % Places::count;
+            Places::Place& here = places[chosen];
+            const std::lock_guard lock(here.mutex);
+            if (!here.iova)
+                continue;
+            const std::span piece(scratch.data(), places.memory(chosen).bytes.size());
+            wrong += Places::direction(chosen) == Direction::to_device
+                         ? !lane.read(*here.iova, piece).complete()
+                         : !lane.write(*here.iova, piece).complete();
+            ++accesses;
+        }
+    }
+
+    System system{{.level = GetParam(), .quarantine = ByteCount(1 << 20)}};
+    Places places;
+    std::atomic<bool> done{false};
+    std::atomic<std::size_t> wrong{0};
+    std::atomic<std::size_t> accesses{0};
+};
+
+TEST_P(Threads, map_and_unmap_each_others_buffers_beside_a_device) {
+    {
+        std::jthread device([this] { use(); });
+        {
+            std::jthread one([this] { drive(0); });
+            std::jthread two([this] { drive(1); });
+            std::jthread three([this] { drive(2); });
+        }
+        done = true;
+    }
+    for (std::size_t place = 0; place != Places::count; ++place)
+        if (const auto iova = places[place].iova)
+            wrong +=
+                !system.space->unmap(*iova, places.memory(place).size(), Places::direction(place));
+    EXPECT_EQ(wrong, 0U);
+    EXPECT_TRUE(system.heard.errors.empty());
+    EXPECT_TRUE(system.heard.faults.empty());
+    EXPECT_EQ(system.space->stats().live_ranges, 0U);
+}
+
+INSTANTIATE_TEST_SUITE_P(Levels, Threads, testing::Values(Level::track, Level::exact),
+                         [](const auto& each) {
+                             return std::string(each.param == Level::track ? "track" : "exact");
+                         });
+
+} // namespace
+
+} // namespace moat::tests
