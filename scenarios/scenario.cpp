@@ -29,6 +29,7 @@ std::span<const Scenario> all() {
     static const std::vector<Scenario> scenarios = [] {
         std::vector<Scenario> list = protocol_scenarios();
         list.insert(list.begin(), iova_flush_scenario());
+        list.insert(list.begin(), iova_scenario());
         list.insert(list.begin(), page_table_scenario());
         list.insert(list.begin(), pud_slot_scenario());
         return list;

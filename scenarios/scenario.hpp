@@ -55,6 +55,7 @@ struct Scenario {
 [[nodiscard]] Scenario pud_slot_scenario();
 [[nodiscard]] Scenario page_table_scenario();
 [[nodiscard]] Scenario iova_flush_scenario();
+[[nodiscard]] Scenario iova_scenario();
 [[nodiscard]] std::vector<Scenario> protocol_scenarios();
 
 } // namespace moat::scenarios

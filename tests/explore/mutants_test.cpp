@@ -61,6 +61,9 @@ constexpr Mutant mutants[] = {
      use_after_free, "", whole_table},
     {"page-table", "variant=link-unchecked mappers=2 unmappers=0 walkers=0", sc, check, ""},
     {"iova-flush", "variant=unlocked queuers=2", sc, data_race, "plain variable"},
+    {"iova", "case=remote variant=unlocked", sc, data_race, "plain variable", whole_table},
+    {"iova", "case=exit variant=no-exit-hook", sc, check, "some of the space is lost", whole_table},
+    {"iova", "case=drain variant=nobody-visited", sc, check, "a magazine stays open", whole_table},
 };
 
 [[nodiscard]] Program program_of(const char* scenario, const char* configuration) {

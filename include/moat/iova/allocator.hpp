@@ -111,6 +111,8 @@ class Allocator {
     [[nodiscard]] Stats stats();
 
   private:
+    static constexpr std::uint64_t most_cached_pages = Sizes<Sync>::most_cached_pages;
+
     using Cache = ThreadCache<Sync>;
     using Range = Entry<Sync>;
     using Word = typename LiveMap<Sync>::Word;

@@ -39,6 +39,8 @@ class Caches {
     using Cache = ThreadCache<Sync>;
     using Mag = Magazine<Sync>;
 
+    static constexpr std::uint64_t most_cached_pages = Sizes<Sync>::most_cached_pages;
+
     Caches(Central<Sync, Guard>& central, const CacheBudget& budget, std::uint64_t guard_pages)
         : central_(central), budget_(budget), guard_pages_(guard_pages),
           depot_(budget.shelf_pages, guard_pages), slots_(&thread_exits, this) {}

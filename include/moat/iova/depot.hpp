@@ -22,9 +22,9 @@ class Depot {
   public:
     using Range = Entry<Sync>;
 
-    static constexpr std::uint32_t bin_capacity = 256;
-    /// Threads with the same number modulo this one share a shelf.
-    static constexpr unsigned shelves = 16;
+    static constexpr std::uint32_t bin_capacity = Sizes<Sync>::bin_capacity;
+    static constexpr unsigned shelves = Sizes<Sync>::shelves;
+    static constexpr std::uint64_t most_cached_pages = Sizes<Sync>::most_cached_pages;
 
     /// A shelf holds no more than `most_pages` pages of payload and guard; a size with its guard
     /// takes `guard_pages` more than its payload.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "moat/iova/central.hpp"
+#include "moat/iova/sizes.hpp"
 
 #include <array>
 #include <cstdint>
@@ -23,8 +24,8 @@ class FlushQueue {
   public:
     using Range = Entry<Sync>;
 
-    static constexpr unsigned shards = 16;
-    static constexpr std::uint32_t shard_capacity = 256;
+    static constexpr unsigned shards = Sizes<Sync>::shards;
+    static constexpr std::uint32_t shard_capacity = Sizes<Sync>::shard_capacity;
 
     explicit FlushQueue(const Invalidation& invalidation) : invalidation_(invalidation) {}
 

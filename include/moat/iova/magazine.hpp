@@ -5,6 +5,7 @@
 #pragma once
 
 #include "moat/iova/central.hpp"
+#include "moat/iova/sizes.hpp"
 
 #include <array>
 #include <cstddef>
@@ -13,16 +14,14 @@
 
 namespace moat::iova {
 
-/// Payloads of 1 to this many pages are cached, each size on its own.
-inline constexpr std::uint64_t most_cached_pages = 512;
-
 /// What the magazines of one thread consist of, field by field: one scaled index finds the fields
 /// of a size, each a fixed distance on, and few cache lines hold those of many sizes. All pointers
 /// are null until a size is first used. `top` is atomic for statistics, floor and ceiling for
 /// closing; the entries are the owner's alone.
 template <SyncPolicy Sync>
 struct MagazineRack {
-    static constexpr std::uint32_t capacity = 64;
+    static constexpr std::uint32_t capacity = Sizes<Sync>::magazine_capacity;
+    static constexpr std::uint64_t most_cached_pages = Sizes<Sync>::most_cached_pages;
 
     using Range = Entry<Sync>;
 
@@ -186,6 +185,8 @@ template <SyncPolicy Sync>
 class alignas(64) ThreadCache {
   public:
     using Mag = Magazine<Sync>;
+
+    static constexpr std::uint64_t most_cached_pages = Sizes<Sync>::most_cached_pages;
 
     ThreadCache() = default;
     ThreadCache(const ThreadCache&) = delete;

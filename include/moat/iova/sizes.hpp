@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// How large the parts of an allocator are. A trait of the Sync policy, so that the explorer runs
+// the very code with small ones: what takes a step for each size would drown what is to be
+// explored.
+#pragma once
+
+#include "moat/sync/concept.hpp"
+
+#include <cstdint>
+
+namespace moat::iova {
+
+template <SyncPolicy Sync>
+struct Sizes {
+    /// Payloads of 1 to this many pages are cached, each size on its own.
+    static constexpr std::uint64_t most_cached_pages = 512;
+    /// Ranges of one size that a thread keeps at most.
+    static constexpr std::uint32_t magazine_capacity = 64;
+    /// Ranges of one size on one shelf of the depot.
+    static constexpr std::uint32_t bin_capacity = 256;
+    /// Threads with the same number modulo this one share a shelf.
+    static constexpr unsigned shelves = 16;
+    /// Threads with the same number modulo this one share a shard of the flush queue.
+    static constexpr unsigned shards = 16;
+    /// Ranges that a shard queues before it is flushed.
+    static constexpr std::uint32_t shard_capacity = 256;
+};
+
+} // namespace moat::iova

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The shipped IOVA allocator under every schedule of two threads; the counts are asserted, since a
+// search that looks at too little looks like a fast one.
+#include "moat/explore/explorer.hpp"
+
+#include "scenarios/scenario.hpp"
+#include "traces.hpp"
+
+#include <gtest/gtest.h>
+#include <string>
+
+namespace moat::explore::testing {
+namespace {
+
+struct Case {
+    const char* name;
+    MemoryModelKind model;
+    std::uint64_t executions;
+};
+
+class IovaAllocator : public ::testing::TestWithParam<Case> {};
+
+TEST_P(IovaAllocator, is_proved) {
+    const Case& tested = GetParam();
+    const scenarios::Scenario* const scenario = scenarios::find("iova");
+    const auto configuration = scenarios::complete(*scenario, {{"case", tested.name}});
+    ASSERT_TRUE(configuration.has_value());
+    ExploreOptions options;
+    options.machine.memory_model = tested.model;
+    options.most_executions = sanitized ? 20 : UINT64_MAX;
+    const Report report = explore::explore(scenario->program(*configuration), options);
+    EXPECT_FALSE(report.found) << report.found->violation.text;
+    if (sanitized)
+        return;
+    EXPECT_TRUE(report.exhausted);
+    EXPECT_EQ(report.tally.executions, tested.executions);
+}
+
+constexpr auto sc = MemoryModelKind::sc;
+constexpr auto c11 = MemoryModelKind::c11;
+
+INSTANTIATE_TEST_SUITE_P(Cases, IovaAllocator,
+                         ::testing::Values(Case{"remote", sc, 91}, Case{"remote", c11, 99},
+                                           Case{"exit", sc, 54}, Case{"exit", c11, 54},
+                                           Case{"deferred", sc, 3747}, Case{"drain", sc, 289},
+                                           Case{"drain", c11, 474}, Case{"quarantine", sc, 236},
+                                           Case{"quarantine", c11, 263}),
+                         [](const auto& tested) {
+                             return std::string(tested.param.name) + "_" +
+                                    std::string(name(tested.param.model));
+                         });
+
+} // namespace
+} // namespace moat::explore::testing
