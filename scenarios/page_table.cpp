@@ -8,6 +8,7 @@
 #include "moat/page_table/formats/vtd_second_stage.hpp"
 #include "moat/page_table/reader.hpp"
 
+#include "scenarios/arena_tables.hpp"
 #include "scenarios/scenario.hpp"
 
 namespace moat::scenarios {
@@ -17,48 +18,6 @@ namespace page_table {
 namespace {
 
 using Vtd = formats::VtdSecondStage<3>;
-
-/// Tables in the arena; their physical address is their place there. A released table is never
-/// used again within an execution, so that whoever still reads it is caught.
-class ArenaTables {
-  public:
-    static constexpr std::size_t most = 16;
-
-    Result<PhysicalAddress> allocate(unsigned bytes_lg2) {
-        explore::Arena& arena = explore::Machine::current().arena();
-        void* const words = arena.allocate(bit(bytes_lg2), bit(bytes_lg2));
-        if (words == nullptr)
-            return fail(ErrorCode::no_memory, "the arena has no room for a table");
-        return PhysicalAddress(arena.offset_of(words));
-    }
-
-    void release(PhysicalAddress table, unsigned bytes_lg2) {
-        explored::announce(explore::Kind::free, words(table), bit(bytes_lg2));
-        ++released_;
-    }
-
-    [[nodiscard]] unsigned released() const { return released_; }
-
-    [[nodiscard]] Word* words(PhysicalAddress table) const {
-        return reinterpret_cast<Word*>(explore::Machine::current().arena().base() + table.value());
-    }
-
-    /// Headers outlive their tables.
-    [[nodiscard]] TableHeader& header(PhysicalAddress table) {
-        for (std::size_t i = 0; i != most; ++i)
-            if (owners_[i] == table || owners_[i] == PhysicalAddress(0)) {
-                owners_[i] = table;
-                return headers_[i];
-            }
-        MOAT_CHECK(false, "the scenario makes few tables");
-        return headers_[0];
-    }
-
-  private:
-    std::array<PhysicalAddress, most> owners_{};
-    std::array<TableHeader, most> headers_{};
-    unsigned released_ = 0;
-};
 
 /// A removed table is freed without a grace period.
 struct FreeAtOnce : ExploredSync {

@@ -56,6 +56,7 @@ struct Scenario {
 [[nodiscard]] Scenario page_table_scenario();
 [[nodiscard]] Scenario iova_flush_scenario();
 [[nodiscard]] Scenario iova_scenario();
+[[nodiscard]] Scenario iommu_scenario();
 [[nodiscard]] std::vector<Scenario> protocol_scenarios();
 
 } // namespace moat::scenarios

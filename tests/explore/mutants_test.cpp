@@ -64,6 +64,9 @@ constexpr Mutant mutants[] = {
     {"iova", "case=remote variant=unlocked", sc, data_race, "plain variable", whole_table},
     {"iova", "case=exit variant=no-exit-hook", sc, check, "some of the space is lost", whole_table},
     {"iova", "case=drain variant=nobody-visited", sc, check, "a magazine stays open", whole_table},
+    {"iommu", "variant=unwaited", sc, data_race, "plain variable"},
+    {"iommu", "variant=unforgotten", sc, data_race, "plain variable"},
+    {"iommu", "variant=waited-first", sc, data_race, "plain variable"},
 };
 
 [[nodiscard]] Program program_of(const char* scenario, const char* configuration) {
