@@ -218,6 +218,8 @@ void Machine::run(Chooser& chooser) {
         fibers_[choice.actor].pending = nullptr;
         switch_to_fiber(choice.actor);
         chooser_ = nullptr;
+        if (std::exchange(unsettled_, false))
+            settle(running_);
         if (violation_)
             status_.enabled = {};
     }
@@ -231,8 +233,11 @@ void Machine::pass_on() {
     Fiber& own = fibers_[self];
     check_stack(self, __builtin_frame_address(0));
     note_pending(self);
-    settle(self);
-    while (!status_.enabled.empty()) {
+    // States are compared with every thread suspended: registers lie on its stack only then.
+    unsettled_ = depth_ >= livelock_depth;
+    if (!unsettled_) [[likely]]
+        settle(self);
+    while (!unsettled_ && !status_.enabled.empty()) {
         const Choice choice = chooser_->choose(*this);
         take_step(choice.actor, choice.option);
         if (choice.actor >= first_buffer || violation_) [[unlikely]] {

@@ -369,6 +369,8 @@ class Machine {
     std::size_t depth_ = 0;
     /// Everything's hash at depth 2^i on the present path.
     std::array<std::uint64_t, 16> landmarks_{};
+    /// Who moved last left it to the scheduler to settle that.
+    bool unsettled_ = false;
     std::vector<PlainAccess> plain_;
     std::optional<Violation> violation_;
     std::optional<Violation> violation_at_start_; ///< before the first step
