@@ -153,7 +153,7 @@ class AddressSpace {
             if (vma == nullptr)
                 return LeafChange::gone;
             const LeafChange change =
-                Zapper<Core>(core_).split_leaf(*vma, address, size_lg2, device, VmaIs::looked_up);
+                Zapper<Core>(core_).split_leaf(*vma, address, size_lg2, device);
             // A VMA that was replaced took no leaf with it, but one that was unmapped did.
             if (change != LeafChange::gone || vma->attached() || attempt == core_.options.retries)
                 return change;

@@ -61,11 +61,17 @@ class Zapper {
 
     /// Takes the leaf of 2^size_lg2 bytes at `address` apart; the VMA is attached, or the caller's.
     LeafChange split_leaf(const Attached& vma, VirtualAddress address, unsigned size_lg2,
-                          DeviceLeaf device, VmaIs is) {
+                          DeviceLeaf device) {
         const Lock lock(size_lg2 == pud_lg2 ? core_.pud_locks.of(address.value())
                                             : core_.pmd_locks.of(address.value()));
-        if (is == VmaIs::looked_up && !vma.attached())
+        if (!vma.attached())
             return LeafChange::gone;
+        return split_locked(vma, address, size_lg2, device);
+    }
+
+    /// The same, with the lock of the leaf's block held and the VMA attached.
+    LeafChange split_locked(const Attached& vma, VirtualAddress address, unsigned size_lg2,
+                            DeviceLeaf device) {
         const Spot spot = core_.look(address);
         if (!spot.is_leaf || spot.leaf.size_lg2 != size_lg2)
             return LeafChange::gone;
