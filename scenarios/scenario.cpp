@@ -31,6 +31,7 @@ std::span<const Scenario> all() {
         list.insert(list.begin(), iommu_scenario());
         list.insert(list.begin(), iova_flush_scenario());
         list.insert(list.begin(), iova_scenario());
+        list.insert(list.begin(), address_space_scenario());
         list.insert(list.begin(), page_table_scenario());
         list.insert(list.begin(), pud_slot_scenario());
         return list;

@@ -41,13 +41,13 @@
 namespace moat::address_space {
 
 /// Thread-safe. The memory outlives it, and so do regions, shared RAM and names that mappings show.
-template <PageTableFormat F, SyncPolicy S, class M>
+template <PageTableFormat F, SyncPolicy S, class M, class Rules = ShippedRules>
 class AddressSpace {
   public:
     using Format = F;
     using Sync = S;
     using Memory = M;
-    using Core = SpaceCore<F, S, M>;
+    using Core = SpaceCore<F, S, M, Rules>;
     using Types = typename Core::Types;
     using Tables = typename Core::Tables;
     using Attached = typename Core::Attached;
@@ -164,16 +164,15 @@ class AddressSpace {
     /// When it returns, every notifier has heard of every leaf. A region that several spaces show
     /// is revoked in each.
     Zapped revoke(Region& region) {
-        {
-            // Who maps the region from now on publishes after us, and its faults see the mark.
-            const Lock lock(core_.vmas_mutex);
-            region.set_revoked(true);
-        }
+        if constexpr (Rules::marks_before_zap)
+            mark_revoked(region);
         const auto space =
             VirtualRange::inclusive(VirtualAddress(0), VirtualAddress(~std::uint64_t{0} - 1));
         const auto zapped =
             zap_where(space, [&](const Attached& vma) { return vma.mapping.region == &region; });
         MOAT_CHECK(zapped.has_value(), "a device's leaf goes as a whole, without memory");
+        if constexpr (!Rules::marks_before_zap)
+            mark_revoked(region);
         return *zapped;
     }
 
@@ -245,6 +244,12 @@ class AddressSpace {
             visit(LeafView{start, found.physical(), found.size_lg2(), found.attributes()});
         }
     };
+
+    /// Who maps the region from now on publishes after us, and its faults see the mark.
+    void mark_revoked(Region& region) {
+        const Lock lock(core_.vmas_mutex);
+        region.set_revoked(true);
+    }
 
     /// Zaps the part of `range` in each VMA that `wanted` accepts.
     template <class Wanted>

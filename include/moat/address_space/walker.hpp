@@ -267,8 +267,6 @@ class Walker {
                 look_locked(part, size_lg2);
             else
                 Again::look(*this, part);
-            if (action_ == Action::again)
-                Sync::pause();
         }
         again_ = outer;
         return stopped_ ? WalkControl::stop : WalkControl::next;

@@ -23,6 +23,7 @@ class Zapper {
     using Sync = typename Core::Sync;
     using Attached = typename Core::Attached;
     using Lock = typename Core::Lock;
+    using Rules = typename Core::Rules;
 
     explicit Zapper(Core& core) : core_(core) {}
 
@@ -145,12 +146,18 @@ class Zapper {
     /// The entry of level 2 for reached_ .. last.
     Block top(const Attached& vma, VirtualAddress last, VmaIs is) {
         const Lock lock(core_.pud_locks.of(reached_.value()));
-        if (is == VmaIs::looked_up && !vma.attached())
+        if (Rules::asks_attached && is == VmaIs::looked_up && !vma.attached())
             return Block::stale;
         const Spot spot = core_.look(reached_);
         // TABLE is absorbing: what is a table now is one still when the lock is gone.
-        if (spot.level < 2)
-            return Block::table;
+        if (spot.level < 2) {
+            if constexpr (Rules::tables_stay)
+                return Block::table;
+            const VirtualAddress first(align_down(reached_.value(), pud_lg2));
+            remove({first, ByteCount(bit(pud_lg2))}, Tables::remove);
+            advance(last);
+            return Block::done;
+        }
         if (spot.is_leaf) {
             MOAT_CHECK(vma.mapping.kind == VmaKind::device ||
                            (is_aligned(reached_.value(), pud_lg2) &&
@@ -169,7 +176,7 @@ class Zapper {
             const VirtualAddress last(block_last < pud_last.value() ? block_last
                                                                     : pud_last.value());
             const Lock lock(core_.pmd_locks.of(reached_.value()));
-            if (is == VmaIs::looked_up && !vma.attached())
+            if (Rules::asks_attached && is == VmaIs::looked_up && !vma.attached())
                 return Block::stale;
             if (Result<void> done = zap_block(vma, last); !done)
                 return std::unexpected(done.error());
@@ -252,12 +259,19 @@ class Zapper {
         else
             unmap(edit, VirtualRange::inclusive(batch.leaves[0].start, batch.last),
                   CoveredTables::keep);
+        if constexpr (!Rules::tells_before_reuse)
+            drop(batch);
         edit.finish();
+        if constexpr (Rules::tells_before_reuse)
+            drop(batch);
+        zapped_.leaves += batch.count;
+        zapped_.bytes += batch.bytes;
+    }
+
+    void drop(const Batch& batch) {
         for (unsigned i = 0; i != batch.count; ++i)
             if (!core_.memory.is_zero(batch.leaves[i].physical))
                 core_.memory.drop(batch.leaves[i].physical);
-        zapped_.leaves += batch.count;
-        zapped_.bytes += batch.bytes;
     }
 
     template <class Edit>
