@@ -31,6 +31,7 @@
 
 #include "moat/address_space/core.hpp"
 #include "moat/address_space/fault.hpp"
+#include "moat/address_space/flags.hpp"
 #include "moat/address_space/vma_change.hpp"
 #include "moat/address_space/zap.hpp"
 
@@ -177,6 +178,21 @@ class AddressSpace {
     }
 
     void restore(Region& region) { region.set_revoked(false); }
+
+    /// Clears `which` of accessed and dirty in every leaf that the range touches, and calls
+    /// `visit(const LeafView&)` for each that had one, with those that it had. A leaf that sticks
+    /// out is cleared and told of as a whole. Under the lock of a block: visit obeys the rules of a
+    /// notifier. What was dirty stays so in the frame's own flags. Errors: empty, unaligned,
+    /// out_of_range, unsupported (the format has no such bits).
+    template <class Visit>
+    Result<void> clear_accessed_dirty(VirtualRange range, Attributes which, Visit&& visit) {
+        if (auto good = check_range<F>(range.start().value(), range.size().value(), frame_lg2,
+                                       F::most_levels);
+            !good)
+            return good;
+        const Lock lock(core_.vmas_mutex);
+        return FlagClearer<Core, std::remove_reference_t<Visit>>(core_, which, visit).run(range);
+    }
 
     /// The VMA of `address` at this moment.
     [[nodiscard]] std::optional<Vma<S>> find(VirtualAddress address) const {

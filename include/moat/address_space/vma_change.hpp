@@ -3,6 +3,7 @@
 // AddressSpace holds the lock of all VMAs around each and checks what it is given here.
 #pragma once
 
+#include "moat/address_space/blocks.hpp"
 #include "moat/address_space/core.hpp"
 #include "moat/address_space/zap.hpp"
 
@@ -242,37 +243,8 @@ class VmaChange {
         const auto view = core_.vmas.view();
         for (const Attached* vma = view.at_or_above(range.start());
              vma != nullptr && vma->range.start() <= range.last(); vma = next_of(view, *vma))
-            change_leaves(*vma, vma->range.intersection(range));
-    }
-
-    void change_leaves(const Attached& vma, VirtualRange range) {
-        std::uint64_t at = range.start().value();
-        for (;;) {
-            bool is_table = false;
-            {
-                const Lock lock(core_.pud_locks.of(at));
-                const Spot spot = core_.look(VirtualAddress(at));
-                is_table = spot.level < 2;
-                if (spot.is_leaf && !is_table)
-                    change_leaves_in_block(vma, spot.leaf.range());
-            }
-            const std::uint64_t pud_last = at | low_bits(pud_lg2);
-            const std::uint64_t part_last =
-                pud_last < range.last().value() ? pud_last : range.last().value();
-            for (; is_table;) {
-                const Lock lock(core_.pmd_locks.of(at));
-                const std::uint64_t pmd_last = at | low_bits(pmd_lg2);
-                const std::uint64_t last = pmd_last < part_last ? pmd_last : part_last;
-                change_leaves_in_block(
-                    vma, VirtualRange::inclusive(VirtualAddress(at), VirtualAddress(last)));
-                if (last == part_last)
-                    break;
-                at = last + 1;
-            }
-            if (part_last == range.last().value())
-                return;
-            at = part_last + 1;
-        }
+            for_each_block(core_, vma->range.intersection(range),
+                           [&](VirtualRange part) { change_leaves_in_block(*vma, part); });
     }
 
     /// Under the block's lock; no leaf sticks out of `range`. The zero page stays read-only.

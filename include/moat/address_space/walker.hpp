@@ -86,6 +86,8 @@ class Walker {
     /// Walks the VMAs of the range, and the holes between them. Errors: of the range, and no_memory
     /// (to split or install); no lock is held then, and what was visited was visited once.
     Result<WalkEnd> run(VirtualRange range) {
+        if (auto good = check(range); !good)
+            return std::unexpected(good.error());
         for (VirtualAddress at = range.start();;) {
             const typename Sync::ReadSection section;
             const Attached* const vma = space_.core().vmas.view().at_or_above(at);
@@ -158,6 +160,10 @@ class Walker {
 
     static constexpr bool installs =
         changes && requires(Visitor& visitor, VirtualRange range) { visitor.install(range); };
+
+    static Result<void> check(VirtualRange range) {
+        return check_range<F>(range.start().value(), range.size().value(), 0, F::most_levels);
+    }
 
     [[nodiscard]] bool walk_vma(const Attached& vma, VirtualRange part) {
         if constexpr (requires { visitor_.test(vma); }) {
