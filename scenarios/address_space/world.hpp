@@ -207,8 +207,15 @@ struct StickyAction : LookAgain {
     static constexpr Action fresh(Action last) { return last; }
 };
 
+/// It waits for others before it looks: so that they undo its work, whenever they can.
 struct UnboundedRetry : LookAgain {
     static constexpr bool bounded = false;
+
+    template <class Walker>
+    static void look(Walker& walker, VirtualRange part) {
+        ExploredSync::pause();
+        LookAgain::look(walker, part);
+    }
 };
 
 template <class Rules>
