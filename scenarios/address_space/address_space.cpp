@@ -58,6 +58,8 @@ void set_up(explore::Setup& setup, std::string_view which, std::string_view vari
               : reuse_after_invalidation<ReusesFirst>(setup);
     else if (which == "pte")
         right ? pte_table_goes<ExploredRules>(setup) : pte_table_goes<LooksBeforeLock>(setup);
+    else if (which == "readers")
+        right ? all_together<ExploredRules>(setup) : all_together<RevokesAfterZap>(setup);
     else
         right ? revoked_beside<ExploredRules>(setup) : revoked_beside<RevokesAfterZap>(setup);
 }
@@ -96,7 +98,7 @@ Scenario address_space_scenario() {
         .help = "T1 a refault, T2 T3 and a zap, T4 visited once, T5 installing walk, T6 bounded "
                 "retries, T7 DMA map, T8 a neighbour, T9 a table stays; and more of the protocol",
         .values = {"T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "unmap", "reuse", "pte",
-                   "revoke"}};
+                   "revoke", "readers"}};
     Parameter variant = {.name = "variant",
                          .preset = "right",
                          .help = "the shipped code, or one with a step left out",

@@ -3,6 +3,7 @@
 // each a program of two to four threads, for any rules and any way to look again.
 #pragma once
 
+#include "moat/address_space/readers/numa_maps.hpp"
 #include "moat/explore/program.hpp"
 
 #include "scenarios/address_space/world.hpp"
@@ -254,6 +255,42 @@ void revoked_beside(Setup& setup) {
     setup.at_end([&world] {
         ExploredSync::check(!world.maps(base) && !world.maps(base + giant),
                             "nothing of a revoked region is mapped");
+    });
+}
+
+/// Two readers of numa_maps, a faulter, a revoker and a DMA mapper. Reading takes nothing away, and
+/// what the mapper mapped is gone when the revocation has returned.
+template <class Rules>
+void all_together(Setup& setup) {
+    auto& world = setup.make<World<Rules>>();
+    world.map(base, giant);
+    world.fault(base);
+    world.space.add_notifier(setup.make<MirrorNotifier>(world.memory));
+    for (const char* const name : {"reader1", "reader2"})
+        setup.thread(name, [&world] {
+            unsigned lines = 0;
+            numa_maps(world.space, [&](std::string_view line) {
+                ++lines;
+                ExploredSync::check(line == "100000000 default\n", "the mapping is told of");
+            });
+            ExploredSync::check(lines == 1, "a mapping is told of once");
+        });
+    setup.thread("faulter", [&world] {
+        (void)world.space.fault(VirtualAddress(base), Access::read).has_value();
+    });
+    setup.thread("revoker", [&world] {
+        world.space.revoke(world.bar);
+        ExploredSync::check(!world.maps(base), "nothing is mapped once revoke returned");
+        ExploredSync::check(world.memory.mirror.load(std::memory_order_acquire) == 0,
+                            "no device reaches what is revoked");
+    });
+    setup.thread("mapper", [&world] {
+        const auto map = [&world](const LeafView& leaf) {
+            world.memory.mirror.store(leaf.physical.value(), std::memory_order_release);
+        };
+        const auto faulted = world.space.with_leaf(VirtualAddress(base), Access::write, map);
+        ExploredSync::check(faulted || faulted.error().code() == ErrorCode::io,
+                            "a DMA map succeeds or finds the region revoked");
     });
 }
 

@@ -49,6 +49,7 @@ class ArenaStore {
   public:
     using Sync = ExploredSync;
     static constexpr std::size_t most_tables = 10;
+    static constexpr unsigned cached_frames = 0;
 
     [[nodiscard]] std::span<std::byte> tables() const { return tables_; }
 

@@ -21,6 +21,8 @@ namespace moat::address_space {
 template <class S>
 concept FrameStore = requires(S& store, std::uint64_t count, std::uint64_t offset) {
     typename S::Sync;
+    // How many free frames each thread may keep for itself; 0: none.
+    { S::cached_frames } -> std::convertible_to<unsigned>;
     // The tables' own memory, aligned to a page; with a header for each page of it.
     { store.tables() } -> std::same_as<std::span<std::byte>>;
     { store.headers() } -> std::same_as<std::span<TableHeader>>;
@@ -37,6 +39,7 @@ template <SyncPolicy SyncType>
 class HeapStore {
   public:
     using Sync = SyncType;
+    static constexpr unsigned cached_frames = 64;
 
     explicit HeapStore(ByteCount tables, std::span<std::byte> ram = {})
         : table_bytes_(tables.value()),

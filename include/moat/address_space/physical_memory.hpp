@@ -23,7 +23,9 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <type_traits>
 #include <utility>
 
 namespace moat::address_space {
@@ -126,7 +128,7 @@ class PhysicalMemory {
         const unsigned first = policy.first(home, page) % nodes_count_;
         for (unsigned i = 0; i != nodes_count_; ++i)
             if (const unsigned node = (first + i) % nodes_count_; policy.allows(node))
-                if (const auto block = take_from(node, order)) {
+                if (const auto block = order == 0 ? take_page(node) : take_from(node, order)) {
                     FrameType& frame = frames_[*block];
                     frame.flags.store(0, std::memory_order_relaxed);
                     frame.references.store(1, std::memory_order_relaxed);
@@ -214,9 +216,10 @@ class PhysicalMemory {
         return {PhysicalAddress(ram_base_), ByteCount(frames_.size() << frame_lg2)};
     }
 
-    /// Frames that are given out, the huge zero page's not among them. Counted under locks.
+    /// Frames that are given out, the huge zero page's not among them. Exact while nobody takes or
+    /// drops any.
     [[nodiscard]] std::uint64_t frames_in_use() const {
-        std::uint64_t count = 0;
+        std::uint64_t count = 0 - cached();
         for (unsigned node = 0; node != nodes_count_; ++node) {
             const ExclusiveLock lock(nodes_[node].mutex);
             count += nodes_[node].in_use;
@@ -279,6 +282,95 @@ class PhysicalMemory {
         return ((a ^ b) >> pmd_lg2) == 0;
     }
 
+    /// Free frames of one node that a thread keeps, so that pages that come and go take no lock.
+    struct Cache {
+        unsigned node = 0;
+        typename Sync::template Atomic<std::uint32_t> count{0}; ///< others only read it
+        std::array<std::uint32_t, Store::cached_frames + 1> frames;
+    };
+
+    struct NoCaches {
+        NoCaches(void (*)(void*, Cache&), void*) {}
+    };
+
+    using Caches = std::conditional_t<Store::cached_frames == 0, NoCaches,
+                                      typename Sync::template ThreadLocal<Cache>>;
+
+    /// The calling thread's, or nullptr.
+    [[nodiscard]] Cache* own_cache() {
+        if constexpr (Store::cached_frames != 0)
+            return caches_.local();
+        else
+            return nullptr;
+    }
+
+    [[nodiscard]] std::uint64_t cached() const {
+        std::uint64_t sum = 0;
+        if constexpr (Store::cached_frames != 0)
+            caches_.for_each(
+                [](void* total, Cache& cache) {
+                    *static_cast<std::uint64_t*>(total) +=
+                        cache.count.load(std::memory_order_acquire);
+                },
+                &sum);
+        return sum;
+    }
+
+    std::optional<std::uint32_t> take_page(unsigned node) {
+        Cache* const cache = own_cache();
+        if (cache == nullptr)
+            return take_from(node, 0);
+        std::uint32_t count = cache->count.load(std::memory_order_relaxed);
+        if (count == 0)
+            count = refill(*cache, node);
+        if (count == 0 || cache->node != node)
+            return take_from(node, 0);
+        cache->count.store(count - 1, std::memory_order_release);
+        return cache->frames[count - 1];
+    }
+
+    /// Return: how many frames of `node` there are now.
+    std::uint32_t refill(Cache& cache, unsigned node) {
+        cache.node = node;
+        std::uint32_t count = 0;
+        const ExclusiveLock lock(nodes_[node].mutex);
+        while (count != Store::cached_frames / 2)
+            if (const auto frame = nodes_[node].blocks.take(0))
+                cache.frames[count++] = *frame;
+            else
+                break;
+        nodes_[node].in_use += count;
+        cache.count.store(count, std::memory_order_release);
+        return count;
+    }
+
+    void put_page(std::uint32_t frame) {
+        Cache* const cache = own_cache();
+        if (cache == nullptr || cache->node != frames_[frame].node) {
+            put(frame, 0);
+            return;
+        }
+        std::uint32_t count = cache->count.load(std::memory_order_relaxed);
+        cache->frames[count++] = frame;
+        if (count > Store::cached_frames)
+            count = drain(*cache, count, Store::cached_frames / 2);
+        cache->count.store(count, std::memory_order_release);
+    }
+
+    /// Gives the latest frames back until `left` are left. Return: `left`.
+    std::uint32_t drain(Cache& cache, std::uint32_t count, std::uint32_t left) {
+        const ExclusiveLock lock(nodes_[cache.node].mutex);
+        nodes_[cache.node].in_use -= count - left;
+        while (count != left)
+            nodes_[cache.node].blocks.put(cache.frames[--count], 0);
+        return left;
+    }
+
+    static void end_thread(void* self, Cache& cache) {
+        static_cast<PhysicalMemory*>(self)->drain(
+            cache, cache.count.exchange(0, std::memory_order_acq_rel), 0);
+    }
+
     std::optional<std::uint32_t> take_from(unsigned number, unsigned order) {
         Node& node = nodes_[number];
         const ExclusiveLock lock(node.mutex);
@@ -291,9 +383,17 @@ class PhysicalMemory {
     void give_back(FrameType& frame) {
         const unsigned order = frame.order.load(std::memory_order_relaxed);
         frame.order.store(FrameType::no_order, std::memory_order_relaxed);
-        Node& node = nodes_[frame.node];
+        const auto number = static_cast<std::uint32_t>(&frame - frames_.data());
+        if (order == 0)
+            put_page(number);
+        else
+            put(number, order);
+    }
+
+    void put(std::uint32_t block, unsigned order) {
+        Node& node = nodes_[frames_[block].node];
         const ExclusiveLock lock(node.mutex);
-        node.blocks.put(static_cast<std::uint32_t>(&frame - frames_.data()), order);
+        node.blocks.put(block, order);
         node.in_use -= bit(order);
     }
 
@@ -308,6 +408,8 @@ class PhysicalMemory {
     typename Sync::template Atomic<std::uint64_t> zero_{0};
     mutable std::array<Region, most_regions> regions_{};
     unsigned regions_count_ = 0;
+    /// The last member: ends of threads come by until it goes.
+    mutable Caches caches_{&PhysicalMemory::end_thread, this};
 };
 
 } // namespace moat::address_space
