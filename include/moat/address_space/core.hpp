@@ -60,7 +60,7 @@ class BlockLocks {
     }
 
   private:
-    struct alignas(64) Stripe {
+    struct alignas(128) Stripe {
         Mutex mutex;
     };
 

@@ -20,6 +20,7 @@
 #include "moat/page_table/table_pool.hpp"
 #include "moat/sync/lock.hpp"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -283,7 +284,7 @@ class PhysicalMemory {
     }
 
     /// Free frames of one node that a thread keeps, so that pages that come and go take no lock.
-    struct Cache {
+    struct alignas(128) Cache {
         unsigned node = 0;
         typename Sync::template Atomic<std::uint32_t> count{0}; ///< others only read it
         std::array<std::uint32_t, Store::cached_frames + 1> frames;
@@ -340,6 +341,8 @@ class PhysicalMemory {
             else
                 break;
         nodes_[node].in_use += count;
+        // Neighbouring pages get neighbouring frames, upwards: walks of them are streams.
+        std::reverse(cache.frames.begin(), cache.frames.begin() + count);
         cache.count.store(count, std::memory_order_release);
         return count;
     }

@@ -10,6 +10,7 @@
 //                                           (go into it) or `proceed` (behind it); levels that a
 //                                           format lacks are folded: it has no such L
 //     Action leaf(VirtualRange part, Leaf<Types, L>)   the part of the leaf that is walked
+//     bool passes_over(Table<Types, 0>)     whether nothing in a table of pages need be shown
 //     void kept(VirtualRange part, Leaf<Types, L>)     a leaf for which leaf() answered `subtree`,
 //                                           and that is not taken apart
 //     void hole(VirtualRange, unsigned depth)   nothing: in an entry of level `depth`, or, where
@@ -19,8 +20,8 @@
 //     void retried(VirtualRange)            what was shown to leaf() is looked at again
 //
 // Every address of the range is visited once: as a part of one leaf for which leaf() answered
-// `proceed` or that was kept, of one hole, or of what test() or table() passed over. What changes
-// meanwhile is seen as it was before or after.
+// `proceed` or that was kept, of one hole, or of what test(), table() or passes_over() passed over.
+// What changes meanwhile is seen as it was before or after.
 //
 // Actions of leaf(). `proceed`: it is done. `again`: look at this entry again. `subtree`: smaller
 // leaves are wanted; the leaf is taken apart as split_leaf() does, and the walk looks again at what
@@ -185,13 +186,21 @@ class Walker {
     [[gnu::always_inline]] WalkControl on_leaf(VirtualRange part, VirtualAddress start,
                                                Leaf<Types, L> found) {
         const std::uint64_t leaf_last = start.value() + (found.size().value() - 1);
-        const VirtualRange shown = VirtualRange::inclusive(
-            start > part.start() ? start : part.start(),
-            leaf_last < part.last().value() ? VirtualAddress(leaf_last) : part.last());
+        const bool whole = start >= part.start() && leaf_last <= part.last().value();
+        const VirtualRange shown =
+            whole ? VirtualRange(start, found.size()) : cut(part, start, leaf_last);
         const Action action = show_leaf(shown, found);
         if (action == Action::proceed) [[likely]]
             return WalkControl::next;
         return not_done(action, shown, start, found);
+    }
+
+    /// The part of a leaf that sticks out of what is walked.
+    [[gnu::noinline]] static VirtualRange cut(VirtualRange part, VirtualAddress start,
+                                              std::uint64_t leaf_last) {
+        return VirtualRange::inclusive(start > part.start() ? start : part.start(),
+                                       leaf_last < part.last().value() ? VirtualAddress(leaf_last)
+                                                                       : part.last());
     }
 
     template <unsigned L>
@@ -308,6 +317,10 @@ class Walker {
     template <unsigned L>
     [[gnu::always_inline]] WalkControl on_table(VirtualAddress start, Entry<Types, L> entry) {
         spans_[L - 1] = {start.value(), start.value() + low_bits(entry_lg2<F>(L))};
+        if constexpr (L == 1 && requires(Table<Types, 0> pages) { visitor_.passes_over(pages); })
+            if (entry.match([] { return false; }, [](auto) { return false; },
+                            [&](auto pages) { return visitor_.passes_over(pages); }))
+                return WalkControl::skip;
         if constexpr (requires { visitor_.table(start, entry); })
             switch (visitor_.table(start, entry)) {
             case Action::proceed:

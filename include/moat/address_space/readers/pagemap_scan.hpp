@@ -59,6 +59,43 @@ struct PageQuery {
 
 namespace detail {
 
+/// The bit of a leaf's entry that says `property`; 0 where a format has none, or says it otherwise.
+template <PageTableFormat F, unsigned L>
+[[nodiscard]] consteval Word bit_of(Attributes property) {
+    for (unsigned i = 0; i != 64; ++i)
+        if (!has(F::template leaf_attributes<L>(0), property) &&
+            has(F::template leaf_attributes<L>(bit(i)), property))
+            return bit(i);
+    return 0;
+}
+
+/// A query as masks of a leaf's entry: what every entry that matches must have. So that most
+/// entries are passed over without being decoded.
+template <PageTableFormat F, unsigned L>
+struct EntryFilter {
+    Word mask = 0;
+    Word value = 0;
+
+    explicit constexpr EntryFilter(const PageQuery& query) {
+        demand(query, Pages::written, bit_of<F, L>(Attributes::dirty));
+        demand(query, Pages::accessed, bit_of<F, L>(Attributes::accessed));
+        demand(query, Pages::writable, bit_of<F, L>(Attributes::write));
+        demand(query, Pages::special, bit_of<F, L>(Attributes::special));
+    }
+
+    [[nodiscard, gnu::always_inline]] constexpr bool passes(Word word) const {
+        return (word & mask) == value;
+    }
+
+  private:
+    constexpr void demand(const PageQuery& query, Pages pages, Word bits) {
+        if ((query.all & pages) == Pages::none)
+            return;
+        mask |= bits;
+        value |= (query.inverted & pages) == Pages::none ? bits : 0;
+    }
+};
+
 template <class Space, class Visit>
 class ScanVisitor {
   public:
@@ -66,10 +103,24 @@ class ScanVisitor {
     using FrameType = Frame<typename Space::Sync>;
 
     ScanVisitor(typename Space::Memory& memory, const PageQuery& query, Visit& visit)
-        : memory_(memory), query_(query), asks_memory_(query.asks_memory()), visit_(visit) {}
+        : memory_(memory), query_(query), filter_(query), asks_memory_(query.asks_memory()),
+          visit_(visit) {}
+
+    /// Most tables hold nothing that matches: their entries are looked at in passing.
+    [[nodiscard]] bool passes_over(Table<Types, 0> pages) const {
+        if (query_.matches(Pages::none))
+            return false;
+        bool any = false;
+        for (unsigned i = 0; i != Table<Types, 0>::entries; i += 4)
+            any |= passes(pages, i) | passes(pages, i + 1) | passes(pages, i + 2) |
+                   passes(pages, i + 3);
+        return !any;
+    }
 
     template <unsigned L>
     [[gnu::always_inline]] void leaf(VirtualRange part, Leaf<Types, L> found) {
+        if (L == 0 && !filter_.passes(found.word()))
+            return;
         Pages pages = of_leaf(found.attributes(), L);
         if (asks_memory_) [[unlikely]]
             pages = pages | of_memory(found.physical());
@@ -88,6 +139,10 @@ class ScanVisitor {
     }
 
   private:
+    [[nodiscard, gnu::always_inline]] bool passes(Table<Types, 0> pages, unsigned index) const {
+        return filter_.passes(pages.load(index).word());
+    }
+
     [[nodiscard, gnu::always_inline]] static Pages of_leaf(Attributes attributes, unsigned level) {
         const auto when = [&](Attributes property, Pages pages) {
             return has(attributes, property) ? pages : Pages::none;
@@ -122,6 +177,7 @@ class ScanVisitor {
 
     typename Space::Memory& memory_;
     const PageQuery query_;
+    const EntryFilter<typename Space::Format, 0> filter_;
     const bool asks_memory_;
     Visit& visit_;
     std::optional<VirtualRange> pending_;
