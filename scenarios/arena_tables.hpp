@@ -12,6 +12,7 @@
 
 namespace moat::scenarios {
 
+
 /// Tables in the arena; their physical address is their place there. A released table is never
 /// used again within an execution, so that whoever still reads it is caught.
 class ArenaTables {
@@ -27,9 +28,20 @@ class ArenaTables {
     }
 
     void release(PhysicalAddress table, unsigned bytes_lg2) {
+        if (table < linked_end_)
+            ExploredSync::check(invalidated_.load(std::memory_order_seq_cst),
+                                "a linked table is freed before its invalidation");
         explored::announce(explore::Kind::free, words(table), bit(bytes_lg2));
         ++released_;
     }
+
+    /// All tables until now are linked, and what they hold may be cached by a device.
+    void all_are_linked() {
+        linked_end_ = PhysicalAddress(explore::Machine::current().arena().offset_of(
+            explore::Machine::current().arena().allocate(1, 1)));
+    }
+
+    void invalidated() { invalidated_.store(true, std::memory_order_seq_cst); }
 
     [[nodiscard]] unsigned released() const { return released_; }
 
@@ -52,6 +64,8 @@ class ArenaTables {
     std::array<PhysicalAddress, most> owners_{};
     std::array<TableHeader, most> headers_{};
     unsigned released_ = 0;
+    PhysicalAddress linked_end_{0};
+    ExploredSync::Atomic<bool> invalidated_{false};
 };
 
 } // namespace moat::scenarios

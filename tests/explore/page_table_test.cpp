@@ -39,6 +39,13 @@ INSTANTIATE_TEST_SUITE_P(
                           "mappers=0 unmappers=0 walkers=0 freers=1"),
         ::testing::Values(MemoryModelKind::sc, MemoryModelKind::tso, MemoryModelKind::c11)));
 
+// A table of 512 entries is more locations than c11 keeps histories of, and each store is a step.
+INSTANTIATE_TEST_SUITE_P(
+    Levels, PageTableEngine,
+    ::testing::Combine(::testing::Values("mappers=0 unmappers=0 walkers=0 splitters=1",
+                                         "mappers=0 unmappers=0 walkers=0 folders=1"),
+                       ::testing::Values(MemoryModelKind::sc)));
+
 TEST(PageTableStates, mappers_and_a_walker_end_where_sleep_sets_say) {
     if (sanitized)
         GTEST_SKIP() << "replays under a sanitizer take too long";

@@ -5,6 +5,7 @@
 
 #include "moat/core/check.hpp"
 #include "moat/core/function_ref.hpp"
+#include "moat/page_table/rules.hpp"
 #include "moat/page_table/table_memory.hpp"
 
 #include <cstdint>
@@ -70,15 +71,23 @@ class PendingInvalidation {
             return;
         if (removed_ != nullptr) [[unlikely]] {
             request_.cached = CachedEntries::leaves_and_tables;
-            invalidate_(request_);
+            if constexpr (Rules<Sync>::invalidates_before_free)
+                invalidate(request_);
             retire_tables();
+            if constexpr (!Rules<Sync>::invalidates_before_free)
+                invalidate(request_);
         } else {
-            invalidate_(request_);
+            invalidate(request_);
         }
         any_ = false;
     }
 
   private:
+    [[gnu::always_inline]] void invalidate(const InvalidationRequest<Input>& request) {
+        if constexpr (Rules<Sync>::invalidates)
+            invalidate_(request);
+    }
+
     [[gnu::noinline]] void extend(std::uint64_t start, std::uint64_t last) {
         const std::uint64_t pending_start = request_.start.value();
         const std::uint64_t pending_last = request_.last.value();

@@ -6,6 +6,7 @@
 
 #include "moat/page_table/entry_writer.hpp"
 #include "moat/page_table/invalidation.hpp"
+#include "moat/page_table/rules.hpp"
 #include "moat/page_table/table_reserve.hpp"
 
 #include <cstdint>
@@ -109,10 +110,19 @@ class Rewrite {
                 return;
             }
             fill_below<L>(memory, below, old);
-        } while (!writer_.compare_exchange(leaf.table, leaf.first, old, link));
+        } while (!replace_leaf(leaf, old, link));
     }
 
   private:
+    /// Return: whether the leaf was `old` still; else `old` is what it is.
+    template <unsigned L>
+    [[nodiscard]] bool replace_leaf(const PlacedLeaf<Tree, L>& leaf, Word& old, Word link) const {
+        if constexpr (Rules<typename Tree::Sync>::split_is_compared)
+            return writer_.compare_exchange(leaf.table, leaf.first, old, link);
+        writer_.store(leaf.table, leaf.first, link);
+        return true;
+    }
+
     /// Replaces each entry of the leaf by `fresh(member, old)`, given what it was just then.
     /// Return: an entry of the leaf with accessed and dirty as any entry had them.
     template <unsigned L, class Fresh>
