@@ -43,8 +43,20 @@ INSTANTIATE_TEST_SUITE_P(
 INSTANTIATE_TEST_SUITE_P(
     Levels, PageTableEngine,
     ::testing::Combine(::testing::Values("mappers=0 unmappers=0 walkers=0 splitters=1",
+                                         "mappers=0 unmappers=0 walkers=0 splitters=2",
                                          "mappers=0 unmappers=0 walkers=0 folders=1"),
                        ::testing::Values(MemoryModelKind::sc)));
+
+TEST(PageTableCounts, splits_and_folds_are_counted) {
+    if (sanitized)
+        GTEST_SKIP() << "replays under a sanitizer take too long";
+    const auto executions = [](const char* configuration) {
+        return explore::explore(engine(configuration), {}).tally.executions;
+    };
+    EXPECT_EQ(executions("mappers=0 unmappers=0 walkers=0 splitters=1"), 2U);
+    EXPECT_EQ(executions("mappers=0 unmappers=0 walkers=0 splitters=2"), 32U);
+    EXPECT_EQ(executions("mappers=0 unmappers=0 walkers=0 folders=1"), 3U);
+}
 
 TEST(PageTableStates, mappers_and_a_walker_end_where_sleep_sets_say) {
     if (sanitized)
