@@ -12,7 +12,6 @@
 
 namespace moat::scenarios {
 
-
 /// Tables in the arena; their physical address is their place there. A released table is never
 /// used again within an execution, so that whoever still reads it is caught.
 class ArenaTables {

@@ -2,9 +2,10 @@
 // The page around the data. What stands in a script element must not end it, so "<" is escaped.
 #include "picture.hpp"
 
+#include "picture_page.hpp"
+
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <picture_page.hpp>
 
 namespace moat::tools {
 
