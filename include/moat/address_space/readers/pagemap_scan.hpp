@@ -112,8 +112,8 @@ class ScanVisitor {
             return false;
         bool any = false;
         for (unsigned i = 0; i != Table<Types, 0>::entries; i += 4)
-            any |= passes(pages, i) | passes(pages, i + 1) | passes(pages, i + 2) |
-                   passes(pages, i + 3);
+            any = any || passes(pages, i) || passes(pages, i + 1) || passes(pages, i + 2) ||
+                  passes(pages, i + 3);
         return !any;
     }
 
