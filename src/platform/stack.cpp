@@ -7,6 +7,7 @@
 #include <cxxabi.h>
 #include <dlfcn.h>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <unwind.h>
 
@@ -90,9 +91,11 @@ std::size_t capture_stack(std::span<std::uintptr_t> frames, unsigned skip) {
 }
 
 void symbolise(std::uintptr_t return_address, FunctionRef<void(const StackFrame&)> sink) {
-    constexpr int with_threads = 1;
+    static std::mutex one_at_a_time;
+    const std::lock_guard lock(one_at_a_time);
+    constexpr int without_threads = 0;
     static backtrace_state* const state =
-        backtrace_create_state(nullptr, with_threads, on_error, nullptr);
+        backtrace_create_state(nullptr, without_threads, on_error, nullptr);
     const std::uintptr_t address = return_address - 1; // within the call
     Question question{{.address = return_address, .module = module_of(address)}, sink};
     if (state != nullptr) {

@@ -32,11 +32,11 @@ namespace {
     return text;
 }
 
-/// The build says where sources lie from the project's own folder; the compiler may say so in
-/// relation to where it ran.
+/// The build says where sources lie from the project's own folder; a compiler's cache may say so
+/// from where the compiler ran.
 [[nodiscard]] std::string_view within_project(std::string_view file) {
-    const std::size_t up = file.rfind("../");
-    return up == std::string_view::npos ? file : file.substr(up + 3);
+    const std::size_t up = file.rfind("./");
+    return up == std::string_view::npos ? file : file.substr(up + 2);
 }
 
 } // namespace

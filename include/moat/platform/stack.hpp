@@ -22,7 +22,7 @@ namespace moat::platform {
 /// were inlined: hands out at least one frame, innermost first, whose views die with the call of
 /// `sink`. Without debug information: the symbol, or the module alone. Reads the debug information
 /// at the first call, which allocates and takes a while; libraries loaded later stay addresses. Any
-/// thread.
+/// thread, one at a time: `sink` is called under a lock and does not symbolise.
 void symbolise(std::uintptr_t return_address, FunctionRef<void(const StackFrame&)> sink);
 
 } // namespace moat::platform
