@@ -175,11 +175,12 @@ Result<void> Nvme::prepare(BufferSource& buffers) {
                     {"stride", stride});
     io_.number = 1;
     const auto obtain = [&](Buffer& buffer, std::string_view what, Direction direction,
-                            std::size_t bytes) -> Result<void> {
+                            std::size_t bytes, Use use = Use::always) -> Result<void> {
         const auto got = buffers.obtain({.what = what,
                                          .direction = direction,
                                          .size = ByteCount(bytes),
-                                         .alignment_lg2 = page_lg2});
+                                         .alignment_lg2 = page_lg2,
+                                         .use = use});
         if (!got)
             return std::unexpected(got.error());
         buffer = *got;
@@ -196,7 +197,7 @@ Result<void> Nvme::prepare(BufferSource& buffers) {
             !got)
             return got;
     }
-    if (auto got = obtain(scratch_, "identify", from_device, page); !got)
+    if (auto got = obtain(scratch_, "identify", from_device, page, Use::at_start); !got)
         return got;
     // Before it is enabled (5.3.1 of the 1.4 base): QEMU's looks at this once.
     const auto vectors = function_.enable_interrupts(2);
@@ -305,7 +306,12 @@ Result<void> Nvme::learn() {
     constexpr ByteCount longest(512 * page);
     using enum Direction;
     operations_ = {{"identify", from_device, 2, ByteCount(page), ByteCount(page)},
-                   {"health log", from_device, 2, ByteCount(4), ByteCount(page)},
+                   {.name = "health log",
+                    .direction = from_device,
+                    .alignment_lg2 = 2,
+                    .granule = ByteCount(4),
+                    .longest = ByteCount(page),
+                    .fills = ByteCount(512)}, // the log's own length (5.14.1.2)
                    {"read", from_device, 2, block, longest},
                    {"write", to_device, 2, block, longest},
                    {"flush", to_device, 0, ByteCount(1), ByteCount(0)}};

@@ -72,7 +72,11 @@ constexpr ByteCount longest(512 * 4096);
 constexpr std::array<Operation, 4> operations_of_block = {
     {{"read", Direction::from_device, 0, ByteCount(sector), longest},
      {"write", Direction::to_device, 0, ByteCount(sector), longest},
-     {"identify", Direction::from_device, 0, ByteCount(20), ByteCount(20)},
+     {.name = "identify",
+      .direction = Direction::from_device,
+      .granule = ByteCount(20),
+      .longest = ByteCount(20),
+      .fills = ByteCount(1)}, // a text that ends with 0 where it is shorter
      {"flush", Direction::to_device, 0, ByteCount(1), ByteCount(0)}}};
 
 /// A piece of a BAR.
@@ -211,7 +215,8 @@ Result<void> VirtioBlk::prepare(BufferSource& buffers) {
     const std::array<std::pair<Buffer*, Need>, 5> needs = {
         {{&descriptors_, {"descriptor table", to_device, ByteCount(16 * depth), 4}},
          {&available_, {"available ring", to_device, ByteCount(6 + 2 * depth), 1}},
-         {&used_, {"used ring", from_device, ByteCount(6 + 8 * depth), 2}},
+         {&used_,
+          {"used ring", bidirectional, ByteCount(6 + 8 * depth), 2} /* it reads its index back */},
          {&header_, {"request header", to_device, ByteCount(sizeof(Header)), 3}},
          {&status_, {"status", from_device, ByteCount(1), 0}}}};
     for (const auto& [buffer, need] : needs)

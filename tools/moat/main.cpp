@@ -9,6 +9,7 @@ int main(int argc, char** argv) {
     CLI::App app("moat: the page tables between a device and memory", "moat");
     app.require_subcommand(1);
     Exit exit = Exit::success;
+    moat::tools::add_audit(app, exit);
     moat::tools::add_explain(app, exit);
     moat::tools::add_explore(app, exit);
     try {

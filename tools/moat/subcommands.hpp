@@ -18,6 +18,7 @@ enum class Exit : int {
 };
 
 /// `exit` must outlive the parsing of the command line.
+void add_audit(CLI::App& app, Exit& exit);
 void add_explain(CLI::App& app, Exit& exit);
 void add_explore(CLI::App& app, Exit& exit);
 

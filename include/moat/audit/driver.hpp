@@ -27,12 +27,16 @@ struct Buffer {
     std::span<std::byte> bytes;
 };
 
+/// How long a driver uses what it obtained.
+enum class Use : std::uint8_t { always, at_start };
+
 /// Memory that an operation, or a driver for as long as it lives, asks for.
 struct Need {
     std::string_view what; ///< "data", "PRP list", "submission queue"; static
     Direction direction = Direction::bidirectional;
     ByteCount size = {};
     unsigned alignment_lg2 = 0;
+    Use use = Use::always; ///< at_start: no device knows it once `probe` has returned
 };
 
 /// Gives memory for a driver's life: queues, mostly.
@@ -53,6 +57,8 @@ struct Operation {
     ByteCount granule{1};       ///< lengths are multiples of it
     ByteCount longest = {};
     ByteCount shortest = {};
+    /// How many bytes at most the device writes of longer data; the rest is undefined.
+    ByteCount fills{~std::uint64_t{0}};
 };
 
 /// What is to be done. `data` may be shorter than `length`: the device is told `length`.

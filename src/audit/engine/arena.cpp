@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "moat/audit/arena.hpp"
+
+#include "moat/audit/plan.hpp"
+#include "moat/core/bits.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace moat::audit {
+
+namespace {
+
+constexpr unsigned page_lg2 = 12;
+constexpr std::size_t most_resting = 64;
+
+/// Addresses begin where no machine has anything else.
+constexpr std::uint64_t first_address = std::uint64_t{16} << 20;
+
+std::byte canary_byte(std::uint64_t canary, std::size_t at) {
+    return static_cast<std::byte>(canary >> 8 * (at % 8));
+}
+
+void fill(std::span<std::byte> memory, std::uint64_t canary) {
+    for (std::size_t at = 0; at + 8 <= memory.size(); at += 8)
+        std::memcpy(memory.data() + at, &canary, sizeof canary);
+}
+
+/// How many of the bytes in [begin, end) are not the canary's. Memory begins at a page.
+std::uint64_t changed(std::span<const std::byte> memory, std::size_t begin, std::size_t end,
+                      std::uint64_t canary) {
+    const auto by_bytes = [&](std::size_t from, std::size_t to) {
+        std::uint64_t count = 0;
+        for (; from < to; ++from)
+            count += memory[from] != canary_byte(canary, from) ? 1 : 0;
+        return count;
+    };
+    const std::size_t first_word = std::min((begin + 7) & ~std::size_t{7}, end);
+    const std::size_t last_word = std::max(first_word, end & ~std::size_t{7});
+    std::uint64_t differs = 0;
+    for (std::size_t at = first_word; at != last_word; at += 8) {
+        std::uint64_t word = 0;
+        std::memcpy(&word, memory.data() + at, sizeof word);
+        differs |= word ^ canary;
+    }
+    const std::uint64_t in_words = differs == 0 ? 0 : by_bytes(first_word, last_word);
+    return by_bytes(begin, first_word) + in_words + by_bytes(last_word, end);
+}
+
+} // namespace
+
+Result<Arena> Arena::create(machine::Machine& machine, machine::Domain& domain,
+                            const ArenaConfig& config) {
+    auto memory = machine.allocate(config.memory);
+    if (!memory)
+        return std::unexpected(memory.error());
+    std::optional<machine::SharedMemory> decoys;
+    if (config.decoys == Decoys::at_physical_addresses) {
+        auto window = machine.allocate(config.window);
+        if (!window)
+            return std::unexpected(window.error());
+        decoys.emplace(std::move(*window));
+    }
+    return Arena(domain, config, std::move(*memory), std::move(decoys));
+}
+
+Arena::Arena(machine::Domain& domain, const ArenaConfig& config, machine::SharedMemory memory,
+             std::optional<machine::SharedMemory> decoys)
+    : domain_(&domain),
+      guard_(align_up(std::max<std::uint64_t>(config.guard.value(), 1), page_lg2)),
+      seed_(config.seed), memory_(std::move(memory)), decoys_(std::move(decoys)),
+      window_start_(decoys_ ? decoys_->physical().value() : first_address),
+      window_end_(window_start_ + config.window.value()), next_address_(window_start_),
+      kept_address_(window_start_) {}
+
+/// Bytes with their top bit set, none of which a soft device strays with (0xa5), so that what was
+/// overwritten is counted to the byte; what is written to media has that bit clear.
+std::uint64_t Arena::next_canary() {
+    std::uint64_t canary = mixed(seed_, ++placed_) | 0x8080808080808080;
+    for (unsigned at = 0; at != 64; at += 8)
+        if ((canary >> at & 0xff) == 0xa5)
+            canary ^= std::uint64_t{1} << at;
+    return canary;
+}
+
+Result<Placed> Arena::place(const Need& need, dma::Placement placement, Life life,
+                            std::uint64_t case_number) {
+    const unsigned aligned_lg2 = std::max(need.alignment_lg2, page_lg2);
+    const std::uint64_t bytes = need.size.value();
+    const std::uint64_t room = align_up(std::max<std::uint64_t>(bytes, 1), page_lg2);
+    std::uint64_t start = align_up(next_address_ + guard_.value(), aligned_lg2);
+    std::uint64_t at = next_offset_;
+    if (start + room + guard_.value() > window_end_ || at + room > memory_.size().value()) {
+        // All that rests gives way at once.
+        look_at_all(changed_before_);
+        resting_.clear();
+        start = align_up(kept_address_ + guard_.value(), aligned_lg2);
+        at = kept_offset_;
+    }
+    if (bytes == 0 || start + room + guard_.value() > window_end_ ||
+        at + room > memory_.size().value())
+        return fail(ErrorCode::no_space, "the buffer does not fit the audit's memory",
+                    {"size", bytes});
+    Placed placed{.label = need.what,
+                  .direction = need.direction,
+                  .pages = IovaRange(Iova(start), ByteCount(room)),
+                  .memory = memory_.bytes().subspan(at, room),
+                  .canary = next_canary(),
+                  .case_number = case_number};
+    const std::uint64_t offset =
+        placement == dma::Placement::left ? 0 : align_down(room - bytes, need.alignment_lg2);
+    placed.range = IovaRange(Iova(start + offset), need.size);
+    PhysicalAddress physical(memory_.physical().value() + at);
+    if (decoys_) {
+        const auto here = decoys_->bytes().subspan(start - window_start_, room);
+        if (life == Life::operation) {
+            placed.decoy = here;
+            fill(placed.decoy, placed.canary);
+        } else {
+            // Queues lie where a device finds them that goes past the IOMMU, so that it starts.
+            placed.memory = here;
+            physical = PhysicalAddress(start);
+        }
+    }
+    fill(placed.memory, placed.canary);
+    if (life == Life::driver)
+        std::ranges::fill(placed.bytes(), std::byte{0});
+    if (const auto mapped = domain_->map(Iova(start), ByteCount(room), physical,
+                                         dma::attributes_of(need.direction));
+        !mapped)
+        return std::unexpected(mapped.error());
+    next_address_ = start + room;
+    next_offset_ = at + room;
+    if (life == Life::driver) {
+        kept_address_ = next_address_;
+        kept_offset_ = next_offset_;
+    }
+    return placed;
+}
+
+Changed Arena::look(const Placed& placed) {
+    const std::size_t begin = placed.offset();
+    const std::size_t end = begin + placed.range.size().value();
+    return {.before = changed(placed.memory, 0, begin, placed.canary),
+            .after = changed(placed.memory, end, placed.memory.size(), placed.canary),
+            .decoy = changed(placed.decoy, 0, placed.decoy.size(), placed.canary)};
+}
+
+std::uint64_t Arena::unwritten_at_end(const Placed& placed, ByteCount of) {
+    const std::size_t begin = placed.offset();
+    const std::size_t end = begin + std::min(placed.range.size(), of).value();
+    std::size_t at = end;
+    while (at != begin && placed.memory[at - 1] == canary_byte(placed.canary, at - 1))
+        --at;
+    return end - at;
+}
+
+Result<void> Arena::lay_to_rest(const Placed& placed) {
+    if (const auto done = unmap(placed); !done)
+        return done;
+    fill(placed.memory, placed.canary);
+    fill(placed.decoy, placed.canary);
+    if (resting_.size() == most_resting) {
+        look_at(resting_.front(), changed_before_);
+        resting_.pop_front();
+    }
+    resting_.push_back(placed);
+    return {};
+}
+
+Result<void> Arena::unmap(const Placed& placed) {
+    return domain_->unmap(placed.pages.start(), placed.pages.size());
+}
+
+void Arena::look_at(Placed& placed, std::vector<ChangedAtRest>& found) {
+    Changed seen = look(placed);
+    const std::size_t begin = placed.offset();
+    seen.inside = changed(placed.memory, begin, begin + placed.range.size().value(), placed.canary);
+    if (seen.around() + seen.inside + seen.decoy == 0)
+        return;
+    found.push_back({placed, seen});
+    fill(placed.memory, placed.canary);
+    fill(placed.decoy, placed.canary);
+}
+
+void Arena::look_at_last(std::vector<ChangedAtRest>& found) {
+    found.insert(found.end(), changed_before_.begin(), changed_before_.end());
+    changed_before_.clear();
+    if (!resting_.empty())
+        look_at(resting_.back(), found);
+}
+
+void Arena::look_at_all(std::vector<ChangedAtRest>& found) {
+    if (&found != &changed_before_) {
+        found.insert(found.end(), changed_before_.begin(), changed_before_.end());
+        changed_before_.clear();
+    }
+    for (Placed& placed : resting_)
+        look_at(placed, found);
+}
+
+void Arena::start_over() {
+    resting_.clear();
+    // Other addresses than before, so that those of a driver that ended are told from these.
+    if (next_address_ - window_start_ > (window_end_ - window_start_) / 2)
+        next_address_ = window_start_;
+    kept_address_ = next_address_;
+    next_offset_ = kept_offset_ = 0;
+}
+
+} // namespace moat::audit

@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "moat/audit/audit.hpp"
+
+#include "moat/audit/judge.hpp"
+#include "moat/core/text.hpp"
+
+#include <algorithm>
+#include <list>
+#include <map>
+#include <set>
+#include <tuple>
+
+namespace moat::audit {
+
+namespace {
+
+constexpr std::size_t remembered = 4096;
+/// For what a driver keeps: later than every case.
+constexpr std::uint64_t of_no_case = ~std::uint64_t{0};
+
+/// Of a device, whatever session: what was found, and the labels that findings name.
+class Ledger {
+  public:
+    Ledger(const AuditOptions& options, DeviceReport& report)
+        : options_(options), report_(report) {}
+
+    void note(std::vector<Finding> findings) {
+        for (Finding& each : findings) {
+            ++report_.tally.findings;
+            if (options_.found)
+                options_.found(each);
+            const auto key = std::tuple(each.kind, each.operation, each.buffer, each.side);
+            if (const auto known = places_.find(key); known != places_.end()) {
+                ++report_.findings[known->second].times;
+                continue;
+            }
+            places_.emplace(key, report_.findings.size());
+            report_.findings.push_back(std::move(each));
+        }
+    }
+
+    /// Nearer to a guard than ever, on either side?
+    void note(const Placed& placed) {
+        const std::uint64_t before = placed.offset();
+        const std::uint64_t after = placed.memory.size() - before - placed.range.size().value();
+        const auto found = std::ranges::find(report_.blind, placed.label, &Blind::label);
+        if (found == report_.blind.end()) {
+            report_.blind.push_back({std::string(placed.label), before, after});
+            return;
+        }
+        found->before = std::min(found->before, before);
+        found->after = std::min(found->after, after);
+    }
+
+    [[nodiscard]] Tally& tally() { return report_.tally; }
+
+  private:
+    using Key = std::tuple<FindingKind, std::string, std::string, fault::Side>;
+
+    const AuditOptions& options_;
+    DeviceReport& report_;
+    std::map<Key, std::size_t> places_;
+};
+
+/// A driver's life, with its buffers placed at one end of their pages.
+class Session final : private BufferSource {
+  public:
+    Session(machine::Machine& machine, machine::Function& function, Arena& arena,
+            const AuditOptions& options, Ledger& ledger, fault::History& history,
+            Placement placement)
+        : machine_(machine), function_(function), arena_(arena), options_(options), ledger_(ledger),
+          history_(history), placement_(placement) {}
+
+    ~Session() {
+        driver_.reset();
+        for (const auto* all : {&kept_, &only_at_start_})
+            for (const Placed& each : *all)
+                (void)arena_.unmap(each);
+        arena_.start_over();
+    }
+
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
+
+    Result<void> start() {
+        auto driver = options_.probe(machine_, function_, *this);
+        if (!driver)
+            return std::unexpected(driver.error());
+        driver_ = std::move(*driver);
+        ++ledger_.tally().sessions;
+        for (const Placed& each : only_at_start_) {
+            if (const auto rests = arena_.lay_to_rest(each); !rests)
+                return rests;
+            note_past(each);
+        }
+        only_at_start_.clear();
+        return observe({.operation = "start"});
+    }
+
+    [[nodiscard]] const Driver& driver() const { return *driver_; }
+
+    /// Return: whether the driver can go on. Errors: the machine's.
+    Result<bool> run(const Case& about);
+
+    /// Lets the device do what it may still do, and looks at everything once more.
+    Result<void> finish(const Case& last) {
+        settle(options_.last_settle);
+        std::vector<ChangedAtRest> at_rest;
+        arena_.look_at_all(at_rest);
+        return observe({.operation = "end", .about = last, .at_rest = at_rest});
+    }
+
+  private:
+    [[nodiscard]] Result<Buffer> obtain(const Need& need) override {
+        auto placed = arena_.place(need, placement_, Life::driver, of_no_case);
+        if (!placed)
+            return std::unexpected(placed.error());
+        ledger_.note(*placed);
+        (need.use == Use::always ? kept_ : only_at_start_).push_back(*placed);
+        return Buffer{placed->range.start(), placed->bytes()};
+    }
+
+    Result<Buffer> give(const Need& need, const Case& about) {
+        auto placed = arena_.place(need, placement_, Life::operation, about.number);
+        if (!placed)
+            return std::unexpected(placed.error());
+        ledger_.note(*placed);
+        given_.push_back(*placed);
+        return Buffer{placed->range.start(), placed->bytes()};
+    }
+
+    Result<void> give_all(const Case& about, Request& request);
+    Result<void> take_faults();
+    Result<void> observe(Observed seen);
+
+    void note_past(const Placed& placed) {
+        history_.note({.range = placed.range,
+                       .guard_before = arena_.guard(),
+                       .guard_after = arena_.guard(),
+                       .allows = dma::allows_of(placed.direction),
+                       .label = placed.label},
+                      {});
+    }
+
+    void settle(std::chrono::nanoseconds longest) {
+        auto never = [] { return false; };
+        (void)machine_.wait_until(never, longest);
+    }
+
+    void count(Phase phase) {
+        if (!options_.round_trips)
+            return;
+        const std::uint64_t now = options_.round_trips();
+        ledger_.tally().round_trips[static_cast<std::size_t>(phase)] += now - counted_;
+        counted_ = now;
+    }
+
+    machine::Machine& machine_;
+    machine::Function& function_;
+    Arena& arena_;
+    const AuditOptions& options_;
+    Ledger& ledger_;
+    fault::History& history_;
+    const Placement placement_;
+    std::unique_ptr<Driver> driver_;
+    std::vector<Placed> kept_;
+    std::vector<Placed> only_at_start_;
+    std::uint64_t counted_ = 0;
+    // Of the operation that runs; kept for their memory.
+    std::vector<Placed> given_;
+    std::vector<Buffer> lists_;
+    std::vector<Changed> changed_;
+    std::vector<ChangedAtRest> at_rest_;
+    std::vector<fault::Record> faults_;
+};
+
+/// What lists are needed, the data's address says.
+Result<void> Session::give_all(const Case& about, Request& request) {
+    const Operation& operation = driver_->operations()[about.operation];
+    given_.clear();
+    lists_.clear();
+    if (about.length == ByteCount(0))
+        return {};
+    const auto data = give({.what = "data",
+                            .direction = operation.direction,
+                            .size = about.length,
+                            .alignment_lg2 = operation.alignment_lg2},
+                           about);
+    if (!data)
+        return std::unexpected(data.error());
+    request.data = data->iova;
+    if (operation.direction == Direction::to_device)
+        for (std::size_t at = 0; at != data->bytes.size(); ++at)
+            data->bytes[at] = static_cast<std::byte>((at + about.number) & 0x7f);
+    for (const Need& need : driver_->lists_for(request)) {
+        const auto list = give(need, about);
+        if (!list)
+            return std::unexpected(list.error());
+        lists_.push_back(*list);
+    }
+    request.lists = lists_;
+    std::ranges::rotate(given_, given_.begin() + 1); // the data last
+    return {};
+}
+
+Result<bool> Session::run(const Case& about) {
+    const Operation& operation = driver_->operations()[about.operation];
+    Request request{.operation = about.operation, .data = {}, .length = about.length, .lists = {}};
+    count(Phase::run); // what came before is of no operation
+    if (const auto given = give_all(about, request); !given)
+        return std::unexpected(given.error());
+    count(Phase::place);
+    const auto answer = driver_->run(request);
+    count(Phase::run);
+    if (!answer && !machine_.health())
+        return std::unexpected(answer.error());
+    changed_.clear();
+    for (const auto* all : {&kept_, &given_})
+        for (const Placed& each : *all)
+            changed_.push_back(Arena::look(each));
+    const ByteCount fills = std::min(operation.fills, about.length);
+    const std::uint64_t unwritten = given_.empty() || operation.direction != Direction::from_device
+                                        ? 0
+                                        : Arena::unwritten_at_end(given_.back(), fills);
+    at_rest_.clear();
+    arena_.look_at_last(at_rest_);
+    for (const Placed& each : given_)
+        if (const auto rests = arena_.lay_to_rest(each); !rests)
+            return std::unexpected(rests.error());
+    count(Phase::unmap);
+    if (options_.settle != std::chrono::nanoseconds())
+        settle(options_.settle);
+    Tally& tally = ledger_.tally();
+    ++tally.cases;
+    tally.bytes += about.length.value();
+    // A driver that got no sense out of its device got no answer.
+    const Answer said = answer.value_or(Answer{});
+    tally.refused += said.verdict == Verdict::failure ? 1 : 0;
+    if (const auto seen = observe({.operation = operation.name,
+                                   .about = about,
+                                   .answer = said,
+                                   .fills = fills,
+                                   .given = given_,
+                                   .changed = changed_,
+                                   .unwritten = unwritten,
+                                   .at_rest = at_rest_});
+        !seen)
+        return std::unexpected(seen.error());
+    return answer.has_value();
+}
+
+Result<void> Session::take_faults() {
+    faults_.clear();
+    auto keep = [&](const fault::Record& record) { faults_.push_back(record); };
+    const auto lost = machine_.take_faults(keep);
+    count(Phase::faults);
+    if (!lost)
+        return std::unexpected(lost.error());
+    return {};
+}
+
+Result<void> Session::observe(Observed seen) {
+    if (const auto taken = take_faults(); !taken)
+        return taken;
+    seen.requester = function_.info().address.requester();
+    seen.guard = arena_.guard();
+    seen.kept = kept_;
+    seen.faults = faults_;
+    ledger_.note(judge(seen, {history_, arena_.resting()}));
+    for (const Placed& each : given_)
+        note_past(each);
+    given_.clear();
+    return {};
+}
+
+/// The function, attached to a domain of its own.
+class Attached {
+  public:
+    static Result<std::unique_ptr<Attached>> create(machine::Machine& machine,
+                                                    machine::Bdf address) {
+        auto domain = machine.create_domain();
+        if (!domain)
+            return std::unexpected(domain.error());
+        if (const auto attached = machine.attach(address, **domain); !attached)
+            return std::unexpected(attached.error());
+        auto made = std::unique_ptr<Attached>(new Attached(machine, address, std::move(*domain)));
+        auto function = machine.open(address);
+        if (!function)
+            return std::unexpected(function.error());
+        made->function_ = std::move(*function);
+        return made;
+    }
+
+    ~Attached() {
+        function_.reset();
+        (void)machine_.detach(address_);
+    }
+
+    Attached(const Attached&) = delete;
+    Attached& operator=(const Attached&) = delete;
+
+    [[nodiscard]] machine::Domain& domain() { return *domain_; }
+
+    [[nodiscard]] machine::Function& function() { return *function_; }
+
+  private:
+    Attached(machine::Machine& machine, machine::Bdf address,
+             std::unique_ptr<machine::Domain> domain)
+        : machine_(machine), address_(address), domain_(std::move(domain)) {}
+
+    machine::Machine& machine_;
+    machine::Bdf address_;
+    std::unique_ptr<machine::Domain> domain_;
+    std::unique_ptr<machine::Function> function_;
+};
+
+/// The machine died while a case ran.
+[[nodiscard]] Finding death(const Case& about, std::string_view operation, const Error& why) {
+    return {.kind = FindingKind::hang,
+            .operation = std::string(operation),
+            .about = about,
+            .first_case = about.number,
+            .report = "the machine is of no use any more: " + to_string(why) + "\n"};
+}
+
+class Audit {
+  public:
+    Audit(machine::Machine& machine, Attached& attached, Arena& arena, const AuditOptions& options,
+          DeviceReport& report)
+        : machine_(machine), attached_(attached), arena_(arena), options_(options), report_(report),
+          ledger_(options, report) {}
+
+    Result<void> run() {
+        std::uint64_t next = options_.first_case;
+        report_.first_case = report_.end_case = next;
+        std::uint64_t end = options_.end_case.value_or(next + 1);
+        while (next < end && !report_.ended_early && !stopped_) {
+            Session session(machine_, attached_.function(), arena_, options_, ledger_, history_,
+                            placement_of(next));
+            if (const auto started = session.start(); !started)
+                return started;
+            report_.driver = session.driver().name();
+            plan_.emplace(session.driver().operations(), options_.placements, options_.seed);
+            if (plan_->at(next).placement != session_placement_)
+                continue; // now it is known how long a round is
+            end = options_.end_case.value_or(plan_->systematic());
+            if (const auto done = round(session, next, end); !done)
+                return done;
+        }
+        return {};
+    }
+
+  private:
+    [[nodiscard]] Placement placement_of(std::uint64_t number) {
+        session_placement_ =
+            plan_ ? plan_->at(number).placement : Plan::placement_of_round(options_.placements, 0);
+        return session_placement_;
+    }
+
+    /// The cases up to the end of the round, or to the first that the driver does not survive.
+    Result<void> round(Session& session, std::uint64_t& next, std::uint64_t end) {
+        const std::uint64_t length = plan_->round_length();
+        const std::uint64_t round_end = std::min(end, (next / length + 1) * length);
+        Case about = plan_->at(next);
+        while (next != round_end) {
+            about = plan_->at(next++);
+            report_.end_case = next;
+            const auto ran = session.run(about);
+            if (!ran && machine_.health())
+                return std::unexpected(ran.error());
+            if (!ran) {
+                const auto operations = session.driver().operations();
+                ledger_.note({death(about, operations[about.operation].name, ran.error())});
+                report_.ended_early = true;
+                return {};
+            }
+            stopped_ = next % 16 == 0 && options_.goes_on && !options_.goes_on(report_.tally);
+            if (!*ran || stopped_)
+                break;
+        }
+        return session.finish(about);
+    }
+
+    machine::Machine& machine_;
+    Attached& attached_;
+    Arena& arena_;
+    const AuditOptions& options_;
+    DeviceReport& report_;
+    Ledger ledger_;
+    fault::History history_{remembered};
+    std::optional<Plan> plan_;
+    Placement session_placement_ = Placement::left;
+    bool stopped_ = false;
+};
+
+} // namespace
+
+Result<DeviceReport> audit_function(machine::Machine& machine, machine::Bdf address,
+                                    const AuditOptions& options) {
+    DeviceReport report;
+    report.address = address;
+    auto attached = Attached::create(machine, address);
+    if (!attached)
+        return std::unexpected(attached.error());
+    auto arena =
+        Arena::create(machine, (*attached)->domain(),
+                      {.guard = options.guard, .seed = options.seed, .decoys = options.decoys});
+    if (!arena)
+        return std::unexpected(arena.error());
+    Audit audit(machine, **attached, *arena, options, report);
+    if (const auto done = audit.run(); !done)
+        return std::unexpected(done.error());
+    return report;
+}
+
+} // namespace moat::audit

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "moat/audit/judge.hpp"
+
+#include "moat/core/text.hpp"
+#include "moat/fault/diagnose.hpp"
+#include "moat/fault/report.hpp"
+
+#include <algorithm>
+
+namespace moat::audit {
+
+namespace {
+
+using fault::Diagnosis;
+using fault::Kind;
+using fault::Side;
+
+[[nodiscard]] fault::Mapping mapping_of(const Placed& placed, ByteCount guard) {
+    return {.range = placed.range,
+            .guard_before = guard,
+            .guard_after = guard,
+            .allows = dma::allows_of(placed.direction),
+            .label = placed.label};
+}
+
+[[nodiscard]] std::string bytes_text(std::uint64_t bytes) {
+    return std::to_string(bytes) + (bytes == 1 ? " byte" : " bytes");
+}
+
+class Judge {
+  public:
+    Judge(const Observed& seen, const Past& past) : seen_(seen), past_(past) {
+        for (const auto& placed : {seen.kept, seen.given})
+            for (const Placed& each : placed)
+                living_.push_back(mapping_of(each, seen.guard));
+        std::ranges::sort(living_, {}, [](const auto& each) { return each.range.start(); });
+    }
+
+    std::vector<Finding> decide() {
+        for (std::size_t index = 0; index != seen_.changed.size(); ++index)
+            judge_canaries(placed(index), seen_.changed[index]);
+        for (const ChangedAtRest& each : seen_.at_rest)
+            judge_rest(each);
+        if (!seen_.faults.empty())
+            past_.history.catch_up();
+        for (const fault::Record& each : seen_.faults)
+            judge_fault(each);
+        judge_answer();
+        return std::move(found_);
+    }
+
+  private:
+    [[nodiscard]] const Placed& placed(std::size_t index) const {
+        return index < seen_.kept.size() ? seen_.kept[index]
+                                         : seen_.given[index - seen_.kept.size()];
+    }
+
+    Finding& add(FindingKind kind, const Placed* buffer, Side side, std::uint64_t bytes) {
+        Finding made{.kind = kind,
+                     .operation = std::string(seen_.operation),
+                     .about = seen_.about,
+                     .first_case = seen_.about.number,
+                     .side = side,
+                     .bytes = bytes,
+                     .answer = seen_.answer.value_or(Answer{})};
+        if (buffer != nullptr) {
+            made.buffer = buffer->label;
+            made.range = buffer->range;
+        }
+        return found_.emplace_back(std::move(made));
+    }
+
+    void judge_canaries(const Placed& buffer, const Changed& changed) {
+        const std::string whose = " \"" + std::string(buffer.label) + "\" of " +
+                                  bytes_text(buffer.range.size().value()) + " at " +
+                                  hexadecimal(buffer.range.start().value());
+        const auto outside = [&](Side side, std::uint64_t bytes, std::string_view where) {
+            if (bytes != 0)
+                add(FindingKind::wrote_outside, &buffer, side, bytes).report =
+                    "canaries: " + bytes_text(bytes) + " changed " + std::string(where) + whose +
+                    ", in its page\n";
+        };
+        outside(Side::left, changed.before, "before");
+        outside(Side::right, changed.after, "past the end of");
+        if (changed.decoy != 0)
+            add(FindingKind::bypasses_iommu, &buffer, Side::inside, changed.decoy).report =
+                "canaries: " + bytes_text(changed.decoy) +
+                " changed in memory that is mapped nowhere, whose physical address is that of" +
+                whose + "\n";
+    }
+
+    void judge_rest(const ChangedAtRest& each) {
+        const Placed& buffer = each.placed;
+        if (each.changed.decoy != 0)
+            judge_canaries(buffer, {.decoy = each.changed.decoy});
+        const std::uint64_t bytes = each.changed.inside + each.changed.around();
+        if (bytes == 0)
+            return;
+        Finding& made = add(FindingKind::touched_after_completion, &buffer, Side::inside, bytes);
+        made.first_case = std::min(buffer.case_number, seen_.about.number);
+        made.report = "canaries: " + bytes_text(bytes) + " changed in \"" +
+                      std::string(buffer.label) + "\" at " +
+                      hexadecimal(buffer.range.start().value()) +
+                      " after it was unmapped, without a fault\n";
+    }
+
+    void judge_fault(const fault::Record& record) {
+        const bool ours = record.source == fault::Source::requester(seen_.requester) ||
+                          (record.source.kind() == fault::Source::Kind::pci &&
+                           record.source.id() == seen_.requester);
+        const Diagnosis diagnosis =
+            fault::diagnose(fault::SortedMappings(living_), past_.history, record);
+        if (!ours) {
+            report(add(FindingKind::fault_without_access, nullptr, Side::inside, 0), diagnosis);
+            return;
+        }
+        switch (diagnosis.kind) {
+        case Kind::out_of_bounds_right:
+        case Kind::out_of_bounds_left:
+        case Kind::crossing:
+            return outside(diagnosis);
+        case Kind::permission:
+            // An IOMMU that tells no leaf from a forbidding one says that it was unmapped.
+            if (record.reason == fault::Reason::not_present && is_given(diagnosis.mapping->range))
+                return after(diagnosis, diagnosis.mapping->range);
+            return outside(diagnosis);
+        case Kind::use_after_unmap:
+            return after(diagnosis, diagnosis.past->mapping.range);
+        case Kind::mapped_and_allowed:
+            // The operation's buffers are unmapped when faults are taken; a driver's are not.
+            if (is_given(diagnosis.mapping->range))
+                return after(diagnosis, diagnosis.mapping->range);
+            break;
+        default:
+            break;
+        }
+        report(add(FindingKind::fault_without_access, nullptr, Side::inside, 0), diagnosis);
+    }
+
+    [[nodiscard]] bool is_given(IovaRange range) const {
+        return std::ranges::find(seen_.given, range, &Placed::range) != seen_.given.end();
+    }
+
+    [[nodiscard]] const Placed* find(IovaRange range) const {
+        for (const auto& all : {seen_.kept, seen_.given})
+            for (const Placed& each : all)
+                if (each.range == range)
+                    return &each;
+        for (const Placed& each : past_.resting)
+            if (each.range == range)
+                return &each;
+        return nullptr;
+    }
+
+    static void report(Finding& made, const Diagnosis& diagnosis) {
+        made.record = diagnosis.record;
+        made.known = diagnosis.record.precision == fault::Precision::exact ? Known::exactly
+                                                                           : Known::at_least;
+        made.report += fault::text_report(diagnosis);
+    }
+
+    /// Canaries of the same side may have told of its first bytes: then it is one finding.
+    void outside(const Diagnosis& diagnosis) {
+        blocked_ = true;
+        const bool wrote = diagnosis.record.access == fault::Access::write;
+        const FindingKind kind = wrote ? FindingKind::wrote_outside : FindingKind::read_outside;
+        const Placed* const buffer = find(diagnosis.mapping->range);
+        std::uint64_t bytes = diagnosis.bytes_outside;
+        if (diagnosis.kind == Kind::permission &&
+            diagnosis.record.precision == fault::Precision::exact)
+            bytes = diagnosis.record.where.size().value();
+        const auto same = std::ranges::find_if(found_, [&](const Finding& each) {
+            return each.kind == kind && each.range == diagnosis.mapping->range &&
+                   each.side == diagnosis.side;
+        });
+        if (same == found_.end())
+            return report(add(kind, buffer, diagnosis.side, bytes), diagnosis);
+        same->bytes += bytes;
+        report(*same, diagnosis);
+    }
+
+    void after(const Diagnosis& diagnosis, IovaRange range) {
+        const Placed* const buffer = find(range);
+        const bool exact = diagnosis.record.precision == fault::Precision::exact;
+        Finding& made = add(FindingKind::touched_after_completion, buffer, diagnosis.side,
+                            exact ? diagnosis.record.where.size().value() : 0);
+        if (buffer != nullptr)
+            made.first_case = std::min(buffer->case_number, made.first_case);
+        else if (made.first_case != 0)
+            --made.first_case; // of a driver before, whose last operation it was
+        if (buffer == nullptr && diagnosis.past)
+            made.buffer = diagnosis.past->mapping.label;
+        report(made, diagnosis);
+    }
+
+    void judge_answer() {
+        if (!seen_.answer)
+            return;
+        const Placed* const data = seen_.given.empty() ? nullptr : &seen_.given.back();
+        if (seen_.answer->verdict == Verdict::no_answer)
+            add(FindingKind::hang, nullptr, Side::inside, 0).report =
+                "the device gave no answer; its status is " + hexadecimal(seen_.answer->code) +
+                "\n";
+        if (seen_.answer->verdict != Verdict::success || data == nullptr)
+            return;
+        if (blocked_) {
+            // Whose access was blocked, the finding before says.
+            const Finding first = found_.front();
+            Finding& made = add(FindingKind::success_though_blocked, data, Side::inside, 0);
+            made.first_case = first.first_case;
+            made.report = "the device says that \"" + std::string(seen_.operation) +
+                          "\" succeeded, and the IOMMU refused an access of it\n";
+        }
+        // A byte that was written may by chance be the canary's.
+        constexpr std::uint64_t least = 4;
+        if (found_.empty() && seen_.unwritten >= least && data->direction == Direction::from_device)
+            add(FindingKind::left_unwritten, data, Side::inside, seen_.unwritten).report =
+                "canaries: the last " + bytes_text(seen_.unwritten) + " of \"" +
+                std::string(data->label) + "\" were never written\n";
+    }
+
+    const Observed& seen_;
+    const Past& past_;
+    std::vector<fault::Mapping> living_;
+    std::vector<Finding> found_;
+    bool blocked_ = false;
+};
+
+} // namespace
+
+std::vector<Finding> judge(const Observed& seen, const Past& past) {
+    return Judge(seen, past).decide();
+}
+
+} // namespace moat::audit

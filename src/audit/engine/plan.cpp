@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "moat/audit/plan.hpp"
+
+#include "moat/core/check.hpp"
+
+#include <algorithm>
+#include <array>
+
+namespace moat::audit {
+
+namespace {
+
+constexpr std::uint64_t page = 4096;
+/// A page of entries for pages.
+constexpr std::uint64_t list_of_a_page = 512 * page;
+
+} // namespace
+
+std::vector<ByteCount> boundary_lengths(const Operation& operation) {
+    if (operation.longest == ByteCount(0))
+        return {ByteCount(0)};
+    const std::uint64_t granule = operation.granule.value();
+    const std::uint64_t shortest = std::max(operation.shortest.value(), granule);
+    const std::uint64_t longest = operation.longest.value() / granule * granule;
+    std::vector<std::uint64_t> lengths = {shortest, longest};
+    for (const std::uint64_t boundary : {granule, std::uint64_t{64}, std::uint64_t{512}, page,
+                                         2 * page, 3 * page, list_of_a_page}) {
+        const std::uint64_t at = boundary / granule * granule;
+        for (const std::uint64_t length : {at - granule, at, at + granule})
+            if (length >= shortest && length <= longest)
+                lengths.push_back(length);
+    }
+    std::ranges::sort(lengths);
+    const auto repeated = std::ranges::unique(lengths);
+    lengths.erase(repeated.begin(), repeated.end());
+    std::vector<ByteCount> counts;
+    for (const std::uint64_t length : lengths)
+        counts.emplace_back(length);
+    return counts;
+}
+
+Plan::Plan(std::span<const Operation> operations, Placements placements, std::uint64_t seed)
+    : operations_(operations.begin(), operations.end()), placements_(placements), seed_(seed) {
+    MOAT_CHECK(!operations.empty(), "a driver can do something");
+    for (unsigned index = 0; index != operations_.size(); ++index)
+        for (const ByteCount length : boundary_lengths(operations_[index]))
+            boundary_.push_back({index, length});
+}
+
+Placement Plan::placement_of_round(Placements placements, std::uint64_t round) {
+    if (placements == Placements::both)
+        return round % 2 == 0 ? Placement::left : Placement::right;
+    return placements == Placements::left ? Placement::left : Placement::right;
+}
+
+Case Plan::at(std::uint64_t number) const {
+    Case made{.number = number,
+              .placement = placement_of_round(placements_, number / round_length())};
+    if (number < systematic()) {
+        const Shape& shape = boundary_[number % round_length()];
+        made.operation = shape.operation;
+        made.length = shape.length;
+        return made;
+    }
+    std::uint64_t random = mixed(seed_, number);
+    made.operation = static_cast<unsigned>(random % operations_.size());
+    random /= operations_.size();
+    const Operation& operation = operations_[made.operation];
+    if (operation.longest == ByteCount(0))
+        return made;
+    const std::uint64_t granule = operation.granule.value();
+    const std::uint64_t shortest = std::max(operation.shortest.value(), granule);
+    // Mostly some pages: long ones take long, and differ little from each other.
+    const bool is_long = random % 256 == 0;
+    const std::uint64_t most =
+        is_long ? operation.longest.value() : std::min(operation.longest.value(), 4 * page);
+    const std::uint64_t choices = (std::max(most, shortest) - shortest) / granule + 1;
+    const std::uint64_t length = shortest + random / 256 % choices * granule;
+    made.length = ByteCount(length / granule * granule);
+    return made;
+}
+
+} // namespace moat::audit

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "moat/audit/subject.hpp"
+
+#include "moat/core/check.hpp"
+#include "moat/machine/soft/edu.hpp"
+#include "moat/machine/soft/nvme.hpp"
+#include "moat/machine/soft/soft_machine.hpp"
+
+#include "wrong.hpp"
+
+#include <algorithm>
+#include <vector>
+
+namespace moat::audit {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::array<Kind, 8> all_kinds = {
+    {{"soft", "nvme", "an NVM Express controller in this process"},
+     {"soft", "edu", "a teaching device in this process: one DMA engine"},
+     {"qemu", "nvme", "QEMU's NVM Express controller"},
+     {"qemu", "virtio-blk", "QEMU's virtio block device, told of the IOMMU (iommu_platform=on)"},
+     {"qemu", "ahci", "QEMU's AHCI controller with a disk"},
+     {"qemu", "e1000e", "QEMU's Intel 82574 network controller, looped back"},
+     {"qemu", "edu", "QEMU's teaching device; 100 ms an operation"},
+     {"qemu", "virtio-blk-direct", "QEMU's virtio block device without iommu_platform", false}}};
+
+constexpr ByteCount disk_bytes{std::uint64_t{4} << 20};
+
+machine::qemu::QemuOptions qemu_options(std::string_view name) {
+    machine::qemu::QemuOptions options;
+    const std::string virtio = "virtio-blk-pci,addr=5,drive=disk0,serial=moat,disable-legacy=on";
+    if (name == "edu")
+        options.devices = {"edu,addr=5,dma_mask=0xffffffffffffffff"};
+    else if (name == "nvme")
+        options.devices = {"nvme,drive=disk0,serial=moat,addr=5,mdts=0"};
+    else if (name == "virtio-blk")
+        options.devices = {virtio + ",iommu_platform=on"};
+    else if (name == "virtio-blk-direct")
+        options.devices = {virtio};
+    else if (name == "ahci")
+        options.devices = {"ahci,id=ahci,addr=5", "ide-hd,drive=disk0,bus=ahci.0"};
+    else
+        options.devices = {"e1000e,addr=5"};
+    if (name != "edu" && name != "e1000e")
+        options.disks = {disk_bytes};
+    return options;
+}
+
+/// Wraps the driver of the audit where something is to be wrong.
+AuditOptions options_with(WrongMachine& machine, const Wrong& wrong,
+                          const std::function<void(Injection)>& before_each) {
+    AuditOptions options;
+    if (wrong.what != Injection::none)
+        options.probe = [&machine, wrong,
+                         before_each](machine::Machine&, machine::Function& function,
+                                      BufferSource& buffers) -> Result<std::unique_ptr<Driver>> {
+            auto driver = audit::probe(machine, function, buffers);
+            if (!driver)
+                return driver;
+            return std::make_unique<WrongDriver>(std::move(*driver), machine, wrong, before_each);
+        };
+    return options;
+}
+
+/// What a soft device does; the rest is its driver's.
+[[nodiscard]] machine::soft::Misdeed misdeed_of(Injection what) {
+    using machine::soft::Misdeed;
+    constexpr std::array<Misdeed, injection_names.size()> misdeeds = {
+        Misdeed::none,          Misdeed::overrun,
+        Misdeed::underrun,      Misdeed::write_after_completion,
+        Misdeed::stale_address, Misdeed::read_only_violated,
+        Misdeed::wrong_length,  Misdeed::none,
+        Misdeed::stale_address};
+    return misdeeds[static_cast<std::size_t>(what)];
+}
+
+template <class Model>
+class SoftSubject final : public Subject {
+  public:
+    explicit SoftSubject(const Wrong& wrong) : wrong_(wrong) {
+        MOAT_CHECK(soft_.add(machine::Bdf(0, 5, 0), model_).has_value(), "the bus is empty");
+    }
+
+    [[nodiscard]] machine::Machine& machine() override { return machine_; }
+
+    [[nodiscard]] AuditOptions options() override {
+        AuditOptions options = options_with(machine_, wrong_, [this](Injection what) {
+            model_.misbehave({misdeed_of(what), wrong_.bytes});
+        });
+        options.settle = 1ms;
+        return options;
+    }
+
+  private:
+    const Wrong wrong_;
+    Model model_;
+    machine::soft::SoftMachine soft_;
+    WrongMachine machine_{soft_, wrong_};
+};
+
+class QemuSubject final : public Subject {
+  public:
+    QemuSubject(std::unique_ptr<machine::qemu::QemuMachine> qemu, const Wrong& wrong)
+        : wrong_(wrong), qemu_(std::move(qemu)) {}
+
+    [[nodiscard]] machine::Machine& machine() override { return machine_; }
+
+    [[nodiscard]] AuditOptions options() override {
+        AuditOptions options = options_with(machine_, wrong_, {});
+        options.decoys = Decoys::at_physical_addresses;
+        options.round_trips = [this] { return qemu_->qtest().round_trips(); };
+        return options;
+    }
+
+    [[nodiscard]] machine::qemu::QemuMachine* qemu() override { return qemu_.get(); }
+
+  private:
+    const Wrong wrong_;
+    std::unique_ptr<machine::qemu::QemuMachine> qemu_;
+    WrongMachine machine_{*qemu_, wrong_};
+};
+
+} // namespace
+
+std::span<const Kind> kinds() {
+    return all_kinds;
+}
+
+Result<std::unique_ptr<Subject>> Subject::start(const Kind& kind, const Wrong& wrong,
+                                                std::string* words) {
+    if (kind.machine == "soft") {
+        if (kind.name == "nvme")
+            return std::make_unique<SoftSubject<machine::soft::Nvme>>(wrong);
+        return std::make_unique<SoftSubject<machine::soft::Edu>>(wrong);
+    }
+    auto options = qemu_options(kind.name);
+    options.words = words;
+    auto qemu = machine::qemu::QemuMachine::start(options);
+    if (!qemu)
+        return std::unexpected(qemu.error());
+    if ((*qemu)->functions().empty())
+        return fail(ErrorCode::not_found, "QEMU has no such device");
+    return std::make_unique<QemuSubject>(std::move(*qemu), wrong);
+}
+
+} // namespace moat::audit

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "wrong.hpp"
+
+#include "moat/core/bits.hpp"
+
+#include <algorithm>
+
+namespace moat::audit {
+
+/// Forwards to a domain of the machine within.
+class WrongMachine::OwnDomain final : public machine::Domain {
+  public:
+    OwnDomain(WrongMachine& machine, std::unique_ptr<machine::Domain> inner)
+        : machine_(machine), inner_(std::move(inner)) {}
+
+    ~OwnDomain() override { machine_.domain_ = nullptr; }
+
+    [[nodiscard]] machine::Domain& inner() { return *inner_; }
+
+    [[nodiscard]] const iommu::DomainLimits& limits() const override { return inner_->limits(); }
+
+    [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
+                                   Attributes attributes) override {
+        mapped_[start] = size;
+        return inner_->map(start, size, memory, attributes);
+    }
+
+    [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) override {
+        mapped_.erase(start);
+        if (machine_.wrong_.what == Injection::no_invalidate)
+            return inner_->unmap_deferred(start, size);
+        return inner_->unmap(start, size);
+    }
+
+    void unmap_around(Iova address) {
+        const auto after = mapped_.upper_bound(address);
+        if (after == mapped_.begin())
+            return;
+        const auto found = std::prev(after);
+        if (address.value() - found->first.value() < found->second.value())
+            (void)inner_->unmap(found->first, found->second);
+    }
+
+  private:
+    WrongMachine& machine_;
+    std::unique_ptr<machine::Domain> inner_;
+    std::map<Iova, ByteCount> mapped_;
+};
+
+Result<std::unique_ptr<machine::Domain>> WrongMachine::create_domain() {
+    auto inner = inner_.create_domain();
+    if (!inner)
+        return inner;
+    auto made = std::make_unique<OwnDomain>(*this, std::move(*inner));
+    domain_ = made.get();
+    return made;
+}
+
+Result<void> WrongMachine::attach(machine::Bdf function, machine::Domain& domain) {
+    return inner_.attach(function, dynamic_cast<OwnDomain&>(domain).inner());
+}
+
+/// What is posted arrives before the unmapping does, and is done after it.
+machine::Wait WrongMachine::wait_until(FunctionRef<bool()> happened,
+                                       std::chrono::nanoseconds longest) {
+    if (doomed_ && domain_ != nullptr)
+        domain_->unmap_around(*std::exchange(doomed_, std::nullopt));
+    return inner_.wait_until(happened, longest);
+}
+
+/// Told of so many bytes more, as far as the operation has such a length.
+Request WrongDriver::longer(Request request, std::uint64_t bytes) const {
+    const Operation& operation = inner_->operations()[request.operation];
+    const std::uint64_t granule = operation.granule.value();
+    const std::uint64_t more = (bytes + granule - 1) / granule * granule;
+    if (more <= operation.longest.value() &&
+        request.length.value() <= operation.longest.value() - more)
+        request.length += ByteCount(more);
+    return request;
+}
+
+/// The first operation in the other direction that has this length.
+Request WrongDriver::opposite(Request request) const {
+    const auto operations = inner_->operations();
+    const Direction direction = operations[request.operation].direction;
+    if (direction == Direction::from_device)
+        return request;
+    for (unsigned index = 0; index != operations.size(); ++index) {
+        const Operation& each = operations[index];
+        if (each.direction != direction && request.length <= each.longest &&
+            request.length >= each.shortest && request.length.value() % each.granule.value() == 0) {
+            request.operation = index;
+            return request;
+        }
+    }
+    return request;
+}
+
+Request WrongDriver::changed(Request request) const {
+    if (before_each_ && wrong_.what != Injection::short_buffer)
+        return request; // the device does it
+    if (request.length == ByteCount(0))
+        return request;
+    const Operation& operation = inner_->operations()[request.operation];
+    const std::uint64_t granule = operation.granule.value();
+    const std::uint64_t bytes = (wrong_.bytes + granule - 1) / granule * granule;
+    switch (wrong_.what) {
+    case Injection::overrun:
+    case Injection::short_buffer:
+        return longer(request, wrong_.bytes);
+    case Injection::underrun:
+        request.data = Iova(request.data.value() - std::min(request.data.value(), bytes));
+        return longer(request, wrong_.bytes);
+    case Injection::stale:
+    case Injection::no_invalidate:
+        if (previous_ != Iova())
+            request.data = previous_;
+        return request;
+    case Injection::read_only:
+        return opposite(request);
+    case Injection::short_transfer:
+        if (request.length.value() > bytes &&
+            request.length.value() - bytes >= operation.shortest.value())
+            request.length = request.length - ByteCount(bytes);
+        return request;
+    case Injection::late:
+    case Injection::none:
+        break;
+    }
+    return request;
+}
+
+Result<Answer> WrongDriver::run(const Request& request) {
+    if (before_each_)
+        before_each_(wrong_.what);
+    else if (wrong_.what == Injection::late && request.length != ByteCount(0))
+        machine_.unmap_at_next_wait(request.data);
+    const Request told = changed(request);
+    if (request.length != ByteCount(0))
+        previous_ = request.data;
+    return inner_->run(told);
+}
+
+} // namespace moat::audit

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// `moat audit`: drives devices with guarded buffers, and says what they touched outside of them.
+// The engine lives in include/moat/audit/, what is printed in audit_report.cpp.
+#include "moat/audit/audit.hpp"
+
+#include "moat/audit/subject.hpp"
+#include "moat/core/text.hpp"
+
+#include "audit_report.hpp"
+#include "subcommands.hpp"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <iostream>
+#include <unistd.h>
+
+namespace moat::tools {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Arguments {
+    std::string machine = "soft";
+    std::vector<std::string> devices;
+    std::uint64_t guard = 4096;
+    std::string placement = "both";
+    std::uint64_t seed = 1;
+    double seconds = 0;
+    std::uint64_t operations = 0;
+    std::string cases;
+    std::string inject = "none";
+
+    bool json = false;
+    bool list = false;
+};
+
+[[nodiscard]] double since(Clock::time_point begin) {
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+[[nodiscard]] bool parse_number(std::string_view text, std::uint64_t& number) {
+    const auto done = std::from_chars(text.data(), text.data() + text.size(), number);
+    return done.ec == std::errc() && done.ptr == text.data() + text.size();
+}
+
+/// "12" or "12-14", the last inclusive.
+[[nodiscard]] bool parse_cases(const std::string& text, audit::AuditOptions& options) {
+    const std::size_t dash = text.find('-');
+    std::uint64_t last = 0;
+    if (!parse_number(std::string_view(text).substr(0, dash), options.first_case))
+        return false;
+    last = options.first_case;
+    if (dash != std::string::npos && !parse_number(std::string_view(text).substr(dash + 1), last))
+        return false;
+    options.end_case = last + 1;
+    return last >= options.first_case && last + 1 != 0;
+}
+
+/// "overrun" or "overrun:16".
+[[nodiscard]] bool parse_injection(const std::string& text, audit::Wrong& wrong) {
+    const std::size_t colon = text.find(':');
+    const std::string_view what = std::string_view(text).substr(0, colon);
+    const auto found = std::ranges::find(audit::injection_names, what);
+    if (found == audit::injection_names.end())
+        return false;
+    wrong.what = static_cast<audit::Injection>(found - audit::injection_names.begin());
+    return colon == std::string::npos ||
+           (parse_number(std::string_view(text).substr(colon + 1), wrong.bytes) &&
+            wrong.bytes != 0);
+}
+
+[[nodiscard]] audit::Placements placements_of(const std::string& text) {
+    if (text == "both")
+        return audit::Placements::both;
+    return text == "left" ? audit::Placements::left : audit::Placements::right;
+}
+
+/// One line that overwrites itself, on a terminal only; and the end when time is up.
+class Progress {
+  public:
+    Progress(const Arguments& arguments, Clock::time_point begin)
+        : arguments_(arguments), begin_(begin), shows_(::isatty(STDERR_FILENO) != 0) {}
+
+    ~Progress() {
+        if (shown_ > 0)
+            std::cerr << "\r\x1b[K";
+    }
+
+    Progress(const Progress&) = delete;
+    Progress& operator=(const Progress&) = delete;
+
+    bool operator()(std::string_view device, const audit::Tally& tally) {
+        const double passed = since(begin_);
+        if (shows_ && passed - shown_ > 0.25) {
+            shown_ = passed;
+            std::cerr << '\r' << device << ": " << tally.cases << " operations";
+            if (arguments_.operations != 0)
+                std::cerr << " of " << arguments_.operations;
+            std::cerr << ", " << tally.findings << " findings   " << std::flush;
+        }
+        return arguments_.seconds <= 0 || passed < arguments_.seconds;
+    }
+
+  private:
+    const Arguments& arguments_;
+    Clock::time_point begin_;
+    double shown_ = 0;
+    bool shows_;
+};
+
+/// All that a single run of a case needs, but the case.
+[[nodiscard]] std::string command_of(const Arguments& arguments, const audit::Kind& kind) {
+    std::string command = "moat audit --machine " + std::string(kind.machine) + " --device " +
+                          std::string(kind.name) + " --seed " + std::to_string(arguments.seed);
+    if (arguments.guard != 4096)
+        command += " --guard " + std::to_string(arguments.guard);
+    if (arguments.placement != "both")
+        command += " --placement " + arguments.placement;
+    if (arguments.inject != "none")
+        command += " --inject " + arguments.inject;
+    return command;
+}
+
+class Run {
+  public:
+    Run(const Arguments& arguments, const audit::Wrong& wrong)
+        : arguments_(arguments), wrong_(wrong) {}
+
+    /// Return: whether the device could be audited.
+    bool device(const audit::Kind& kind) {
+        const auto begin = Clock::now();
+        std::string words;
+        const auto subject = audit::Subject::start(kind, wrong_, &words);
+        if (!subject) {
+            std::cerr << "moat audit: " << kind.name << " (" << kind.machine
+                      << "): " << to_string(subject.error()) << '\n'
+                      << words;
+            return false;
+        }
+        audit::AuditOptions options = (*subject)->options();
+        options.guard = ByteCount(arguments_.guard);
+        options.placements = placements_of(arguments_.placement);
+        options.seed = arguments_.seed;
+        if (!arguments_.cases.empty())
+            (void)parse_cases(arguments_.cases, options);
+        else if (arguments_.operations != 0)
+            options.end_case = arguments_.operations;
+        else if (arguments_.seconds > 0)
+            options.end_case = ~std::uint64_t{0};
+        const auto report = [&] {
+            Progress progress(arguments_, begin);
+            options.goes_on = [&](const audit::Tally& tally) { return progress(kind.name, tally); };
+            return audit::audit_function((*subject)->machine(), (*subject)->address(), options);
+        }();
+        if (!report) {
+            std::cerr << "moat audit: " << kind.name << " (" << kind.machine
+                      << "): " << to_string(report.error()) << '\n';
+            return false;
+        }
+        const Audited audited{kind, *report, command_of(arguments_, kind), since(begin)};
+        if (arguments_.json)
+            print_json(std::cout, audited);
+        else
+            print_text(std::cout, audited);
+        std::cout << std::flush;
+        found_ = found_ || report->tally.findings != 0;
+        return true;
+    }
+
+    [[nodiscard]] bool found() const { return found_; }
+
+  private:
+    const Arguments& arguments_;
+    const audit::Wrong wrong_;
+    bool found_ = false;
+};
+
+/// Those named, in the order of the table, or those of the machine that are audited by default.
+[[nodiscard]] std::vector<audit::Kind> chosen(const Arguments& arguments) {
+    std::vector<audit::Kind> kinds;
+    for (const audit::Kind& each : audit::kinds())
+        if (each.machine == arguments.machine &&
+            (arguments.devices.empty()
+                 ? each.by_default
+                 : std::ranges::find(arguments.devices, each.name) != arguments.devices.end()))
+            kinds.push_back(each);
+    return kinds;
+}
+
+Exit list() {
+    for (const audit::Kind& each : audit::kinds())
+        std::cout << each.machine << "  " << each.name
+                  << std::string(20 - std::min<std::size_t>(each.name.size(), 19), ' ')
+                  << each.summary << (each.by_default ? "" : "; where it is named only") << '\n';
+    return Exit::success;
+}
+
+Exit run(const Arguments& arguments) {
+    if (arguments.list)
+        return list();
+    for (const std::string& each : arguments.devices)
+        if (std::ranges::none_of(audit::kinds(), [&](const audit::Kind& kind) {
+                return kind.machine == arguments.machine && kind.name == each;
+            })) {
+            std::cerr << "moat audit: the machine " << arguments.machine << " has no device "
+                      << each << "; see moat audit --list\n";
+            return Exit::usage;
+        }
+    audit::AuditOptions parsed;
+    audit::Wrong wrong;
+    if (!arguments.cases.empty() && !parse_cases(arguments.cases, parsed)) {
+        std::cerr << "moat audit: --case takes a number or two, as 12 or 12-14\n";
+        return Exit::usage;
+    }
+    if (!parse_injection(arguments.inject, wrong)) {
+        std::cerr << "moat audit: --inject takes one of";
+        for (const std::string_view each : audit::injection_names)
+            std::cerr << ' ' << each;
+        std::cerr << ", and bytes behind a colon\n";
+        return Exit::usage;
+    }
+    Run run(arguments, wrong);
+    bool all = true;
+    for (const audit::Kind& kind : chosen(arguments))
+        all = run.device(kind) && all;
+    if (run.found())
+        return Exit::found;
+    return all ? Exit::success : Exit::bound;
+}
+
+} // namespace
+
+void add_audit(CLI::App& app, Exit& exit) {
+    static Arguments arguments;
+    CLI::App* const command = app.add_subcommand(
+        "audit", "drive devices with guarded buffers: what do they touch outside of them?");
+    command->add_option("--machine", arguments.machine, "where the devices are")
+        ->check(CLI::IsMember({"soft", "qemu"}))
+        ->capture_default_str();
+    command->add_option("--device", arguments.devices, "a device of --list; all, where none is");
+    command->add_option("--guard", arguments.guard, "bytes on each side, rounded up to pages")
+        ->transform(CLI::AsSizeValue(false))
+        ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 20))
+        ->capture_default_str();
+    command->add_option("--placement", arguments.placement, "the end of its pages a buffer lies at")
+        ->check(CLI::IsMember({"left", "right", "both"}))
+        ->capture_default_str();
+    command->add_option("--seed", arguments.seed, "of lengths and operations")
+        ->capture_default_str();
+    command->add_option("--time", arguments.seconds, "seconds for each device")
+        ->check(CLI::PositiveNumber);
+    CLI::Option* const operations =
+        command
+            ->add_option("--operations", arguments.operations,
+                         "for each device; else as many as it has boundaries")
+            ->check(CLI::PositiveNumber);
+    command->add_option("--case", arguments.cases, "run one case alone, or FIRST-LAST")
+        ->excludes(operations);
+    command->add_option("--inject", arguments.inject,
+                        "make the device, or on QEMU its driver, do wrong: FAULT[:BYTES]");
+    command->add_flag("--json", arguments.json, "lines of JSON (docs/report_schema.md)");
+    command->add_flag("--list", arguments.list, "the devices that there are");
+    command->footer("Faults: overrun, underrun, late, stale, read-only, short-transfer, "
+                    "short-buffer, no-invalidate.\n"
+                    "Exit status: 0 nothing found, 1 findings, 2 usage, 3 a device could not be "
+                    "audited.");
+    command->callback([&exit] { exit = run(arguments); });
+}
+
+} // namespace moat::tools

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "audit_report.hpp"
+
+#include "moat/core/text.hpp"
+#include "moat/fault/text.hpp"
+
+#include <iomanip>
+#include <nlohmann/json.hpp>
+
+namespace moat::tools {
+
+namespace {
+
+using audit::Finding;
+using nlohmann::ordered_json;
+
+[[nodiscard]] std::string_view name_of(audit::Placement placement) {
+    return placement == audit::Placement::left ? "left" : "right";
+}
+
+[[nodiscard]] std::string_view name_of(audit::Verdict verdict) {
+    constexpr std::array<std::string_view, 3> names = {"success", "failure", "no-answer"};
+    return names[static_cast<std::size_t>(verdict)];
+}
+
+[[nodiscard]] std::string_view name_of(fault::Side side) {
+    constexpr std::array<std::string_view, 3> names = {"inside", "left", "right"};
+    return names[static_cast<std::size_t>(side)];
+}
+
+/// "64 bytes past the end of "data" (512 bytes at 0x1000e00)"
+[[nodiscard]] std::string where(const Finding& finding) {
+    if (finding.buffer.empty())
+        return "";
+    std::string text;
+    if (finding.bytes != 0)
+        text = std::string(finding.known == audit::Known::exactly ? "" : "at least ") +
+               std::to_string(finding.bytes) + (finding.bytes == 1 ? " byte " : " bytes ");
+    constexpr std::array<std::string_view, 3> sides = {"in", "before", "past the end of"};
+    text += sides[static_cast<std::size_t>(finding.side)];
+    text += " \"" + finding.buffer + "\"";
+    if (!finding.range.empty())
+        text += " (" + std::to_string(finding.range.size().value()) + " bytes at " +
+                hexadecimal(finding.range.start().value()) + ")";
+    return text;
+}
+
+void print_finding(std::ostream& out, const Audited& audited, const Finding& finding) {
+    out << "\n== " << name(finding.kind) << ": " << audited.report.driver << ", \""
+        << finding.operation << "\"";
+    if (const std::string text = where(finding); !text.empty())
+        out << ", " << text;
+    out << "\n   case " << finding.about.number << ": " << finding.about.length.value()
+        << " bytes of data, placed " << name_of(finding.about.placement) << "; the device says "
+        << name_of(finding.answer.verdict) << " (" << hexadecimal(finding.answer.code) << ")";
+    if (finding.times != 1)
+        out << "; the first of " << finding.times << " like it";
+    out << "\n   " << command_for(audited, finding) << '\n' << finding.report;
+}
+
+[[nodiscard]] ordered_json to_json(const Audited& audited, const Finding& finding) {
+    ordered_json line;
+    line["schema"] = "moat.finding/1";
+    line["machine"] = audited.kind.machine;
+    line["device"] = audited.kind.name;
+    line["class"] = name(finding.kind);
+    line["operation"] = finding.operation;
+    line["case"] = finding.about.number;
+    line["first_case"] = finding.first_case;
+    line["length"] = finding.about.length.value();
+    line["placement"] = name_of(finding.about.placement);
+    line["buffer"] = nullptr;
+    if (!finding.buffer.empty() && !finding.range.empty())
+        line["buffer"] = {{"label", finding.buffer},
+                          {"start", hexadecimal(finding.range.start().value())},
+                          {"bytes", finding.range.size().value()}};
+    line["side"] = name_of(finding.side);
+    line["bytes"] = finding.bytes;
+    line["bytes_known"] = finding.known == audit::Known::exactly ? "exactly" : "at-least";
+    line["says"] = name_of(finding.answer.verdict);
+    line["code"] = hexadecimal(finding.answer.code);
+    line["fault"] = nullptr;
+    if (finding.record)
+        line["fault"] = fault::to_string(*finding.record);
+    line["times"] = finding.times;
+    line["command"] = command_for(audited, finding);
+    line["report"] = finding.report;
+    return line;
+}
+
+} // namespace
+
+std::string command_for(const Audited& audited, const Finding& finding) {
+    std::string command = audited.command + " --case " + std::to_string(finding.first_case);
+    if (finding.first_case != finding.about.number)
+        command += "-" + std::to_string(finding.about.number);
+    return command;
+}
+
+void print_text(std::ostream& out, const Audited& audited) {
+    const audit::DeviceReport& report = audited.report;
+    const audit::Tally& tally = report.tally;
+    out << audited.kind.name << " (" << audited.kind.machine << ", "
+        << machine::to_string(report.address) << "): " << tally.cases << " operations, "
+        << to_string(ByteCount(tally.bytes)) << " of data, " << tally.refused
+        << " refused by the device, " << tally.sessions << " starts, " << std::fixed
+        << std::setprecision(1) << audited.seconds << " s\n";
+    out << "  buffer                  nearest guard before / behind it (bytes)\n";
+    for (const audit::Blind& each : report.blind)
+        out << "  " << std::left << std::setw(24) << each.label << std::right << std::setw(6)
+            << each.before << " / " << each.after << '\n';
+    out << "  Reads within these bytes are not seen; writes are, by canaries.\n";
+    if (report.findings.empty())
+        out << "  no finding\n";
+    else
+        out << "  " << tally.findings << " findings, " << report.findings.size()
+            << " of them unlike each other\n";
+    for (const Finding& each : report.findings)
+        print_finding(out, audited, each);
+}
+
+void print_json(std::ostream& out, const Audited& audited) {
+    const auto replace = ordered_json::error_handler_t::replace;
+    for (const Finding& each : audited.report.findings)
+        out << to_json(audited, each).dump(-1, ' ', false, replace) << '\n';
+    const audit::Tally& tally = audited.report.tally;
+    ordered_json line;
+    line["schema"] = "moat.audit/1";
+    line["machine"] = audited.kind.machine;
+    line["device"] = audited.kind.name;
+    line["address"] = machine::to_string(audited.report.address);
+    line["first_case"] = audited.report.first_case;
+    line["end_case"] = audited.report.end_case;
+    line["operations"] = tally.cases;
+    line["data_bytes"] = tally.bytes;
+    line["refused"] = tally.refused;
+    line["starts"] = tally.sessions;
+    line["findings"] = tally.findings;
+    line["distinct"] = audited.report.findings.size();
+    line["ended_early"] = audited.report.ended_early;
+    line["unseen_reads"] = ordered_json::array();
+    for (const audit::Blind& each : audited.report.blind)
+        line["unseen_reads"].push_back(
+            {{"label", each.label}, {"before", each.before}, {"after", each.after}});
+    line["seconds"] = audited.seconds;
+    line["command"] = audited.command;
+    out << line.dump(-1, ' ', false, replace) << '\n';
+}
+
+} // namespace moat::tools
