@@ -206,7 +206,8 @@ Result<void> Session::give_all(const Case& about, Request& request) {
 Result<bool> Session::run(const Case& about) {
     const Operation& operation = driver_->operations()[about.operation];
     Request request{.operation = about.operation, .data = {}, .length = about.length, .lists = {}};
-    count(Phase::run); // what came before is of no operation
+    if (options_.round_trips)
+        counted_ = options_.round_trips();
     if (const auto given = give_all(about, request); !given)
         return std::unexpected(given.error());
     count(Phase::place);
@@ -251,9 +252,11 @@ Result<bool> Session::run(const Case& about) {
 
 Result<void> Session::take_faults() {
     faults_.clear();
-    auto keep = [&](const fault::Record& record) { faults_.push_back(record); };
+    auto keep = [&](fault::Record record) {
+        record.time_ns.reset(); // the reporter's clock: another in each run
+        faults_.push_back(record);
+    };
     const auto lost = machine_.take_faults(keep);
-    count(Phase::faults);
     if (!lost)
         return std::unexpected(lost.error());
     return {};
@@ -262,6 +265,8 @@ Result<void> Session::take_faults() {
 Result<void> Session::observe(Observed seen) {
     if (const auto taken = take_faults(); !taken)
         return taken;
+    if (seen.answer) // not at the start and the end
+        count(Phase::faults);
     seen.requester = function_.info().address.requester();
     seen.guard = arena_.guard();
     seen.kept = kept_;

@@ -22,14 +22,19 @@ class WrongMachine::OwnDomain final : public machine::Domain {
     [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
                                    Attributes attributes) override {
         mapped_[start] = size;
+        if (const auto done = unmap_kept(IovaRange(start, size)); !done)
+            return done;
         return inner_->map(start, size, memory, attributes);
     }
 
     [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) override {
         mapped_.erase(start);
-        if (machine_.wrong_.what == Injection::no_invalidate)
+        if (machine_.wrong_.what != Injection::no_invalidate)
+            return inner_->unmap(start, size);
+        if (machine_.name() != "soft")
             return inner_->unmap_deferred(start, size);
-        return inner_->unmap(start, size);
+        kept_.push_back(IovaRange(start, size));
+        return kept_.size() <= most_kept ? Result<void>() : unmap_kept(kept_.front());
     }
 
     void unmap_around(Iova address) {
@@ -42,7 +47,26 @@ class WrongMachine::OwnDomain final : public machine::Domain {
     }
 
   private:
+    /// The soft IOMMU forgets at once what is unmapped. So leaves stay here for a while, as a
+    /// cached translation would.
+    static constexpr std::size_t most_kept = 64;
+
+    Result<void> unmap_kept(IovaRange where) {
+        for (std::size_t at = 0; at != kept_.size();) {
+            const IovaRange each = kept_[at];
+            if (!each.overlaps(where)) {
+                ++at;
+                continue;
+            }
+            kept_.erase(kept_.begin() + static_cast<std::ptrdiff_t>(at));
+            if (const auto done = inner_->unmap(each.start(), each.size()); !done)
+                return done;
+        }
+        return {};
+    }
+
     WrongMachine& machine_;
+    std::vector<IovaRange> kept_;
     std::unique_ptr<machine::Domain> inner_;
     std::map<Iova, ByteCount> mapped_;
 };

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# `moat audit` as a script uses it: exit codes, JSON, a finding's command run alone.
+#     command_test.sh MOAT
+set -u
+moat=$1
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+failed=0
+
+# expect STATUS WHAT COMMAND...: runs it; its output stays in $folder/out.
+expect() {
+    local status=$1 what=$2 got=0
+    shift 2
+    "$@" >"$folder/out" 2>"$folder/err" || got=$?
+    [ "$got" = "$status" ] && return
+    echo "$what: exit $got, expected $status"
+    cat "$folder/out" "$folder/err"
+    failed=1
+}
+
+# shows TEXT [FILE]
+shows() {
+    grep -qF -- "$1" "$folder/${2:-out}" && return
+    echo "missing: $1"
+    cat "$folder/${2:-out}"
+    failed=1
+}
+
+expect 0 "the devices" "$moat" audit --list
+shows 'virtio-blk-direct'
+expect 0 "soft devices behave" "$moat" audit
+shows 'nvme (soft, 0000:00:05.0): 128 operations'
+shows 'submission queue             0 / 3072'
+shows 'no finding'
+expect 0 "the same as JSON" "$moat" audit --device edu --operations 50 --seed 3 --json
+shows '"schema":"moat.audit/1"'
+shows '"operations":50'
+shows '"findings":0'
+expect 1 "an overrun" "$moat" audit --device nvme --inject overrun:16 --seed 5
+shows 'wrote-outside: nvme, "identify", 16 bytes past the end of "data"'
+shows 'success-though-blocked'
+command=$(grep -m1 -A2 '^== wrote-outside: nvme, "read"' "$folder/out" | sed -n 's/^   moat //p')
+# shellcheck disable=SC2086 # words of a command line
+expect 1 "the finding's own command" "$moat" $command
+shows '1 operations'
+shows 'wrote-outside: nvme, "read", 16 bytes past the end of "data"'
+for fault in underrun late stale read-only short-transfer short-buffer no-invalidate; do
+    expect 1 "$fault" "$moat" audit --inject $fault --json
+    shows '"schema":"moat.finding/1"'
+done
+expect 0 "a large guard, at one end" "$moat" audit --guard 64k --placement right --operations 30
+expect 0 "for a time" "$moat" audit --device nvme --time 0.2
+expect 2 "an unknown fault" "$moat" audit --inject nothing
+expect 2 "an unknown device" "$moat" audit --device floppy
+expect 2 "a device of another machine" "$moat" audit --device ahci
+expect 2 "cases that are none" "$moat" audit --case 5-3
+expect 2 "an unknown machine" "$moat" audit --machine attic
+expect 3 "no QEMU" env PATH=/nonexistent "$moat" audit --machine qemu --device nvme
+shows 'moat audit: nvme (qemu): ' err
+exit $failed

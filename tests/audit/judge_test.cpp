@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The judge alone: what follows from canaries, fault records and a device's words.
+#include "moat/audit/judge.hpp"
+
+#include <gtest/gtest.h>
+
+namespace moat::tests {
+namespace {
+
+using audit::Changed;
+using audit::Finding;
+using audit::FindingKind;
+using audit::Placed;
+using audit::Verdict;
+using fault::Access;
+using fault::Reason;
+
+constexpr std::uint16_t requester = 0x28;
+
+Placed placed(std::string_view label, std::uint64_t start, std::uint64_t bytes,
+              audit::Direction direction) {
+    const std::uint64_t first = start & ~std::uint64_t{0xfff};
+    return {.label = label,
+            .direction = direction,
+            .range = IovaRange(Iova(start), ByteCount(bytes)),
+            .pages = IovaRange(Iova(first), ByteCount(0x1000)),
+            .memory = {},
+            .decoy = {}};
+}
+
+class JudgeTest : public testing::Test {
+  protected:
+    JudgeTest() {
+        kept = {placed("queue", 0x10000, 1024, audit::Direction::to_device)};
+        given = {placed("data", 0x20000, 512, audit::Direction::from_device)};
+        changed.resize(2);
+    }
+
+    std::vector<Finding> judge(Verdict verdict = Verdict::success) {
+        const audit::Observed seen{.operation = "read",
+                                   .about = {.number = 5},
+                                   .answer = audit::Answer{.verdict = verdict},
+                                   .requester = requester,
+                                   .guard = ByteCount(4096),
+                                   .kept = kept,
+                                   .given = given,
+                                   .changed = changed,
+                                   .unwritten = unwritten,
+                                   .at_rest = at_rest,
+                                   .faults = faults};
+        return audit::judge(seen, {history, resting});
+    }
+
+    void fault(Access access, std::uint64_t at, std::uint64_t bytes, Reason reason,
+               std::uint16_t by = requester) {
+        faults.push_back(fault::exact_record(fault::Source::requester(by), access,
+                                             IovaRange(Iova(at), ByteCount(bytes)), reason));
+    }
+
+    std::vector<Placed> kept;
+    std::vector<Placed> given;
+    std::vector<Changed> changed;
+    std::uint64_t unwritten = 0;
+    std::vector<audit::ChangedAtRest> at_rest;
+    std::vector<fault::Record> faults;
+    fault::History history{16};
+    std::deque<Placed> resting;
+};
+
+TEST_F(JudgeTest, says_nothing_where_nothing_was) {
+    EXPECT_TRUE(judge().empty());
+    EXPECT_TRUE(judge(Verdict::failure).empty()) << "a device may refuse";
+}
+
+TEST_F(JudgeTest, canaries_and_the_fault_behind_them_are_one_finding) {
+    changed[1].after = 16;
+    fault(Access::write, 0x21000, 48, Reason::not_present);
+    const auto found = judge();
+    ASSERT_EQ(found.size(), 2U);
+    EXPECT_EQ(found[0].kind, FindingKind::wrote_outside);
+    EXPECT_EQ(found[0].buffer, "data");
+    EXPECT_EQ(found[0].side, fault::Side::right);
+    EXPECT_EQ(found[0].bytes, 64U);
+    EXPECT_EQ(found[1].kind, FindingKind::success_though_blocked);
+    EXPECT_EQ(judge(Verdict::failure).size(), 1U) << "blocked, and it said so";
+}
+
+TEST_F(JudgeTest, access_that_a_buffer_forbids_is_outside) {
+    fault(Access::write, 0x10000, 8, Reason::permission);
+    const auto found = judge(Verdict::failure);
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].kind, FindingKind::wrote_outside);
+    EXPECT_EQ(found[0].buffer, "queue");
+    EXPECT_EQ(found[0].side, fault::Side::inside);
+    EXPECT_EQ(found[0].bytes, 8U);
+}
+
+TEST_F(JudgeTest, write_into_what_was_unmapped_is_late) {
+    fault(Access::write, 0x20000, 512, Reason::not_present);
+    const auto found = judge();
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].kind, FindingKind::touched_after_completion);
+    EXPECT_EQ(found[0].buffer, "data");
+    EXPECT_EQ(found[0].bytes, 512U);
+}
+
+TEST_F(JudgeTest, buffer_at_rest_that_changed_is_late_without_a_fault) {
+    Placed before = placed("data", 0x30000, 512, audit::Direction::from_device);
+    before.case_number = 3;
+    at_rest.push_back({before, {.inside = 100, .after = 4}});
+    const auto found = judge();
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].kind, FindingKind::touched_after_completion);
+    EXPECT_EQ(found[0].bytes, 104U);
+    EXPECT_EQ(found[0].first_case, 3U) << "the case whose buffer it was";
+    EXPECT_FALSE(found[0].record);
+}
+
+TEST_F(JudgeTest, decoy_that_changed_is_a_bypass) {
+    changed[1].decoy = 512;
+    const auto found = judge();
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].kind, FindingKind::bypasses_iommu);
+    EXPECT_EQ(found[0].bytes, 512U);
+}
+
+TEST_F(JudgeTest, fault_of_another_device_or_of_nowhere_is_no_operation_s) {
+    fault(Access::write, 0x21000, 64, Reason::not_present, requester + 8);
+    fault(Access::write, 0x7000'0000'0000, 64, Reason::not_present);
+    const auto found = judge();
+    ASSERT_EQ(found.size(), 2U);
+    EXPECT_EQ(found[0].kind, FindingKind::fault_without_access);
+    EXPECT_EQ(found[1].kind, FindingKind::fault_without_access);
+}
+
+TEST_F(JudgeTest, no_answer_is_a_hang) {
+    const auto found = judge(Verdict::no_answer);
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].kind, FindingKind::hang);
+}
+
+TEST_F(JudgeTest, end_that_was_not_written_counts_where_the_device_says_success) {
+    unwritten = 3; // may be chance
+    EXPECT_TRUE(judge().empty());
+    unwritten = 64;
+    EXPECT_TRUE(judge(Verdict::failure).empty());
+    const auto found = judge();
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].kind, FindingKind::left_unwritten);
+    EXPECT_EQ(found[0].bytes, 64U);
+}
+
+} // namespace
+} // namespace moat::tests
