@@ -325,7 +325,7 @@ Scenario page_table_scenario() {
                        counted(number(text, "mappers"), "mapper") + ", " +
                        counted(number(text, "unmappers"), "unmapper") + ", " +
                        counted(number(text, "walkers"), "walker") + ", a page each, " +
-                       counted(number(text, "freers"), "freer of a table") + ", " +
+                       counted(number(text, "freers"), "table freer") + ", " +
                        counted(number(text, "splitters"), "splitter") + ", " +
                        counted(number(text, "folders"), "folder") + ", variant " +
                        text.at("variant");
