@@ -2,6 +2,7 @@
 // The shipped address space under the explorer, as a scenario: which case, and which variant of the
 // code: the right one, or one with a step left out.
 #include "scenarios/address_space/cases.hpp"
+#include "scenarios/address_space/container.hpp"
 #include "scenarios/scenario.hpp"
 
 #include <string>
@@ -60,6 +61,9 @@ void set_up(explore::Setup& setup, std::string_view which, std::string_view vari
         right ? pte_table_goes<ExploredRules>(setup) : pte_table_goes<LooksBeforeLock>(setup);
     else if (which == "readers")
         right ? all_together<ExploredRules>(setup) : all_together<RevokesAfterZap>(setup);
+    else if (which == "container" || which == "container-read")
+        right ? container_beside<ExploredRules>(setup, which == "container-read")
+              : container_beside<Untold>(setup, which == "container-read");
     else
         right ? revoked_beside<ExploredRules>(setup) : revoked_beside<RevokesAfterZap>(setup);
 }
@@ -82,6 +86,8 @@ void set_up(explore::Setup& setup, std::string_view which, std::string_view vari
         return "unasked";
     if (which == "reuse")
         return "reuses-first";
+    if (which == "container" || which == "container-read")
+        return "untold";
     return which == "pte" ? "looks-before-lock" : "revokes-after-zap";
 }
 
@@ -96,18 +102,19 @@ Scenario address_space_scenario() {
         .name = "case",
         .preset = "T1",
         .help = "T1 a refault, T2 T3 and a zap, T4 visited once, T5 installing walk, T6 bounded "
-                "retries, T7 DMA map, T8 a neighbour, T9 a table stays; and more of the protocol",
+                "retries, T7 DMA map, T8 a neighbour, T9 a table stays; and more of the "
+                "protocol; container: VFIO's DMA map beside a revocation",
         .values = {"T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "unmap", "reuse", "pte",
-                   "revoke", "readers"}};
+                   "revoke", "readers", "container", "container-read"}};
     Parameter variant = {.name = "variant",
                          .preset = "right",
                          .help = "the shipped code, or one with a step left out",
                          .values = {"right", "old", "two-load", "two-load-reversed", "reload",
                                     "sticky-action", "unbounded-retry", "look-again", "maps-late",
                                     "frees-shared-table", "table-goes", "unasked", "reuses-first",
-                                    "looks-before-lock", "revokes-after-zap"}};
+                                    "looks-before-lock", "revokes-after-zap", "untold"}};
     return {.name = "address-space",
-            .summary = "the shipped address space: walks, faults, zaps, unmaps and revocation",
+            .summary = "the shipped address space: walks, faults, zaps, DMA maps and revocation",
             .parameters = {std::move(which), std::move(variant)},
             .program = [](const Configuration& text) -> explore::Program {
                 return [which = text.at("case"), variant = text.at("variant")](

@@ -138,6 +138,10 @@ struct RevokesAfterZap : ExploredRules {
     static constexpr bool marks_before_zap = false;
 };
 
+struct Untold : ExploredRules {
+    static constexpr bool tells_revoked = false;
+};
+
 // Mutants of the walk: how it looks again at an entry of level 2.
 
 enum class Seen : std::uint8_t { none, leaf, table };

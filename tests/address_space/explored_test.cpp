@@ -67,6 +67,7 @@ INSTANTIATE_TEST_SUITE_P(AddressSpace, Right,
                          ::testing::Values("case=T1", "case=T2", "case=T3", "case=T4", "case=T5",
                                            "case=T6", "case=T7", "case=T8", "case=T9", "case=unmap",
                                            "case=reuse", "case=pte", "case=revoke", "case=readers",
+                                           "case=container", "case=container-read",
                                            // Of two threads the reporter's check is right, and
                                            // the merged fix of more.
                                            "case=T1 variant=two-load", "case=T2 variant=reload"),
@@ -101,6 +102,7 @@ constexpr Mutant mutants[] = {
     {"case=pte variant=looks-before-lock", "a leaf that fits into a hole can be mapped"},
     {"case=revoke variant=revokes-after-zap", "nothing "},
     {"case=readers variant=revokes-after-zap", "no"},
+    {"case=container variant=untold", "no device reaches what is revoked"},
 };
 
 class Mutants : public ::testing::TestWithParam<Mutant> {};

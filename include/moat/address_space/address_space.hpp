@@ -8,6 +8,7 @@
 // merge publish a new tree, then detach the VMAs that left it, then go through their blocks. The
 // locks:
 //
+//     revokes_mutex   who tells of a revocation, and the list of who hears
 //     vmas_mutex      who changes the tree of VMAs
 //     pud_locks       one entry of level 2: a leaf of 1 GiB comes or goes, a table comes
 //     pmd_locks       one entry of level 1 and the table below it: leaves of 2 MiB and 4 KiB
@@ -162,8 +163,8 @@ class AddressSpace {
     }
 
     /// Ends all access to the region: leaves of it go, and until restore() faults fail with io.
-    /// When it returns, every notifier has heard of every leaf. A region that several spaces show
-    /// is revoked in each.
+    /// When it returns, every notifier has heard of every leaf, and of the revocation. A region
+    /// that several spaces show is revoked in each. Not from inside a read section.
     Zapped revoke(Region& region) {
         if constexpr (Rules::marks_before_zap)
             mark_revoked(region);
@@ -174,6 +175,10 @@ class AddressSpace {
         MOAT_CHECK(zapped.has_value(), "a device's leaf goes as a whole, without memory");
         if constexpr (!Rules::marks_before_zap)
             mark_revoked(region);
+        if constexpr (Rules::tells_revoked) {
+            const Lock lock(core_.revokes_mutex);
+            core_.notifiers.tell_revoked(region);
+        }
         return *zapped;
     }
 
@@ -225,6 +230,7 @@ class AddressSpace {
 
     /// The notifier hears of every change that comes after, until remove_notifier() returned.
     void add_notifier(Notifier<S>& notifier) {
+        const Lock revokes_lock(core_.revokes_mutex);
         const Lock lock(core_.vmas_mutex);
         core_.notifiers.add(notifier);
     }
@@ -232,6 +238,7 @@ class AddressSpace {
     /// Not from inside a read section.
     void remove_notifier(Notifier<S>& notifier) {
         {
+            const Lock revokes_lock(core_.revokes_mutex);
             const Lock lock(core_.vmas_mutex);
             core_.notifiers.remove(notifier);
         }

@@ -44,6 +44,8 @@ struct ShippedRules {
     static constexpr bool looks_under_lock = true;
     /// Whether a region is marked as revoked before its leaves go.
     static constexpr bool marks_before_zap = true;
+    /// Whether notifiers hear of a revocation before it returns.
+    static constexpr bool tells_revoked = true;
 
     /// What the protocol relies on.
     static void check(bool condition, const char* text) { MOAT_CHECK(condition, text); }
@@ -116,6 +118,8 @@ struct SpaceCore {
     M& memory;
     Tables tables;
     const SpaceOptions options;
+    /// Who tells notifiers of a revocation holds it, and who changes their list.
+    typename S::Mutex revokes_mutex;
     /// Who changes VMAs holds it; also who gave up on looking again.
     typename S::Mutex vmas_mutex;
     VmaTree<S> vmas;

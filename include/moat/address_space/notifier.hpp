@@ -3,6 +3,7 @@
 // that maps the same range, a second MMU. An AddressSpace keeps the list.
 #pragma once
 
+#include "moat/address_space/device_region.hpp"
 #include "moat/core/range.hpp"
 #include "moat/page_table/invalidation.hpp"
 
@@ -36,6 +37,12 @@ class Notifier {
     /// block, then notifier.
     virtual void invalidated(const InvalidationRequest<VirtualAddress>& request, Change change) = 0;
 
+    /// The region is revoked: its leaves are gone, and faults fail. When this returns, nothing is
+    /// reached through what was derived from them, also where they went earlier. Called with only
+    /// revokes_mutex held and in no read section: it may wait, and take locks under which others
+    /// call the space, but not for a revocation or for notifiers.
+    virtual void revoked(DeviceRegion<Sync>& /*region*/) {}
+
   private:
     template <class>
     friend class NotifierList;
@@ -65,6 +72,13 @@ class NotifierList {
         for (Notifier<Sync>* each = first_.load(std::memory_order_acquire); each != nullptr;
              each = each->next_.load(std::memory_order_acquire))
             each->invalidated(request, change);
+    }
+
+    /// The caller keeps the list as it is.
+    void tell_revoked(DeviceRegion<Sync>& region) const {
+        for (Notifier<Sync>* each = first_.load(std::memory_order_acquire); each != nullptr;
+             each = each->next_.load(std::memory_order_acquire))
+            each->revoked(region);
     }
 
   private:

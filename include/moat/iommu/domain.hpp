@@ -70,6 +70,17 @@ concept DeferringDomain = Domain<D> && requires(D& domain, Iova start, ByteCount
     domain.invalidate_all();
 };
 
+/// A domain whose tables say what devices wrote to.
+template <class D>
+concept DirtyTrackingDomain =
+    Domain<D> && requires(D& domain, Iova start, ByteCount size, void (*visit)(Iova, ByteCount)) {
+        // Calls visit(start, size) for each leaf that the range touches and that was written to
+        // since it was mapped or visited, and makes it clean. A leaf is visited as a whole. Strict:
+        // a write that comes later makes it dirty again. Errors: empty, unaligned, overflow,
+        // out_of_range.
+        { domain.clear_dirty(start, size, visit) } -> std::same_as<Result<void>>;
+    };
+
 /// One of several runs that are mapped by one call.
 struct Piece {
     Iova start = {};

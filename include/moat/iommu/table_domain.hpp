@@ -115,6 +115,21 @@ class TableDomain {
             [this](const InvalidationRequest<Iova>& request) { invalidator_.forget(request); });
     }
 
+    /// See DirtyTrackingDomain.
+    template <class Visit>
+        requires(Format::capabilities.dirty == FlagUpdate::hardware)
+    [[nodiscard]] Result<void> clear_dirty(Iova start, ByteCount size, Visit&& visit) {
+        auto invalidate = [this](const InvalidationRequest<Iova>& request) {
+            invalidator_.invalidate(request);
+        };
+        auto edit = table_.edit(invalidate);
+        const Result<void> cleared = edit.clear_accessed_dirty(
+            start, size, Attributes::dirty,
+            [&](Iova leaf, ByteCount bytes, Attributes) { visit(leaf, bytes); });
+        edit.finish();
+        return cleared;
+    }
+
     void invalidate_all() { invalidator_.wait_for_accesses(); }
 
     [[nodiscard]] Reader<Tree> reader() const { return table_.reader(); }

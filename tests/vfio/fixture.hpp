@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A process (address_space/fixture.hpp's world) and a domain of VT-d tables that a container maps
+// it into, for the tests of this room.
+#pragma once
+
+#include "moat/core/text.hpp"
+#include "moat/iommu/generations.hpp"
+#include "moat/iommu/table_domain.hpp"
+#include "moat/page_table/formats/vtd_second_stage.hpp"
+#include "moat/page_table/table_pool.hpp"
+#include "moat/vfio/container.hpp"
+
+#include "address_space/fixture.hpp"
+
+#include <memory>
+#include <new>
+#include <vector>
+
+namespace moat::vfio::tests {
+
+using namespace address_space::tests;
+using address_space::Access;
+using address_space::LeafView;
+using address_space::VmaKind;
+
+/// Tables at the addresses of this process.
+template <class Sync>
+class DomainTables {
+  public:
+    explicit DomainTables(std::size_t tables)
+        : bytes_(new Page[tables]), headers_(tables),
+          pool_({bytes_[0].bytes, tables << 12},
+                PhysicalAddress(reinterpret_cast<std::uintptr_t>(bytes_.get())), headers_, 12) {}
+
+    [[nodiscard]] TablePool<Sync>& pool() { return pool_; }
+
+  private:
+    struct alignas(4096) Page {
+        std::byte bytes[4096];
+    };
+
+    std::unique_ptr<Page[]> bytes_;
+    std::vector<TableHeader> headers_;
+    TablePool<Sync> pool_;
+};
+
+inline constexpr IovaRange msi(Iova(0xfee0'0000), ByteCount(0x10'0000));
+
+template <class Sync, FlagUpdate Dirty = FlagUpdate::none>
+struct Machine {
+    using Format = formats::VtdSecondStage<4, Dirty>;
+    using Domain =
+        iommu::TableDomain<Tree<Format, Sync, TablePool<Sync>>, iommu::Generations<Sync>>;
+    using Space = address_space::tests::Space<Sync>;
+
+    explicit Machine(const Sizes& sizes = {}, const ContainerLimits& limits = {},
+                     std::size_t most_tables = 512)
+        : world(sizes), tables(most_tables),
+          domain(*Domain::Table::create(tables.pool()), {&msi, 1}),
+          container(world.space, domain, limits) {}
+
+    /// What a device reaches at `iova`.
+    [[nodiscard]] std::optional<Translation<Format>> reach(std::uint64_t iova) const {
+        return domain.reader().translate(Iova(iova));
+    }
+
+    /// Maps `range` of the process anonymously, and for the device at the same address.
+    [[nodiscard]] Result<Mapped> map_ram(std::uint64_t start, std::uint64_t size,
+                                         Attributes permissions = read_write) {
+        if (const auto mapped = world.space.map(at(start, size), {}); !mapped)
+            return std::unexpected(mapped.error());
+        return container.map_dma(Iova(start), VirtualAddress(start), ByteCount(size), permissions);
+    }
+
+    World<Sync> world;
+    DomainTables<Sync> tables;
+    Domain domain;
+    Container<Space, Domain> container;
+};
+
+} // namespace moat::vfio::tests
