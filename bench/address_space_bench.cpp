@@ -3,13 +3,19 @@
 // ranges hinder each other, and how much memory tables take.
 #include "moat/address_space/readers/numa_maps.hpp"
 #include "moat/address_space/readers/pagemap_scan.hpp"
+#include "moat/iommu/generations.hpp"
+#include "moat/iommu/table_domain.hpp"
+#include "moat/page_table/formats/vtd_second_stage.hpp"
 #include "moat/page_table/formats/x86_64.hpp"
+#include "moat/page_table/table_pool.hpp"
 #include "moat/sync/real.hpp"
+#include "moat/vfio/container.hpp"
 
 #include "harness.hpp"
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -213,6 +219,61 @@ void table_rows(bench::Suite& suite) {
                   .goal = 12 * 1024});
 }
 
+using DomainTree = Tree<formats::VtdSecondStage<4>, RealSync, TablePool<RealSync>>;
+using Domain = iommu::TableDomain<DomainTree, iommu::Generations<RealSync>>;
+
+/// What a map of a BAR that is faulted in cannot do without: 128 entries compared and stored.
+std::uint64_t checked_stores(std::array<std::uint64_t, 128>& entries, std::uint64_t value) {
+    std::uint64_t found = 0;
+    for (std::uint64_t& each : entries) {
+        found += each == value ? 1 : 0;
+        std::atomic_ref(each).store(value + (&each - entries.data()), std::memory_order_release);
+    }
+    return found;
+}
+
+void dma_rows(bench::Suite& suite) {
+    constexpr std::size_t tables = 64;
+    World world(64_MiB, 1_MiB);
+    world.map(128_GiB, {.kind = VmaKind::device, .region = &world.bar});
+    world.populate(128_GiB);
+    std::vector<TableHeader> headers(tables);
+    auto* const bytes = static_cast<std::byte*>(std::aligned_alloc(page, tables * page));
+    {
+        TablePool<RealSync> pool({bytes, tables * page},
+                                 PhysicalAddress(reinterpret_cast<std::uintptr_t>(bytes)), headers,
+                                 frame_lg2);
+        Domain domain(*Domain::Table::create(pool));
+        vfio::Container<Space, Domain> container(world.space, domain);
+        const auto map = [&] {
+            const auto mapped = container.map_dma(Iova(0), base, 128_GiB, read_write);
+            if (!mapped)
+                std::abort();
+            return mapped->steps;
+        };
+        const auto unmap = [&] {
+            if (!container.unmap_dma(Iova(0), 128_GiB))
+                std::abort();
+        };
+        suite.report({.name = "map_dma of a 128 GiB BAR, steps a leaf of 1 GiB",
+                      .value = static_cast<double>(map()) / 128,
+                      .unit = "steps",
+                      .goal = 2});
+        std::array<std::uint64_t, 128> entries{};
+        const bench::Side subject{
+            .run = [&](std::uint64_t) { keep(map()); }, .prepare = unmap, .most = 1};
+        const bench::Side other{.run = [&](std::uint64_t count) {
+            for (; count != 0; --count)
+                keep(checked_stores(entries, count));
+        }};
+        suite.compare({.name = "map_dma of a 128 GiB BAR, faulted in before",
+                       .subject = subject,
+                       .against = "128 checked stores",
+                       .other = other});
+    }
+    std::free(bytes);
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -221,5 +282,6 @@ int main(int argc, char** argv) {
     thread_rows(suite);
     single_rows(suite);
     table_rows(suite);
+    dma_rows(suite);
     return suite.finish();
 }

@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
     moat::tools::add_audit(app, exit);
     moat::tools::add_explain(app, exit);
     moat::tools::add_explore(app, exit);
+    moat::tools::add_stress(app, exit);
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {

@@ -21,5 +21,6 @@ enum class Exit : int {
 void add_audit(CLI::App& app, Exit& exit);
 void add_explain(CLI::App& app, Exit& exit);
 void add_explore(CLI::App& app, Exit& exit);
+void add_stress(CLI::App& app, Exit& exit);
 
 } // namespace moat::tools

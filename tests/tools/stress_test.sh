@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+# `moat stress bar-walk` as a person calls it. Usage: stress_test.sh MOAT
+set -uo pipefail
+moat=$1
+failed=0
+
+# expect STATUS WHAT COMMAND...
+expect() {
+    local wanted=$1 what=$2 got=0
+    shift 2
+    out=$("$@" 2>&1) || got=$?
+    [ "$got" = "$wanted" ] && return
+    printf '%s: exit %s, not %s: %s\n%s\n' "$what" "$got" "$wanted" "$*" "$out"
+    failed=1
+}
+
+# shows TEXT
+shows() {
+    [[ $out == *"$1"* ]] && return
+    printf 'missing: %s\n%s\n' "$1" "$out"
+    failed=1
+}
+
+expect 0 "the reported case" "$moat" stress bar-walk --time 1
+shows 'leaves lost to readers: 0'
+shows 'clean'
+expect 0 "a BAR of mixed leaves, as JSON" \
+    "$moat" stress bar-walk --bar 201879191552 --readers 1 --time 0.5 --json
+shows '"bar_bytes":201879191552'
+shows '"leaves_lost":0'
+shows '"error":null'
+shows '"clean":true'
+expect 2 "a BAR that is none" "$moat" stress bar-walk --bar 1000
+exit $failed

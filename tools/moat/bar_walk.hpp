@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// BarWalk: the reproducer of the page-walk race on this library's own address space and container:
+// three BARs are mapped for DMA and unmapped in a loop while readers report. stress.cpp shows it.
+#pragma once
+
+#include "moat/address_space/address_space.hpp"
+#include "moat/address_space/readers/numa_maps.hpp"
+#include "moat/iommu/generations.hpp"
+#include "moat/iommu/table_domain.hpp"
+#include "moat/page_table/formats/vtd_second_stage.hpp"
+#include "moat/page_table/formats/x86_64.hpp"
+#include "moat/sync/real.hpp"
+#include "moat/vfio/container.hpp"
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <vector>
+
+namespace moat::tools {
+
+class BarWalk {
+  public:
+    static constexpr ByteCount largest_bar{1ULL << 40};
+
+    /// The second of the three BARs has `bar` bytes, a multiple of 4 KiB, `largest_bar` at most.
+    explicit BarWalk(ByteCount bar);
+
+    BarWalk(const BarWalk&) = delete;
+    BarWalk& operator=(const BarWalk&) = delete;
+
+    /// Maps and unmaps all three once; one thread. Counts may be read by any, meanwhile. Return:
+    /// the error that VFIO's caller would meet.
+    Result<void> round();
+
+    /// One report on the whole space, as a read of /proc/PID/numa_maps.
+    void report() const {
+        address_space::numa_maps(space_, [](std::string_view) {});
+    }
+
+    [[nodiscard]] std::uint64_t rounds() const { return rounds_.load(relaxed); }
+
+    /// Leaves that were mapped for DMA, in all rounds.
+    [[nodiscard]] std::uint64_t leaves() const { return leaves_.load(relaxed); }
+
+    /// Leaves of a BAR that were gone from the space when its DMA map had returned, though nobody
+    /// unmapped them: taken by a reader.
+    [[nodiscard]] std::uint64_t lost_leaves() const { return lost_leaves_.load(relaxed); }
+
+  private:
+    static constexpr auto relaxed = std::memory_order_relaxed;
+    using Sync = RealSync;
+    using Memory = address_space::PhysicalMemory<address_space::HeapStore<Sync>>;
+    using Space = address_space::AddressSpace<formats::X86_64<4>, Sync, Memory>;
+    using Domain = iommu::TableDomain<Tree<formats::VtdSecondStage<4>, Sync, TablePool<Sync>>,
+                                      iommu::Generations<Sync>>;
+
+    struct Bar {
+        VirtualRange range;
+        Iova iova;
+        ByteCount offset; ///< in the region
+    };
+
+    /// What the domain's tables lie in.
+    struct Tables {
+        struct alignas(4096) Page {
+            std::byte bytes[4096];
+        };
+
+        static constexpr std::size_t count = 1024;
+        std::unique_ptr<Page[]> pages{new Page[count]};
+        std::vector<TableHeader> headers{count};
+        TablePool<Sync> pool{{pages[0].bytes, count * sizeof(Page)},
+                             PhysicalAddress(reinterpret_cast<std::uintptr_t>(pages.get())),
+                             headers,
+                             12};
+    };
+
+    [[nodiscard]] std::uint64_t leaves_of(const Bar& bar) const;
+
+    std::array<Bar, 3> bars_;
+    Memory memory_;
+    Space space_;
+    Tables tables_;
+    Domain domain_;
+    vfio::Container<Space, Domain> container_;
+    std::atomic<std::uint64_t> rounds_{0};
+    std::atomic<std::uint64_t> leaves_{0};
+    std::atomic<std::uint64_t> lost_leaves_{0};
+};
+
+} // namespace moat::tools
