@@ -53,10 +53,10 @@ def reachable(rooms: dict[str, Room], name: str, path: tuple[str, ...] = ()) -> 
 
 
 def room_of(path: pathlib.PurePath) -> str | None:
-    """include/moat/ROOM/..., src/ROOM/..., tools/..."""
+    """include/moat/ROOM/..., src/ROOM/..., tools/..., scenarios/..."""
     parts = path.parts
-    if parts[0] == "tools":
-        return "tools"
+    if parts[0] in ("tools", "scenarios"):
+        return parts[0]
     if parts[:2] == ("include", "moat") and len(parts) > 3:
         return parts[2]
     if parts[0] == "src" and len(parts) > 2:
@@ -68,7 +68,7 @@ def check_existence(root: pathlib.Path, rooms: dict[str, Room]) -> list[str]:
     """The column `today` says what is there."""
     problems = []
     for name, room in rooms.items():
-        folders = [root / "tools"] if name == "tools" else [
+        folders = [root / name] if name in ("tools", "scenarios") else [
             root / "include/moat" / name, root / "src" / name]
         exists = any(folder.is_dir() for folder in folders)
         if exists != room.exists:
@@ -86,7 +86,7 @@ def check_include(rooms, room: str, bracket: str, name: str) -> str | None:
         if wanted not in reachable(rooms, room):
             return f"{room} may not include {wanted} ({name})"
     elif bracket == '"':
-        if ".." in name or room != "tools" and "/" in name:
+        if ".." in name or room not in ("tools", "scenarios") and "/" in name:
             return f'{name} is neither "moat/..." nor beside this file'
     elif name.endswith(".h") and not rooms[room].operating_system:
         if not COMPILER_HEADERS.search(name):
@@ -99,7 +99,7 @@ def main() -> int:
     rooms = read_table((root / "docs/architecture.md").read_text())
     problems = check_existence(root, rooms)
     files = 0
-    for folder in ("include", "src", "tools"):
+    for folder in ("include", "src", "tools", "scenarios"):
         for path in sorted((root / folder).rglob("*")):
             if path.suffix not in (".hpp", ".cpp"):
                 continue
