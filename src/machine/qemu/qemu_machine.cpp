@@ -317,13 +317,14 @@ Result<std::uint64_t> QemuMachine::take_faults(FunctionRef<void(const fault::Rec
 Wait QemuMachine::wait_until(FunctionRef<bool()> happened, std::chrono::nanoseconds longest) {
     using namespace std::chrono_literals;
     qtest_.flush();
-    const auto deadline = now() + longest;
+    const auto begin = now();
     std::chrono::nanoseconds pause = 10us;
-    for (unsigned looks = 0; !happened(); ++looks) {
-        if (now() >= deadline || !health())
+    while (!happened()) {
+        const auto passed = now() - begin;
+        if (passed >= longest || !health())
             return Wait::timed_out;
-        // QEMU answers most things within microseconds, and needs a processor for that.
-        if (looks < 64) {
+        // QEMU does most things within less than the shortest sleep, and needs a processor for that.
+        if (passed < 300us) {
             ::sched_yield();
             continue;
         }
