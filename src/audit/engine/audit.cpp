@@ -190,8 +190,7 @@ Result<void> Session::give_all(const Case& about, Request& request) {
         return std::unexpected(data.error());
     request.data = data->iova;
     if (operation.direction == Direction::to_device)
-        for (std::size_t at = 0; at != data->bytes.size(); ++at)
-            data->bytes[at] = static_cast<std::byte>((at + about.number) & 0x7f);
+        std::ranges::fill(data->bytes, static_cast<std::byte>(about.number & 0x7f)); // no canary
     for (const Need& need : driver_->lists_for(request)) {
         const auto list = give(need, about);
         if (!list)
@@ -220,9 +219,10 @@ Result<bool> Session::run(const Case& about) {
         for (const Placed& each : *all)
             changed_.push_back(Arena::look(each));
     const ByteCount fills = std::min(operation.fills, about.length);
-    const std::uint64_t unwritten = given_.empty() || operation.direction != Direction::from_device
-                                        ? 0
-                                        : Arena::unwritten_at_end(given_.back(), fills);
+    const bool should_be_written = answer && answer->verdict == Verdict::success &&
+                                   operation.direction == Direction::from_device && !given_.empty();
+    const std::uint64_t unwritten =
+        should_be_written ? Arena::unwritten_at_end(given_.back(), fills) : 0;
     at_rest_.clear();
     arena_.look_at_last(at_rest_);
     for (const Placed& each : given_)

@@ -71,6 +71,8 @@ class Judge {
     }
 
     void judge_canaries(const Placed& buffer, const Changed& changed) {
+        if (changed.around() + changed.decoy == 0)
+            return;
         const std::string whose = " \"" + std::string(buffer.label) + "\" of " +
                                   bytes_text(buffer.range.size().value()) + " at " +
                                   hexadecimal(buffer.range.start().value());
