@@ -147,8 +147,20 @@ async function testWhatMoatWrites() {
     await page.close();
 }
 
+async function testWhatAnAuditWrites() {
+    const file = join(folder, 'audit.html');
+    const { status } = spawnSync(moat, ['audit', '--device', 'nvme', '--inject', 'overrun', '--case', '8',
+        '--html', file]);
+    assert.equal(status, 1, 'the overrun is found');
+    const { page, wrong } = await open(pathToFileURL(file).href);
+    assert.match(await page.locator('aside').innerText(), /wrote-outside, case 8/);
+    assert.deepEqual(wrong, []);
+    await page.close();
+}
+
 try {
     await testWhatMoatWrites();
+    await testWhatAnAuditWrites();
     await testSpace(10);
     await testSpace(100_000);
     await testSchedule();

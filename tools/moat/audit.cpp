@@ -6,6 +6,7 @@
 #include "moat/audit/subject.hpp"
 #include "moat/core/text.hpp"
 
+#include "audit_picture.hpp"
 #include "audit_report.hpp"
 #include "subcommands.hpp"
 
@@ -32,6 +33,7 @@ struct Arguments {
     std::uint64_t operations = 0;
     std::string cases;
     std::string inject = "none";
+    std::string html;
 
     bool json = false;
     bool list = false;
@@ -153,6 +155,10 @@ class Run {
         const auto report = [&] {
             Progress progress(arguments_, begin);
             options.goes_on = [&](const audit::Tally& tally) { return progress(kind.name, tally); };
+#ifdef MOAT_HAS_PICTURE
+            if (!arguments_.html.empty())
+                picture_.observe((*subject)->machine(), options);
+#endif
             return audit::audit_function((*subject)->machine(), (*subject)->address(), options);
         }();
         if (!report) {
@@ -167,15 +173,32 @@ class Run {
             print_text(std::cout, audited);
         std::cout << std::flush;
         found_ = found_ || report->tally.findings != 0;
-        return true;
+        return draw(audited);
     }
 
     [[nodiscard]] bool found() const { return found_; }
 
   private:
+    /// Return: false where the picture cannot be written, which was said.
+    [[nodiscard]] bool draw([[maybe_unused]] const Audited& audited) {
+#ifdef MOAT_HAS_PICTURE
+        if (arguments_.html.empty())
+            return true;
+        if (const auto written = picture_.write(arguments_.html, audited); !written) {
+            std::cerr << "moat audit: " << arguments_.html << ": " << to_string(written.error())
+                      << '\n';
+            return false;
+        }
+#endif
+        return true;
+    }
+
     const Arguments& arguments_;
     const audit::Wrong wrong_;
     bool found_ = false;
+#ifdef MOAT_HAS_PICTURE
+    AuditPicture picture_;
+#endif
 };
 
 /// Those named, in the order of the table, or those of the machine that are audited by default.
@@ -222,9 +245,14 @@ Exit run(const Arguments& arguments) {
         std::cerr << ", and bytes behind a colon\n";
         return Exit::usage;
     }
+    const std::vector<audit::Kind> kinds = chosen(arguments);
+    if (!arguments.html.empty() && kinds.size() != 1) {
+        std::cerr << "moat audit: --html shows one device; name it by --device\n";
+        return Exit::usage;
+    }
     Run run(arguments, wrong);
     bool all = true;
-    for (const audit::Kind& kind : chosen(arguments))
+    for (const audit::Kind& kind : kinds)
         all = run.device(kind) && all;
     if (run.found())
         return Exit::found;
@@ -261,6 +289,9 @@ void add_audit(CLI::App& app, Exit& exit) {
         ->excludes(operations);
     command->add_option("--inject", arguments.inject,
                         "make the device, or on QEMU its driver, do wrong: FAULT[:BYTES]");
+#ifdef MOAT_HAS_PICTURE
+    command->add_option("--html", arguments.html, "a page that shows one device's buffers");
+#endif
     command->add_flag("--json", arguments.json, "lines of JSON (docs/report_schema.md)");
     command->add_flag("--list", arguments.list, "the devices that there are");
     command->footer("Faults: overrun, underrun, late, stale, read-only, short-transfer, "

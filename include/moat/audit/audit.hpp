@@ -41,8 +41,8 @@ struct Blind {
 /// A buffer's life, for who draws it.
 struct Lived {
     const Placed& placed;
-    std::chrono::nanoseconds placed_at;
-    std::chrono::nanoseconds unmapped_at;
+    std::chrono::nanoseconds placed_at;                  ///< by the machine's clock
+    std::optional<std::chrono::nanoseconds> unmapped_at; ///< nothing where the driver keeps it
 };
 
 struct AuditOptions {
@@ -65,7 +65,7 @@ struct AuditOptions {
     std::function<void(const Finding&)> found = {}; ///< each, also what was found before
     std::function<bool(const Tally&)> goes_on = {}; ///< asked now and then
     std::function<std::uint64_t()> round_trips = {};
-    std::function<void(const Lived&)> lived = {};
+    std::function<void(const Lived&)> lived = {}; ///< before what was found of it
 };
 
 struct DeviceReport {

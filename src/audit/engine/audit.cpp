@@ -142,6 +142,13 @@ class Session final : private BufferSource {
                       {});
     }
 
+    void tell_lives() {
+        for (; told_ != kept_.size(); ++told_)
+            options_.lived({kept_[told_], machine_.now(), std::nullopt});
+        for (const Placed& each : given_)
+            options_.lived({each, placed_at_, machine_.now()});
+    }
+
     void settle(std::chrono::nanoseconds longest) {
         auto never = [] { return false; };
         (void)machine_.wait_until(never, longest);
@@ -165,7 +172,9 @@ class Session final : private BufferSource {
     std::unique_ptr<Driver> driver_;
     std::vector<Placed> kept_;
     std::vector<Placed> only_at_start_;
+    std::size_t told_ = 0; ///< of those kept
     std::uint64_t counted_ = 0;
+    std::chrono::nanoseconds placed_at_{};
     // Of the operation that runs; kept for their memory.
     std::vector<Placed> given_;
     std::vector<Buffer> lists_;
@@ -209,6 +218,7 @@ Result<bool> Session::run(const Case& about) {
         counted_ = options_.round_trips();
     if (const auto given = give_all(about, request); !given)
         return std::unexpected(given.error());
+    placed_at_ = machine_.now();
     count(Phase::place);
     const auto answer = driver_->run(request);
     count(Phase::run);
@@ -267,6 +277,8 @@ Result<void> Session::observe(Observed seen) {
         return taken;
     if (seen.answer) // not at the start and the end
         count(Phase::faults);
+    if (options_.lived)
+        tell_lives();
     seen.requester = function_.info().address.requester();
     seen.guard = arena_.guard();
     seen.kept = kept_;
