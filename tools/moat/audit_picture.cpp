@@ -63,7 +63,8 @@ void AuditPicture::observe(machine::Machine& machine, audit::AuditOptions& optio
     };
     options.found = [this](const audit::Finding& finding) {
         end_ = since_begin(machine_->now());
-        if (finding.range.empty())
+        // What was blocked has a mark of its own.
+        if (finding.range.empty() || finding.kind == audit::FindingKind::success_though_blocked)
             return;
         if (const auto row = newest_.find(finding.range.start()); row != newest_.end())
             marks_.push_back({finding, row->second, end_});

@@ -331,15 +331,6 @@ class Attached {
     std::unique_ptr<machine::Function> function_;
 };
 
-/// The machine died while a case ran.
-[[nodiscard]] Finding death(const Case& about, std::string_view operation, const Error& why) {
-    return {.kind = FindingKind::hang,
-            .operation = std::string(operation),
-            .about = about,
-            .first_case = about.number,
-            .report = "the machine is of no use any more: " + to_string(why) + "\n"};
-}
-
 class Audit {
   public:
     Audit(machine::Machine& machine, Attached& attached, Arena& arena, const AuditOptions& options,
@@ -361,13 +352,25 @@ class Audit {
             if (plan_->at(next).placement != session_placement_)
                 continue; // now it is known how long a round is
             end = options_.end_case.value_or(plan_->systematic());
-            if (const auto done = round(session, next, end); !done)
+            if (const auto done = round(session, next, end); !done && machine_.health())
                 return done;
+            else if (!done)
+                note_death(session.driver(), plan_->at(next - 1), done.error());
         }
         return {};
     }
 
   private:
+    /// The machine is of no use any more since a case ran, or while the driver was let go on.
+    void note_death(const Driver& driver, const Case& about, const Error& why) {
+        report_.ended_early = true;
+        ledger_.note({{.kind = FindingKind::hang,
+                       .operation = std::string(driver.operations()[about.operation].name),
+                       .about = about,
+                       .first_case = about.number,
+                       .report = "the machine is of no use any more: " + to_string(why) + "\n"}});
+    }
+
     [[nodiscard]] Placement placement_of(std::uint64_t number) {
         session_placement_ =
             plan_ ? plan_->at(number).placement : Plan::placement_of_round(options_.placements, 0);
@@ -383,14 +386,8 @@ class Audit {
             about = plan_->at(next++);
             report_.end_case = next;
             const auto ran = session.run(about);
-            if (!ran && machine_.health())
+            if (!ran)
                 return std::unexpected(ran.error());
-            if (!ran) {
-                const auto operations = session.driver().operations();
-                ledger_.note({death(about, operations[about.operation].name, ran.error())});
-                report_.ended_early = true;
-                return {};
-            }
             stopped_ = next % 16 == 0 && options_.goes_on && !options_.goes_on(report_.tally);
             if (!*ran || stopped_)
                 break;
