@@ -95,6 +95,8 @@ class Engine {
     // if a translation that is still cached is no longer true.
     virtual Result<void> map(std::uint64_t start, std::uint64_t size, std::uint64_t physical,
                              Attributes attributes = read_write, MapOptions options = {}) = 0;
+    virtual std::uint64_t map_pages(std::uint64_t start, const std::vector<std::uint64_t>& memory,
+                                    Attributes attributes = read_write) = 0;
     virtual Result<Unmapped> unmap(std::uint64_t start, std::uint64_t size,
                                    UnmapOptions options = {}) = 0;
     virtual Result<Protected> protect(std::uint64_t start, std::uint64_t size,

@@ -71,6 +71,14 @@ class EngineOf final : public Engine {
         });
     }
 
+    std::uint64_t map_pages(std::uint64_t start, const std::vector<std::uint64_t>& memory,
+                            Attributes attributes) override {
+        const auto memory_of = [&](std::uint64_t page) { return PhysicalAddress(memory[page]); };
+        return edit([&](auto& open) {
+            return open.map_pages(Input(start), memory.size(), memory_of, attributes);
+        });
+    }
+
     Result<Unmapped> unmap(std::uint64_t start, std::uint64_t size, UnmapOptions options) override {
         return edit([&](auto& open) { return open.unmap(Input(start), ByteCount(size), options); });
     }

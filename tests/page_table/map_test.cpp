@@ -58,6 +58,36 @@ TEST_P(Mapping, each_leaf_is_the_largest_that_fits) {
     }
 }
 
+TEST_P(Mapping, pages_of_a_list_go_wherever_they_are) {
+    // Two tables that exist, each with its last or first page taken.
+    ASSERT_TRUE(engine->map(block, page, 0));
+    ASSERT_TRUE(engine->map(3 * block - page, page, 0));
+    std::vector<std::uint64_t> memory;
+    for (std::uint64_t i = 0; i != 6; ++i)
+        memory.push_back((i * 7 % 6 + 1) * 4 * page);
+    const std::uint64_t start = 2 * block - 3 * page;
+    ASSERT_EQ(engine->map_pages(start, memory), memory.size());
+    for (std::uint64_t i = 0; i != 6; ++i) {
+        EXPECT_EQ(engine->translate(start + i * page + 1)->physical, memory[i] + 1);
+        EXPECT_EQ(engine->leaf_size(start + i * page), page);
+    }
+    EXPECT_EQ(engine->leaf_size(start - page), 0U);
+    EXPECT_EQ(engine->leaf_size(start + 6 * page), 0U);
+}
+
+TEST_P(Mapping, pages_of_a_list_stop_at_what_is_not_simple) {
+    ASSERT_TRUE(engine->map(block, page, 0));
+    const std::vector<std::uint64_t> memory(6, 8 * page);
+    EXPECT_EQ(engine->map_pages(2 * block - 3 * page, memory), 3U) << "then a table is missing";
+    EXPECT_EQ(engine->map_pages(2 * block - 6 * page, memory), 0U) << "some are mapped";
+    EXPECT_EQ(engine->leaf_size(2 * block - 6 * page), 0U);
+    EXPECT_EQ(engine->map_pages(block + page, {page / 2}), 0U) << "no page";
+    EXPECT_EQ(engine->map_pages(block + page, {1ULL << 63}), 0U) << "no such memory";
+    EXPECT_EQ(engine->map_pages(block + 1, memory), 0U);
+    EXPECT_EQ(engine->map_pages(block + page, {}), 0U);
+    EXPECT_EQ(engine->leaf_size(block + page), 0U);
+}
+
 TEST_P(Mapping, a_limit_on_the_leaf_size_is_kept) {
     const std::uint64_t size = 2 * block;
     for (const unsigned limit : facts.leaf_sizes_lg2) {

@@ -85,18 +85,33 @@ class TableDomain {
             invalidator_.invalidate(request);
         };
         auto edit = table_.edit(invalidate);
-        for (const Piece& each : pieces)
-            if (!within_limits(each)) [[unlikely]]
-                return check_limits(limits_, each.start, each.size);
-        for (const Piece& each : pieces) {
+        for (auto rest = pieces; !rest.empty();) {
+            const std::size_t pages = pages_in_front(rest);
+            const ByteCount size =
+                pages > 1 ? ByteCount(pages << Format::granule_lg2) : rest.front().size;
+            if (!within_limits({rest.front().start, size, {}})) [[unlikely]]
+                return check_limits(limits_, rest.front().start, size);
+            rest = rest.subspan(pages > 1 ? pages : 1);
+        }
+        for (std::size_t done = 0; done != pieces.size();) {
+            const auto rest = pieces.subspan(done);
+            if (const std::size_t pages = pages_in_front(rest); pages > 1) {
+                const auto memory_of = [&](std::uint64_t page) { return rest[page].memory; };
+                const std::uint64_t mapped =
+                    edit.map_pages(rest.front().start, pages, memory_of, attributes);
+                done += mapped;
+                if (mapped == pages)
+                    continue;
+            }
+            const Piece& each = pieces[done];
             const Result<void> mapped = edit.map(each.start, each.size, each.memory, attributes);
-            if (mapped) [[likely]]
-                continue;
-            for (const Piece& undone :
-                 pieces.first(static_cast<std::size_t>(&each - pieces.data())))
-                (void)edit.unmap(undone.start, undone.size, {.partial = PartialLeaf::split});
-            edit.finish();
-            return mapped;
+            if (!mapped) [[unlikely]] {
+                for (const Piece& undone : pieces.first(done))
+                    (void)edit.unmap(undone.start, undone.size, {.partial = PartialLeaf::split});
+                edit.finish();
+                return mapped;
+            }
+            ++done;
         }
         edit.finish();
         return {};
@@ -156,6 +171,17 @@ class TableDomain {
             if (each.overlaps(range))
                 return false;
         return true;
+    }
+
+    /// How many pieces, from the first on, are single pages that follow one another.
+    [[nodiscard]] static std::size_t pages_in_front(std::span<const Piece> pieces) {
+        constexpr std::uint64_t page = bit(Format::granule_lg2);
+        const std::uint64_t start = pieces.front().start.value();
+        std::size_t count = 0;
+        while (count != pieces.size() && pieces[count].size.value() == page &&
+               pieces[count].start.value() == start + count * page)
+            ++count;
+        return count;
     }
 
     [[nodiscard]] unsigned least(unsigned address_bits) const {

@@ -57,6 +57,24 @@ class Edit {
         });
     }
 
+    /// Maps pages that follow one another from `start` on, page i to `memory_of(i)`, wherever that
+    /// is; with leaves of a page only. It goes as far as all is simple: tables that exist, entries
+    /// that are absent, addresses and attributes that are good. Return: how many pages it mapped;
+    /// what map() says of the next one, if any, is why it stopped. A scatter list is mapped so.
+    template <class MemoryOf>
+    [[nodiscard]] std::uint64_t map_pages(Input start, std::uint64_t count, MemoryOf&& memory_of,
+                                          Attributes attributes) {
+        return page_table_.with_root([&](auto root) -> std::uint64_t {
+            constexpr unsigned levels = decltype(root)::level + 1;
+            if (count == 0 || count > bit(F::output_bits - F::granule_lg2) ||
+                !range_is_good(start.value(), start.value(), count << F::granule_lg2, levels) ||
+                !F::representable(attributes))
+                return 0;
+            return detail::map_pages(writer_, root, start.value(), count, memory_of,
+                                     F::attribute_word(attributes));
+        });
+    }
+
     /// Unmaps what is mapped in [start, start + size); holes are no error.
     /// Errors: empty, unaligned, overflow, out_of_range; refused (a leaf is covered in part and may
     /// not be split, or not without break-before-make), no_memory (for splitting).

@@ -34,6 +34,47 @@ struct MapRequest {
     unsigned largest_leaf_lg2;
 };
 
+/// The table of level `Target` on the way to `address`, if it exists.
+template <unsigned Target, class Tree, unsigned L>
+[[gnu::always_inline]] inline std::optional<Table<Tree, Target>> descend(Table<Tree, L> table,
+                                                                         std::uint64_t address) {
+    using Found = std::optional<Table<Tree, Target>>;
+    if constexpr (L == Target)
+        return table;
+    else
+        return table.load(entry_index<typename Tree::Format, L>(address))
+            .match([]() __attribute__((always_inline)) { return Found(); },
+                   [](auto) __attribute__((always_inline)) { return Found(); },
+                   [&](auto below)
+                       __attribute__((always_inline)) { return descend<Target>(below, address); });
+}
+
+/// Edit::map_pages, table by table.
+template <class Tree, unsigned L, class MemoryOf>
+[[nodiscard]] std::uint64_t map_pages(const EntryWriter<Tree>& writer, Table<Tree, L> root,
+                                      std::uint64_t start, std::uint64_t count, MemoryOf& memory_of,
+                                      Word attributes) {
+    using F = typename Tree::Format;
+    for (std::uint64_t done = 0; done != count;) {
+        const std::uint64_t at = start + (done << F::granule_lg2);
+        const auto table = descend<0>(root, at);
+        const unsigned first = entry_index<F, 0>(at);
+        const std::uint64_t room = bit(table_span_lg2<F>(0) - F::granule_lg2) - first;
+        const auto part = static_cast<unsigned>(room < count - done ? room : count - done);
+        std::uint64_t any = 0;
+        for (unsigned i = 0; i != part; ++i)
+            any |= memory_of(done + i).value();
+        if (!table || any >> F::output_bits != 0 || !is_aligned(any, F::granule_lg2) ||
+            !writer.all_absent(*table, first, part))
+            return done;
+        for (unsigned i = 0; i != part; ++i)
+            writer.store(*table, first + i,
+                         F::template leaf_word<0>(memory_of(done + i).value(), attributes, 0));
+        done += part;
+    }
+    return count;
+}
+
 template <class Tree>
 class Map {
   public:
@@ -102,21 +143,6 @@ class Map {
         writer.fill(*table, first, count, request.physical, request.attributes,
                     request.largest_leaf_lg2 - entry_lg2<F>(Leaf));
         return true;
-    }
-
-    /// The table of level `Target` on the way to `address`, if it exists.
-    template <unsigned Target, unsigned L>
-    [[gnu::always_inline]] static MaybeTable<Target> descend(Table<Tree, L> table,
-                                                             std::uint64_t address) {
-        if constexpr (L == Target)
-            return table;
-        else
-            return table.load(entry_index<F, L>(address))
-                .match([]() __attribute__((always_inline)) { return MaybeTable<Target>(); },
-                       [](auto) __attribute__((always_inline)) { return MaybeTable<Target>(); },
-                       [&](auto below) __attribute__((always_inline)) {
-                           return descend<Target>(below, address);
-                       });
     }
 
     template <unsigned L>
