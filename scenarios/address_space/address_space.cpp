@@ -33,6 +33,12 @@ void with_look_again(std::string_view variant, Call&& call) {
         call.template operator()<LookAgain>();
 }
 
+[[nodiscard]] Beside beside(std::string_view which) {
+    if (which == "container-read")
+        return Beside::reader;
+    return which == "container-all" ? Beside::all : Beside::zapper;
+}
+
 void set_up(explore::Setup& setup, std::string_view which, std::string_view variant) {
     const bool right = variant == "right";
     if (which == "T1" || which == "T2" || which == "T3")
@@ -61,9 +67,9 @@ void set_up(explore::Setup& setup, std::string_view which, std::string_view vari
         right ? pte_table_goes<ExploredRules>(setup) : pte_table_goes<LooksBeforeLock>(setup);
     else if (which == "readers")
         right ? all_together<ExploredRules>(setup) : all_together<RevokesAfterZap>(setup);
-    else if (which == "container" || which == "container-read")
-        right ? container_beside<ExploredRules>(setup, which == "container-read")
-              : container_beside<Untold>(setup, which == "container-read");
+    else if (which.starts_with("container"))
+        right ? container_beside<ExploredRules>(setup, beside(which))
+              : container_beside<Untold>(setup, beside(which));
     else
         right ? revoked_beside<ExploredRules>(setup) : revoked_beside<RevokesAfterZap>(setup);
 }
@@ -86,7 +92,7 @@ void set_up(explore::Setup& setup, std::string_view which, std::string_view vari
         return "unasked";
     if (which == "reuse")
         return "reuses-first";
-    if (which == "container" || which == "container-read")
+    if (which.starts_with("container"))
         return "untold";
     return which == "pte" ? "looks-before-lock" : "revokes-after-zap";
 }
@@ -105,7 +111,7 @@ Scenario address_space_scenario() {
                 "retries, T7 DMA map, T8 a neighbour, T9 a table stays; and more of the "
                 "protocol; container: VFIO's DMA map beside a revocation",
         .values = {"T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "unmap", "reuse", "pte",
-                   "revoke", "readers", "container", "container-read"}};
+                   "revoke", "readers", "container", "container-read", "container-all"}};
     Parameter variant = {.name = "variant",
                          .preset = "right",
                          .help = "the shipped code, or one with a step left out",

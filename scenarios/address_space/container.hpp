@@ -38,10 +38,12 @@ struct ContainerWorld : World<Rules> {
     vfio::Container<typename World<Rules>::Space, Domain> container;
 };
 
+enum class Beside : std::uint8_t { zapper, reader, all };
+
 /// What the mapper mapped has left the domain when the revocation returns, and stays away. The
 /// mapper meets success or EFAULT, whatever comes between its faults and its maps.
 template <class Rules>
-void container_beside(explore::Setup& setup, bool reads) {
+void container_beside(explore::Setup& setup, Beside beside) {
     auto& world = setup.make<ContainerWorld<Rules>>();
     world.map(base, giant);
     setup.thread("mapper", [&world] {
@@ -54,14 +56,25 @@ void container_beside(explore::Setup& setup, bool reads) {
         world.space.revoke(world.bar);
         ExploredSync::check(!world.reaches(), "no device reaches what is revoked");
     });
-    if (reads)
-        setup.thread("reader", [&world] {
+    const auto add_reader = [&](const char* name) {
+        setup.thread(name, [&world] {
             unsigned lines = 0;
             numa_maps(world.space, [&](std::string_view) { ++lines; });
             ExploredSync::check(lines == 1, "a mapping is told of once");
         });
-    else
+    };
+    if (beside == Beside::zapper)
         setup.thread("zapper", [&world] { world.zap(base, giant); });
+    else
+        add_reader("reader");
+    if (beside == Beside::all) {
+        add_reader("reader2");
+        setup.thread("faulter", [&world] {
+            const auto faulted = world.space.fault(VirtualAddress(base), Access::read);
+            ExploredSync::check(faulted || faulted.error().code() == ErrorCode::io,
+                                "an access is served or finds the region revoked");
+        });
+    }
     setup.at_end(
         [&world] { ExploredSync::check(!world.reaches(), "no device reaches what is revoked"); });
 }

@@ -68,6 +68,7 @@ INSTANTIATE_TEST_SUITE_P(AddressSpace, Right,
                                            "case=T6", "case=T7", "case=T8", "case=T9", "case=unmap",
                                            "case=reuse", "case=pte", "case=revoke", "case=readers",
                                            "case=container", "case=container-read",
+                                           "case=container-all",
                                            // Of two threads the reporter's check is right, and
                                            // the merged fix of more.
                                            "case=T1 variant=two-load", "case=T2 variant=reload"),
@@ -103,6 +104,7 @@ constexpr Mutant mutants[] = {
     {"case=revoke variant=revokes-after-zap", "nothing "},
     {"case=readers variant=revokes-after-zap", "no"},
     {"case=container variant=untold", "no device reaches what is revoked"},
+    {"case=container-all variant=untold", "no device reaches what is revoked"},
 };
 
 class Mutants : public ::testing::TestWithParam<Mutant> {};

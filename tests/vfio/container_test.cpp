@@ -204,6 +204,56 @@ TEST_F(ContainerTest, device_that_reads_sees_what_the_process_writes_later) {
     EXPECT_FALSE(has(machine.reach(base)->attributes(), Attributes::write));
 }
 
+TEST_F(ContainerTest, device_memory_with_page_structs_is_held_and_does_not_count) {
+    auto& region = machine.world.device_memory;
+    const std::uint64_t size = machine.world.sizes.device_memory.value();
+    ASSERT_TRUE(
+        machine.world.space.map(at(base, size), {.kind = VmaKind::device, .region = &region}));
+    const auto mapped = map(base, base, size);
+    ASSERT_TRUE(mapped) << to_string(mapped.error());
+    EXPECT_EQ(mapped->steps, size / (2 * mib));
+    EXPECT_EQ(mapped->pinned.value(), 0U);
+    const auto references = [&] {
+        return machine.world.memory.frame(region.range().start())
+            ->references.load(std::memory_order_relaxed);
+    };
+    EXPECT_EQ(references(), 2U) << "the process's leaf, and the device's";
+    ASSERT_TRUE(machine.world.space.unmap(at(base, size)));
+    EXPECT_EQ(references(), 1U);
+    ASSERT_TRUE(unmap(base, size));
+    EXPECT_EQ(references(), 0U);
+}
+
+/// A part that begins in the middle of a leaf holds the whole block, once, and counts as it is.
+TEST_F(ContainerTest, part_of_a_large_leaf_outlives_the_rest) {
+    ASSERT_TRUE(machine.world.space.map(at(base, 2 * mib), {}));
+    const auto mapped = map(0, base + 5 * page, 3 * page);
+    ASSERT_TRUE(mapped) << to_string(mapped.error());
+    EXPECT_EQ(mapped->steps, 1U);
+    EXPECT_EQ(mapped->pinned.value(), 3 * page);
+    ASSERT_TRUE(machine.world.space.unmap(at(base, 6 * page))) << "the leaf is taken apart";
+    ASSERT_TRUE(machine.world.space.unmap(at(base + 6 * page, 2 * mib - 6 * page)));
+    EXPECT_NE(machine.world.memory.frames_in_use(), 0U) << "pinned";
+    ASSERT_TRUE(unmap(0, 3 * page));
+    EXPECT_EQ(machine.world.memory.frames_in_use(), 0U);
+}
+
+TEST_F(ContainerTest, what_a_device_may_have_written_is_dirty_in_its_frame) {
+    using FrameType = address_space::Frame<Sync>;
+    ASSERT_TRUE(machine.world.space.map(at(base, 2 * page), {.largest_leaf_lg2 = 12}));
+    ASSERT_TRUE(map(0, base, page));
+    ASSERT_TRUE(map(page, base + page, page, read_only));
+    const auto dirty = [&](std::uint64_t address) {
+        const auto leaf = machine.world.space.look_up(VirtualAddress(address));
+        return (machine.world.memory.frame(leaf->physical)->flags.load(std::memory_order_relaxed) &
+                FrameType::dirty) != 0;
+    };
+    EXPECT_FALSE(dirty(base));
+    ASSERT_TRUE(unmap(0, 2 * page));
+    EXPECT_TRUE(dirty(base));
+    EXPECT_FALSE(dirty(base + page)) << "the device could only read it";
+}
+
 TEST_F(ContainerTest, without_dirty_bits_all_that_is_writable_is_dirty) {
     ASSERT_TRUE(machine.map_ram(base, 70 * page));
     ASSERT_TRUE(machine.map_ram(base + 80 * page, 2 * page, read_only));
@@ -294,42 +344,66 @@ struct FailingSync : SerialSync {
     }
 };
 
-TEST(ContainerMemoryTest, allocation_that_fails_changes_nothing) {
+TEST(ContainerMemoryTest, every_note_that_fails_changes_nothing) {
     Machine<FailingSync> machine;
     ASSERT_TRUE(machine.world.space.map(at(base, 4 * page), {}));
-    ASSERT_TRUE(machine.world.space.populate(at(base, 4 * page), Access::write));
-    unsigned failures = 0;
-    for (int n = 0;; ++n) {
-        FailingSync::left = n;
-        // Every other page: no run goes on with the one before.
+    // Frames come in rising order, so here no run goes on with the one before: five notes.
+    for (std::uint64_t i = 4; i-- != 0;)
+        ASSERT_TRUE(machine.world.space.fault(VirtualAddress(base + i * page), Access::write));
+    const std::uint64_t frames = machine.world.memory.frames_in_use();
+    int failures = 0;
+    for (;; ++failures) {
+        FailingSync::left = failures;
         const auto mapped = machine.container.map_dma(Iova(0), VirtualAddress(base),
                                                       ByteCount(4 * page), read_write);
         FailingSync::left = -1;
         if (mapped)
             break;
-        ++failures;
         EXPECT_EQ(errno_name(mapped.error().code()), "ENOMEM");
         EXPECT_EQ(machine.container.mappings(), 0U);
         EXPECT_EQ(machine.container.pinned().value(), 0U);
-        EXPECT_FALSE(machine.reach(0));
+        EXPECT_EQ(machine.world.memory.frames_in_use(), frames);
+        for (std::uint64_t i = 0; i != 4; ++i)
+            EXPECT_FALSE(machine.reach(i * page));
     }
-    EXPECT_GE(failures, 2U) << "a mapping and a run";
+    EXPECT_EQ(failures, 5) << "a mapping and four runs";
 }
 
-TEST(ContainerMemoryTest, tables_that_run_out_change_nothing) {
-    Machine<Sync> machine({}, {}, 4);
-    ASSERT_TRUE(machine.world.space.map(at(base, 4 * page), {}));
-    const auto map_at = [&](std::uint64_t iova, std::uint64_t size) {
-        return machine.container.map_dma(Iova(iova), VirtualAddress(base), ByteCount(size),
-                                         read_write);
-    };
-    ASSERT_TRUE(map_at(2 * mib - 2 * page, page));
-    const auto refused = map_at(2 * mib - page, 2 * page); // its second page has no table
+TEST(ContainerMemoryTest, every_table_that_fails_changes_nothing) {
+    constexpr std::uint64_t iova = gib - page; // its second page has tables of its own
+    unsigned failures = 0;
+    for (std::size_t most_tables = 1;; ++most_tables) {
+        Machine<Sync> machine({}, {}, most_tables);
+        ASSERT_TRUE(machine.world.space.map(at(base, 2 * page), {}));
+        const auto mapped = machine.container.map_dma(Iova(iova), VirtualAddress(base),
+                                                      ByteCount(2 * page), read_write);
+        if (mapped)
+            break;
+        ++failures;
+        EXPECT_EQ(errno_name(mapped.error().code()), "ENOMEM") << to_string(mapped.error());
+        EXPECT_EQ(machine.container.mappings(), 0U);
+        EXPECT_EQ(machine.container.pinned().value(), 0U);
+        EXPECT_FALSE(machine.reach(iova));
+        ASSERT_TRUE(machine.world.space.unmap(at(base, 2 * page)));
+        EXPECT_EQ(machine.world.memory.frames_in_use(), 0U) << most_tables << " tables";
+    }
+    EXPECT_EQ(failures, 5U) << "the root is there before; then three tables, and two";
+}
+
+TEST(ContainerMemoryTest, ram_that_runs_out_is_given_back) {
+    constexpr std::uint64_t ram = 4 * mib;
+    Machine<Sync> machine({.nodes = {ByteCount(ram / 2), ByteCount(ram / 2)}});
+    ASSERT_TRUE(machine.world.space.map(at(base, 2 * ram), {.largest_leaf_lg2 = 12}));
+    const auto refused =
+        machine.container.map_dma(Iova(base), VirtualAddress(base), ByteCount(2 * ram), read_write);
     ASSERT_FALSE(refused);
-    EXPECT_EQ(errno_name(refused.error().code()), "ENOMEM");
-    EXPECT_FALSE(machine.reach(2 * mib - page));
-    EXPECT_EQ(machine.container.pinned().value(), page);
-    EXPECT_TRUE(map_at(2 * mib - page, page));
+    EXPECT_EQ(errno_name(refused.error().code()), "ENOMEM") << to_string(refused.error());
+    EXPECT_EQ(machine.container.pinned().value(), 0U);
+    EXPECT_FALSE(machine.reach(base));
+    ASSERT_TRUE(machine.world.space.zap(at(base, 2 * ram)));
+    EXPECT_EQ(machine.world.memory.frames_in_use(), 0U) << "no pin was left behind";
+    EXPECT_TRUE(machine.container.map_dma(Iova(base), VirtualAddress(base), ByteCount(ram / 2),
+                                          read_write));
 }
 
 } // namespace
