@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What a backend does beside mapping: it is probed, and takes functions in. One class each; the
+// machine (vfio_machine.cpp) calls them.
+#pragma once
+
+#include "moat/machine/vfio_host/kernel_domain.hpp"
+#include "moat/machine/vfio_host/pci_devices.hpp"
+#include "moat/platform/file_descriptor.hpp"
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+
+namespace moat::machine::vfio_host {
+
+/// A function in a domain, for as long as this lives and what it opened is open.
+class Attachment {
+  public:
+    virtual ~Attachment() = default;
+    Attachment(const Attachment&) = delete;
+    Attachment& operator=(const Attachment&) = delete;
+
+    /// The device's file. Errors: busy (somebody has it open), io.
+    [[nodiscard]] virtual Result<platform::FileDescriptor> open_device() = 0;
+
+  protected:
+    Attachment() = default;
+};
+
+class HostDomain : public KernelDomain {
+  public:
+    /// Errors: unsupported (no IOMMU, or one that is not isolating enough), refused (rights),
+    /// busy, not_found (the kernel shows no file for it: not bound to vfio-pci), mismatch, io.
+    [[nodiscard]] virtual Result<std::unique_ptr<Attachment>> attach(const HostFunction& function,
+                                                                     std::string_view root) = 0;
+};
+
+class Type1Domain final : public HostDomain {
+  public:
+    /// Whether /dev/vfio/vfio offers type 1. Errors: not_found, refused, unsupported.
+    [[nodiscard]] static Result<void> probe();
+
+    /// Errors: probe's.
+    [[nodiscard]] static Result<std::unique_ptr<HostDomain>> create();
+
+    [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
+                                   Attributes attributes) override;
+    [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) override;
+    [[nodiscard]] Result<std::optional<std::uint32_t>> mappings_left() const override;
+    [[nodiscard]] Result<std::unique_ptr<Attachment>> attach(const HostFunction& function,
+                                                             std::string_view root) override;
+
+  private:
+    struct Info;
+    class GroupOfFunctions;
+    class AttachmentByGroup;
+
+    explicit Type1Domain(platform::FileDescriptor container) : container_(std::move(container)) {}
+
+    Result<std::shared_ptr<GroupOfFunctions>> join(unsigned group);
+    [[nodiscard]] Result<Info> info() const;
+    Result<void> learn();
+
+    platform::FileDescriptor container_;
+    std::map<unsigned, std::weak_ptr<GroupOfFunctions>> groups_;
+    bool has_iommu_ = false;
+};
+
+class IommufdDomain final : public HostDomain {
+  public:
+    /// Whether there are /dev/iommu and device files. Errors: not_found, refused.
+    [[nodiscard]] static Result<void> probe();
+
+    /// Errors: probe's, io.
+    [[nodiscard]] static Result<std::unique_ptr<HostDomain>> create();
+
+    [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
+                                   Attributes attributes) override;
+    [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) override;
+
+    [[nodiscard]] Result<std::optional<std::uint32_t>> mappings_left() const override {
+        return std::nullopt;
+    }
+
+    [[nodiscard]] Result<std::unique_ptr<Attachment>> attach(const HostFunction& function,
+                                                             std::string_view root) override;
+
+  private:
+    IommufdDomain(platform::FileDescriptor iommufd, std::uint32_t ioas)
+        : iommufd_(std::move(iommufd)), ioas_(ioas) {}
+
+    Result<void> learn();
+
+    platform::FileDescriptor iommufd_;
+    std::uint32_t ioas_;
+};
+
+} // namespace moat::machine::vfio_host
