@@ -10,6 +10,7 @@ int main(int argc, char** argv) {
     app.require_subcommand(1);
     Exit exit = Exit::success;
     moat::tools::add_audit(app, exit);
+    moat::tools::add_devices(app, exit);
     moat::tools::add_explain(app, exit);
     moat::tools::add_explore(app, exit);
     moat::tools::add_stress(app, exit);

@@ -19,6 +19,7 @@ enum class Exit : int {
 
 /// `exit` must outlive the parsing of the command line.
 void add_audit(CLI::App& app, Exit& exit);
+void add_devices(CLI::App& app, Exit& exit);
 void add_explain(CLI::App& app, Exit& exit);
 void add_explore(CLI::App& app, Exit& exit);
 void add_stress(CLI::App& app, Exit& exit);
