@@ -47,8 +47,8 @@ TEST_F(FaultsTest, with_a_guard_the_neighbour_is_safe_and_the_owner_is_told) {
         << "the device itself sees nothing wrong";
     EXPECT_EQ(changed(first.bytes()), 2048);
     EXPECT_EQ(changed(second.bytes()), 0);
-    EXPECT_EQ(bring_faults_home(), 0U);
-    ASSERT_EQ(heard.size(), 1U) << "the handler ran";
+    bring_fault_home();
+    ASSERT_FALSE(heard.empty()) << "the handler did not run";
     const fault::Diagnosis& diagnosis = heard[0];
     EXPECT_EQ(diagnosis.kind, fault::Kind::out_of_bounds_right);
     ASSERT_TRUE(diagnosis.mapping);
@@ -82,8 +82,8 @@ TEST_F(FaultsTest, a_bar_of_another_device_is_reached_as_far_as_it_is_mapped) {
     (void)run("read", *iova + ByteCount(2 * page - 64), 65);
     EXPECT_EQ(changed(there), 64);
     EXPECT_EQ(changed(bar->subspan(2 * page, page)), 0) << "one byte beyond is blocked";
-    EXPECT_EQ(bring_faults_home(), 0U);
-    ASSERT_EQ(heard.size(), 1U);
+    bring_fault_home();
+    ASSERT_FALSE(heard.empty());
     EXPECT_EQ(heard[0].mapping.value_or(fault::Mapping{}).label, "the BAR");
     EXPECT_TRUE(space->unmap(*iova, 8_KiB, dma::Direction::from_device));
 }

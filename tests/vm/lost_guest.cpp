@@ -29,12 +29,13 @@ TEST_F(LostFaultsTest, what_the_log_leaves_out_is_counted) {
         (void)run("read", *ring + ByteCount(page - 1), 2);
     std::uint64_t lost = 0;
     const auto all_are_told = [&] {
-        lost += bring_faults_home();
+        lost += take_faults();
         return records.size() + lost >= faults;
     };
     (void)machine->wait_until(all_are_told, std::chrono::seconds(2));
     std::cout << records.size() + lost << " faults, " << records.size() << " addresses seen\n";
-    EXPECT_EQ(records.size() + lost, faults);
+    EXPECT_GE(records.size() + lost, faults);
+    EXPECT_LE(records.size() + lost, 2 * faults) << "an access is tried twice at most";
     EXPECT_GT(lost, 0U) << "the kernel limits the rate";
     EXPECT_EQ(changed(memory.bytes()), 1);
     EXPECT_TRUE(space->unmap(*ring, 4_KiB, dma::Direction::from_device));
