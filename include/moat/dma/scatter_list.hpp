@@ -90,13 +90,22 @@ class SegmentWriter {
         : room_(room), limits_(limits) {}
 
     void add(Iova iova, ByteCount size) {
-        if (count_ != 0 && joins(room_[count_ - 1], iova, size))
-            room_[count_ - 1].size += size;
-        else
-            room_[count_++] = {iova, size};
+        if (count_ != 0 && joins(last_, iova, size)) {
+            last_.size += size;
+            return;
+        }
+        if (count_ != 0)
+            room_[count_ - 1] = last_;
+        last_ = {iova, size};
+        ++count_;
     }
 
-    [[nodiscard]] std::span<Segment> written() const { return room_.first(count_); }
+    /// When all were added.
+    [[nodiscard]] std::span<Segment> written() const {
+        if (count_ != 0)
+            room_[count_ - 1] = last_;
+        return room_.first(count_);
+    }
 
   private:
     [[nodiscard]] bool joins(const Segment& last, Iova iova, ByteCount size) const {
@@ -110,6 +119,7 @@ class SegmentWriter {
     std::span<Segment> room_;
     SegmentLimits limits_;
     std::size_t count_ = 0;
+    Segment last_; ///< not in the room yet: it grows in registers
 };
 
 } // namespace moat::dma
