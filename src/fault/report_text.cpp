@@ -188,6 +188,11 @@ void write_verdict(Writer& out, const Diagnosis& diagnosis) {
         out.line(at + " lies inside " + named("the", *diagnosis.mapping));
         out.line("  which does not allow a device to " + verb(diagnosis.record.access) + " it");
         break;
+    case Kind::poisoned:
+        out.line(at + " lies inside " + named("the", *diagnosis.mapping));
+        out.line("  whose owner has poisoned these bytes: the device uses a part of it that it was "
+                 "not given, or no longer has");
+        break;
     case Kind::mapped_and_allowed:
         out.line(at + " lies inside " + named("the", *diagnosis.mapping));
         out.line("  which allows it: it was mapped only afterwards, the device's or the IOMMU's "

@@ -240,6 +240,61 @@ TEST(Exact, what_the_cpu_writes_meanwhile_is_seen) {
     EXPECT_EQ(system.heard.errors.size(), 2U);
 }
 
+TEST(Poison, holds_until_it_is_taken_back_or_the_mapping_ends) {
+    System system({.level = Level::exact});
+    Buffer buffer(4 << 12);
+    const Memory memory = Memory::own(buffer.bytes().first(10'000));
+    const Iova iova = *system.space->map(memory, Direction::bidirectional, "pool");
+    const auto reached = [&](std::uint64_t at, std::size_t size) {
+        return system.write(iova.value() + at, size).done.value();
+    };
+    ASSERT_TRUE(system.space->poison(Iova(iova.value() + 4000), 200_B));
+    EXPECT_EQ(reached(3990, 20), 10U);
+    EXPECT_EQ(reached(4199, 1), 0U);
+    EXPECT_EQ(reached(4200, 100), 100U);
+    EXPECT_EQ(system.heard.faults.at(0).kind, Kind::poisoned);
+    EXPECT_EQ(system.heard.faults.at(0).record.where, IovaRange(Iova(iova.value() + 4000), 10_B));
+    EXPECT_EQ(system.heard.faults.at(0).mapping->label, "pool");
+    ASSERT_TRUE(system.space->unpoison(Iova(iova.value() + 4050), 50_B)); // in the middle
+    EXPECT_EQ(reached(4049, 1), 0U);
+    EXPECT_EQ(reached(4050, 100), 50U);
+    ASSERT_TRUE(system.space->poison(Iova(iova.value() + 3000), 2000_B)); // over all of it
+    ASSERT_TRUE(system.space->unpoison(Iova(iova.value() + 3500), 1000_B));
+    EXPECT_EQ(reached(3500, 1100), 1000U);
+    EXPECT_EQ(reached(3499, 1), 0U);
+    ASSERT_TRUE(system.space->unmap(iova, 10'000_B, Direction::bidirectional));
+    const Iova again = *system.space->map(memory, Direction::bidirectional, "pool");
+    EXPECT_EQ(again, iova);
+    EXPECT_EQ(reached(0, 10'000), 10'000U) << "of the mapping that was";
+    ASSERT_TRUE(system.space->unmap(again, 10'000_B, Direction::bidirectional));
+    EXPECT_TRUE(system.heard.errors.empty());
+}
+
+TEST(Poison, is_refused_where_it_cannot_hold) {
+    const auto refused = [](System& system, std::uint64_t at, ByteCount size) {
+        const auto done = system.space->poison(Iova(at), size);
+        return done ? "poisoned" : std::string(name(done.error().code()));
+    };
+    Buffer buffer(4096);
+    const Memory memory = Memory::own(buffer.bytes().first(100));
+    for (const Level level : {Level::guard, Level::track, Level::exact}) {
+        System system({.level = level});
+        const std::uint64_t at =
+            system.space->map(memory, Direction::bidirectional, "small")->value();
+        if (level == Level::exact) {
+            EXPECT_EQ(refused(system, at, 0_B), "empty");
+            EXPECT_EQ(refused(system, at + 1, 100_B), "not found");
+            EXPECT_EQ(refused(system, at - 1, 10_B), "not found");
+            EXPECT_EQ(refused(system, ~std::uint64_t{0}, 10_B), "not found");
+            EXPECT_EQ(refused(system, at, 100_B), "poisoned");
+            system.domain.set_bounds({}); // as a domain of hardware
+        }
+        EXPECT_EQ(refused(system, at, 100_B), "unsupported");
+        EXPECT_EQ(system.space->unpoison(Iova(at), 1_B).error().code(), ErrorCode::unsupported);
+        EXPECT_TRUE(system.space->unmap(Iova(at), 100_B, Direction::bidirectional));
+    }
+}
+
 class DriverErrors : public testing::Test {
   protected:
     DriverErrorKind last() { return system.heard.errors.back().kind; }

@@ -69,6 +69,10 @@ class Scene {
         note(system_.space->sync_for_cpu(at_, offset, bytes));
     }
 
+    void poison(std::uint64_t from, std::uint64_t to) {
+        note(system_.space->poison(Iova(from), ByteCount(to - from)));
+    }
+
     void map_another() { (void)map(2, "next"); }
 
     void end_space() { system_.space.reset(); }
@@ -127,6 +131,8 @@ class Scene {
         if (each.kind == fault::Kind::out_of_bounds_right ||
             each.kind == fault::Kind::out_of_bounds_left)
             text += " " + std::to_string(each.bytes_outside);
+        if (each.kind == fault::Kind::poisoned)
+            text += " " + std::to_string(each.record.where.size().value());
         if (each.kind == fault::Kind::use_after_unmap)
             return text + who(each.past->mapping);
         return each.mapping ? text + who(*each.mapping) : text;
@@ -253,6 +259,17 @@ const std::array violations = {
                   scene.write(far, far + 8);
               },
               "fault", "wild-access", everywhere("wild-access")},
+    Violation{"write to what is poisoned",
+              Direction::from_device,
+              0_B,
+              [](Scene& scene) {
+                  scene.poison(scene.at() + 32, scene.at() + 64);
+                  scene.write(scene.at(), scene.at() + 32);
+                  scene.write(scene.at() + 40, scene.at() + 40 + stray);
+              },
+              "refused",
+              "refused",
+              {"use-after-poison 16", "use-after-poison 16", "refused", "refused"}},
     Violation{"the CPU writes meanwhile", Direction::to_device, 0_B,
               [](Scene& scene) { scene.memory().bytes[5] ^= std::byte{1}; }, "-", "-",
               everywhere("cpu-wrote")},

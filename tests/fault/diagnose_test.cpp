@@ -100,6 +100,12 @@ TEST_F(Diagnose, SaysWhereTheIommuDisagreesWithTheMappings) {
     EXPECT_BESIDE((*this)(exact(0x31000, 4)), Kind::mapped_and_allowed, "d", 0, 0);
 }
 
+TEST_F(Diagnose, CallsPoisonedWhatIsOutOfBoundsInsideThem) {
+    Record record = exact(0x31000, 4);
+    record.reason = Reason::out_of_bounds;
+    EXPECT_BESIDE((*this)(record), Kind::poisoned, "d", 0, 0);
+}
+
 TEST_F(Diagnose, FindsWhatWasUnmapped) {
     history.note(mapping(0x40000, 0x2000, "old"), {.time_ns = 5, .thread = 9});
     const Diagnosis found = (*this)(exact(0x41010, 4));

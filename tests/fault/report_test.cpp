@@ -129,6 +129,12 @@ TEST_F(Report, MappedAndAllowed) {
     expect_golden("mapped.txt", text_report(find(exact(0x30000, 4)), {}));
 }
 
+TEST_F(Report, Poisoned) {
+    Record record = exact(0x30000, 4);
+    record.reason = Reason::out_of_bounds;
+    expect_golden("poisoned.txt", text_report(find(record), {}));
+}
+
 TEST_F(Report, HasColourOnlyWhereAsked) {
     const Diagnosis found = find(exact(0x11010, 8));
     EXPECT_EQ(text_report(found, options).find('\033'), std::string::npos);

@@ -9,6 +9,7 @@
 #include "moat/dma/edge.hpp"
 #include "moat/dma/memory.hpp"
 #include "moat/dma/options.hpp"
+#include "moat/dma/poison.hpp"
 #include "moat/dma/registry.hpp"
 #include "moat/dma/scatter_list.hpp"
 #include "moat/dma/stack_depot.hpp"
@@ -119,6 +120,15 @@ class Space {
         });
     }
 
+    /// Takes [start, start + size), bytes of one mapping that the caller keeps meanwhile, from the
+    /// devices until `unpoison` or `unmap`; on return no device reaches them. For who hands out
+    /// parts of a mapping. Errors: unsupported (below level exact, and behind what knows only
+    /// pages), empty, not_found (not inside one living mapping); nothing is changed then.
+    Result<void> poison(Iova start, ByteCount size);
+
+    /// Gives the devices back what is poisoned of the range. Errors: poison's.
+    Result<void> unpoison(Iova start, ByteCount size);
+
     /// On return no device reaches what was unmapped before the call.
     void flush() { allocator_->flush(); }
 
@@ -139,14 +149,14 @@ class Space {
                 this};
     }
 
-    /// How many of the bytes from `start` on lie in one mapping, to the byte: for an IOMMU in
-    /// software to ask (iommu::ByteBounds). From level `track` on.
+    /// How many of the bytes from `start` on lie in one mapping and are not poisoned: for an IOMMU
+    /// in software to ask (iommu::ByteBounds). From level `track` on.
     [[nodiscard]] ByteCount bytes_inside(Iova start, ByteCount size) const {
         const auto found = registry_.at_or_below(start);
         if (!found || !found->mapping.range.contains(start))
             return {};
         const std::uint64_t left = found->mapping.range.last().value() - start.value() + 1;
-        return left < size.value() ? ByteCount(left) : size;
+        return poison_.clear_from(start, left < size.value() ? ByteCount(left) : size);
     }
 
     [[nodiscard]] const Options& options() const { return options_; }
@@ -237,6 +247,7 @@ class Space {
     Result<void> forget_and_unmap(Iova iova, ByteCount size, Direction direction, See&& see);
     [[nodiscard]] Result<Memory> at_an_edge(const Memory& memory);
     void release_pages(const Memory& bounce);
+    [[nodiscard]] Result<IovaRange> range_to_poison(Iova start, ByteCount size) const;
 
     [[nodiscard, gnu::always_inline]] fault::Event now_by_whom() {
         return options_.stacks == 0 ? fault::Event{} : sampled_event();
@@ -271,6 +282,7 @@ class Space {
     typename Allocator::Owner allocator_;
     Registry<Sync> registry_;
     StackDepot<Sync> stacks_;
+    Poison<Sync> poison_;
     typename Sync::template Atomic<std::uint64_t> events_{0};
 };
 

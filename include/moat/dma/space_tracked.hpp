@@ -105,6 +105,7 @@ Result<void> Space<Domain, Sync>::unmap_exact(Iova iova, ByteCount size, Directi
         forget_and_unmap(iova, size, direction, [&](const Registered& each) { was = each; });
     if (!unmapped)
         return unmapped;
+    poison_.remove(was.mapping.range);
     check(was);
     copy_out(was);
     release_pages(was.bounce);
@@ -173,6 +174,46 @@ void Space<Domain, Sync>::release_pages(const Memory& bounce) {
         return;
     const auto all = pages_around(bounce, page_mask_ + 1);
     pages_.release(pages_.context, {all, PhysicalAddress(bounce.physical.value() & ~page_mask_)});
+}
+
+/// What was poisoned is asked for at each access, so there is nothing to invalidate; but those that
+/// asked before must end.
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<void> Space<Domain, Sync>::poison(Iova start, ByteCount size) {
+    const Result<IovaRange> range = range_to_poison(start, size);
+    if (!range)
+        return std::unexpected(range.error());
+    poison_.add(*range);
+    if constexpr (iommu::DeferringDomain<Domain>)
+        domain_.invalidate_all();
+    return {};
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<void> Space<Domain, Sync>::unpoison(Iova start, ByteCount size) {
+    const Result<IovaRange> range = range_to_poison(start, size);
+    if (!range)
+        return std::unexpected(range.error());
+    poison_.remove(*range);
+    return {};
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<IovaRange> Space<Domain, Sync>::range_to_poison(Iova start, ByteCount size) const {
+    bool asked = false; // at each access
+    if constexpr (requires { domain_.bounds().inside; })
+        asked = options_.level == Level::exact && domain_.bounds().inside != nullptr;
+    if (!asked)
+        return fail(ErrorCode::unsupported, "bytes are poisoned at level exact, behind an IOMMU "
+                                            "that asks for bounds; others know only pages");
+    if (size == ByteCount(0))
+        return fail(ErrorCode::empty, "there is nothing to poison");
+    const Result<IovaRange> range = IovaRange::make(start, size);
+    const auto found = registry_.at_or_below(start);
+    if (!range || !found || !found->mapping.range.contains(*range))
+        return fail(ErrorCode::not_found, "the range lies in no one mapping",
+                    {"iova", start.value()}, {"size", size.value()});
+    return range;
 }
 
 template <iommu::Domain Domain, SyncPolicy Sync>

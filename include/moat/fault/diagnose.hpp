@@ -145,6 +145,8 @@ constexpr void blame_touched(Diagnosis& diagnosis, const Mapping& touched,
         diagnosis.kind = Kind::out_of_bounds_left;
     } else if (!permits(touched.allows, diagnosis.record.access)) {
         diagnosis.kind = Kind::permission;
+    } else if (diagnosis.record.reason == Reason::out_of_bounds) {
+        diagnosis.kind = Kind::poisoned; // inside the bounds, nothing else is out of them
     } else {
         diagnosis.kind = Kind::mapped_and_allowed;
     }

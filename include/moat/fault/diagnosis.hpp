@@ -20,6 +20,7 @@ enum class Kind : std::uint8_t {
     crossing,            ///< from one living mapping into the next
     use_after_unmap,     ///< where a mapping was, or just beside it
     permission,          ///< inside a living mapping that does not allow this access
+    poisoned,            ///< inside a living mapping, where its owner has forbidden it for a while
     wild,                ///< far from every mapping, living or past
     never_mapped,        ///< nothing is or was mapped at all
     mapped_and_allowed,  ///< inside a living mapping that allows it: the IOMMU disagrees
@@ -29,11 +30,11 @@ enum class Kind : std::uint8_t {
 
 /// The report's name of it, as AddressSanitizer would write it.
 [[nodiscard]] constexpr std::string_view name(Kind kind) {
-    constexpr std::array<std::string_view, 10> names = {
-        "dma-buffer-overflow", "dma-buffer-underflow", "dma-buffer-crossing",
-        "dma-use-after-unmap", "dma-permission",       "dma-wild-access",
-        "dma-never-mapped",    "dma-mapped-refused",   "dma-device-not-attached",
-        "iommu-event"};
+    constexpr std::array<std::string_view, 11> names = {
+        "dma-buffer-overflow",     "dma-buffer-underflow", "dma-buffer-crossing",
+        "dma-use-after-unmap",     "dma-permission",       "dma-use-after-poison",
+        "dma-wild-access",         "dma-never-mapped",     "dma-mapped-refused",
+        "dma-device-not-attached", "iommu-event"};
     return names[static_cast<std::size_t>(kind)];
 }
 
