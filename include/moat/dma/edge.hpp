@@ -55,9 +55,10 @@ inline void copy_out(const Registered& each) {
 }
 
 /// Of what the CPU must leave alone while the device may read it (FNV-1a, 64 bits); 0 where the
-/// device writes, since its writes cannot be told from the CPU's.
+/// device writes, since its writes cannot be told from the CPU's, and of lists and regions, whose
+/// bytes are not remembered.
 [[nodiscard]] inline std::uint64_t checksum(const Memory& memory, Direction direction) {
-    if (direction != Direction::to_device)
+    if (direction != Direction::to_device || memory.bytes.empty())
         return 0;
     std::uint64_t sum = 0xcbf29ce484222325;
     for (const std::byte byte : memory.bytes)

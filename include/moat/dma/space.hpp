@@ -74,7 +74,7 @@ class Space {
     [[nodiscard]] Result<Iova> map(const Memory& memory, Direction direction,
                                    std::string_view label = {}) {
         if (!tracks()) [[likely]]
-            return map_pages(memory.physical, memory.size(), direction);
+            return map_pages(memory.physical, memory.size(), attributes_of(direction));
         return map_tracked(memory, direction, label);
     }
 
@@ -91,6 +91,12 @@ class Space {
     /// (rounded up to a power of two), as rings want it. `memory` begins at a page; `unmap` of the
     /// same size, bidirectional, undoes it. Errors: map's; unaligned.
     [[nodiscard]] Result<Iova> map_coherent(const Memory& memory, std::string_view label = {});
+
+    /// Peer to peer: maps whole pages of another device, a part of its BAR, uncached where the
+    /// domain can say so. No memory of the CPU's is behind it: nothing is copied or checked.
+    /// `unmap` of the same size and direction undoes it. Errors: map's; unaligned.
+    [[nodiscard]] Result<Iova> map_region(PhysicalAddress region, ByteCount size,
+                                          Direction direction, std::string_view label = {});
 
     /// Undoes `map` of the same size and direction. Strict: on return no device reaches the memory.
     /// Deferred: after `flush`. Errors: not_found, mismatch (from level `track` on, and reported;
@@ -180,8 +186,8 @@ class Space {
         return (offset + size + page_mask_) & ~page_mask_;
     }
 
-    [[nodiscard, gnu::always_inline]] Result<Iova> map_pages(PhysicalAddress physical,
-                                                             ByteCount size, Direction direction) {
+    [[nodiscard, gnu::always_inline]] Result<Iova>
+    map_pages(PhysicalAddress physical, ByteCount size, Attributes attributes) {
         const std::uint64_t offset = physical.value() & page_mask_;
         const ByteCount bytes(whole_pages(offset, size.value()));
         if (size == ByteCount(0)) [[unlikely]]
@@ -191,8 +197,8 @@ class Space {
                                        : allocate_large(physical, bytes);
         if (!start) [[unlikely]]
             return start;
-        const Result<void> mapped = domain_.map(
-            *start, bytes, PhysicalAddress(physical.value() - offset), attributes_of(direction));
+        const Result<void> mapped =
+            domain_.map(*start, bytes, PhysicalAddress(physical.value() - offset), attributes);
         if (!mapped) [[unlikely]] {
             give_back(*start, bytes);
             return std::unexpected(mapped.error());

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Space's scatter lists. Included by space.hpp, which has what every mapping does.
+// Space's scatter lists, coherent memory and regions of devices. Included by space.hpp, which has
+// what every mapping does.
 #pragma once
 
 #include "moat/dma/space.hpp"
@@ -109,6 +110,23 @@ Result<Iova> Space<Domain, Sync>::map_coherent(const Memory& memory, std::string
             (void)unmap_pages(*start, bytes);
             return std::unexpected(noted.error());
         }
+    return start;
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<Iova> Space<Domain, Sync>::map_region(PhysicalAddress region, ByteCount size,
+                                             Direction direction, std::string_view label) {
+    if (((region.value() | size.value()) & page_mask_) != 0)
+        return fail(ErrorCode::unaligned, "a region of a device is whole pages",
+                    {"region", region.value()}, {"size", size.value()}, {"page", page_mask_ + 1});
+    const Attributes how = domain_.limits().known & Attributes::uncached;
+    const Result<Iova> start = map_pages(region, size, attributes_of(direction) | how);
+    if (!start || !tracks())
+        return start;
+    if (const auto noted = note_list({*start, size, {}}, direction, label); !noted) {
+        (void)unmap_pages(*start, size);
+        return std::unexpected(noted.error());
+    }
     return start;
 }
 

@@ -65,7 +65,7 @@ Result<Iova> Space<Domain, Sync>::map_tracked(const Memory& memory, Direction di
         copy_in(memory, bounce);
     }
     const Memory& mapped = bounce.bytes.empty() ? memory : bounce;
-    const Result<Iova> iova = map_pages(mapped.physical, mapped.size(), direction);
+    const Result<Iova> iova = map_pages(mapped.physical, mapped.size(), attributes_of(direction));
     if (!iova) [[unlikely]] {
         release_pages(bounce);
         return iova;
