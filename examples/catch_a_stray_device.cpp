@@ -3,6 +3,7 @@
 // past the first; the driver is told which buffer, by how much, and who lies beside it.
 #include "moat/core/text.hpp"
 #include "moat/dma/mapping.hpp"
+#include "moat/dma/reporter.hpp"
 #include "moat/fault/report.hpp"
 #include "moat/iommu/soft_iommu.hpp"
 #include "moat/page_table/formats/vtd_second_stage.hpp"
@@ -28,13 +29,25 @@ int main() {
     Domain domain(*Domain::Table::create(pool));
 
     // The driver's handler: called with the diagnosis as soon as the device strays.
+    // (dma::Reporter is one that is ready made.)
     const dma::Listener driver = {
         [](void*, const fault::Diagnosis& diagnosis) {
             std::cout << fault::text_report(diagnosis, {.device = "nic"});
         },
         [](void*, const dma::DriverError& error) { std::cout << dma::summary(error) << '\n'; },
         nullptr};
-    const auto space = *Space::create(domain, {.listener = driver});
+    const auto options = dma::options_from_environment(std::cout); // MOAT_OPTIONS
+    if (!options) {
+        std::cerr << options.error() << '\n';
+        return 2;
+    }
+    const auto created =
+        Space::create(domain, {.options = *options, .listener = driver, .pages = dma::own_pages()});
+    if (!created) {
+        std::cerr << to_string(created.error()) << '\n';
+        return 2;
+    }
+    const auto& space = *created;
     Iommu iommu;
     const auto source = fault::Source::pci(0, 3, 0);
     auto& device = **iommu.add_device(source, space->fault_handler());

@@ -24,11 +24,11 @@ struct FewPages {
                         return {};
                     --self.left;
                     ++self.out;
-                    return own_pages().allocate(nullptr, size);
+                    return dma::own_pages().allocate(nullptr, size);
                 },
                 [](void* context, const Memory& pages) {
                     --static_cast<FewPages*>(context)->out;
-                    own_pages().release(nullptr, pages);
+                    dma::own_pages().release(nullptr, pages);
                 },
                 this};
     }

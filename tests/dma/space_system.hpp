@@ -33,22 +33,13 @@ struct Heard {
     }
 };
 
-inline dma::PageSource own_pages() {
-    return {
-        [](void*, ByteCount size) {
-            return dma::Memory::own(
-                {static_cast<std::byte*>(std::aligned_alloc(4096, size.value())), size.value()});
-        },
-        [](void*, const dma::Memory& pages) { std::free(pages.bytes.data()); }, nullptr};
-}
-
 /// A device and a space, at the level that a test asks for.
 struct System {
     explicit System(const dma::Options& options)
         : space(*SoftSpace::create(domain, {.options = options,
                                             .listener = heard.listener(),
                                             .capture = nullptr,
-                                            .pages = own_pages()})),
+                                            .pages = dma::own_pages()})),
           device(**iommu.add_device(
               nic, {[](void* context, const fault::Record& record) {
                         (*static_cast<std::unique_ptr<SoftSpace>*>(context))->fault(record);

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 
@@ -22,6 +23,17 @@ struct PageSource {
     void (*release)(void* context, const Memory& pages) = nullptr;
     void* context = nullptr;
 };
+
+/// Memory of this process, as Memory::own, aligned for pages of up to 64 KiB.
+[[nodiscard]] inline PageSource own_pages() {
+    constexpr std::size_t alignment = 64 << 10;
+    return {[](void*, ByteCount size) {
+                const std::size_t whole = (size.value() + alignment - 1) & ~(alignment - 1);
+                auto* const bytes = static_cast<std::byte*>(std::aligned_alloc(alignment, whole));
+                return bytes == nullptr ? Memory() : Memory::own({bytes, size.value()});
+            },
+            [](void*, const Memory& pages) { std::free(pages.bytes.data()); }, nullptr};
+}
 
 inline constexpr std::byte red_zone_byte{0xfa};
 
