@@ -175,8 +175,10 @@ void write_verdict(Writer& out, const Diagnosis& diagnosis) {
                  named("the", *diagnosis.mapping));
         break;
     case Kind::crossing:
-        out.line("It reached " + relation(diagnosis) + " " + named("the", *diagnosis.mapping));
-        out.line("  into " + named("the", *diagnosis.next));
+        out.line((runs_out(diagnosis) ? "It reached " : at + " lies ") + relation(diagnosis) + " " +
+                 named("the", *diagnosis.mapping));
+        out.line((runs_out(diagnosis) ? "  into " : "  and reaches ") +
+                 named("the", *diagnosis.next));
         break;
     case Kind::use_after_unmap:
         out.line(at + " lies " + relation(diagnosis) + " " +

@@ -129,7 +129,7 @@ class Scene {
     [[nodiscard]] std::string said(const fault::Diagnosis& each) const {
         std::string text(name(each.kind).substr(4)); // without "dma-"
         if (each.kind == fault::Kind::out_of_bounds_right ||
-            each.kind == fault::Kind::out_of_bounds_left)
+            each.kind == fault::Kind::out_of_bounds_left || each.kind == fault::Kind::crossing)
             text += " " + std::to_string(each.bytes_outside);
         if (each.kind == fault::Kind::poisoned)
             text += " " + std::to_string(each.record.where.size().value());
@@ -225,8 +225,8 @@ const std::array violations = {
               [](Scene& scene) { scene.write(scene.end() - 1, scene.page_above() + stray); },
               "fault",
               "buffer-overflow 12304",
-              {"buffer-overflow 12304", "buffer-underflow 16256 of neighbour",
-               "buffer-overflow 12304", "buffer-underflow 12288 of neighbour, red-zone 3968"}},
+              {"buffer-overflow 12304", "buffer-crossing 16272", "buffer-overflow 12304",
+               "buffer-underflow 12288 of neighbour, red-zone 3968"}},
     Violation{"write after unmap", Direction::from_device, 0_B,
               [](Scene& scene) {
                   scene.unmap();

@@ -87,6 +87,20 @@ TEST_F(Diagnose, SeesACrossingIntoTheNextMapping) {
     EXPECT_EQ(found.bytes_outside, 0x100U);
 }
 
+TEST_F(Diagnose, SeesACrossingThatWasRefusedFromTheFirstByteOutside) {
+    const std::array<Mapping, 2> two = {mapping(0x1000, 0x80, "low"), mapping(0x5000, 8, "high")};
+    const SortedMappings live(two);
+    const Diagnosis over = diagnose(live, NoHistory{}, exact(0x1080, 0x3f84));
+    EXPECT_EQ(over.kind, Kind::crossing);
+    EXPECT_EQ(over.mapping->label, "low");
+    EXPECT_EQ(over.next->label, "high");
+    EXPECT_EQ(over.side, Side::right);
+    EXPECT_EQ(over.bytes_outside, 0x3f84U);
+    const Diagnosis under = diagnose(live, NoHistory{}, exact(0x1081, 0x3f83));
+    EXPECT_EQ(under.kind, Kind::out_of_bounds_left) << "it begins at no buffer's end";
+    EXPECT_EQ(under.mapping->label, "high");
+}
+
 TEST_F(Diagnose, SeesWhatAMappingForbids) {
     const Diagnosis found = (*this)(page(0x20000, Access::write));
     EXPECT_BESIDE(found, Kind::permission, "b", 0, 0);

@@ -152,7 +152,15 @@ constexpr void blame_touched(Diagnosis& diagnosis, const Mapping& touched,
     }
 }
 
-/// Return: whether the access touches a living mapping, which is then blamed.
+/// Whether the access begins at the very byte behind `mapping`: what came before went through, so
+/// the device ran over its end.
+[[nodiscard]] constexpr bool runs_over(const Record& record, const Mapping& mapping) {
+    return record.precision == Precision::exact && record.where.start() != Iova(0) &&
+           record.where.start().value() - 1 == mapping.range.last().value();
+}
+
+/// Return: whether the access touches a living mapping, which is then blamed; or the one that it
+/// ran over before.
 template <LiveMappings Live>
 [[nodiscard]] constexpr bool blame_where_touched(Diagnosis& diagnosis, const Live& live) {
     const IovaRange& where = diagnosis.record.where;
@@ -167,6 +175,12 @@ template <LiveMappings Live>
     }
     if (diagnosis.right && diagnosis.right->range.overlaps(where)) {
         const Mapping touched = *diagnosis.right;
+        if (diagnosis.left && runs_over(diagnosis.record, *diagnosis.left)) {
+            diagnosis.next = touched;
+            blame(diagnosis, Mapping(*diagnosis.left));
+            diagnosis.kind = Kind::crossing;
+            return true;
+        }
         diagnosis.right = live.around(touched.range.start(), diagnosis.steps).above;
         blame_touched(diagnosis, touched, diagnosis.right);
         return true;
