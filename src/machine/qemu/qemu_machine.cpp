@@ -323,7 +323,7 @@ Wait QemuMachine::wait_until(FunctionRef<bool()> happened, std::chrono::nanoseco
         const auto passed = now() - begin;
         if (passed >= longest || !health())
             return Wait::timed_out;
-        // QEMU does most things within less than the shortest sleep, and needs a processor for that.
+        // QEMU does most things within less than the shortest sleep, given a processor.
         if (passed < 300us) {
             ::sched_yield();
             continue;
