@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""vm_test.py KERNEL PROGRAM: runs the guest's tests under the kernel in one boot, and then looks at
-the disk that they wrote. Exit status 77, with the reason, where this kernel is not to be had."""
+"""vm_test.py KERNEL PROGRAM MOAT: audits devices and runs the guest's tests under the kernel, in one
+boot, and then looks at the disk that they wrote. Exit status 77, with the reason, where this kernel is not to be had."""
 import pathlib
 import subprocess
 import sys
@@ -14,18 +14,27 @@ DISK_BYTES = 64 << 20
 # What nvme_guest.cpp writes, and where.
 WRITTEN_AT = 1 << 20
 WRITTEN_BYTES = 12 << 10
+# An audit that finds nothing, one of a driver that tells of 64 bytes too many, and the tests.
+JOB = """
+moat bind 00:04.0 && moat bind 00:05.0 || exit
+moat audit --machine vfio --device nvme --operations 64 || exit
+moat audit --machine vfio --device edu --operations 6 || exit
+moat audit --machine vfio --device nvme --inject overrun --case 1
+[ $? = 1 ] || exit 1
+MOAT_VM_BACKEND={backend} {guest}
+"""
 
 
 def main():
-    kernel, program = sys.argv[1:3]
+    kernel, program, moat = sys.argv[1:4]
     with tempfile.TemporaryDirectory(prefix="moat-vm-test-") as folder:
         disk = pathlib.Path(folder) / "disk.img"
         with open(disk, "wb") as file:
             file.truncate(DISK_BYTES)
         done = subprocess.run(
-            [sys.executable, VM, "--kernel", kernel, "--program", program, "--disk", disk,
-             "--limit", "150", "--", "env", f"MOAT_VM_BACKEND={BACKENDS[kernel]}",
-             pathlib.Path(program).name],
+            [sys.executable, VM, "--kernel", kernel, "--program", program, "--program", moat,
+             "--disk", disk, "--limit", "150", "--", "sh", "-c",
+             JOB.format(backend=BACKENDS[kernel], guest=pathlib.Path(program).name)],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         print(done.stdout, done.stderr, sep="\n")
         if done.returncode == UNAVAILABLE:

@@ -266,7 +266,7 @@ void add_audit(CLI::App& app, Exit& exit) {
     CLI::App* const command = app.add_subcommand(
         "audit", "drive devices with guarded buffers: what do they touch outside of them?");
     command->add_option("--machine", arguments.machine, "where the devices are")
-        ->check(CLI::IsMember({"soft", "qemu"}))
+        ->check(CLI::IsMember({"soft", "qemu", "vfio"}))
         ->capture_default_str();
     command->add_option("--device", arguments.devices, "a device of --list; all, where none is");
     command->add_option("--guard", arguments.guard, "bytes on each side, rounded up to pages")

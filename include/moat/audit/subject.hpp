@@ -45,7 +45,7 @@ struct Wrong {
 
 /// A device that there is by name.
 struct Kind {
-    std::string_view machine; ///< "soft", "qemu"
+    std::string_view machine; ///< "soft", "qemu", "vfio"
     std::string_view name;
     std::string_view summary;
     bool by_default = true; ///< audited where none is named
@@ -66,7 +66,7 @@ class Subject {
 
     [[nodiscard]] virtual machine::Machine& machine() = 0;
 
-    [[nodiscard]] machine::Bdf address() { return machine().functions().front().address; }
+    [[nodiscard]] virtual machine::Bdf address() { return machine().functions().front().address; }
 
     /// What an audit of it must know of the machine and the driver; the rest is as it is.
     [[nodiscard]] virtual AuditOptions options() = 0;

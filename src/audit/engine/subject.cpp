@@ -5,6 +5,7 @@
 #include "moat/machine/soft/edu.hpp"
 #include "moat/machine/soft/nvme.hpp"
 #include "moat/machine/soft/soft_machine.hpp"
+#include "moat/machine/vfio_host/vfio_machine.hpp"
 
 #include "wrong.hpp"
 
@@ -17,7 +18,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::array<Kind, 8> all_kinds = {
+constexpr std::array<Kind, 10> all_kinds = {
     {{"soft", "nvme", "an NVM Express controller in this process"},
      {"soft", "edu", "a teaching device in this process: one DMA engine"},
      {"qemu", "nvme", "QEMU's NVM Express controller"},
@@ -25,7 +26,9 @@ constexpr std::array<Kind, 8> all_kinds = {
      {"qemu", "ahci", "QEMU's AHCI controller with a disk"},
      {"qemu", "e1000e", "QEMU's Intel 82574 network controller, looped back"},
      {"qemu", "edu", "QEMU's teaching device; 100 ms an operation"},
-     {"qemu", "virtio-blk-direct", "QEMU's virtio block device without iommu_platform", false}}};
+     {"qemu", "virtio-blk-direct", "QEMU's virtio block device without iommu_platform", false},
+     {"vfio", "nvme", "the first NVM Express controller that vfio-pci has; it is written to"},
+     {"vfio", "edu", "the first of QEMU's teaching devices that vfio-pci has"}}};
 
 constexpr ByteCount disk_bytes{std::uint64_t{4} << 20};
 
@@ -125,6 +128,43 @@ class QemuSubject final : public Subject {
     WrongMachine machine_{*qemu_, wrong_};
 };
 
+/// A device of this host. Nothing is wrong with it but what its driver does.
+class VfioSubject final : public Subject {
+  public:
+    VfioSubject(std::unique_ptr<machine::vfio_host::VfioMachine> vfio, machine::Bdf address,
+                const Wrong& wrong)
+        : wrong_(wrong), vfio_(std::move(vfio)), address_(address) {}
+
+    [[nodiscard]] machine::Machine& machine() override { return machine_; }
+
+    [[nodiscard]] machine::Bdf address() override { return address_; }
+
+    [[nodiscard]] AuditOptions options() override {
+        AuditOptions options = options_with(machine_, wrong_, {});
+        options.settle = 2ms; // the kernel tells of a fault some tenths later
+        return options;
+    }
+
+    [[nodiscard]] static Result<std::unique_ptr<Subject>> start(const Kind& kind,
+                                                                const Wrong& wrong) {
+        auto vfio = machine::vfio_host::VfioMachine::open();
+        if (!vfio)
+            return std::unexpected(vfio.error());
+        constexpr std::uint32_t nvm_express = 0x010802;
+        constexpr std::uint16_t edu_device = 0x11e8;
+        for (const machine::FunctionInfo& each : (*vfio)->functions())
+            if (kind.name == "nvme" ? each.class_code == nvm_express : each.device == edu_device)
+                return std::make_unique<VfioSubject>(std::move(*vfio), each.address, wrong);
+        return fail(ErrorCode::not_found, "vfio-pci has no such device (moat devices, moat bind)");
+    }
+
+  private:
+    const Wrong wrong_;
+    std::unique_ptr<machine::vfio_host::VfioMachine> vfio_;
+    const machine::Bdf address_;
+    WrongMachine machine_{*vfio_, wrong_};
+};
+
 } // namespace
 
 std::span<const Kind> kinds() {
@@ -138,6 +178,8 @@ Result<std::unique_ptr<Subject>> Subject::start(const Kind& kind, const Wrong& w
             return std::make_unique<SoftSubject<machine::soft::Nvme>>(wrong);
         return std::make_unique<SoftSubject<machine::soft::Edu>>(wrong);
     }
+    if (kind.machine == "vfio")
+        return VfioSubject::start(kind, wrong);
     auto options = qemu_options(kind.name);
     options.words = words;
     auto qemu = machine::qemu::QemuMachine::start(options);
