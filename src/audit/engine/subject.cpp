@@ -27,7 +27,8 @@ constexpr std::array<Kind, 10> all_kinds = {
      {"qemu", "e1000e", "QEMU's Intel 82574 network controller, looped back"},
      {"qemu", "edu", "QEMU's teaching device; 100 ms an operation"},
      {"qemu", "virtio-blk-direct", "QEMU's virtio block device without iommu_platform", false},
-     {"vfio", "nvme", "the first NVM Express controller that vfio-pci has; it is written to"},
+     {"vfio", "nvme", "the first NVM Express controller that vfio-pci has; its disk is written to",
+      false},
      {"vfio", "edu", "the first of QEMU's teaching devices that vfio-pci has"}}};
 
 constexpr ByteCount disk_bytes{std::uint64_t{4} << 20};
