@@ -254,6 +254,19 @@ TEST_F(ContainerTest, what_a_device_may_have_written_is_dirty_in_its_frame) {
     EXPECT_FALSE(dirty(base + page)) << "the device could only read it";
 }
 
+TEST_F(ContainerTest, part_of_a_large_leaf_makes_the_leaf_dirty) {
+    using FrameType = address_space::Frame<Sync>;
+    ASSERT_TRUE(machine.world.space.map(at(base, 2 * mib), {}));
+    ASSERT_TRUE(map(base, base + 5 * page, page));
+    const auto leaf = machine.world.space.look_up(VirtualAddress(base));
+    ASSERT_TRUE(leaf);
+    ASSERT_EQ(leaf->size_lg2, 21U);
+    FrameType& first = *machine.world.memory.frame(leaf->physical);
+    first.flags.store(0, std::memory_order_relaxed);
+    ASSERT_TRUE(unmap(base, page));
+    EXPECT_NE(first.flags.load(std::memory_order_relaxed) & FrameType::dirty, 0);
+}
+
 TEST_F(ContainerTest, without_dirty_bits_all_that_is_writable_is_dirty) {
     ASSERT_TRUE(machine.map_ram(base, 70 * page));
     ASSERT_TRUE(machine.map_ram(base + 80 * page, 2 * page, read_only));

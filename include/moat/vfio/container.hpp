@@ -284,7 +284,8 @@ class Container final : address_space::Notifier<typename Space::Sync> {
         return {};
     }
 
-    /// Gives a run's memory back. What a device may have written to is dirty.
+    /// Gives a run's memory back. What a device may have written to is dirty: the whole block,
+    /// whose first frame is the one that reports look at.
     void release(RunNode& run, Attributes permissions) {
         using FrameType = address_space::Frame<Sync>;
         auto& memory = space_.memory();
@@ -292,7 +293,8 @@ class Container final : address_space::Notifier<typename Space::Sync> {
         for (std::uint64_t i = 0; counted && i != run.parts; ++i) {
             const PhysicalAddress part = run.physical + ByteCount(run.part.value() * i);
             if (has(permissions, Attributes::write))
-                memory.frame(part)->flags.fetch_or(FrameType::dirty, std::memory_order_relaxed);
+                memory.counted_frame(part)->flags.fetch_or(FrameType::dirty,
+                                                           std::memory_order_relaxed);
             memory.drop(part);
         }
         Sync::destroy(&run);
