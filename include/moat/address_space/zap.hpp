@@ -143,13 +143,15 @@ class Zapper {
         }
     };
 
-    /// The entry of level 2 for reached_ .. last.
+    /// The entry of level 2 for reached_ .. last. TABLE is absorbing, so one look without the lock
+    /// is enough to go below it, and zaps of pages do not meet here; bottom() asks who is attached.
     Block top(const Attached& vma, VirtualAddress last, VmaIs is) {
+        if (Rules::tables_stay && core_.look(reached_).level < 2)
+            return Block::table;
         const Lock lock(core_.pud_locks.of(reached_.value()));
         if (Rules::asks_attached && is == VmaIs::looked_up && !vma.attached())
             return Block::stale;
         const Spot spot = core_.look(reached_);
-        // TABLE is absorbing: what is a table now is one still when the lock is gone.
         if (spot.level < 2) {
             if constexpr (Rules::tables_stay)
                 return Block::table;
