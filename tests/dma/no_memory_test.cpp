@@ -72,6 +72,11 @@ TEST_P(NoMemory, of_tables_leaves_nothing_mapped) {
         const auto list = space->map_list(pieces, Direction::bidirectional, room, {}, "list");
         settle(list,
                [&] { return space->unmap(list->start, list->size, Direction::bidirectional); });
+        const auto guarded =
+            space->map_list(pieces, Direction::bidirectional, room, {.guard = ByteCount(3 << 20)});
+        settle(guarded, [&] {
+            return space->unmap(guarded->start, guarded->size, Direction::bidirectional);
+        });
         EXPECT_TRUE(heard.errors.empty());
         if (tables_left == enough) {
             EXPECT_TRUE(list);

@@ -90,9 +90,10 @@ TEST_F(Lists, random_ones_keep_every_limit) {
     SCOPED_TRACE("MOAT_SEED=" + std::to_string(seed));
     std::mt19937 random(seed);
     for (int turn = 0; turn != 3000; ++turn) {
-        const SegmentLimits limits = {.longest = ByteCount(4096U << random() % 5),
-                                      .boundary =
-                                          ByteCount(random() % 2 == 0 ? 0 : 8192U << random() % 5)};
+        const SegmentLimits limits = {
+            .longest = ByteCount(4096U << random() % 5),
+            .boundary = ByteCount(random() % 2 == 0 ? 0 : 8192U << random() % 5),
+            .guard = ByteCount(random() % 4 == 0 ? 1 + random() % 9000 : 0)};
         std::vector<Memory> pieces;
         for (std::size_t left = 1 + random() % 20; left != 0; --left) {
             const std::size_t most = std::min<std::size_t>(
@@ -129,6 +130,66 @@ TEST_F(Lists, random_ones_keep_every_limit) {
         }
         ASSERT_EQ(next, pieces.size());
         ASSERT_TRUE(space->unmap(list.start, list.size, Direction::to_device));
+    }
+}
+
+TEST_F(Lists, guards_between_pieces_stop_what_leaves_one) {
+    std::vector<fault::Diagnosis> told;
+    std::vector<DriverError> errors;
+    std::pair heard(&told, &errors);
+    const Listener listener = {[](void* context, const fault::Diagnosis& diagnosis) {
+                                   static_cast<decltype(heard)*>(context)->first->push_back(
+                                       diagnosis);
+                               },
+                               [](void* context, const DriverError& error) {
+                                   static_cast<decltype(heard)*>(context)->second->push_back(error);
+                               },
+                               &heard};
+    for (const Level level : {Level::guard, Level::track, Level::exact}) {
+        SCOPED_TRACE(static_cast<int>(level));
+        SoftDomain own{empty_table(tables)};
+        space = *Space::create(
+            own, {.options = {.level = level}, .listener = listener, .pages = own_pages()});
+        const auto source = fault::Source::pci(0, 5, static_cast<unsigned>(level));
+        Lane other{**iommu.add_device(source, space->fault_handler())};
+        ASSERT_TRUE(iommu.attach(source, own));
+        const std::vector<Memory> pieces = {piece(0, 4096), piece(0x1000, 4096), piece(0x2100, 64)};
+        const auto list =
+            *space->map_list(pieces, Direction::bidirectional, room, {.guard = 5000_B}, "list");
+        ASSERT_EQ(list.segments.size(), 3U) << "each by itself, though two are neighbours";
+        EXPECT_EQ(list.segments[1].iova.value(), list.start.value() + 3 * 4096);
+        EXPECT_EQ(list.segments[2].iova.value(), list.start.value() + 6 * 4096 + 0x100);
+        EXPECT_EQ(list.size, ByteCount(7 * 4096));
+        for (const Segment& each : list.segments)
+            EXPECT_TRUE(
+                other.write(each.iova, std::vector<std::byte>(each.size.value())).complete());
+        told.clear();
+        const auto second = list.segments[1].iova;
+        EXPECT_FALSE(other.write(second, std::vector(4096 + 16, std::byte{7})).complete());
+        EXPECT_EQ(buffer.data()[0x2100], std::byte{0}) << "the neighbour's bytes";
+        ASSERT_EQ(told.size(), 1U);
+        if (level != Level::guard) {
+            EXPECT_EQ(told[0].kind, fault::Kind::out_of_bounds_right);
+            ASSERT_TRUE(told[0].mapping);
+            EXPECT_EQ(told[0].mapping->range, IovaRange(second, 4_KiB));
+            EXPECT_FALSE(space->unmap(second, 4_KiB, Direction::bidirectional)) << "a part";
+            EXPECT_TRUE(own.reader().translate(second)) << "and nothing was changed";
+            EXPECT_EQ(errors.size(), 1U);
+        }
+        EXPECT_TRUE(space->unmap(list.start, list.size, Direction::bidirectional));
+        EXPECT_EQ(space->stats().live_ranges, 0U);
+        told.clear();
+        EXPECT_FALSE(other.write(second, std::vector<std::byte>(1)).complete());
+        ASSERT_EQ(told.size(), 1U);
+        EXPECT_TRUE(level == Level::guard || told[0].kind == fault::Kind::use_after_unmap);
+        errors.clear();
+        ASSERT_TRUE(
+            space->map_list(pieces, Direction::bidirectional, room, {.guard = 1_B}, "list"));
+        space.reset();
+        EXPECT_EQ(errors.size(), level == Level::guard ? 0U : 3U) << "each part is a leak";
+        EXPECT_FALSE(own.reader().translate(list.start));
+        errors.clear();
+        EXPECT_TRUE(iommu.detach(source));
     }
 }
 

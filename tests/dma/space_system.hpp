@@ -7,6 +7,7 @@
 #include "soft_system.hpp"
 
 #include <cstdlib>
+#include <functional>
 #include <gtest/gtest.h>
 #include <memory>
 #include <vector>
@@ -21,10 +22,12 @@ inline constexpr fault::Source nic = fault::Source::pci(0, 3, 0, 0);
 struct Heard {
     std::vector<fault::Diagnosis> faults;
     std::vector<dma::DriverError> errors;
+    std::function<void()> at_fault = [] {}; ///< what the driver does when it hears of one
 
     [[nodiscard]] dma::Listener listener() {
         return {[](void* context, const fault::Diagnosis& diagnosis) {
                     static_cast<Heard*>(context)->faults.push_back(diagnosis);
+                    static_cast<Heard*>(context)->at_fault();
                 },
                 [](void* context, const dma::DriverError& error) {
                     static_cast<Heard*>(context)->errors.push_back(error);

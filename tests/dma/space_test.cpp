@@ -54,6 +54,27 @@ TEST_P(EveryLevel, neighbours_are_kept_apart) {
     EXPECT_TRUE(system.space->unmap(second, 4096_B, Direction::from_device));
 }
 
+TEST_P(EveryLevel, a_listener_may_unmap_and_map_from_inside) {
+    System system({.level = GetParam()});
+    const Buffers buffers;
+    const Iova first = *system.space->map(buffers.first, Direction::from_device, "first");
+    const Iova second = *system.space->map(buffers.second, Direction::from_device, "second");
+    Iova third(0);
+    system.heard.at_fault = [&] {
+        if (third != Iova(0))
+            return;
+        EXPECT_TRUE(system.space->unmap(first, 4096_B, Direction::from_device));
+        EXPECT_TRUE(system.space->unmap(second, 4096_B, Direction::from_device));
+        third = *system.space->map(buffers.second, Direction::from_device, "third");
+    };
+    EXPECT_FALSE(system.write(first.value() + 4090, 16).complete());
+    EXPECT_EQ(system.heard.faults.size(), 1U);
+    EXPECT_FALSE(system.write(first.value(), 1).complete()) << "unmapped by the listener";
+    EXPECT_TRUE(system.write(third.value(), 4096).complete());
+    EXPECT_TRUE(system.space->unmap(third, 4096_B, Direction::from_device));
+    EXPECT_TRUE(system.heard.errors.empty());
+}
+
 TEST_P(EveryLevel, small_buffers_carry_their_bytes_both_ways) {
     for (const Placement placement : {Placement::left, Placement::right}) {
         System system({.level = GetParam(), .placement = placement});

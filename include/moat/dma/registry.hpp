@@ -23,6 +23,7 @@ namespace moat::dma {
 struct Registered {
     fault::Mapping mapping = {};
     Direction direction = Direction::bidirectional;
+    bool is_part = false; ///< of a list with guards: it goes with its list alone
     /// The memory behind it, as the caller gave it.
     Memory memory = {};
     /// Where the bytes go through memory of the space's own (level exact): its bytes, else empty.
@@ -91,6 +92,14 @@ class Registry {
                 return use(leaf->slots[slot]);
         }
         return fail(ErrorCode::not_found, "no mapping begins here", {"iova", start.value()});
+    }
+
+    /// The mapping that begins at `from`, or the next one above.
+    [[nodiscard]] std::optional<fault::Mapping> first_from(Iova from) const {
+        fault::SearchSteps steps;
+        const fault::Neighbours found = around(from, steps);
+        const bool here = found.at_or_below && found.at_or_below->range.start() == from;
+        return here ? found.at_or_below : found.above;
     }
 
     void note_past(const fault::Mapping& mapping, const fault::Event& unmapped) {

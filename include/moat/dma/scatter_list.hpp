@@ -20,6 +20,9 @@ struct SegmentLimits {
     ByteCount longest{std::numeric_limits<std::uint32_t>::max()};
     /// No segment crosses a multiple of it; a power of two. 0: it may.
     ByteCount boundary{};
+    /// Unmapped bytes between one piece and the next, rounded up to pages: each is a segment of its
+    /// own then, and what leaves it faults. 0: none, and neighbours are one segment.
+    ByteCount guard{};
 };
 
 /// What the device is told: where, and how much.
@@ -30,17 +33,18 @@ struct Segment {
     friend bool operator==(const Segment&, const Segment&) = default;
 };
 
-/// Places one piece after the other: each on pages of its own, at its offset in the page, and past
-/// a boundary where it would cross one.
+/// Places one piece after the other: each on pages of its own, at its offset in the page, past the
+/// guard of the one before, and past a boundary where it would cross one.
 class ListLayout {
   public:
     ListLayout(const SegmentLimits& limits, std::uint64_t page_mask)
-        : boundary_(limits.boundary.value()), page_mask_(page_mask) {}
+        : boundary_(limits.boundary.value()), page_mask_(page_mask),
+          guard_((limits.guard.value() + page_mask) & ~page_mask) {}
 
     /// Return: where the piece's first page lies, from the list's start.
     [[nodiscard]] std::uint64_t place(const Memory& piece) {
         const std::uint64_t offset = piece.physical.value() & page_mask_;
-        std::uint64_t at = end_;
+        std::uint64_t at = end_ == 0 ? 0 : end_ + guard_;
         if (boundary_ != 0) {
             const std::uint64_t first = at + offset;
             if ((first & ~(boundary_ - 1)) != ((first + piece.bytes.size() - 1) & ~(boundary_ - 1)))
@@ -56,6 +60,7 @@ class ListLayout {
   private:
     std::uint64_t boundary_;
     std::uint64_t page_mask_;
+    std::uint64_t guard_;
     std::uint64_t end_ = 0;
 };
 

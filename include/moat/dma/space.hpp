@@ -80,8 +80,10 @@ class Space {
 
     /// Maps `pieces` into one range, in order, each on pages of its own. What the device is told is
     /// written to `segments`, which has room for as many as there are pieces; neighbours are told
-    /// as one where `limits` allow. `unmap` of the range undoes it. Whole pages are reachable, also
-    /// at level `exact`. Errors: check_list's, and map's; nothing is mapped then.
+    /// as one where `limits` allow, or, with a guard between them, each by itself: then from level
+    /// `track` on each is told of by itself, too. `unmap` of the whole range undoes it. Whole pages
+    /// are reachable, also at level `exact`, but for lists with guards. Errors: check_list's, and
+    /// map's; nothing is mapped then.
     [[nodiscard]] Result<MappedList> map_list(std::span<const Memory> pieces, Direction direction,
                                               std::span<Segment> segments,
                                               const SegmentLimits& limits = {},
@@ -239,6 +241,9 @@ class Space {
                                                          const SegmentLimits& limits);
     [[nodiscard]] Result<void> note_list(const MappedList& list, Direction direction,
                                          std::string_view label);
+    [[nodiscard]] Result<void> note_parts(const MappedList& list, Direction direction,
+                                          const SegmentLimits& limits, std::string_view label);
+    void forget_parts(IovaRange list);
 
     void give_back(Iova start, ByteCount bytes) {
         const auto released = allocator_->release(start, bytes);
@@ -287,6 +292,8 @@ class Space {
     const std::uint64_t page_mask_;
     typename Allocator::Owner allocator_;
     Registry<Sync> registry_;
+    /// The ranges of lists whose parts `registry_` has.
+    Registry<Sync> guarded_lists_{1};
     StackDepot<Sync> stacks_;
     Poison<Sync> poison_;
     typename Sync::template Atomic<std::uint64_t> events_{0};

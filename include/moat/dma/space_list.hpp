@@ -39,7 +39,10 @@ Result<MappedList> Space<Domain, Sync>::map_list(std::span<const Memory> pieces,
     }
     const MappedList list = {*start, sizes.size(), *mapped};
     if (tracks())
-        if (const auto noted = note_list(list, direction, label); !noted) {
+        if (const auto noted = limits.guard == ByteCount(0)
+                                   ? note_list(list, direction, label)
+                                   : note_parts(list, direction, limits, label);
+            !noted) {
             (void)unmap_pages(*start, sizes.size());
             return std::unexpected(noted.error());
         }
@@ -143,6 +146,54 @@ Result<void> Space<Domain, Sync>::note_list(const MappedList& list, Direction di
                         .mapped = now_by_whom()};
         what.direction = direction;
     });
+}
+
+/// The list in one place, and each segment where faults are looked up: so what leaves a segment is
+/// told as that one's.
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<void> Space<Domain, Sync>::note_parts(const MappedList& list, Direction direction,
+                                             const SegmentLimits& limits, std::string_view label) {
+    const Result<void> noted = guarded_lists_.add(list.start, [&](Registered& what) {
+        what = {};
+        what.mapping.range = {list.start, list.size};
+        what.mapping.label = label;
+        what.direction = direction;
+    });
+    if (!noted)
+        return noted;
+    const fault::Event mapped = now_by_whom();
+    for (const Segment& each : list.segments) {
+        const bool first = &each == &list.segments.front();
+        const bool last = &each == &list.segments.back();
+        const Result<void> added = registry_.add(each.iova, [&](Registered& what) {
+            what = {};
+            what.mapping = {.range = {each.iova, each.size},
+                            .guard_before = first ? options_.guard_before : limits.guard,
+                            .guard_after = last ? options_.guard : limits.guard,
+                            .allows = allows_of(direction),
+                            .label = label,
+                            .mapped = mapped};
+            what.direction = direction;
+            what.is_part = true;
+        });
+        if (!added) {
+            (void)guarded_lists_.remove(list.start, [](const Registered&) { return true; });
+            forget_parts({list.start, list.size});
+            return added;
+        }
+    }
+    return {};
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+void Space<Domain, Sync>::forget_parts(IovaRange list) {
+    const fault::Event now = now_by_whom();
+    for (auto part = registry_.first_from(list.start()); part && list.contains(part->range);
+         part = registry_.first_from(list.start())) {
+        (void)registry_.remove(part->range.start(), [](const Registered&) { return true; });
+        registry_.note_past(*part, now);
+    }
+    poison_.remove(list);
 }
 
 } // namespace moat::dma

@@ -78,6 +78,7 @@ Result<Iova> Space<Domain, Sync>::map_tracked(const Memory& memory, Direction di
         what.mapping.label = label;
         what.mapping.mapped = now_by_whom();
         what.direction = direction;
+        what.is_part = false;
         what.memory = memory;
         what.bounce = bounce;
         what.checksum = options_.level == Level::exact ? checksum(memory, direction) : 0;
@@ -120,9 +121,15 @@ Result<void> Space<Domain, Sync>::forget_and_unmap(Iova iova, ByteCount size, Di
     const bool removed = registry_.remove(iova, [&](const Registered& each) {
         was.emplace(each.mapping);
         see(each);
-        return each.mapping.range.size() == size && each.direction == direction;
+        return each.mapping.range.size() == size && each.direction == direction && !each.is_part;
     });
     if (!removed) [[unlikely]] {
+        if (guarded_lists_.remove(iova, [&](const Registered& each) {
+                return each.mapping.range.size() == size && each.direction == direction;
+            })) {
+            forget_parts({iova, size});
+            return unmap_pages(iova, size);
+        }
         const bool same_size = was && was->range.size() == size;
         return report_misuse(!was        ? DriverErrorKind::not_mapped
                              : same_size ? DriverErrorKind::wrong_direction
@@ -258,8 +265,13 @@ template <iommu::Domain Domain, SyncPolicy Sync>
 void Space<Domain, Sync>::report_leaks() {
     registry_.for_each([&](const Registered& each) {
         report({DriverErrorKind::leak, each.mapping.range, each.mapping, {}});
+        if (each.is_part)
+            return;
         (void)unmap_pages(each.mapping.range.start(), each.mapping.range.size());
         release_pages(each.bounce);
+    });
+    guarded_lists_.for_each([&](const Registered& each) {
+        (void)unmap_pages(each.mapping.range.start(), each.mapping.range.size());
     });
 }
 
