@@ -8,13 +8,16 @@
 
 #include "audit_picture.hpp"
 #include "audit_report.hpp"
+#include "picture.hpp"
 #include "subcommands.hpp"
+#include "trace.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <iostream>
+#include <nlohmann/json.hpp>
 #include <unistd.h>
 
 namespace moat::tools {
@@ -34,7 +37,7 @@ struct Arguments {
     std::string cases;
     std::string inject = "none";
     std::string html;
-
+    std::string trace;
     bool json = false;
     bool list = false;
 };
@@ -155,10 +158,8 @@ class Run {
         const auto report = [&] {
             Progress progress(arguments_, begin);
             options.goes_on = [&](const audit::Tally& tally) { return progress(kind.name, tally); };
-#ifdef MOAT_HAS_PICTURE
-            if (!arguments_.html.empty())
+            if (wants_picture())
                 picture_.observe((*subject)->machine(), options);
-#endif
             return audit::audit_function((*subject)->machine(), (*subject)->address(), options);
         }();
         if (!report) {
@@ -173,32 +174,40 @@ class Run {
             print_text(std::cout, audited);
         std::cout << std::flush;
         found_ = found_ || report->tally.findings != 0;
-        return draw(audited);
+        if (wants_picture())
+            pictures_.push_back(picture_.take(audited));
+        return true;
     }
 
     [[nodiscard]] bool found() const { return found_; }
 
-  private:
-    /// Return: false where the picture cannot be written, which was said.
-    [[nodiscard]] bool draw([[maybe_unused]] const Audited& audited) {
+    /// Return: false where a file that is wanted cannot be written, which was said.
+    [[nodiscard]] bool draw() const {
+        bool all = true;
+        const auto say = [&](const std::string& file, const Result<void>& written) {
+            if (!written)
+                std::cerr << "moat audit: " << file << ": " << to_string(written.error()) << '\n';
+            all = all && written;
+        };
 #ifdef MOAT_HAS_PICTURE
-        if (arguments_.html.empty())
-            return true;
-        if (const auto written = picture_.write(arguments_.html, audited); !written) {
-            std::cerr << "moat audit: " << arguments_.html << ": " << to_string(written.error())
-                      << '\n';
-            return false;
-        }
+        if (!arguments_.html.empty() && !pictures_.empty())
+            say(arguments_.html, write_picture(arguments_.html, pictures_.front()));
 #endif
-        return true;
+        if (!arguments_.trace.empty() && !pictures_.empty())
+            say(arguments_.trace, write_trace(arguments_.trace, pictures_));
+        return all;
+    }
+
+  private:
+    [[nodiscard]] bool wants_picture() const {
+        return !arguments_.html.empty() || !arguments_.trace.empty();
     }
 
     const Arguments& arguments_;
     const audit::Wrong wrong_;
     bool found_ = false;
-#ifdef MOAT_HAS_PICTURE
     AuditPicture picture_;
-#endif
+    std::vector<nlohmann::ordered_json> pictures_; ///< one a device
 };
 
 /// Those named, in the order of the table, or those of the machine that are audited by default.
@@ -254,6 +263,7 @@ Exit run(const Arguments& arguments) {
     bool all = true;
     for (const audit::Kind& kind : kinds)
         all = run.device(kind) && all;
+    all = run.draw() && all;
     if (run.found())
         return Exit::found;
     return all ? Exit::success : Exit::bound;
@@ -292,6 +302,8 @@ void add_audit(CLI::App& app, Exit& exit) {
 #ifdef MOAT_HAS_PICTURE
     command->add_option("--html", arguments.html, "a page that shows one device's buffers");
 #endif
+    command->add_option("--trace", arguments.trace,
+                        "trace events for Perfetto, a process a device");
     command->add_flag("--json", arguments.json, "lines of JSON (docs/report_schema.md)");
     command->add_flag("--list", arguments.list, "the devices that there are");
     command->footer("Faults: overrun, underrun, late, stale, read-only, short-transfer, "

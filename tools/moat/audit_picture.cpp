@@ -3,8 +3,6 @@
 
 #include "moat/core/text.hpp"
 
-#include "picture.hpp"
-
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
@@ -57,9 +55,9 @@ void AuditPicture::observe(machine::Machine& machine, audit::AuditOptions& optio
         if (rows_.size() == most_rows)
             return;
         newest_[lived.placed.range.start()] = rows_.size();
-        rows_.push_back({std::string(lived.placed.label), lived.placed.range,
-                         since_begin(lived.placed_at),
-                         lived.unmapped_at ? since_begin(*lived.unmapped_at) : -1});
+        rows_.push_back(
+            {std::string(lived.placed.label), lived.placed.range, since_begin(lived.placed_at),
+             lived.unmapped_at ? since_begin(*lived.unmapped_at) : -1, lived.placed.case_number});
     };
     options.found = [this](const audit::Finding& finding) {
         end_ = since_begin(machine_->now());
@@ -71,7 +69,7 @@ void AuditPicture::observe(machine::Machine& machine, audit::AuditOptions& optio
     };
 }
 
-Result<void> AuditPicture::write(const std::string& file, const Audited& audited) const {
+ordered_json AuditPicture::take(const Audited& audited) {
     Texts texts;
     const std::string device = std::string(audited.kind.name);
     const std::size_t device_number = texts.number(device);
@@ -90,7 +88,7 @@ Result<void> AuditPicture::write(const std::string& file, const Audited& audited
         high = std::max(high, row.range.last().value() + guard_);
         mappings.push_back({hexadecimal(start), row.range.size().value(), guard_, guard_,
                             row.placed_at, row.unmapped_at, -1, texts.number(row.label),
-                            device_number, texts.number("")});
+                            device_number, texts.number(""), row.case_number});
     }
     data["aperture"] = {hexadecimal(rows_.empty() ? 0 : low), hexadecimal(high + 1)};
     data["mappings"] = std::move(mappings);
@@ -108,7 +106,11 @@ Result<void> AuditPicture::write(const std::string& file, const Audited& audited
                             std::to_string(mark.finding.about.number) + "\n" +
                             command_for(audited, mark.finding) + "\n" + mark.finding.report}});
     data["strings"] = texts.all();
-    return write_picture(file, data);
+    rows_.clear();
+    newest_.clear();
+    marks_.clear();
+    end_ = 0;
+    return data;
 }
 
 } // namespace moat::tools

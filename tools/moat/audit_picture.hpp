@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // An audit as the data of a picture of kind "space" (docs/picture.md): where its buffers lay, when,
-// and what was found. What is drawn of it, picture/ decides; `moat audit --html` writes it.
+// and what was found. What is drawn of it, picture/ decides; `moat audit` writes it
+// by --html and --trace.
 #pragma once
 
 #include "audit_report.hpp"
 
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -16,8 +18,8 @@ class AuditPicture {
     /// Listens to an audit that is about to begin; outlives it, as `machine` does.
     void observe(machine::Machine& machine, audit::AuditOptions& options);
 
-    /// Errors: io.
-    [[nodiscard]] Result<void> write(const std::string& file, const Audited& audited) const;
+    /// What was observed; the next audit begins anew.
+    [[nodiscard]] nlohmann::ordered_json take(const Audited& audited);
 
   private:
     struct Row {
@@ -25,6 +27,7 @@ class AuditPicture {
         IovaRange range;
         std::int64_t placed_at;
         std::int64_t unmapped_at; ///< -1: never
+        std::uint64_t case_number;
     };
 
     struct Mark {

@@ -14,6 +14,7 @@
 #include "schedule_picture.hpp"
 #include "subcommands.hpp"
 #include "symbols.hpp"
+#include "trace.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -42,6 +43,7 @@ struct Arguments {
     std::string replay;
     std::string write_replay;
     std::string html;
+    std::string trace;
     std::vector<std::string> merge;
     double seconds = 0;
     bool json = false;
@@ -160,19 +162,25 @@ void run_schedule(explore::Machine& machine, const explore::Found& found,
     return explore::to_text(replay, explore::summary(machine));
 }
 
-/// Where a picture is wanted. Return: false where it cannot be written, which was said.
-[[nodiscard]] bool draw([[maybe_unused]] const std::string& file,
-                        [[maybe_unused]] const explore::Machine& machine,
-                        [[maybe_unused]] const ScheduleTexts& texts) {
-#ifdef MOAT_HAS_PICTURE
-    if (file.empty())
+/// Return: false where a file that is wanted cannot be written, which was said.
+[[nodiscard]] bool draw(const Arguments& arguments, const explore::Machine& machine,
+                        const ScheduleTexts& texts) {
+    if (arguments.html.empty() && arguments.trace.empty())
         return true;
-    if (const auto written = write_picture(file, schedule_picture(machine, texts)); !written) {
-        std::cerr << "moat explore: " << file << ": " << to_string(written.error()) << '\n';
-        return false;
-    }
+    bool all = true;
+    const auto say = [&](const std::string& file, const Result<void>& written) {
+        if (!written)
+            std::cerr << "moat explore: " << file << ": " << to_string(written.error()) << '\n';
+        all = all && written;
+    };
+    const ordered_json picture = schedule_picture(machine, texts);
+#ifdef MOAT_HAS_PICTURE
+    if (!arguments.html.empty())
+        say(arguments.html, write_picture(arguments.html, picture));
 #endif
-    return true;
+    if (!arguments.trace.empty())
+        say(arguments.trace, write_trace(arguments.trace, std::span(&picture, 1)));
+    return all;
 }
 
 Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
@@ -207,8 +215,8 @@ Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
         const std::string replay = replay_text(machine, scenario, *configuration);
         if (!arguments.write_replay.empty())
             std::ofstream(arguments.write_replay) << replay;
-        if (!draw(arguments.html, machine, {scenario.name, claim, replay}))
-            return Exit::usage;
+        if (!draw(arguments, machine, {scenario.name, claim, replay}))
+            return Exit::bound;
     }
     if (!arguments.json)
         std::cout << claim << '\n';
@@ -337,6 +345,8 @@ void add_options(CLI::App& app, Arguments& arguments) {
 #ifdef MOAT_HAS_PICTURE
     app.add_option("--html", arguments.html, "a page that shows a violation's schedule");
 #endif
+    app.add_option("--trace", arguments.trace,
+                   "trace events of a violation's schedule, for Perfetto");
     app.add_flag("--json", arguments.json, "the result as one line of JSON");
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // An execution as the data of a picture of kind "schedule" (docs/picture.md).
-// What is drawn of it, picture/ decides; `moat explore --html` writes it.
+// What is drawn of it, picture/ decides; `moat explore` writes it by
+// --html and --trace.
 #pragma once
 
 #include "moat/explore/machine.hpp"

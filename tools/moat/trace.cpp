@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The format: "Trace Event Format", of the Chromium project. Mappings overlap as they like, so they
+// are nestable asynchronous events ("b", "e"), a row each; what a thread or a device does one after
+// the other are complete events ("X").
+#include "trace.hpp"
+
+#include "moat/core/text.hpp"
+
+#include <algorithm>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+namespace moat::tools {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+/// Places in an element of `mappings`.
+namespace mapping {
+constexpr std::size_t start = 0, bytes = 1, mapped = 4, unmapped = 5, label = 7, number = 10;
+} // namespace mapping
+
+/// Rows of a device.
+constexpr int operations_row = 1, faults_row = 2, mappings_row = 3;
+
+/// The format counts microseconds.
+[[nodiscard]] double microseconds(std::int64_t nanoseconds) {
+    return static_cast<double>(nanoseconds) / 1000;
+}
+
+class Trace {
+  public:
+    void add(int process, const ordered_json& picture) {
+        const bool is_space = picture["kind"] == "space";
+        name("process_name", process, 0, picture["title"]);
+        if (is_space)
+            add_space(process, picture);
+        else
+            add_schedule(process, picture);
+    }
+
+    [[nodiscard]] ordered_json take() {
+        std::ranges::stable_sort(events_, [](const ordered_json& left, const ordered_json& right) {
+            return left["ts"].get<double>() < right["ts"].get<double>();
+        });
+        ordered_json trace;
+        trace["displayTimeUnit"] = "ns";
+        trace["traceEvents"] = std::move(names_);
+        for (ordered_json& event : events_)
+            trace["traceEvents"].push_back(std::move(event));
+        return trace;
+    }
+
+  private:
+    void name(const char* what, int process, int row, const ordered_json& text) {
+        names_.push_back({{"ph", "M"},
+                          {"name", what},
+                          {"pid", process},
+                          {"tid", row},
+                          {"args", {{"name", text}}}});
+    }
+
+    ordered_json& event(const char* phase, const char* category, const ordered_json& text,
+                        int process, int row, double time) {
+        events_.push_back({{"ph", phase},
+                           {"cat", category},
+                           {"name", text},
+                           {"pid", process},
+                           {"tid", row},
+                           {"ts", time}});
+        return events_.back();
+    }
+
+    void add_space(int process, const ordered_json& picture) {
+        name("thread_name", process, operations_row, "operations");
+        name("thread_name", process, faults_row, "faults");
+        name("thread_name", process, mappings_row, "mappings");
+        add_operations(process, picture["mappings"]);
+        for (const ordered_json& each : picture["mappings"])
+            add_mapping(process, picture, each);
+        for (const ordered_json& fault : picture["faults"]) {
+            ordered_json& mark = event("i", "fault", fault["access"].get<std::string>() + " fault",
+                                       process, faults_row, microseconds(fault["time"]));
+            mark["s"] = "t";
+            mark["args"] = {{"iova", fault["address"]},
+                            {"bytes", fault["size"]},
+                            {"device", fault["device"]},
+                            {"report", fault["report"]}};
+        }
+    }
+
+    /// From the first mapping of a case to the last unmapping of its buffers.
+    void add_operations(int process, const ordered_json& mappings) {
+        std::map<std::int64_t, std::pair<std::int64_t, std::int64_t>> times; // by case
+        for (const ordered_json& each : mappings) {
+            const std::int64_t number = each[mapping::number];
+            const std::int64_t from = each[mapping::mapped];
+            const std::int64_t to = each[mapping::unmapped];
+            if (number < 0 || to < 0)
+                continue; // a buffer that the driver keeps
+            auto& time = times.try_emplace(number, from, to).first->second;
+            time = {std::min(time.first, from), std::max(time.second, to)};
+        }
+        for (const auto& [number, time] : times) {
+            ordered_json& operation = event("X", "operation", "case " + std::to_string(number),
+                                            process, operations_row, microseconds(time.first));
+            operation["dur"] = microseconds(time.second - time.first);
+            operation["args"] = {{"case", number}};
+        }
+    }
+
+    void add_mapping(int process, const ordered_json& picture, const ordered_json& each) {
+        const ordered_json& label = picture["strings"][each[mapping::label].get<std::size_t>()];
+        const std::string id = hexadecimal(++mappings_);
+        const bool is_unmapped = each[mapping::unmapped].get<std::int64_t>() >= 0;
+        ordered_json& begin = event("b", "mapping", label, process, mappings_row,
+                                    microseconds(each[mapping::mapped]));
+        begin["id"] = id;
+        begin["args"] = {{"iova", each[mapping::start]},
+                         {"bytes", each[mapping::bytes]},
+                         {"label", label},
+                         {"unmapped", is_unmapped}};
+        event("e", "mapping", label, process, mappings_row,
+              microseconds(is_unmapped ? each[mapping::unmapped] : picture["end"]))["id"] = id;
+    }
+
+    /// A step a microsecond; the stale read is a flow from its cause to where it was relied on.
+    void add_schedule(int process, const ordered_json& picture) {
+        int row = 0;
+        for (const ordered_json& thread : picture["threads"])
+            name("thread_name", process, ++row, thread);
+        const ordered_json& steps = picture["steps"];
+        const auto row_of = [&](std::size_t step) { return steps[step]["thread"].get<int>() + 1; };
+        for (std::size_t at = 0; at != steps.size(); ++at) {
+            ordered_json& step =
+                event("X", "step", steps[at]["text"], process, row_of(at), static_cast<double>(at));
+            step["dur"] = 1;
+            step["args"] = {{"step", at}};
+        }
+        if (const ordered_json& stale = picture["stale"]; !stale.is_null()) {
+            const std::size_t changed = stale["changed"], looked = stale["looked"];
+            const auto flow = [&](const char* phase, std::size_t at) -> ordered_json& {
+                ordered_json& end = event(phase, "stale read", "made stale", process, row_of(at),
+                                          static_cast<double>(at) + 0.5);
+                end["id"] = "stale";
+                return end;
+            };
+            flow("s", changed);
+            flow("f", looked)["bp"] = "e";
+        }
+        if (const ordered_json& violation = picture["violation"];
+            !violation.is_null() && !steps.empty()) {
+            ordered_json& mark = event("i", "violation", violation["kind"], process,
+                                       row_of(steps.size() - 1), static_cast<double>(steps.size()));
+            mark["s"] = "p";
+            mark["args"] = {{"thread", violation["thread"]}, {"text", violation["text"]}};
+        }
+    }
+
+    ordered_json names_ = ordered_json::array();
+    std::vector<ordered_json> events_;
+    std::uint64_t mappings_ = 0;
+};
+
+} // namespace
+
+ordered_json trace_events(std::span<const ordered_json> pictures) {
+    Trace trace;
+    int process = 0;
+    for (const ordered_json& picture : pictures)
+        trace.add(++process, picture);
+    return trace.take();
+}
+
+Result<void> write_trace(const std::string& file, std::span<const ordered_json> pictures) {
+    std::ofstream out(file, std::ios::binary);
+    out << trace_events(pictures).dump(-1, ' ', false, ordered_json::error_handler_t::replace)
+        << '\n';
+    out.close();
+    if (!out)
+        return fail(ErrorCode::io, "the trace could not be written whole");
+    return {};
+}
+
+} // namespace moat::tools
