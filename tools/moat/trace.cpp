@@ -10,7 +10,6 @@
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <vector>
 
 namespace moat::tools {
 
@@ -43,13 +42,10 @@ class Trace {
     }
 
     [[nodiscard]] ordered_json take() {
-        std::ranges::stable_sort(events_, [](const ordered_json& left, const ordered_json& right) {
-            return left["ts"].get<double>() < right["ts"].get<double>();
-        });
         ordered_json trace;
         trace["displayTimeUnit"] = "ns";
         trace["traceEvents"] = std::move(names_);
-        for (ordered_json& event : events_)
+        for (auto& [time, event] : events_)
             trace["traceEvents"].push_back(std::move(event));
         return trace;
     }
@@ -65,13 +61,9 @@ class Trace {
 
     ordered_json& event(const char* phase, const char* category, const ordered_json& text,
                         int process, int row, double time) {
-        events_.push_back({{"ph", phase},
-                           {"cat", category},
-                           {"name", text},
-                           {"pid", process},
-                           {"tid", row},
-                           {"ts", time}});
-        return events_.back();
+        const ordered_json made = {{"ph", phase},    {"cat", category}, {"name", text},
+                                   {"pid", process}, {"tid", row},      {"ts", time}};
+        return events_.emplace(time, made)->second;
     }
 
     void add_space(int process, const ordered_json& picture) {
@@ -161,7 +153,7 @@ class Trace {
     }
 
     ordered_json names_ = ordered_json::array();
-    std::vector<ordered_json> events_;
+    std::multimap<double, ordered_json> events_; ///< by their times
     std::uint64_t mappings_ = 0;
 };
 
