@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """vm_test.py KERNEL PROGRAM MOAT: audits devices and runs the guest's tests under the kernel, in one
 boot, and then looks at the disk that they wrote. Exit status 77, with the reason, where this kernel is not to be had."""
+import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -14,13 +16,19 @@ DISK_BYTES = 64 << 20
 # What nvme_guest.cpp writes, and where.
 WRITTEN_AT = 1 << 20
 WRITTEN_BYTES = 12 << 10
-# An audit that finds nothing, one of a driver that tells of 64 bytes too many, and the tests.
+# How long the kernel's page walk is stressed. Its BARs are mapped by type1 alone.
+STRESS_SECONDS = os.environ.get("MOAT_VM_STRESS_SECONDS", "8")
+STRESS_STATUS = {"stock": 0, "iommufd": 2}
+# An audit that finds nothing, one of a driver that tells of 64 bytes too many, the page walk, the tests.
 JOB = """
 moat bind 00:04.0 && moat bind 00:05.0 || exit
 moat audit --machine vfio --device nvme --operations 64 || exit
 moat audit --machine vfio --device edu --operations 6 || exit
 moat audit --machine vfio --device nvme --inject overrun --case 1
 [ $? = 1 ] || exit 1
+moat bind 00:06.0 || exit
+moat stress bar-walk --machine vfio --time {seconds} --watchdog 60 --json
+[ $? = {stress_status} ] || exit 1
 MOAT_VM_BACKEND={backend} {guest}
 """
 
@@ -33,8 +41,9 @@ def main():
             file.truncate(DISK_BYTES)
         done = subprocess.run(
             [sys.executable, VM, "--kernel", kernel, "--program", program, "--program", moat,
-             "--disk", disk, "--limit", "150", "--", "sh", "-c",
-             JOB.format(backend=BACKENDS[kernel], guest=pathlib.Path(program).name)],
+             "--disk", disk, "--limit", str(150 + int(STRESS_SECONDS)), "--", "sh", "-c",
+             JOB.format(backend=BACKENDS[kernel], guest=pathlib.Path(program).name,
+                        seconds=STRESS_SECONDS, stress_status=STRESS_STATUS[kernel])],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         print(done.stdout, done.stderr, sep="\n")
         if done.returncode == UNAVAILABLE:
@@ -44,7 +53,7 @@ def main():
         if "[  PASSED  ]" not in done.stdout:
             print("the guest's tests did not say that they passed")
             return 1
-        return check(disk)
+        return check(disk) or check_stress(kernel, done.stdout)
 
 
 def check(disk):
@@ -56,6 +65,18 @@ def check(disk):
         print("the disk does not hold what was written through the IOMMU")
         return 1
     return 0
+
+
+def check_stress(kernel, said):
+    if kernel == "iommufd":
+        found = "type1 is emulated" in said
+    else:
+        line = next(line for line in said.splitlines() if line.startswith('{"stress":"bar-walk"'))
+        result = json.loads(line)
+        found = result["clean"] and result["rounds"] > 0 and result["leaves_lost"] > 0
+    if not found:
+        print("the stress of the page walk ended otherwise")
+    return 0 if found else 1
 
 
 sys.exit(main())

@@ -37,7 +37,8 @@ BarWalk::BarWalk(ByteCount bar)
                    "three BARs fit into the space");
 }
 
-Result<void> BarWalk::round() {
+Result<void> BarWalk::round(FunctionRef<void()> step) {
+    std::uint64_t bytes = 0;
     for (const Bar& bar : bars_) {
         const auto mapped =
             container_.map_dma(bar.iova, bar.range.start(), bar.range.size(), read_write);
@@ -45,6 +46,8 @@ Result<void> BarWalk::round() {
             return std::unexpected(mapped.error());
         leaves_.fetch_add(mapped->steps, relaxed);
         lost_leaves_.fetch_add(mapped->steps - leaves_of(bar), relaxed);
+        bytes += bar.range.size().value();
+        step();
     }
     for (const Bar& bar : bars_) {
         const auto unmapped = container_.unmap_dma(bar.iova, bar.range.size());
@@ -54,7 +57,7 @@ Result<void> BarWalk::round() {
         if (const auto zapped = space_.zap(bar.range); !zapped)
             return std::unexpected(zapped.error());
     }
-    rounds_.fetch_add(1, relaxed);
+    count_round(bytes);
     return {};
 }
 

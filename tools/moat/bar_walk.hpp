@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // BarWalk: the reproducer of the page-walk race on this library's own address space and container:
-// three BARs are mapped for DMA and unmapped in a loop while readers report. stress.cpp shows it.
+// three BARs are mapped for DMA and unmapped in a loop while readers report. stress.cpp runs it.
 #pragma once
 
 #include "moat/address_space/address_space.hpp"
@@ -12,47 +12,49 @@
 #include "moat/sync/real.hpp"
 #include "moat/vfio/container.hpp"
 
+#include "bar_work.hpp"
+
 #include <array>
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <thread>
+#include <string>
 #include <vector>
 
 namespace moat::tools {
 
-class BarWalk {
+class BarWalk final : public BarWork {
   public:
     static constexpr ByteCount largest_bar{1ULL << 40};
 
     /// The second of the three BARs has `bar` bytes, a multiple of 4 KiB, `largest_bar` at most.
     explicit BarWalk(ByteCount bar);
 
-    BarWalk(const BarWalk&) = delete;
-    BarWalk& operator=(const BarWalk&) = delete;
+    Result<void> round(FunctionRef<void()> step) override;
 
-    /// Maps and unmaps all three once; one thread. Counts may be read by any, meanwhile. Return:
-    /// the error that VFIO's caller would meet.
-    Result<void> round();
-
-    /// One report on the whole space, as a read of /proc/PID/numa_maps.
-    void report() const {
+    Result<void> report() override {
         address_space::numa_maps(space_, [](std::string_view) {});
+        return {};
     }
 
-    [[nodiscard]] std::uint64_t rounds() const { return rounds_.load(relaxed); }
+    [[nodiscard]] std::optional<std::uint64_t> leaves() const override {
+        return leaves_.load(relaxed);
+    }
 
-    /// Leaves that were mapped for DMA, in all rounds.
-    [[nodiscard]] std::uint64_t leaves() const { return leaves_.load(relaxed); }
+    /// Leaves of a BAR that were gone from the space when its DMA map had returned.
+    [[nodiscard]] std::optional<std::uint64_t> lost_leaves() const override {
+        return lost_leaves_.load(relaxed);
+    }
 
-    /// Leaves of a BAR that were gone from the space when its DMA map had returned, though nobody
-    /// unmapped them: taken by a reader.
-    [[nodiscard]] std::uint64_t lost_leaves() const { return lost_leaves_.load(relaxed); }
+    /// The container looks a leaf up where it faulted it in: there is nothing to try again.
+    [[nodiscard]] std::uint64_t retries() const override { return 0; }
+
+    [[nodiscard]] std::string errno_name(const Error& error) const override {
+        return std::string(vfio::errno_name(error.code()));
+    }
 
   private:
-    static constexpr auto relaxed = std::memory_order_relaxed;
     using Sync = RealSync;
     using Memory = address_space::PhysicalMemory<address_space::HeapStore<Sync>>;
     using Space = address_space::AddressSpace<formats::X86_64<4>, Sync, Memory>;
@@ -88,7 +90,6 @@ class BarWalk {
     Tables tables_;
     Domain domain_;
     vfio::Container<Space, Domain> container_;
-    std::atomic<std::uint64_t> rounds_{0};
     std::atomic<std::uint64_t> leaves_{0};
     std::atomic<std::uint64_t> lost_leaves_{0};
 };

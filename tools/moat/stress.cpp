@@ -1,16 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// `moat stress bar-walk`: runs bar_walk.hpp on real threads for a while and says what became of it:
-// rates, leaves lost to readers, errors, and a reader that stands still.
+// `moat stress bar-walk`: runs a BarWork on real threads for a while and says what became of it:
+// rates, leaves lost to readers, errors, and a thread that stands still.
 #include "moat/core/text.hpp"
+#include "moat/machine/vfio_host/kernel_vulnerability.hpp"
 
 #include "bar_walk.hpp"
+#include "kernel_bar_walk.hpp"
 #include "subcommands.hpp"
 #include "watchdog.hpp"
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdlib>
+#include <fstream>
+#include <iomanip>
 #include <iostream>
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <sstream>
+#include <sys/utsname.h>
+#include <thread>
 #include <unistd.h>
 
 namespace moat::tools {
@@ -19,14 +28,21 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using nlohmann::ordered_json;
+using namespace machine::vfio_host;
 
 struct Arguments {
-    std::uint64_t bar = 128ULL << 30;
+    std::string machine = "soft";
+    std::string device;
+    std::optional<std::uint64_t> bar; ///< of soft
     unsigned readers = 2;
     double seconds = 10;
     double patience = 10;
+    std::string config;
+    bool accepts_crash = false;
     bool json = false;
 };
+
+constexpr std::uint64_t default_bar = 128ULL << 30;
 
 /// Where a thread has come to, for the one that watches. Each on a line of its own.
 struct alignas(128) Counter {
@@ -41,20 +57,15 @@ struct alignas(128) Counter {
 /// What was found, by the end of the run.
 struct Outcome {
     double seconds = 0;
-    std::uint64_t rounds = 0;
-    std::uint64_t leaves = 0;
     std::uint64_t reports = 0;
-    std::uint64_t lost_leaves = 0;
-    std::optional<Error> error; ///< of a map or an unmap, which ended the run
+    std::optional<Error> error; ///< of a map, an unmap or a report, which ended the run
     std::optional<Watchdog::Stalled> stalled;
-
-    [[nodiscard]] bool clean() const { return lost_leaves == 0 && !error && !stalled; }
 };
 
 class Stress {
   public:
-    explicit Stress(const Arguments& arguments)
-        : arguments_(arguments), walk_(ByteCount(arguments.bar)), progress_(arguments.readers + 1),
+    Stress(const Arguments& arguments, BarWork& work)
+        : arguments_(arguments), work_(work), progress_(arguments.readers + 1),
           watchdog_(arguments.readers + 1, arguments.patience) {}
 
     Outcome run() {
@@ -66,32 +77,39 @@ class Stress {
             for (std::thread& each : threads_)
                 each.join();
         outcome_.seconds = seconds();
-        outcome_.rounds = walk_.rounds();
         for (unsigned i = 0; i != arguments_.readers; ++i)
             outcome_.reports += progress_[i].read();
-        outcome_.leaves = walk_.leaves();
-        outcome_.lost_leaves = walk_.lost_leaves();
+        const std::lock_guard guard(error_lock_);
+        outcome_.error = error_;
         return outcome_;
     }
 
   private:
     void read(unsigned reader) {
         while (!ends_.load(std::memory_order_relaxed)) {
-            walk_.report();
+            if (const auto done = work_.report(); !done)
+                end_with(done.error());
             progress_[reader].increment();
         }
         progress_[reader].has_ended = true;
     }
 
     void map() {
+        Counter& own = progress_[arguments_.readers];
+        const auto step = [&] { own.increment(); };
         while (!ends_.load(std::memory_order_relaxed)) {
-            if (const auto done = walk_.round(); !done) {
-                outcome_.error = done.error();
-                ends_ = true;
-            }
-            progress_[arguments_.readers].increment();
+            if (const auto done = work_.round(step); !done)
+                end_with(done.error());
+            own.increment();
         }
-        progress_[arguments_.readers].has_ended = true;
+        own.has_ended = true;
+    }
+
+    void end_with(const Error& error) {
+        const std::lock_guard guard(error_lock_);
+        if (!error_)
+            error_ = error;
+        ends_ = true;
     }
 
     /// Until all have ended, or one stands still, be it on its way to the end.
@@ -110,7 +128,7 @@ class Stress {
                 }
             if (shows)
                 std::cerr << '\r' << static_cast<int>(seconds()) << " of " << arguments_.seconds
-                          << " s, " << walk_.rounds() << " rounds   " << std::flush;
+                          << " s, " << work_.rounds() << " rounds   " << std::flush;
         }
         if (shows)
             std::cerr << '\n';
@@ -121,73 +139,218 @@ class Stress {
     }
 
     const Arguments& arguments_;
-    BarWalk walk_;
+    BarWork& work_;
     std::vector<Counter> progress_; ///< of the readers, then of the mapper
     Watchdog watchdog_;
     std::atomic<bool> ends_{false};
+    std::mutex error_lock_;
+    std::optional<Error> error_;
     Outcome outcome_;
     std::vector<std::thread> threads_;
     Clock::time_point begin_ = Clock::now();
 };
 
-[[nodiscard]] std::string name_of(std::size_t worker, const Arguments& arguments) {
-    return worker == arguments.readers ? "the mapper" : "reader " + std::to_string(worker + 1);
-}
+/// What this run was about, beside what it counted.
+struct Subject {
+    std::uint64_t bar = 0;
+    std::string device = {}; ///< of vfio
+    std::string release = {};
+    KernelVerdict kernel = {};
+};
 
-void print_json(const Arguments& arguments, const Outcome& outcome) {
-    ordered_json line;
-    line["stress"] = "bar-walk";
-    line["bar_bytes"] = arguments.bar;
-    line["readers"] = arguments.readers;
-    line["seconds"] = outcome.seconds;
-    line["rounds"] = outcome.rounds;
-    line["leaves_mapped"] = outcome.leaves;
-    line["reports"] = outcome.reports;
-    line["leaves_lost"] = outcome.lost_leaves;
-    line["error"] = nullptr;
-    if (outcome.error)
-        line["error"] = {{"errno", vfio::errno_name(outcome.error->code())},
-                         {"text", to_string(*outcome.error)}};
-    line["stalled"] = nullptr;
-    if (outcome.stalled)
-        line["stalled"] = {{"who", name_of(outcome.stalled->worker, arguments)},
-                           {"seconds", outcome.stalled->seconds}};
-    line["clean"] = outcome.clean();
-    std::cout << line << '\n';
-}
+/// A report of a run, as text or as a line of JSON.
+class Report {
+  public:
+    Report(const Arguments& arguments, const Subject& subject, const BarWork& work,
+           const Outcome& outcome)
+        : arguments_(arguments), subject_(subject), work_(work), outcome_(outcome) {}
 
-void print_text(const Arguments& arguments, const Outcome& outcome) {
-    const auto rate = [&](std::uint64_t count) {
-        return std::to_string(static_cast<std::uint64_t>(static_cast<double>(count) /
-                                                         std::max(outcome.seconds, 1e-9))) +
-               "/s";
-    };
-    std::cout << outcome.rounds << " rounds (" << rate(outcome.rounds) << "), " << outcome.leaves
-              << " leaves mapped (" << rate(outcome.leaves) << "), " << outcome.reports
-              << " reports by " << arguments.readers << " readers (" << rate(outcome.reports)
-              << ")\n"
-              << "leaves lost to readers: " << outcome.lost_leaves << '\n';
-    if (outcome.error)
-        std::cout << "ended by " << vfio::errno_name(outcome.error->code()) << ": "
-                  << to_string(*outcome.error) << '\n';
-    if (outcome.stalled)
-        std::cout << name_of(outcome.stalled->worker, arguments) << " stands still for "
-                  << outcome.stalled->seconds << " s, after " << outcome.stalled->progress
-                  << (outcome.stalled->worker == arguments.readers ? " rounds\n" : " reports\n");
-    std::cout << (outcome.clean() ? "clean\n" : "NOT clean\n");
-}
+    /// What readers take of the kernel's leaves is the kernel's affair.
+    [[nodiscard]] bool clean() const {
+        const bool whole = !on_kernel() && work_.lost_leaves().value_or(0) != 0;
+        return !whole && !outcome_.error && !outcome_.stalled;
+    }
 
-[[nodiscard]] Exit run(const Arguments& arguments) {
+    void print_json() const {
+        ordered_json line;
+        line["stress"] = "bar-walk";
+        line["machine"] = arguments_.machine;
+        if (on_kernel()) {
+            line["device"] = subject_.device;
+            line["kernel"] = {{"release", subject_.release},
+                              {"state", name(subject_.kernel.state)},
+                              {"why", subject_.kernel.why}};
+        }
+        line["bar_bytes"] = subject_.bar;
+        line["readers"] = arguments_.readers;
+        line["seconds"] = outcome_.seconds;
+        line["rounds"] = work_.rounds();
+        line["bytes_mapped"] = work_.bytes();
+        line["leaves_mapped"] = or_null(work_.leaves());
+        line["reports"] = outcome_.reports;
+        line["leaves_lost"] = or_null(work_.lost_leaves());
+        line["einval_retried"] = work_.retries();
+        line["error"] = nullptr;
+        if (outcome_.error)
+            line["error"] = {{"errno", work_.errno_name(*outcome_.error)},
+                             {"text", to_string(*outcome_.error)}};
+        line["stalled"] = nullptr;
+        if (outcome_.stalled)
+            line["stalled"] = {{"who", name_of_stalled()}, {"seconds", outcome_.stalled->seconds}};
+        line["clean"] = clean();
+        std::cout << line << '\n';
+    }
+
+    void print_text() const {
+        std::cout << work_.rounds() << " rounds (" << rate(work_.rounds()) << "), "
+                  << (work_.bytes() >> 30) << " GiB mapped (" << rate(work_.bytes() >> 30) << ")";
+        if (const auto leaves = work_.leaves())
+            std::cout << " by " << *leaves << " leaves (" << rate(*leaves) << ")";
+        std::cout << ", " << outcome_.reports << " reports by " << arguments_.readers
+                  << " readers (" << rate(outcome_.reports) << ")\n"
+                  << "leaves lost to readers: ";
+        if (const auto lost = work_.lost_leaves())
+            std::cout << *lost << '\n';
+        else
+            std::cout << "not counted by this kernel (no thp_split_pud in /proc/vmstat)\n";
+        if (on_kernel())
+            std::cout << "EINVALs: " << work_.retries()
+                      << " of the kernel, each tried again in smaller pieces\n";
+        if (outcome_.error)
+            std::cout << "ended by " << work_.errno_name(*outcome_.error) << ": "
+                      << to_string(*outcome_.error) << '\n';
+        if (outcome_.stalled)
+            std::cout << name_of_stalled() << " stands still for " << outcome_.stalled->seconds
+                      << " s, after " << outcome_.stalled->progress
+                      << (is_mapper(*outcome_.stalled) ? " steps\n" : " reports\n");
+        std::cout << (clean() ? "clean\n" : "NOT clean\n");
+    }
+
+  private:
+    [[nodiscard]] bool on_kernel() const { return !subject_.device.empty(); }
+
+    [[nodiscard]] bool is_mapper(const Watchdog::Stalled& stalled) const {
+        return stalled.worker == arguments_.readers;
+    }
+
+    [[nodiscard]] std::string name_of_stalled() const {
+        return is_mapper(*outcome_.stalled)
+                   ? "the mapper"
+                   : "reader " + std::to_string(outcome_.stalled->worker + 1);
+    }
+
+    [[nodiscard]] static ordered_json or_null(const std::optional<std::uint64_t>& value) {
+        return value ? ordered_json(*value) : ordered_json(nullptr);
+    }
+
+    /// With a digit below one a second.
+    [[nodiscard]] std::string rate(std::uint64_t count) const {
+        const double value = static_cast<double>(count) / std::max(outcome_.seconds, 1e-9);
+        std::ostringstream text;
+        text << std::fixed << std::setprecision(value < 10 ? 1 : 0) << value << "/s";
+        return text.str();
+    }
+
+    const Arguments& arguments_;
+    const Subject& subject_;
+    const BarWork& work_;
+    const Outcome& outcome_;
+};
+
+[[nodiscard]] Exit run(const Arguments& arguments, const Subject& subject,
+                       std::unique_ptr<BarWork> work) {
     // A thread that stands still cannot be joined, nor can what it uses go.
-    auto* const stress = new Stress(arguments);
+    auto* const stress = new Stress(arguments, *work);
     const Outcome outcome = stress->run();
-    arguments.json ? print_json(arguments, outcome) : print_text(arguments, outcome);
+    const Report report(arguments, subject, *work, outcome);
+    arguments.json ? report.print_json() : report.print_text();
     if (outcome.stalled) {
         std::cout.flush();
         std::_Exit(static_cast<int>(Exit::found));
     }
     delete stress;
-    return outcome.clean() ? Exit::success : Exit::found;
+    return report.clean() ? Exit::success : Exit::found;
+}
+
+[[nodiscard]] Exit run_soft(const Arguments& arguments) {
+    const std::uint64_t bar = arguments.bar.value_or(default_bar);
+    return run(arguments, {.bar = bar}, std::make_unique<BarWalk>(ByteCount(bar)));
+}
+
+/// Of the running kernel: by its release, and by its configuration where that is to be found.
+[[nodiscard]] Subject ask_kernel(const std::string& config_file) {
+    utsname about{};
+    ::uname(&about);
+    Subject subject{.release = about.release};
+    std::ostringstream config;
+    for (const std::string& each : {config_file, "/boot/config-" + subject.release,
+                                    "/lib/modules/" + subject.release + "/config"})
+        if (std::ifstream in(each); in && config.view().empty())
+            config << in.rdbuf();
+    subject.kernel = kernel_vulnerability(subject.release, device_leaves(config.view()));
+    return subject;
+}
+
+/// Whether to begin. What is said goes to stderr, where a crash leaves it.
+[[nodiscard]] bool may_begin(const Arguments& arguments, const Subject& subject) {
+    std::cerr << "kernel " << subject.release << ", CVE-2026-31456: " << name(subject.kernel.state)
+              << ": " << subject.kernel.why << '\n';
+    if (subject.kernel.state == Vulnerability::not_affected ||
+        subject.kernel.state == Vulnerability::fixed || arguments.accepts_crash)
+        return true;
+    std::cerr << "moat stress: not begun, because it may crash this host, and every later read of "
+                 "/proc/PID/numa_maps may hang: --i-accept-a-crash begins it\n";
+    if (arguments.json)
+        std::cout << ordered_json({{"stress", "bar-walk"},
+                                   {"machine", arguments.machine},
+                                   {"kernel",
+                                    {{"release", subject.release},
+                                     {"state", name(subject.kernel.state)},
+                                     {"why", subject.kernel.why}}},
+                                   {"refused", true}})
+                  << '\n';
+    return false;
+}
+
+[[nodiscard]] Exit run_vfio(const Arguments& arguments) {
+    Subject subject = ask_kernel(arguments.config);
+    if (!may_begin(arguments, subject))
+        return Exit::refused;
+    std::optional<machine::Bdf> device;
+    if (!arguments.device.empty()) {
+        const auto address = parse_bdf(arguments.device);
+        if (!address) {
+            std::cerr << "moat stress: " << to_string(address.error()) << '\n';
+            return Exit::usage;
+        }
+        device = *address;
+    }
+    auto walk = KernelBarWalk::open(device);
+    if (!walk) {
+        std::cerr << "moat stress: " << to_string(walk.error()) << '\n';
+        return Exit::usage;
+    }
+    subject.device = to_string((*walk)->device());
+    subject.bar = (*walk)->bar().value();
+    if (!arguments.json)
+        std::cout << subject.device << ": a BAR of " << (subject.bar >> 20) << " MiB\n"
+                  << std::flush;
+    return run(arguments, subject, std::move(*walk));
+}
+
+[[nodiscard]] Exit run(const Arguments& arguments) {
+    if (arguments.machine == "vfio") {
+        if (arguments.bar)
+            throw CLI::ValidationError("--bar is the soft machine's; a device has its own");
+        return run_vfio(arguments);
+    }
+    if (!arguments.device.empty() || !arguments.config.empty() || arguments.accepts_crash)
+        throw CLI::ValidationError("a device and a kernel are the vfio machine's");
+    const std::uint64_t bar = arguments.bar.value_or(default_bar);
+    if (bar == 0 || !is_aligned(bar, 12) || bar > BarWalk::largest_bar.value())
+        throw CLI::ValidationError("--bar is a multiple of 4K, from 4K to 1T, and not " +
+                                   std::to_string(bar));
+    return run_soft(arguments);
 }
 
 } // namespace
@@ -198,8 +361,13 @@ void add_stress(CLI::App& app, Exit& exit) {
         app.add_subcommand("stress", "real threads on the engines, for a stated time");
     command->require_subcommand(1);
     CLI::App* const walk = command->add_subcommand(
-        "bar-walk", "DMA maps of three BARs in a loop beside readers of numa_maps");
-    walk->add_option("--bar", arguments.bar, "size of the large BAR, as 128G")
+        "bar-walk", "DMA maps of large BARs in a loop beside readers of numa_maps");
+    walk->add_option("device", arguments.device,
+                     "of vfio, as 0000:00:06.0; else the largest BAR that vfio-pci has");
+    walk->add_option("--machine", arguments.machine, "whose kernel: this library's, or this host's")
+        ->check(CLI::IsMember({"soft", "vfio"}))
+        ->capture_default_str();
+    walk->add_option("--bar", arguments.bar, "size of soft's large BAR, as 128G")
         ->transform(CLI::AsSizeValue(false))
         ->default_str("128G");
     walk->add_option("--readers", arguments.readers, "threads that report")
@@ -212,14 +380,14 @@ void add_stress(CLI::App& app, Exit& exit) {
                      "seconds after which a thread stands still that made no progress")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
+    walk->add_option("--kernel-config", arguments.config,
+                     "what this host's kernel was built with, where /boot does not tell");
+    walk->add_flag("--i-accept-a-crash", arguments.accepts_crash,
+                   "begin although this host's kernel has CVE-2026-31456, or may have it");
     walk->add_flag("--json", arguments.json, "the result as one line of JSON");
-    walk->callback([&exit] {
-        if (arguments.bar == 0 || !is_aligned(arguments.bar, 12) ||
-            arguments.bar > BarWalk::largest_bar.value())
-            throw CLI::ValidationError("--bar is a multiple of 4K, from 4K to 1T, and not " +
-                                       std::to_string(arguments.bar));
-        exit = run(arguments);
-    });
+    walk->footer("Exit status: 0 clean, 1 not clean, 2 usage or no such device, 4 not begun: this "
+                 "host's kernel may crash.");
+    walk->callback([&exit] { exit = run(arguments); });
 }
 
 } // namespace moat::tools

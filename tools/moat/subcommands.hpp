@@ -14,7 +14,8 @@ enum class Exit : int {
     success = 0,
     found = 1, ///< what was looked for is there: a violation, a stray access
     usage = 2,
-    bound = 3, ///< ended before the question was answered
+    bound = 3,   ///< ended before the question was answered
+    refused = 4, ///< not begun: it could crash this host, and nobody accepted that
 };
 
 /// `exit` must outlive the parsing of the command line.

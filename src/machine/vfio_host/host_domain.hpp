@@ -61,6 +61,8 @@ class Type1Domain final : public HostDomain {
     Result<std::shared_ptr<GroupOfFunctions>> join(unsigned group);
     [[nodiscard]] Result<Info> info() const;
     Result<void> learn();
+    /// One call. Return: whether it succeeded; errno says why not.
+    bool map_piece(Iova start, ByteCount size, PhysicalAddress memory, Attributes attributes);
 
     platform::FileDescriptor container_;
     std::map<unsigned, std::weak_ptr<GroupOfFunctions>> groups_;

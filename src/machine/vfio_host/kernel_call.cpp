@@ -46,13 +46,17 @@ std::unexpected<Error> fail_map(Iova start, ByteCount size) {
         return failed(ErrorCode::unsupported,
                       "the kernel cannot pin this memory: it is not this process's, is not "
                       "writable, or is a device's, which type1 alone can map");
+    case EINVAL:
+        return failed(ErrorCode::busy,
+                      "whenever the kernel maps this device's memory, a reader of numa_maps or "
+                      "smaps unmaps a leaf of it: stop the readers, or map smaller pieces");
     case ENOMEM: {
         rlimit limit{};
         if (::getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
             return fail(ErrorCode::limit,
                         "as much memory is pinned as RLIMIT_MEMLOCK allows: raise it (ulimit -l)",
-                        {"start", start.value()}, {"size", size.value()},
-                        {"limit", limit.rlim_cur});
+                        {"start", start.value()}, {"size", size.value()}, {"limit", limit.rlim_cur},
+                        {"errno", ENOMEM});
         return failed(ErrorCode::no_memory, "the kernel has no memory for it");
     }
     default:

@@ -5,6 +5,8 @@
 #include "kernel_call.hpp"
 #include "uapi.hpp"
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
 #include <optional>
 #include <span>
@@ -151,8 +153,14 @@ Result<Type1Domain::Info> Type1Domain::info() const {
             for (std::size_t i = 0;
                  at(offset, ranges) && i != ranges.count &&
                  at(offset + sizeof ranges + i * sizeof range, range) && range.first <= range.last;
-                 ++i)
+                 ++i) {
+                // Before its first function is open, iommufd's emulation says so of every address.
+                if (range.first == 0 && range.last == ~std::uint64_t{0})
+                    return fail(ErrorCode::unsupported,
+                                "type1 is emulated by this kernel's iommufd, which does not say "
+                                "what a function reaches: use iommufd");
                 info.reachable.push_back(IovaRange::inclusive(Iova(range.first), Iova(range.last)));
+            }
         } else if (link.id == uapi::capability_entries_available) {
             uapi::EntriesAvailableCapability entries;
             if (at(offset, entries))
@@ -189,15 +197,42 @@ Result<void> Type1Domain::map(Iova start, ByteCount size, PhysicalAddress memory
                               Attributes attributes) {
     if (const auto good = check(start, size, memory); !good)
         return good;
+    // Every argument is checked. But the kernel faults a BAR's page in and looks it up again, and
+    // where a reader of numa_maps unmapped its leaf in between, the whole call is undone: EINVAL.
+    // The shorter the piece, the rarer that is.
+    const std::uint64_t least =
+        std::max(std::uint64_t{1} << 21, std::bit_floor(size.value()) >> 12);
+    constexpr unsigned most_tries = 32;
+    std::uint64_t piece = size.value();
+    std::uint64_t done = 0;
+    for (unsigned tries = 1; done != size.value();) {
+        const ByteCount now(std::min(piece, size.value() - done));
+        if (map_piece(start + ByteCount(done), now, memory + ByteCount(done), attributes)) {
+            done += now.value();
+            tries = 1;
+            continue;
+        }
+        if (errno != EINVAL || tries++ == most_tries) {
+            const auto failed = fail_map(start, size);
+            if (done != 0 && !unmap(start, ByteCount(done)))
+                return platform::fail_errno("what was mapped of a BAR cannot be unmapped");
+            return failed;
+        }
+        map_retries_.fetch_add(1, std::memory_order_relaxed);
+        piece = std::max(std::bit_ceil(now.value()) / 2, least);
+    }
+    return {};
+}
+
+bool Type1Domain::map_piece(Iova start, ByteCount size, PhysicalAddress memory,
+                            Attributes attributes) {
     uapi::MapDma map;
     map.flags = (has(attributes, Attributes::read) ? uapi::dma_read : 0) |
                 (has(attributes, Attributes::write) ? uapi::dma_write : 0);
     map.virtual_address = memory.value();
     map.iova = start.value();
     map.size = size.value();
-    if (call(container_, uapi::iommu_map_dma, &map) < 0)
-        return fail_map(start, size);
-    return {};
+    return call(container_, uapi::iommu_map_dma, &map) == 0;
 }
 
 Result<void> Type1Domain::unmap(Iova start, ByteCount size) {

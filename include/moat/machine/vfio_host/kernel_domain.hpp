@@ -7,6 +7,7 @@
 #include "moat/machine/domain.hpp"
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -39,7 +40,8 @@ struct KernelCapabilities {
 /// attached; until then nothing can be mapped. Thread-safe, the kernel being so.
 ///
 /// Errors beside the concept's: `limit` (as many mappings as there can be, or RLIMIT_MEMLOCK),
-/// `overlap` (something is mapped there).
+/// `overlap` (something is mapped there), `busy` (readers of numa_maps take a BAR's leaves from
+/// under the kernel, however often it is tried).
 class KernelDomain : public Domain {
   public:
     [[nodiscard]] const iommu::DomainLimits& limits() const final { return limits_; }
@@ -48,6 +50,12 @@ class KernelDomain : public Domain {
 
     /// How many more mappings fit, where the kernel counts. Errors: io.
     [[nodiscard]] virtual Result<std::optional<std::uint32_t>> mappings_left() const = 0;
+
+    /// How often a BAR's map was tried again, because somebody read numa_maps meanwhile. Callers
+    /// see it by the time that it takes, and by mappings_left: it is tried in smaller pieces.
+    [[nodiscard]] std::uint64_t map_retries() const {
+        return map_retries_.load(std::memory_order_relaxed);
+    }
 
   protected:
     /// What devices reach, in ascending order; what lies between is reserved.
@@ -58,6 +66,7 @@ class KernelDomain : public Domain {
     [[nodiscard]] Result<void> check(Iova start, ByteCount size, PhysicalAddress memory) const;
 
     KernelCapabilities capabilities_;
+    std::atomic<std::uint64_t> map_retries_{0};
 
   private:
     iommu::DomainLimits limits_;

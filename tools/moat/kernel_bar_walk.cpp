@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Source: Linux, Documentation/filesystems/proc.rst (numa_maps) and admin-guide/mm/transhuge.rst
+// (thp_split_pud).
+#include "kernel_bar_walk.hpp"
+
+#include "moat/core/bits.hpp"
+
+#include <array>
+#include <cstring>
+#include <fcntl.h>
+#include <fstream>
+#include <string>
+
+namespace moat::tools {
+
+namespace {
+
+using namespace machine::vfio_host;
+
+constexpr unsigned leaf_lg2 = 30;
+
+std::optional<std::uint64_t> count_splits() {
+    std::ifstream in("/proc/vmstat");
+    std::string name;
+    std::uint64_t value = 0;
+    while (in >> name >> value)
+        if (name == "thp_split_pud")
+            return value;
+    return std::nullopt;
+}
+
+struct LargestBar {
+    machine::Bdf function;
+    unsigned index = 0;
+    ByteCount size;
+};
+
+std::optional<LargestBar> find_bar(std::span<const machine::FunctionInfo> functions,
+                                   std::optional<machine::Bdf> wanted) {
+    std::optional<LargestBar> largest;
+    for (const machine::FunctionInfo& each : functions)
+        for (unsigned i = 0; i != each.bars.size(); ++i)
+            if ((!wanted || each.address == *wanted) && each.bars[i].prefetchable &&
+                each.bars[i].kind != machine::BarKind::ports &&
+                (!largest || each.bars[i].size > largest->size))
+                largest = {each.address, i, each.bars[i].size};
+    return largest;
+}
+
+} // namespace
+
+Result<std::unique_ptr<KernelBarWalk>> KernelBarWalk::open(std::optional<machine::Bdf> device) {
+    std::unique_ptr<KernelBarWalk> walk(new KernelBarWalk);
+    // iommufd maps no BARs.
+    auto machine = VfioMachine::open({.backend = Backend::type1});
+    if (!machine)
+        return std::unexpected(machine.error());
+    walk->machine_ = std::move(*machine);
+    if (const auto taken = walk->take_bar(device); !taken)
+        return std::unexpected(taken.error());
+    if (const auto chosen = walk->choose_iova(); !chosen)
+        return std::unexpected(chosen.error());
+    if (const auto read = walk->report(); !read)
+        return std::unexpected(read.error());
+    walk->splits_before_ = count_splits();
+    return walk;
+}
+
+KernelBarWalk::~KernelBarWalk() {
+    if (!function_)
+        return;
+    function_.reset();
+    MOAT_CHECK(machine_->detach(device_).has_value(), "what was attached can be detached");
+}
+
+Result<void> KernelBarWalk::take_bar(std::optional<machine::Bdf> wanted) {
+    const auto found = find_bar(machine_->functions(), wanted);
+    if (!found)
+        return fail(ErrorCode::not_found,
+                    "no function that vfio-pci has (moat bind) has a prefetchable BAR, and any "
+                    "other cannot be read without an effect");
+    auto domain = machine_->create_kernel_domain();
+    if (!domain)
+        return std::unexpected(domain.error());
+    domain_ = std::move(*domain);
+    if (const auto attached = machine_->attach(found->function, *domain_); !attached)
+        return std::unexpected(attached.error());
+    auto opened = machine_->open(found->function);
+    if (!opened) {
+        (void)machine_->detach(found->function);
+        return std::unexpected(opened.error());
+    }
+    device_ = found->function;
+    function_ = std::move(*opened);
+    const auto bar = machine_->bar_memory(found->function, found->index);
+    if (!bar)
+        return std::unexpected(bar.error());
+    bar_ = *bar;
+    return {};
+}
+
+/// As high as its largest leaf asks, and where nothing is reserved.
+Result<void> KernelBarWalk::choose_iova() {
+    const iommu::DomainLimits& limits = domain_->limits();
+    constexpr std::uint64_t step = std::uint64_t{1} << leaf_lg2;
+    std::uint64_t start = align_up(limits.aperture.start().value(), leaf_lg2);
+    for (; start <= limits.aperture.last().value(); start += step) {
+        const auto fits = iommu::check_limits(limits, Iova(start), bar());
+        if (fits) {
+            iova_ = Iova(start);
+            return {};
+        }
+        if (fits.error().code() != ErrorCode::overlap)
+            break;
+    }
+    return fail(ErrorCode::no_space, "the device reaches no range as large as its BAR",
+                {"size", bar_.size()});
+}
+
+/// Faults in what a reader took, by the largest leaf that fits.
+void KernelBarWalk::touch() const {
+    constexpr std::size_t step = std::size_t{2} << 20;
+    for (std::size_t at = 0; at < bar_.size(); at += step)
+        (void)*reinterpret_cast<const volatile std::uint32_t*>(bar_.data() + at);
+}
+
+Result<void> KernelBarWalk::round(FunctionRef<void()> step) {
+    touch();
+    step();
+    const PhysicalAddress memory(reinterpret_cast<std::uintptr_t>(bar_.data()));
+    if (const auto mapped = domain_->map(iova_, bar(), memory, read_write); !mapped)
+        return mapped;
+    step();
+    if (const auto unmapped = domain_->unmap(iova_, bar()); !unmapped)
+        return unmapped;
+    count_round(bar_.size());
+    return {};
+}
+
+Result<void> KernelBarWalk::report() {
+    const platform::FileDescriptor file(::open("/proc/self/numa_maps", O_RDONLY | O_CLOEXEC));
+    if (file.get() < 0)
+        return platform::fail_errno("/proc/self/numa_maps cannot be read: the kernel is built "
+                                    "without CONFIG_NUMA?",
+                                    ErrorCode::unsupported);
+    std::array<char, 16384> text;
+    ssize_t size = 0;
+    while ((size = ::read(file.get(), text.data(), text.size())) > 0) {
+    }
+    if (size < 0)
+        return platform::fail_errno("/proc/self/numa_maps cannot be read to its end");
+    return {};
+}
+
+std::optional<std::uint64_t> KernelBarWalk::lost_leaves() const {
+    const auto now = count_splits();
+    if (!splits_before_ || !now)
+        return std::nullopt;
+    return *now - *splits_before_;
+}
+
+std::string KernelBarWalk::errno_name(const Error& error) const {
+    const std::uint64_t* const number = error.find("errno");
+    const char* const name =
+        number != nullptr ? ::strerrorname_np(static_cast<int>(*number)) : nullptr;
+    return name != nullptr ? name : std::string(moat::name(error.code()));
+}
+
+} // namespace moat::tools
