@@ -25,7 +25,7 @@ DEVICES = [
 APPEND = ("console=ttyS0 panic=-1 oops=panic intel_iommu=on iommu=nopt quiet "
           "nvme_load=no initcall_blacklist=nvme_init")
 # One boot in about eighty of an emulated machine ends so, before any program of ours runs.
-KNOWN_FLAKE = re.compile(r"Oops: int3|RIP: \S*sched_clock_cpu")
+KNOWN_FLAKE = (re.compile(r"Oops: int3"), re.compile(r"RIP: \S*sched_clock_cpu"))
 OOPS = re.compile(r"Oops|BUG:|Kernel panic|general protection fault|INFO: task .* blocked|rcu.*stall")
 
 
@@ -39,7 +39,8 @@ class Outcome:
     console: list[str] = field(default_factory=list)
 
     def is_known_flake(self):
-        return not self.began and any(KNOWN_FLAKE.search(line) for line in self.console)
+        return not self.began and all(any(each.search(line) for line in self.console)
+                                      for each in KNOWN_FLAKE)
 
 
 def boot(kernel, initramfs, disk, limit_s, memory_mib, on_line):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Kernels for the lab: Debian's, unpacked and not installed; one built for iommufd; or a given file.
-What is fetched or built stays in the cache folder and is used again."""
+"""Kernels for the lab: Debian's and a newer one of Debian's, unpacked and not installed; one built for
+iommufd; or a given file. What is fetched or built stays in the cache folder and is used again."""
 
 import os
 import pathlib
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 CONFIG = pathlib.Path(__file__).parent / "iommufd.config"
 STOCK = "linux-image-6.12-cloud-amd64"
+NEWEST = "linux-image-cloud-amd64"
+NEWEST_SUITE = "trixie-backports"
 SOURCE = "linux-source-6.12"
 # In the order of insertion. Kernels with VFIO built in have none of them.
 MODULES = ["irqbypass", "vfio", "vfio_iommu_type1", "vfio-pci-core", "vfio-pci"]
@@ -36,9 +38,16 @@ def cache_folder():
 
 
 def find(name):
-    """name: "stock", "iommufd" or a kernel image's path. Raises Unavailable."""
+    """name: "stock", "new", "iommufd" or a kernel image's path. Raises Unavailable."""
     if name == "stock":
-        return stock()
+        if not (cache_folder() / "stock" / "ready").exists():
+            unpack(STOCK, cache_folder() / "stock")
+        return debian("stock")
+    if name == "new":
+        if not (cache_folder() / "new" / "ready").exists():
+            raise Unavailable("no newer kernel yet: ./dev vm --fetch-kernel takes one from Debian "
+                              f"({NEWEST_SUITE})")
+        return debian("new")
     if name == "iommufd":
         image = cache_folder() / "iommufd" / "bzImage"
         if not image.exists():
@@ -46,44 +55,76 @@ def find(name):
         return Kernel("iommufd", image, ())
     image = pathlib.Path(name)
     if not image.is_file():
-        raise Unavailable(f"no such kernel: {name} (stock, iommufd, or the path of a bzImage)")
+        raise Unavailable(f"no such kernel: {name} (stock, new, iommufd, or the path of a bzImage)")
     return Kernel(image.name, image, ())
 
 
-def stock():
-    folder = cache_folder() / "stock"
-    if not (folder / "ready").exists():
-        unpack_stock(folder)
+def debian(name):
+    folder = cache_folder() / name
     image = next((folder / "boot").glob("vmlinuz-*"))
     modules = tuple(folder / "modules" / f"{name}.ko" for name in MODULES)
-    return Kernel("stock " + image.name.removeprefix("vmlinuz-"), image, modules)
+    return Kernel(f"{name} " + image.name.removeprefix("vmlinuz-"), image, modules)
 
 
-def unpack_stock(folder):
+def fetch_new(suite):
+    """Of a suite that this host need not have: its lists go into a folder of their own."""
     with scratch() as work:
-        package = STOCK
-        while True:  # the package that names the newest kernel depends on the one that holds it
-            file = download(package, work)
-            depends = field(file, "Depends")
-            behind = re.match(r"(linux-image-[0-9]\S*)", depends)
-            if package != STOCK or not behind:
-                break
-            package = behind.group(1)
-        run(["dpkg-deb", "-x", file, work / "root"])
-        (work / "root" / "modules").mkdir()
-        for name in MODULES:
-            packed = next((work / "root").rglob(f"{name}.ko*"), None)
-            if packed is None:
-                raise Unavailable(f"{package} has no module {name}")
-            unpacked = work / "root" / "modules" / f"{name}.ko"
-            if packed.suffix == ".xz":
-                with open(unpacked, "wb") as out:
-                    run(["xz", "-dc", packed], stdout=out)
-            else:
-                shutil.copy(packed, unpacked)
+        unpack(NEWEST, cache_folder() / "new", lists_of(suite, work))
+    return find("new")
+
+
+def lists_of(suite, work):
+    """Options of apt for the suite, on the mirror that this host takes Debian from."""
+    mirrors = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages",
+                   "Origin: Debian", "Label: Debian"], stdout=subprocess.PIPE).stdout.split()
+    if not mirrors:
+        raise Unavailable("apt knows no mirror of Debian to take a kernel from")
+    keys = pathlib.Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+    signed = f"[signed-by={keys}] " if keys.exists() else ""
+    (work / "suite.list").write_text(f"deb {signed}{mirrors[0]} {suite} main\n")
+    for part in ("lists/partial", "cache/archives/partial"):
+        (work / part).mkdir(parents=True)
+    options = ["-o", f"Dir::State::lists={work}/lists", "-o", f"Dir::Cache={work}/cache",
+               "-o", f"Dir::Etc::sourcelist={work}/suite.list", "-o", "Dir::Etc::sourceparts=/dev/null"]
+    run(["apt-get", *options, "update"])
+    return options
+
+
+# The package that names the newest kernel depends on the one that holds it, or on several.
+PART = re.compile(r"linux-(?:image|binary|modules)-[0-9][^\s,]*")
+
+
+def unpack(package, folder, apt_options=()):
+    with scratch() as work:
+        wanted, seen = [package], set()
+        while wanted:
+            package = wanted.pop()
+            seen.add(package)
+            file = download(package, work, apt_options)
+            run(["dpkg-deb", "-x", file, work / "root"])
+            wanted += set(PART.findall(field(file, "Depends"))) - seen
+        place_modules(package, work)
+        image = next((work / "root").rglob("vmlinuz*"))
+        release = next((work / "root").rglob("lib/modules/*/kernel")).parent.name
+        (work / "boot").mkdir()
+        shutil.move(image, work / "boot" / f"vmlinuz-{release}")
         for part in ("boot", "modules"):
-            replace(work / "root" / part, folder / part)
+            replace(work / part, folder / part)
         (folder / "ready").touch()
+
+
+def place_modules(package, work):
+    (work / "modules").mkdir()
+    for name in MODULES:
+        packed = next((work / "root").rglob(f"{name}.ko*"), None)
+        if packed is None:
+            raise Unavailable(f"{package} has no module {name}")
+        unpacked = work / "modules" / f"{name}.ko"
+        if packed.suffix == ".xz":
+            with open(unpacked, "wb") as out:
+                run(["xz", "-dc", packed], stdout=out)
+        else:
+            shutil.copy(packed, unpacked)
 
 
 def build_iommufd(jobs):
@@ -110,8 +151,8 @@ def check_config(made):
         raise Unavailable("the kernel's source did not take: " + " ".join(missing))
 
 
-def download(package, folder):
-    run(["apt-get", "download", package], cwd=folder)
+def download(package, folder, apt_options=()):
+    run(["apt-get", *apt_options, "download", package], cwd=folder)
     return next(folder.glob(f"{package}_*.deb"))
 
 

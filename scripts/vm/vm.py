@@ -23,19 +23,27 @@ def main():
         if options.build_kernel:
             print(kernel.build_iommufd(options.jobs).image)
             return 0
+        if options.fetch_kernel:
+            print(kernel.fetch_new(options.fetch_kernel).image)
+            return 0
         chosen = kernel.find(options.kernel)
     except kernel.Unavailable as why:
         say(str(why))
         return UNAVAILABLE
-    outcome = run(chosen, options)
-    if outcome.is_known_flake():
-        say("this kernel's known flake at boot (an oops in sched_clock_cpu): booting once more")
-        outcome = run(chosen, options)
+    outcome = run_but_for_flake(lambda: run(chosen, options))
     if outcome.why:
         say("\n".join(outcome.console[-60:]))
         say(f"{chosen.name}: {outcome.why}")
         return TIMED_OUT if "within" in outcome.why else NOT_RUN
     return outcome.status
+
+
+def run_but_for_flake(once):
+    outcome = once()
+    if not outcome.is_known_flake():
+        return outcome
+    say("this kernel's known flake at boot (an oops in sched_clock_cpu): booting once more")
+    return once()
 
 
 def run(chosen, options):
@@ -53,8 +61,10 @@ def run(chosen, options):
 
 def parse():
     parser = argparse.ArgumentParser(prog="./dev vm", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--kernel", default="stock", help="stock, iommufd, or the path of a bzImage")
+    parser.add_argument("--kernel", default="stock", help="stock, new, iommufd, or the path of a bzImage")
     parser.add_argument("--build-kernel", action="store_true", help="build the iommufd kernel, once")
+    parser.add_argument("--fetch-kernel", nargs="?", const=kernel.NEWEST_SUITE, metavar="SUITE",
+                        help=f"fetch Debian's newest kernel of a suite ({kernel.NEWEST_SUITE}), as new")
     parser.add_argument("--program", type=pathlib.Path, action="append", default=[],
                         help="a program to take along into /bin (more than once)")
     parser.add_argument("--disk", type=pathlib.Path, help="the NVMe controller's disk (an empty one)")

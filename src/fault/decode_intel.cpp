@@ -69,6 +69,18 @@ namespace {
     return pasid == ~std::uint32_t{0} ? std::nullopt : pasid;
 }
 
+/// "0000:02:00.0]" as since 7.x, "02:00.0]", or "0x02:0x00.0]".
+[[nodiscard]] std::optional<Source> bracketed_source(TextCursor& cursor) {
+    TextCursor ahead = cursor;
+    if (const auto segment = ahead.number<std::uint16_t>(16); segment && ahead.accept(":"))
+        if (const auto source = ahead.pci_function(); source && ahead.accept("]")) {
+            cursor = ahead;
+            return Source::requester(static_cast<std::uint16_t>(source->id()), segment);
+        }
+    const auto source = cursor.pci_function("0x");
+    return source && cursor.accept("]") ? source : std::nullopt;
+}
+
 } // namespace
 
 std::optional<Decoded> decode_intel(std::string_view line) {
@@ -80,8 +92,8 @@ std::optional<Decoded> decode_intel(std::string_view line) {
         return std::nullopt;
     const std::string_view type = line.substr(head, line.size() - head - cursor.rest().size());
     static_cast<void>(cursor.accept("["));
-    const auto source = cursor.pci_function("0x");
-    if (!source || !cursor.accept("]"))
+    const auto source = bracketed_source(cursor);
+    if (!source)
         return std::nullopt;
     Decoded decoded{.origin = Origin::intel};
     decoded.record.source = *source;

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What the kernel holds for a domain: that it comes back, what limits it, what a mapping costs; and
-// the leaves of a large BAR.
-#include "../../src/machine/vfio_host/uapi.hpp"
+// What the kernel holds for a domain: that it comes back, and what limits it; and the leaves of a
+// large BAR. What it costs is cost_guest.cpp's.
 #include "guest.hpp"
 
 #include <array>
-#include <chrono>
 #include <csignal>
 #include <fcntl.h>
 #include <fstream>
@@ -13,15 +11,12 @@
 #include <linux/capability.h>
 #include <random>
 #include <sstream>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 namespace moat::tests {
 namespace {
-
-namespace uapi = machine::vfio_host::uapi;
 
 /// The number behind `name` in a file of lines of names and numbers; 0 where it is not there.
 std::uint64_t number_of(const char* file, std::string_view name) {
@@ -275,87 +270,6 @@ TEST_F(MemoryTest, a_large_bar_is_mapped_by_the_largest_leaves) {
     const std::uint64_t splits = number_of("/proc/vmstat", "thp_split_pud");
     EXPECT_FALSE(content("/proc/self/numa_maps").empty());
     EXPECT_EQ(number_of("/proc/vmstat", "thp_split_pud") - splits, 4U);
-}
-
-/// The same two calls into the kernel by hand, on another function's container.
-class BareType1 {
-  public:
-    BareType1() {
-        const auto function = *machine::vfio_host::find_function(large_bar);
-        container_ = ::open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC);
-        group_ = ::open(("/dev/vfio/" + std::to_string(function.group.value())).c_str(),
-                        O_RDWR | O_CLOEXEC);
-        good = container_ >= 0 && group_ >= 0 &&
-               ::ioctl(group_, uapi::group_set_container, &container_) == 0 &&
-               ::ioctl(container_, uapi::set_iommu, uapi::type1v2_iommu) == 0;
-    }
-
-    BareType1(const BareType1&) = delete;
-    BareType1& operator=(const BareType1&) = delete;
-
-    ~BareType1() {
-        ::close(group_);
-        ::close(container_);
-    }
-
-    bool map_and_unmap(Iova at, const machine::SharedMemory& memory) const {
-        uapi::MapDma map;
-        map.flags = uapi::dma_read | uapi::dma_write;
-        map.virtual_address = memory.physical().value();
-        map.iova = at.value();
-        map.size = memory.size().value();
-        uapi::UnmapDma unmap;
-        unmap.iova = at.value();
-        unmap.size = memory.size().value();
-        return ::ioctl(container_, uapi::iommu_map_dma, &map) == 0 &&
-               ::ioctl(container_, uapi::iommu_unmap_dma, &unmap) == 0;
-    }
-
-    bool good = false;
-
-  private:
-    int container_ = -1;
-    int group_ = -1;
-};
-
-/// Printed, to be read: what a figure is on a busy machine is no test.
-TEST_F(MemoryTest, cost_of_a_mapping_beside_the_bare_call) {
-    if (expected_backend() != Backend::type1)
-        return; // the same few lines around the same kind of call
-    open_function(edu);
-    const BareType1 bare;
-    ASSERT_TRUE(bare.good);
-    const auto memory = memory_of(1);
-    constexpr Iova at(0x100000);
-    const auto nanoseconds = [](auto&& once) {
-        constexpr unsigned times = 20;
-        const auto began = std::chrono::steady_clock::now();
-        for (unsigned i = 0; i != times; ++i)
-            if (!once())
-                ADD_FAILURE() << "mapped";
-        return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - began)
-                   .count() /
-               times;
-    };
-    // One beside the other, so that what else the machine does meets both.
-    std::array<double, 101> ours{};
-    std::array<double, 101> by_hand{};
-    std::array<double, 101> ratios{};
-    for (std::size_t round = 0; round != ratios.size(); ++round) {
-        by_hand[round] = nanoseconds([&] { return bare.map_and_unmap(at, memory); });
-        ours[round] = nanoseconds([&] {
-            return domain->map(at, 4_KiB, memory.physical(), read_write).has_value() &&
-                   domain->unmap(at, 4_KiB).has_value();
-        });
-        ratios[round] = ours[round] / by_hand[round];
-    }
-    const auto median = [](auto& all) {
-        std::ranges::sort(all);
-        return all[all.size() / 2];
-    };
-    const double ratio = median(ratios);
-    std::cout << "map and unmap of 4 KiB: " << median(ours) << " ns, by hand " << median(by_hand)
-              << " ns, ratio " << ratio << '\n';
 }
 
 } // namespace

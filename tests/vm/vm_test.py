@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """vm_test.py KERNEL PROGRAM MOAT: audits devices and runs the guest's tests under the kernel, in one
-boot, and then looks at the disk that they wrote. Exit status 77, with the reason, where this kernel is not to be had."""
+boot, and then looks at the disk that they wrote. Exit status 77 where a probe of scripts/vm/probe.py
+fails, with its name."""
 import json
 import os
 import pathlib
@@ -9,16 +10,19 @@ import subprocess
 import sys
 import tempfile
 
-VM = pathlib.Path(__file__).resolve().parents[2] / "scripts/vm/vm.py"
-UNAVAILABLE = 77
-BACKENDS = {"stock": "type1", "iommufd": "iommufd"}
+VM = pathlib.Path(__file__).resolve().parents[2] / "scripts/vm"
+sys.path.insert(0, str(VM))
+import probe  # noqa: E402
+
+SKIPPED = 77
+BACKENDS = {"stock": "type1", "new": "type1", "iommufd": "iommufd"}
 DISK_BYTES = 64 << 20
 # What nvme_guest.cpp writes, and where.
 WRITTEN_AT = 1 << 20
 WRITTEN_BYTES = 12 << 10
 # How long the kernel's page walk is stressed. Its BARs are mapped by type1 alone.
 STRESS_SECONDS = os.environ.get("MOAT_VM_STRESS_SECONDS", "8")
-STRESS_STATUS = {"stock": 0, "iommufd": 2}
+STRESS_STATUS = {"stock": 0, "new": 0, "iommufd": 2}
 # An audit that finds nothing, one of a driver that tells of 64 bytes too many, the page walk, the tests.
 JOB = """
 moat bind 00:04.0 && moat bind 00:05.0 || exit
@@ -35,21 +39,23 @@ MOAT_VM_BACKEND={backend} {guest}
 
 def main():
     kernel, program, moat = sys.argv[1:4]
+    reason = probe.reason_to_skip(kernel)
+    if reason:
+        print(f"vm_test.py: Skipped\n{reason}")
+        return SKIPPED
     with tempfile.TemporaryDirectory(prefix="moat-vm-test-") as folder:
         disk = pathlib.Path(folder) / "disk.img"
         with open(disk, "wb") as file:
             file.truncate(DISK_BYTES)
         done = subprocess.run(
-            [sys.executable, VM, "--kernel", kernel, "--program", program, "--program", moat,
+            [sys.executable, VM / "vm.py", "--kernel", kernel, "--program", program, "--program", moat,
              "--disk", disk, "--limit", str(150 + int(STRESS_SECONDS)), "--", "sh", "-c",
              JOB.format(backend=BACKENDS[kernel], guest=pathlib.Path(program).name,
                         seconds=STRESS_SECONDS, stress_status=STRESS_STATUS[kernel])],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         print(done.stdout, done.stderr, sep="\n")
-        if done.returncode == UNAVAILABLE:
-            print(f"vm.py: Skipped\n{done.stderr.strip().splitlines()[0]}")
         if done.returncode:
-            return done.returncode
+            return 1
         if "[  PASSED  ]" not in done.stdout:
             print("the guest's tests did not say that they passed")
             return 1

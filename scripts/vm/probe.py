@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""What the virtual machine needs of its host, each need with a name: the tests skip only for a probe
+that fails, and say which.
+
+    probe.py                every probe and its result; exit status 1 where one fails
+    probe.py NAME...        these alone
+    probe.py --excuses FILE...   whether each skip in these lists of skipped tests is excused by a
+                            probe that fails here; exit status 1 where one is not"""
+
+import pathlib
+import re
+import shutil
+import sys
+
+import kernel
+
+# What a skipped test prints, and what is looked for in its list.
+SKIPPED = re.compile(r"SKIPPED: vm/(\S+) for its probe (\S+): ")
+
+
+def program(name):
+    return lambda: "" if shutil.which(name) else f"{name} is not installed"
+
+
+def busybox():
+    return "" if pathlib.Path("/bin/busybox").exists() else "there is no /bin/busybox (busybox-static)"
+
+
+def obtainable(name):
+    def probe():
+        try:
+            kernel.find(name)
+        except kernel.Unavailable as why:
+            return str(why).splitlines()[0]
+        return ""
+    return probe
+
+
+# Each says what is missing, or nothing.
+PROBES = {
+    "qemu": program("qemu-system-x86_64"),
+    "cpio": program("cpio"),
+    "busybox": busybox,
+    "kernel-stock": obtainable("stock"),
+    "kernel-iommufd": obtainable("iommufd"),
+    "kernel-new": obtainable("new"),
+}
+
+
+def needed_by(kernel_name):
+    return ["qemu", "cpio", "busybox", f"kernel-{kernel_name}"]
+
+
+def reason_to_skip(kernel_name):
+    """The line that a skipped test prints; None where all is there."""
+    for name in needed_by(kernel_name):
+        missing = PROBES[name]()
+        if missing:
+            return f"vm/{kernel_name} for its probe {name}: {missing}"
+    return None
+
+
+def without_excuse(lines):
+    """Of a list of skipped tests, the lines about this lab that no failing probe excuses."""
+    return [line for line in lines if "SKIPPED: vm/" in line and not excused(line)]
+
+
+def excused(line):
+    found = SKIPPED.search(line)
+    if not found:
+        return False
+    test, name = found.groups()
+    return f"kernel-{test}" in PROBES and name in needed_by(test) and PROBES[name]() != ""
+
+
+def main(words):
+    if words[:1] == ["--excuses"]:
+        lines = [line for file in words[1:] for line in pathlib.Path(file).read_text().splitlines()]
+        bad = without_excuse(lines)
+        for line in bad:
+            print(f"skipped, though its probe does not fail here: {line.strip()}")
+        return 1 if bad else 0
+    failed = False
+    for name in words or PROBES:
+        missing = PROBES[name]()
+        failed = failed or bool(missing)
+        print(f"{name}: {missing or 'ok'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""The lab's own rules, without a boot: what excuses a skipped test, and which boot is tried again."""
+import pathlib
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts/vm"))
+import boot  # noqa: E402
+import probe  # noqa: E402
+import vm  # noqa: E402
+
+
+class Skips(unittest.TestCase):
+    def setUp(self):
+        self.before = dict(probe.PROBES)
+        probe.PROBES.update({"qemu": lambda: "", "cpio": lambda: "cpio is not installed",
+                             "busybox": lambda: "", "kernel-stock": lambda: "",
+                             "kernel-iommufd": lambda: "no iommufd kernel yet"})
+
+    def tearDown(self):
+        probe.PROBES.update(self.before)
+
+    def excuses(self, line):
+        return not probe.without_excuse([f"  1   SKIPPED: {line}"])
+
+    def test_a_skip_names_the_first_probe_that_fails(self):
+        self.assertEqual(probe.reason_to_skip("stock"),
+                         "vm/stock for its probe cpio: cpio is not installed")
+        probe.PROBES["cpio"] = lambda: ""
+        self.assertIsNone(probe.reason_to_skip("stock"))
+        self.assertEqual(probe.reason_to_skip("iommufd"),
+                         "vm/iommufd for its probe kernel-iommufd: no iommufd kernel yet")
+
+    def test_a_probe_that_fails_here_too_excuses(self):
+        self.assertTrue(self.excuses("vm/stock for its probe cpio: cpio is not installed"))
+        self.assertTrue(self.excuses("vm/iommufd for its probe kernel-iommufd: whatever it said"))
+        self.assertTrue(self.excuses("QEMU is not installed"), "not of this lab")
+
+    def test_nothing_else_does(self):
+        self.assertFalse(self.excuses("vm/stock for its probe qemu: it is not installed"))
+        self.assertFalse(self.excuses("vm/stock for its probe kernel-iommufd: no kernel"))
+        self.assertFalse(self.excuses("vm/stock for its probe none: no such probe"))
+        self.assertFalse(self.excuses("vm/none for its probe cpio: no such kernel"))
+        self.assertFalse(self.excuses("vm/stock"))
+
+
+FLAKE = ["[    0.5] Oops: int3: 0000 [#1] PREEMPT SMP", "[    0.5] RIP: 0010:sched_clock_cpu+0xa/0x20"]
+
+
+class Flake(unittest.TestCase):
+    def boots(self, *outcomes):
+        """How many boots there are, and which outcome counts."""
+        left = list(outcomes)
+        result = vm.run_but_for_flake(lambda: left.pop(0))
+        return len(outcomes) - len(left), result
+
+    def test_only_the_known_one_is_tried_again(self):
+        flake = boot.Outcome(why="the kernel said: Oops", console=FLAKE)
+        good = boot.Outcome(status=0, began=True)
+        self.assertEqual(self.boots(good, good), (1, good))
+        self.assertEqual(self.boots(flake, good), (2, good))
+        for other in (FLAKE[:1], FLAKE[1:], ["[    0.5] BUG: unable to handle page fault"], []):
+            bad = boot.Outcome(why="the kernel said: Oops", console=other)
+            self.assertEqual(self.boots(bad, good), (1, bad))
+
+    def test_once_at_most(self):
+        flake = boot.Outcome(why="the kernel said: Oops", console=FLAKE)
+        again = boot.Outcome(why="again", console=FLAKE)
+        self.assertEqual(self.boots(flake, again, flake), (2, again))
+
+    def test_what_comes_after_our_first_word_is_ours(self):
+        late = boot.Outcome(why="the kernel said: Oops", began=True, console=FLAKE)
+        self.assertEqual(self.boots(late, late), (1, late))
+
+
+if __name__ == "__main__":
+    vm.say = lambda text: None
+    unittest.main()
