@@ -102,7 +102,7 @@ TEST_F(Lists, random_ones_keep_every_limit) {
             const std::size_t size = 1 + random() % (most - std::min(offset, most - 1));
             pieces.push_back(piece((random() % 200 << 12) + offset, size));
         }
-        if (!check_list(pieces, limits, 4095))
+        if (!measure_list(pieces, limits, 4095))
             continue;
         const auto list = *space->map_list(pieces, Direction::to_device, room, limits, "random");
         std::size_t next = 0;

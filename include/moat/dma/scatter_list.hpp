@@ -44,48 +44,50 @@ class ListLayout {
     /// Return: where the piece's first page lies, from the list's start.
     [[nodiscard]] std::uint64_t place(const Memory& piece) {
         const std::uint64_t offset = piece.physical.value() & page_mask_;
-        std::uint64_t at = end_ == 0 ? 0 : end_ + guard_;
+        std::uint64_t at = next_;
         if (boundary_ != 0) {
             const std::uint64_t first = at + offset;
             if ((first & ~(boundary_ - 1)) != ((first + piece.bytes.size() - 1) & ~(boundary_ - 1)))
                 at = (at + boundary_ - 1) & ~(boundary_ - 1);
         }
-        end_ = (at + offset + piece.bytes.size() + page_mask_) & ~page_mask_;
+        next_ = at + ((offset + piece.bytes.size() + page_mask_) & ~page_mask_) + guard_;
         return at;
     }
 
-    /// Of everything that was placed.
-    [[nodiscard]] ByteCount size() const { return ByteCount(end_); }
+    /// Of everything that was placed, one piece at least.
+    [[nodiscard]] ByteCount size() const { return ByteCount(next_ - guard_); }
 
   private:
     std::uint64_t boundary_;
     std::uint64_t page_mask_;
     std::uint64_t guard_;
-    std::uint64_t end_ = 0;
+    std::uint64_t next_ = 0;
 };
 
-/// Whether every piece can be told to the device. Errors: empty, unsupported (a boundary that is no
-/// power of two, or below a page), out_of_range (a piece that is longer than a segment may be, or
-/// than the boundary).
-[[nodiscard]] inline Result<void> check_list(std::span<const Memory> pieces,
-                                             const SegmentLimits& limits, std::uint64_t page_mask) {
+/// Return: how long a range the list needs, whole pages. Errors, where a piece cannot be told to
+/// the device: empty, unsupported (a boundary that is no power of two, or below a page),
+/// out_of_range (a piece that is longer than a segment may be, or than the boundary).
+[[nodiscard]] inline Result<ByteCount>
+measure_list(std::span<const Memory> pieces, const SegmentLimits& limits, std::uint64_t page_mask) {
     const std::uint64_t boundary = limits.boundary.value();
     if (boundary != 0 && (!std::has_single_bit(boundary) || boundary <= page_mask))
         return fail(ErrorCode::unsupported, "a boundary is a power of two, of a page or more",
                     {"boundary", boundary});
     if (pieces.empty())
         return fail(ErrorCode::empty, "the list has no pieces");
+    const std::uint64_t longest = limits.longest.value();
+    ListLayout layout(limits, page_mask);
     for (const Memory& each : pieces) {
-        const std::uint64_t offset = each.physical.value() & page_mask;
-        if (each.bytes.empty())
+        const std::uint64_t size = each.bytes.size();
+        if (size == 0)
             return fail(ErrorCode::empty, "a piece of the list is empty");
-        if (each.size() > limits.longest ||
-            (boundary != 0 && offset + each.bytes.size() > boundary))
+        if (size > longest ||
+            (boundary != 0 && (each.physical.value() & page_mask) + size > boundary))
             return fail(ErrorCode::out_of_range, "a piece is longer than a segment may be",
-                        {"size", each.bytes.size()}, {"longest", limits.longest.value()},
-                        {"boundary", boundary});
+                        {"size", size}, {"longest", longest}, {"boundary", boundary});
+        (void)layout.place(each);
     }
-    return {};
+    return layout.size();
 }
 
 /// Collects segments: what begins where the last one ends is added to it, as far as the limits go.

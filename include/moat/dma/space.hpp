@@ -82,7 +82,7 @@ class Space {
     /// written to `segments`, which has room for as many as there are pieces; neighbours are told
     /// as one where `limits` allow, or, with a guard between them, each by itself: then from level
     /// `track` on each is told of by itself, too. `unmap` of the whole range undoes it. Whole pages
-    /// are reachable, also at level `exact`, but for lists with guards. Errors: check_list's, and
+    /// are reachable, also at level `exact`, but for lists with guards. Errors: measure_list's, and
     /// map's; nothing is mapped then.
     [[nodiscard]] Result<MappedList> map_list(std::span<const Memory> pieces, Direction direction,
                                               std::span<Segment> segments,
@@ -230,15 +230,14 @@ class Space {
         return allocator_->release(start, bytes);
     }
 
-    [[nodiscard]] static bool follows(const iommu::Piece& last, const iommu::Piece& next) {
-        return last.start.value() + last.size.value() == next.start.value() &&
-               last.memory.value() + last.size.value() == next.memory.value();
-    }
-
     [[nodiscard]] Result<std::span<Segment>> map_list_at(Iova start, std::span<const Memory> pieces,
                                                          Direction direction,
                                                          std::span<Segment> segments,
                                                          const SegmentLimits& limits);
+    [[nodiscard]] std::span<const iommu::Piece> next_runs(Iova start,
+                                                          std::span<const Memory>& pieces,
+                                                          ListLayout& layout, SegmentWriter& writer,
+                                                          std::span<iommu::Piece> room) const;
     [[nodiscard]] Result<void> note_list(const MappedList& list, Direction direction,
                                          std::string_view label);
     [[nodiscard]] Result<void> note_parts(const MappedList& list, Direction direction,

@@ -85,17 +85,10 @@ class TableDomain {
             invalidator_.invalidate(request);
         };
         auto edit = table_.edit(invalidate);
-        for (auto rest = pieces; !rest.empty();) {
-            const std::size_t pages = pages_in_front(rest);
-            const ByteCount size =
-                pages > 1 ? ByteCount(pages << Format::granule_lg2) : rest.front().size;
-            if (!within_limits({rest.front().start, size, {}})) [[unlikely]]
-                return check_limits(limits_, rest.front().start, size);
-            rest = rest.subspan(pages > 1 ? pages : 1);
-        }
         for (std::size_t done = 0; done != pieces.size();) {
             const auto rest = pieces.subspan(done);
-            if (const std::size_t pages = pages_in_front(rest); pages > 1) {
+            const std::size_t pages = pages_in_front(rest);
+            if (pages > 1 && within_limits(rest.front().start, pages << Format::granule_lg2)) {
                 const auto memory_of = [&](std::uint64_t page) { return rest[page].memory; };
                 const std::uint64_t mapped =
                     edit.map_pages(rest.front().start, pages, memory_of, attributes);
@@ -103,9 +96,7 @@ class TableDomain {
                 if (mapped == pages)
                     continue;
             }
-            const Piece& each = pieces[done];
-            const Result<void> mapped = edit.map(each.start, each.size, each.memory, attributes);
-            if (!mapped) [[unlikely]] {
+            if (const auto mapped = map_in(edit, pieces[done], attributes); !mapped) [[unlikely]] {
                 for (const Piece& undone : pieces.first(done))
                     (void)edit.unmap(undone.start, undone.size, {.partial = PartialLeaf::split});
                 edit.finish();
@@ -161,12 +152,18 @@ class TableDomain {
 
   private:
     /// As check_limits, without the reason.
-    [[nodiscard]] bool within_limits(const Piece& piece) const {
-        const std::uint64_t size = piece.size.value();
+    template <class Edit>
+    [[nodiscard]] Result<void> map_in(Edit& edit, const Piece& piece, Attributes attributes) const {
+        if (const auto good = check_limits(limits_, piece.start, piece.size); !good) [[unlikely]]
+            return good;
+        return edit.map(piece.start, piece.size, piece.memory, attributes);
+    }
+
+    [[nodiscard]] bool within_limits(Iova start, std::uint64_t size) const {
         const std::uint64_t most = limits_.aperture.size().value(); // it begins at 0
-        if (size == 0 || size > most || piece.start.value() > most - size)
+        if (size > most || start.value() > most - size)
             return false;
-        const IovaRange range(piece.start, piece.size);
+        const IovaRange range(start, ByteCount(size));
         for (const IovaRange& each : limits_.reserved)
             if (each.overlaps(range))
                 return false;
