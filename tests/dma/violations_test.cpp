@@ -26,13 +26,19 @@ constexpr std::size_t size = 128;
 constexpr std::size_t in_page = 256;
 constexpr std::size_t stray = 16;
 
+/// What a scene opens with.
+enum class Opening { two_buffers, nothing_mapped };
+
 class Scene {
   public:
-    Scene(const Options& options, bool bounded, Direction direction)
+    Scene(const Options& options, bool bounded, Direction direction, Opening opening)
         : system_(options), direction_(direction) {
         if (!bounded)
             system_.domain.set_bounds({});
         std::ranges::fill(all_.bytes(), untouched);
+        mapped_ = opening == Opening::two_buffers;
+        if (!mapped_)
+            return;
         const Iova one = map(0, "one");
         const Iova other = map(1, "other");
         at_ = std::min(one, other);
@@ -73,6 +79,8 @@ class Scene {
         note(system_.space->poison(Iova(from), ByteCount(to - from)));
     }
 
+    void detach() { note(system_.iommu.detach(nic)); }
+
     void map_another() { (void)map(2, "next"); }
 
     void end_space() { system_.space.reset(); }
@@ -82,7 +90,8 @@ class Scene {
         if (system_.space != nullptr) {
             if (mapped_)
                 (void)system_.space->unmap(at_, ByteCount(size), direction_);
-            (void)system_.space->unmap(above_, ByteCount(size), direction_);
+            if (above_ != at_)
+                (void)system_.space->unmap(above_, ByteCount(size), direction_);
         }
         const auto page = all_.bytes().subspan(first_is_low_ ? 4096 : 0, 4096);
         return std::ranges::all_of(page, [](std::byte each) { return each == untouched; });
@@ -183,6 +192,7 @@ struct Violation {
     std::string_view guard;
     std::string_view track;
     std::array<std::string_view, 4> exact;
+    Opening opening = Opening::two_buffers;
 
     [[nodiscard]] std::string_view expected(std::size_t column) const {
         return column < 2 ? guard : column < 4 ? track : exact[column - 4];
@@ -259,6 +269,15 @@ const std::array violations = {
                   scene.write(far, far + 8);
               },
               "fault", "wild-access", everywhere("wild-access")},
+    Violation{"write before anything was mapped", Direction::from_device, 0_B,
+              [](Scene& scene) { scene.write(1 << 20, (1 << 20) + 8); }, "fault", "never-mapped",
+              everywhere("never-mapped"), Opening::nothing_mapped},
+    Violation{"write of a device that is detached", Direction::from_device, 0_B,
+              [](Scene& scene) {
+                  scene.detach();
+                  scene.write(scene.at(), scene.end());
+              },
+              "fault", "device-not-attached", everywhere("device-not-attached")},
     Violation{"write to what is poisoned",
               Direction::from_device,
               0_B,
@@ -300,11 +319,11 @@ TEST_P(Violations, are_heard_of_as_designed_and_hurt_no_neighbour) {
     for (const Violation& each : violations) {
         Scene scene(
             {.level = column.level, .placement = column.placement, .quarantine = each.quarantine},
-            column.bounded, each.direction);
+            column.bounded, each.direction, each.opening);
         each.commit(scene);
         EXPECT_TRUE(scene.finish()) << each.name << ": the neighbour's bytes";
         const std::string heard = scene.heard(column.level);
-        std::cout << "  " << std::left << std::setw(34) << each.name << heard << '\n';
+        std::cout << "  " << std::left << std::setw(36) << each.name << heard << '\n';
         EXPECT_EQ(heard, each.expected(GetParam())) << each.name << ", " << column.name;
     }
 }
