@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The shipped software IOMMU under every schedule of a device and a driver that unmaps strictly.
+// The shipped software IOMMU under every schedule of a device and a driver that takes its buffer.
 #include "moat/explore/explorer.hpp"
 
 #include "scenarios/scenario.hpp"
@@ -10,27 +10,44 @@
 namespace moat::explore::testing {
 namespace {
 
-using Counted = std::pair<MemoryModelKind, std::uint64_t>;
+struct Counted {
+    const char* driver;
+    MemoryModelKind model;
+    std::uint64_t executions;
+
+    friend std::ostream& operator<<(std::ostream& out, const Counted& counted) {
+        return out << counted.driver << " under " << name(counted.model);
+    }
+};
 
 class SoftIommu : public ::testing::TestWithParam<Counted> {};
 
-TEST_P(SoftIommu, a_strict_unmap_is_proved) {
+TEST_P(SoftIommu, what_the_driver_took_is_left_alone) {
     const scenarios::Scenario* const scenario = scenarios::find("iommu");
-    const auto configuration = scenarios::complete(*scenario, {});
+    const auto configuration = scenarios::complete(*scenario, {{"driver", GetParam().driver}});
     ASSERT_TRUE(configuration.has_value());
     ExploreOptions options;
-    options.machine.memory_model = GetParam().first;
+    options.machine.memory_model = GetParam().model;
     const Report report = explore::explore(scenario->program(*configuration), options);
     EXPECT_FALSE(report.found) << report.found->violation.text;
     EXPECT_TRUE(report.exhausted);
-    EXPECT_EQ(report.tally.executions, GetParam().second);
+    EXPECT_EQ(report.tally.executions, GetParam().executions);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, SoftIommu,
-                         ::testing::Values(Counted(MemoryModelKind::sc, 23),
-                                           Counted(MemoryModelKind::tso, 23),
-                                           Counted(MemoryModelKind::c11, 122)),
-                         [](const auto& tested) { return std::string(name(tested.param.first)); });
+                         ::testing::Values(Counted("unmap", MemoryModelKind::sc, 23),
+                                           Counted("unmap", MemoryModelKind::tso, 23),
+                                           Counted("unmap", MemoryModelKind::c11, 122),
+                                           Counted("poison", MemoryModelKind::sc, 6),
+                                           Counted("poison", MemoryModelKind::tso, 6),
+                                           Counted("poison", MemoryModelKind::c11, 10),
+                                           Counted("lend", MemoryModelKind::sc, 14),
+                                           Counted("lend", MemoryModelKind::tso, 14),
+                                           Counted("lend", MemoryModelKind::c11, 25)),
+                         [](const auto& tested) {
+                             return std::string(tested.param.driver) + "_" +
+                                    std::string(name(tested.param.model));
+                         });
 
 } // namespace
 } // namespace moat::explore::testing

@@ -78,6 +78,8 @@ constexpr Mutant mutants[] = {
     {"iommu", "variant=unwaited", sc, data_race, "plain variable"},
     {"iommu", "variant=unforgotten", sc, data_race, "plain variable"},
     {"iommu", "variant=waited-first", sc, data_race, "plain variable"},
+    {"iommu", "driver=poison variant=unwaited", sc, data_race, "plain variable"},
+    {"iommu", "driver=lend variant=unordered", c11, data_race, "plain variable"},
 };
 
 [[nodiscard]] Program program_of(const char* scenario, const char* configuration) {

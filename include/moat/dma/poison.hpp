@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <iterator>
 #include <map>
+#include <memory_resource>
 
 namespace moat::dma {
 
@@ -19,6 +20,10 @@ namespace moat::dma {
 template <SyncPolicy Sync>
 class Poison {
   public:
+    /// `memory` keeps the ranges, outlives this, and is used under the lock.
+    explicit Poison(std::pmr::memory_resource* memory = std::pmr::new_delete_resource())
+        : last_by_start_(memory) {}
+
     void add(IovaRange range) {
         const ExclusiveLock lock(mutex_);
         cut_out(range);
@@ -66,8 +71,17 @@ class Poison {
     }
 
     mutable typename Sync::Mutex mutex_;
-    std::map<std::uint64_t, std::uint64_t> last_by_start_ MOAT_GUARDED_BY(mutex_); ///< disjoint
+    /// Disjoint.
+    std::pmr::map<std::uint64_t, std::uint64_t> last_by_start_ MOAT_GUARDED_BY(mutex_);
     typename Sync::template Atomic<std::uint64_t> any_{0};
 };
+
+/// On return no device of `domain` reaches the range. What was poisoned is asked for at each
+/// access, so there is nothing to forget; but accesses that asked before must end.
+template <class Domain, SyncPolicy Sync>
+void poison_and_wait(Poison<Sync>& poison, Domain& domain, IovaRange range) {
+    poison.add(range);
+    domain.invalidate_all();
+}
 
 } // namespace moat::dma

@@ -183,16 +183,13 @@ void Space<Domain, Sync>::release_pages(const Memory& bounce) {
     pages_.release(pages_.context, {all, PhysicalAddress(bounce.physical.value() & ~page_mask_)});
 }
 
-/// What was poisoned is asked for at each access, so there is nothing to invalidate; but those that
-/// asked before must end.
 template <iommu::Domain Domain, SyncPolicy Sync>
 Result<void> Space<Domain, Sync>::poison(Iova start, ByteCount size) {
     const Result<IovaRange> range = range_to_poison(start, size);
     if (!range)
         return std::unexpected(range.error());
-    poison_.add(*range);
     if constexpr (iommu::DeferringDomain<Domain>)
-        domain_.invalidate_all();
+        poison_and_wait(poison_, domain_, *range);
     return {};
 }
 
