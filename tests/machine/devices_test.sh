@@ -31,7 +31,7 @@ function_is() {
     [ $# -lt 4 ] || ln -s "../../drivers/$4" "$devices/$1/driver"
 }
 
-expect 2 devices
+expect 3 devices
 [[ $out == *"is it mounted"* ]] || fail "no sysfs: $out"
 mkdir -p "$root/bus/pci/drivers/nvme" "$devices"
 function_is 0000:00:1f.0 0x060100 3
@@ -41,11 +41,11 @@ expect 0 devices
 [ "$(wc -l <<<"$out")" = 3 ] || fail "a head and two functions: $out"
 expect 0 devices --json
 [[ $out == *'"group":7,"node":null,"driver":"nvme","bars":[4294967296,'* ]] || fail "$out"
-expect 2 bind 00:1f.0
+expect 3 bind 00:1f.0
 [[ $out == *bridge* ]] || fail "$out"
-expect 2 bind 00:05.0
+expect 3 bind 00:05.0
 [[ $out == *"modprobe vfio-pci"* ]] || fail "$out"
 expect 2 bind 5
 [[ $out == *"0000:00:04.0"* ]] || fail "what an address looks like: $out"
-expect 2 unbind 0000:00:05.0
+expect 3 unbind 0000:00:05.0
 [[ $out == *"vfio-pci does not have"* ]] || fail "$out"

@@ -8,7 +8,9 @@
 
 #include "audit_picture.hpp"
 #include "audit_report.hpp"
+#include "help.hpp"
 #include "picture.hpp"
+#include "progress.hpp"
 #include "subcommands.hpp"
 #include "trace.hpp"
 
@@ -18,7 +20,6 @@
 #include <chrono>
 #include <iostream>
 #include <nlohmann/json.hpp>
-#include <unistd.h>
 
 namespace moat::tools {
 
@@ -83,39 +84,6 @@ struct Arguments {
     return text == "left" ? audit::Placements::left : audit::Placements::right;
 }
 
-/// One line that overwrites itself, on a terminal only; and the end when time is up.
-class Progress {
-  public:
-    Progress(const Arguments& arguments, Clock::time_point begin)
-        : arguments_(arguments), begin_(begin), shows_(::isatty(STDERR_FILENO) != 0) {}
-
-    ~Progress() {
-        if (shown_ > 0)
-            std::cerr << "\r\x1b[K";
-    }
-
-    Progress(const Progress&) = delete;
-    Progress& operator=(const Progress&) = delete;
-
-    bool operator()(std::string_view device, const audit::Tally& tally) {
-        const double passed = since(begin_);
-        if (shows_ && passed - shown_ > 0.25) {
-            shown_ = passed;
-            std::cerr << '\r' << device << ": " << tally.cases << " operations";
-            if (arguments_.operations != 0)
-                std::cerr << " of " << arguments_.operations;
-            std::cerr << ", " << tally.findings << " findings   " << std::flush;
-        }
-        return arguments_.seconds <= 0 || passed < arguments_.seconds;
-    }
-
-  private:
-    const Arguments& arguments_;
-    Clock::time_point begin_;
-    double shown_ = 0;
-    bool shows_;
-};
-
 /// All that a single run of a case needs, but the case.
 [[nodiscard]] std::string command_of(const Arguments& arguments, const audit::Kind& kind) {
     std::string command = "moat audit --machine " + std::string(kind.machine) + " --device " +
@@ -127,6 +95,14 @@ class Progress {
     if (arguments.inject != "none")
         command += " --inject " + arguments.inject;
     return command;
+}
+
+/// Below 0 where the end is not known.
+[[nodiscard]] double part_done(const audit::AuditOptions& options, const audit::Tally& tally) {
+    if (!options.end_case || *options.end_case == ~std::uint64_t{0})
+        return -1;
+    return static_cast<double>(tally.cases) /
+           static_cast<double>(std::max<std::uint64_t>(*options.end_case - options.first_case, 1));
 }
 
 class Run {
@@ -156,8 +132,15 @@ class Run {
         else if (arguments_.seconds > 0)
             options.end_case = ~std::uint64_t{0};
         const auto report = [&] {
-            Progress progress(arguments_, begin);
-            options.goes_on = [&](const audit::Tally& tally) { return progress(kind.name, tally); };
+            Progress progress(arguments_.seconds);
+            options.goes_on = [&](const audit::Tally& tally) {
+                const std::string findings = std::to_string(tally.findings) + " findings";
+                return progress({.what = kind.name,
+                                 .count = tally.cases,
+                                 .unit = "operations",
+                                 .fraction = part_done(options, tally),
+                                 .remark = findings});
+            };
             if (wants_picture())
                 picture_.observe((*subject)->machine(), options);
             return audit::audit_function((*subject)->machine(), (*subject)->address(), options);
@@ -222,17 +205,26 @@ class Run {
     return kinds;
 }
 
-Exit list() {
+Exit list(const Arguments& arguments) {
     for (const audit::Kind& each : audit::kinds())
-        std::cout << each.machine << "  " << each.name
-                  << std::string(20 - std::min<std::size_t>(each.name.size(), 19), ' ')
-                  << each.summary << (each.by_default ? "" : "; where it is named only") << '\n';
+        if (arguments.json)
+            std::cout << nlohmann::ordered_json{{"schema", "moat.audit_device/1"},
+                                                {"machine", each.machine},
+                                                {"device", each.name},
+                                                {"summary", each.summary},
+                                                {"by_default", each.by_default}}
+                      << '\n';
+        else
+            std::cout << each.machine << "  " << each.name
+                      << std::string(20 - std::min<std::size_t>(each.name.size(), 19), ' ')
+                      << each.summary << (each.by_default ? "" : "; where it is named only")
+                      << '\n';
     return Exit::success;
 }
 
 Exit run(const Arguments& arguments) {
     if (arguments.list)
-        return list();
+        return list(arguments);
     for (const std::string& each : arguments.devices)
         if (std::ranges::none_of(audit::kinds(), [&](const audit::Kind& kind) {
                 return kind.machine == arguments.machine && kind.name == each;
@@ -274,7 +266,7 @@ Exit run(const Arguments& arguments) {
 void add_audit(CLI::App& app, Exit& exit) {
     static Arguments arguments;
     CLI::App* const command = app.add_subcommand(
-        "audit", "drive devices with guarded buffers: what do they touch outside of them?");
+        "audit", "drive devices with guarded buffers, and see what they touch outside of them");
     command->add_option("--machine", arguments.machine, "where the devices are")
         ->check(CLI::IsMember({"soft", "qemu", "vfio"}))
         ->capture_default_str();
@@ -300,16 +292,35 @@ void add_audit(CLI::App& app, Exit& exit) {
     command->add_option("--inject", arguments.inject,
                         "make the device, or on QEMU its driver, do wrong: FAULT[:BYTES]");
 #ifdef MOAT_HAS_PICTURE
-    command->add_option("--html", arguments.html, "a page that shows one device's buffers");
+    command->add_option("--html", arguments.html, "a page that shows one device's buffers")
+        ->type_name("FILE");
 #endif
-    command->add_option("--trace", arguments.trace,
-                        "trace events for Perfetto, a process a device");
+    command->add_option("--trace", arguments.trace, "trace events for Perfetto, a process a device")
+        ->type_name("FILE");
     command->add_flag("--json", arguments.json, "lines of JSON (docs/report_schema.md)");
     command->add_flag("--list", arguments.list, "the devices that there are");
     command->footer("Faults: overrun, underrun, late, stale, read-only, short-transfer, "
-                    "short-buffer, no-invalidate.\n"
-                    "Exit status: 0 nothing found, 1 findings, 2 usage, 3 a device could not be "
-                    "audited.");
+                    "short-buffer, no-invalidate.");
+    describe(
+        *command,
+        {.paragraphs =
+             {"Drives devices with buffers that lie between guard pages, at and around every "
+              "boundary of their lengths, and reports what they wrote or read outside of them, "
+              "touched after they had said that they were done, reached past the IOMMU, or called "
+              "a "
+              "success though the IOMMU had blocked it.",
+              "The machine soft has models of devices in this process; qemu has QEMU's, behind "
+              "QEMU's "
+              "VT-d; vfio has this host's, which moat bind must have taken from their driver. A "
+              "disk "
+              "of the host is written to.",
+              "Each finding comes with the one command that shows it again, alone."},
+         .examples = {
+             {"moat audit --list", "the devices that there are"},
+             {"moat audit --device nvme", "a model of an NVMe controller that behaves"},
+             {"moat audit --device nvme --inject overrun --case 0", "one that writes too much"},
+             {"moat audit --device edu --operations 50 --json", "for a script"},
+         }});
     command->callback([&exit] { exit = run(arguments); });
 }
 

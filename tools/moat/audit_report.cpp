@@ -4,6 +4,8 @@
 #include "moat/core/text.hpp"
 #include "moat/fault/text.hpp"
 
+#include "terminal.hpp"
+
 #include <iomanip>
 #include <nlohmann/json.hpp>
 
@@ -45,17 +47,29 @@ using nlohmann::ordered_json;
     return text;
 }
 
+/// The line that the eye looks for.
+[[nodiscard]] std::string with_loud_headline(const std::string& report) {
+    const std::size_t begin = report.find("ERROR: ");
+    if (begin == std::string::npos)
+        return report;
+    const std::size_t end = std::min(report.find('\n', begin), report.size());
+    return report.substr(0, begin) + toned(Tone::bad, report.substr(begin, end - begin)) +
+           report.substr(end);
+}
+
 void print_finding(std::ostream& out, const Audited& audited, const Finding& finding) {
-    out << "\n== " << name(finding.kind) << ": " << audited.report.driver << ", \""
-        << finding.operation << "\"";
+    std::string head = "== " + std::string(name(finding.kind)) + ": " + audited.report.driver +
+                       ", \"" + finding.operation + "\"";
     if (const std::string text = where(finding); !text.empty())
-        out << ", " << text;
-    out << "\n   case " << finding.about.number << ": " << finding.about.length.value()
-        << " bytes of data, placed " << name_of(finding.about.placement) << "; the device says "
+        head += ", " + text;
+    out << '\n'
+        << toned(Tone::strong, head) << "\n   case " << finding.about.number << ": "
+        << finding.about.length.value() << " bytes of data, placed "
+        << name_of(finding.about.placement) << "; the device says "
         << name_of(finding.answer.verdict) << " (" << hexadecimal(finding.answer.code) << ")";
     if (finding.times != 1)
         out << "; the first of " << finding.times << " like it";
-    out << "\n   " << command_for(audited, finding) << '\n' << finding.report;
+    out << "\n   " << command_for(audited, finding) << '\n' << with_loud_headline(finding.report);
 }
 
 [[nodiscard]] ordered_json to_json(const Audited& audited, const Finding& finding) {
@@ -111,10 +125,13 @@ void print_text(std::ostream& out, const Audited& audited) {
             << each.before << " / " << each.after << '\n';
     out << "  Reads within these bytes are not seen; writes are, by canaries.\n";
     if (report.findings.empty())
-        out << "  no finding\n";
+        out << "  " << toned(Tone::good, "no finding") << '\n';
     else
-        out << "  " << tally.findings << " findings, " << report.findings.size()
-            << " of them unlike each other\n";
+        out << "  "
+            << toned(Tone::bad, std::to_string(tally.findings) + " findings, " +
+                                    std::to_string(report.findings.size()) +
+                                    " of them unlike each other")
+            << '\n';
     for (const Finding& each : report.findings)
         print_finding(out, audited, each);
 }

@@ -4,6 +4,7 @@
 #include "moat/core/text.hpp"
 #include "moat/machine/vfio_host/pci_devices.hpp"
 
+#include "help.hpp"
 #include "subcommands.hpp"
 
 #include <CLI/CLI.hpp>
@@ -11,6 +12,7 @@
 #include <iomanip>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <span>
 
 namespace moat::tools {
 namespace {
@@ -65,12 +67,13 @@ void print_table(const std::vector<HostFunction>& functions) {
              each.driver.empty() ? "-" : each.driver);
 }
 
-void print_json(const std::vector<HostFunction>& functions) {
+void print_json(std::span<const HostFunction> functions) {
     const auto or_null = [](const std::optional<unsigned>& value) {
         return value ? ordered_json(*value) : ordered_json(nullptr);
     };
     for (const HostFunction& each : functions) {
         ordered_json line;
+        line["schema"] = "moat.device/1";
         line["address"] = to_string(each.info.address);
         line["vendor"] = each.info.vendor;
         line["device"] = each.info.device;
@@ -87,7 +90,7 @@ void print_json(const std::vector<HostFunction>& functions) {
 
 [[nodiscard]] Exit failed(const char* command, const Error& error) {
     std::cerr << "moat " << command << ": " << to_string(error) << '\n';
-    return Exit::usage;
+    return Exit::bound;
 }
 
 [[nodiscard]] Exit list(const Arguments& arguments) {
@@ -102,15 +105,22 @@ void print_json(const std::vector<HostFunction>& functions) {
 template <class Change>
 [[nodiscard]] Exit change(const char* command, const Arguments& arguments, Change&& change_hands) {
     const auto address = parse_bdf(arguments.address);
-    if (!address)
-        return failed(command, address.error());
+    if (!address) {
+        std::cerr
+            << "moat " << command << ": " << arguments.address
+            << " is no address of a function, as 0000:00:04.0 is one; moat devices lists them\n";
+        return Exit::usage;
+    }
     if (const auto done = change_hands(*address, arguments.root); !done)
         return failed(command, done.error());
     const auto now = find_function(*address, arguments.root);
     if (!now)
         return failed(command, now.error());
-    std::cout << to_string(*address) << ": " << (now->driver.empty() ? "no driver" : now->driver)
-              << '\n';
+    if (arguments.json)
+        print_json(std::span(&*now, 1));
+    else
+        std::cout << to_string(*address) << ": "
+                  << (now->driver.empty() ? "no driver" : now->driver) << '\n';
     return Exit::success;
 }
 
@@ -121,18 +131,40 @@ void add_devices(CLI::App& app, Exit& exit) {
     const auto add = [&](const char* name, const char* summary) {
         CLI::App* const command = app.add_subcommand(name, summary);
         command->add_option("--sysfs", arguments.root, "where sysfs is mounted")
+            ->type_name("FOLDER")
             ->capture_default_str();
+        command->add_flag("--json", arguments.json, "a line of JSON each (docs/report_schema.md)");
         return command;
     };
     CLI::App* const devices = add("devices", "PCI functions of this host, and who has them");
-    devices->add_flag("--json", arguments.json, "a line of JSON each");
     devices->callback([&exit] { exit = list(arguments); });
+    describe(
+        *devices,
+        {.paragraphs = {"Lists the PCI functions of this host: address, vendor and device, class, "
+                        "IOMMU group, NUMA node, largest BAR, and the driver that has it. A "
+                        "function without a group lies behind no IOMMU."},
+         .examples = {{"moat devices", "who is where, in which IOMMU group, with which driver"},
+                      {"moat devices --json", "the same for a script"}}});
     CLI::App* const bind = add("bind", "take a function from its driver, for VFIO");
     bind->add_option("address", arguments.address, "as 0000:00:04.0")->required();
     bind->callback([&exit] { exit = change("bind", arguments, bind_to_vfio); });
+    describe(
+        *bind,
+        {.paragraphs = {"Takes a function from its driver and gives it to vfio-pci, so that moat "
+                        "audit --machine vfio can drive it. It stays so until moat unbind or the "
+                        "next boot. Nobody else may use the device: a disk's file systems must "
+                        "not be mounted."},
+         .examples = {{"moat bind 0000:00:04.0", "take it from its driver, as root"},
+                      {"moat bind 0000:00:04.0 --json", "and say what it is now"}}});
     CLI::App* const unbind = add("unbind", "give a function back to the kernel");
     unbind->add_option("address", arguments.address, "as 0000:00:04.0")->required();
     unbind->callback([&exit] { exit = change("unbind", arguments, unbind_from_vfio); });
+    describe(
+        *unbind,
+        {.paragraphs = {"Takes a function from vfio-pci; the kernel then looks for a driver for it "
+                        "as at boot."},
+         .examples = {{"moat unbind 0000:00:04.0", "give it back, as root"},
+                      {"moat unbind 0000:00:04.0 --json", "and say who has it now"}}});
 }
 
 } // namespace moat::tools

@@ -9,7 +9,9 @@
 #include "moat/fault/report.hpp"
 #include "moat/fault/text.hpp"
 
+#include "help.hpp"
 #include "subcommands.hpp"
+#include "terminal.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -142,13 +144,15 @@ class Explainer {
         const fault::Explanation explanation = fault::explain(decoded);
         std::string report;
         if (can_diagnose(decoded))
-            report = fault::text_report(mappings_.diagnose(decoded.record));
+            report =
+                fault::text_report(mappings_.diagnose(decoded.record), {.colour = output_colour()});
         const std::size_t last_line = std::min(report.find("SUMMARY"), report.size());
         if (!said_.insert(explanation.happened + report.substr(last_line)).second) {
             ++repeated_;
             return;
         }
-        std::cout << explanation.happened << "\n  reported by: " << name(decoded.origin);
+        std::cout << toned(Tone::strong, explanation.happened)
+                  << "\n  reported by: " << name(decoded.origin);
         if (!decoded.device.empty())
             std::cout << ", device " << printable(decoded.device);
         if (!decoded.text.empty())
@@ -182,7 +186,8 @@ Exit run(const Arguments& arguments) {
     if (arguments.file != "-") {
         file.open(arguments.file);
         if (!file) {
-            std::cerr << arguments.file << ": cannot be read\n";
+            std::cerr << "moat explain: " << arguments.file
+                      << " cannot be read; it takes a file, or - for standard input\n";
             return Exit::usage;
         }
     }
@@ -204,11 +209,24 @@ void add_explain(CLI::App& app, Exit& exit) {
     CLI::App* const command = app.add_subcommand(
         "explain", "read a kernel log: what its IOMMU faults mean, and what to look at");
     command->add_option("file", arguments.file, "a log, or - for standard input")
+        ->type_name("FILE")
         ->capture_default_str();
     command->add_flag("--json", arguments.json, "one line of JSON a fault (docs/report_schema.md)");
     command->footer("Give it the events of tracefs (iommu:*, dma:*) in the same file, and each "
-                    "fault is put beside the mappings.\n"
-                    "Exit status: 0 no fault in the log, 1 faults, 2 usage, or no such file.");
+                    "fault is put beside the mappings.");
+    describe(
+        *command,
+        {.paragraphs = {"Reads a kernel log and says, for each fault that an IOMMU reported, what "
+                        "happened and what to look at. It knows the lines of Intel's, AMD's, "
+                        "Arm's and RISC-V's drivers, of virtio-iommu, of QEMU and of VFIO.",
+                        "Where the log also holds the events of tracefs about mappings (iommu:*, "
+                        "dma:*), each fault is diagnosed against them: whose buffer, how far "
+                        "outside, or unmapped how long ago."},
+         .examples = {{"moat explain tests/fault/data/intel-6.12.117-type1.txt",
+                       "a log of Linux 6.12, where a device strayed"},
+                      {"dmesg | moat explain", "this host's"},
+                      {"moat explain --json tests/fault/data/intel-6.12.117-type1.txt",
+                       "a line of JSON a fault"}}});
     command->callback([&exit] { exit = run(arguments); });
 }
 

@@ -9,23 +9,24 @@
 #include "moat/explore/timeline.hpp"
 #include "moat/platform/stack.hpp"
 
+#include "help.hpp"
 #include "picture.hpp"
+#include "progress.hpp"
 #include "scenarios/scenario.hpp"
 #include "schedule_picture.hpp"
 #include "subcommands.hpp"
 #include "symbols.hpp"
+#include "terminal.hpp"
 #include "trace.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <fstream>
 #include <iostream>
 #include <malloc.h>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
-#include <unistd.h>
 
 namespace moat::tools {
 
@@ -65,43 +66,17 @@ template <class Kind>
            shard.count >= 1 && shard.index < shard.count;
 }
 
-/// One line that overwrites itself, on a terminal only; and the end when time is up.
-class Progress {
-  public:
-    explicit Progress(double seconds) : limit_(seconds), shows_(isatty(STDERR_FILENO) != 0) {}
-
-    bool operator()(const explore::Tally& tally) {
-        const double passed = seconds();
-        if (shows_ && passed - shown_ > 0.25) {
-            shown_ = passed;
-            std::cerr << '\r' << tally.executions << " executions, " << tally.blocked
-                      << " blocked, " << static_cast<std::uint64_t>(tally.executions / passed)
-                      << "/s, about " << static_cast<int>(tally.fraction * 100) << " %   "
-                      << std::flush;
-        }
-        return limit_ <= 0 || passed < limit_;
-    }
-
-    void end() const {
-        if (shown_ > 0)
-            std::cerr << '\n';
-    }
-
-  private:
-    [[nodiscard]] double seconds() const {
-        return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
-    }
-
-    std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
-    double limit_;
-    double shown_ = 0;
-    bool shows_;
-};
-
 [[nodiscard]] Exit exit_of(const explore::Report& report) {
     if (report.found)
         return Exit::found;
     return report.exhausted ? Exit::success : Exit::bound;
+}
+
+[[nodiscard]] ordered_json violation_json(const explore::Violation& violation, std::size_t steps) {
+    return {{"kind", name(violation.kind)},
+            {"text", violation.text},
+            {"safety", is_safety(violation.kind)},
+            {"steps", steps}};
 }
 
 [[nodiscard]] ordered_json to_json(const Scenario& scenario,
@@ -109,6 +84,7 @@ class Progress {
                                    const explore::ExploreOptions& options,
                                    const explore::Report& report, const std::string& claim) {
     ordered_json line;
+    line["schema"] = "moat.explore/1";
     line["scenario"] = scenario.name;
     line["variant"] = configuration.contains("variant") ? configuration.at("variant") : "";
     line["configuration"] = scenarios::to_text(configuration);
@@ -124,12 +100,17 @@ class Progress {
     line["exhausted"] = report.exhausted;
     line["violation"] = nullptr;
     if (report.found)
-        line["violation"] = {{"kind", name(report.found->violation.kind)},
-                             {"text", report.found->violation.text},
-                             {"safety", is_safety(report.found->violation.kind)},
-                             {"steps", report.found->schedule.size()}};
+        line["violation"] = violation_json(report.found->violation, report.found->schedule.size());
     line["claim"] = claim;
     return line;
+}
+
+/// Proved is good, refuted is bad; what is neither is left as it is.
+[[nodiscard]] std::string toned_claim(const std::string& claim) {
+    for (const auto& [word, tone] : {std::pair("proved", Tone::good), {"refuted", Tone::bad}})
+        if (claim.starts_with(word))
+            return toned(tone, word) + claim.substr(std::string_view(word).size());
+    return claim;
 }
 
 /// What the process has from the C library's allocator. The library keeps what was freed for the
@@ -195,10 +176,17 @@ Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
     explore::ExploreOptions& options = arguments.options;
     Progress progress(arguments.seconds);
     options.machine.allocated_bytes = &allocated_bytes;
-    options.progress = [&](const explore::Tally& tally) { return progress(tally); };
+    options.progress = [&](const explore::Tally& tally) {
+        const std::string blocked = std::to_string(tally.blocked) + " blocked";
+        return progress({.what = scenario.name,
+                         .count = tally.executions,
+                         .unit = "executions",
+                         .fraction = tally.fraction,
+                         .remark = blocked});
+    };
     const explore::Program program = scenario.program(*configuration);
     const explore::Report report = explore::explore(program, options);
-    progress.end();
+    progress.clear();
     const std::string claim = explore::claim(options, report, scenario.scope(*configuration));
     if (arguments.json)
         std::cout << to_json(scenario, *configuration, options, report, claim) << '\n';
@@ -219,8 +207,23 @@ Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
             return Exit::bound;
     }
     if (!arguments.json)
-        std::cout << claim << '\n';
+        std::cout << toned_claim(claim) << '\n';
     return exit_of(report);
+}
+
+[[nodiscard]] ordered_json replay_json(const Scenario& scenario,
+                                       const scenarios::Configuration& configuration,
+                                       const explore::Machine& machine) {
+    ordered_json line;
+    line["schema"] = "moat.replay/1";
+    line["scenario"] = scenario.name;
+    line["configuration"] = scenarios::to_text(configuration);
+    line["schedule"] = explore::summary(machine);
+    line["steps"] = machine.depth();
+    line["violation"] = nullptr;
+    if (const auto& violation = machine.violation())
+        line["violation"] = violation_json(*violation, machine.depth());
+    return line;
 }
 
 Exit run_replay(const Arguments& arguments) {
@@ -251,7 +254,11 @@ Exit run_replay(const Arguments& arguments) {
         std::cerr << arguments.replay << ": " << *mismatch << '\n';
         return Exit::bound;
     }
-    std::cout << explore::timeline(machine) << explore::stacks_text(machine, stacks, &symbolise);
+    if (arguments.json)
+        std::cout << replay_json(*scenario, *configuration, machine) << '\n';
+    else
+        std::cout << explore::timeline(machine)
+                  << explore::stacks_text(machine, stacks, &symbolise);
     return machine.violation() ? Exit::found : Exit::success;
 }
 
@@ -341,13 +348,17 @@ void add_options(CLI::App& app, Arguments& arguments) {
         ->check(CLI::Range(1U, 1024U))
         ->capture_default_str();
     app.add_option("--shard", arguments.shard, "explore only part I of N, as I/N");
-    app.add_option("--write-replay", arguments.write_replay, "a file for a violation's schedule");
+    app.add_option("--write-replay", arguments.write_replay, "a file for a violation's schedule")
+        ->type_name("FILE");
 #ifdef MOAT_HAS_PICTURE
-    app.add_option("--html", arguments.html, "a page that shows a violation's schedule");
+    app.add_option("--html", arguments.html, "a page that shows a violation's schedule")
+        ->type_name("FILE");
 #endif
     app.add_option("--trace", arguments.trace,
-                   "trace events of a violation's schedule, for Perfetto");
-    app.add_flag("--json", arguments.json, "the result as one line of JSON");
+                   "trace events of a violation's schedule, for Perfetto")
+        ->type_name("FILE");
+    app.add_flag("--json", arguments.json,
+                 "the result as one line of JSON (docs/report_schema.md)");
 }
 
 /// Nothing that was asked for is silently left out. A preemption bound inside dpor or sleep sets
@@ -417,11 +428,31 @@ void add_explore(CLI::App& app, Exit& exit) {
         add_scenario(*command, scenario, arguments, exit);
     CLI::Option* const replay =
         command->add_option("--replay", arguments.replay, "follow the schedule in this file")
-            ->check(CLI::ExistingFile);
+            ->check(CLI::ExistingFile)
+            ->type_name("FILE");
     CLI::Option* const merge =
         command->add_option("--merge", arguments.merge, "add up what shards printed with --json")
-            ->check(CLI::ExistingFile);
+            ->check(CLI::ExistingFile)
+            ->type_name("FILE");
+    command->add_flag("--json", arguments.json,
+                      "what a replay showed, as one line of JSON; --merge prints no other");
     command->require_subcommand(0, 1);
+    describe(
+        *command,
+        {.paragraphs =
+             {"Runs an engine, the shipped headers themselves, under every interleaving of a few "
+              "threads, or under a stated part of them, and says what that proves. A violation "
+              "comes "
+              "with its schedule, step by step, with decoded values, and the read that was stale.",
+              "What may be explored is a scenario; moat explore SCENARIO --help says which threads "
+              "it "
+              "has and which variants, right and wrong ones."},
+         .examples = {
+             {"moat explore pud-slot --variant old", "the page-walk race of old kernels, found"},
+             {"moat explore pud-slot --faulters 2", "the rule that moat is built on, proved"},
+             {"moat explore pud-slot --strategy random --executions 1000 --json",
+              "random schedules; they find, and prove nothing"},
+         }});
     command->callback([command, replay, merge, &exit] {
         if (!command->get_subcommands().empty())
             return;

@@ -1,24 +1,64 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The command `moat`: hands over to a subcommand. No work of its own.
+#include "help.hpp"
+#include "manual.hpp"
 #include "subcommands.hpp"
+#include "terminal.hpp"
 
 #include <CLI/CLI.hpp>
+#include <iostream>
+
+namespace {
+
+using moat::tools::Exit;
+
+int refuse(const CLI::App& app, const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) { // --help, --version
+        app.exit(error);
+        return static_cast<int>(Exit::success);
+    }
+    std::string command = "moat";
+    const CLI::App* at = &app;
+    for (; !at->get_subcommands().empty(); command += " " + at->get_name())
+        at = at->get_subcommands().front();
+    const std::vector<std::string> unknown = at->remaining();
+    std::cerr << command << ": ";
+    if (unknown.empty())
+        std::cerr << error.what();
+    else
+        std::cerr << unknown.front() << " is no option or command of it";
+    if (const std::string meant = moat::tools::suggestion(app); !meant.empty())
+        std::cerr << "; did you mean " << meant << "?";
+    std::cerr << "\n" << command << " --help says what there is.\n";
+    return static_cast<int>(Exit::usage);
+}
+
+} // namespace
 
 int main(int argc, char** argv) {
-    using moat::tools::Exit;
     CLI::App app("moat: the page tables between a device and memory", "moat");
     app.require_subcommand(1);
+    app.set_version_flag("--version", "moat " MOAT_VERSION);
     Exit exit = Exit::success;
     moat::tools::add_audit(app, exit);
     moat::tools::add_devices(app, exit);
     moat::tools::add_explain(app, exit);
     moat::tools::add_explore(app, exit);
     moat::tools::add_stress(app, exit);
+    moat::tools::describe(
+        app,
+        {.paragraphs = {"Finds out whether devices stay inside the memory that they were given, "
+                        "and whether the code that builds and walks page tables is right under "
+                        "every interleaving of its threads."},
+         .examples = {}});
+    moat::tools::finish_help(app);
+    app.footer("moat COMMAND --help says more, with examples.");
+    moat::tools::add_manual(app);
+    moat::tools::choose_colour(moat::tools::ColourChoice::automatic);
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? static_cast<int>(Exit::success)
-                                    : static_cast<int>(Exit::usage);
+        return refuse(app, error);
     }
     return static_cast<int>(exit);
 }

@@ -5,8 +5,11 @@
 #include "moat/machine/vfio_host/kernel_vulnerability.hpp"
 
 #include "bar_walk.hpp"
+#include "help.hpp"
 #include "kernel_bar_walk.hpp"
+#include "progress.hpp"
 #include "subcommands.hpp"
+#include "terminal.hpp"
 #include "watchdog.hpp"
 
 #include <CLI/CLI.hpp>
@@ -20,7 +23,6 @@
 #include <sstream>
 #include <sys/utsname.h>
 #include <thread>
-#include <unistd.h>
 
 namespace moat::tools {
 
@@ -114,7 +116,7 @@ class Stress {
 
     /// Until all have ended, or one stands still, be it on its way to the end.
     void watch() {
-        const bool shows = isatty(STDERR_FILENO) != 0;
+        Progress progress(arguments_.seconds);
         for (bool all_ended = false; !all_ended && !outcome_.stalled;) {
             std::this_thread::sleep_for(std::chrono::milliseconds(20));
             if (seconds() >= arguments_.seconds)
@@ -126,12 +128,8 @@ class Stress {
                     if (const auto stalled = watchdog_.observe(i, progress_[i].read(), seconds()))
                         outcome_.stalled = stalled;
                 }
-            if (shows)
-                std::cerr << '\r' << static_cast<int>(seconds()) << " of " << arguments_.seconds
-                          << " s, " << work_.rounds() << " rounds   " << std::flush;
+            progress({.what = "bar-walk", .count = work_.rounds(), .unit = "rounds"});
         }
-        if (shows)
-            std::cerr << '\n';
     }
 
     [[nodiscard]] double seconds() const {
@@ -173,8 +171,11 @@ class Report {
 
     void print_json() const {
         ordered_json line;
+        line["schema"] = "moat.stress/1";
         line["stress"] = "bar-walk";
         line["machine"] = arguments_.machine;
+        line["device"] = nullptr;
+        line["kernel"] = nullptr;
         if (on_kernel()) {
             line["device"] = subject_.device;
             line["kernel"] = {{"release", subject_.release},
@@ -223,7 +224,7 @@ class Report {
             std::cout << name_of_stalled() << " stands still for " << outcome_.stalled->seconds
                       << " s, after " << outcome_.stalled->progress
                       << (is_mapper(*outcome_.stalled) ? " steps\n" : " reports\n");
-        std::cout << (clean() ? "clean\n" : "NOT clean\n");
+        std::cout << (clean() ? toned(Tone::good, "clean") : toned(Tone::bad, "NOT clean")) << '\n';
     }
 
   private:
@@ -301,13 +302,13 @@ class Report {
     std::cerr << "moat stress: not begun, because it may crash this host, and every later read of "
                  "/proc/PID/numa_maps may hang: --i-accept-a-crash begins it\n";
     if (arguments.json)
-        std::cout << ordered_json({{"stress", "bar-walk"},
+        std::cout << ordered_json({{"schema", "moat.stress_refused/1"},
+                                   {"stress", "bar-walk"},
                                    {"machine", arguments.machine},
                                    {"kernel",
                                     {{"release", subject.release},
                                      {"state", name(subject.kernel.state)},
-                                     {"why", subject.kernel.why}}},
-                                   {"refused", true}})
+                                     {"why", subject.kernel.why}}}})
                   << '\n';
     return false;
 }
@@ -315,7 +316,7 @@ class Report {
 [[nodiscard]] Exit run_vfio(const Arguments& arguments) {
     Subject subject = ask_kernel(arguments.config);
     if (!may_begin(arguments, subject))
-        return Exit::refused;
+        return Exit::bound;
     std::optional<machine::Bdf> device;
     if (!arguments.device.empty()) {
         const auto address = parse_bdf(arguments.device);
@@ -328,7 +329,7 @@ class Report {
     auto walk = KernelBarWalk::open(device);
     if (!walk) {
         std::cerr << "moat stress: " << to_string(walk.error()) << '\n';
-        return Exit::usage;
+        return Exit::bound;
     }
     subject.device = to_string((*walk)->device());
     subject.bar = (*walk)->bar().value();
@@ -360,6 +361,17 @@ void add_stress(CLI::App& app, Exit& exit) {
     CLI::App* const command =
         app.add_subcommand("stress", "real threads on the engines, for a stated time");
     command->require_subcommand(1);
+    describe(
+        *command,
+        {.paragraphs = {"Runs an engine on real threads for a stated time, and says what became of "
+                        "it: rates, what readers lost, errors, a thread that stands still.",
+                        "bar-walk is the reproducer of the page-walk race: a loop of DMA maps of "
+                        "large BARs beside readers of numa_maps, on this library's kernel side or "
+                        "on this host's kernel. A host whose kernel may crash is left alone, "
+                        "unless --i-accept-a-crash is given."},
+         .examples = {{"moat stress bar-walk --time 1", "the case that was reported, 128 GiB"},
+                      {"moat stress bar-walk --bar 1G --readers 1 --time 0.5 --json",
+                       "a smaller one, for a script"}}});
     CLI::App* const walk = command->add_subcommand(
         "bar-walk", "DMA maps of large BARs in a loop beside readers of numa_maps");
     walk->add_option("device", arguments.device,
@@ -381,12 +393,12 @@ void add_stress(CLI::App& app, Exit& exit) {
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
     walk->add_option("--kernel-config", arguments.config,
-                     "what this host's kernel was built with, where /boot does not tell");
+                     "what this host's kernel was built with, where /boot does not tell")
+        ->type_name("FILE");
     walk->add_flag("--i-accept-a-crash", arguments.accepts_crash,
                    "begin although this host's kernel has CVE-2026-31456, or may have it");
-    walk->add_flag("--json", arguments.json, "the result as one line of JSON");
-    walk->footer("Exit status: 0 clean, 1 not clean, 2 usage or no such device, 4 not begun: this "
-                 "host's kernel may crash.");
+    walk->add_flag("--json", arguments.json,
+                   "the result as one line of JSON (docs/report_schema.md)");
     walk->callback([&exit] { exit = run(arguments); });
 }
 

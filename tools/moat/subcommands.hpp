@@ -9,13 +9,12 @@ class App;
 
 namespace moat::tools {
 
-/// What the command ends with; a script may rely on it.
+/// What the command ends with; a script may rely on it. help.cpp has it in words.
 enum class Exit : int {
     success = 0,
     found = 1, ///< what was looked for is there: a violation, a stray access
     usage = 2,
-    bound = 3,   ///< ended before the question was answered
-    refused = 4, ///< not begun: it could crash this host, and nobody accepted that
+    bound = 3, ///< could not run, or ended before the question was answered
 };
 
 /// `exit` must outlive the parsing of the command line.
