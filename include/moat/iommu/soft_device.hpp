@@ -77,6 +77,9 @@ class SoftDevice {
         Sync::synchronize();
     }
 
+    /// As `attach`, to nothing.
+    void detach() { attach(blocked); }
+
     [[nodiscard]] const Attached& attached() const {
         return *attached_.load(std::memory_order_acquire);
     }

@@ -50,8 +50,16 @@ class SoftIommu {
         return replace(source, {Attached::Kind::identity, nullptr, 0});
     }
 
-    /// From the return on the device reaches nothing. Errors: not_found.
-    [[nodiscard]] Result<void> detach(fault::Source source) { return replace(source, {}); }
+    /// From the return on the device reaches nothing. Needs no memory. Errors: not_found.
+    [[nodiscard]] Result<void> detach(fault::Source source) {
+        const ExclusiveLock lock(mutex_);
+        const auto found = devices_.find(key(source));
+        if (found == devices_.end())
+            return unknown(source);
+        found->second.device->detach();
+        found->second.attached.reset(); // nobody looks at it any more
+        return {};
+    }
 
     /// Hands out the faults of one device, oldest first. Return: how many were lost because its
     /// queue was full. Errors: not_found.
