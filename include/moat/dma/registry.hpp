@@ -14,6 +14,7 @@
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <new>
 #include <optional>
 #include <utility>
 
@@ -102,9 +103,13 @@ class Registry {
         return here ? found.at_or_below : found.above;
     }
 
+    /// Where there is no memory it is not remembered: an unmap does not fail for want of a note.
     void note_past(const fault::Mapping& mapping, const fault::Event& unmapped) {
         const ExclusiveLock lock(noting_);
-        history_.note(mapping, unmapped);
+        try {
+            history_.note(mapping, unmapped);
+        } catch (const std::bad_alloc&) {
+        }
     }
 
     [[nodiscard]] fault::Diagnosis diagnose(const fault::Record& record) {

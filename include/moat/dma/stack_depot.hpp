@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <new>
 #include <set>
 #include <span>
 #include <vector>
@@ -20,11 +21,17 @@ class StackDepot {
   public:
     static constexpr std::size_t most_frames = 16;
 
-    /// Return: the same frames, for as long as the depot lives.
+    /// Return: the same frames, for as long as the depot lives; none where there is no memory, so
+    /// that a mapping does not fail for want of its stack.
     [[nodiscard]] std::span<const std::uintptr_t> keep(std::span<const std::uintptr_t> frames) {
         const ExclusiveLock lock(mutex_);
-        const auto known = kept_.find(frames);
-        return known != kept_.end() ? *known : *kept_.emplace(frames.begin(), frames.end()).first;
+        if (const auto known = kept_.find(frames); known != kept_.end())
+            return *known;
+        try {
+            return *kept_.emplace(frames.begin(), frames.end()).first;
+        } catch (const std::bad_alloc&) {
+            return {};
+        }
     }
 
   private:
