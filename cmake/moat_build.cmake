@@ -34,7 +34,9 @@ endfunction()
 function(moat_library room)
     add_library(moat_${room} STATIC ${ARGN})
     add_library(moat::${room} ALIAS moat_${room})
-    set_target_properties(moat_${room} PROPERTIES EXPORT_NAME ${room})
+    # Fit to become a part of a shared library, libmoat.so or a user's own.
+    set_target_properties(moat_${room} PROPERTIES EXPORT_NAME ${room}
+        POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
     target_link_libraries(moat_${room} PUBLIC moat PRIVATE $<BUILD_INTERFACE:moat_warnings>)
     set_property(GLOBAL APPEND PROPERTY MOAT_LIBRARIES moat_${room})
 endfunction()

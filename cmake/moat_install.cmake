@@ -2,8 +2,9 @@
 include(CMakePackageConfigHelpers)
 
 get_property(libraries GLOBAL PROPERTY MOAT_LIBRARIES)
-install(TARGETS moat ${libraries} EXPORT moat_targets)
-install(DIRECTORY include/moat DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN *.hpp)
+install(TARGETS moat moat_c ${libraries} EXPORT moat_targets)
+install(DIRECTORY include/moat DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING
+    PATTERN *.hpp PATTERN *.h)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 
 set(package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/moat)

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 ROW = re.compile(r"^\|([^|]*)\|[^|]*\|([^|]*)\|([^|]*)\|([^|]*)\|")
 # Compilers' own headers; they need no operating system.
-COMPILER_HEADERS = re.compile(r"^(sanitizer|valgrind)/|^[a-z0-9]*intrin\.h$|^cxxabi\.h$")
+COMPILER_HEADERS = re.compile(
+    r"^(sanitizer|valgrind)/|^[a-z0-9]*intrin\.h$|^cxxabi\.h$|^std(def|int)\.h$")
+# The one header that lies in no folder of a room, so that C users write "moat/moat.h".
+C_HEADER = ("include", "moat", "moat.h")
 
 
 @dataclass
@@ -53,10 +56,12 @@ def reachable(rooms: dict[str, Room], name: str, path: tuple[str, ...] = ()) -> 
 
 
 def room_of(path: pathlib.PurePath) -> str | None:
-    """include/moat/ROOM/..., src/ROOM/..., tools/..., scenarios/..."""
+    """include/moat/ROOM/..., src/ROOM/..., tools/..., scenarios/..., include/moat/moat.h"""
     parts = path.parts
     if parts[0] in ("tools", "scenarios"):
         return parts[0]
+    if parts == C_HEADER:
+        return "c_api"
     if parts[:2] == ("include", "moat") and len(parts) > 3:
         return parts[2]
     if parts[0] == "src" and len(parts) > 2:
@@ -80,7 +85,7 @@ def check_existence(root: pathlib.Path, rooms: dict[str, Room]) -> list[str]:
 def check_include(rooms, room: str, bracket: str, name: str) -> str | None:
     """Return: what is wrong, or None."""
     if name.startswith("moat/"):
-        wanted = name.split("/")[1]
+        wanted = "c_api" if name == "moat/moat.h" else name.split("/")[1]
         if wanted not in rooms:
             return f"{name} belongs to no room"
         if wanted not in reachable(rooms, room):
@@ -101,7 +106,7 @@ def main() -> int:
     files = 0
     for folder in ("include", "src", "tools", "scenarios"):
         for path in sorted((root / folder).rglob("*")):
-            if path.suffix not in (".hpp", ".cpp"):
+            if path.suffix not in (".hpp", ".cpp", ".h", ".c"):
                 continue
             files += 1
             relative = path.relative_to(root)

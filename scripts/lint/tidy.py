@@ -33,7 +33,7 @@ def header_units() -> list[pathlib.Path]:
     for old in UNITS.iterdir():
         old.unlink()
     include = ROOT / "include"
-    for room in sorted((include / "moat").iterdir()):
+    for room in sorted(each for each in (include / "moat").iterdir() if each.is_dir()):
         headers = sorted(room.rglob("*.hpp"))
         text = "".join(f'#include "{each.relative_to(include)}"\n' for each in headers)
         (UNITS / f"{room.name}.cpp").write_text(text)

@@ -87,6 +87,16 @@ class Layers(unittest.TestCase):
     def test_a_header_outside_of_every_room(self):
         self.catches("include/moat/a.hpp", "", "no room")
 
+    def test_the_header_for_c(self):
+        c_header = {"include/moat/moat.h": "#include <stdint.h>\n"}
+        table = only_rooms_of(TABLE, {"src/c_api/a.cpp": ""})
+        user = {"src/c_api/a.cpp": '#include "moat/moat.h"\n#include "moat/dma/b.hpp"\n'}
+        self.assertEqual(check(c_header | user, table)[0], 0)
+        status, said = check({"include/moat/moat.h": '#include "moat/tools/a.hpp"\n', **user}, table)
+        self.assertEqual(status, 1, said)
+        self.assertIn("c_api may not include tools", said)
+        self.catches("include/moat/dma/a.hpp", '#include "moat/moat.h"\n', "may not include c_api")
+
     def test_an_include_of_no_room(self):
         self.catches("include/moat/core/a.hpp", '#include "moat/attic/a.hpp"\n', "no room")
 

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What a C11 compiler makes of moat.h's structs: arguments_test.cpp compares.
+#ifndef LAYOUT_H
+#define LAYOUT_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct layout {
+    size_t error, mapping, fault, driver_error, config, limits;
+    size_t report_in_fault, context_in_config;
+
+#ifdef __cplusplus
+    friend bool operator==(const layout&, const layout&) = default;
+#endif
+};
+
+struct layout layout_in_c(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
