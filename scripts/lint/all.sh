@@ -56,6 +56,7 @@ check format format
 check layers scripts/lint/layers.py
 check freestanding scripts/lint/freestanding.py
 check headers headers
+check reference scripts/docs/build.sh
 check tidy scripts/lint/tidy.py
 lengths
 

@@ -55,7 +55,7 @@ class AddressSpace {
     using Attached = typename Core::Attached;
     using Region = DeviceRegion<S>;
 
-    /// `tables` is an empty tree over `memory`: `*AddressSpace::Tables::create(memory)`.
+    /// `tables` is an empty tree over `memory`, as Tables::create makes it.
     AddressSpace(M& memory, Tables&& tables, const SpaceOptions& options = {})
         : core_(memory, std::move(tables), options) {}
 
