@@ -54,7 +54,7 @@ void queue_range(World<Sync>& world, unsigned i) {
 
 template <class Sync>
 void flush(World<Sync>& world) {
-    world.queue.flush([&world](auto ranges) {
+    world.queue.flush([&world](unsigned, auto ranges) {
         for (const auto& each : ranges) {
             const auto i = static_cast<std::size_t>(each.start.value() >> 12);
             ExploredSync::check(world.begun.load(std::memory_order_seq_cst) >=

@@ -48,7 +48,6 @@ struct SmallSizes {
     static constexpr std::uint32_t magazine_capacity = 2;
     static constexpr std::uint32_t bin_capacity = 2;
     static constexpr unsigned shelves = 1;
-    static constexpr unsigned shards = 1;
     static constexpr std::uint32_t shard_capacity = 2;
 };
 

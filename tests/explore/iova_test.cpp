@@ -42,7 +42,7 @@ constexpr auto c11 = MemoryModelKind::c11;
 INSTANTIATE_TEST_SUITE_P(Cases, IovaAllocator,
                          ::testing::Values(Case{"remote", sc, 91}, Case{"remote", c11, 99},
                                            Case{"exit", sc, 54}, Case{"exit", c11, 54},
-                                           Case{"deferred", sc, 3747}, Case{"drain", sc, 289},
+                                           Case{"deferred", sc, 3701}, Case{"drain", sc, 289},
                                            Case{"drain", c11, 474}, Case{"quarantine", sc, 236},
                                            Case{"quarantine", c11, 263}),
                          [](const auto& tested) {

@@ -99,9 +99,12 @@ class Allocator {
 
     /// On return, everything that was queued before the call is past its invalidation.
     void flush() {
-        queue_.flush([this](std::span<const Range> ranges) {
-            for (const Range& each : ranges)
-                after_invalidation(each, nullptr);
+        queue_.flush([this](unsigned shard, std::span<const Range> ranges) {
+            if (quarantine_.enabled())
+                for (const Range& each : ranges)
+                    after_invalidation(each, nullptr);
+            else
+                reuse_all(shard, ranges);
         });
     }
 
@@ -155,6 +158,7 @@ class Allocator {
     void enqueue(const Range& range, Cache* cache);
     void after_invalidation(const Range& range, Cache* cache);
     void reuse(const Range& range, Cache* cache);
+    void reuse_all(unsigned shelf, std::span<const Range> ranges);
     void relieve(Cache* cache);
 
     [[nodiscard]] std::uint64_t end_page() const { return end_page_; }
@@ -174,7 +178,6 @@ class Allocator {
     Quarantine<Sync> quarantine_;
     FlushQueue<Sync> queue_;
     FixedWindow<Sync> window_;
-    typename Sync::template Atomic<unsigned> next_shard_{0};
     typename Sync::template Atomic<bool> timer_armed_{false};
     typename Sync::Timer timer_;
 };

@@ -295,13 +295,7 @@ Result<void> Allocator<Sync, Guard>::release_slowly(Iova iova, const Extent& ext
 template <SyncPolicy Sync, GuardPolicy Guard>
 void Allocator<Sync, Guard>::enqueue(const Range& range, Cache* cache) {
     using Pushed = typename FlushQueue<Sync>::Pushed;
-    unsigned shard = 0;
-    if (cache != nullptr) {
-        if (cache->shard == 0)
-            cache->shard =
-                next_shard_.fetch_add(1, std::memory_order_relaxed) % FlushQueue<Sync>::shards + 1;
-        shard = cache->shard - 1;
-    }
+    const unsigned shard = caches_.shelf_of(cache);
     Pushed pushed = queue_.push(shard, range);
     while (pushed == Pushed::full) {
         flush();
@@ -336,7 +330,7 @@ void Allocator<Sync, Guard>::after_invalidation(const Range& range, Cache* cache
             reuse(each, cache);
 }
 
-/// A flush and a timer pass no cache: what they let go belongs to no thread.
+/// No cache: what the quarantine lets go belongs to no thread.
 template <SyncPolicy Sync, GuardPolicy Guard>
 void Allocator<Sync, Guard>::reuse(const Range& range, Cache* cache) {
     const std::uint32_t word = range.word->load(std::memory_order_relaxed);
@@ -349,7 +343,34 @@ void Allocator<Sync, Guard>::reuse(const Range& range, Cache* cache) {
     if (cache != nullptr)
         caches_.put(cache, payload, range);
     else
-        caches_.put_shared(payload, {&range, 1}, nullptr);
+        caches_.put_shared(0, payload, {&range, 1});
+}
+
+/// Neighbours of one size together, and onto the shelf where the threads that released them look
+/// first: what finds no place there costs a search in the free space twice.
+template <SyncPolicy Sync, GuardPolicy Guard>
+void Allocator<Sync, Guard>::reuse_all(unsigned shelf, std::span<const Range> ranges) {
+    const auto cacheable_pages = [](const Range& range) -> std::uint64_t { // 0: it is not
+        const std::uint32_t word = range.word->load(std::memory_order_relaxed);
+        return record::is_cacheable(word) ? word & record::payload_mask : 0;
+    };
+    while (!ranges.empty()) {
+        const std::uint64_t payload = cacheable_pages(ranges.front());
+        std::size_t alike = 0;
+        while (alike != ranges.size() && cacheable_pages(ranges[alike]) == payload) {
+            if (payload != 0)
+                ranges[alike].word->store(
+                    record::with_state(ranges[alike].word->load(std::memory_order_relaxed),
+                                       State::cached),
+                    std::memory_order_relaxed);
+            ++alike;
+        }
+        if (payload != 0)
+            caches_.put_shared(shelf, payload, ranges.first(alike));
+        else
+            central_.take_back(ranges.first(alike));
+        ranges = ranges.subspan(alike);
+    }
 }
 
 template <SyncPolicy Sync, GuardPolicy Guard>

@@ -74,19 +74,27 @@ class Caches {
         obey_shortage(cache);
         const std::optional<Mag> magazine = admit(cache, payload);
         if (!magazine) {
-            put_shared(payload, {&range, 1}, cache);
+            put_shared(shelf_of(cache), payload, {&range, 1});
             return;
         }
         if (magazine->count() >= magazine->limit())
             spill(*cache, *magazine, payload, (magazine->count() + 1) / 2);
         if (!magazine->push(range))
-            put_shared(payload, {&range, 1}, cache);
+            put_shared(shelf_of(cache), payload, {&range, 1});
     }
 
-    /// Into the depot, or back; no cache where it is no thread's in particular.
-    void put_shared(std::uint64_t payload, std::span<const Range> ranges, Cache* cache) {
-        const std::uint32_t taken =
-            central_.pressed() ? 0 : depot_.put(shelf_of(cache), payload, ranges);
+    /// Of the depot, and of the flush queue; the first where there is no cache.
+    [[nodiscard]] unsigned shelf_of(Cache* cache) {
+        if (cache == nullptr)
+            return 0;
+        if (cache->number == 0)
+            cache->number = threads_.fetch_add(1, std::memory_order_relaxed) + 1;
+        return cache->number % Depot<Sync>::shelves;
+    }
+
+    /// Into the depot, or back to the free space.
+    void put_shared(unsigned shelf, std::uint64_t payload, std::span<const Range> ranges) {
+        const std::uint32_t taken = central_.pressed() ? 0 : depot_.put(shelf, payload, ranges);
         if (taken != ranges.size())
             central_.take_back(ranges.subspan(taken));
     }
@@ -232,7 +240,7 @@ class Caches {
     }
 
     void spill(Cache& cache, const Mag& magazine, std::uint64_t payload, std::uint32_t oldest) {
-        put_shared(payload, magazine.contents().first(oldest), &cache);
+        put_shared(shelf_of(&cache), payload, magazine.contents().first(oldest));
         magazine.drop_oldest(oldest);
     }
 
@@ -244,14 +252,6 @@ class Caches {
             release_charge(cache, magazine, payload);
         });
         cache.stocked = false;
-    }
-
-    [[nodiscard]] unsigned shelf_of(Cache* cache) {
-        if (cache == nullptr)
-            return 0;
-        if (cache->number == 0)
-            cache->number = threads_.fetch_add(1, std::memory_order_relaxed) + 1;
-        return cache->number % Depot<Sync>::shelves;
     }
 
     /// Ranges from the depot or fresh ones, whichever keeps threads apart; else any.

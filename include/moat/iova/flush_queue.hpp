@@ -24,7 +24,7 @@ class FlushQueue {
   public:
     using Range = Entry<Sync>;
 
-    static constexpr unsigned shards = Sizes<Sync>::shards;
+    static constexpr unsigned shards = Sizes<Sync>::shelves;
     static constexpr std::uint32_t shard_capacity = Sizes<Sync>::shard_capacity;
 
     explicit FlushQueue(const Invalidation& invalidation) : invalidation_(invalidation) {}
@@ -42,9 +42,9 @@ class FlushQueue {
 
     enum class Pushed : std::uint8_t { done, full, no_memory };
 
-    /// Each thread keeps to a shard of its own as far as there are enough.
+    /// Each thread keeps to a shard of its own as far as there are enough. `shard_index` < shards.
     [[nodiscard]] Pushed push(unsigned shard_index, const Range& range) {
-        Shard* const shard = find_or_make(shard_index % shards);
+        Shard* const shard = find_or_make(shard_index);
         if (shard == nullptr)
             return Pushed::no_memory;
         const ExclusiveLock lock(shard->mutex);
@@ -56,9 +56,9 @@ class FlushQueue {
         return Pushed::done;
     }
 
-    /// On return every range that was queued before the call has passed through `release`, called
-    /// with spans of ranges after an invalidation that began after they were queued. Flushes
-    /// exclude one another.
+    /// On return every range that was queued before the call has passed through
+    /// `release(shard, ranges)`, called after an invalidation that began after they were queued.
+    /// Flushes exclude one another.
     template <class Release>
     void flush(Release&& release) MOAT_EXCLUDES(flush_mutex_) {
         const ExclusiveLock flushing(flush_mutex_);
@@ -72,9 +72,9 @@ class FlushQueue {
         if (!any)
             return;
         invalidation_.invalidate(invalidation_.context);
-        for (const std::span<const Range> each : taken)
-            if (!each.empty())
-                release(each);
+        for (unsigned i = 0; i != shards; ++i)
+            if (!taken[i].empty())
+                release(i, taken[i]);
     }
 
     /// For a range that found no place in the queue.

@@ -212,8 +212,6 @@ class alignas(64) ThreadCache {
     bool stocked = false;
     /// Owner: where the search for a magazine to give up goes on.
     std::uint64_t clock_hand = 1;
-    /// Owner: the shard of the flush queue, plus one.
-    unsigned shard = 0;
     /// Owner: the how manyth thread of the allocator this is; 0 until it matters.
     unsigned number = 0;
 

@@ -18,10 +18,8 @@ struct Sizes {
     static constexpr std::uint32_t magazine_capacity = 64;
     /// Ranges of one size on one shelf of the depot.
     static constexpr std::uint32_t bin_capacity = 256;
-    /// Threads with the same number modulo this one share a shelf.
+    /// Threads with the same number modulo this one share a shelf, and a shard of the flush queue.
     static constexpr unsigned shelves = 16;
-    /// Threads with the same number modulo this one share a shard of the flush queue.
-    static constexpr unsigned shards = 16;
     /// Ranges that a shard queues before it is flushed.
     static constexpr std::uint32_t shard_capacity = 256;
 };
