@@ -5,6 +5,8 @@
 #include "moat/machine/vfio_host/fault_log.hpp"
 #include "moat/machine/vfio_host/pci_devices.hpp"
 
+#include "../../src/machine/vfio_host/host_domain.hpp"
+
 #include <array>
 #include <cstdlib>
 #include <filesystem>
@@ -144,6 +146,18 @@ TEST_F(SysfsTest, what_is_bound_already_is_left_alone_and_given_back_when_asked)
 
 TEST_F(SysfsTest, no_sysfs_is_said_so) {
     EXPECT_EQ(list_functions((root() / "nowhere").string()).error().code(), ErrorCode::not_found);
+}
+
+/// Every IOMMU's tables end there, whatever its driver says: AMD's names all 64 bits.
+TEST(ReachableTest, what_lies_above_57_bits_is_left_out) {
+    constexpr std::uint64_t end = std::uint64_t{1} << 57;
+    std::vector<IovaRange> ranges;
+    HostDomain::add_reachable(ranges, 0, 0xfedfffff);
+    HostDomain::add_reachable(ranges, 0xfef00000, ~std::uint64_t{0});
+    HostDomain::add_reachable(ranges, end, ~std::uint64_t{0});
+    HostDomain::add_reachable(ranges, 2, 1);
+    EXPECT_EQ(ranges, (std::vector{IovaRange(Iova(0), ByteCount(0xfee00000)),
+                                   IovaRange(Iova(0xfef00000), ByteCount(end - 0xfef00000))}));
 }
 
 /// A log that gives a record a read, as /dev/kmsg does, and counts of interrupts.

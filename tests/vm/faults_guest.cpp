@@ -33,6 +33,18 @@ TEST_F(FaultsTest, without_a_guard_the_neighbour_is_changed_and_nobody_told) {
     EXPECT_TRUE(domain->unmap(Iova(0x100000), 8_KiB));
 }
 
+/// VT-d's driver emits no event, so that the faults of the other tests come by the log.
+TEST_F(FaultsTest, the_kernels_tracepoint_is_followed_beside_its_log) {
+    EXPECT_TRUE(machine->follows_tracepoint());
+    EXPECT_EQ(traces(), 1);
+    {
+        const auto second = VfioMachine::open();
+        ASSERT_TRUE(second) << second.error();
+        EXPECT_EQ(traces(), 2);
+    }
+    EXPECT_EQ(traces(), 1);
+}
+
 TEST_F(FaultsTest, with_a_guard_the_neighbour_is_safe_and_the_owner_is_told) {
     make_space();
     drive();

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <gtest/gtest.h>
 #include <list>
@@ -43,6 +44,14 @@ inline std::string content(const char* file) {
     std::ostringstream text;
     text << in.rdbuf();
     return text.str();
+}
+
+/// How many of moat's traces the kernel keeps.
+inline std::ptrdiff_t traces() {
+    std::error_code error;
+    return std::ranges::count_if(
+        std::filesystem::directory_iterator("/sys/kernel/tracing/instances", error),
+        [](const auto& each) { return each.path().filename().string().starts_with("moat-"); });
 }
 
 inline constexpr std::byte canary{0xc5};

@@ -243,6 +243,7 @@ TEST_F(KilledTest, the_next_one_starts_clean) {
     ASSERT_EQ(::waitpid(child, &status, 0), child);
     EXPECT_TRUE(WIFSIGNALED(status));
     open_machine();
+    EXPECT_EQ(traces(), 1) << "what the child had the kernel trace is gone";
     open_function(edu);
     const auto memory = memory_of(16);
     EXPECT_EQ(left(), domain->capabilities().most_mappings.value_or(0));

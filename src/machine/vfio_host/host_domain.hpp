@@ -7,10 +7,12 @@
 #include "moat/machine/vfio_host/pci_devices.hpp"
 #include "moat/platform/file_descriptor.hpp"
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace moat::machine::vfio_host {
 
@@ -30,6 +32,15 @@ class Attachment {
 
 class HostDomain : public KernelDomain {
   public:
+    /// Takes a range as the kernel tells it, `last` included: what lies below 2^57, where every
+    /// IOMMU's five levels end, and the allocator of addresses too. AMD's driver names all 2^64.
+    static void add_reachable(std::vector<IovaRange>& ranges, std::uint64_t first,
+                              std::uint64_t last) {
+        constexpr std::uint64_t topmost = (std::uint64_t{1} << 57) - 1;
+        if (first <= last && first <= topmost)
+            ranges.push_back(IovaRange::inclusive(Iova(first), Iova(std::min(last, topmost))));
+    }
+
     /// Errors: unsupported (no IOMMU, or one that is not isolating enough), refused (rights),
     /// busy, not_found (the kernel shows no file for it: not bound to vfio-pci), mismatch, io.
     [[nodiscard]] virtual Result<std::unique_ptr<Attachment>> attach(const HostFunction& function,

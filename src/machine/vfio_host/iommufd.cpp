@@ -116,8 +116,7 @@ Result<void> IommufdDomain::learn() {
     }
     std::vector<IovaRange> reachable;
     for (std::size_t i = 0; i != ask.count && i != ranges.size(); ++i)
-        if (ranges[i].first <= ranges[i].last)
-            reachable.push_back(IovaRange::inclusive(Iova(ranges[i].first), Iova(ranges[i].last)));
+        add_reachable(reachable, ranges[i].first, ranges[i].last);
     // Larger leaves than a page are used, and not told.
     capabilities_ = {.backend = Backend::iommufd};
     return set_limits(reachable, ask.alignment);

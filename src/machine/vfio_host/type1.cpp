@@ -159,7 +159,7 @@ Result<Type1Domain::Info> Type1Domain::info() const {
                     return fail(ErrorCode::unsupported,
                                 "type1 is emulated by this kernel's iommufd, which does not say "
                                 "what a function reaches: use iommufd");
-                info.reachable.push_back(IovaRange::inclusive(Iova(range.first), Iova(range.last)));
+                add_reachable(info.reachable, range.first, range.last);
             }
         } else if (link.id == uapi::capability_entries_available) {
             uapi::EntriesAvailableCapability entries;

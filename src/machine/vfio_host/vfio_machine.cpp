@@ -39,8 +39,8 @@ Result<Backend> choose(std::optional<Backend> wanted) {
 
 class VfioMachine::Parts {
   public:
-    Parts(Backend chosen, std::string root, FaultLog log)
-        : backend(chosen), sysfs_root(std::move(root)), faults(std::move(log)) {}
+    Parts(Backend chosen, std::string root, HostFaults both)
+        : backend(chosen), sysfs_root(std::move(root)), faults(std::move(both)) {}
 
     [[nodiscard]] const HostFunction* find(Bdf address) const {
         const auto found = std::ranges::find(
@@ -56,7 +56,7 @@ class VfioMachine::Parts {
 
     const Backend backend;
     const std::string sysfs_root;
-    FaultLog faults;
+    HostFaults faults;
     std::vector<HostFunction> functions;
     std::vector<FunctionInfo> infos;
     std::map<Bdf, std::unique_ptr<Attachment>> attached;
@@ -71,7 +71,7 @@ Result<std::unique_ptr<VfioMachine>> VfioMachine::open(const VfioOptions& option
     auto all = list_functions(options.sysfs_root);
     if (!all)
         return std::unexpected(all.error());
-    auto faults = FaultLog::open();
+    auto faults = HostFaults::open();
     if (!faults)
         return std::unexpected(faults.error());
     auto parts = std::make_unique<Parts>(*backend, options.sysfs_root, std::move(*faults));
@@ -92,6 +92,10 @@ VfioMachine::~VfioMachine() {
 
 Backend VfioMachine::backend() const {
     return parts_->backend;
+}
+
+bool VfioMachine::follows_tracepoint() const {
+    return parts_->faults.follows_tracepoint();
 }
 
 std::span<const FunctionInfo> VfioMachine::functions() const {

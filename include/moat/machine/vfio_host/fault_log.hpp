@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The kernel's own words about refused accesses, followed as they come: /dev/kmsg, and beside it
 // the count of the IOMMU's interrupts, because the log is lossy. Lines are fault/'s to decode.
-// VfioMachine asks it for faults.
+// host_faults.hpp asks it.
 #pragma once
 
 #include "moat/core/function_ref.hpp"

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "moat/machine/machine.hpp"
-#include "moat/machine/vfio_host/fault_log.hpp"
+#include "moat/machine/vfio_host/host_faults.hpp"
 #include "moat/machine/vfio_host/kernel_domain.hpp"
 #include "moat/machine/vfio_host/pci_devices.hpp"
 
@@ -36,6 +36,10 @@ class VfioMachine final : public Machine, private SharedMemory::Owner {
 
     [[nodiscard]] Backend backend() const;
 
+    /// Whether faults are followed by the kernel's tracepoint too, beside its log: where it has
+    /// one and this process may. Whether the IOMMU's driver uses it shows with the first fault.
+    [[nodiscard]] bool follows_tracepoint() const;
+
     /// Those that vfio-pci had when the machine was opened.
     [[nodiscard]] std::span<const FunctionInfo> functions() const override;
 
@@ -51,8 +55,9 @@ class VfioMachine final : public Machine, private SharedMemory::Owner {
     [[nodiscard]] Result<SharedMemory> allocate(ByteCount size,
                                                 unsigned alignment_lg2 = 12) override;
 
-    /// By the kernel's log: what is about functions that are attached. The return counts the whole
-    /// host's, because what was not said has no name.
+    /// By the tracepoint where the IOMMU's driver uses it, else by the kernel's log: what is about
+    /// functions that are attached. The return counts the whole host's, because what was not said
+    /// has no name.
     [[nodiscard]] Result<std::uint64_t>
     take_faults(FunctionRef<void(const fault::Record&)> each) override;
 
