@@ -163,8 +163,8 @@ typedef struct moat_fault {
     uint64_t bytes;
     int32_t side; // of the mapping in question
     int32_t reserved;
-    uint64_t least_distance; // bytes between its edge and the nearest byte touched outside; both
-    uint64_t most_distance;  // are equal, but where precision is a page
+    uint64_t least_distance; // of the nearest byte touched outside from its edge, counted from 1;
+    uint64_t most_distance;  // both are equal, but where precision is a page; 0: inside
     uint64_t bytes_outside;  // of the access; 0 where precision is not exact
     const moat_mapping* mapping; // the living one in question
     const moat_mapping* past;    // the one that was there

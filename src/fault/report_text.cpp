@@ -62,7 +62,7 @@ namespace {
            diagnosis.bytes_outside != diagnosis.record.where.size().value();
 }
 
-/// "16 bytes past the end of", "inside"
+/// "17 bytes past the end of", "inside"
 [[nodiscard]] std::string relation(const Diagnosis& diagnosis) {
     const std::string distance = distance_text(diagnosis.distance);
     if (runs_out(diagnosis))
@@ -165,7 +165,7 @@ void write_access(Writer& out, const Diagnosis& diagnosis, const ReportOptions& 
         out.line("  " + std::to_string(record.suppressed) + " faults before it were not reported");
 }
 
-/// "0x11010 is located 16 bytes past the end of the ...".
+/// "IOVA 0x11010 lies 17 bytes past the end of the ...".
 void write_verdict(Writer& out, const Diagnosis& diagnosis) {
     const std::string at = place(diagnosis.record);
     switch (diagnosis.kind) {

@@ -38,7 +38,7 @@ class DmaOnQemuTest : public DeviceTest {
         EXPECT_EQ(diagnosis.kind, fault::Kind::out_of_bounds_right);
         ASSERT_TRUE(diagnosis.mapping);
         EXPECT_EQ(diagnosis.mapping->label, "the ring");
-        EXPECT_EQ(diagnosis.distance, (fault::Distance{0, page - 1})) << "the unit tells the page";
+        EXPECT_EQ(diagnosis.distance, (fault::Distance{1, page})) << "the unit tells the page";
         ASSERT_TRUE(space.unmap(*iova, buffer.size(), dma::Direction::from_device));
         space.flush();
         run("read", *iova + ByteCount(2 * page - 64), 64); // a page that the IOTLB has held

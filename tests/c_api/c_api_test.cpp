@@ -46,7 +46,7 @@ TEST_F(CApi, a_stray_is_told_with_buffer_bytes_and_device) {
     EXPECT_EQ(heard.fault.iova, iova + 4096);
     EXPECT_EQ(heard.fault.bytes, 64U);
     EXPECT_EQ(heard.fault.bytes_outside, 64U);
-    EXPECT_EQ(heard.fault.least_distance, 0U);
+    EXPECT_EQ(heard.fault.least_distance, 1U);
     EXPECT_EQ(heard.fault.device, device);
     EXPECT_EQ(heard.label, "receive ring");
     EXPECT_EQ(heard.source, "0000:00:03.0");

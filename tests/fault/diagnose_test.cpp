@@ -42,7 +42,7 @@ class Diagnose : public testing::Test {
 
 TEST_F(Diagnose, CountsBytesPastTheEnd) {
     const Diagnosis found = (*this)(exact(0x11010, 8));
-    EXPECT_BESIDE(found, Kind::out_of_bounds_right, "a", 0x10, 0x10);
+    EXPECT_BESIDE(found, Kind::out_of_bounds_right, "a", 0x11, 0x11);
     EXPECT_EQ(found.side, Side::right);
     EXPECT_EQ(found.bytes_outside, 8U);
     EXPECT_FALSE(found.left);
@@ -51,38 +51,38 @@ TEST_F(Diagnose, CountsBytesPastTheEnd) {
 
 TEST_F(Diagnose, CountsBytesBeforeTheStart) {
     const Diagnosis found = (*this)(exact(0xfff0, 4));
-    EXPECT_BESIDE(found, Kind::out_of_bounds_left, "a", 12, 12);
+    EXPECT_BESIDE(found, Kind::out_of_bounds_left, "a", 13, 13);
     EXPECT_EQ(found.side, Side::left);
 }
 
 TEST_F(Diagnose, SaysARangeOfBytesWhereThePageIsAllThatIsKnown) {
     const Diagnosis right = (*this)(page(0x11000));
-    EXPECT_BESIDE(right, Kind::out_of_bounds_right, "a", 0, 0xfff);
+    EXPECT_BESIDE(right, Kind::out_of_bounds_right, "a", 1, 0x1000);
     EXPECT_EQ(right.bytes_outside, 0U);
     const Diagnosis left = (*this)(page(0xf000));
-    EXPECT_BESIDE(left, Kind::out_of_bounds_left, "a", 0, 0xfff);
+    EXPECT_BESIDE(left, Kind::out_of_bounds_left, "a", 1, 0x1000);
     const Diagnosis small = (*this)(page(0x21000));
-    EXPECT_BESIDE(small, Kind::out_of_bounds_right, "b", 0x1000 - 100, 0x1fff - 100);
+    EXPECT_BESIDE(small, Kind::out_of_bounds_right, "b", 0x1001 - 100, 0x2000 - 100);
 }
 
 TEST_F(Diagnose, CountsFromTheBufferAndNotFromItsPage) {
-    EXPECT_BESIDE((*this)(starts(0x20064)), Kind::out_of_bounds_right, "b", 0, 0);
-    EXPECT_BESIDE((*this)(starts(0x20fff)), Kind::out_of_bounds_right, "b", 0xfff - 100,
-                  0xfff - 100);
+    EXPECT_BESIDE((*this)(starts(0x20064)), Kind::out_of_bounds_right, "b", 1, 1);
+    EXPECT_BESIDE((*this)(starts(0x20fff)), Kind::out_of_bounds_right, "b", 0x1000 - 100,
+                  0x1000 - 100);
 }
 
 TEST_F(Diagnose, SeesAnAccessThatBeginsInsideAndEndsOutside) {
     const Diagnosis found = (*this)(exact(0x10ff0, 64));
-    EXPECT_BESIDE(found, Kind::out_of_bounds_right, "a", 0, 0);
+    EXPECT_BESIDE(found, Kind::out_of_bounds_right, "a", 1, 1);
     EXPECT_EQ(found.bytes_outside, 48U);
     const Diagnosis before = (*this)(exact(0xfff0, 64));
-    EXPECT_BESIDE(before, Kind::out_of_bounds_left, "a", 0, 0);
+    EXPECT_BESIDE(before, Kind::out_of_bounds_left, "a", 1, 1);
     EXPECT_EQ(before.bytes_outside, 16U);
 }
 
 TEST_F(Diagnose, SeesACrossingIntoTheNextMapping) {
     const Diagnosis found = (*this)(exact(0x30f00, 0x200));
-    EXPECT_BESIDE(found, Kind::crossing, "c", 0, 0);
+    EXPECT_BESIDE(found, Kind::crossing, "c", 1, 1);
     EXPECT_EQ(found.next->label, "d");
     EXPECT_EQ(found.bytes_outside, 0x100U);
 }
@@ -134,7 +134,7 @@ TEST_F(Diagnose, FindsWhatWasUnmapped) {
 TEST_F(Diagnose, BlamesALivingMappingInWhoseGuardItLies) {
     history.note(mapping(0x11000, 0x1000, "was here before the guard"), {});
     const Diagnosis found = (*this)(exact(0x11ff0, 4));
-    EXPECT_BESIDE(found, Kind::out_of_bounds_right, "a", 0xff0, 0xff0);
+    EXPECT_BESIDE(found, Kind::out_of_bounds_right, "a", 0xff1, 0xff1);
     EXPECT_EQ(found.past->mapping.label, "was here before the guard");
 }
 
@@ -150,7 +150,7 @@ TEST_F(Diagnose, SeesAnOverrunOfWhatWasUnmapped) {
     const Diagnosis found = (*this)(exact(0x901008, 4));
     EXPECT_EQ(found.kind, Kind::use_after_unmap);
     EXPECT_EQ(found.side, Side::right);
-    EXPECT_EQ(found.distance, (Distance{8, 8}));
+    EXPECT_EQ(found.distance, (Distance{9, 9}));
 }
 
 TEST_F(Diagnose, CallsWildWhatIsFarFromEverything) {
@@ -189,10 +189,10 @@ TEST_F(Diagnose, HoldsAtBothEndsOfTheAddressSpace) {
     const std::array<Mapping, 2> ends = {mapping(0, 0x1000, "zero"), mapping(top, 0x1000, "top")};
     const SortedMappings live(ends);
     const Diagnosis zero = diagnose(live, NoHistory{}, exact(0xff0, 0x20));
-    EXPECT_BESIDE(zero, Kind::out_of_bounds_right, "zero", 0, 0);
+    EXPECT_BESIDE(zero, Kind::out_of_bounds_right, "zero", 1, 1);
     EXPECT_FALSE(zero.left);
     const Diagnosis last = diagnose(live, NoHistory{}, exact(top - 1, 1));
-    EXPECT_BESIDE(last, Kind::out_of_bounds_left, "top", 0, 0);
+    EXPECT_BESIDE(last, Kind::out_of_bounds_left, "top", 1, 1);
     EXPECT_EQ(diagnose(live, NoHistory{}, exact(top + 0xfff, 1)).kind, Kind::mapped_and_allowed);
 }
 

@@ -120,7 +120,7 @@ TEST_F(SoftEdu, OverrunIsCaughtByAGuard) {
     ASSERT_EQ(faults.size(), 1U);
     EXPECT_EQ(faults[0].kind, Kind::out_of_bounds_right);
     EXPECT_EQ(faults[0].mapping->label, "buffer");
-    EXPECT_EQ(faults[0].distance.least, 0U);
+    EXPECT_EQ(faults[0].distance.least, 1U);
     EXPECT_EQ(faults[0].bytes_outside, 100U);
 }
 

@@ -290,7 +290,7 @@ TEST_F(SoftNvme, WritesMoreThanWasAskedFor) {
     const fault::Diagnosis found = one_fault();
     EXPECT_EQ(found.kind, Kind::out_of_bounds_right);
     EXPECT_EQ(found.mapping->label, "log page");
-    EXPECT_EQ(found.distance.least, 0U);
+    EXPECT_EQ(found.distance.least, 1U);
     EXPECT_EQ(found.bytes_outside, 512U);
     EXPECT_EQ(strays_in(neighbour), 0U);
 }

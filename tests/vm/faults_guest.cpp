@@ -65,13 +65,12 @@ TEST_F(FaultsTest, with_a_guard_the_neighbour_is_safe_and_the_owner_is_told) {
     EXPECT_EQ(diagnosis.kind, fault::Kind::out_of_bounds_right);
     ASSERT_TRUE(diagnosis.mapping);
     EXPECT_EQ(diagnosis.mapping->label, "the ring");
-    EXPECT_EQ(diagnosis.distance, (fault::Distance{0, page - 1})) << "VT-d tells the page";
+    EXPECT_EQ(diagnosis.distance, (fault::Distance{1, page})) << "VT-d tells the page";
     EXPECT_EQ(diagnosis.record.access, fault::Access::write);
     EXPECT_EQ(diagnosis.record.source.id(), edu.requester());
     const std::string report = fault::text_report(diagnosis, {.device = "edu"});
     std::cout << report;
-    // As AddressSanitizer counts: the byte behind the end is 0 bytes past it.
-    EXPECT_NE(report.find("0 to 4095 bytes past"), report.npos) << report;
+    EXPECT_NE(report.find("1 to 4096 bytes past"), report.npos) << report;
     EXPECT_NE(report.find("the ring"), report.npos) << report;
     EXPECT_TRUE(space->unmap(*ring, 4_KiB, dma::Direction::from_device));
     EXPECT_TRUE(space->unmap(*neighbour, 4_KiB, dma::Direction::from_device));

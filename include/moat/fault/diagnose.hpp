@@ -49,7 +49,7 @@ namespace detail {
     const std::uint64_t last = record.where.last().value();
     const bool right = side == Side::right;
     const std::uint64_t least =
-        right ? first - mapping.last().value() - 1 : mapping.start().value() - last - 1;
+        right ? first - mapping.last().value() : mapping.start().value() - last;
     if (record.precision != Precision::page)
         return {least, least};
     return {least, least + (last - first)};
@@ -97,7 +97,7 @@ constexpr void blame(Diagnosis& diagnosis, const PastMapping& past) {
             continue;
         const Side side = side_of(each->range, diagnosis.record.where);
         const std::uint64_t distance = distance_to(each->range, diagnosis.record, side).least;
-        if (distance < guard_on(*each, side) && (!owner || distance < nearest)) {
+        if (distance <= guard_on(*each, side) && (!owner || distance < nearest)) {
             owner = each;
             nearest = distance;
         }
@@ -117,9 +117,9 @@ nearest_within(ByteCount reach, const Record& record, const std::optional<T>& le
         return side == Side::inside ? 0 : distance_to(range, record, side).least;
     };
     std::optional<T> nearest;
-    if (left && distance(*left) < reach.value())
+    if (left && distance(*left) <= reach.value())
         nearest = left;
-    if (right && distance(*right) < reach.value() &&
+    if (right && distance(*right) <= reach.value() &&
         (!nearest || distance(*right) < distance(*left)))
         nearest = right;
     return nearest;
@@ -133,6 +133,7 @@ constexpr void blame_touched(Diagnosis& diagnosis, const Mapping& touched,
     const bool exact = diagnosis.record.precision == Precision::exact;
     if (exact && where.last() > touched.range.last()) {
         diagnosis.side = Side::right;
+        diagnosis.distance = {1, 1};
         diagnosis.bytes_outside = where.last().value() - touched.range.last().value();
         diagnosis.kind = Kind::out_of_bounds_right;
         if (after && after->range.overlaps(where)) {
@@ -141,6 +142,7 @@ constexpr void blame_touched(Diagnosis& diagnosis, const Mapping& touched,
         }
     } else if (exact && where.start() < touched.range.start()) {
         diagnosis.side = Side::left;
+        diagnosis.distance = {1, 1};
         diagnosis.bytes_outside = touched.range.start().value() - where.start().value();
         diagnosis.kind = Kind::out_of_bounds_left;
     } else if (!permits(touched.allows, diagnosis.record.access)) {

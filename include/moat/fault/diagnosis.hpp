@@ -41,9 +41,10 @@ enum class Kind : std::uint8_t {
 /// On which side of the mapping the access lies.
 enum class Side : std::uint8_t { inside, left, right };
 
-/// Bytes between the mapping's edge and the byte outside that is nearest to it: 0 for the byte
-/// next to the edge. Both are equal where the record tells bytes; where it tells a page, the byte
-/// is one of that page's.
+/// Which byte outside of the mapping is the nearest, counted from its edge: 1 for the byte next to
+/// it, which is one byte past the end (or before the start). Both are equal where the record tells
+/// bytes; where it tells a page, the byte is one of that page's, as "1 to 4096 bytes past". 0 where
+/// the access lies inside.
 struct Distance {
     std::uint64_t least = 0;
     std::uint64_t most = 0;

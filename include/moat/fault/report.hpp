@@ -41,7 +41,7 @@ struct ReportOptions {
     Symbolise symbolise = no_symbols;
 };
 
-/// One line: "dma-buffer-overflow: write by 00:01.0, 16 bytes past the end of "a"".
+/// One line: "dma-buffer-overflow: write by 00:01.0, 17 bytes past the end of "a"".
 [[nodiscard]] std::string summary(const Diagnosis& diagnosis);
 
 /// The whole report, some lines, each with its end.
