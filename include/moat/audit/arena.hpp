@@ -85,6 +85,10 @@ class Arena {
     Arena& operator=(const Arena&) = delete;
     ~Arena() = default;
 
+    /// Before an operation's buffers are placed: memory and addresses may be used again from here
+    /// on, those of one operation never by each other.
+    void begin_operation();
+
     /// A buffer whose first (left) or last byte (right) lies as near to a guard as its alignment
     /// allows, mapped for its direction; canaries are in and around it, but what a driver keeps is
     /// zeroed. Errors: no_space (longer than the arena), and the domain's.

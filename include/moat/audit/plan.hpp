@@ -30,13 +30,14 @@ struct Case {
 
 class Plan {
   public:
-    /// Cases come in rounds of one placement each, because queues are placed when a driver starts.
+    /// Cases come in rounds of one placement each, because queues are placed when a driver starts:
+    /// each boundary once, and then many random ones, so that starts cost little.
     Plan(std::span<const Operation> operations, Placements placements, std::uint64_t seed);
 
     [[nodiscard]] Case at(std::uint64_t number) const;
 
-    /// How many cases a round has; number / round_length() says which round a case is of.
-    [[nodiscard]] std::uint64_t round_length() const { return boundary_.size(); }
+    /// The first case of the round after that of case `number`.
+    [[nodiscard]] std::uint64_t round_end(std::uint64_t number) const;
 
     /// How many cases there are until each boundary was seen at each placement.
     [[nodiscard]] std::uint64_t systematic() const {
@@ -47,10 +48,14 @@ class Plan {
     [[nodiscard]] static Placement placement_of_round(Placements placements, std::uint64_t round);
 
   private:
+    static constexpr std::uint64_t random_round = 1024;
+
     struct Shape {
         unsigned operation;
         ByteCount length;
     };
+
+    [[nodiscard]] std::uint64_t round_of(std::uint64_t number) const;
 
     std::vector<Operation> operations_;
     std::vector<Shape> boundary_;

@@ -7,8 +7,10 @@
 #include "moat/platform/file_descriptor.hpp"
 
 #include <chrono>
+#include <span>
 #include <string>
 #include <string_view>
+#include <sys/types.h>
 #include <utility>
 
 namespace moat::platform {
@@ -37,6 +39,7 @@ class StreamSocket {
         : parent_(std::move(parent)), child_(std::move(child)), patience_(patience) {}
 
     [[nodiscard]] Result<void> wait_for(short events) const;
+    [[nodiscard]] ssize_t receive(std::span<char> piece) const;
 
     FileDescriptor parent_;
     FileDescriptor child_;

@@ -188,6 +188,7 @@ Result<void> Session::give_all(const Case& about, Request& request) {
     const Operation& operation = driver_->operations()[about.operation];
     given_.clear();
     lists_.clear();
+    arena_.begin_operation();
     if (about.length == ByteCount(0))
         return {};
     const auto data = give({.what = "data",
@@ -379,8 +380,7 @@ class Audit {
 
     /// The cases up to the end of the round, or to the first that the driver does not survive.
     Result<void> round(Session& session, std::uint64_t& next, std::uint64_t end) {
-        const std::uint64_t length = plan_->round_length();
-        const std::uint64_t round_end = std::min(end, (next / length + 1) * length);
+        const std::uint64_t round_end = std::min(end, plan_->round_end(next));
         Case about = plan_->at(next);
         while (next != round_end) {
             about = plan_->at(next++);

@@ -29,12 +29,7 @@ using fault::Side;
 
 class Judge {
   public:
-    Judge(const Observed& seen, const Past& past) : seen_(seen), past_(past) {
-        for (const auto& placed : {seen.kept, seen.given})
-            for (const Placed& each : placed)
-                living_.push_back(mapping_of(each, seen.guard));
-        std::ranges::sort(living_, {}, [](const auto& each) { return each.range.start(); });
-    }
+    Judge(const Observed& seen, const Past& past) : seen_(seen), past_(past) {}
 
     std::vector<Finding> decide() {
         for (std::size_t index = 0; index != seen_.changed.size(); ++index)
@@ -42,7 +37,7 @@ class Judge {
         for (const ChangedAtRest& each : seen_.at_rest)
             judge_rest(each);
         if (!seen_.faults.empty())
-            past_.history.catch_up();
+            prepare_diagnosis();
         for (const fault::Record& each : seen_.faults)
             judge_fault(each);
         judge_answer();
@@ -50,6 +45,15 @@ class Judge {
     }
 
   private:
+    /// Of faults, which most operations have none of.
+    void prepare_diagnosis() {
+        past_.history.catch_up();
+        for (const auto& placed : {seen_.kept, seen_.given})
+            for (const Placed& each : placed)
+                living_.push_back(mapping_of(each, seen_.guard));
+        std::ranges::sort(living_, {}, [](const auto& each) { return each.range.start(); });
+    }
+
     [[nodiscard]] const Placed& placed(std::size_t index) const {
         return index < seen_.kept.size() ? seen_.kept[index]
                                          : seen_.given[index - seen_.kept.size()];

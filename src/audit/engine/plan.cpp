@@ -53,11 +53,23 @@ Placement Plan::placement_of_round(Placements placements, std::uint64_t round) {
     return placements == Placements::left ? Placement::left : Placement::right;
 }
 
+std::uint64_t Plan::round_of(std::uint64_t number) const {
+    return number < systematic()
+               ? number / boundary_.size()
+               : systematic() / boundary_.size() + (number - systematic()) / random_round;
+}
+
+std::uint64_t Plan::round_end(std::uint64_t number) const {
+    if (number < systematic())
+        return (number / boundary_.size() + 1) * boundary_.size();
+    return systematic() + ((number - systematic()) / random_round + 1) * random_round;
+}
+
 Case Plan::at(std::uint64_t number) const {
     Case made{.number = number,
-              .placement = placement_of_round(placements_, number / round_length())};
+              .placement = placement_of_round(placements_, round_of(number))};
     if (number < systematic()) {
-        const Shape& shape = boundary_[number % round_length()];
+        const Shape& shape = boundary_[number % boundary_.size()];
         made.operation = shape.operation;
         made.length = shape.length;
         return made;

@@ -48,10 +48,8 @@ machine::qemu::QemuOptions qemu_options(std::string_view name) {
         options.devices = {"ahci,id=ahci,addr=5", "ide-hd,drive=disk0,bus=ahci.0"};
     else
         options.devices = {"e1000e,addr=5"};
-    // A disk that forgets what it is given and reads as zeroes: it answers without a thread.
     if (name != "edu" && name != "e1000e")
-        options.arguments = {"-blockdev", "driver=null-co,node-name=disk0,read-zeroes=on,size=" +
-                                              std::to_string(disk_bytes.value())};
+        options.disks = {disk_bytes}; // in memory
     return options;
 }
 

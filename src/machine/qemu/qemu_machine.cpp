@@ -85,7 +85,7 @@ std::vector<std::string> command_line(const QemuOptions& options, const platform
         "memory-backend-file,id=ram,share=on,size=" + megabytes(options.ram) +
             ",mem-path=" + ram.path(),
         "-chardev", "socket,id=qtest,fd=" + std::to_string(socket), "-qtest", "chardev:qtest",
-        "-qtest-log", "/dev/null"};
+        "-qtest-log", "none"};
     for (std::size_t i = 0; i != disks.size(); ++i)
         line.insert(line.end(), {"-drive", "if=none,format=raw,id=disk" + std::to_string(i) +
                                                ",file=" + disks[i].path()});
