@@ -27,7 +27,9 @@ struct Placed {
     /// Memory that is mapped nowhere, at the physical address that equals the pages' IOVA: what
     /// touches it goes past the IOMMU. Empty where there is none.
     std::span<std::byte> decoy = {};
-    std::uint64_t canary = 0;
+    /// Of the memory's first page and of the decoy's; each page has others.
+    std::uint64_t canaries = 0;
+    std::uint64_t decoy_canaries = 0;
     std::uint64_t case_number = 0;
 
     [[nodiscard]] std::size_t offset() const {
@@ -101,11 +103,14 @@ class Arena {
     /// How many bytes at the buffer's end were never written since it was placed.
     [[nodiscard]] static std::uint64_t unwritten_at_end(const Placed& placed, ByteCount of);
 
-    /// Unmaps it; from now on it rests. Errors: the domain's.
-    [[nodiscard]] Result<void> lay_to_rest(const Placed& placed);
-
-    /// Of a buffer that a driver kept and that no device knows any more. Errors: the domain's.
+    /// No device reaches it any more. Errors: the domain's.
     [[nodiscard]] Result<void> unmap(const Placed& placed);
+
+    /// From now on it rests, full of canaries. It is unmapped, and `seen` is what `look` said.
+    void lay_to_rest(const Placed& placed, const Changed& seen);
+
+    /// The same of a buffer that nobody asks about any more: its driver ends.
+    void give_back(const Placed& placed);
 
     /// Looks at what was laid to rest last, or at everything, and puts changed bytes right.
     void look_at_last(std::vector<ChangedAtRest>& found);
@@ -122,7 +127,10 @@ class Arena {
     Arena(machine::Domain& domain, const ArenaConfig& config, machine::SharedMemory memory,
           std::optional<machine::SharedMemory> decoys);
 
-    [[nodiscard]] std::uint64_t next_canary();
+    [[nodiscard]] std::uint64_t canaries_of_memory(std::uint64_t offset) const;
+    [[nodiscard]] std::uint64_t canaries_of_decoys(std::uint64_t offset) const;
+    static void fill_up_to(std::uint64_t end, std::span<std::byte> memory, std::uint64_t& filled,
+                           std::uint64_t canaries);
     static void look_at(Placed& placed, std::vector<ChangedAtRest>& found);
 
     machine::Domain* domain_;
@@ -136,7 +144,9 @@ class Arena {
     std::uint64_t next_offset_ = 0;
     std::uint64_t kept_address_; ///< below lie buffers of the driver
     std::uint64_t kept_offset_ = 0;
-    std::uint64_t placed_ = 0;
+    std::uint64_t highest_address_; ///< that was ever used
+    std::uint64_t filled_ = 0; ///< how much of the memory has canaries, and of the decoys
+    std::uint64_t decoys_filled_ = 0;
     std::deque<Placed> resting_;
     std::vector<ChangedAtRest> changed_before_;
 };

@@ -184,6 +184,13 @@ class Machine {
     [[nodiscard]] virtual Wait wait_until(FunctionRef<bool()> happened,
                                           std::chrono::nanoseconds longest) = 0;
 
+    /// Does `work` once: now, or where answers come from elsewhere, while the next one is waited
+    /// for, in finish_meanwhile at the latest. It uses nothing of the machine but memory.
+    /// Meanwhile calls both.
+    virtual void do_meanwhile(FunctionRef<void()> work) { work(); }
+
+    virtual void finish_meanwhile() {}
+
     /// The clock of this machine's devices: monotonic, from an unsaid start; the time of
     /// wait_until.
     [[nodiscard]] virtual std::chrono::nanoseconds now() = 0;
@@ -194,6 +201,23 @@ class Machine {
 
   protected:
     Machine() = default;
+};
+
+/// Work that is done while the machine is waited for next, and by the end of this object's life.
+class Meanwhile {
+  public:
+    /// `work` outlives it.
+    Meanwhile(Machine& machine, FunctionRef<void()> work) : machine_(machine) {
+        machine.do_meanwhile(work);
+    }
+
+    ~Meanwhile() { machine_.finish_meanwhile(); }
+
+    Meanwhile(const Meanwhile&) = delete;
+    Meanwhile& operator=(const Meanwhile&) = delete;
+
+  private:
+    Machine& machine_;
 };
 
 } // namespace moat::machine

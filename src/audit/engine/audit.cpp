@@ -74,8 +74,10 @@ class Session final : private BufferSource {
     ~Session() {
         driver_.reset();
         for (const auto* all : {&kept_, &only_at_start_})
-            for (const Placed& each : *all)
+            for (const Placed& each : *all) {
                 (void)arena_.unmap(each);
+                arena_.give_back(each);
+            }
         arena_.start_over();
     }
 
@@ -89,8 +91,9 @@ class Session final : private BufferSource {
         driver_ = std::move(*driver);
         ++ledger_.tally().sessions;
         for (const Placed& each : only_at_start_) {
-            if (const auto rests = arena_.lay_to_rest(each); !rests)
-                return rests;
+            if (const auto unmapped = arena_.unmap(each); !unmapped)
+                return unmapped;
+            arena_.lay_to_rest(each, Arena::look(each));
             note_past(each);
         }
         only_at_start_.clear();
@@ -130,6 +133,7 @@ class Session final : private BufferSource {
     }
 
     Result<void> give_all(const Case& about, Request& request);
+    void look_at_buffers();
     Result<void> take_faults();
     Result<void> observe(Observed seen);
 
@@ -225,21 +229,27 @@ Result<bool> Session::run(const Case& about) {
     count(Phase::run);
     if (!answer && !machine_.health())
         return std::unexpected(answer.error());
-    changed_.clear();
-    for (const auto* all : {&kept_, &given_})
-        for (const Placed& each : *all)
-            changed_.push_back(Arena::look(each));
     const ByteCount fills = std::min(operation.fills, about.length);
     const bool should_be_written = answer && answer->verdict == Verdict::success &&
                                    operation.direction == Direction::from_device && !given_.empty();
-    const std::uint64_t unwritten =
-        should_be_written ? Arena::unwritten_at_end(given_.back(), fills) : 0;
-    at_rest_.clear();
-    arena_.look_at_last(at_rest_);
-    for (const Placed& each : given_)
-        if (const auto rests = arena_.lay_to_rest(each); !rests)
-            return std::unexpected(rests.error());
+    std::uint64_t unwritten = 0;
+    {
+        // The memory is looked at while the machine invalidates.
+        auto look = [&] {
+            look_at_buffers();
+            unwritten = should_be_written ? Arena::unwritten_at_end(given_.back(), fills) : 0;
+        };
+        const machine::Meanwhile meanwhile(machine_, look);
+        for (const Placed& each : given_)
+            if (const auto unmapped = arena_.unmap(each); !unmapped)
+                return std::unexpected(unmapped.error());
+    }
     count(Phase::unmap);
+    auto lay_to_rest = [&] {
+        for (std::size_t index = 0; index != given_.size(); ++index)
+            arena_.lay_to_rest(given_[index], changed_[kept_.size() + index]);
+    };
+    const machine::Meanwhile meanwhile(machine_, lay_to_rest);
     if (options_.settle != std::chrono::nanoseconds())
         settle(options_.settle);
     Tally& tally = ledger_.tally();
@@ -271,6 +281,16 @@ Result<void> Session::take_faults() {
     if (!lost)
         return std::unexpected(lost.error());
     return {};
+}
+
+/// What lives, and what was laid to rest last.
+void Session::look_at_buffers() {
+    changed_.clear();
+    for (const auto* all : {&kept_, &given_})
+        for (const Placed& each : *all)
+            changed_.push_back(Arena::look(each));
+    at_rest_.clear();
+    arena_.look_at_last(at_rest_);
 }
 
 Result<void> Session::observe(Observed seen) {

@@ -66,8 +66,7 @@ std::uint64_t Plan::round_end(std::uint64_t number) const {
 }
 
 Case Plan::at(std::uint64_t number) const {
-    Case made{.number = number,
-              .placement = placement_of_round(placements_, round_of(number))};
+    Case made{.number = number, .placement = placement_of_round(placements_, round_of(number))};
     if (number < systematic()) {
         const Shape& shape = boundary_[number % boundary_.size()];
         made.operation = shape.operation;

@@ -48,6 +48,10 @@ class WrongMachine final : public machine::Machine {
     [[nodiscard]] machine::Wait wait_until(FunctionRef<bool()> happened,
                                            std::chrono::nanoseconds longest) override;
 
+    void do_meanwhile(FunctionRef<void()> work) override { inner_.do_meanwhile(work); }
+
+    void finish_meanwhile() override { inner_.finish_meanwhile(); }
+
     [[nodiscard]] std::chrono::nanoseconds now() override { return inner_.now(); }
 
     [[nodiscard]] Result<void> health() const override { return inner_.health(); }

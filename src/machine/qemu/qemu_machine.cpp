@@ -317,6 +317,7 @@ Result<std::uint64_t> QemuMachine::take_faults(FunctionRef<void(const fault::Rec
 Wait QemuMachine::wait_until(FunctionRef<bool()> happened, std::chrono::nanoseconds longest) {
     using namespace std::chrono_literals;
     qtest_.flush();
+    qtest_.finish_meanwhile();
     const auto begin = now();
     std::chrono::nanoseconds pause = 10us;
     while (!happened()) {

@@ -65,6 +65,7 @@ std::uint64_t Qtest::read(Space space, std::uint64_t address, Width width) {
     unsent_ += '\n';
     flush();
     ++round_trips_;
+    finish_meanwhile();
     take_answers();
     const std::string_view line = health_ ? answer() : std::string_view();
     if (!health_)
@@ -99,8 +100,10 @@ void Qtest::flush() {
 
 void Qtest::drain() {
     flush();
-    if (unanswered_ != 0)
-        ++round_trips_;
+    if (unanswered_ == 0)
+        return;
+    ++round_trips_;
+    finish_meanwhile();
     take_answers();
 }
 

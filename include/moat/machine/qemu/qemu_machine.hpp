@@ -88,6 +88,10 @@ class QemuMachine final : public Machine, private SharedMemory::Owner {
                                   std::chrono::nanoseconds longest) override;
     [[nodiscard]] std::chrono::nanoseconds now() override;
 
+    void do_meanwhile(FunctionRef<void()> work) override { qtest_.do_meanwhile(work); }
+
+    void finish_meanwhile() override { qtest_.finish_meanwhile(); }
+
     [[nodiscard]] Result<void> health() const override { return qtest_.health(); }
 
     /// What disk `index` holds, as its device sees it.

@@ -4,14 +4,17 @@
 // Source: QEMU, docs/devel/qtest.rst and the comment in softmmu/qtest.c.
 #pragma once
 
+#include "moat/core/function_ref.hpp"
 #include "moat/core/result.hpp"
 #include "moat/machine/machine.hpp"
 #include "moat/platform/child_process.hpp"
 #include "moat/platform/stream_socket.hpp"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace moat::machine::qemu {
 
@@ -34,6 +37,17 @@ class Qtest {
 
     /// Sends what is posted and waits until QEMU has done it.
     void drain();
+
+    /// Is done once, between the next sending and the wait for its answers, or when it is finished.
+    void do_meanwhile(FunctionRef<void()> work) {
+        finish_meanwhile();
+        meanwhile_ = work;
+    }
+
+    void finish_meanwhile() {
+        if (const auto work = std::exchange(meanwhile_, std::nullopt))
+            (*work)();
+    }
 
     [[nodiscard]] Result<void> health() const;
 
@@ -61,6 +75,7 @@ class Qtest {
     unsigned unanswered_ = 0;
     std::uint64_t round_trips_ = 0;
     Result<void> health_;
+    std::optional<FunctionRef<void()>> meanwhile_;
 };
 
 } // namespace moat::machine::qemu
