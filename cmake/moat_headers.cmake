@@ -40,5 +40,13 @@ target_link_libraries(freestanding_example PRIVATE moat_warnings)
 target_compile_options(freestanding_example PRIVATE ${embedded_flags} -fno-stack-protector -fno-pie)
 target_link_options(freestanding_example PRIVATE -nostdlib -static)
 
+# Sanitizers and counters need a library; all other builds run it, too.
+if(MOAT_TESTS AND CMAKE_SYSTEM_PROCESSOR STREQUAL x86_64
+   AND NOT CMAKE_CXX_FLAGS MATCHES "-fsanitize|--coverage")
+    set_target_properties(freestanding_example PROPERTIES EXCLUDE_FROM_ALL OFF)
+    add_test(NAME examples/freestanding COMMAND freestanding_example)
+    set_tests_properties(examples/freestanding PROPERTIES TIMEOUT 60 LABELS examples)
+endif()
+
 add_custom_target(headers_lint
     DEPENDS headers_alone headers_alone_gnu headers_freestanding freestanding_example)

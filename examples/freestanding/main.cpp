@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // moat inside a program without a C or C++ library: what a kernel or a boot loader embeds.
-// The lint step links it with -nostdlib and runs it; it talks to Linux by one instruction.
+// Linked with -nostdlib, by which neither library is there; it talks to Linux by one instruction.
 #include "moat/core/range.hpp"
 #include "moat/page_table/edit.hpp"
 #include "moat/page_table/formats/x86_64.hpp"

@@ -1,0 +1,20 @@
+# Run by cpack once the components are installed: each package gets copyright and changelog, and
+# manual pages are compressed.
+function(compress file)
+    execute_process(COMMAND gzip -9nf ${file} COMMAND_ERROR_IS_FATAL ANY)
+endfunction()
+
+foreach(component library development command)
+    string(TOUPPER ${component} upper)
+    set(folder ${CPACK_TEMPORARY_INSTALL_DIRECTORY}/${component}/usr/share)
+    set(doc ${folder}/doc/${CPACK_DEBIAN_${upper}_PACKAGE_NAME})
+    file(READ ${CPACK_MOAT_SOURCE}/cmake/copyright.in head)
+    file(READ ${CPACK_MOAT_SOURCE}/LICENSE license)
+    file(WRITE ${doc}/copyright "${head}\n${license}")
+    file(COPY_FILE ${CPACK_MOAT_SOURCE}/CHANGELOG.md ${doc}/changelog)
+    compress(${doc}/changelog)
+    file(GLOB pages ${folder}/man/man*/*.[1-8])
+    foreach(page ${pages})
+        compress(${page})
+    endforeach()
+endforeach()

@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# test.sh PACKAGES ROOT [chroot]: the packages in the folder PACKAGES are what Debian expects; they
+# install into ROOT, the examples build against them and run, and after removal ROOT is as it was.
+#
+# ROOT is an empty folder of the caller's, or, with `chroot`, a system of its own (clean_root.sh).
+# Nothing is mounted. An empty one gets a shell for the packages' scripts; the compilers are then this
+# system's, and dependencies are not looked at. dpkg's records are ROOT's own in both cases.
+set -euo pipefail
+export LC_ALL=C
+packages=$(realpath "$1") root=$(realpath "$2") way=${3:-private}
+source=$(realpath "$(dirname "$0")/../..")
+names=(libmoat1 libmoat-dev moat)
+
+say() { printf '%s\n' "$*"; }
+
+die() {
+    say "package test: $*" >&2
+    exit 1
+}
+
+# In the root with `chroot`, else here.
+inside() {
+    if [ "$way" = chroot ]; then chroot "$root" "$@"; else "$@"; fi
+}
+
+field() { dpkg-deb --field "$1" "$2"; }
+
+# What lintian would say first.
+check_package() {
+    local name=$1 deb=$2 folder
+    folder=$(mktemp -d)
+    dpkg-deb --raw-extract "$deb" "$folder"
+    [ -z "$(find "$folder" -mindepth 1 -maxdepth 1 ! -name usr ! -name DEBIAN)" ] ||
+        die "$name has files outside of /usr"
+    [ -z "$(find "$folder" ! -user root -o -path "$folder/usr/*" -perm /022 ! -type l)" ] ||
+        die "$name has files that others than root own or write"
+    [ -s "$folder/usr/share/doc/$name/copyright" ] || die "$name has no copyright"
+    gzip --test "$folder/usr/share/doc/$name/changelog.gz"
+    (cd "$folder" && md5sum --quiet --check DEBIAN/md5sums) || die "$name: md5sums"
+    [ "$(find "$folder/usr" -type f | wc -l)" = "$(wc -l <"$folder/DEBIAN/md5sums")" ] ||
+        die "$name: files without md5sums"
+    if find "$folder/usr/share/man" -type f ! -name '*.gz' 2>/dev/null | grep .; then
+        die "$name: manual pages that are not compressed"
+    fi
+    rm -r "$folder"
+}
+
+check_packages() {
+    local name
+    for name in "${names[@]}"; do
+        check_package "$name" "$packages/$name"_*.deb
+    done
+    [[ $(field "$packages"/libmoat1_*.deb Depends) == *libc6*libstdc++6* ]] ||
+        die "libmoat1 depends on no C++ library"
+    [ "$(field "$packages"/libmoat-dev_*.deb Depends)" = \
+        "libmoat1 (= $(field "$packages"/libmoat1_*.deb Version))" ] ||
+        die "libmoat-dev depends on another libmoat1"
+    [[ $(field "$packages"/moat_*.deb Depends) == *libc6* ]] || die "moat depends on no libc6"
+}
+
+# Every path of the root but dpkg's own records.
+paths() { find "$root" -mindepth 1 -path "$root/var" -prune -o -print | sort; }
+
+# Of an empty root: dpkg's records, and what packages' scripts call.
+prepare_private() {
+    mkdir -p "$root"/var/lib/dpkg/{info,updates} "$root"/{tmp,bin,sbin}
+    : >"$root/var/lib/dpkg/status"
+    cp /bin/busybox "$root/bin/sh"
+    printf '#!/bin/sh\necho called >>/var/ldconfig\n' >"$root/sbin/ldconfig"
+    chmod +x "$root/sbin/ldconfig"
+}
+
+install_packages() {
+    if [ "$way" = chroot ]; then
+        mkdir -p "$root/var/packages"
+        cp "$packages"/*.deb "$root/var/packages"
+        chroot "$root" sh -c 'dpkg --install /var/packages/*.deb'
+    else
+        dpkg_in_root --install "$packages"/*.deb
+        [ -s "$root/var/ldconfig" ] || die "the linker's cache is not brought up to date"
+    fi
+}
+
+dpkg_in_root() {
+    if [ "$way" = chroot ]; then
+        chroot "$root" dpkg "$@"
+    else
+        dpkg --root="$root" --force-depends "$@"
+    fi
+}
+
+# The C example by pkg-config, the C++ ones by find_package, both where the root has them.
+build_and_run() {
+    local work=$root/tmp/moat_examples prefix=$root libraries pkg_config_path said
+    mkdir -p "$work"
+    cp -r "$source/examples" "$source/tests/install/consumer" "$work"
+    [ "$way" = private ] || prefix=''
+    libraries=$(dirname "$(find "$root/usr/lib" -name libmoat.so)")
+    libraries=$prefix/${libraries#"$root"/}
+    pkg_config_path=$libraries/pkgconfig
+    work=$prefix/tmp/moat_examples
+    inside env PKG_CONFIG_PATH="$pkg_config_path" sh -ec "
+        cc -std=c11 -Wall -Wextra -Werror $work/examples/c_driver.c -o $work/c_driver \
+            \$(pkg-config --cflags --libs moat-c)
+        cmake -G Ninja -S $work/consumer -B $work/build -DCMAKE_PREFIX_PATH=$prefix/usr \
+            -DCMAKE_BUILD_TYPE=Release -DMOAT_EXAMPLES=$work/examples
+        cmake --build $work/build" >"$root/tmp/moat_build.log" 2>&1 ||
+        { cat "$root/tmp/moat_build.log" >&2 && die "the examples do not build"; }
+    # shellcheck disable=SC2016 # of the inner shell
+    said=$(inside env LD_LIBRARY_PATH="$libraries" sh -c '
+        for each in c_driver build/c_driver build/catch_a_stray_device build/consumer; do
+            "$0/$each" 2>/dev/null || echo "$each: $?"
+        done' "$work")
+    if [ "$(grep -c '"receive ring" was passed by 64 bytes' <<<"$said")" != 2 ] ||
+        ! grep -q 'SUMMARY: moat: dma-buffer-overflow' <<<"$said" ||
+        ! grep -q '^\[0x1000, +8K)$' <<<"$said"; then
+        die "the examples said: $said"
+    fi
+    rm -r "$root/tmp/moat_examples" "$root/tmp/moat_build.log"
+    [ "$(inside "$prefix/usr/bin/moat" --version)" = "moat $(field "$packages"/moat_*.deb Version)" ] ||
+        die "the command is of another version"
+}
+
+check_packages
+say "the packages are well-formed"
+[ "$way" = chroot ] || prepare_private
+before=$(paths)
+install_packages >"$root/var/install.log" 2>&1 ||
+    { cat "$root/var/install.log" >&2 && die "the packages do not install"; }
+for name in "${names[@]}"; do
+    dpkg_in_root --listfiles "$name" >/dev/null
+done
+say "installed: $(($(paths | wc -l) - $(wc -l <<<"$before"))) paths"
+build_and_run
+say "the examples build against it, run, and say what they should"
+dpkg_in_root --purge "${names[@]}" >/dev/null 2>&1
+diff <(printf '%s\n' "$before") <(paths) || die "removal leaves something"
+say "removed: nothing is left"
