@@ -1,5 +1,5 @@
-# What the lint step builds of the headers, beside the tests: each of them alone, in c++23 and
-# gnu++23, and the freestanding rooms as an embedder compiles and links them. Not part of "all".
+# What the lint step builds of the headers, beside the tests: each of them alone in the preset's
+# dialect, all together in c++23 and in gnu++23, and the freestanding rooms as an embedder compiles and links them. Not part of "all".
 
 file(GLOB_RECURSE headers RELATIVE ${PROJECT_SOURCE_DIR}/include CONFIGURE_DEPENDS
      ${PROJECT_SOURCE_DIR}/include/moat/*.hpp)
@@ -23,9 +23,16 @@ function(moat_compile_alone target)
 endfunction()
 
 moat_compile_alone(headers_alone ${headers})
-set_target_properties(headers_alone PROPERTIES CXX_EXTENSIONS OFF)
-moat_compile_alone(headers_alone_gnu ${headers})
-set_target_properties(headers_alone_gnu PROPERTIES CXX_EXTENSIONS ON)
+
+list(TRANSFORM headers REPLACE "(.+)" "#include \"\\1\"\n" OUTPUT_VARIABLE all_headers)
+list(JOIN all_headers "" all_headers)
+file(CONFIGURE OUTPUT ${PROJECT_BINARY_DIR}/headers/all.cpp CONTENT "@all_headers@" @ONLY)
+foreach(extensions OFF ON)
+    add_library(headers_together_${extensions} OBJECT EXCLUDE_FROM_ALL
+        ${PROJECT_BINARY_DIR}/headers/all.cpp)
+    target_link_libraries(headers_together_${extensions} PRIVATE moat moat_warnings)
+    set_target_properties(headers_together_${extensions} PROPERTIES CXX_EXTENSIONS ${extensions})
+endforeach()
 
 set(embedded_flags -ffreestanding -fno-exceptions -fno-rtti)
 moat_compile_alone(headers_freestanding ${freestanding})
@@ -49,4 +56,5 @@ if(MOAT_TESTS AND CMAKE_SYSTEM_PROCESSOR STREQUAL x86_64
 endif()
 
 add_custom_target(headers_lint
-    DEPENDS headers_alone headers_alone_gnu headers_freestanding freestanding_example)
+    DEPENDS headers_alone headers_together_OFF headers_together_ON headers_freestanding
+    freestanding_example)
