@@ -6,6 +6,9 @@ consumer=$(dirname "$(realpath "$0")")/consumer
 
 rm -rf "$scratch"
 cmake --install "$build" --prefix "$scratch/prefix" >/dev/null
+for file in man/man1/moat.1 man/man1/moat-audit.1 bash-completion/completions/moat; do
+    [ -f "$scratch/prefix/share/$file" ] || { echo "not installed: $file" && exit 1; }
+done
 mkdir -p "$scratch/build"
 case $way in
 find_package)

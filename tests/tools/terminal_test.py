@@ -135,9 +135,12 @@ def errors(moat: str) -> list[str]:
                         (["audit", "--machine", "attic"], "attic not in {soft,qemu,vfio}"),
                         (["audit", "--device", "floppy"], "floppy; see moat audit --list"),
                         (["audit", "--inject", "x"], "overrun"), (["bind", "x"], "0000:00:04.0"),
-                        (["quux"], "moat --help")):
+                        (["quux"], "moat --help"),
+                        (["explore", "pud-slot", "--json", "--trace", "t"], "t is not written"),
+                        (["explore", "pud-slot", "--variant", "old", "--write-replay", "/no/file"],
+                         "/no/file: ")):
         done = command.run(moat, *words)
-        if said not in done.stderr or done.stdout:
+        if said not in done.stderr or (done.stdout and done.returncode == 2):
             wrong.append(f"moat {' '.join(words)}: {done.stderr!r} does not say {said!r}")
     if "did you mean" in command.run(moat, "quux").stderr:
         wrong.append("quux is like nothing, and something is suggested")

@@ -143,17 +143,27 @@ void run_schedule(explore::Machine& machine, const explore::Found& found,
     return explore::to_text(replay, explore::summary(machine));
 }
 
-/// Return: false where a file that is wanted cannot be written, which was said.
-[[nodiscard]] bool draw(const Arguments& arguments, const explore::Machine& machine,
-                        const ScheduleTexts& texts) {
-    if (arguments.html.empty() && arguments.trace.empty())
-        return true;
-    bool all = true;
-    const auto say = [&](const std::string& file, const Result<void>& written) {
+[[nodiscard]] Result<void> write_text(const std::string& file, const std::string& text) {
+    std::ofstream out(file, std::ios::binary);
+    out << text;
+    out.close();
+    if (!out)
+        return fail(ErrorCode::io, "the file could not be written whole");
+    return {};
+}
+
+/// The files that are wanted of a violation. One that cannot be written is said, and changes
+/// nothing about what was found.
+void write_files(const Arguments& arguments, const explore::Machine& machine,
+                 const ScheduleTexts& texts) {
+    const auto say = [](const std::string& file, const Result<void>& written) {
         if (!written)
             std::cerr << "moat explore: " << file << ": " << to_string(written.error()) << '\n';
-        all = all && written;
     };
+    if (!arguments.write_replay.empty())
+        say(arguments.write_replay, write_text(arguments.write_replay, texts.replay));
+    if (arguments.html.empty() && arguments.trace.empty())
+        return;
     const ordered_json picture = schedule_picture(machine, texts);
 #ifdef MOAT_HAS_PICTURE
     if (!arguments.html.empty())
@@ -161,7 +171,14 @@ void run_schedule(explore::Machine& machine, const explore::Found& found,
 #endif
     if (!arguments.trace.empty())
         say(arguments.trace, write_trace(arguments.trace, std::span(&picture, 1)));
-    return all;
+}
+
+/// Nobody waits for a file that there is nothing for.
+void say_unwritten_files(const Arguments& arguments) {
+    for (const std::string& file : {arguments.write_replay, arguments.html, arguments.trace})
+        if (!file.empty())
+            std::cerr << "moat explore: " << file
+                      << " is not written: there is no violation, so no schedule\n";
 }
 
 Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
@@ -201,10 +218,9 @@ Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
                       << explore::stacks_text(machine, stacks, &symbolise)
                       << "schedule: " << explore::summary(machine) << '\n';
         const std::string replay = replay_text(machine, scenario, *configuration);
-        if (!arguments.write_replay.empty())
-            std::ofstream(arguments.write_replay) << replay;
-        if (!draw(arguments, machine, {scenario.name, claim, replay}))
-            return Exit::bound;
+        write_files(arguments, machine, {scenario.name, claim, replay});
+    } else {
+        say_unwritten_files(arguments);
     }
     if (!arguments.json)
         std::cout << toned_claim(claim) << '\n';
