@@ -46,6 +46,7 @@ class Skips(unittest.TestCase):
 
 
 FLAKE = ["[    0.5] Oops: int3: 0000 [#1] PREEMPT SMP", "[    0.5] RIP: 0010:sched_clock_cpu+0xa/0x20"]
+IN_7_3 = ["[    2.3] Oops: int3: 0000 [#1] SMP NOPTI", "[    2.3] RIP: 0010:ktime_get+0x3c/0x100"]
 
 
 class Flake(unittest.TestCase):
@@ -60,7 +61,9 @@ class Flake(unittest.TestCase):
         good = boot.Outcome(status=0, began=True)
         self.assertEqual(self.boots(good, good), (1, good))
         self.assertEqual(self.boots(flake, good), (2, good))
-        for other in (FLAKE[:1], FLAKE[1:], ["[    0.5] BUG: unable to handle page fault"], []):
+        self.assertEqual(self.boots(boot.Outcome(console=IN_7_3), good), (2, good))
+        elsewhere = [FLAKE[0], "[    0.5] RIP: 0010:vfio_pci_mmap_fault+0x3c/0x100"]
+        for other in (elsewhere, FLAKE[:1], FLAKE[1:], ["[    0.5] BUG: unable to handle page fault"], []):
             bad = boot.Outcome(why="the kernel said: Oops", console=other)
             self.assertEqual(self.boots(bad, good), (1, bad))
 
