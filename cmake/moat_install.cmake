@@ -30,3 +30,8 @@ foreach(name moat moat-c)
     install(FILES ${CMAKE_BINARY_DIR}/${name}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig
         COMPONENT development)
 endforeach()
+
+# All that is installed, for whoever wants no tests.
+add_custom_target(moat_to_install DEPENDS moat_c moat_manual)
+get_property(libraries GLOBAL PROPERTY MOAT_LIBRARIES)
+add_dependencies(moat_to_install ${libraries})
