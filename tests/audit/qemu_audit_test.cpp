@@ -176,6 +176,38 @@ TEST_F(QemuAudit, machine_that_dies_is_a_finding) {
     EXPECT_EQ(report->findings[0].about.number, 16U);
 }
 
+/// One that stops answering is ended by its number, soon, and is a finding as well.
+TEST_F(QemuAudit, machine_that_hangs_is_ended_and_a_finding) {
+    machine::qemu::QemuOptions qemu_options;
+    qemu_options.devices = {"nvme,drive=disk0,serial=moat,addr=5"};
+    qemu_options.disks = {ByteCount(1 << 20)};
+    qemu_options.patience = std::chrono::seconds(2); // also while other tests run
+    auto machine = machine::qemu::QemuMachine::start(qemu_options);
+    if (!machine && machine.error().code() == ErrorCode::not_found) {
+        skipped = true;
+        return;
+    }
+    ASSERT_TRUE(machine) << machine.error();
+    const pid_t process = (*machine)->qtest().process();
+    audit::AuditOptions options;
+    options.goes_on = [&](const audit::Tally& tally) {
+        if (tally.cases == 16)
+            ::kill(process, SIGSTOP);
+        return true;
+    };
+    const auto report =
+        audit::audit_function(**machine, (*machine)->functions().front().address, options);
+    ASSERT_TRUE(report) << report.error();
+    EXPECT_TRUE(report->ended_early);
+    ASSERT_EQ(report->findings.size(), 1U);
+    EXPECT_EQ(report->findings[0].kind, FindingKind::hang);
+    EXPECT_EQ(report->findings[0].about.number, 16U);
+    EXPECT_NE(report->findings[0].report.find("QEMU did not answer in time and was ended"),
+              std::string::npos)
+        << report->findings[0].report;
+    EXPECT_EQ(::kill(process, 0), -1) << "it was waited for, so its number is nobody's";
+}
+
 TEST_F(QemuAudit, operations_take_at_most_four_round_trips) {
     const auto report = run("nvme", Injection::none, 600);
     if (!report)

@@ -27,7 +27,7 @@ struct Placed {
     /// Memory that is mapped nowhere, at the physical address that equals the pages' IOVA: what
     /// touches it goes past the IOMMU. Empty where there is none.
     std::span<std::byte> decoy = {};
-    /// Of the memory's first page and of the decoy's; each page has others.
+    /// Of the memory's first page and of the decoy's; each page has others, in each lap.
     std::uint64_t canaries = 0;
     std::uint64_t decoy_canaries = 0;
     std::uint64_t case_number = 0;
@@ -107,7 +107,7 @@ class Arena {
     [[nodiscard]] Result<void> unmap(const Placed& placed);
 
     /// From now on it rests, full of canaries. It is unmapped, and `seen` is what `look` said.
-    void lay_to_rest(const Placed& placed, const Changed& seen);
+    void lay_to_rest(Placed placed, const Changed& seen);
 
     /// The same of a buffer that nobody asks about any more: its driver ends.
     void give_back(const Placed& placed);
@@ -127,7 +127,7 @@ class Arena {
     Arena(machine::Domain& domain, const ArenaConfig& config, machine::SharedMemory memory,
           std::optional<machine::SharedMemory> decoys);
 
-    [[nodiscard]] std::uint64_t canaries_of_memory(std::uint64_t offset) const;
+    [[nodiscard]] std::uint64_t canaries_of_memory(std::uint64_t offset, std::uint64_t lap) const;
     [[nodiscard]] std::uint64_t canaries_of_decoys(std::uint64_t offset) const;
     static void fill_up_to(std::uint64_t end, std::span<std::byte> memory, std::uint64_t& filled,
                            std::uint64_t canaries);
@@ -145,7 +145,8 @@ class Arena {
     std::uint64_t kept_address_; ///< below lie buffers of the driver
     std::uint64_t kept_offset_ = 0;
     std::uint64_t highest_address_; ///< that was ever used
-    std::uint64_t filled_ = 0; ///< how much of the memory has canaries, and of the decoys
+    std::uint64_t lap_ = 1;         ///< how often the memory was begun anew, more or less
+    std::uint64_t ready_ = 0;       ///< how much of the memory has this lap's canaries
     std::uint64_t decoys_filled_ = 0;
     std::deque<Placed> resting_;
     std::vector<ChangedAtRest> changed_before_;

@@ -117,16 +117,16 @@ Arena::Arena(machine::Domain& domain, const ArenaConfig& config, machine::Shared
       window_end_(window_start_ + config.window.value()), next_address_(window_start_),
       kept_address_(window_start_), highest_address_(window_start_) {}
 
-/// Whoever lies there: a page's canaries follow from its number alone.
-std::uint64_t Arena::canaries_of_memory(std::uint64_t offset) const {
-    return mixed(seed_, 1) + offset / page;
+/// Others in each lap: a device that keeps what it read beyond a buffer may write it there again.
+std::uint64_t Arena::canaries_of_memory(std::uint64_t offset, std::uint64_t lap) const {
+    return mixed(seed_, lap) + offset / page;
 }
 
 std::uint64_t Arena::canaries_of_decoys(std::uint64_t offset) const {
-    return mixed(seed_, 2) + offset / page;
+    return mixed(seed_, 0) + offset / page;
 }
 
-/// Memory that was never used; what was, is full of canaries again.
+/// What lay to rest there is full of canaries already.
 void Arena::fill_up_to(std::uint64_t end, std::span<std::byte> memory, std::uint64_t& filled,
                        std::uint64_t canaries) {
     if (end <= filled)
@@ -139,9 +139,11 @@ void Arena::begin_operation() {
     if (next_offset_ - kept_offset_ <= used_before_reuse &&
         next_address_ - kept_address_ <= (window_end_ - kept_address_) / 2)
         return;
-    // All that rests gives way at once.
+    // All that rests gives way at once; it lay there with the canaries of the lap that begins.
     look_at_all(changed_before_);
     resting_.clear();
+    ++lap_;
+    ready_ = next_offset_;
     next_address_ = kept_address_;
     next_offset_ = kept_offset_;
 }
@@ -161,7 +163,7 @@ Result<Placed> Arena::place(const Need& need, dma::Placement placement, Life lif
                   .direction = need.direction,
                   .pages = IovaRange(Iova(start), ByteCount(room)),
                   .memory = memory_.bytes().subspan(at, room),
-                  .canaries = canaries_of_memory(at),
+                  .canaries = canaries_of_memory(at, lap_),
                   .case_number = case_number};
     const std::uint64_t offset =
         placement == dma::Placement::left ? 0 : align_down(room - bytes, need.alignment_lg2);
@@ -181,7 +183,7 @@ Result<Placed> Arena::place(const Need& need, dma::Placement placement, Life lif
         fill_up_to(start - window_start_ + room, decoys_->bytes(), decoys_filled_,
                    canaries_of_decoys(decoys_filled_));
     }
-    fill_up_to(at + room, memory_.bytes(), filled_, canaries_of_memory(filled_));
+    fill_up_to(at + room, memory_.bytes(), ready_, canaries_of_memory(ready_, lap_));
     if (life == Life::driver)
         std::ranges::fill(placed.bytes(), std::byte{0});
     if (const auto mapped = domain_->map(Iova(start), ByteCount(room), physical,
@@ -220,7 +222,11 @@ Result<void> Arena::unmap(const Placed& placed) {
     return domain_->unmap(placed.pages.start(), placed.pages.size());
 }
 
-void Arena::lay_to_rest(const Placed& placed, const Changed& seen) {
+void Arena::lay_to_rest(Placed placed, const Changed& seen) {
+    if (const auto offset =
+            static_cast<std::uint64_t>(placed.memory.data() - memory_.bytes().data());
+        offset < memory_.size().value()) // and not among the decoys
+        placed.canaries = canaries_of_memory(offset, lap_ + 1);
     fill(placed.memory, placed.canaries);
     if (seen.decoy != 0)
         fill(placed.decoy, placed.decoy_canaries);
@@ -271,6 +277,8 @@ void Arena::start_over() {
         highest_address_ = window_start_;
     kept_address_ = next_address_ = highest_address_;
     next_offset_ = kept_offset_ = 0;
+    lap_ += 2;
+    ready_ = 0;
 }
 
 } // namespace moat::audit
