@@ -44,9 +44,26 @@ command=$(grep -m1 -A2 '^== wrote-outside: nvme, "read"' "$folder/out" | sed -n 
 expect 1 "the finding's own command" "$moat" $command
 shows '1 operations'
 shows 'wrote-outside: nvme, "read", 16 bytes past the end of "data"'
-for fault in underrun late stale read-only short-transfer short-buffer no-invalidate; do
+
+# One finding of each class is found again by the command that it prints, alone.
+declare -A again
+for fault in overrun underrun late stale read-only short-transfer short-buffer no-invalidate; do
     expect 1 "$fault" "$moat" audit --inject $fault --json
     shows '"schema":"moat.finding/1"'
+    grep -F '"moat.finding/1"' "$folder/out" >"$folder/findings"
+    while read -r finding; do
+        class=$(sed -n 's/.*"class":"\([^"]*\)".*/\1/p' <<<"$finding")
+        command=$(sed -n 's/.*"command":"moat \([^"]*\)".*/\1/p' <<<"$finding")
+        [ -n "${again[$class]:-}" ] && continue
+        again[$class]=$fault
+        # shellcheck disable=SC2086 # words of a command line
+        expect 1 "$class alone" "$moat" $command --json
+        shows "\"class\":\"$class\""
+    done <"$folder/findings"
+done
+for class in wrote-outside read-outside success-though-blocked touched-after-completion \
+    left-unwritten; do
+    [ -n "${again[$class]:-}" ] || { echo "no finding of class $class" && failed=1; }
 done
 expect 0 "a large guard, at one end" "$moat" audit --guard 64k --placement right --operations 30
 expect 0 "for a time" "$moat" audit --device nvme --time 0.2
