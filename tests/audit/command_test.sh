@@ -68,6 +68,13 @@ done
 expect 0 "a large guard, at one end" "$moat" audit --guard 64k --placement right --operations 30
 expect 0 "for a time" "$moat" audit --device nvme --time 0.2
 expect 2 "an unknown fault" "$moat" audit --inject nothing
+expect 0 "a device by its address" "$moat" audit --device 0000:00:04.0 --operations 20
+shows 'edu (soft, 0000:00:04.0): 20 operations'
+expect 0 "two devices" "$moat" audit --device 00:04.0 --device nvme --operations 20
+shows 'edu (soft, 0000:00:04.0): 20 operations'
+shows 'nvme (soft, 0000:00:05.0): 20 operations'
+expect 2 "an address where nothing is" "$moat" audit --device 00:1f.7
+shows 'nvme (0000:00:05.0) edu (0000:00:04.0)' err
 expect 2 "an unknown device" "$moat" audit --device floppy
 expect 2 "a device of another machine" "$moat" audit --device ahci
 expect 2 "cases that are none" "$moat" audit --case 5-3

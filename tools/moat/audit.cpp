@@ -5,6 +5,7 @@
 
 #include "moat/audit/subject.hpp"
 #include "moat/core/text.hpp"
+#include "moat/machine/vfio_host/pci_devices.hpp"
 
 #include "audit_picture.hpp"
 #include "audit_report.hpp"
@@ -87,7 +88,9 @@ struct Arguments {
 /// All that a single run of a case needs, but the case.
 [[nodiscard]] std::string command_of(const Arguments& arguments, const audit::Kind& kind) {
     std::string command = "moat audit --machine " + std::string(kind.machine) + " --device " +
-                          std::string(kind.name) + " --seed " + std::to_string(arguments.seed);
+                          (kind.machine == "vfio" && kind.address ? to_string(*kind.address)
+                                                                  : std::string(kind.name)) +
+                          " --seed " + std::to_string(arguments.seed);
     if (arguments.guard != 4096)
         command += " --guard " + std::to_string(arguments.guard);
     if (arguments.placement != "both")
@@ -193,15 +196,45 @@ class Run {
     std::vector<nlohmann::ordered_json> pictures_; ///< one a device
 };
 
-/// Those named, in the order of the table, or those of the machine that are audited by default.
-[[nodiscard]] std::vector<audit::Kind> chosen(const Arguments& arguments) {
+[[nodiscard]] bool is_named(const audit::Kind& kind, const std::string& name) {
+    const auto address = machine::vfio_host::parse_bdf(name);
+    return kind.name == name || (address && kind.address == *address);
+}
+
+/// Those named, by name or address, in the order of the table; or those of the machine that are
+/// audited by default. Errors: not_found, unsupported, and those of a host's machine: they were
+/// said.
+[[nodiscard]] std::optional<std::vector<audit::Kind>> chosen(const Arguments& arguments) {
     std::vector<audit::Kind> kinds;
     for (const audit::Kind& each : audit::kinds())
         if (each.machine == arguments.machine &&
             (arguments.devices.empty()
                  ? each.by_default
-                 : std::ranges::find(arguments.devices, each.name) != arguments.devices.end()))
+                 : std::ranges::any_of(arguments.devices,
+                                       [&](const auto& name) { return is_named(each, name); })))
             kinds.push_back(each);
+    for (const std::string& name : arguments.devices) {
+        if (std::ranges::any_of(kinds, [&](const auto& kind) { return is_named(kind, name); }))
+            continue;
+        std::string words;
+        const auto address = machine::vfio_host::parse_bdf(name);
+        const auto found = arguments.machine == "vfio" && address
+                               ? audit::vfio_kind_at(*address, words)
+                               : fail(ErrorCode::not_found, "no such device");
+        if (found) {
+            kinds.push_back(*found);
+            continue;
+        }
+        std::cerr << "moat audit: the machine " << arguments.machine << " has no device " << name
+                  << ": " << to_string(found.error()) << '\n'
+                  << words << "by name:";
+        for (const audit::Kind& each : audit::kinds())
+            if (each.machine == arguments.machine)
+                std::cerr << ' ' << each.name
+                          << (each.address ? " (" + to_string(*each.address) + ")" : "");
+        std::cerr << '\n';
+        return std::nullopt;
+    }
     return kinds;
 }
 
@@ -225,14 +258,6 @@ Exit list(const Arguments& arguments) {
 Exit run(const Arguments& arguments) {
     if (arguments.list)
         return list(arguments);
-    for (const std::string& each : arguments.devices)
-        if (std::ranges::none_of(audit::kinds(), [&](const audit::Kind& kind) {
-                return kind.machine == arguments.machine && kind.name == each;
-            })) {
-            std::cerr << "moat audit: the machine " << arguments.machine << " has no device "
-                      << each << "; see moat audit --list\n";
-            return Exit::usage;
-        }
     audit::AuditOptions parsed;
     audit::Wrong wrong;
     if (!arguments.cases.empty() && !parse_cases(arguments.cases, parsed)) {
@@ -246,14 +271,16 @@ Exit run(const Arguments& arguments) {
         std::cerr << ", and bytes behind a colon\n";
         return Exit::usage;
     }
-    const std::vector<audit::Kind> kinds = chosen(arguments);
-    if (!arguments.html.empty() && kinds.size() != 1) {
+    const auto kinds = chosen(arguments);
+    if (!kinds)
+        return Exit::usage;
+    if (!arguments.html.empty() && kinds->size() != 1) {
         std::cerr << "moat audit: --html shows one device; name it by --device\n";
         return Exit::usage;
     }
     Run run(arguments, wrong);
     bool all = true;
-    for (const audit::Kind& kind : kinds)
+    for (const audit::Kind& kind : *kinds)
         all = run.device(kind) && all;
     all = run.draw() && all;
     if (run.found())
@@ -270,7 +297,7 @@ void add_audit(CLI::App& app, Exit& exit) {
     command->add_option("--machine", arguments.machine, "where the devices are")
         ->check(CLI::IsMember({"soft", "qemu", "vfio"}))
         ->capture_default_str();
-    command->add_option("--device", arguments.devices, "a device of --list; all, where none is");
+    command->add_option("--device", arguments.devices, "a device of --list, or its address; all, where none is");
     command->add_option("--guard", arguments.guard, "bytes on each side, rounded up to pages")
         ->transform(CLI::AsSizeValue(false))
         ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 20))

@@ -49,14 +49,21 @@ struct Kind {
     std::string_view name;
     std::string_view summary;
     bool by_default = true; ///< audited where none is named
+    /// Where it is found in its machine; the host says where those of "vfio" are.
+    std::optional<machine::Bdf> address = {};
 };
+
+/// The device of this host at `address`, which vfio-pci has. Errors: not_found, which names what
+/// there is in `words`; unsupported (no driver here knows it), and those of the machine.
+[[nodiscard]] Result<Kind> vfio_kind_at(machine::Bdf address, std::string& words);
 
 [[nodiscard]] std::span<const Kind> kinds();
 
 /// A machine with one device, ready to be audited.
 class Subject {
   public:
-    /// `kind` is one of kinds(). Errors: the machine's; `words` gets what QEMU said then.
+    /// `kind` is one of kinds(), or what vfio_kind_at returned. Errors: the machine's; `words` gets
+    /// what QEMU said then.
     [[nodiscard]] static Result<std::unique_ptr<Subject>>
     start(const Kind& kind, const Wrong& wrong, std::string* words = nullptr);
 

@@ -18,15 +18,19 @@ namespace {
 
 using namespace std::chrono_literals;
 
+using machine::Bdf;
+
 constexpr std::array<Kind, 10> all_kinds = {
-    {{"soft", "nvme", "an NVM Express controller in this process"},
-     {"soft", "edu", "a teaching device in this process: one DMA engine"},
-     {"qemu", "nvme", "QEMU's NVM Express controller"},
-     {"qemu", "virtio-blk", "QEMU's virtio block device, told of the IOMMU (iommu_platform=on)"},
-     {"qemu", "ahci", "QEMU's AHCI controller with a disk"},
-     {"qemu", "e1000e", "QEMU's Intel 82574 network controller, looped back"},
-     {"qemu", "edu", "QEMU's teaching device; 100 ms an operation"},
-     {"qemu", "virtio-blk-direct", "QEMU's virtio block device without iommu_platform", false},
+    {{"soft", "nvme", "an NVM Express controller in this process", true, Bdf(0, 5, 0)},
+     {"soft", "edu", "a teaching device in this process: one DMA engine", true, Bdf(0, 4, 0)},
+     {"qemu", "nvme", "QEMU's NVM Express controller", true, Bdf(0, 5, 0)},
+     {"qemu", "virtio-blk", "QEMU's virtio block device, told of the IOMMU (iommu_platform=on)",
+      true, Bdf(0, 6, 0)},
+     {"qemu", "ahci", "QEMU's AHCI controller with a disk", true, Bdf(0, 7, 0)},
+     {"qemu", "e1000e", "QEMU's Intel 82574 network controller, looped back", true, Bdf(0, 8, 0)},
+     {"qemu", "edu", "QEMU's teaching device; 100 ms an operation", true, Bdf(0, 4, 0)},
+     {"qemu", "virtio-blk-direct", "QEMU's virtio block device without iommu_platform", false,
+      Bdf(0, 9, 0)},
      {"vfio", "nvme", "the first NVM Express controller that vfio-pci has; its disk is written to",
       false},
      {"vfio", "edu", "the first of QEMU's teaching devices that vfio-pci has"}}};
@@ -35,19 +39,19 @@ constexpr ByteCount disk_bytes{std::uint64_t{4} << 20};
 
 machine::qemu::QemuOptions qemu_options(std::string_view name) {
     machine::qemu::QemuOptions options;
-    const std::string virtio = "virtio-blk-pci,addr=5,drive=disk0,serial=moat,disable-legacy=on";
+    const std::string virtio = "virtio-blk-pci,drive=disk0,serial=moat,disable-legacy=on,addr=";
     if (name == "edu")
-        options.devices = {"edu,addr=5,dma_mask=0xffffffffffffffff"};
+        options.devices = {"edu,addr=4,dma_mask=0xffffffffffffffff"};
     else if (name == "nvme")
         options.devices = {"nvme,drive=disk0,serial=moat,addr=5,mdts=0"};
     else if (name == "virtio-blk")
-        options.devices = {virtio + ",iommu_platform=on"};
+        options.devices = {virtio + "6,iommu_platform=on"};
     else if (name == "virtio-blk-direct")
-        options.devices = {virtio};
+        options.devices = {virtio + "9"};
     else if (name == "ahci")
-        options.devices = {"ahci,id=ahci,addr=5", "ide-hd,drive=disk0,bus=ahci.0"};
+        options.devices = {"ahci,id=ahci,addr=7", "ide-hd,drive=disk0,bus=ahci.0"};
     else
-        options.devices = {"e1000e,addr=5"};
+        options.devices = {"e1000e,addr=8"};
     if (name != "edu" && name != "e1000e")
         options.disks = {disk_bytes}; // in memory
     return options;
@@ -84,8 +88,8 @@ AuditOptions options_with(WrongMachine& machine, const Wrong& wrong,
 template <class Model>
 class SoftSubject final : public Subject {
   public:
-    explicit SoftSubject(const Wrong& wrong) : wrong_(wrong) {
-        MOAT_CHECK(soft_.add(machine::Bdf(0, 5, 0), model_).has_value(), "the bus is empty");
+    SoftSubject(Bdf address, const Wrong& wrong) : wrong_(wrong) {
+        MOAT_CHECK(soft_.add(address, model_).has_value(), "the bus is empty");
     }
 
     [[nodiscard]] machine::Machine& machine() override { return machine_; }
@@ -127,6 +131,12 @@ class QemuSubject final : public Subject {
     WrongMachine machine_{*qemu_, wrong_};
 };
 
+[[nodiscard]] bool is_of(const Kind& kind, const machine::FunctionInfo& function) {
+    constexpr std::uint32_t nvm_express = 0x010802;
+    constexpr std::uint16_t edu_device = 0x11e8;
+    return kind.name == "nvme" ? function.class_code == nvm_express : function.device == edu_device;
+}
+
 /// A device of this host. Nothing is wrong with it but what its driver does.
 class VfioSubject final : public Subject {
   public:
@@ -149,10 +159,8 @@ class VfioSubject final : public Subject {
         auto vfio = machine::vfio_host::VfioMachine::open();
         if (!vfio)
             return std::unexpected(vfio.error());
-        constexpr std::uint32_t nvm_express = 0x010802;
-        constexpr std::uint16_t edu_device = 0x11e8;
         for (const machine::FunctionInfo& each : (*vfio)->functions())
-            if (kind.name == "nvme" ? each.class_code == nvm_express : each.device == edu_device)
+            if (is_of(kind, each) && each.address == kind.address.value_or(each.address))
                 return std::make_unique<VfioSubject>(std::move(*vfio), each.address, wrong);
         return fail(ErrorCode::not_found, "vfio-pci has no such device (moat devices, moat bind)");
     }
@@ -170,12 +178,31 @@ std::span<const Kind> kinds() {
     return all_kinds;
 }
 
+Result<Kind> vfio_kind_at(Bdf address, std::string& words) {
+    const auto vfio = machine::vfio_host::VfioMachine::open();
+    if (!vfio)
+        return std::unexpected(vfio.error());
+    words = "vfio-pci has:\n";
+    for (const machine::FunctionInfo& function : (*vfio)->functions()) {
+        words += "  " + to_string(function.address) + '\n';
+        if (function.address != address)
+            continue;
+        for (Kind each : all_kinds)
+            if (each.machine == "vfio" && is_of(each, function)) {
+                each.address = address;
+                return each;
+            }
+        return fail(ErrorCode::unsupported, "there is no driver for this device");
+    }
+    return fail(ErrorCode::not_found, "vfio-pci has no such device (moat devices, moat bind)");
+}
+
 Result<std::unique_ptr<Subject>> Subject::start(const Kind& kind, const Wrong& wrong,
                                                 std::string* words) {
     if (kind.machine == "soft") {
         if (kind.name == "nvme")
-            return std::make_unique<SoftSubject<machine::soft::Nvme>>(wrong);
-        return std::make_unique<SoftSubject<machine::soft::Edu>>(wrong);
+            return std::make_unique<SoftSubject<machine::soft::Nvme>>(*kind.address, wrong);
+        return std::make_unique<SoftSubject<machine::soft::Edu>>(*kind.address, wrong);
     }
     if (kind.machine == "vfio")
         return VfioSubject::start(kind, wrong);
