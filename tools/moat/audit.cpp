@@ -202,8 +202,7 @@ class Run {
 }
 
 /// Those named, by name or address, in the order of the table; or those of the machine that are
-/// audited by default. Errors: not_found, unsupported, and those of a host's machine: they were
-/// said.
+/// audited by default. Return: nothing where one is not there, which was said.
 [[nodiscard]] std::optional<std::vector<audit::Kind>> chosen(const Arguments& arguments) {
     std::vector<audit::Kind> kinds;
     for (const audit::Kind& each : audit::kinds())
@@ -217,17 +216,18 @@ class Run {
         if (std::ranges::any_of(kinds, [&](const auto& kind) { return is_named(kind, name); }))
             continue;
         std::string words;
-        const auto address = machine::vfio_host::parse_bdf(name);
-        const auto found = arguments.machine == "vfio" && address
-                               ? audit::vfio_kind_at(*address, words)
-                               : fail(ErrorCode::not_found, "no such device");
-        if (found) {
-            kinds.push_back(*found);
-            continue;
+        if (const auto address = machine::vfio_host::parse_bdf(name);
+            address && arguments.machine == "vfio") {
+            const auto found = audit::vfio_kind_at(*address, words);
+            if (found) {
+                kinds.push_back(*found);
+                continue;
+            }
+            words = to_string(found.error()) + '\n' + words;
         }
         std::cerr << "moat audit: the machine " << arguments.machine << " has no device " << name
-                  << ": " << to_string(found.error()) << '\n'
-                  << words << "by name:";
+                  << "; see moat audit --list\n"
+                  << words << "it has:";
         for (const audit::Kind& each : audit::kinds())
             if (each.machine == arguments.machine)
                 std::cerr << ' ' << each.name
@@ -297,7 +297,8 @@ void add_audit(CLI::App& app, Exit& exit) {
     command->add_option("--machine", arguments.machine, "where the devices are")
         ->check(CLI::IsMember({"soft", "qemu", "vfio"}))
         ->capture_default_str();
-    command->add_option("--device", arguments.devices, "a device of --list, or its address; all, where none is");
+    command->add_option("--device", arguments.devices,
+                        "a device of --list, or its address; all, where none is");
     command->add_option("--guard", arguments.guard, "bytes on each side, rounded up to pages")
         ->transform(CLI::AsSizeValue(false))
         ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 20))
