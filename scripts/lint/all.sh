@@ -34,7 +34,7 @@ format() {
     return "${PIPESTATUS[1]}"
 }
 
-# Each header alone, c++23 and gnu++23, by both compilers; the freestanding rooms also embedded.
+# Each header alone; all together by both compilers; the freestanding rooms also embedded.
 headers() {
     local preset
     for preset in release clang; do

@@ -45,6 +45,8 @@ def flags_of_sources() -> dict[pathlib.Path, list[str]]:
     flags: dict[pathlib.Path, list[str]] = {}
     for preset in PRESETS:
         for entry in json.loads((ROOT / f"build/{preset}/compile_commands.json").read_text()):
+            if not entry["file"].endswith(".cpp"):
+                continue
             words = shlex.split(entry["command"])
             start = next(i for i, word in enumerate(words) if "clang++" in word) + 1
             kept = words[start:words.index("-o")] if "-o" in words else words[start:]
