@@ -79,6 +79,8 @@ expect 2 "an unknown device" "$moat" audit --device floppy
 expect 2 "a device of another machine" "$moat" audit --device ahci
 expect 2 "cases that are none" "$moat" audit --case 5-3
 expect 2 "an unknown machine" "$moat" audit --machine attic
+expect 3 "more bytes than edu has" "$moat" audit --device edu --inject short-buffer:5000
+shows 'cannot be done in these cases' err
 expect 3 "no QEMU" env PATH=/nonexistent "$moat" audit --machine qemu --device nvme
 shows 'moat audit: nvme (qemu): ' err
 exit $failed

@@ -153,6 +153,14 @@ class Run {
                       << "): " << to_string(report.error()) << '\n';
             return false;
         }
+        if (wrong_.what != audit::Injection::none && (*subject)->wronged() == 0 &&
+            report->tally.findings == 0) {
+            std::cerr << "moat audit: " << kind.name << " (" << kind.machine
+                      << "): " << arguments_.inject
+                      << " cannot be done in these cases, and so not be detected: no operation of "
+                         "this device can be told of it\n";
+            return false;
+        }
         const Audited audited{kind, *report, command_of(arguments_, kind), since(begin)};
         if (arguments_.json)
             print_json(std::cout, audited);

@@ -78,6 +78,10 @@ class Subject {
     /// What an audit of it must know of the machine and the driver; the rest is as it is.
     [[nodiscard]] virtual AuditOptions options() = 0;
 
+    /// How often something was done wrong on purpose: never, where no operation of the device can
+    /// be told of so many bytes.
+    [[nodiscard]] virtual std::uint64_t wronged() const = 0;
+
     /// Nothing where it is not QEMU's.
     [[nodiscard]] virtual machine::qemu::QemuMachine* qemu() { return nullptr; }
 

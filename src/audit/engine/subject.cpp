@@ -94,6 +94,8 @@ class SoftSubject final : public Subject {
 
     [[nodiscard]] machine::Machine& machine() override { return machine_; }
 
+    [[nodiscard]] std::uint64_t wronged() const override { return machine_.wronged(); }
+
     [[nodiscard]] AuditOptions options() override {
         AuditOptions options = options_with(machine_, wrong_, [this](Injection what) {
             model_.misbehave({misdeed_of(what), wrong_.bytes});
@@ -115,6 +117,8 @@ class QemuSubject final : public Subject {
         : wrong_(wrong), qemu_(std::move(qemu)) {}
 
     [[nodiscard]] machine::Machine& machine() override { return machine_; }
+
+    [[nodiscard]] std::uint64_t wronged() const override { return machine_.wronged(); }
 
     [[nodiscard]] AuditOptions options() override {
         AuditOptions options = options_with(machine_, wrong_, {});
@@ -145,6 +149,8 @@ class VfioSubject final : public Subject {
         : wrong_(wrong), vfio_(std::move(vfio)), address_(address) {}
 
     [[nodiscard]] machine::Machine& machine() override { return machine_; }
+
+    [[nodiscard]] std::uint64_t wronged() const override { return machine_.wronged(); }
 
     [[nodiscard]] machine::Bdf address() override { return address_; }
 

@@ -160,6 +160,11 @@ Result<Answer> WrongDriver::run(const Request& request) {
     else if (wrong_.what == Injection::late && request.length != ByteCount(0))
         machine_.unmap_at_next_wait(request.data);
     const Request told = changed(request);
+    const bool same = told.data == request.data && told.length == request.length &&
+                      told.operation == request.operation;
+    if (!same || wrong_.what == Injection::late ||
+        (before_each_ && wrong_.what != Injection::short_buffer))
+        machine_.note_wronged();
     if (request.length != ByteCount(0))
         previous_ = request.data;
     return inner_->run(told);

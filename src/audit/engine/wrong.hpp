@@ -15,6 +15,11 @@ class WrongMachine final : public machine::Machine {
   public:
     WrongMachine(machine::Machine& inner, const Wrong& wrong) : inner_(inner), wrong_(wrong) {}
 
+    /// How often something was done wrong.
+    [[nodiscard]] std::uint64_t wronged() const { return wronged_; }
+
+    void note_wronged() { ++wronged_; }
+
     /// The next wait begins with the unmapping of what holds `address`.
     void unmap_at_next_wait(Iova address) { doomed_ = address; }
 
@@ -63,6 +68,7 @@ class WrongMachine final : public machine::Machine {
     const Wrong wrong_;
     OwnDomain* domain_ = nullptr;
     std::optional<Iova> doomed_;
+    std::uint64_t wronged_ = 0;
 };
 
 /// Tells the device something else than it was told to.
