@@ -24,7 +24,7 @@ mount -t tmpfs tmpfs /tmp
 mount -t debugfs debugfs /sys/kernel/debug
 mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null
 for module in {modules}; do insmod /modules/$module.ko || echo "moat-vm: $module is not inserted"; done
-export HOME=/tmp PATH=/bin
+export HOME=/tmp PATH=/bin LD_LIBRARY_PATH=/lib
 echo "{begin}"
 cd /tmp
 ( {job} ) 2>&1
@@ -46,7 +46,7 @@ def write(file, kernel, programs, job):
     for program in programs:
         place(program, root / "bin" / program.name)
         for library in shared_libraries(program):
-            place(library, root / str(library).lstrip("/"))
+            place(library, root / inside(library))
     for module in kernel.modules:
         place(module, root / "modules" / module.name)
     init = root / "init"
@@ -65,6 +65,12 @@ def shared_libraries(program):
         found = re.search(r"(/\S+) \(0x", line)
         if found:
             yield pathlib.Path(found.group(1))
+
+
+def inside(library):
+    """Where a library lies in the machine: a folder of a build's may be hidden there, by /tmp. The
+    loader lies where programs name it."""
+    return str(library).lstrip("/") if library.name.startswith("ld-") else f"lib/{library.name}"
 
 
 def place(source, target):
