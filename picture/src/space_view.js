@@ -369,7 +369,7 @@ function showTip(tip, space, view, event) {
 }
 
 const faultLine = (each) =>
-    `${each.access} of ${bytes(each.size)} at ${hex(each.address)} by ${each.device}`;
+    `${each.access}${each.size > 1 ? ` of ${bytes(each.size)}` : ''} at ${hex(each.address)} by ${each.device}`;
 
 function showPanel(panel, space, view, what) {
     panel.replaceChildren(element('h2', { text: 'Faults' }));
