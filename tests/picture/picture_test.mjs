@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The picture in a browser without a screen: it opens, fetches nothing, zooms, finds a mapping by its
 // label and shows the fault; with 10 mappings and with 100,000; and what moat itself writes.
-//     node picture_test.js PAGE BROWSER NODE_MODULES_FOLDER MOAT
+//     node picture_test.mjs PAGE BROWSER NODE_MODULES_FOLDER MOAT
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
