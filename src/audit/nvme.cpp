@@ -4,11 +4,13 @@
 #include "moat/audit/drivers.hpp"
 #include "moat/core/bits.hpp"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <cstring>
 #include <optional>
+#include <span>
 
 namespace moat::audit {
 namespace {
@@ -36,6 +38,8 @@ constexpr std::uint32_t status_fatal = 1U << 1;
 constexpr unsigned page_lg2 = 12;
 constexpr std::uint64_t page = std::uint64_t{1} << page_lg2;
 constexpr unsigned depth = 16; ///< entries of each queue
+/// The entries for so much need two pages of a list.
+constexpr unsigned most_data_lg2 = 21;
 
 enum Opcode : std::uint8_t {
     create_submission = 0x01,
@@ -146,6 +150,7 @@ class Nvme final : public Driver {
     Result<void> stop();
     Result<void> create_queue(Opcode opcode, const Buffer& memory, std::uint32_t last_word);
     Result<void> learn();
+    [[nodiscard]] unsigned longest_lg2(std::span<const std::byte> about) const;
     [[nodiscard]] Result<Command> command_for(const Request& request) const;
     [[nodiscard]] Result<Answer> issue(Queue& queue, Command command);
     void ring(const Queue& queue, bool completion);
@@ -273,7 +278,16 @@ Result<void> Nvme::create_queue(Opcode opcode, const Buffer& memory, std::uint32
     return {};
 }
 
-/// The size of a block, and whether there are SGLs.
+/// What the controller says of itself (5.15.2.1): the largest transfer is a power of two of its
+/// smallest pages (CAP.MPSMIN); 0 is no limit.
+unsigned Nvme::longest_lg2(std::span<const std::byte> about) const {
+    constexpr std::size_t largest_transfer = 77;
+    const auto limit_lg2 = static_cast<unsigned>(about[largest_transfer]);
+    const unsigned smallest_page_lg2 = page_lg2 + (capabilities_ >> 48 & 0xf);
+    return limit_lg2 == 0 ? most_data_lg2 : std::min(most_data_lg2, limit_lg2 + smallest_page_lg2);
+}
+
+/// The size of a block, the largest transfer, and whether there are SGLs.
 Result<void> Nvme::learn() {
     constexpr std::uint32_t controller = 1;
     std::array<std::byte, page> about{};
@@ -302,8 +316,7 @@ Result<void> Nvme::learn() {
                     {"block_lg2", block_lg2});
     block_bytes_ = 1U << block_lg2;
     const ByteCount block(block_bytes_);
-    // A list of PRPs in two pages at most; what else limits a transfer, the device says.
-    constexpr ByteCount longest(512 * page);
+    const ByteCount longest(std::uint64_t{1} << std::max(longest_lg2(about), block_lg2));
     using enum Direction;
     operations_ = {{"identify", from_device, 2, ByteCount(page), ByteCount(page)},
                    {.name = "health log",
