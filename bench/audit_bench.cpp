@@ -21,7 +21,7 @@ using Clock = std::chrono::steady_clock;
 
 /// Random cases, past those at boundaries, which have many of megabytes.
 constexpr std::uint64_t first_case = 1 << 20;
-constexpr std::uint64_t soft_cases = 100'000;
+constexpr std::uint64_t soft_cases = 400'000;
 constexpr int repetitions = 9;
 
 double seconds_since(Clock::time_point start) {

@@ -107,6 +107,26 @@ TEST_F(QemuAudit, disks_report_success_though_blocked) {
     }
 }
 
+TEST_F(QemuAudit, what_is_found_is_found_again_alone) {
+    const auto again = [&](std::string_view device, Injection what, FindingKind kind) {
+        SCOPED_TRACE(device);
+        const auto whole = run(device, what);
+        if (!whole)
+            return;
+        const auto found = std::ranges::find(whole->findings, kind, &Finding::kind);
+        ASSERT_NE(found, whole->findings.end());
+        const auto alone = run(device, what, found->about.number + 1, found->first_case);
+        ASSERT_TRUE(alone);
+        EXPECT_TRUE(std::ranges::any_of(alone->findings, [&](const Finding& each) {
+            return each.kind == kind && each.operation == found->operation &&
+                   each.buffer == found->buffer && each.bytes == found->bytes;
+        }));
+    };
+    again("virtio-blk-direct", Injection::none, FindingKind::bypasses_iommu);
+    again("ahci", Injection::overrun, FindingKind::success_though_blocked);
+    again("nvme", Injection::read_only, FindingKind::wrote_outside);
+}
+
 TEST_F(QemuAudit, wrong_drivers_of_nvme_are_found) {
     const auto finds = [&](Injection what, FindingKind kind) {
         SCOPED_TRACE(name(what));

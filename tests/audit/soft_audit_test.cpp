@@ -104,6 +104,7 @@ class SoftAudit : public testing::TestWithParam<const char*> {
 TEST_P(SoftAudit, finds_nothing_in_a_device_that_behaves) {
     const Outcome quiet = run(GetParam(), {}, 0, many / 2);
     EXPECT_EQ(quiet.report.tally.cases, many / 2);
+    EXPECT_EQ(quiet.report.tally.refused, 0U) << "the device's largest transfer is known";
     for (const Finding& each : quiet.all)
         ADD_FAILURE() << text(each);
 }
@@ -204,8 +205,6 @@ TEST_P(SoftAudit, short_buffer) {
     for (const FindingKind kind : {FindingKind::wrote_outside, FindingKind::read_outside})
         EXPECT_NE(std::ranges::find(result.all, kind, &Finding::kind), result.all.end())
             << name(kind);
-    std::size_t exact = 0;
-    std::size_t all = 0;
     for (const Finding& each : result.all) {
         EXPECT_EQ(each.buffer, "data") << text(each);
         EXPECT_EQ(each.side, each.kind == FindingKind::success_though_blocked ? fault::Side::inside
@@ -219,14 +218,8 @@ TEST_P(SoftAudit, short_buffer) {
             std::string_view(GetParam()) == "nvme" && in_blocks ? 512 : bytes;
         const std::uint64_t seen =
             each.kind == FindingKind::wrote_outside ? told : told - unseen(each);
-        // The device keeps what it read of red zones, and writes it again over others: of eight
-        // bytes that repeat one may be the canary's by chance.
-        EXPECT_LE(each.bytes, seen) << text(each);
-        EXPECT_GE(each.bytes, seen - seen / 4) << text(each);
-        exact += each.bytes == seen ? 1 : 0;
-        ++all;
+        EXPECT_EQ(each.bytes, seen) << text(each);
     }
-    EXPECT_GE(exact, all - all / 20);
 }
 
 TEST_P(SoftAudit, no_invalidate) {

@@ -100,6 +100,12 @@ class Arena {
     /// What is not as it was left around a buffer that lives, and of its decoy.
     [[nodiscard]] static Changed look(const Placed& placed);
 
+    /// The same where a byte within a line of the buffer changed; else nothing.
+    [[nodiscard]] static Changed glance(const Placed& placed);
+
+    /// Canaries again, around a buffer that lives.
+    static void put_right_around(const Placed& placed);
+
     /// How many bytes at the buffer's end were never written since it was placed.
     [[nodiscard]] static std::uint64_t unwritten_at_end(const Placed& placed, ByteCount of);
 
@@ -112,8 +118,10 @@ class Arena {
     /// The same of a buffer that nobody asks about any more: its driver ends.
     void give_back(const Placed& placed);
 
-    /// Looks at what was laid to rest last, or at everything, and puts changed bytes right.
-    void look_at_last(std::vector<ChangedAtRest>& found);
+    /// Where the first line of what was laid to rest last changed, looks at all of it and puts it
+    /// right. What changed elsewhere is found when it gives way.
+    void glance_at_last(std::vector<ChangedAtRest>& found);
+    /// The same of every byte that rests.
     void look_at_all(std::vector<ChangedAtRest>& found);
 
     [[nodiscard]] const std::deque<Placed>& resting() const { return resting_; }

@@ -5,7 +5,9 @@
 #include "moat/core/bits.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <cwchar>
 #include <utility>
 
 namespace moat::audit {
@@ -15,66 +17,89 @@ namespace {
 constexpr unsigned page_lg2 = 12;
 constexpr std::size_t most_resting = 64;
 /// Memory that was touched a short while ago is still in caches, ours and a device's.
-constexpr std::uint64_t used_before_reuse = std::uint64_t{2} << 20;
+constexpr std::uint64_t used_before_reuse = std::uint64_t{512} << 10;
 
 /// Addresses begin where no machine has anything else.
 constexpr std::uint64_t first_address = std::uint64_t{16} << 20;
 
 constexpr std::size_t page_bytes = Arena::page;
+constexpr std::size_t line = 64;
 
-/// Of the page-th page. Bytes have their top bit set, and none is what a soft device strays with
-/// (0xa5), so that what was overwritten is counted to the byte; what is written to media has that
-/// bit clear.
-std::uint64_t canary_of(std::uint64_t canaries, std::size_t page) {
-    std::uint64_t canary = mixed(0, canaries + page) | 0x8080808080808080;
-    for (unsigned at = 0; at != 64; at += 8)
-        if ((canary >> at & 0xff) == 0xa5)
-            canary ^= std::uint64_t{1} << at;
-    return canary;
+/// Of canaries beside what a device reads. It may read them as well, and keep them.
+constexpr std::uint64_t beside_read = std::uint64_t{1} << 63;
+
+/// Four bytes, of which the page-th page is full. So that what was overwritten is counted to the
+/// byte, all have their top bit set, which what is written to media has not; those beside what a
+/// device reads have the next one set, which others have not; and none is what a soft device
+/// strays with (0xa5).
+std::uint32_t canary_of(std::uint64_t canaries, std::size_t page) {
+    constexpr std::uint32_t top_bits = 0x80808080;
+    constexpr std::uint32_t next_bits = top_bits >> 1;
+    constexpr std::uint32_t strays = 0xa5a5a5a5;
+    const auto random = static_cast<std::uint32_t>(mixed(0, canaries + page));
+    const std::uint32_t canary =
+        (random & ~next_bits) | top_bits | ((canaries & beside_read) != 0 ? next_bits : 0);
+    const std::uint32_t without_top = (canary ^ strays) & ~top_bits;
+    const std::uint32_t is_stray = ~(without_top + ~top_bits) & top_bits; // a bit for each byte
+    return canary ^ is_stray >> 7;
 }
 
-std::byte canary_byte(std::uint64_t canary, std::size_t at) {
-    return static_cast<std::byte>(canary >> 8 * (at % 8));
+std::byte canary_byte(std::uint32_t canary, std::size_t at) {
+    return static_cast<std::byte>(canary >> 8 * (at % 4));
 }
 
-/// Twice as much each time, by what the C library copies fastest with. Memory is of whole pages.
+std::byte canary_at(const Placed& placed, std::size_t at) {
+    return canary_byte(canary_of(placed.canaries, at / page_bytes), at);
+}
+
+/// The C library fills with words of four bytes as fast as with single ones.
+void fill_page(std::span<std::byte> memory, std::uint64_t canaries, std::size_t page) {
+    static_assert(sizeof(wchar_t) == sizeof(std::uint32_t));
+    std::byte* const start = memory.data() + page * page_bytes;
+    std::wmemset(reinterpret_cast<wchar_t*>(start), static_cast<wchar_t>(canary_of(canaries, page)),
+                 page_bytes / sizeof(wchar_t));
+}
+
+/// Memory is of whole pages.
 void fill(std::span<std::byte> memory, std::uint64_t canaries) {
-    for (std::size_t page = 0; page * page_bytes != memory.size(); ++page) {
-        std::byte* const start = memory.data() + page * page_bytes;
-        const std::uint64_t canary = canary_of(canaries, page);
-        constexpr std::size_t by_words = 64;
-        for (std::size_t at = 0; at != by_words; at += sizeof canary)
-            std::memcpy(start + at, &canary, sizeof canary);
-        for (std::size_t done = by_words; done != page_bytes; done *= 2)
-            std::memcpy(start + done, start, done);
-    }
+    for (std::size_t page = 0; page * page_bytes != memory.size(); ++page)
+        fill_page(memory, canaries, page);
 }
 
-/// Whether [begin, end), of whole words of a page, is full of its canary: the first line is, and
-/// all repeats itself.
-bool is_full(const std::byte* page, std::size_t begin, std::size_t end, std::uint64_t canary) {
-    constexpr std::size_t line = 64;
-    std::size_t at = begin;
-    for (; at != end && at != begin + line; at += sizeof canary)
-        if (std::memcmp(page + at, &canary, sizeof canary) != 0)
+/// The pages that a buffer does not fill.
+void fill_red_zones(const Placed& placed) {
+    const std::size_t end = placed.offset() + placed.range.size().value();
+    const std::size_t last = placed.memory.size() / page_bytes - 1;
+    if (placed.offset() != 0)
+        fill_page(placed.memory, placed.canaries, 0);
+    if (end != placed.memory.size() && (placed.offset() == 0 || last != 0))
+        fill_page(placed.memory, placed.canaries, last);
+}
+
+/// Whether memory repeats the canary: its first line does, and all repeats the line.
+bool is_full(std::span<const std::byte> memory, std::uint32_t four_bytes) {
+    const std::byte* const start = memory.data();
+    const std::uint64_t canary = four_bytes | std::uint64_t{four_bytes} << 32;
+    const std::size_t words = std::min(memory.size(), line) / sizeof canary * sizeof canary;
+    for (std::size_t at = 0; at != words; at += sizeof canary)
+        if (std::memcmp(start + at, &canary, sizeof canary) != 0)
             return false;
-    return std::memcmp(page + begin, page + at, end - at) == 0;
+    if (memory.size() > line)
+        return std::memcmp(start, start + line, memory.size() - line) == 0;
+    return memory.size() == words ||
+           std::memcmp(start + words, &canary, memory.size() - words) == 0;
 }
 
-/// How many of the bytes in [begin, end) of a page are not its canary's.
-std::uint64_t changed_in_page(const std::byte* page, std::size_t begin, std::size_t end,
-                              std::uint64_t canary) {
-    const auto by_bytes = [&](std::size_t from, std::size_t to) {
-        std::uint64_t count = 0;
-        for (; from < to; ++from)
-            count += page[from] != canary_byte(canary, from) ? 1 : 0;
-        return count;
-    };
-    const std::size_t first_word = std::min((begin + 7) & ~std::size_t{7}, end);
-    const std::size_t last_word = std::max(first_word, end & ~std::size_t{7});
-    const std::uint64_t in_words =
-        is_full(page, first_word, last_word, canary) ? 0 : by_bytes(first_word, last_word);
-    return by_bytes(begin, first_word) + in_words + by_bytes(last_word, end);
+/// How many bytes of a page's part that begins at `begin` are not its canary's.
+std::uint64_t changed_in_page(std::span<const std::byte> memory, std::size_t begin,
+                              std::uint32_t canary) {
+    const std::uint32_t turned = std::rotr(canary, static_cast<int>(8 * (begin % 4)));
+    if (is_full(memory, turned))
+        return 0;
+    std::uint64_t count = 0;
+    for (std::size_t at = 0; at != memory.size(); ++at)
+        count += memory[at] != canary_byte(turned, at) ? 1 : 0;
+    return count;
 }
 
 std::uint64_t changed(std::span<const std::byte> memory, std::size_t begin, std::size_t end,
@@ -82,9 +107,8 @@ std::uint64_t changed(std::span<const std::byte> memory, std::size_t begin, std:
     std::uint64_t count = 0;
     while (begin < end) {
         const std::size_t page = begin / page_bytes;
-        const std::size_t start = page * page_bytes;
-        const std::size_t page_end = std::min(start + page_bytes, end);
-        count += changed_in_page(memory.data() + start, begin - start, page_end - start,
+        const std::size_t page_end = std::min((page + 1) * page_bytes, end);
+        count += changed_in_page(memory.subspan(begin, page_end - begin), begin,
                                  canary_of(canaries, page));
         begin = page_end;
     }
@@ -119,11 +143,11 @@ Arena::Arena(machine::Domain& domain, const ArenaConfig& config, machine::Shared
 
 /// Others in each lap: a device that keeps what it read beyond a buffer may write it there again.
 std::uint64_t Arena::canaries_of_memory(std::uint64_t offset, std::uint64_t lap) const {
-    return mixed(seed_, lap) + offset / page;
+    return (mixed(seed_, lap) + offset / page) & ~beside_read;
 }
 
 std::uint64_t Arena::canaries_of_decoys(std::uint64_t offset) const {
-    return mixed(seed_, 0) + offset / page;
+    return (mixed(seed_, 0) + offset / page) & ~beside_read;
 }
 
 /// What lay to rest there is full of canaries already.
@@ -136,15 +160,18 @@ void Arena::fill_up_to(std::uint64_t end, std::span<std::byte> memory, std::uint
 }
 
 void Arena::begin_operation() {
-    if (next_offset_ - kept_offset_ <= used_before_reuse &&
-        next_address_ - kept_address_ <= (window_end_ - kept_address_) / 2)
+    const bool memory_is_due = next_offset_ - kept_offset_ > used_before_reuse;
+    const bool addresses_are_due =
+        next_address_ - kept_address_ > (window_end_ - kept_address_) / 2;
+    if (addresses_are_due)
+        next_address_ = kept_address_;
+    if (!memory_is_due && !addresses_are_due)
         return;
     // All that rests gives way at once; it lay there with the canaries of the lap that begins.
     look_at_all(changed_before_);
     resting_.clear();
     ++lap_;
     ready_ = next_offset_;
-    next_address_ = kept_address_;
     next_offset_ = kept_offset_;
 }
 
@@ -184,8 +211,12 @@ Result<Placed> Arena::place(const Need& need, dma::Placement placement, Life lif
                    canaries_of_decoys(decoys_filled_));
     }
     fill_up_to(at + room, memory_.bytes(), ready_, canaries_of_memory(ready_, lap_));
-    if (life == Life::driver)
+    if (life == Life::driver) {
         std::ranges::fill(placed.bytes(), std::byte{0});
+    } else if (need.direction == Direction::to_device) {
+        placed.canaries |= beside_read;
+        fill_red_zones(placed);
+    }
     if (const auto mapped = domain_->map(Iova(start), ByteCount(room), physical,
                                          dma::attributes_of(need.direction));
         !mapped)
@@ -208,12 +239,29 @@ Changed Arena::look(const Placed& placed) {
             .decoy = changed(placed.decoy, 0, placed.decoy.size(), placed.decoy_canaries)};
 }
 
+Changed Arena::glance(const Placed& placed) {
+    const std::size_t begin = placed.offset();
+    const std::size_t end = begin + placed.range.size().value();
+    const std::size_t before = std::min(begin, line);
+    const std::size_t after = std::min(placed.memory.size() - end, line);
+    const bool is_quiet = changed(placed.memory, begin - before, begin, placed.canaries) == 0 &&
+                          changed(placed.memory, end, end + after, placed.canaries) == 0;
+    return is_quiet ? Changed{} : look(placed);
+}
+
+void Arena::put_right_around(const Placed& placed) {
+    const std::size_t begin = placed.offset();
+    const std::size_t end = begin + placed.range.size().value();
+    for (std::size_t at = 0; at != placed.memory.size(); ++at)
+        if (at < begin || at >= end)
+            placed.memory[at] = canary_at(placed, at);
+}
+
 std::uint64_t Arena::unwritten_at_end(const Placed& placed, ByteCount of) {
     const std::size_t begin = placed.offset();
     const std::size_t end = begin + std::min(placed.range.size(), of).value();
     std::size_t at = end;
-    while (at != begin && placed.memory[at - 1] ==
-                              canary_byte(canary_of(placed.canaries, (at - 1) / page), at - 1))
+    while (at != begin && placed.memory[at - 1] == canary_at(placed, at - 1))
         --at;
     return end - at;
 }
@@ -242,22 +290,26 @@ void Arena::give_back(const Placed& placed) {
 }
 
 void Arena::look_at(Placed& placed, std::vector<ChangedAtRest>& found) {
-    Changed seen = look(placed);
-    const std::size_t begin = placed.offset();
-    seen.inside =
-        changed(placed.memory, begin, begin + placed.range.size().value(), placed.canaries);
-    if (seen.around() + seen.inside + seen.decoy == 0)
+    const std::uint64_t all = changed(placed.memory, 0, placed.memory.size(), placed.canaries);
+    if (all + changed(placed.decoy, 0, placed.decoy.size(), placed.decoy_canaries) == 0)
         return;
+    Changed seen = look(placed);
+    seen.inside = all - seen.around();
     found.push_back({placed, seen});
     fill(placed.memory, placed.canaries);
     fill(placed.decoy, placed.decoy_canaries);
 }
 
-void Arena::look_at_last(std::vector<ChangedAtRest>& found) {
+void Arena::glance_at_last(std::vector<ChangedAtRest>& found) {
     found.insert(found.end(), changed_before_.begin(), changed_before_.end());
     changed_before_.clear();
-    if (!resting_.empty())
-        look_at(resting_.back(), found);
+    if (resting_.empty())
+        return;
+    Placed& last = resting_.back();
+    const std::size_t begin = last.offset();
+    const std::size_t end = begin + std::min<std::size_t>(line, last.range.size().value());
+    if (changed(last.memory, begin, end, last.canaries) != 0)
+        look_at(last, found);
 }
 
 void Arena::look_at_all(std::vector<ChangedAtRest>& found) {

@@ -15,6 +15,7 @@ namespace moat::audit {
 namespace {
 
 constexpr std::size_t remembered = 4096;
+constexpr std::uint64_t cases_between_looks = 16;
 /// For what a driver keeps: later than every case.
 constexpr std::uint64_t of_no_case = ~std::uint64_t{0};
 
@@ -108,9 +109,14 @@ class Session final : private BufferSource {
     /// Lets the device do what it may still do, and looks at everything once more.
     Result<void> finish(const Case& last) {
         settle(options_.last_settle);
-        std::vector<ChangedAtRest> at_rest;
-        arena_.look_at_all(at_rest);
-        return observe({.operation = "end", .about = last, .at_rest = at_rest});
+        const std::uint64_t since = look_at_kept(last, Look::everywhere);
+        at_rest_.clear();
+        arena_.look_at_all(at_rest_);
+        return observe({.operation = "end",
+                        .about = last,
+                        .changed = changed_,
+                        .kept_since = since,
+                        .at_rest = at_rest_});
     }
 
   private:
@@ -133,7 +139,9 @@ class Session final : private BufferSource {
     }
 
     Result<void> give_all(const Case& about, Request& request);
-    void look_at_buffers();
+    enum class Look : std::uint8_t { nearby, everywhere };
+    std::uint64_t look_at_kept(const Case& about, Look how);
+    std::uint64_t look_at_buffers(const Case& about);
     Result<void> take_faults();
     Result<void> observe(Observed seen);
 
@@ -178,6 +186,8 @@ class Session final : private BufferSource {
     std::vector<Placed> only_at_start_;
     std::size_t told_ = 0; ///< of those kept
     std::uint64_t counted_ = 0;
+    /// The first case after which not every byte around what is kept was looked at.
+    std::optional<std::uint64_t> not_looked_since_;
     std::chrono::nanoseconds placed_at_{};
     // Of the operation that runs; kept for their memory.
     std::vector<Placed> given_;
@@ -233,10 +243,11 @@ Result<bool> Session::run(const Case& about) {
     const bool should_be_written = answer && answer->verdict == Verdict::success &&
                                    operation.direction == Direction::from_device && !given_.empty();
     std::uint64_t unwritten = 0;
+    std::uint64_t kept_since = 0;
     {
         // The memory is looked at while the machine invalidates.
         auto look = [&] {
-            look_at_buffers();
+            kept_since = look_at_buffers(about);
             unwritten = should_be_written ? Arena::unwritten_at_end(given_.back(), fills) : 0;
         };
         const machine::Meanwhile meanwhile(machine_, look);
@@ -264,6 +275,7 @@ Result<bool> Session::run(const Case& about) {
                                    .fills = fills,
                                    .given = given_,
                                    .changed = changed_,
+                                   .kept_since = kept_since,
                                    .unwritten = unwritten,
                                    .at_rest = at_rest_});
         !seen)
@@ -283,14 +295,30 @@ Result<void> Session::take_faults() {
     return {};
 }
 
-/// What lives, and what was laid to rest last.
-void Session::look_at_buffers() {
+/// Return: the first case that may have changed what is found.
+std::uint64_t Session::look_at_kept(const Case& about, Look how) {
     changed_.clear();
-    for (const auto* all : {&kept_, &given_})
-        for (const Placed& each : *all)
-            changed_.push_back(Arena::look(each));
+    for (const Placed& each : kept_) {
+        changed_.push_back(how == Look::nearby ? Arena::glance(each) : Arena::look(each));
+        if (changed_.back().around() != 0)
+            Arena::put_right_around(each);
+    }
+    if (how == Look::nearby)
+        return about.number;
+    return std::exchange(not_looked_since_, about.number + 1).value_or(about.number);
+}
+
+/// What lives, and what was laid to rest last. Around queues is much that changes seldom.
+std::uint64_t Session::look_at_buffers(const Case& about) {
+    if (!not_looked_since_)
+        not_looked_since_ = about.number;
+    const bool is_due = about.number - *not_looked_since_ + 1 >= cases_between_looks;
+    const std::uint64_t since = look_at_kept(about, is_due ? Look::everywhere : Look::nearby);
+    for (const Placed& each : given_)
+        changed_.push_back(Arena::look(each));
     at_rest_.clear();
-    arena_.look_at_last(at_rest_);
+    arena_.glance_at_last(at_rest_);
+    return since;
 }
 
 Result<void> Session::observe(Observed seen) {

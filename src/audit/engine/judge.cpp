@@ -32,8 +32,11 @@ class Judge {
     Judge(const Observed& seen, const Past& past) : seen_(seen), past_(past) {}
 
     std::vector<Finding> decide() {
-        for (std::size_t index = 0; index != seen_.changed.size(); ++index)
-            judge_canaries(placed(index), seen_.changed[index]);
+        for (std::size_t index = 0; index != seen_.changed.size(); ++index) {
+            const bool is_kept = index < seen_.kept.size();
+            judge_canaries(placed(index), seen_.changed[index],
+                           is_kept ? seen_.kept_since : seen_.about.number);
+        }
         for (const ChangedAtRest& each : seen_.at_rest)
             judge_rest(each);
         if (!seen_.faults.empty())
@@ -74,17 +77,19 @@ class Judge {
         return found_.emplace_back(std::move(made));
     }
 
-    void judge_canaries(const Placed& buffer, const Changed& changed) {
+    void judge_canaries(const Placed& buffer, const Changed& changed, std::uint64_t since) {
         if (changed.around() + changed.decoy == 0)
             return;
         const std::string whose = " \"" + std::string(buffer.label) + "\" of " +
                                   bytes_text(buffer.range.size().value()) + " at " +
                                   hexadecimal(buffer.range.start().value());
         const auto outside = [&](Side side, std::uint64_t bytes, std::string_view where) {
-            if (bytes != 0)
-                add(FindingKind::wrote_outside, &buffer, side, bytes).report =
-                    "canaries: " + bytes_text(bytes) + " changed " + std::string(where) + whose +
-                    ", in its page\n";
+            if (bytes == 0)
+                return;
+            Finding& made = add(FindingKind::wrote_outside, &buffer, side, bytes);
+            made.first_case = std::min(since, made.first_case);
+            made.report = "canaries: " + bytes_text(bytes) + " changed " + std::string(where) +
+                          whose + ", in its page\n";
         };
         outside(Side::left, changed.before, "before");
         outside(Side::right, changed.after, "past the end of");
@@ -98,7 +103,7 @@ class Judge {
     void judge_rest(const ChangedAtRest& each) {
         const Placed& buffer = each.placed;
         if (each.changed.decoy != 0)
-            judge_canaries(buffer, {.decoy = each.changed.decoy});
+            judge_canaries(buffer, {.decoy = each.changed.decoy}, seen_.about.number);
         const std::uint64_t bytes = each.changed.inside + each.changed.around();
         if (bytes == 0)
             return;

@@ -21,14 +21,16 @@ class WrongMachine::OwnDomain final : public machine::Domain {
 
     [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
                                    Attributes attributes) override {
-        mapped_[start] = size;
+        if (machine_.wrong_.what == Injection::late)
+            mapped_[start] = size;
         if (const auto done = unmap_kept(IovaRange(start, size)); !done)
             return done;
         return inner_->map(start, size, memory, attributes);
     }
 
     [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) override {
-        mapped_.erase(start);
+        if (machine_.wrong_.what == Injection::late)
+            mapped_.erase(start);
         if (machine_.wrong_.what != Injection::no_invalidate)
             return inner_->unmap(start, size);
         if (machine_.name() != "soft")

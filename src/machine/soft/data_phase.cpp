@@ -34,7 +34,7 @@ template <class Use>
 
 bool DataPhase::to_memory(BusMaster& bus, std::span<const Segment> segments,
                           std::span<const std::byte> data) {
-    const std::vector<Segment> used = chosen(segments);
+    const std::span<const Segment> used = chosen(segments);
     const bool shortened = how_.misdeed == Misdeed::wrong_length;
     const std::uint64_t bytes = data.size() - (shortened ? std::min(data.size(), how_.bytes) : 0);
     const bool arrived =
@@ -48,7 +48,7 @@ bool DataPhase::to_memory(BusMaster& bus, std::span<const Segment> segments,
 
 bool DataPhase::from_memory(BusMaster& bus, std::span<const Segment> segments,
                             std::span<std::byte> data) {
-    const std::vector<Segment> used = chosen(segments);
+    const std::span<const Segment> used = chosen(segments);
     const bool shortened = how_.misdeed == Misdeed::wrong_length;
     const std::uint64_t bytes = data.size() - (shortened ? std::min(data.size(), how_.bytes) : 0);
     const bool arrived =
@@ -63,26 +63,24 @@ bool DataPhase::from_memory(BusMaster& bus, std::span<const Segment> segments,
 }
 
 bool DataPhase::after_completion(BusMaster& bus) {
-    const std::vector<Segment> late = std::exchange(late_, {});
-    if (late.empty())
+    const std::optional<Segment> late = std::exchange(late_, std::nullopt);
+    if (!late)
         return false;
-    stray(bus, late.front().start, std::min(late.front().bytes, how_.bytes), Way::to_memory);
+    stray(bus, late->start, std::min(late->bytes, how_.bytes), Way::to_memory);
     return true;
 }
 
 void DataPhase::reset() {
     previous_.clear();
-    late_.clear();
+    late_.reset();
 }
 
-std::vector<Segment> DataPhase::chosen(std::span<const Segment> told) {
-    std::vector<Segment> used(told.begin(), told.end());
-    if (how_.misdeed == Misdeed::write_after_completion)
-        late_ = used;
-    if (how_.misdeed == Misdeed::stale_address && !previous_.empty())
-        return previous_;
-    previous_ = used;
-    return used;
+std::span<const Segment> DataPhase::chosen(std::span<const Segment> told) {
+    if (how_.misdeed == Misdeed::write_after_completion && !told.empty())
+        late_ = told.front();
+    if (how_.misdeed != Misdeed::stale_address || previous_.empty())
+        previous_.assign(told.begin(), told.end());
+    return previous_;
 }
 
 void DataPhase::stray(BusMaster& bus, Iova start, std::uint64_t bytes, Way way) const {

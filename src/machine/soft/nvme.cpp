@@ -175,7 +175,7 @@ bool Nvme::step(BusMaster& bus) {
     if ((status_ & ready) != 0 && (status_ & fatal) == 0) {
         for (unsigned looked = 0; looked != most_queues; ++looked) {
             const unsigned queue = turn_;
-            turn_ = (turn_ + 1) % most_queues;
+            turn_ = turn_ + 1 == most_queues ? 0 : turn_ + 1;
             const SubmissionQueue& from = submissions_[queue];
             if (from.entries == 0 || from.head == from.tail ||
                 completions_[from.completions].full())

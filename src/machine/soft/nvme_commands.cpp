@@ -49,7 +49,7 @@ void put_text(std::span<std::byte> page, std::size_t offset, std::size_t size,
     std::memcpy(page.data() + offset, text.data(), std::min(size, text.size()));
 }
 
-[[nodiscard]] Page identify_controller() {
+[[nodiscard]] Page made_identity() {
     Page page{};
     put<std::uint16_t>(page, 0, 0x1b36);
     put<std::uint16_t>(page, 2, 0x1af4);
@@ -66,6 +66,11 @@ void put_text(std::span<std::byte> page, std::size_t offset, std::size_t size,
     put<std::uint32_t>(page, 516, 1);   // namespaces
     put<std::uint8_t>(page, 525, 1);    // a volatile write cache
     put<std::uint32_t>(page, 536, 1);   // scatter-gather lists
+    return page;
+}
+
+[[nodiscard]] const Page& identify_controller() {
+    static const Page page = made_identity();
     return page;
 }
 
@@ -151,17 +156,18 @@ Nvme::Outcome Nvme::log_page(BusMaster& bus, const Command& command) {
         return {Status::invalid_log_page};
     if (words > most_data / 4 || offset % 4 != 0 || offset > page_bytes)
         return {Status::invalid_field};
-    Page log{};
+    std::array<std::byte, 512> log{};
     if (which == 2) {
         put<std::uint16_t>(log, 1, 300); // 300 K
         put<std::uint8_t>(log, 3, 100);  // all of its spare
     } else if (which == 3) {
         put<std::uint8_t>(log, 0, 1); // slot 1 is active
     }
-    std::vector<std::byte> data(words * 4);
-    std::memcpy(data.data(), log.data() + offset,
-                std::min<std::uint64_t>(data.size(), page_bytes - offset));
-    return send(bus, command, data);
+    log_.assign(words * 4, std::byte{0});
+    if (offset < log.size())
+        std::memcpy(log_.data(), log.data() + offset,
+                    std::min<std::uint64_t>(log_.size(), log.size() - offset));
+    return send(bus, command, log_);
 }
 
 Nvme::Outcome Nvme::set_features(const Command& command) {

@@ -29,6 +29,7 @@ static_assert(sizeof(Descriptor) == 16);
 } // namespace
 
 Nvme::Segments Nvme::segments(BusMaster& bus, const Command& command, std::uint64_t bytes) {
+    segments_.clear();
     switch (command.pointer_kind()) {
     case 0:
         return by_pages(bus, command, bytes);
@@ -45,17 +46,16 @@ Nvme::Segments Nvme::by_pages(BusMaster& bus, const Command& command, std::uint6
     std::uint64_t list = command.wide(8);
     if (first % 4 != 0)
         return std::unexpected(Status::invalid_prp_offset);
-    std::vector<Segment> found;
     const std::uint64_t in_first = std::min(bytes, page_bytes - (first & in_page));
-    found.push_back({Iova(first), in_first});
+    segments_.push_back({Iova(first), in_first});
     std::uint64_t left = bytes - in_first;
     if (left == 0)
-        return found;
+        return segments_;
     if (left <= page_bytes) {
         if ((list & in_page) != 0)
             return std::unexpected(Status::invalid_prp_offset);
-        found.push_back({Iova(list), left});
-        return found;
+        segments_.push_back({Iova(list), left});
+        return segments_;
     }
     if (list % 8 != 0)
         return std::unexpected(Status::invalid_prp_offset);
@@ -74,22 +74,21 @@ Nvme::Segments Nvme::by_pages(BusMaster& bus, const Command& command, std::uint6
             continue;
         }
         const std::uint64_t here = std::min(left, page_bytes);
-        found.push_back({Iova(entry), here});
+        segments_.push_back({Iova(entry), here});
         left -= here;
         list += sizeof entry;
     }
-    return found;
+    return segments_;
 }
 
 Nvme::Segments Nvme::by_list(BusMaster& bus, const Command& command, std::uint64_t bytes) {
     Descriptor next{command.wide(6), command.words[8], command.words[9]};
-    std::vector<Segment> found;
     std::uint64_t left = bytes;
     const auto add = [&](const Descriptor& block) {
         if (block.bytes > left)
             return false;
         if (block.bytes != 0)
-            found.push_back({Iova(block.address), block.bytes});
+            segments_.push_back({Iova(block.address), block.bytes});
         left -= block.bytes;
         return true;
     };
@@ -115,14 +114,14 @@ Nvme::Segments Nvme::by_list(BusMaster& bus, const Command& command, std::uint64
                 return std::unexpected(Status::invalid_data_length);
         }
         if (is_last)
-            return left == 0 ? Segments(found) : std::unexpected(Status::invalid_data_length);
+            return left == 0 ? Segments(segments_) : std::unexpected(Status::invalid_data_length);
         next = list.back();
     }
     if (next.kind() != Descriptor::data_block || next.has_subtype() || read != 0)
         return std::unexpected(Status::invalid_descriptor_type);
     if (!add(next) || left != 0)
         return std::unexpected(Status::invalid_data_length);
-    return found;
+    return segments_;
 }
 
 } // namespace moat::machine::soft

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -71,14 +72,14 @@ class DataPhase {
   private:
     enum class Way : std::uint8_t { to_memory, from_memory };
 
-    /// The segments to use in place of those told.
-    [[nodiscard]] std::vector<Segment> chosen(std::span<const Segment> told);
+    /// The segments to use in place of those told; until the next command.
+    [[nodiscard]] std::span<const Segment> chosen(std::span<const Segment> told);
     void stray(BusMaster& bus, Iova start, std::uint64_t bytes, Way way) const;
     void stray_around(BusMaster& bus, std::span<const Segment> segments, Way way);
 
     Misbehaviour how_ = {};
     std::vector<Segment> previous_;
-    std::vector<Segment> late_;
+    std::optional<Segment> late_;
 };
 
 } // namespace moat::machine::soft

@@ -118,7 +118,8 @@ class Nvme final : public DeviceModel {
         std::uint32_t result = 0;
     };
 
-    using Segments = std::expected<std::vector<Segment>, Status>;
+    /// Until the next command.
+    using Segments = std::expected<std::span<const Segment>, Status>;
 
     // Registers: nvme.cpp.
     void configure(std::uint32_t value);
@@ -148,16 +149,15 @@ class Nvme final : public DeviceModel {
                                std::span<const std::byte> data);
 
     // Where the data lies: nvme_pointers.cpp.
-    [[nodiscard]] static Segments segments(BusMaster& bus, const Command& command,
-                                           std::uint64_t bytes);
-    [[nodiscard]] static Segments by_pages(BusMaster& bus, const Command& command,
-                                           std::uint64_t bytes);
-    [[nodiscard]] static Segments by_list(BusMaster& bus, const Command& command,
-                                          std::uint64_t bytes);
+    [[nodiscard]] Segments segments(BusMaster& bus, const Command& command, std::uint64_t bytes);
+    [[nodiscard]] Segments by_pages(BusMaster& bus, const Command& command, std::uint64_t bytes);
+    [[nodiscard]] Segments by_list(BusMaster& bus, const Command& command, std::uint64_t bytes);
 
     const unsigned block_lg2_;
     std::vector<std::byte> medium_;
     DataPhase data_;
+    std::vector<Segment> segments_; ///< of the command that runs; kept for their memory
+    std::vector<std::byte> log_;    ///< the same
 
     std::uint32_t configuration_ = 0;
     std::uint32_t status_ = 0;

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Where an audit's buffers lie, and which bytes around them are seen to change, and when.
+#include "moat/audit/arena.hpp"
+#include "moat/core/text.hpp"
+#include "moat/machine/soft/soft_machine.hpp"
+
+#include <algorithm>
+#include <gtest/gtest.h>
+#include <set>
+
+namespace moat::tests {
+namespace {
+
+using audit::Arena;
+using audit::ChangedAtRest;
+using audit::Life;
+using audit::Placed;
+using dma::Direction;
+using dma::Placement;
+
+constexpr std::byte other{0x11}; // no canary
+
+class ArenaTest : public testing::Test {
+  protected:
+    Placed place(std::uint64_t bytes, Placement placement,
+                 Direction direction = Direction::from_device, Life life = Life::operation) {
+        const auto placed =
+            arena.place({.what = "data", .direction = direction, .size = ByteCount(bytes)},
+                        placement, life, next_case++);
+        EXPECT_TRUE(placed) << placed.error();
+        return *placed;
+    }
+
+    void end(const Placed& placed) {
+        ASSERT_TRUE(arena.unmap(placed));
+        arena.lay_to_rest(placed, Arena::look(placed));
+    }
+
+    /// An operation with one buffer, from its start to its end.
+    Placed operation(std::uint64_t bytes) {
+        arena.begin_operation();
+        const Placed placed = place(bytes, Placement::left);
+        end(placed);
+        return placed;
+    }
+
+    std::vector<ChangedAtRest> glance() {
+        std::vector<ChangedAtRest> found;
+        arena.glance_at_last(found);
+        return found;
+    }
+
+    machine::soft::SoftMachine machine;
+    std::unique_ptr<machine::Domain> domain = *machine.create_domain();
+    Arena arena = *Arena::create(machine, *domain, {.seed = 3});
+    std::uint64_t next_case = 0;
+};
+
+TEST_F(ArenaTest, bytes_are_counted_on_their_side) {
+    for (const Placement placement : {Placement::left, Placement::right}) {
+        const Placed placed = place(1000, placement);
+        EXPECT_EQ(Arena::look(placed).around(), 0U);
+        std::ranges::fill(placed.bytes(), other);
+        EXPECT_EQ(Arena::look(placed).around(), 0U) << "the buffer itself is the device's";
+        const std::size_t red = 4096 - 1000;
+        std::byte* const zone =
+            placement == Placement::left ? placed.bytes().data() + 1000 : placed.memory.data();
+        zone[0] = other;
+        zone[red / 2] = other;
+        zone[red - 1] = other;
+        const audit::Changed seen = Arena::look(placed);
+        EXPECT_EQ(seen.after, placement == Placement::left ? 3U : 0U);
+        EXPECT_EQ(seen.before, placement == Placement::left ? 0U : 3U);
+    }
+}
+
+TEST_F(ArenaTest, every_single_byte_is_seen_at_whatever_offset) {
+    for (const std::uint64_t bytes : {1U, 3U, 63U, 64U, 65U, 4090U}) {
+        const Placed placed = place(bytes, Placement::left);
+        for (std::size_t at = bytes; at != placed.memory.size(); ++at) {
+            const std::byte before = std::exchange(placed.memory[at], other);
+            ASSERT_EQ(Arena::look(placed).after, 1U) << bytes << ", " << at;
+            placed.memory[at] = before;
+        }
+        EXPECT_EQ(Arena::look(placed).after, 0U);
+    }
+}
+
+TEST_F(ArenaTest, glance_sees_what_begins_beside_the_buffer) {
+    const Placed queue = place(1024, Placement::left, Direction::bidirectional, Life::driver);
+    queue.memory[3000] = other;
+    EXPECT_EQ(Arena::glance(queue).after, 0U) << "too far away";
+    EXPECT_EQ(Arena::look(queue).after, 1U);
+    queue.memory[1024] = other;
+    EXPECT_EQ(Arena::glance(queue).after, 2U) << "then all is counted";
+    std::ranges::fill(queue.bytes(), other);
+    Arena::put_right_around(queue);
+    EXPECT_EQ(Arena::look(queue).around(), 0U);
+    EXPECT_EQ(std::ranges::count(queue.bytes(), other), 1024) << "the queue is as it was";
+}
+
+/// So that a device which keeps what it read there, and writes it elsewhere, is counted exactly.
+TEST_F(ArenaTest, canaries_beside_what_is_read_are_others_than_all_others) {
+    std::set<std::byte> beside_read;
+    std::set<std::byte> beside_written;
+    for (int each = 0; each != 200; ++each) {
+        arena.begin_operation();
+        for (const Direction direction : {Direction::to_device, Direction::from_device}) {
+            const Placed placed = place(100, Placement::right, direction);
+            const auto zone = placed.memory.first(placed.offset());
+            (direction == Direction::to_device ? beside_read : beside_written)
+                .insert(zone.begin(), zone.end());
+            end(placed);
+        }
+    }
+    EXPECT_EQ(beside_read.size(), 64U) << "all that there are were seen";
+    EXPECT_EQ(beside_written.size(), 63U) << "all but what soft devices stray with";
+    for (const std::byte each : beside_read)
+        EXPECT_FALSE(beside_written.contains(each)) << static_cast<int>(each);
+}
+
+TEST_F(ArenaTest, late_write_at_the_start_is_seen_at_once_and_put_right) {
+    const Placed placed = operation(5000);
+    EXPECT_TRUE(glance().empty());
+    placed.bytes()[2] = other;
+    placed.bytes()[4999] = other;
+    const auto found = glance();
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].changed.inside, 2U);
+    EXPECT_EQ(found[0].placed.case_number, placed.case_number);
+    EXPECT_TRUE(glance().empty());
+}
+
+TEST_F(ArenaTest, late_write_elsewhere_is_seen_before_the_memory_is_used_again) {
+    const Placed placed = operation(20000);
+    placed.bytes()[12345] = other;
+    std::vector<ChangedAtRest> found = glance();
+    EXPECT_TRUE(found.empty());
+    while (found.empty() && next_case != 1000) {
+        arena.begin_operation();
+        const Placed next = place(20000, Placement::left);
+        if (next.memory.data() == placed.memory.data()) {
+            EXPECT_EQ(Arena::look(next).around(), 0U);
+            found = glance();
+            break;
+        }
+        end(next);
+        found = glance();
+    }
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].changed.inside, 1U);
+    EXPECT_EQ(found[0].placed.range, placed.range);
+}
+
+TEST_F(ArenaTest, memory_comes_again_before_addresses_do) {
+    std::set<const std::byte*> memory;
+    std::set<Iova> addresses;
+    for (int each = 0; each != 1000; ++each) {
+        const Placed placed = operation(8192);
+        memory.insert(placed.memory.data());
+        EXPECT_TRUE(addresses.insert(placed.range.start()).second) << each;
+    }
+    EXPECT_LT(memory.size(), 100U);
+}
+
+TEST_F(ArenaTest, refuses_what_does_not_fit_and_goes_on) {
+    const auto refused = arena.place({.what = "data", .size = ByteCount(std::uint64_t{1} << 30)},
+                                     Placement::left, Life::operation, 0);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), ErrorCode::no_space);
+    EXPECT_EQ(Arena::look(place(1, Placement::left)).around(), 0U);
+}
+
+} // namespace
+} // namespace moat::tests
