@@ -41,7 +41,7 @@ def main():
     kernel, program, moat = sys.argv[1:4]
     reason = probe.reason_to_skip(kernel)
     if reason:
-        print(f"vm_test.py: Skipped\n{reason}")
+        print(f"SKIPPED: {reason}")
         return SKIPPED
     with tempfile.TemporaryDirectory(prefix="moat-vm-test-") as folder:
         disk = pathlib.Path(folder) / "disk.img"
