@@ -22,7 +22,8 @@ PASSED = ROOT / "build/lint/passed"
 FOLDERS = ("src", "scenarios", "tools", "tests", "bench", "fuzz", "examples")
 # Where a source's flags are: the first that has it.
 PRESETS = ("clang", "asan")
-CONFIGURATION = b"".join((ROOT / name).read_bytes() for name in (".clang-tidy", "tests/.clang-tidy"))
+CONFIGURATION = b"".join(each.read_bytes() for each in (ROOT / ".clang-tidy",
+                                                         *sorted(ROOT.glob("*/.clang-tidy"))))
 HEADER_FLAGS = ["-std=gnu++23", "-I" + str(ROOT / "include")]
 DIAGNOSTIC = re.compile(r"^(.*:\d+:\d+: (?:error|warning): .*)$", re.MULTILINE)
 
