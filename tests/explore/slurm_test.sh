@@ -66,7 +66,7 @@ slurmd -D >"$folder/slurmd.out" 2>&1 &
 pids+=($!)
 for _ in $(seq 150); do
     [ "$(timeout 5 sinfo -h -o %t 2>/dev/null)" = idle ] && break
-    kill -0 "${pids[@]}" 2>/dev/null || break
+    for pid in "${pids[@]}"; do kill -0 "$pid" 2>/dev/null || break 2; done
     sleep 0.2
 done
 if [ "$(timeout 5 sinfo -h -o %t 2>/dev/null)" != idle ]; then
