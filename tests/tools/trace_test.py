@@ -50,6 +50,10 @@ def problems(trace: dict) -> list[str]:
     return wrong
 
 
+# Of NVMe and edu.
+OPERATIONS = {"identify", "health log", "read", "write", "flush", "read by SGL", "write by SGL"}
+
+
 def of(trace: dict, phase: str) -> list[dict]:
     return [event for event in trace["traceEvents"] if event["ph"] == phase]
 
@@ -61,6 +65,8 @@ def audit_problems(trace: dict, devices: int, cases: int, faults: bool) -> list[
     operations = [each for each in of(trace, "X") if each["cat"] == "operation"]
     if len(operations) != devices * cases:
         wrong.append(f"{len(operations)} operations, not {devices * cases}")
+    if unknown := {each["name"] for each in operations} - OPERATIONS:
+        wrong.append(f"operations of these names: {unknown}")
     if len(of(trace, "b")) < len(operations):
         wrong.append("fewer mappings than operations")
     seen = [each for each in of(trace, "i") if each["args"]["iova"].startswith("0x")]

@@ -23,13 +23,16 @@ WRITTEN_BYTES = 12 << 10
 # How long the kernel's page walk is stressed. Its BARs are mapped by type1 alone.
 STRESS_SECONDS = os.environ.get("MOAT_VM_STRESS_SECONDS", "8")
 STRESS_STATUS = {"stock": 0, "new": 0, "iommufd": 3}
-# An audit that finds nothing, one of a driver that tells of 64 bytes too many, the page walk, the tests.
+# Audits that find nothing, of devices by name and by address; one of a driver that tells of 64 bytes
+# too many; one of an address where nothing is; the page walk, the tests.
 JOB = """
 moat bind 00:04.0 && moat bind 00:05.0 || exit
 moat audit --machine vfio --device nvme --operations 64 || exit
-moat audit --machine vfio --device edu --operations 6 || exit
+moat audit --machine vfio --device 0000:00:05.0 --device 00:04.0 --operations 6 || exit
 moat audit --machine vfio --device nvme --inject overrun --case 1
 [ $? = 1 ] || exit 1
+moat audit --machine vfio --device 00:1e.0
+[ $? = 2 ] || exit 1
 moat bind 00:06.0 || exit
 moat stress bar-walk --machine vfio --time {seconds} --watchdog 60 --json
 [ $? = {stress_status} ] || exit 1

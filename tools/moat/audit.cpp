@@ -342,14 +342,11 @@ void add_audit(CLI::App& app, Exit& exit) {
         {.paragraphs =
              {"Drives devices with buffers that lie between guard pages, at and around every "
               "boundary of their lengths, and reports what they wrote or read outside of them, "
-              "touched after they had said that they were done, reached past the IOMMU, or called "
-              "a "
-              "success though the IOMMU had blocked it.",
+              "touched after they had said that they were done, reached past the IOMMU, left "
+              "unwritten, or called a success though the IOMMU had blocked it.",
               "The machine soft has models of devices in this process; qemu has QEMU's, behind "
-              "QEMU's "
-              "VT-d; vfio has this host's, which moat bind must have taken from their driver. A "
-              "disk "
-              "of the host is written to.",
+              "QEMU's VT-d; vfio has this host's, which moat bind must have taken from their "
+              "driver. A disk of the host is written to.",
               "Each finding comes with the one command that shows it again, alone."},
          .examples = {
              {"moat audit --list", "the devices that there are"},

@@ -55,9 +55,10 @@ void AuditPicture::observe(machine::Machine& machine, audit::AuditOptions& optio
         if (rows_.size() == most_rows)
             return;
         newest_[lived.placed.range.start()] = rows_.size();
-        rows_.push_back(
-            {std::string(lived.placed.label), lived.placed.range, since_begin(lived.placed_at),
-             lived.unmapped_at ? since_begin(*lived.unmapped_at) : -1, lived.placed.case_number});
+        rows_.push_back({std::string(lived.placed.label), std::string(lived.operation),
+                         lived.placed.range, since_begin(lived.placed_at),
+                         lived.unmapped_at ? since_begin(*lived.unmapped_at) : -1,
+                         lived.placed.case_number});
     };
     options.found = [this](const audit::Finding& finding) {
         end_ = since_begin(machine_->now());
@@ -88,7 +89,7 @@ ordered_json AuditPicture::take(const Audited& audited) {
         high = std::max(high, row.range.last().value() + guard_);
         mappings.push_back({hexadecimal(start), row.range.size().value(), guard_, guard_,
                             row.placed_at, row.unmapped_at, -1, texts.number(row.label),
-                            device_number, texts.number(""), row.case_number});
+                            device_number, texts.number(row.operation), row.case_number});
     }
     data["aperture"] = {hexadecimal(rows_.empty() ? 0 : low), hexadecimal(high + 1)};
     data["mappings"] = std::move(mappings);

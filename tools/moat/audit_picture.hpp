@@ -24,6 +24,7 @@ class AuditPicture {
   private:
     struct Row {
         std::string label;
+        std::string operation;
         IovaRange range;
         std::int64_t placed_at;
         std::int64_t unmapped_at; ///< -1: never

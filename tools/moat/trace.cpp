@@ -19,7 +19,8 @@ using nlohmann::ordered_json;
 
 /// Places in an element of `mappings`.
 namespace mapping {
-constexpr std::size_t start = 0, bytes = 1, mapped = 4, unmapped = 5, label = 7, number = 10;
+constexpr std::size_t start = 0, bytes = 1, mapped = 4, unmapped = 5, label = 7, mapped_by = 9,
+                      number = 10;
 } // namespace mapping
 
 /// Rows of a device.
@@ -70,7 +71,7 @@ class Trace {
         name("thread_name", process, operations_row, "operations");
         name("thread_name", process, faults_row, "faults");
         name("thread_name", process, mappings_row, "mappings");
-        add_operations(process, picture["mappings"]);
+        add_operations(process, picture);
         for (const ordered_json& each : picture["mappings"])
             add_mapping(process, picture, each);
         for (const ordered_json& fault : picture["faults"]) {
@@ -85,22 +86,31 @@ class Trace {
     }
 
     /// From the first mapping of a case to the last unmapping of its buffers.
-    void add_operations(int process, const ordered_json& mappings) {
-        std::map<std::int64_t, std::pair<std::int64_t, std::int64_t>> times; // by case
-        for (const ordered_json& each : mappings) {
+    void add_operations(int process, const ordered_json& picture) {
+        struct Operation {
+            std::int64_t begin;
+            std::int64_t end;
+            std::size_t name; // of the picture's strings
+        };
+
+        std::map<std::int64_t, Operation> operations; // by case
+        for (const ordered_json& each : picture["mappings"]) {
             const std::int64_t number = each[mapping::number];
-            const std::int64_t from = each[mapping::mapped];
-            const std::int64_t to = each[mapping::unmapped];
-            if (number < 0 || to < 0)
+            const std::int64_t begin = each[mapping::mapped];
+            const std::int64_t end = each[mapping::unmapped];
+            if (number < 0 || end < 0)
                 continue; // a buffer that the driver keeps
-            auto& time = times.try_emplace(number, from, to).first->second;
-            time = {std::min(time.first, from), std::max(time.second, to)};
+            auto& operation =
+                operations.try_emplace(number, Operation{begin, end, each[mapping::mapped_by]})
+                    .first->second;
+            operation.begin = std::min(operation.begin, begin);
+            operation.end = std::max(operation.end, end);
         }
-        for (const auto& [number, time] : times) {
-            ordered_json& operation = event("X", "operation", "case " + std::to_string(number),
-                                            process, operations_row, microseconds(time.first));
-            operation["dur"] = microseconds(time.second - time.first);
-            operation["args"] = {{"case", number}};
+        for (const auto& [number, operation] : operations) {
+            ordered_json& made = event("X", "operation", picture["strings"][operation.name],
+                                       process, operations_row, microseconds(operation.begin));
+            made["dur"] = microseconds(operation.end - operation.begin);
+            made["args"] = {{"case", number}};
         }
     }
 

@@ -15,6 +15,7 @@ namespace moat::audit {
 namespace {
 
 constexpr std::size_t remembered = 4096;
+/// At all that surrounds a driver's queues.
 constexpr std::uint64_t cases_between_looks = 16;
 /// For what a driver keeps: later than every case.
 constexpr std::uint64_t of_no_case = ~std::uint64_t{0};
@@ -138,8 +139,9 @@ class Session final : private BufferSource {
         return Buffer{placed->range.start(), placed->bytes()};
     }
 
-    Result<void> give_all(const Case& about, Request& request);
     enum class Look : std::uint8_t { nearby, everywhere };
+
+    Result<void> give_all(const Case& about, Request& request);
     std::uint64_t look_at_kept(const Case& about, Look how);
     std::uint64_t look_at_buffers(const Case& about);
     Result<void> take_faults();
@@ -154,11 +156,11 @@ class Session final : private BufferSource {
                       {});
     }
 
-    void tell_lives() {
+    void tell_lives(std::string_view operation) {
         for (; told_ != kept_.size(); ++told_)
-            options_.lived({kept_[told_], machine_.now(), std::nullopt});
+            options_.lived({kept_[told_], "start", machine_.now(), std::nullopt});
         for (const Placed& each : given_)
-            options_.lived({each, placed_at_, machine_.now()});
+            options_.lived({each, operation, placed_at_, machine_.now()});
     }
 
     void settle(std::chrono::nanoseconds longest) {
@@ -327,7 +329,7 @@ Result<void> Session::observe(Observed seen) {
     if (seen.answer) // not at the start and the end
         count(Phase::faults);
     if (options_.lived)
-        tell_lives();
+        tell_lives(seen.operation);
     seen.requester = function_.info().address.requester();
     seen.guard = arena_.guard();
     seen.kept = kept_;
