@@ -29,7 +29,7 @@ shows() {
 expect 0 "the devices" "$moat" audit --list
 shows 'virtio-blk-direct'
 expect 0 "soft devices behave" "$moat" audit
-shows 'nvme (soft, 0000:00:05.0): 128 operations'
+shows 'nvme (soft, 0000:00:05.0): 120 operations'
 shows 'submission queue             0 / 3072'
 shows 'no finding'
 expect 0 "the same as JSON" "$moat" audit --device edu --operations 50 --seed 3 --json

@@ -46,6 +46,8 @@ class Skips(unittest.TestCase):
 
 
 FLAKE = ["[    0.5] Oops: int3: 0000 [#1] PREEMPT SMP", "[    0.5] RIP: 0010:sched_clock_cpu+0xa/0x20"]
+IN_SCHEDULER = ["[   19.8] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI",
+                "[   19.8] RIP: 0010:ttwu_do_activate+0x8d/0x220"]
 IN_7_3 = ["[    2.3] Oops: int3: 0000 [#1] SMP NOPTI", "[    2.3] RIP: 0010:ktime_get+0x3c/0x100"]
 
 
@@ -72,9 +74,14 @@ class Flake(unittest.TestCase):
         again = boot.Outcome(why="again", console=FLAKE)
         self.assertEqual(self.boots(flake, again, flake), (2, again))
 
-    def test_what_comes_after_our_first_word_is_ours(self):
+    def test_what_comes_after_our_first_word_is_ours_but_in_the_scheduler(self):
         late = boot.Outcome(why="the kernel said: Oops", began=True, console=FLAKE)
         self.assertEqual(self.boots(late, late), (1, late))
+        good = boot.Outcome(status=0, began=True)
+        traced = boot.Outcome(why="the kernel said: Oops", began=True, console=IN_SCHEDULER)
+        self.assertEqual(self.boots(traced, good), (2, good))
+        other = boot.Outcome(why="the kernel said: Oops", began=True, console=IN_SCHEDULER[1:])
+        self.assertEqual(self.boots(other, good), (1, other))
 
 
 if __name__ == "__main__":
