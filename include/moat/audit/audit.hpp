@@ -41,8 +41,8 @@ struct Blind {
 /// A buffer's life, for who draws it.
 struct Lived {
     const Placed& placed;
-    std::string_view operation; ///< that needed it; "start" where the driver keeps it
-    std::chrono::nanoseconds placed_at;                  ///< by the machine's clock
+    std::string_view operation;         ///< that needed it; "start" where the driver keeps it
+    std::chrono::nanoseconds placed_at; ///< by the machine's clock
     std::optional<std::chrono::nanoseconds> unmapped_at; ///< nothing where the driver keeps it
 };
 
