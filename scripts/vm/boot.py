@@ -26,8 +26,8 @@ APPEND = ("console=ttyS0 panic=-1 oops=panic intel_iommu=on iommu=nopt quiet "
           "nvme_load=no initcall_blacklist=nvme_init")
 # The kernel patches its own code by way of a breakpoint, and an emulated processor may meet that when
 # it is gone already: then the kernel dies of it. One boot in about eighty does when it settles on a
-# clock, before any program of ours runs (sched_clock_cpu in 6.12, ktime_get in 7.3); one in some
-# hundred when a tracepoint is opened, which hooks into the scheduler for the names of tasks.
+# clock, before any program of ours runs (sched_clock_cpu in 6.12, ktime_get in 7.3); rarely
+# one does when a tracepoint is opened, which hooks into the scheduler for the names of tasks.
 BREAKPOINT = re.compile(r"Oops: int3")
 IN_CLOCK = re.compile(r"RIP: \S*:(sched_clock_cpu|ktime_get)\+")
 IN_SCHEDULER = re.compile(r"RIP: \S*:(ttwu_do_activate|__schedule)\+")

@@ -100,7 +100,7 @@ class Arena {
     /// What is not as it was left around a buffer that lives, and of its decoy.
     [[nodiscard]] static Changed look(const Placed& placed);
 
-    /// The same where a byte within a line of the buffer changed; else nothing.
+    /// The same where one of the 64 bytes on either side changed; else nothing.
     [[nodiscard]] static Changed glance(const Placed& placed);
 
     /// Canaries again, around a buffer that lives.
@@ -118,8 +118,8 @@ class Arena {
     /// The same of a buffer that nobody asks about any more: its driver ends.
     void give_back(const Placed& placed);
 
-    /// Where the first line of what was laid to rest last changed, looks at all of it and puts it
-    /// right. What changed elsewhere is found when it gives way.
+    /// Where the first 64 bytes of what was laid to rest last changed, looks at all of it and puts
+    /// it right. What changed elsewhere is found when it gives way.
     void glance_at_last(std::vector<ChangedAtRest>& found);
     /// The same of every byte that rests.
     void look_at_all(std::vector<ChangedAtRest>& found);

@@ -25,9 +25,9 @@ struct Observed {
     std::span<const Placed> given = {}; ///< the operation's, its data last; unmapped by now
     /// For each of both, in their order; and the data's bytes at its end that were not written.
     std::span<const Changed> changed = {};
-    /// The first case that may have changed what the driver keeps.
-    std::uint64_t kept_since = 0;
     std::uint64_t unwritten = 0;
+    /// The first case that may have changed what surrounds the driver's buffers.
+    std::uint64_t kept_since = 0;
     std::span<const ChangedAtRest> at_rest = {};
     std::span<const fault::Record> faults = {}; ///< taken after the buffers were unmapped
 };

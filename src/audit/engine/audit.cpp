@@ -277,8 +277,8 @@ Result<bool> Session::run(const Case& about) {
                                    .fills = fills,
                                    .given = given_,
                                    .changed = changed_,
-                                   .kept_since = kept_since,
                                    .unwritten = unwritten,
+                                   .kept_since = kept_since,
                                    .at_rest = at_rest_});
         !seen)
         return std::unexpected(seen.error());

@@ -49,7 +49,7 @@ void put_text(std::span<std::byte> page, std::size_t offset, std::size_t size,
     std::memcpy(page.data() + offset, text.data(), std::min(size, text.size()));
 }
 
-[[nodiscard]] Page made_identity() {
+[[nodiscard]] Page identify_controller() {
     Page page{};
     put<std::uint16_t>(page, 0, 0x1b36);
     put<std::uint16_t>(page, 2, 0x1af4);
@@ -66,11 +66,6 @@ void put_text(std::span<std::byte> page, std::size_t offset, std::size_t size,
     put<std::uint32_t>(page, 516, 1);   // namespaces
     put<std::uint8_t>(page, 525, 1);    // a volatile write cache
     put<std::uint32_t>(page, 536, 1);   // scatter-gather lists
-    return page;
-}
-
-[[nodiscard]] const Page& identify_controller() {
-    static const Page page = made_identity();
     return page;
 }
 
@@ -134,8 +129,10 @@ Nvme::Outcome Nvme::identify(BusMaster& bus, const Command& command) {
         if (command.name_space() != 1)
             return {Status::invalid_namespace};
         return send(bus, command, identify_namespace(medium_.size() >> block_lg2_, block_lg2_));
-    case 0x01:
-        return send(bus, command, identify_controller());
+    case 0x01: {
+        static const Page controller = identify_controller();
+        return send(bus, command, controller);
+    }
     case 0x02: {
         Page list{};
         if (command.name_space() == 0)
