@@ -25,7 +25,7 @@ constexpr std::uint64_t page = 4096;
 
 struct System {
     explicit System(const dma::Options& options)
-        : space(*Space::create(domain, {.options = options})),
+        : space(*Space::create(domain, {.options = options, .pages = dma::own_pages()})),
           device(**iommu.add_device(device_id)) {
         keep(iommu.attach(device_id, domain));
     }
@@ -145,7 +145,22 @@ void levels(Suite& suite, const dma::Memory& memory) {
                    .other = map_and_unmap(*off.space, memory),
                    .goal = 1.05,
                    .measure = Measure::instructions});
+    System sampled({.sample = 1000});
+    dma::sample_random::seed(1); // the same mappings in every run
+    suite.compare({.name = "map + unmap 4K, sample=1000, instructions",
+                   .subject = map_and_unmap(*sampled.space, memory),
+                   .against = "level guard",
+                   .other = map_and_unmap(*guard.space, memory),
+                   .goal = 1.05,
+                   .measure = Measure::instructions,
+                   .counted = 100'000});
     System track({.level = Level::track});
+    suite.compare({.name = "map + unmap 4K, track, instructions",
+                   .subject = map_and_unmap(*track.space, memory),
+                   .against = "level guard",
+                   .other = map_and_unmap(*guard.space, memory),
+                   .goal = 1.85,
+                   .measure = Measure::instructions});
     suite.compare({.name = "map + unmap 4K, track without stacks",
                    .subject = map_and_unmap(*track.space, memory),
                    .against = "level guard",

@@ -83,6 +83,7 @@ struct World {
     std::pmr::monotonic_buffer_resource ranges{room.data(), room.size(),
                                                std::pmr::null_memory_resource()};
     dma::Poison<PoisonSync> poison{&ranges};
+    std::optional<typename Domain::BoundsRegistration> registration;
     /// The buffer's first bytes: the device's, but when the driver has taken them.
     ExploredSync::Plain<unsigned> bytes{0};
 
@@ -129,7 +130,7 @@ template <class Driver, class Invalidator, class PoisonSync>
     return [accesses](explore::Setup& setup) {
         auto& world = setup.make<World<Invalidator, PoisonSync>>();
         if constexpr (!std::is_same_v<Driver, Unmapping>)
-            world.domain.set_bounds(world.bounds());
+            world.registration.emplace(*world.domain.register_bounds(world.bounds()));
         const auto mapped =
             world.domain.map(buffer_start, buffer_bytes, buffer_physical, read_write);
         ExploredSync::check(mapped.has_value(), "a free page can be mapped");

@@ -138,9 +138,13 @@ enum {
     MOAT_DRIVER_WRONG_SIZE = 1,
     MOAT_DRIVER_WRONG_DIRECTION = 2,
     MOAT_DRIVER_SYNC_OUTSIDE = 3,
-    MOAT_DRIVER_CPU_WROTE = 4, ///< the CPU changed a buffer while it was the device's
-    MOAT_DRIVER_RED_ZONE = 5,  ///< something wrote beside a buffer, inside of its page
-    MOAT_DRIVER_LEAK = 6,      ///< still mapped when its container was closed
+    MOAT_DRIVER_CPU_WROTE = 4,       ///< the CPU changed a buffer while it was the device's
+    MOAT_DRIVER_RED_ZONE = 5,        ///< something wrote beside a buffer, inside of its page
+    MOAT_DRIVER_LEAK = 6,            ///< still mapped when its container was closed
+    MOAT_DRIVER_MISSING_SYNC = 7,    ///< returned to the device before the CPU took its data
+    MOAT_DRIVER_DOUBLE_MAPPING = 8,  ///< memory that another mapping has, and a device may write
+    MOAT_DRIVER_NOT_ADDRESSABLE = 9, ///< maps memory that the program may not touch
+    MOAT_DRIVER_FREED = 10,          ///< the memory was freed; no device reaches it any more
 };
 
 /// A mapping, living or past.
@@ -185,7 +189,7 @@ typedef struct moat_fault {
 typedef struct moat_driver_error {
     uint32_t size;
     int32_t kind;
-    uint64_t iova; ///< what the call named; of MOAT_DRIVER_RED_ZONE the bytes that were changed
+    uint64_t iova; ///< what the call named; of CPU_WROTE, RED_ZONE, MISSING_SYNC: the bytes
     uint64_t bytes;
     const moat_mapping* mapping; ///< that lives there, or that it was about
     const moat_mapping* past;    // of MOAT_DRIVER_NOT_MAPPED: the one that was there last
@@ -196,7 +200,9 @@ typedef struct moat_driver_error {
 /// Called on the thread that found it, within one of this header's functions, with no lock held. A
 /// callback may call every function here, its own container's among them, but moat_container_close
 /// of that, and moat_device_detach of the device that is in the middle of an access: these
-/// return MOAT_BUSY. It returns by itself: no longjmp, no exception.
+/// return MOAT_BUSY. It does not longjmp; what a C++ callback throws is caught, and the function
+/// that caused the call returns MOAT_INTERNAL. Within free(), where AddressSanitizer finds that
+/// mapped memory is freed, the thread's next function returns it.
 typedef void (*moat_fault_callback)(void* context, const moat_fault* fault);
 typedef void (*moat_driver_error_callback)(void* context, const moat_driver_error* error);
 

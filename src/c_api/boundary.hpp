@@ -16,6 +16,7 @@
 #include <new>
 #include <span>
 #include <string_view>
+#include <utility>
 
 namespace moat::c_api {
 
@@ -80,7 +81,27 @@ inline void write(moat_error* error, moat_code code, std::string_view text) noex
     to[text.copy(to, told_size(error) - offsetof(moat_error, text) - 1)] = '\0';
 }
 
-/// Runs `act`, which returns an Outcome, and tells how it went.
+/// What a callback of the caller's threw in this thread since the last call that returned it; empty
+/// where none did.
+inline thread_local std::array<char, 256> thrown_by_callback{};
+
+/// Calls a callback of the caller's: what it throws is the result of the call that caused it.
+template <class Callback>
+void call_back(Callback&& callback) noexcept {
+    const auto keep = [](std::string_view text) {
+        thrown_by_callback[text.copy(thrown_by_callback.data(), thrown_by_callback.size() - 1)] =
+            '\0';
+    };
+    try {
+        callback();
+    } catch (const std::exception& thrown) {
+        keep(*thrown.what() != '\0' ? thrown.what() : "a callback threw an exception");
+    } catch (...) {
+        keep("a callback threw something that is no std::exception");
+    }
+}
+
+/// Runs `act`, which returns an Outcome, and writes how it went.
 template <class Act>
 [[nodiscard]] moat_code enter(moat_error* error, Act&& act) noexcept {
     if (!can_hold(error))
@@ -90,7 +111,10 @@ template <class Act>
         return code;
     };
     try {
-        if (const Outcome done = act(); !done)
+        const Outcome done = act();
+        if (const std::array thrown = std::exchange(thrown_by_callback, {}); thrown[0] != '\0')
+            return fails(MOAT_INTERNAL, thrown.data());
+        if (!done)
             return fails(done.error().code(), done.error().text());
         return fails(MOAT_OK, "");
     } catch (const std::bad_alloc&) {

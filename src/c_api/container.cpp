@@ -74,11 +74,11 @@ Outcome moat_container::open(const moat_config& config, const dma::Options& opti
         .options = options,
         .dma_mask = Iova(config.dma_mask),
         .listener = {.fault =
-                         [](void* self, const fault::Diagnosis& diagnosis) {
+                         [](void* self, const fault::Diagnosis& diagnosis) noexcept {
                              static_cast<moat_container*>(self)->tell(diagnosis);
                          },
                      .driver_error =
-                         [](void* self, const dma::DriverError& error) {
+                         [](void* self, const dma::DriverError& error) noexcept {
                              static_cast<moat_container*>(self)->tell(error);
                          },
                      .context = this},
@@ -178,7 +178,7 @@ void moat_container::tell(const fault::Diagnosis& diagnosis) noexcept {
     moat_report report = report_of();
     report.fault = &diagnosis;
     const FaultForC fault(report, find(diagnosis.record.source));
-    callbacks_.fault(callbacks_.context, &fault.get());
+    call_back([&] { callbacks_.fault(callbacks_.context, &fault.get()); });
 }
 
 void moat_container::tell(const dma::DriverError& error) noexcept {
@@ -188,5 +188,5 @@ void moat_container::tell(const dma::DriverError& error) noexcept {
     moat_report report = report_of();
     report.driver_error = &error;
     const DriverErrorForC told(report);
-    callbacks_.driver_error(callbacks_.context, &told.get());
+    call_back([&] { callbacks_.driver_error(callbacks_.context, &told.get()); });
 }

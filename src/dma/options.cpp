@@ -24,6 +24,10 @@ constexpr std::array<Choice<Placement>, 2> placements = {
     {{"right", Placement::right}, {"left", Placement::left}}};
 constexpr std::array<Choice<Unmapping>, 2> unmappings = {
     {{"strict", Unmapping::strict}, {"deferred", Unmapping::deferred}}};
+constexpr std::array<Choice<DoubleMapping>, 2> double_mappings = {
+    {{"report", DoubleMapping::report}, {"ignore", DoubleMapping::ignore}}};
+constexpr std::array<Choice<CpuWatch>, 2> watches = {
+    {{"asan", CpuWatch::asan}, {"off", CpuWatch::off}}};
 constexpr std::array<Choice<ReportForm>, 2> forms = {
     {{"text", ReportForm::text}, {"json", ReportForm::json}}};
 constexpr std::array<Choice<bool>, 2> truths = {{{"1", true}, {"0", false}}};
@@ -77,7 +81,7 @@ struct Option {
     bool (*read)(std::string_view text, Options& options);
 };
 
-constexpr std::array<Option, 10> known = {{
+constexpr std::array<Option, 13> known = {{
     {"level", "guard, track or exact",
      [](std::string_view text, Options& to) { return read_word(text, levels, to.level); }},
     {"guard", "a size, as 4k",
@@ -94,6 +98,14 @@ constexpr std::array<Option, 10> known = {{
      [](std::string_view text, Options& to) { return read_count(text, 0, to.stacks); }},
     {"history", "a number, 1 or more",
      [](std::string_view text, Options& to) { return read_count(text, 1, to.history); }},
+    {"sample", "a number, 0 for none",
+     [](std::string_view text, Options& to) { return read_count(text, 0, to.sample); }},
+    {"double_mapping", "report or ignore",
+     [](std::string_view text, Options& to) {
+         return read_word(text, double_mappings, to.double_mapping);
+     }},
+    {"cpu", "asan or off",
+     [](std::string_view text, Options& to) { return read_word(text, watches, to.cpu); }},
     {"report", "text or json",
      [](std::string_view text, Options& to) { return read_word(text, forms, to.report); }},
     {"help", "1 or 0",
@@ -154,6 +166,9 @@ std::string_view options_help() {
            "quarantine=SIZE            unmapped addresses kept out of use (0)\n"
            "stacks=N                   take the call stack of every Nth mapping (0: none)\n"
            "history=N                  past mappings that are remembered (1024)\n"
+           "sample=N                   watch one of N mappings as at level exact (0: none)\n"
+           "double_mapping=report|ignore  memory that two mappings share (report)\n"
+           "cpu=asan|off               watch the CPU, where AddressSanitizer is (asan)\n"
            "report=text|json           the form of reports (text)\n"
            "help=1                     this list\n";
 }

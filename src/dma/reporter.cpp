@@ -23,18 +23,18 @@ std::expected<Options, std::string> options_from_environment(std::ostream& out,
 
 Listener Reporter::listener() {
     return {.fault =
-                [](void* self, const fault::Diagnosis& diagnosis) {
+                [](void* self, const fault::Diagnosis& diagnosis) noexcept {
                     auto& reporter = *static_cast<Reporter*>(self);
                     reporter.write(reporter.form_ == ReportForm::json
                                        ? fault::json_report(diagnosis, reporter.options_) + '\n'
                                        : fault::text_report(diagnosis, reporter.options_));
                 },
             .driver_error =
-                [](void* self, const DriverError& error) {
+                [](void* self, const DriverError& error) noexcept {
                     auto& reporter = *static_cast<Reporter*>(self);
                     reporter.write(reporter.form_ == ReportForm::json
                                        ? json_report(error) + '\n'
-                                       : "moat: " + summary(error) + '\n');
+                                       : text_report(error, reporter.options_));
                 },
             .context = this};
 }
@@ -42,6 +42,18 @@ Listener Reporter::listener() {
 void Reporter::write(const std::string& report) {
     const std::lock_guard lock(mutex_);
     out_ << report << std::flush;
+}
+
+std::string text_report(const DriverError& error, const fault::ReportOptions& options) {
+    std::string text = "moat: " + summary(error) + '\n';
+    if (error.kind == DriverErrorKind::freed)
+        text += fault::event_text("freed", error.when, options);
+    if (error.block.start != 0)
+        text += fault::event_text("allocated", {.stack = error.block.allocated}, options);
+    text += fault::event_text("mapped", error.mapping.mapped, options);
+    if (error.other)
+        text += fault::event_text("the other was mapped", error.other->mapped, options);
+    return text;
 }
 
 std::string json_report(const DriverError& error) {
@@ -59,6 +71,16 @@ std::string json_report(const DriverError& error) {
     line["unmaps_since"] = nullptr;
     if (error.past)
         line["unmaps_since"] = error.past->unmaps_since;
+    line["sampled_of"] = error.mapping.sampled_of;
+    line["other_label"] = nullptr;
+    if (error.other)
+        line["other_label"] = error.other->label;
+    line["memory_bytes"] = nullptr;
+    line["block_bytes"] = nullptr;
+    if (!error.memory.empty())
+        line["memory_bytes"] = error.memory.size();
+    if (error.block.start != 0)
+        line["block_bytes"] = error.block.size.value();
     line["summary"] = summary(error);
     using Json = nlohmann::ordered_json;
     return line.dump(-1, ' ', false, Json::error_handler_t::replace);

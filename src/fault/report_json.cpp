@@ -77,6 +77,7 @@ void add_record(Json& json, const Record& record) {
             {"guard_after", mapping.guard_after.value()},
             {"allows", fault::name(mapping.allows)},
             {"label", mapping.label},
+            {"sampled_of", mapping.sampled_of},
             {"mapped", event_json(mapping.mapped, options)}};
 }
 

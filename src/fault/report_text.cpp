@@ -103,10 +103,10 @@ class Writer {
     void raw(const std::string& text) { text_ += text; }
 
     /// "mapped by thread 7 at 1.5 s:" and the stack; nothing where nothing is known.
-    void event(const std::string& what, const Event& event) {
+    void event(std::string_view what, const Event& event) {
         if (event.thread == 0 && event.time_ns == 0 && event.stack.empty())
             return;
-        std::string head = what;
+        std::string head(what);
         if (event.thread != 0)
             head += " by thread " + std::to_string(event.thread);
         if (event.time_ns != 0)
@@ -252,6 +252,12 @@ std::string summary(const Diagnosis& diagnosis) {
     return text + " (" + std::string(name(record.reason)) + ")";
 }
 
+std::string event_text(std::string_view what, const Event& event, const ReportOptions& options) {
+    Writer out(options);
+    out.event(what, event);
+    return out.take();
+}
+
 std::string text_report(const Diagnosis& diagnosis, const ReportOptions& options) {
     Writer out(options);
     const std::string rule(65, '=');
@@ -265,6 +271,9 @@ std::string text_report(const Diagnosis& diagnosis, const ReportOptions& options
     out.line();
     write_verdict(out, diagnosis);
     out.line();
+    if (const Mapping* const mapping = anchor(diagnosis); mapping && mapping->sampled_of != 0)
+        out.line("Sampled: one mapping in " + std::to_string(mapping->sampled_of) +
+                 " is watched so closely\n");
     if (diagnosis.mapping)
         out.event("mapped", diagnosis.mapping->mapped);
     if (diagnosis.next)

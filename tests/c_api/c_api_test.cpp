@@ -159,6 +159,20 @@ TEST_F(CApi, a_callback_may_map_unmap_and_access) {
     EXPECT_EQ(unmap(victim, 4096), MOAT_OK);
 }
 
+TEST_F(CApi, what_a_callback_throws_is_the_result_of_the_call) {
+    open();
+    const std::uint64_t iova = map(memory.data(), 4096, MOAT_FROM_DEVICE, "ring");
+    within_fault = [](CApi&, const moat_fault&) { throw std::runtime_error("out of a callback"); };
+    EXPECT_EQ(write(iova, 4097), MOAT_INTERNAL);
+    EXPECT_STREQ(error.text, "out of a callback");
+    within_fault = nullptr;
+    within_error = [](CApi&, const moat_driver_error&) { throw 7; };
+    EXPECT_EQ(unmap(iova, 100, MOAT_FROM_DEVICE), MOAT_INTERNAL);
+    within_error = nullptr;
+    EXPECT_EQ(write(iova, 4096), MOAT_OK) << error.text;
+    EXPECT_EQ(unmap(iova, 4096, MOAT_FROM_DEVICE), MOAT_OK) << error.text;
+}
+
 TEST_F(CApi, a_device_that_is_detached_reaches_nothing_and_may_come_back) {
     open();
     const std::uint64_t iova = map(memory.data(), 4096);

@@ -137,11 +137,11 @@ TEST_F(Lists, guards_between_pieces_stop_what_leaves_one) {
     std::vector<fault::Diagnosis> told;
     std::vector<DriverError> errors;
     std::pair heard(&told, &errors);
-    const Listener listener = {[](void* context, const fault::Diagnosis& diagnosis) {
+    const Listener listener = {[](void* context, const fault::Diagnosis& diagnosis) noexcept {
                                    static_cast<decltype(heard)*>(context)->first->push_back(
                                        diagnosis);
                                },
-                               [](void* context, const DriverError& error) {
+                               [](void* context, const DriverError& error) noexcept {
                                    static_cast<decltype(heard)*>(context)->second->push_back(error);
                                },
                                &heard};

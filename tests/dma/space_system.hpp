@@ -25,21 +25,25 @@ struct Heard {
     std::function<void()> at_fault = [] {}; ///< what the driver does when it hears of one
 
     [[nodiscard]] dma::Listener listener() {
-        return {[](void* context, const fault::Diagnosis& diagnosis) {
+        return {[](void* context, const fault::Diagnosis& diagnosis) noexcept {
                     static_cast<Heard*>(context)->faults.push_back(diagnosis);
                     static_cast<Heard*>(context)->at_fault();
                 },
-                [](void* context, const dma::DriverError& error) {
+                [](void* context, const dma::DriverError& error) noexcept {
                     static_cast<Heard*>(context)->errors.push_back(error);
                 },
                 this};
     }
 };
 
+/// Whether the IOMMU asks for bytes, or knows pages alone as hardware does.
+enum class Finest { bytes, pages };
+
 /// A device and a space, at the level that a test asks for.
 struct System {
-    explicit System(const dma::Options& options)
-        : space(*SoftSpace::create(domain, {.options = options,
+    explicit System(const dma::Options& options, Finest finest = Finest::bytes)
+        : domain(empty_table(tables), {.byte_bounds = finest == Finest::bytes}),
+          space(*SoftSpace::create(domain, {.options = options,
                                             .listener = heard.listener(),
                                             .capture = nullptr,
                                             .pages = dma::own_pages()})),
@@ -56,7 +60,7 @@ struct System {
     }
 
     OwnTables tables;
-    SoftDomain domain{empty_table(tables)};
+    SoftDomain domain;
     SoftIommu iommu;
     Heard heard;
     std::unique_ptr<SoftSpace> space;

@@ -195,8 +195,7 @@ TEST(Exact, an_overrun_by_one_byte_inside_the_page_is_caught_and_counted) {
 }
 
 TEST(Exact, without_byte_bounds_the_red_zone_tells) {
-    System system({.level = Level::exact, .placement = Placement::left});
-    system.domain.set_bounds({}); // as a domain of hardware
+    System system({.level = Level::exact, .placement = Placement::left}, Finest::pages);
     Buffer buffer(4096);
     const Memory memory = Memory::own(buffer.bytes().subspan(64, 100));
     const Iova iova = *system.space->map(memory, Direction::from_device, "small");
@@ -282,12 +281,16 @@ TEST(Poison, is_refused_where_it_cannot_hold) {
             EXPECT_EQ(refused(system, at - 1, 10_B), "not found");
             EXPECT_EQ(refused(system, ~std::uint64_t{0}, 10_B), "not found");
             EXPECT_EQ(refused(system, at, 100_B), "poisoned");
-            system.domain.set_bounds({}); // as a domain of hardware
+        } else {
+            EXPECT_EQ(refused(system, at, 100_B), "unsupported");
+            EXPECT_EQ(system.space->unpoison(Iova(at), 1_B).error().code(), ErrorCode::unsupported);
         }
-        EXPECT_EQ(refused(system, at, 100_B), "unsupported");
-        EXPECT_EQ(system.space->unpoison(Iova(at), 1_B).error().code(), ErrorCode::unsupported);
         EXPECT_TRUE(system.space->unmap(Iova(at), 100_B, Direction::bidirectional));
     }
+    System pages({.level = Level::exact}, Finest::pages);
+    const std::uint64_t at = pages.space->map(memory, Direction::bidirectional, "small")->value();
+    EXPECT_EQ(refused(pages, at, 100_B), "unsupported");
+    EXPECT_TRUE(pages.space->unmap(Iova(at), 100_B, Direction::bidirectional));
 }
 
 TEST(Stacks, of_every_third_event_are_taken_and_every_leak_is_told) {
@@ -398,6 +401,32 @@ TEST(Creation, what_cannot_be_is_refused) {
     EXPECT_EQ(refused({.options = {.level = Level::exact}}), "unsupported");
     EXPECT_EQ(refused({.options = {.stacks = 1}}), "unsupported");
     EXPECT_EQ(refused({}), "made");
+}
+
+TEST(ByteBounds, end_with_their_space_and_belong_to_one_at_a_time) {
+    OwnTables tables;
+    SoftDomain domain(empty_table(tables));
+    SoftIommu iommu;
+    Lane lane(**iommu.add_device(nic));
+    ASSERT_TRUE(iommu.attach(nic, domain));
+    const SpaceConfig exact = {.options = {.level = Level::exact}, .pages = own_pages()};
+    Buffer buffer(4096);
+    const std::vector<std::byte> bytes(101);
+    for (int turn = 0; turn != 3; ++turn) {
+        const auto space = *Space::create(domain, exact);
+        const auto second = Space::create(domain, exact);
+        ASSERT_FALSE(second);
+        EXPECT_EQ(second.error().code(), ErrorCode::busy);
+        const Memory memory = Memory::own(buffer.bytes().subspan(64, 100));
+        const Iova iova = *space->map(memory, Direction::from_device, "small");
+        EXPECT_EQ(lane.write(iova, bytes).done, 100_B) << "of the space that lives";
+        EXPECT_TRUE(space->unmap(iova, 100_B, Direction::from_device));
+    }
+    // Nobody is asked any more: the page bounds the device, and translations are cached again.
+    ASSERT_TRUE(domain.map(Iova(0x1000), 4096_B, buffer.physical(), read_write));
+    EXPECT_EQ(lane.write(Iova(0x1000 + 4000), bytes).done, 96_B);
+    const auto next = Space::create(domain, {.options = {.level = Level::guard}});
+    EXPECT_TRUE(next);
 }
 
 TEST(Creation, addresses_stay_within_the_mask_and_out_of_what_is_reserved) {

@@ -119,6 +119,30 @@ INSTANTIATE_TEST_SUITE_P(Levels, Threads, testing::Values(Level::track, Level::e
                              return std::string(each.param == Level::track ? "track" : "exact");
                          });
 
+TEST(Threads, spaces_come_and_go_beside_a_device_that_asks_for_their_bounds) {
+    OwnTables tables;
+    SoftDomain domain(empty_table(tables));
+    SoftIommu iommu;
+    SoftIommu::Device& device = **iommu.add_device(nic);
+    ASSERT_TRUE(iommu.attach(nic, domain));
+    Buffer buffer(4096);
+    std::atomic<std::uint64_t> at{0};
+    const std::jthread strays([&](const std::stop_token& stop) {
+        Lane lane(device);
+        const std::vector<std::byte> bytes(128);
+        while (!stop.stop_requested())
+            (void)lane.write(Iova(at.load(std::memory_order_relaxed)), bytes);
+    });
+    for (int turn = 0; turn != 200; ++turn) {
+        const auto space =
+            *SoftSpace::create(domain, {.options = {.level = Level::exact}, .pages = own_pages()});
+        const Memory memory = Memory::own(buffer.bytes().first(100));
+        const Iova iova = *space->map(memory, Direction::from_device, "short");
+        at.store(iova.value(), std::memory_order_relaxed);
+        EXPECT_TRUE(space->unmap(iova, memory.size(), Direction::from_device));
+    }
+}
+
 } // namespace
 
 } // namespace moat::tests

@@ -32,9 +32,7 @@ enum class Opening { two_buffers, nothing_mapped };
 class Scene {
   public:
     Scene(const Options& options, bool bounded, Direction direction, Opening opening)
-        : system_(options), direction_(direction) {
-        if (!bounded)
-            system_.domain.set_bounds({});
+        : system_(options, bounded ? Finest::bytes : Finest::pages), direction_(direction) {
         std::ranges::fill(all_.bytes(), untouched);
         mapped_ = opening == Opening::two_buffers;
         if (!mapped_)
@@ -80,6 +78,13 @@ class Scene {
     }
 
     void detach() { note(system_.iommu.detach(nic)); }
+
+    void sync_for_device() { note(system_.space->sync_for_device(at_, 0_B, ByteCount(size))); }
+
+    void map_again() {
+        const Iova again = map(first_is_low_ ? 0 : 1, first_is_low_ ? "one" : "other");
+        ASSERT_TRUE(system_.space->unmap(again, ByteCount(size), direction_));
+    }
 
     void map_another() { (void)map(2, "next"); }
 
@@ -307,6 +312,14 @@ const std::array violations = {
     Violation{"sync outside", Direction::from_device, 0_B,
               [](Scene& scene) { scene.sync(100_B, 64_B); }, "-", "sync-outside",
               everywhere("sync-outside")},
+    Violation{"a buffer goes back unlooked at", Direction::from_device, 0_B,
+              [](Scene& scene) {
+                  scene.write(scene.at(), scene.end());
+                  scene.sync_for_device();
+              },
+              "-", "-", everywhere("missing-sync")},
+    Violation{"a second mapping of the memory", Direction::from_device, 0_B,
+              [](Scene& scene) { scene.map_again(); }, "-", "-", everywhere("double-mapping")},
     Violation{"leak of both", Direction::from_device, 0_B, [](Scene& scene) { scene.end_space(); },
               "-", "leak, leak of neighbour", everywhere("leak, leak of neighbour")},
 };
@@ -317,9 +330,11 @@ TEST_P(Violations, are_heard_of_as_designed_and_hurt_no_neighbour) {
     const Column& column = columns[GetParam()];
     std::cout << column.name << '\n';
     for (const Violation& each : violations) {
-        Scene scene(
-            {.level = column.level, .placement = column.placement, .quarantine = each.quarantine},
-            column.bounded, each.direction, each.opening);
+        Scene scene({.level = column.level,
+                     .placement = column.placement,
+                     .quarantine = each.quarantine,
+                     .cpu = CpuWatch::off},
+                    column.bounded, each.direction, each.opening);
         each.commit(scene);
         EXPECT_TRUE(scene.finish()) << each.name << ": the neighbour's bytes";
         const std::string heard = scene.heard(column.level);

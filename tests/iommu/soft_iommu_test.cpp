@@ -286,14 +286,16 @@ TEST(ByteBounds, an_access_ends_where_the_buffer_does) {
     OwnTables tables;
     const Buffer buffer(4096);
     const IovaRange inside(Iova(0x1010), 100_B);
-    SoftDomain domain(empty_table(tables),
-                      {.bounds = {[](void* context, Iova start, ByteCount size) {
-                                      const auto& range = *static_cast<const IovaRange*>(context);
-                                      return range.intersection({start, size}).start() == start
-                                                 ? range.intersection({start, size}).size()
-                                                 : ByteCount(0);
-                                  },
-                                  const_cast<IovaRange*>(&inside)}});
+    SoftDomain domain(empty_table(tables));
+    const auto registered =
+        domain.register_bounds({[](void* context, Iova start, ByteCount size) {
+                                    const auto& range = *static_cast<const IovaRange*>(context);
+                                    return range.intersection({start, size}).start() == start
+                                               ? range.intersection({start, size}).size()
+                                               : ByteCount(0);
+                                },
+                                const_cast<IovaRange*>(&inside)});
+    ASSERT_TRUE(registered);
     SoftIommu iommu;
     Lane lane(**iommu.add_device(nic));
     ASSERT_TRUE(iommu.attach(nic, domain));

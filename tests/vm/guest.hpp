@@ -94,7 +94,7 @@ class GuestTest : public ::testing::Test, protected audit::BufferSource {
     void make_space() {
         dma::SpaceConfig config;
         config.listener = {.fault =
-                               [](void* context, const fault::Diagnosis& diagnosis) {
+                               [](void* context, const fault::Diagnosis& diagnosis) noexcept {
                                    static_cast<GuestTest*>(context)->heard.push_back(diagnosis);
                                },
                            .driver_error = nullptr,

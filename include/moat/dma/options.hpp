@@ -4,6 +4,7 @@
 #pragma once
 
 #include "moat/core/types.hpp"
+#include "moat/dma/cpu_watch.hpp"
 
 #include <cstdint>
 #include <expected>
@@ -26,6 +27,9 @@ enum class Unmapping : std::uint8_t {
     deferred, ///< invalidated in batches; the buffer must rest until `flush`
 };
 
+/// What to do where the memory of a mapping is mapped already and a device may write it.
+enum class DoubleMapping : std::uint8_t { report, ignore };
+
 enum class ReportForm : std::uint8_t { text, json };
 
 struct Options {
@@ -41,6 +45,14 @@ struct Options {
     std::uint32_t stacks = 0;
     /// How many past mappings are remembered.
     std::uint32_t history = 1024;
+    /// Of every so many mappings, one on average is watched as at level exact, and has its stack
+    /// taken; the others cost what level `guard` costs, whatever `level` says. 0: no sampling.
+    std::uint32_t sample = 0;
+    /// At level exact.
+    DoubleMapping double_mapping = DoubleMapping::report;
+    /// Whether a memory checker that is in the process watches the CPU (cpu_watch.hpp); from level
+    /// `track` on.
+    CpuWatch cpu = CpuWatch::asan;
     ReportForm report = ReportForm::text;
     bool help = false; ///< the reader asks for `options_help`
 };

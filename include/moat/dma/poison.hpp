@@ -4,13 +4,12 @@
 #pragma once
 
 #include "moat/core/range.hpp"
+#include "moat/dma/range_set.hpp"
 #include "moat/sync/concept.hpp"
 #include "moat/sync/lock.hpp"
 
 #include <atomic>
 #include <cstdint>
-#include <iterator>
-#include <map>
 #include <memory_resource>
 
 namespace moat::dma {
@@ -22,12 +21,11 @@ class Poison {
   public:
     /// `memory` keeps the ranges, outlives this, and is used under the lock.
     explicit Poison(std::pmr::memory_resource* memory = std::pmr::new_delete_resource())
-        : last_by_start_(memory) {}
+        : poisoned_(memory) {}
 
     void add(IovaRange range) {
         const ExclusiveLock lock(mutex_);
-        cut_out(range);
-        last_by_start_.emplace(range.start().value(), range.last().value());
+        poisoned_.add(range.start().value(), range.last().value());
         any_.store(1, std::memory_order_release);
     }
 
@@ -35,44 +33,21 @@ class Poison {
         if (any_.load(std::memory_order_acquire) == 0) [[likely]]
             return;
         const ExclusiveLock lock(mutex_);
-        cut_out(range);
-        any_.store(last_by_start_.empty() ? 0 : 1, std::memory_order_release);
+        poisoned_.remove(range.start().value(), range.last().value());
+        any_.store(poisoned_.empty() ? 0 : 1, std::memory_order_release);
     }
 
     /// How many bytes from `start` on, `size` at most, come before a poisoned one.
     [[nodiscard]] ByteCount clear_from(Iova start, ByteCount size) const {
         if (any_.load(std::memory_order_acquire) == 0) [[likely]]
             return size;
-        const std::uint64_t at = start.value();
         const ExclusiveLock lock(mutex_);
-        const auto next = last_by_start_.upper_bound(at);
-        if (next != last_by_start_.begin() && std::prev(next)->second >= at)
-            return {};
-        if (next == last_by_start_.end() || next->first - at >= size.value())
-            return size;
-        return ByteCount(next->first - at);
+        return ByteCount(poisoned_.clear_from(start.value(), size.value()));
     }
 
   private:
-    void cut_out(IovaRange range) MOAT_REQUIRES(mutex_) {
-        const std::uint64_t first = range.start().value();
-        const std::uint64_t last = range.last().value();
-        auto each = last_by_start_.upper_bound(first);
-        if (each != last_by_start_.begin() && std::prev(each)->second >= first)
-            --each;
-        while (each != last_by_start_.end() && each->first <= last) {
-            const auto [was_first, was_last] = *each;
-            each = last_by_start_.erase(each);
-            if (was_first < first)
-                last_by_start_.emplace(was_first, first - 1);
-            if (was_last > last)
-                last_by_start_.emplace(last + 1, was_last);
-        }
-    }
-
     mutable typename Sync::Mutex mutex_;
-    /// Disjoint.
-    std::pmr::map<std::uint64_t, std::uint64_t> last_by_start_ MOAT_GUARDED_BY(mutex_);
+    RangeSet poisoned_ MOAT_GUARDED_BY(mutex_);
     typename Sync::template Atomic<std::uint64_t> any_{0};
 };
 

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "moat/core/bits.hpp"
-#include "moat/dma/memory.hpp"
+#include "moat/dma/registered.hpp"
 #include "moat/fault/diagnose.hpp"
 #include "moat/fault/history.hpp"
 #include "moat/sync/concept.hpp"
@@ -19,19 +19,6 @@
 #include <utility>
 
 namespace moat::dma {
-
-/// What is remembered of a mapping. Labels and stacks live as long as the registry.
-struct Registered {
-    fault::Mapping mapping = {};
-    Direction direction = Direction::bidirectional;
-    bool is_part = false; ///< of a list with guards: it goes with its list alone
-    /// The memory behind it, as the caller gave it.
-    Memory memory = {};
-    /// Where the bytes go through memory of the space's own (level exact): its bytes, else empty.
-    Memory bounce = {};
-    /// Of the bytes, where the CPU may not write meanwhile.
-    std::uint64_t checksum = 0;
-};
 
 /// A tree over page numbers, nine bits a level. A leaf covers 2 MiB, has a lock of its own and room
 /// for a mapping that begins at each of its pages; nodes and leaves stay until the registry ends,
@@ -82,8 +69,8 @@ class Registry {
         return true;
     }
 
-    /// Calls use(Registered&) for the mapping that begins at `start`; it may change its checksum.
-    /// Return: what `use` returns, a Result<void>; or not_found.
+    /// Calls use(Registered&) for the mapping that begins at `start`; it may change it, but not its
+    /// range. Return: what `use` returns, a Result<void>; or not_found.
     template <class Use>
     [[nodiscard]] Result<void> with(Iova start, Use&& use) {
         if (Leaf* const leaf = find(page_of(start))) {
@@ -112,10 +99,11 @@ class Registry {
         }
     }
 
-    [[nodiscard]] fault::Diagnosis diagnose(const fault::Record& record) {
+    [[nodiscard]] fault::Diagnosis diagnose(const fault::Record& record,
+                                            const fault::DiagnoseOptions& options = {}) {
         const ExclusiveLock lock(noting_);
         history_.catch_up();
-        return fault::diagnose(*this, history_, record);
+        return fault::diagnose(*this, history_, record, options);
     }
 
     /// The mapping that was undone last among those that covered a byte of `range`.
@@ -139,10 +127,11 @@ class Registry {
         return found;
     }
 
-    /// The mapping at or below an address with everything that is known of it.
-    [[nodiscard]] std::optional<Registered> at_or_below(Iova address) const {
+    /// The mapping whose start is nearest at or below an address.
+    [[nodiscard]] std::optional<fault::Mapping> at_or_below(Iova address) const {
         fault::SearchSteps steps;
-        return search<Below>(page_of(address), address, steps);
+        const auto found = search<Below>(page_of(address), address, steps);
+        return found ? std::optional(found->mapping) : std::nullopt;
     }
 
     /// Calls visit(Registered) for each living mapping, in order of addresses. Mappings that come

@@ -40,6 +40,10 @@ class Reporter {
     std::mutex mutex_;
 };
 
+/// `summary`, and the stacks that are known; lines, each with its end.
+[[nodiscard]] std::string text_report(const DriverError& error,
+                                      const fault::ReportOptions& options = {});
+
 /// One line of JSON without its end, of schema moat.driver_error/1.
 [[nodiscard]] std::string json_report(const DriverError& error);
 

@@ -1,16 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Space: the DMA API. Memory is mapped for the devices of one domain, at addresses with guards
 // around them; from level `track` on it is known whose they are. docs/life_of_a_mapping.md tells
-// the way. What a scatter list is: scatter_list.hpp. What level `exact` does to a buffer: edge.hpp.
+// the way. What a scatter list is: scatter_list.hpp. What level `exact` does: exact_buffer.hpp.
 #pragma once
 
 #include "moat/core/check.hpp"
+#include "moat/dma/cpu_watch.hpp"
+#include "moat/dma/double_mappings.hpp"
 #include "moat/dma/driver_error.hpp"
 #include "moat/dma/edge.hpp"
+#include "moat/dma/exact_buffers.hpp"
 #include "moat/dma/memory.hpp"
 #include "moat/dma/options.hpp"
 #include "moat/dma/poison.hpp"
 #include "moat/dma/registry.hpp"
+#include "moat/dma/sampling.hpp"
 #include "moat/dma/scatter_list.hpp"
 #include "moat/dma/stack_depot.hpp"
 #include "moat/iommu/soft_domain.hpp"
@@ -32,9 +36,11 @@ struct SpaceConfig {
     /// The last address that every device of the domain can send.
     Iova dma_mask{~std::uint64_t{0}};
     Listener listener = {};
-    /// Needed where `options.stacks` is not 0.
+    /// Needed where `options.stacks` is not 0. Where it is there, sampled mappings and those that a
+    /// memory checker watches have their stacks as well.
     CaptureStack capture = nullptr;
-    /// Needed at level `exact`: whole pages for small buffers.
+    /// Needed at level `exact` and for sampling: whole pages for small buffers. Where devices are
+    /// code of this process, a memory checker watches only mappings that have such pages.
     PageSource pages = {};
 };
 
@@ -45,6 +51,23 @@ struct MappedList {
     std::span<Segment> segments = {}; ///< for the device, in order, in the caller's memory
 };
 
+namespace detail {
+
+template <class Domain>
+struct BoundsOf {
+    using Type = struct None {};
+};
+
+template <iommu::BoundedDomain Domain>
+struct BoundsOf<Domain> {
+    using Type = typename Domain::BoundsRegistration;
+};
+
+} // namespace detail
+
+template <class Domain>
+using BoundsOf = typename detail::BoundsOf<Domain>::Type;
+
 /// Thread-safe: any thread may map, and unmap what another one mapped. Neither from inside an
 /// access of a device. Ends after all of its mappings; at level `track` and `exact` what is left is
 /// reported as a leak, and unmapped.
@@ -53,15 +76,16 @@ class Space {
   public:
     /// `domain` has nothing mapped, and is mapped by nobody else. Errors: out_of_range (the mask
     /// leaves nothing of the aperture), unsupported (deferred unmapping of a domain that cannot;
-    /// exact without pages; stacks without a way to take them; a page that is not 4K, 16K or 64K),
-    /// no_memory.
+    /// exact or sampling without pages; stacks without a way to take them; a page that is not 4K,
+    /// 16K or 64K), busy (another space asks the domain for byte bounds), no_memory.
     [[nodiscard]] static Result<std::unique_ptr<Space>> create(Domain& domain,
                                                                const SpaceConfig& config = {});
 
     ~Space() {
-        if (tracks())
-            report_leaks();
+        report_leaks();
         flush();
+        bounds_.reset(); // it asks the registry
+        cpu_watch::wait_for_calls(this);
     }
 
     Space(const Space&) = delete;
@@ -70,12 +94,13 @@ class Space {
     /// Maps `memory` (not empty) for `direction`. Whole pages become reachable; at level `exact`
     /// its bytes alone. `label` outlives the space: a literal, mostly.
     /// Return: the address of its first byte for the device.
-    /// Errors: empty, no_space, no_memory, and those of the domain; nothing is mapped then.
+    /// Errors: empty, no_space, no_memory, out_of_range (reported as `not_addressable`), and those
+    /// of the domain; nothing is mapped then.
     [[nodiscard]] Result<Iova> map(const Memory& memory, Direction direction,
                                    std::string_view label = {}) {
-        if (!tracks()) [[likely]]
-            return map_pages(memory.physical, memory.size(), attributes_of(direction));
-        return map_tracked(memory, direction, label);
+        if (next_needs_care()) [[unlikely]]
+            return map_with_care(memory, direction, label);
+        return map_pages(memory.physical, memory.size(), attributes_of(direction));
     }
 
     /// Maps `pieces` into one range, in order, each on pages of its own. What the device is told is
@@ -101,36 +126,36 @@ class Space {
                                           Direction direction, std::string_view label = {});
 
     /// Undoes `map` of the same size and direction. Strict: on return no device reaches the memory.
-    /// Deferred: after `flush`. Errors: not_found, mismatch (from level `track` on, and reported;
+    /// Deferred: after `flush`; what is watched to the byte is unmapped strictly all the same.
+    /// What the device wrote is in the memory then, but where the CPU wrote after it had taken the
+    /// bytes by sync_for_cpu. Errors: not_found, mismatch (from level `track` on, and reported;
     /// nothing is changed then); io, after which the memory must be taken for reachable.
     Result<void> unmap(Iova iova, ByteCount size, Direction direction) {
-        if (!tracks()) [[likely]]
-            return unmap_pages(iova, size);
-        return unmap_tracked(iova, size, direction);
+        if (needs_care(iova)) [[unlikely]]
+            return unmap_tracked(iova, size, direction);
+        return unmap_pages(iova, size);
     }
 
-    /// Before the device looks: what the CPU wrote to [iova + offset, + size) becomes visible.
-    /// `iova` is what `map` returned. Errors: not_found, out_of_range (reported as `outside`).
+    /// The device owns [iova + offset, + size) from the return on, and finds what the CPU wrote
+    /// there; other bytes of the mapping are left alone. `iova` is what `map` returned. Reported
+    /// as `missing_sync`: the device wrote there, and the CPU has taken no byte of the mapping
+    /// since. Errors: not_found, out_of_range (reported as `outside`), no_memory; nothing is
+    /// changed then.
     Result<void> sync_for_device(Iova iova, ByteCount offset, ByteCount size) {
-        return sync(iova, offset, size, [](Registered& each) {
-            if (each.direction != Direction::from_device)
-                copy_in(each.memory, each.bounce);
-            each.checksum = checksum(each.memory, each.direction);
-        });
+        return needs_care(iova) ? sync(iova, offset, size, Owner::device) : Result<void>{};
     }
 
-    /// Before the CPU looks: what the device wrote becomes visible, and what lies around it is
-    /// checked. Errors: as sync_for_device.
+    /// The CPU owns [iova + offset, + size) from the return on, and finds what the device wrote
+    /// there, but where it wrote itself since it took the bytes last; other bytes of the mapping
+    /// are left alone. What lies around the mapping is checked. Reported as `cpu_wrote`: the CPU
+    /// wrote there while the device owned it. Errors: as sync_for_device.
     Result<void> sync_for_cpu(Iova iova, ByteCount offset, ByteCount size) {
-        return sync(iova, offset, size, [this](Registered& each) {
-            check(each);
-            copy_out(each);
-        });
+        return needs_care(iova) ? sync(iova, offset, size, Owner::cpu) : Result<void>{};
     }
 
     /// Takes [start, start + size), bytes of one mapping that the caller keeps meanwhile, from the
-    /// devices until `unpoison` or `unmap`; on return no device reaches them. For who hands out
-    /// parts of a mapping. Errors: unsupported (below level exact, and behind what knows only
+    /// devices until `unpoison` or `unmap`; on return no device reaches them. For
+    /// sub-allocators. Errors: unsupported (below level exact, and behind what knows only
     /// pages), empty, not_found (not inside one living mapping); nothing is changed then.
     Result<void> poison(Iova start, ByteCount size);
 
@@ -140,10 +165,11 @@ class Space {
     /// On return no device reaches what was unmapped before the call.
     void flush() { allocator_->flush(); }
 
-    /// What the IOMMU said: told to the listener, with who is affected. At level `guard` nobody is
-    /// known to be. Return: the diagnosis, whose labels and stacks live as long as the space.
+    /// Reports what the IOMMU recorded to the listener, with the mapping that is affected. At level
+    /// `guard` none is known. Return: the diagnosis, whose labels and stacks live as long as the
+    /// space.
     fault::Diagnosis fault(const fault::Record& record) {
-        const fault::Diagnosis diagnosis = registry_.diagnose(record);
+        const fault::Diagnosis diagnosis = registry_.diagnose(record, diagnose_options());
         if (listener_.fault != nullptr)
             listener_.fault(listener_.context, diagnosis);
         return diagnosis;
@@ -161,9 +187,9 @@ class Space {
     /// in software to ask (iommu::ByteBounds). From level `track` on.
     [[nodiscard]] ByteCount bytes_inside(Iova start, ByteCount size) const {
         const auto found = registry_.at_or_below(start);
-        if (!found || !found->mapping.range.contains(start))
+        if (!found || !found->range.contains(start))
             return {};
-        const std::uint64_t left = found->mapping.range.last().value() - start.value() + 1;
+        const std::uint64_t left = found->range.last().value() - start.value() + 1;
         return poison_.clear_from(start, left < size.value() ? ByteCount(left) : size);
     }
 
@@ -175,14 +201,49 @@ class Space {
 
   private:
     using Allocator = iova::Allocator<Sync, iova::FixedGuard>;
+    using Buffer = ExactBuffer<Sync>;
+    using BufferPointer = std::shared_ptr<Buffer>;
+
+    /// What happens to a mapping.
+    enum class Care : std::uint8_t {
+        guard,  ///< pages are mapped and unmapped
+        sample, ///< the same, but for one in a while, which is watched to the byte
+        track,  ///< each is registered
+    };
+
+    enum class Owner : std::uint8_t { device, cpu };
 
     Space(Domain& domain, const SpaceConfig& config, unsigned page_lg2,
-          typename Allocator::Owner allocator)
-        : domain_(domain), options_(config.options), listener_(config.listener),
-          capture_(config.capture), pages_(config.pages), page_mask_(low_bits(page_lg2)),
-          allocator_(std::move(allocator)), registry_(config.options.history) {}
+          typename Allocator::Owner allocator, std::unique_ptr<Sampling<Sync>> sampling);
 
-    [[nodiscard]] bool tracks() const { return options_.level != Level::guard; }
+    [[nodiscard]] static Result<void> check_config(const iommu::DomainLimits& limits,
+                                                   const SpaceConfig& config);
+    [[nodiscard]] static Result<typename Allocator::Owner>
+    create_allocator(Domain& domain, const SpaceConfig& config, unsigned page_lg2);
+    [[nodiscard]] Result<void> register_bounds();
+
+    [[nodiscard]] static Care care_of(const Options& options) {
+        return options.sample != 0             ? Care::sample
+               : options.level == Level::guard ? Care::guard
+                                               : Care::track;
+    }
+
+    [[nodiscard]] bool tracks() const { return care_ == Care::track; }
+
+    /// Whether the mapping that is made now is tracked or sampled.
+    [[nodiscard, gnu::always_inline]] bool next_needs_care() const {
+        return care_ != Care::guard && (care_ == Care::track || sampling_->next_is_sampled());
+    }
+
+    [[nodiscard, gnu::always_inline]] bool needs_care(Iova iova) {
+        return care_ != Care::guard && (care_ == Care::track || is_sampled(iova));
+    }
+
+    /// Of a mapping that is tracked or sampled.
+    [[nodiscard]] bool to_the_byte() const { return options_.level == Level::exact || sampling_; }
+
+    /// Whether mappings have an ExactBuffer.
+    [[nodiscard]] bool watches_buffers() const { return to_the_byte() || watch_ != CpuWatch::off; }
 
     [[nodiscard]] std::uint64_t whole_pages(std::uint64_t offset, std::uint64_t size) const {
         return (offset + size + page_mask_) & ~page_mask_;
@@ -249,34 +310,60 @@ class Space {
         MOAT_CHECK(released.has_value(), "what was just allocated can be released");
     }
 
-    [[gnu::noinline]] Result<Iova> map_tracked(const Memory& memory, Direction direction,
-                                               std::string_view label);
+    [[gnu::noinline]] Result<Iova> map_with_care(const Memory& memory, Direction direction,
+                                                 std::string_view label);
     [[gnu::noinline]] Result<void> unmap_tracked(Iova iova, ByteCount size, Direction direction);
-    Result<void> unmap_exact(Iova iova, ByteCount size, Direction direction);
-    template <class See>
-    Result<void> forget_and_unmap(Iova iova, ByteCount size, Direction direction, See&& see);
+    [[nodiscard]] Result<Iova> map_tracked(const Memory& memory, Direction direction,
+                                           std::string_view label);
+    [[nodiscard]] Result<void> forget(Iova iova, ByteCount size, Direction direction,
+                                      std::optional<fault::Mapping>& was);
+    [[gnu::noinline]] Result<void> sync(Iova iova, ByteCount offset, ByteCount size, Owner next);
+    [[nodiscard]] fault::Mapping describe(IovaRange range, Direction direction,
+                                          std::string_view label, const fault::Event& mapped) const;
+
+    [[gnu::noinline]] Result<Iova> map_watched(const Memory& memory, Direction direction,
+                                               std::string_view label);
+    [[gnu::noinline]] Result<void> unmap_watched(Iova iova, ByteCount size,
+                                                 const std::optional<fault::Mapping>& was);
+    [[nodiscard]] Result<void> check_addressable(const Memory& memory, std::string_view label);
+    [[nodiscard]] Result<BufferPointer> buffer_for(const Memory& memory, Direction direction);
     [[nodiscard]] Result<Memory> at_an_edge(const Memory& memory);
     void release_pages(const Memory& bounce);
+    [[nodiscard]] Result<Iova> map_sampled_pages(const Memory& memory, Direction direction);
+    [[nodiscard]] Result<void> note_watched(Iova iova, const BufferPointer& buffer,
+                                            const fault::Mapping& mapping, Direction direction);
+
+    [[nodiscard]] bool is_sampled(Iova iova) {
+        return sampling_->may_be_sampled(iova) && buffers_.find(iova) != nullptr;
+    }
+
+    [[nodiscard]] Result<void> release_watched(Iova start, ByteCount bytes);
+    void look_for_double_mapping(const fault::Mapping& mapping, std::span<const Memory> pieces,
+                                 Direction direction);
+    void memory_freed(Iova iova, const HeapBlock& block) noexcept;
     [[nodiscard]] Result<IovaRange> range_to_poison(Iova start, ByteCount size) const;
 
     [[nodiscard, gnu::always_inline]] fault::Event now_by_whom() {
-        return options_.stacks == 0 ? fault::Event{} : sampled_event();
+        return options_.stacks == 0 ? fault::Event{} : every_so_often();
     }
 
-    [[nodiscard, gnu::noinline]] fault::Event sampled_event();
-    void check(const Registered& each);
+    [[nodiscard, gnu::noinline]] fault::Event every_so_often();
+    [[nodiscard]] fault::Event now_with_stack();
+
+    /// Without its neighbours nothing is known of what lies between sampled mappings.
+    [[nodiscard]] fault::DiagnoseOptions diagnose_options() const {
+        return sampling_ ? fault::DiagnoseOptions{.reach = {}} : fault::DiagnoseOptions{};
+    }
 
     void report(const DriverError& error) const {
         if (listener_.driver_error != nullptr)
             listener_.driver_error(listener_.context, error);
     }
 
-    std::unexpected<Error> report_misuse(DriverErrorKind kind, IovaRange named,
+    void report(const BufferFindings& found, const fault::Mapping& mapping) const;
+    std::unexpected<Error> report_misuse(DriverErrorKind kind, Iova iova, ByteCount size,
                                          const fault::Mapping* found);
     void report_leaks();
-
-    template <class Act>
-    Result<void> sync(Iova iova, ByteCount offset, ByteCount size, Act&& act);
 
     /// A device may want its buffers aligned; no more than to this is kept when one is moved.
     static constexpr unsigned edge_alignment_lg2 = 6;
@@ -285,20 +372,28 @@ class Space {
 
     Domain& domain_;
     const Options options_;
+    const Care care_;
+    const CpuWatch watch_;
     const Listener listener_;
     const CaptureStack capture_;
     const PageSource pages_;
     const std::uint64_t page_mask_;
     typename Allocator::Owner allocator_;
+    const std::unique_ptr<Sampling<Sync>> sampling_; ///< where options ask for it
     Registry<Sync> registry_;
     /// The ranges of lists whose parts `registry_` has.
     Registry<Sync> guarded_lists_{1};
+    ExactBuffers<Sync> buffers_;
+    DoubleMappings<Sync> double_mappings_;
     StackDepot<Sync> stacks_;
     Poison<Sync> poison_;
     typename Sync::template Atomic<std::uint64_t> events_{0};
+    /// At level exact, of a domain that can ask.
+    std::optional<BoundsOf<Domain>> bounds_;
 };
 
 } // namespace moat::dma
 
 #include "moat/dma/space_list.hpp"
 #include "moat/dma/space_tracked.hpp"
+#include "moat/dma/space_watched.hpp"

@@ -44,6 +44,8 @@ Result<MappedList> Space<Domain, Sync>::map_list(std::span<const Memory> pieces,
             (void)unmap_pages(*start, *size);
             return std::unexpected(noted.error());
         }
+    look_for_double_mapping(describe({list.start, list.size}, direction, label, {}), pieces,
+                            direction);
     return list;
 }
 
@@ -126,6 +128,8 @@ Result<Iova> Space<Domain, Sync>::map_coherent(const Memory& memory, std::string
             (void)unmap_pages(*start, bytes);
             return std::unexpected(noted.error());
         }
+    look_for_double_mapping(describe({*start, memory.size()}, Direction::bidirectional, label, {}),
+                            {&memory, 1}, Direction::bidirectional);
     return start;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Space from level `track` on: mappings are registered, misuse is reported, small buffers are moved
-// to an edge. Included by space.hpp, which has what every level does.
+// Space from level `track` on: mappings are registered, and misuse is reported. Included by
+// space.hpp, which has what every level does; space_watched.hpp has what level exact adds.
 #pragma once
 
 #include "moat/dma/space.hpp"
@@ -8,25 +8,68 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <limits>
 
 namespace moat::dma {
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Space<Domain, Sync>::Space(Domain& domain, const SpaceConfig& config, unsigned page_lg2,
+                           typename Allocator::Owner allocator,
+                           std::unique_ptr<Sampling<Sync>> sampling)
+    : domain_(domain), options_(config.options), care_(care_of(config.options)),
+      watch_(tracks() && cpu_watch::present() ? config.options.cpu : CpuWatch::off),
+      listener_(config.listener), capture_(config.capture), pages_(config.pages),
+      page_mask_(low_bits(page_lg2)), allocator_(std::move(allocator)),
+      sampling_(std::move(sampling)),
+      // What has left the quarantine may belong to a mapping that is not sampled.
+      registry_(sampling_ ? Sampling<Sync>::remembered : config.options.history) {}
 
 template <iommu::Domain Domain, SyncPolicy Sync>
 Result<std::unique_ptr<Space<Domain, Sync>>>
 Space<Domain, Sync>::create(Domain& domain, const SpaceConfig& config) {
     const iommu::DomainLimits limits = domain.limits();
-    const Options& options = config.options;
+    if (const auto possible = check_config(limits, config); !possible)
+        return std::unexpected(possible.error());
     const unsigned page_lg2 = alignment_lg2(limits.leaf_sizes);
+    auto allocator = create_allocator(domain, config, page_lg2);
+    if (!allocator)
+        return std::unexpected(allocator.error());
+    std::unique_ptr<Sampling<Sync>> sampling;
+    if (config.options.sample != 0)
+        sampling = std::make_unique<Sampling<Sync>>(config.options.sample);
+    std::unique_ptr<Space> space(
+        new Space(domain, config, page_lg2, std::move(*allocator), std::move(sampling)));
+    if (const auto registered = space->register_bounds(); !registered)
+        return std::unexpected(registered.error());
+    return space;
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<void> Space<Domain, Sync>::check_config(const iommu::DomainLimits& limits,
+                                               const SpaceConfig& config) {
+    const Options& options = config.options;
     if (options.unmapping == Unmapping::deferred && !iommu::DeferringDomain<Domain>)
         return fail(ErrorCode::unsupported, "this domain invalidates at each unmap");
     if (options.level == Level::exact && config.pages.allocate == nullptr)
         return fail(ErrorCode::unsupported, "level exact needs pages for small buffers");
+    if (options.sample != 0 && config.pages.allocate == nullptr)
+        return fail(ErrorCode::unsupported, "sampling needs pages for small buffers",
+                    {"sample", options.sample});
     if (options.stacks != 0 && config.capture == nullptr)
-        return fail(ErrorCode::unsupported, "there is no way to take stacks");
+        return fail(ErrorCode::unsupported, "there is no way to take stacks",
+                    {"stacks", options.stacks});
     if (limits.aperture.start() > config.dma_mask)
         return fail(ErrorCode::out_of_range, "the device reaches nothing of the domain",
                     {"dma_mask", config.dma_mask.value()},
                     {"aperture", limits.aperture.start().value()});
+    return {};
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+auto Space<Domain, Sync>::create_allocator(Domain& domain, const SpaceConfig& config,
+                                           unsigned page_lg2) -> Result<typename Allocator::Owner> {
+    const iommu::DomainLimits limits = domain.limits();
+    const Options& options = config.options;
     const std::array reachable = {IovaRange::inclusive(
         limits.aperture.start(), std::min(limits.aperture.last(), config.dma_mask))};
     iova::Config wanted = {.aperture = reachable, .granule_lg2 = page_lg2};
@@ -37,41 +80,59 @@ Space<Domain, Sync>::create(Domain& domain, const SpaceConfig& config) {
             [](void* context) { static_cast<Domain*>(context)->invalidate_all(); }, &domain};
     auto allocator = Allocator::create(wanted, {options.guard_before, options.guard});
     if (!allocator)
-        return std::unexpected(allocator.error());
+        return allocator;
     for (const IovaRange& each : limits.reserved)
         if (const IovaRange inside = each.intersection(reachable[0]); !inside.empty())
             if (const auto reserved = (*allocator)->reserve(inside); !reserved)
                 return std::unexpected(reserved.error());
-    std::unique_ptr<Space> space(new Space(domain, config, page_lg2, std::move(*allocator)));
-    if constexpr (requires { domain.set_bounds(iommu::ByteBounds{}); })
-        if (options.level == Level::exact)
-            domain.set_bounds({[](void* context, Iova start, ByteCount size) {
-                                   return static_cast<Space*>(context)->bytes_inside(start, size);
-                               },
-                               space.get()});
-    return space;
+    return allocator;
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<void> Space<Domain, Sync>::register_bounds() {
+    if constexpr (iommu::BoundedDomain<Domain>) {
+        if (!tracks() || options_.level != Level::exact || !domain_.limits().byte_bounds)
+            return {};
+        auto registered = domain_.register_bounds(
+            {[](void* context, Iova start, ByteCount size) {
+                 return static_cast<Space*>(context)->bytes_inside(start, size);
+             },
+             this});
+        if (!registered)
+            return std::unexpected(registered.error());
+        bounds_.emplace(std::move(*registered));
+    }
+    return {};
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<Iova> Space<Domain, Sync>::map_with_care(const Memory& memory, Direction direction,
+                                                std::string_view label) {
+    return watches_buffers() ? map_watched(memory, direction, label)
+                             : map_tracked(memory, direction, label);
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+fault::Mapping Space<Domain, Sync>::describe(IovaRange range, Direction direction,
+                                             std::string_view label,
+                                             const fault::Event& mapped) const {
+    return {.range = range,
+            .guard_before = options_.guard_before,
+            .guard_after = options_.guard,
+            .allows = allows_of(direction),
+            .label = label,
+            .mapped = mapped,
+            .sampled_of = sampling_ ? sampling_->one_in() : 0};
 }
 
 template <iommu::Domain Domain, SyncPolicy Sync>
 Result<Iova> Space<Domain, Sync>::map_tracked(const Memory& memory, Direction direction,
                                               std::string_view label) {
-    Memory bounce;
-    if (options_.level == Level::exact && memory.size() != ByteCount(0) &&
-        memory.size() <= ByteCount(page_mask_ + 1)) {
-        const Result<Memory> edge = at_an_edge(memory);
-        if (!edge)
-            return std::unexpected(edge.error());
-        bounce = *edge;
-        copy_in(memory, bounce);
-    }
-    const Memory& mapped = bounce.bytes.empty() ? memory : bounce;
-    const Result<Iova> iova = map_pages(mapped.physical, mapped.size(), attributes_of(direction));
-    if (!iova) [[unlikely]] {
-        release_pages(bounce);
+    const Result<Iova> iova = map_pages(memory.physical, memory.size(), attributes_of(direction));
+    if (!iova) [[unlikely]]
         return iova;
-    }
     const Result<void> added = registry_.add(*iova, [&](Registered& what) {
-        what.mapping.range = {*iova, mapped.size()};
+        what.mapping.range = {*iova, memory.size()};
         what.mapping.guard_before = options_.guard_before;
         what.mapping.guard_after = options_.guard;
         what.mapping.allows = allows_of(direction);
@@ -79,181 +140,108 @@ Result<Iova> Space<Domain, Sync>::map_tracked(const Memory& memory, Direction di
         what.mapping.mapped = now_by_whom();
         what.direction = direction;
         what.is_part = false;
-        what.memory = memory;
-        what.bounce = bounce;
-        what.checksum = options_.level == Level::exact ? checksum(memory, direction) : 0;
     });
     if (!added) [[unlikely]] {
-        (void)unmap_pages(*iova, mapped.size());
-        release_pages(bounce);
+        (void)unmap_pages(*iova, memory.size());
         return std::unexpected(added.error());
     }
     return iova;
 }
 
-/// The registry lets go first: an access that comes late is told as one of a past mapping.
 template <iommu::Domain Domain, SyncPolicy Sync>
 Result<void> Space<Domain, Sync>::unmap_tracked(Iova iova, ByteCount size, Direction direction) {
-    if (options_.level == Level::exact)
-        return unmap_exact(iova, size, direction);
-    return forget_and_unmap(iova, size, direction, [](const Registered&) {});
-}
-
-template <iommu::Domain Domain, SyncPolicy Sync>
-Result<void> Space<Domain, Sync>::unmap_exact(Iova iova, ByteCount size, Direction direction) {
-    Registered was;
-    const Result<void> unmapped =
-        forget_and_unmap(iova, size, direction, [&](const Registered& each) { was = each; });
-    if (!unmapped)
-        return unmapped;
-    poison_.remove(was.mapping.range);
-    check(was);
-    copy_out(was);
-    release_pages(was.bounce);
-    return {};
-}
-
-template <iommu::Domain Domain, SyncPolicy Sync>
-template <class See>
-Result<void> Space<Domain, Sync>::forget_and_unmap(Iova iova, ByteCount size, Direction direction,
-                                                   See&& see) {
     std::optional<fault::Mapping> was;
+    if (const auto forgotten = forget(iova, size, direction, was); !forgotten) [[unlikely]]
+        return forgotten;
+    return watches_buffers() ? unmap_watched(iova, size, was) : unmap_pages(iova, size);
+}
+
+/// The registry forgets the mapping first: an access that comes late is reported as one of a past
+/// mapping. `was` stays empty where the mapping is a list with guards.
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<void> Space<Domain, Sync>::forget(Iova iova, ByteCount size, Direction direction,
+                                         std::optional<fault::Mapping>& was) {
     const bool removed = registry_.remove(iova, [&](const Registered& each) {
         was.emplace(each.mapping);
-        see(each);
         return each.mapping.range.size() == size && each.direction == direction && !each.is_part;
     });
-    if (!removed) [[unlikely]] {
-        if (guarded_lists_.remove(iova, [&](const Registered& each) {
-                return each.mapping.range.size() == size && each.direction == direction;
-            })) {
-            forget_parts({iova, size});
-            return unmap_pages(iova, size);
-        }
-        const bool same_size = was && was->range.size() == size;
-        return report_misuse(!was        ? DriverErrorKind::not_mapped
-                             : same_size ? DriverErrorKind::wrong_direction
-                                         : DriverErrorKind::wrong_size,
-                             {iova, size}, was ? &*was : nullptr);
+    if (removed) [[likely]] {
+        registry_.note_past(*was, now_by_whom());
+        return {};
     }
-    registry_.note_past(*was, now_by_whom());
-    return unmap_pages(iova, size);
+    if (guarded_lists_.remove(iova, [&](const Registered& each) {
+            return each.mapping.range.size() == size && each.direction == direction;
+        })) {
+        was.reset();
+        forget_parts({iova, size});
+        return {};
+    }
+    const bool same_size = was && was->range.size() == size;
+    return report_misuse(!was        ? DriverErrorKind::not_mapped
+                         : same_size ? DriverErrorKind::wrong_direction
+                                     : DriverErrorKind::wrong_size,
+                         iova, size, was ? &*was : nullptr);
 }
 
 template <iommu::Domain Domain, SyncPolicy Sync>
-template <class Act>
-Result<void> Space<Domain, Sync>::sync(Iova iova, ByteCount offset, ByteCount size, Act&& act) {
-    if (!tracks())
-        return {}; // the device and the CPU see the same bytes
-    Registered found;
+Result<void> Space<Domain, Sync>::sync(Iova iova, ByteCount offset, ByteCount size, Owner next) {
+    std::optional<fault::Mapping> mapping;
     const Result<void> known = registry_.with(iova, [&](Registered& each) -> Result<void> {
-        found = each;
+        mapping.emplace(each.mapping);
         return {};
     });
-    const IovaRange named(Iova(iova.value() + offset.value()), size);
+    const std::uint64_t end = std::numeric_limits<std::uint64_t>::max();
+    const Iova first(offset.value() > end - iova.value() ? end : iova.value() + offset.value());
     if (!known)
-        return report_misuse(DriverErrorKind::not_mapped, named, nullptr);
-    if (!found.mapping.range.contains(named))
-        return report_misuse(DriverErrorKind::outside, named, &found.mapping);
-    act(found);
-    return registry_.with(iova, [&](Registered& each) -> Result<void> {
-        each.checksum = found.checksum;
-        return {};
-    });
-}
-
-template <iommu::Domain Domain, SyncPolicy Sync>
-Result<Memory> Space<Domain, Sync>::at_an_edge(const Memory& memory) {
-    const Memory pages = pages_.allocate(pages_.context, ByteCount(page_mask_ + 1));
-    if (pages.bytes.empty())
-        return fail(ErrorCode::no_memory, "no page for a small buffer");
-    std::ranges::fill(pages.bytes, red_zone_byte);
-    const std::uint64_t alignment =
-        memory.physical.value() == 0
-            ? page_mask_ + 1
-            : bit(std::min(edge_alignment_lg2, alignment_lg2(memory.physical.value())));
-    return place_at_edge(pages, memory.bytes.size(), options_.placement, alignment);
-}
-
-template <iommu::Domain Domain, SyncPolicy Sync>
-void Space<Domain, Sync>::release_pages(const Memory& bounce) {
-    if (bounce.bytes.empty())
-        return;
-    const auto all = pages_around(bounce, page_mask_ + 1);
-    pages_.release(pages_.context, {all, PhysicalAddress(bounce.physical.value() & ~page_mask_)});
-}
-
-template <iommu::Domain Domain, SyncPolicy Sync>
-Result<void> Space<Domain, Sync>::poison(Iova start, ByteCount size) {
-    const Result<IovaRange> range = range_to_poison(start, size);
-    if (!range)
-        return std::unexpected(range.error());
-    if constexpr (iommu::DeferringDomain<Domain>)
-        poison_and_wait(poison_, domain_, *range);
+        return report_misuse(DriverErrorKind::not_mapped, first, size, nullptr);
+    const ByteCount all = mapping->range.size();
+    if (offset > all || size.value() > all.value() - offset.value())
+        return report_misuse(DriverErrorKind::outside, first, size, &*mapping);
+    const BufferPointer buffer = watches_buffers() ? buffers_.find(iova) : nullptr;
+    if (buffer == nullptr || size == ByteCount(0))
+        return {}; // the device and the CPU see the same bytes
+    const auto found = next == Owner::cpu ? buffer->take(offset.value(), size.value())
+                                          : buffer->give(offset.value(), size.value());
+    if (!found)
+        return std::unexpected(found.error());
+    report(*found, *mapping);
     return {};
 }
 
 template <iommu::Domain Domain, SyncPolicy Sync>
-Result<void> Space<Domain, Sync>::unpoison(Iova start, ByteCount size) {
-    const Result<IovaRange> range = range_to_poison(start, size);
-    if (!range)
-        return std::unexpected(range.error());
-    poison_.remove(*range);
-    return {};
-}
-
-template <iommu::Domain Domain, SyncPolicy Sync>
-Result<IovaRange> Space<Domain, Sync>::range_to_poison(Iova start, ByteCount size) const {
-    bool asked = false; // at each access
-    if constexpr (requires { domain_.bounds().inside; })
-        asked = options_.level == Level::exact && domain_.bounds().inside != nullptr;
-    if (!asked)
-        return fail(ErrorCode::unsupported, "bytes are poisoned at level exact, behind an IOMMU "
-                                            "that asks for bounds; others know only pages");
-    if (size == ByteCount(0))
-        return fail(ErrorCode::empty, "there is nothing to poison");
-    const Result<IovaRange> range = IovaRange::make(start, size);
-    const auto found = registry_.at_or_below(start);
-    if (!range || !found || !found->mapping.range.contains(*range))
-        return fail(ErrorCode::not_found, "the range lies in no one mapping",
-                    {"iova", start.value()}, {"size", size.value()});
-    return range;
-}
-
-template <iommu::Domain Domain, SyncPolicy Sync>
-fault::Event Space<Domain, Sync>::sampled_event() {
+fault::Event Space<Domain, Sync>::every_so_often() {
     if (events_.fetch_add(1, std::memory_order_relaxed) % options_.stacks != 0)
         return {};
+    return now_with_stack();
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+fault::Event Space<Domain, Sync>::now_with_stack() {
+    if (capture_ == nullptr)
+        return {.time_ns = Sync::now()};
     std::array<std::uintptr_t, StackDepot<Sync>::most_frames> frames;
     const std::size_t count = capture_(frames);
     return {.time_ns = Sync::now(), .stack = stacks_.keep({frames.data(), count})};
 }
 
-/// What happened to a buffer while it was the device's.
+/// Of a call that named [iova, iova + size), cut off at 2^64.
 template <iommu::Domain Domain, SyncPolicy Sync>
-void Space<Domain, Sync>::check(const Registered& each) {
-    if (options_.level != Level::exact)
-        return;
-    if (checksum(each.memory, each.direction) != each.checksum)
-        report({DriverErrorKind::cpu_wrote, each.mapping.range, each.mapping, {}});
-    if (each.bounce.bytes.empty())
-        return;
-    if (const auto changed = changed_red_zone(each, page_mask_ + 1))
-        report({DriverErrorKind::red_zone, *changed, each.mapping, {}});
-}
-
-template <iommu::Domain Domain, SyncPolicy Sync>
-std::unexpected<Error> Space<Domain, Sync>::report_misuse(DriverErrorKind kind, IovaRange named,
+std::unexpected<Error> Space<Domain, Sync>::report_misuse(DriverErrorKind kind, Iova iova,
+                                                          ByteCount size,
                                                           const fault::Mapping* found) {
-    DriverError error = {kind, named, found != nullptr ? *found : fault::Mapping{}, {}};
-    if (found == nullptr)
+    const std::uint64_t left = std::numeric_limits<std::uint64_t>::max() - iova.value();
+    const IovaRange named(iova, size.value() > left ? ByteCount(left) : size);
+    DriverError error = {.kind = kind, .range = named};
+    if (found != nullptr)
+        error.mapping = *found;
+    else
         error.past = registry_.latest_at(named);
     report(error);
     return fail(found == nullptr                   ? ErrorCode::not_found
                 : kind == DriverErrorKind::outside ? ErrorCode::out_of_range
                                                    : ErrorCode::mismatch,
                 found == nullptr ? "no mapping begins here" : "the mapping here is another one",
-                {"iova", named.start().value()}, {"size", named.size().value()},
+                {"iova", iova.value()}, {"size", size.value()},
                 {"mapped", error.mapping.range.start().value()},
                 {"mapped_size", error.mapping.range.size().value()});
 }
@@ -261,11 +249,12 @@ std::unexpected<Error> Space<Domain, Sync>::report_misuse(DriverErrorKind kind, 
 template <iommu::Domain Domain, SyncPolicy Sync>
 void Space<Domain, Sync>::report_leaks() {
     registry_.for_each([&](const Registered& each) {
-        report({DriverErrorKind::leak, each.mapping.range, each.mapping, {}});
-        if (each.is_part)
-            return;
-        (void)unmap_pages(each.mapping.range.start(), each.mapping.range.size());
-        release_pages(each.bounce);
+        const IovaRange range = each.mapping.range;
+        if (!each.is_part && watches_buffers())
+            (void)unmap_watched(range.start(), range.size(), each.mapping);
+        else if (!each.is_part)
+            (void)unmap_pages(range.start(), range.size());
+        report({.kind = DriverErrorKind::leak, .range = range, .mapping = each.mapping});
     });
     guarded_lists_.for_each([&](const Registered& each) {
         (void)unmap_pages(each.mapping.range.start(), each.mapping.range.size());

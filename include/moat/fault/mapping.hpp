@@ -59,6 +59,8 @@ struct Mapping {
     Allows allows = Allows::read_write;
     std::string_view label = {};
     Event mapped = {};
+    /// One of how many mappings is watched so closely; 0: every one.
+    std::uint32_t sampled_of = 0;
 };
 
 /// A mapping that is no more.

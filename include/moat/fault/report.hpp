@@ -55,6 +55,11 @@ struct ReportOptions {
 /// The same for a line of a log, of which no mappings are known.
 [[nodiscard]] std::string json_report(const Decoded& decoded);
 
+/// "WHAT by thread 7 at 1.5 s here:" and the stack, each frame a line; empty where nothing is
+/// known.
+[[nodiscard]] std::string event_text(std::string_view what, const Event& event,
+                                     const ReportOptions& options = {});
+
 /// The map alone: what lies around the access, drawn to scale. Empty where there is no address.
 [[nodiscard]] std::string neighbourhood(const Diagnosis& diagnosis,
                                         const ReportOptions& options = {});

@@ -19,6 +19,10 @@ struct DomainLimits {
     std::span<const IovaRange> reserved = {}; ///< and outside of these: interrupt messages, ...
     std::uint64_t leaf_sizes = 0;  ///< bit n is set where a leaf may have 2^n bytes; lowest: a page
     Attributes known = read_write; ///< what a mapping may be given
+    /// Devices can be held to bytes, not only to pages: see BoundedDomain.
+    bool byte_bounds = false;
+    /// Devices are code of this process, which reaches memory as its CPU.
+    bool in_process = false;
 };
 
 /// Whether every byte of [start, start + size) may be mapped. Return: empty, overflow,
@@ -69,6 +73,27 @@ concept DeferringDomain = Domain<D> && requires(D& domain, Iova start, ByteCount
     // On return no access uses a translation that was unmapped before the call.
     domain.invalidate_all();
 };
+
+/// Bounds that are finer than pages: how many of the bytes from `start` on, `size` at most, lie in
+/// the buffer that `start` lies in. Called inside accesses, by any thread: it takes no lock under
+/// which someone unmaps.
+struct ByteBounds {
+    ByteCount (*inside)(void* context, Iova start, ByteCount size) = nullptr;
+    void* context = nullptr;
+};
+
+/// A domain that can ask for bounds at each access.
+template <class D>
+concept BoundedDomain = Domain<D> && std::movable<typename D::BoundsRegistration> &&
+                        requires(D& domain, const ByteBounds& bounds) {
+                            // Accesses that begin from the return on ask `bounds`, until the
+                            // registration is destroyed: when that returns no access asks any more.
+                            // Ends before the domain; not from inside an access. Errors:
+                            // unsupported (limits say so), busy (somebody else's bounds are asked).
+                            {
+                                domain.register_bounds(bounds)
+                            } -> std::same_as<Result<typename D::BoundsRegistration>>;
+                        };
 
 /// A domain whose tables say what devices wrote to.
 template <class D>

@@ -307,7 +307,7 @@ class Lane {
         if (!mapped) [[unlikely]]
             reason = domain.limits().aperture.contains(Iova(address)) ? fault::Reason::not_present
                                                                       : fault::Reason::address_size;
-        if (found.memory != nullptr && domain.bounds().inside != nullptr) [[unlikely]]
+        if (found.memory != nullptr && domain.bounds() != nullptr) [[unlikely]]
             return within(domain, address, {found.memory, std::min(found.size, left.value())},
                           reason);
         return found;
@@ -332,14 +332,16 @@ class Lane {
             reason = fault::Reason::hardware;
             return {};
         }
-        if (domain.bounds().inside == nullptr) [[likely]]
+        if (domain.bounds() == nullptr) [[likely]]
             cache.fill(address, generation, block, readable, writable);
         return {block + (address & low_bits(BlockLg2)), to_block_end(address, BlockLg2)};
     }
 
     Piece within(const Domain& domain, std::uint64_t address, Piece piece, fault::Reason& reason) {
-        const ByteBounds& bounds = domain.bounds();
-        piece.size = bounds.inside(bounds.context, Iova(address), ByteCount(piece.size)).value();
+        const ByteBounds* const bounds = domain.bounds();
+        if (bounds == nullptr) // they ended meanwhile
+            return piece;
+        piece.size = bounds->inside(bounds->context, Iova(address), ByteCount(piece.size)).value();
         if (piece.size != 0)
             return piece;
         reason = fault::Reason::out_of_bounds;

@@ -7,6 +7,11 @@
 #include "moat/iommu/generations.hpp"
 #include "moat/iommu/table_domain.hpp"
 
+#include <atomic>
+#include <cstdint>
+#include <span>
+#include <utility>
+
 namespace moat::iommu {
 
 /// Called on the device's thread after the access that was refused has ended, with no lock held: it
@@ -22,20 +27,12 @@ struct FaultHandler {
     }
 };
 
-/// Bounds that are finer than pages: how many of the bytes from `start` on, `size` at most, lie in
-/// the buffer that `start` lies in. Called inside accesses, by any thread: it takes no lock under
-/// which someone unmaps.
-struct ByteBounds {
-    ByteCount (*inside)(void* context, Iova start, ByteCount size) = nullptr;
-    void* context = nullptr;
-};
-
 struct SoftDomainOptions {
     FaultHandler handler = {};
-    /// Where set, translations are not cached: every access asks.
-    ByteBounds bounds = {};
     std::span<const IovaRange> reserved = {};
     unsigned address_bits = 57;
+    /// Clear it for a domain that knows pages alone, as hardware does.
+    bool byte_bounds = true;
 };
 
 template <class Tree_, Invalidator Invalidator_ = Generations<typename Tree_::Sync>>
@@ -47,19 +44,69 @@ class SoftDomain : public TableDomain<Tree_, Invalidator_> {
     using typename Base::Table;
 
     explicit SoftDomain(Table table, const SoftDomainOptions& options = {})
-        : Base(std::move(table), options.reserved, options.address_bits), handler_(options.handler),
-          bounds_(options.bounds) {}
+        : Base(std::move(table), options.reserved, options.address_bits),
+          handler_(options.handler) {
+        this->limits_.byte_bounds = options.byte_bounds;
+        this->limits_.in_process = true;
+    }
 
     [[nodiscard]] const FaultHandler& handler() const { return handler_; }
 
-    [[nodiscard]] const ByteBounds& bounds() const { return bounds_; }
+    /// See BoundedDomain. Translations are not cached meanwhile.
+    class BoundsRegistration {
+      public:
+        BoundsRegistration(BoundsRegistration&& other) noexcept
+            : domain_(std::exchange(other.domain_, nullptr)) {}
 
-    /// Before any device is attached.
-    void set_bounds(const ByteBounds& bounds) { bounds_ = bounds; }
+        BoundsRegistration& operator=(BoundsRegistration&& other) noexcept {
+            std::swap(domain_, other.domain_);
+            return *this;
+        }
+
+        BoundsRegistration(const BoundsRegistration&) = delete;
+        BoundsRegistration& operator=(const BoundsRegistration&) = delete;
+
+        ~BoundsRegistration() {
+            if (domain_ != nullptr)
+                domain_->end_bounds();
+        }
+
+      private:
+        friend SoftDomain;
+
+        explicit BoundsRegistration(SoftDomain& domain) : domain_(&domain) {}
+
+        SoftDomain* domain_;
+    };
+
+    [[nodiscard]] Result<BoundsRegistration> register_bounds(const ByteBounds& bounds) {
+        if (!this->limits_.byte_bounds)
+            return fail(ErrorCode::unsupported, "this domain knows pages alone");
+        if (bounds_taken_.exchange(1, std::memory_order_acq_rel) != 0)
+            return fail(ErrorCode::busy, "somebody else's bounds are asked already");
+        bounds_ = bounds;
+        asked_.store(&bounds_, std::memory_order_release);
+        return BoundsRegistration(*this);
+    }
+
+    /// What an access asks; nullptr where it asks nothing. Valid inside the access.
+    [[nodiscard, gnu::always_inline]] const ByteBounds* bounds() const {
+        return asked_.load(std::memory_order_acquire);
+    }
 
   private:
+    using Sync = typename Tree::Sync;
+
+    void end_bounds() {
+        asked_.store(nullptr, std::memory_order_release);
+        Sync::synchronize(); // accesses are read sections
+        bounds_taken_.store(0, std::memory_order_release);
+    }
+
     const FaultHandler handler_;
-    ByteBounds bounds_;
+    ByteBounds bounds_; ///< written while `asked_` is null
+    typename Sync::template Atomic<const ByteBounds*> asked_{nullptr};
+    typename Sync::template Atomic<std::uint64_t> bounds_taken_{0};
 };
 
 } // namespace moat::iommu

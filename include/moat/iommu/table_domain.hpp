@@ -199,8 +199,10 @@ class TableDomain {
     }
 
     Table table_;
-    DomainLimits limits_;
     Invalidator invalidator_;
+
+  protected:
+    DomainLimits limits_; ///< constant once the domain is made
 };
 
 } // namespace moat::iommu

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// IntervalIndex: intervals of addresses that may overlap, each with a value, found by overlap.
+// Not thread-safe; double_mappings.hpp and src/dma/cpu_watch.cpp lock around it.
+#pragma once
+
+#include "moat/core/bits.hpp"
+
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <map>
+
+namespace moat::dma {
+
+/// One sorted map for each power of two of sizes, so that a search looks back by at most twice the
+/// length of what it may find: O(log n) for each size class in use, and for each interval found.
+template <class Value>
+class IntervalIndex {
+  public:
+    [[nodiscard]] bool empty() const { return classes_ == 0; }
+
+    /// `first` <= `last`. Throws std::bad_alloc; nothing has changed then.
+    void add(std::uint64_t first, std::uint64_t last, const Value& value) {
+        const unsigned size_class = class_of(first, last);
+        by_first_[size_class].emplace(first, Entry{last, value});
+        classes_ |= bit(size_class);
+    }
+
+    /// Removes one interval that was added so and whose value is accepted.
+    template <class Accept>
+    void remove(std::uint64_t first, std::uint64_t last, Accept&& accept) {
+        const unsigned size_class = class_of(first, last);
+        auto& entries = by_first_[size_class];
+        const auto [begin, end] = entries.equal_range(first);
+        for (auto each = begin; each != end; ++each)
+            if (each->second.last == last && accept(each->second.value)) {
+                entries.erase(each);
+                break;
+            }
+        if (entries.empty())
+            classes_ &= ~bit(size_class);
+    }
+
+    /// Calls visit(first, last, value) for intervals that overlap [first, last] until it returns
+    /// true. Return: whether it did.
+    template <class Visit>
+    bool find(std::uint64_t first, std::uint64_t last, Visit&& visit) const {
+        for (std::uint64_t left = classes_; left != 0; left &= left - 1) {
+            const auto size_class = static_cast<unsigned>(std::countr_zero(left));
+            const std::uint64_t longest = low_bits(size_class) | bit(size_class);
+            const auto& entries = by_first_[size_class];
+            for (auto each = entries.lower_bound(first > longest ? first - longest : 0);
+                 each != entries.end() && each->first <= last; ++each)
+                if (each->second.last >= first &&
+                    visit(each->first, each->second.last, each->second.value))
+                    return true;
+        }
+        return false;
+    }
+
+  private:
+    struct Entry {
+        std::uint64_t last;
+        Value value;
+    };
+
+    /// Of an interval whose last number is 2^n to 2^(n+1) - 1 above its first: n.
+    [[nodiscard]] static unsigned class_of(std::uint64_t first, std::uint64_t last) {
+        return last == first ? 0 : floor_lg2(last - first);
+    }
+
+    std::array<std::multimap<std::uint64_t, Entry>, 64> by_first_;
+    std::uint64_t classes_ = 0; ///< bit n: by_first_[n] has entries
+};
+
+} // namespace moat::dma

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Registered: what the registry keeps of a living mapping. A value only.
+#pragma once
+
+#include "moat/dma/memory.hpp"
+#include "moat/fault/mapping.hpp"
+
+namespace moat::dma {
+
+/// Labels and stacks live as long as the registry.
+struct Registered {
+    fault::Mapping mapping = {};
+    Direction direction = Direction::bidirectional;
+    bool is_part = false; ///< of a list with guards: it ends with its list alone
+};
+
+} // namespace moat::dma

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Sampling, after GWP-ASan: which mappings are watched closely, which addresses may be of such
+// ones, and the addresses of those that ended, kept out of use. space_watched.hpp acts on it.
+#pragma once
+
+#include "moat/core/types.hpp"
+#include "moat/sync/concept.hpp"
+#include "moat/sync/lock.hpp"
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <utility>
+
+namespace moat::dma {
+
+/// Random numbers of the calling thread: a linear congruential generator modulo 2^64 (multiplier of
+/// Knuth's MMIX), of which only high bits are used. Not for secrets.
+namespace sample_random {
+
+struct State {
+    std::uint64_t number = 0;
+    std::uint64_t increment = 0; ///< odd; 0: not seeded yet, and every number is 0
+};
+
+inline constinit thread_local State state;
+
+/// The thread's numbers follow from `seed` from now on, so that a run can be repeated.
+inline void seed(std::uint64_t seed) {
+    constexpr std::uint64_t golden_ratio = 0x9e3779b97f4a7c15;
+    state = {(seed + 1) * golden_ratio, seed << 1 | 1};
+}
+
+[[nodiscard, gnu::always_inline]] inline std::uint64_t next() {
+    return state.number = state.number * 6364136223846793005U + state.increment;
+}
+
+} // namespace sample_random
+
+/// Thread-safe.
+template <SyncPolicy Sync>
+class Sampling {
+  public:
+    /// How many ended mappings are kept out of use.
+    static constexpr std::size_t quarantine_entries = 1024;
+    /// How many of them are remembered: fewer, so that threads which end mappings at the same time
+    /// forget each before it leaves.
+    static constexpr std::size_t remembered = quarantine_entries - 128;
+
+    struct Range {
+        Iova start = {};
+        ByteCount size = {}; ///< whole pages
+    };
+
+    /// On average one of `one_in` mappings is sampled; 0: none.
+    explicit Sampling(std::uint32_t one_in)
+        : one_in_(one_in),
+          most_(one_in == 0 ? 0 : std::numeric_limits<std::uint64_t>::max() / one_in) {}
+
+    [[nodiscard]] std::uint32_t one_in() const { return one_in_; }
+
+    /// Whether the mapping that is made now is sampled. Takes no lock.
+    [[nodiscard, gnu::always_inline]] bool next_is_sampled() const {
+        return sample_random::next() <= most_ && seeded_next_is_sampled();
+    }
+
+    /// Whether a sampled mapping may live in the page of `iova`: false is certain.
+    [[nodiscard, gnu::always_inline]] bool may_be_sampled(Iova iova) const {
+        return counter(iova).load(std::memory_order_relaxed) != 0;
+    }
+
+    void note_begin(Iova iova) { counter(iova).fetch_add(1, std::memory_order_relaxed); }
+
+    void note_end(Iova iova) { counter(iova).fetch_sub(1, std::memory_order_relaxed); }
+
+    /// Keeps a range that no device reaches out of use. Return: the one that had to leave for it.
+    [[nodiscard]] std::optional<Range> quarantine(const Range& range) {
+        const ExclusiveLock lock(mutex_);
+        std::optional<Range> oldest = std::exchange(ring_[next_], range);
+        next_ = (next_ + 1) % ring_.size();
+        return oldest;
+    }
+
+    /// Return: the oldest range in quarantine, which leaves it; or nothing.
+    [[nodiscard]] std::optional<Range> release_oldest() {
+        const ExclusiveLock lock(mutex_);
+        for (std::size_t i = 0; i != ring_.size(); ++i)
+            if (auto& each = ring_[(next_ + i) % ring_.size()])
+                return std::exchange(each, std::nullopt);
+        return std::nullopt;
+    }
+
+  private:
+    using Counter = typename Sync::template Atomic<std::uint64_t>;
+
+    static constexpr std::size_t counters = 1024;
+
+    [[nodiscard]] static std::size_t index(Iova iova) { return (iova.value() >> 12) % counters; }
+
+    [[nodiscard]] const Counter& counter(Iova iova) const { return live_[index(iova)]; }
+
+    [[nodiscard]] Counter& counter(Iova iova) { return live_[index(iova)]; }
+
+    [[nodiscard, gnu::cold, gnu::noinline]] bool seeded_next_is_sampled() const {
+        if (sample_random::state.increment != 0)
+            return true;
+        sample_random::seed(Sync::now() ^ reinterpret_cast<std::uintptr_t>(&sample_random::state));
+        return sample_random::next() <= most_;
+    }
+
+    const std::uint32_t one_in_;
+    const std::uint64_t most_;
+    /// Sampled mappings that live, by a hash of their pages.
+    std::array<Counter, counters> live_{};
+    typename Sync::Mutex mutex_;
+    std::array<std::optional<Range>, quarantine_entries> ring_ MOAT_GUARDED_BY(mutex_){};
+    std::size_t next_ MOAT_GUARDED_BY(mutex_) = 0;
+};
+
+} // namespace moat::dma
