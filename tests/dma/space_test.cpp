@@ -348,6 +348,28 @@ TEST_F(DriverErrors, change_nothing_and_are_told) {
                                                    hexadecimal(iova.value()) + ", +4K)");
 }
 
+TEST_F(DriverErrors, a_sync_of_what_is_not_mapped_is_reported) {
+    Space& space = *system.space;
+    EXPECT_EQ(space.sync_for_cpu(Iova(iova.value() + 4096), 0_B, 8_B).error().code(),
+              ErrorCode::not_found);
+    EXPECT_EQ(last(), DriverErrorKind::not_mapped);
+    EXPECT_TRUE(space.unmap(iova, 4096_B, Direction::from_device));
+    EXPECT_EQ(space.sync_for_device(iova, 0_B, 8_B).error().code(), ErrorCode::not_found);
+    EXPECT_EQ(last(), DriverErrorKind::not_mapped);
+    EXPECT_EQ(system.heard.errors.back().past->mapping.label, "ring");
+}
+
+TEST_F(DriverErrors, living_mappings_are_reported_and_stay) {
+    system.space->report_living();
+    ASSERT_EQ(system.heard.errors.size(), 1U);
+    EXPECT_EQ(last(), DriverErrorKind::leak);
+    EXPECT_EQ(system.heard.errors[0].mapping.label, "ring");
+    EXPECT_TRUE(system.write(iova.value(), 8).complete());
+    EXPECT_TRUE(system.space->unmap(iova, 4096_B, Direction::from_device));
+    system.space->report_living();
+    EXPECT_EQ(system.heard.errors.size(), 1U);
+}
+
 TEST_F(DriverErrors, a_leak_is_told_and_unmapped) {
     system.space.reset();
     EXPECT_EQ(last(), DriverErrorKind::leak);

@@ -111,7 +111,12 @@ class ExactBuffer {
         cpu_watch::allow(watch_, memory_.subspan(offset, size));
         fetch(offset, offset + size - 1, found);
         check_red_zones(found);
-        return change_owner(found, [&] { cpu_owned_.add(offset, offset + size - 1); });
+        try {
+            cpu_owned_.add(offset, offset + size - 1);
+        } catch (const std::bad_alloc&) {
+            return no_memory();
+        }
+        return found;
     }
 
     /// sync_for_device of the same: on return the device finds what the CPU wrote there, and owns
@@ -125,18 +130,25 @@ class ExactBuffer {
         const bool cpu_looked = !cpu_owned_.empty() || told_missing_sync_;
         const std::span<std::byte> part = memory_.subspan(offset, size);
         cpu_watch::allow(watch_, part);
-        cpu_owned_.split(offset, offset + size - 1,
-                         [&](std::uint64_t first, std::uint64_t last, bool cpu_owned) {
-                             if (cpu_owned || !bounced())
-                                 hand_over(first, last);
-                             else
-                                 hand_over_changes(first, last, found);
-                         });
+        const std::uint64_t last = offset + size - 1;
+        for (std::uint64_t at = offset; at <= last;) {
+            const RangeSet::Piece piece = cpu_owned_.piece_from(at, last);
+            if (piece.inside || !bounced())
+                hand_over(at, piece.last);
+            else
+                hand_over_changes(at, piece.last, found);
+            at = piece.last + 1;
+        }
         cpu_watch::forbid(watch_, part);
         if (cpu_looked)
             found.missing_sync.reset();
         told_missing_sync_ = told_missing_sync_ || found.missing_sync;
-        return change_owner(found, [&] { cpu_owned_.remove(offset, offset + size - 1); });
+        try {
+            cpu_owned_.remove(offset, offset + size - 1);
+        } catch (const std::bad_alloc&) {
+            return no_memory();
+        }
+        return found;
     }
 
     /// The mapping is no more: as `take` of everything. Later calls do nothing.
@@ -208,15 +220,16 @@ class ExactBuffer {
 
     /// What the device wrote goes to the memory; what the CPU wrote while it did not own the bytes
     /// is found first.
-    void fetch(std::uint64_t first_byte, std::uint64_t last_byte, BufferFindings& found)
+    void fetch(std::uint64_t first, std::uint64_t last, BufferFindings& found)
         MOAT_REQUIRES(mutex_) {
-        cpu_owned_.split(
-            first_byte, last_byte, [&](std::uint64_t first, std::uint64_t last, bool cpu_owned) {
-                if (!cpu_owned)
-                    find_cpu_writes(first, last, found);
-                if (bounced() && device_writes())
-                    cpu_owned ? fetch_around_changes(first, last) : fetch_all(first, last);
-            });
+        for (std::uint64_t at = first; at <= last;) {
+            const RangeSet::Piece piece = cpu_owned_.piece_from(at, last);
+            if (!piece.inside)
+                find_cpu_writes(at, piece.last, found);
+            if (bounced() && device_writes())
+                piece.inside ? fetch_around_changes(at, piece.last) : fetch_all(at, piece.last);
+            at = piece.last + 1;
+        }
     }
 
     void fetch_all(std::uint64_t first, std::uint64_t last) MOAT_REQUIRES(mutex_) {
@@ -267,15 +280,8 @@ class ExactBuffer {
         }
     }
 
-    template <class Change>
-    [[nodiscard]] static Result<BufferFindings> change_owner(const BufferFindings& found,
-                                                             Change&& change) {
-        try {
-            change();
-        } catch (const std::bad_alloc&) {
-            return fail(ErrorCode::no_memory, "no memory to note which bytes the CPU owns");
-        }
-        return found;
+    [[nodiscard]] static std::unexpected<Error> no_memory() {
+        return fail(ErrorCode::no_memory, "no memory to note which bytes the CPU owns");
     }
 
     const std::span<std::byte> memory_;

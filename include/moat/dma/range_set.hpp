@@ -59,27 +59,20 @@ class RangeSet {
         return next == last_by_first_.end() ? most : std::min(most, next->first - at);
     }
 
-    /// Calls visit(first, last, inside) for the longest pieces of [first, last] that lie wholly
-    /// inside or wholly outside of the set, in order.
-    template <class Visit>
-    void split(std::uint64_t first, std::uint64_t last, Visit&& visit) const {
-        auto next = last_by_first_.upper_bound(first);
-        if (next != last_by_first_.begin() && std::prev(next)->second >= first)
-            --next;
-        for (std::uint64_t at = first;;) {
-            const bool inside = next != last_by_first_.end() && next->first <= at;
-            std::uint64_t end = last;
-            if (inside)
-                end = std::min(last, next->second);
-            else if (next != last_by_first_.end() && next->first <= last)
-                end = next->first - 1;
-            visit(at, end, inside);
-            if (end == last)
-                return;
-            at = end + 1;
-            if (inside)
-                ++next;
-        }
+    struct Piece {
+        std::uint64_t last = 0;
+        bool inside = false; ///< all of it; else none
+    };
+
+    /// The longest piece that begins at `at`, ends at `most` at the latest, and lies wholly inside
+    /// or wholly outside of the set.
+    [[nodiscard]] Piece piece_from(std::uint64_t at, std::uint64_t most) const {
+        const auto next = last_by_first_.upper_bound(at);
+        if (next != last_by_first_.begin() && std::prev(next)->second >= at)
+            return {std::min(most, std::prev(next)->second), true};
+        if (next != last_by_first_.end() && next->first <= most)
+            return {next->first - 1, false};
+        return {most, false};
     }
 
   private:

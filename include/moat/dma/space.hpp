@@ -165,6 +165,16 @@ class Space {
     /// On return no device reaches what was unmapped before the call.
     void flush() { allocator_->flush(); }
 
+    /// Reports each living mapping to the listener as a leak, and leaves it as it is: for a driver
+    /// that ends before its space. From level `track` on; sampled mappings otherwise.
+    void report_living() {
+        registry_.for_each([&](const Registered& each) {
+            report({.kind = DriverErrorKind::leak,
+                    .range = each.mapping.range,
+                    .mapping = each.mapping});
+        });
+    }
+
     /// Reports what the IOMMU recorded to the listener, with the mapping that is affected. At level
     /// `guard` none is known. Return: the diagnosis, whose labels and stacks live as long as the
     /// space.

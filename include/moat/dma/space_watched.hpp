@@ -164,6 +164,7 @@ auto Space<Domain, Sync>::buffer_for(const Memory& memory, Direction direction)
             return std::unexpected(edge.error());
         bounce = *edge;
     }
+    cpu_watch::allow(watch_, memory.bytes); // where another mapping forbids it
     const bool device_is_cpu = in_process && bounce.bytes.empty();
     auto buffer = Buffer::create(memory, bounce, direction, page_mask_ + 1,
                                  device_is_cpu ? CpuWatch::off : watch_);
