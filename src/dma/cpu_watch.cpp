@@ -67,6 +67,9 @@ struct Call {
     std::thread::id thread;
 };
 
+/// How much of a mapping is checked for bad memory: a caller's number takes no hours.
+constexpr std::size_t most_checked = std::size_t{1} << 34;
+
 /// Every watched mapping of the process, by the CPU's addresses.
 struct Index {
     std::mutex mutex;
@@ -192,6 +195,18 @@ void install_hooks() {
     });
 }
 
+/// Return: the first byte that the checker forbids, or nullptr.
+[[nodiscard]] void* first_forbidden(std::span<const std::byte> bytes) {
+    if (asan_present())
+        return __asan_region_is_poisoned(const_cast<std::byte*>(bytes.data()), bytes.size());
+#if MOAT_MEMCHECK
+    return reinterpret_cast<void*>(
+        static_cast<std::uintptr_t>(VALGRIND_CHECK_MEM_IS_ADDRESSABLE(bytes.data(), bytes.size())));
+#else
+    return nullptr;
+#endif
+}
+
 [[nodiscard]] bool overlaps_a_mapping(std::span<const std::byte> bytes) {
     if (index().count.load(std::memory_order_acquire) == 0)
         return false;
@@ -212,15 +227,10 @@ bool present() {
 std::optional<BadMemory> find_inaddressable(std::span<const std::byte> bytes) {
     if (bytes.empty() || !present())
         return std::nullopt;
-    void* bad = nullptr;
-    if (asan_present()) {
-        bad = __asan_region_is_poisoned(const_cast<std::byte*>(bytes.data()), bytes.size());
-    } else {
-#if MOAT_MEMCHECK
-        bad = reinterpret_cast<void*>(static_cast<std::uintptr_t>(
-            VALGRIND_CHECK_MEM_IS_ADDRESSABLE(bytes.data(), bytes.size())));
-#endif
-    }
+    const std::uint64_t first = number(bytes.data());
+    if (bytes.size() - 1 > ~first || first + bytes.size() == 0) // no memory reaches 2^64
+        return BadMemory{.first = first};
+    void* const bad = first_forbidden(bytes.first(std::min(bytes.size(), most_checked)));
     if (bad == nullptr || overlaps_a_mapping(bytes))
         return std::nullopt;
     return BadMemory{number(bad), asan_present() ? heap_block_at(bad) : HeapBlock{}};

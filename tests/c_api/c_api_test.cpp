@@ -18,6 +18,7 @@ TEST_F(CApi, a_device_reaches_what_is_mapped) {
     std::size_t done = 0;
     EXPECT_EQ(write(iova, 4096, &done), MOAT_OK) << error.text;
     EXPECT_EQ(done, 4096U);
+    EXPECT_EQ(sync_for_cpu(iova, 4096), MOAT_OK);
     EXPECT_EQ(memory[4095], 0xee);
     unsigned char seen = 0;
     EXPECT_EQ(moat_device_read(device, iova + 4095, &seen, 1, nullptr, nullptr), MOAT_OK);
@@ -55,6 +56,7 @@ TEST_F(CApi, a_stray_is_told_with_buffer_bytes_and_device) {
     EXPECT_NE(heard.text.find("ERROR: moat: dma-buffer-overflow"), std::string::npos) << heard.text;
     EXPECT_EQ(heard.json.find(R"({"schema":"moat.fault/1","kind":"dma-buffer-overflow")"), 0U)
         << heard.json;
+    EXPECT_EQ(sync_for_cpu(other, 4096), MOAT_OK);
     EXPECT_EQ(memory[4096], 0);
     EXPECT_EQ(unmap(other, 4096), MOAT_OK);
     EXPECT_EQ(unmap(iova, 4096, MOAT_FROM_DEVICE), MOAT_OK);
@@ -111,12 +113,13 @@ TEST_F(CApi, level_exact_copies_and_checks_at_a_sync) {
     std::strcpy(reinterpret_cast<char*>(memory.data()), "first");
     const std::uint64_t iova = map(memory.data(), 64);
     std::array<char, 8> seen{};
+    ASSERT_EQ(sync_for_cpu(iova, 64), MOAT_OK);
     std::strcpy(reinterpret_cast<char*>(memory.data()), "second");
     ASSERT_EQ(moat_sync_for_device(container, iova, 0, 64, &error), MOAT_OK) << error.text;
     ASSERT_EQ(moat_device_read(device, iova, seen.data(), 7, nullptr, nullptr), MOAT_OK);
     EXPECT_STREQ(seen.data(), "second");
     ASSERT_EQ(write(iova, 2), MOAT_OK);
-    ASSERT_EQ(moat_sync_for_cpu(container, iova, 0, 64, &error), MOAT_OK) << error.text;
+    ASSERT_EQ(sync_for_cpu(iova, 64), MOAT_OK) << error.text;
     EXPECT_EQ(memory[1], 0xee);
     EXPECT_EQ(unmap(iova, 64), MOAT_OK);
 }
@@ -155,6 +158,7 @@ TEST_F(CApi, a_callback_may_map_unmap_and_access) {
     };
     EXPECT_EQ(write(victim, 4097), MOAT_REFUSED);
     EXPECT_EQ(faults.size(), 2U);
+    EXPECT_EQ(sync_for_cpu(victim, 4096), MOAT_OK);
     EXPECT_EQ(memory[4096], 0xee);
     EXPECT_EQ(unmap(victim, 4096), MOAT_OK);
 }

@@ -84,6 +84,10 @@ class CApi : public testing::Test {
         return moat_unmap(container, iova, bytes, direction, &error);
     }
 
+    moat_code sync_for_cpu(std::uint64_t iova, std::size_t bytes) {
+        return moat_sync_for_cpu(container, iova, 0, bytes, &error);
+    }
+
     moat_code write(std::uint64_t iova, std::size_t bytes, std::size_t* done = nullptr) {
         const std::vector<unsigned char> from(bytes, 0xee);
         return moat_device_write(device, iova, from.data(), bytes, done, &error);

@@ -34,6 +34,7 @@ TEST_P(EveryLevel, a_device_reaches_what_is_mapped_and_never_what_was) {
     const Memory memory = Memory::own(buffer.bytes().subspan(100, 5000));
     const Iova iova = *system.space->map(memory, Direction::bidirectional, "ring");
     ASSERT_TRUE(system.write(iova.value(), 5000, 7).complete());
+    ASSERT_TRUE(system.space->sync_for_cpu(iova, 0_B, 5000_B));
     EXPECT_EQ(buffer.data()[100], std::byte{7});
     EXPECT_EQ(buffer.data()[5099], std::byte{7});
     ASSERT_TRUE(system.space->unmap(iova, 5000_B, Direction::bidirectional));
@@ -48,6 +49,7 @@ TEST_P(EveryLevel, neighbours_are_kept_apart) {
     const Iova second = *system.space->map(buffers.second, Direction::from_device, "second");
     const auto over = system.write(first.value() + 4000, 300);
     EXPECT_EQ(over.done, 96_B);
+    EXPECT_TRUE(system.space->sync_for_cpu(second, 0_B, 4096_B));
     EXPECT_EQ(buffers.second.bytes[0], std::byte{0});
     ASSERT_EQ(system.heard.faults.size(), 1U);
     EXPECT_TRUE(system.space->unmap(first, 4096_B, Direction::from_device));
@@ -85,6 +87,7 @@ TEST_P(EveryLevel, small_buffers_carry_their_bytes_both_ways) {
         std::vector<std::byte> seen(100);
         ASSERT_TRUE(system.lane.read(iova, seen).complete());
         EXPECT_EQ(seen[3], std::byte{5});
+        ASSERT_TRUE(system.space->sync_for_cpu(iova, 0_B, 100_B));
         memory.bytes[4] = std::byte{6};
         ASSERT_TRUE(system.space->sync_for_device(iova, 0_B, 100_B));
         ASSERT_TRUE(system.lane.read(iova, seen).complete());
@@ -302,7 +305,7 @@ TEST(Stacks, of_every_third_event_are_taken_and_every_leak_is_told) {
         frames[0] = 0x1234;
         return std::size_t{1};
     };
-    auto space = *Space::create(domain, {.options = {.stacks = 3},
+    auto space = *Space::create(domain, {.options = {.stacks = 3, .cpu = CpuWatch::off},
                                          .listener = heard.listener(),
                                          .capture = one_frame,
                                          .pages = {}});
