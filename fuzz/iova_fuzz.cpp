@@ -83,7 +83,7 @@ class Session {
             Subject::create({.aperture = {&aperture, 1},
                              .granule_lg2 = granule_lg2_,
                              .quarantine = quarantine,
-                             .invalidation = {[](void*) {}, nullptr},
+                             .invalidation = {[](void*) { return Result<void>(); }, nullptr},
                              .flush_delay_nanoseconds = 100,
                              .fixed_window = IovaRange(Iova(0xfee00000), ByteCount(1 << 20))},
                             guard);

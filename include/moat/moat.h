@@ -141,6 +141,8 @@ enum {
     MOAT_DRIVER_CPU_WROTE = 4, ///< the CPU changed a buffer while it was the device's
     MOAT_DRIVER_RED_ZONE = 5,  ///< something wrote beside a buffer, inside of its page
     MOAT_DRIVER_LEAK = 6,      ///< still mapped when its container was closed
+    /// Unmapped, but a device may still reach it: the invalidation failed. The address stays unused.
+    MOAT_DRIVER_NOT_INVALIDATED = 7,
 };
 
 /// A mapping, living or past.

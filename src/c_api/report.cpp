@@ -46,7 +46,8 @@ static_assert(static_cast<int>(DriverErrorKind::not_mapped) == MOAT_DRIVER_NOT_M
               static_cast<int>(DriverErrorKind::outside) == MOAT_DRIVER_SYNC_OUTSIDE &&
               static_cast<int>(DriverErrorKind::cpu_wrote) == MOAT_DRIVER_CPU_WROTE &&
               static_cast<int>(DriverErrorKind::red_zone) == MOAT_DRIVER_RED_ZONE &&
-              static_cast<int>(DriverErrorKind::leak) == MOAT_DRIVER_LEAK);
+              static_cast<int>(DriverErrorKind::leak) == MOAT_DRIVER_LEAK &&
+              static_cast<int>(DriverErrorKind::not_invalidated) == MOAT_DRIVER_NOT_INVALIDATED);
 
 [[nodiscard]] std::int32_t direction_of(fault::Allows allows) {
     switch (allows) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What a driver does wrong with the DMA API itself, and who is told of that and of faults.
-// Found by space.hpp from level `track` on.
+// Found by space.hpp from level `track` on; `not_invalidated` at every level.
 #pragma once
 
 #include "moat/core/range.hpp"
@@ -21,12 +21,13 @@ enum class DriverErrorKind : std::uint8_t {
     cpu_wrote,       ///< the CPU changed a buffer while it was the device's
     red_zone,        ///< something wrote beside the buffer, inside its page
     leak,            ///< still mapped when its space ended
+    not_invalidated, ///< unmapped, but a device may still reach it: the invalidation failed
 };
 
 [[nodiscard]] constexpr std::string_view name(DriverErrorKind kind) {
-    constexpr std::array<std::string_view, 7> names = {
+    constexpr std::array<std::string_view, 8> names = {
         "not-mapped", "wrong-size", "wrong-direction", "sync-outside", "cpu-wrote",
-        "red-zone",   "leak"};
+        "red-zone",   "leak",       "not-invalidated"};
     return names[static_cast<std::size_t>(kind)];
 }
 

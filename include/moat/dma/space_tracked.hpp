@@ -17,8 +17,11 @@ Space<Domain, Sync>::create(Domain& domain, const SpaceConfig& config) {
     const iommu::DomainLimits limits = domain.limits();
     const Options& options = config.options;
     const unsigned page_lg2 = alignment_lg2(limits.leaf_sizes);
-    if (options.unmapping == Unmapping::deferred && !iommu::DeferringDomain<Domain>)
-        return fail(ErrorCode::unsupported, "this domain invalidates at each unmap");
+    const bool defers = iommu::DeferringDomain<Domain> && limits.defers;
+    if (options.unmapping == Unmapping::deferred && !defers)
+        return fail(ErrorCode::unsupported,
+                    "this domain invalidates at each unmap and cannot defer: "
+                    "use unmapping=strict");
     if (options.level == Level::exact && config.pages.allocate == nullptr)
         return fail(ErrorCode::unsupported, "level exact needs pages for small buffers");
     if (options.stacks != 0 && config.capture == nullptr)
@@ -33,8 +36,10 @@ Space<Domain, Sync>::create(Domain& domain, const SpaceConfig& config) {
     if (options.quarantine != ByteCount(0))
         wanted.quarantine = {.bytes = options.quarantine, .entries = ~std::uint64_t{0}};
     if constexpr (iommu::DeferringDomain<Domain>)
-        wanted.invalidation = {
-            [](void* context) { static_cast<Domain*>(context)->invalidate_all(); }, &domain};
+        if (defers)
+            wanted.invalidation = {
+                [](void* context) { return static_cast<Domain*>(context)->invalidate_all(); },
+                &domain};
     auto allocator = Allocator::create(wanted, {options.guard_before, options.guard});
     if (!allocator)
         return std::unexpected(allocator.error());
@@ -43,6 +48,9 @@ Space<Domain, Sync>::create(Domain& domain, const SpaceConfig& config) {
             if (const auto reserved = (*allocator)->reserve(inside); !reserved)
                 return std::unexpected(reserved.error());
     std::unique_ptr<Space> space(new Space(domain, config, page_lg2, std::move(*allocator)));
+    space->allocator_->set_held_listener(
+        {[](void* context, IovaRange range) { static_cast<Space*>(context)->report_held(range); },
+         space.get()});
     if constexpr (requires { domain.set_bounds(iommu::ByteBounds{}); })
         if (options.level == Level::exact)
             domain.set_bounds({[](void* context, Iova start, ByteCount size) {
@@ -189,7 +197,7 @@ Result<void> Space<Domain, Sync>::poison(Iova start, ByteCount size) {
     if (!range)
         return std::unexpected(range.error());
     if constexpr (iommu::DeferringDomain<Domain>)
-        poison_and_wait(poison_, domain_, *range);
+        return poison_and_wait(poison_, domain_, *range);
     return {};
 }
 
@@ -256,6 +264,62 @@ std::unexpected<Error> Space<Domain, Sync>::report_misuse(DriverErrorKind kind, 
                 {"iova", named.start().value()}, {"size", named.size().value()},
                 {"mapped", error.mapping.range.start().value()},
                 {"mapped_size", error.mapping.range.size().value()});
+}
+
+/// For deferred unmaps, and where the range is not in the thread's caches.
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<void> Space<Domain, Sync>::unmap_slowly(Iova iova, ByteCount size) {
+    if (size == ByteCount(0))
+        return fail(ErrorCode::empty, "there is nothing to unmap", {"iova", iova.value()});
+    if (size.value() > most_bytes)
+        return fail(ErrorCode::overflow, "no mapping has so many bytes", {"iova", iova.value()},
+                    {"size", size.value()});
+    const std::uint64_t offset = iova.value() & page_mask_;
+    const ByteCount bytes(whole_pages(offset, size.value()));
+    const Iova start(iova.value() - offset);
+    auto claim = allocator_->try_claim(start, bytes);
+    if (!claim) {
+        const auto claimed = allocator_->claim(start, bytes);
+        if (!claimed)
+            return std::unexpected(claimed.error());
+        claim = *claimed;
+    }
+    if constexpr (iommu::DeferringDomain<Domain>)
+        if (options_.unmapping == Unmapping::deferred)
+            return finish_unmap(claim, {start, bytes}, domain_.unmap_deferred(start, bytes));
+    return finish_unmap(claim, {start, bytes}, domain_.unmap(start, bytes));
+}
+
+/// What becomes of a claimed range. A failure that leaves the mapping as it was makes it live
+/// again.
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<void> Space<Domain, Sync>::finish_unmap(const typename Allocator::Claim& claim,
+                                               IovaRange range, const Result<void>& unmapped) {
+    if (unmapped)
+        return allocator_->release(claim, options_.unmapping == Unmapping::strict
+                                              ? iova::When::now
+                                              : iova::When::after_invalidation);
+    if (unmapped.error().code() == ErrorCode::io) {
+        allocator_->hold(claim);
+        report_held(range);
+    } else {
+        allocator_->unclaim(claim);
+    }
+    return unmapped;
+}
+
+/// From level `track` on the mapping is known, unless the history has lost it.
+template <iommu::Domain Domain, SyncPolicy Sync>
+void Space<Domain, Sync>::report_held(IovaRange range) {
+    DriverError error = {DriverErrorKind::not_invalidated, range, {}, {}};
+    if (tracks()) {
+        const auto living = registry_.at_or_below(range.last());
+        if (living && living->mapping.range.overlaps(range))
+            error.mapping = living->mapping;
+        else if (const auto past = registry_.latest_at(range))
+            error.mapping = past->mapping;
+    }
+    report(error);
 }
 
 template <iommu::Domain Domain, SyncPolicy Sync>
