@@ -23,7 +23,6 @@ struct Heard {
     std::vector<fault::Diagnosis> faults;
     std::vector<dma::DriverError> errors;
     std::function<void()> at_fault = [] {}; ///< what the driver does when it hears of one
-    std::function<void()> at_error = [] {};
 
     [[nodiscard]] dma::Listener listener() {
         return {[](void* context, const fault::Diagnosis& diagnosis) {
@@ -32,7 +31,6 @@ struct Heard {
                 },
                 [](void* context, const dma::DriverError& error) {
                     static_cast<Heard*>(context)->errors.push_back(error);
-                    static_cast<Heard*>(context)->at_error();
                 },
                 this};
     }

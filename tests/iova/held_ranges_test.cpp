@@ -42,11 +42,16 @@ using Subject = Allocator<ShortSync, FixedGuard>;
 struct Hook {
     bool fails = false;
     int calls = 0;
-    std::vector<IovaRange> held;
+    std::vector<IovaRange> held;   ///< as the listener hears of it
+    std::vector<IovaRange> queued; ///< where a test says so, and
+    std::vector<IovaRange> lost;   ///< what of it met a failure
 
     static Result<void> invalidate(void* context) {
         auto& self = *static_cast<Hook*>(context);
         ++self.calls;
+        if (self.fails)
+            self.lost.insert(self.lost.end(), self.queued.begin(), self.queued.end());
+        self.queued.clear();
         if (self.fails)
             return fail(ErrorCode::io, "the test's unit does not answer");
         return {};
@@ -321,6 +326,12 @@ class Random {
         const IovaRange range = take_any();
         const When when = pick(2) == 0 ? When::now : When::after_invalidation;
         ASSERT_TRUE(subject_.release(range.start(), range.size(), when));
+        if (when == When::after_invalidation)
+            hook_.queued.push_back(whole(range));
+    }
+
+    static IovaRange whole(IovaRange range) {
+        return {range.start(), ByteCount((range.size().value() + 4095) & ~std::uint64_t{4095})};
     }
 
     void hold() {
@@ -328,19 +339,24 @@ class Random {
             return;
         const IovaRange range = take_any();
         ASSERT_TRUE(subject_.hold(range.start(), range.size()));
-        add(range.start(), ByteCount((range.size().value() + 4095) & ~std::uint64_t{4095}));
+        add(whole(range));
     }
 
     void note_held() {
-        for (const IovaRange& each : hook_.held)
-            add(each.start(), each.size());
+        const auto start = [](const IovaRange& each) { return each.start(); };
+        std::ranges::sort(hook_.held, {}, start);
+        std::ranges::sort(hook_.lost, {}, start);
+        ASSERT_EQ(hook_.held, hook_.lost) << "what met a failure is held, and nothing else";
+        for (const IovaRange& each : hook_.lost)
+            add(each);
         hook_.held.clear();
+        hook_.lost.clear();
         ASSERT_EQ(subject_.stats().held, held_bytes_);
     }
 
-    void add(Iova start, ByteCount size) {
-        ASSERT_TRUE(held_.emplace(start.value(), start.value() + size.value()).second);
-        held_bytes_ += size;
+    void add(IovaRange range) {
+        ASSERT_TRUE(held_.emplace(range.start().value(), range.end().value()).second);
+        held_bytes_ += range.size();
     }
 
     Subject& subject_;

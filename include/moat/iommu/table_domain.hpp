@@ -63,11 +63,15 @@ class EditInvalidation {
   public:
     explicit EditInvalidation(I& invalidator) : invalidator_(invalidator) {}
 
-    void operator()(const InvalidationRequest<Iova>& request) {
-        if constexpr (!can_fail)
+    auto operator()(const InvalidationRequest<Iova>& request) {
+        if constexpr (can_fail) {
+            const Result<void> done = call(request);
+            if (!done)
+                outcome_ = done;
+            return done.has_value();
+        } else {
             call(request);
-        else if (const Result<void> done = call(request); !done)
-            outcome_ = done;
+        }
     }
 
     /// Of an edit that is finished: why an invalidation failed, or nullptr.
@@ -119,7 +123,8 @@ template <PageTableFormat F>
 
 /// Page table, aperture, reserved regions and invalidation. See the Domain concept for threads and
 /// errors; `map` adds: `unsupported` attributes. Every function returns io where an invalidation
-/// failed. A leaf is unmapped in part by taking it apart.
+/// failed; tables that it removed are freed with the domain then. A leaf is unmapped in part by
+/// taking it apart.
 template <class Tree_, Invalidator Invalidator_>
 class TableDomain {
   public:
