@@ -60,17 +60,31 @@ enum class Going : std::uint8_t { now, later };
 /// where none can.
 template <Invalidator I, Going going>
 class EditInvalidation {
+    using Request = InvalidationRequest<Iova>;
+
+    static auto call(I& invalidator, const Request& request) {
+        if constexpr (going == Going::now)
+            return invalidator.invalidate(request);
+        else
+            return invalidator.forget(request);
+    }
+
+    static constexpr bool can_fail =
+        !std::is_void_v<decltype(call(std::declval<I&>(), std::declval<const Request&>()))>;
+
+    struct Nothing {};
+
   public:
     explicit EditInvalidation(I& invalidator) : invalidator_(invalidator) {}
 
     auto operator()(const InvalidationRequest<Iova>& request) {
         if constexpr (can_fail) {
-            const Result<void> done = call(request);
+            const Result<void> done = call(invalidator_, request);
             if (!done)
                 outcome_ = done;
             return done.has_value();
         } else {
-            call(request);
+            call(invalidator_, request);
         }
     }
 
@@ -83,19 +97,6 @@ class EditInvalidation {
     }
 
   private:
-    struct Nothing {};
-
-    decltype(auto) call(const InvalidationRequest<Iova>& request) {
-        if constexpr (going == Going::now)
-            return invalidator_.invalidate(request);
-        else
-            return invalidator_.forget(request);
-    }
-
-    static constexpr bool can_fail =
-        !std::is_void_v<decltype(std::declval<EditInvalidation&>().call(
-            std::declval<const InvalidationRequest<Iova>&>()))>;
-
     I& invalidator_;
     [[no_unique_address]] std::conditional_t<can_fail, Result<void>, Nothing> outcome_;
 };
