@@ -78,7 +78,9 @@ struct Parts {
     std::array<IovaRange, 1> aperture = {IovaRange(Iova(page), ByteCount(std::uint64_t{1} << 47))};
     Allocator::Owner allocator = *Allocator::create(
         {.aperture = aperture,
-         .invalidation = {[](void* domain) { static_cast<SoftDomain*>(domain)->invalidate_all(); },
+         .invalidation = {[](void* domain) {
+                              return static_cast<SoftDomain*>(domain)->invalidate_all();
+                          },
                           &system.domain}},
         {.before = {}, .after = ByteCount(page)});
 };

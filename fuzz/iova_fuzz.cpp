@@ -83,7 +83,7 @@ class Session {
             Subject::create({.aperture = {&aperture, 1},
                              .granule_lg2 = granule_lg2_,
                              .quarantine = quarantine,
-                             .invalidation = {[](void*) {}, nullptr},
+                             .invalidation = {[](void*) { return Result<void>(); }, nullptr},
                              .flush_delay_nanoseconds = 100,
                              .fixed_window = IovaRange(Iova(0xfee00000), ByteCount(1 << 20))},
                             guard);
@@ -121,7 +121,7 @@ class Session {
         case 'z':
             return release_anything(command);
         case 'f':
-            return subject_->flush();
+            return require(subject_->flush().has_value(), "no invalidation fails");
         case 't':
             return SerialSync::advance(command.number[0] % 100'000);
         case 'v':
@@ -136,7 +136,7 @@ class Session {
     void finish() {
         while (!live_.empty())
             release(0, When::now);
-        subject_->flush();
+        require(subject_->flush().has_value(), "no invalidation fails");
         if (const auto all = subject_->allocate({.extent = ByteCount(aperture_bytes)}))
             require(subject_->release(*all, ByteCount(aperture_bytes)).has_value(), "release");
         const Stats stats = subject_->stats();

@@ -106,7 +106,10 @@ struct Unmapping {
 };
 
 struct Poisoning {
-    static void take(auto& world) { dma::poison_and_wait(world.poison, world.domain, first_bytes); }
+    static void take(auto& world) {
+        const auto poisoned = dma::poison_and_wait(world.poison, world.domain, first_bytes);
+        ExploredSync::check(poisoned.has_value(), "an invalidation by generations succeeds");
+    }
 
     static void give_back(auto&) {}
 };

@@ -48,8 +48,9 @@ struct World {
         allocator = std::move(*made);
     }
 
-    static void invalidate(void* world) {
+    static Result<void> invalidate(void* world) {
         static_cast<World*>(world)->begun.fetch_add(1, std::memory_order_seq_cst);
+        return {};
     }
 
     /// The page's own atomic; outside of the aperture is a violation of its own.
@@ -83,9 +84,13 @@ struct World {
         ExploredSync::check(released.has_value(), "what was allocated can be released");
     }
 
+    void flush() {
+        ExploredSync::check(allocator->flush().has_value(), "an invalidation succeeds");
+    }
+
     /// Threads have ended: what they kept has come back, so the whole space is free in one piece.
     void all_is_there() {
-        allocator->flush();
+        flush();
         const auto whole = allocator->allocate({.extent = ByteCount(most_payload * page)});
         ExploredSync::check(whole.has_value(), "some of the space is lost");
     }
@@ -125,7 +130,7 @@ void deferred(explore::Setup& setup, World<Sync>& world) {
         world.give(world.take(), iova::When::after_invalidation);
     });
     setup.thread("flushes", [&world] {
-        world.allocator->flush();
+        world.flush();
         world.give(world.take());
     });
     setup.at_end([&world] { world.all_is_there(); });

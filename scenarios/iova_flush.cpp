@@ -39,8 +39,9 @@ struct World {
     std::array<ExploredSync::Atomic<std::uint64_t>, most_ranges> queued_at{};
     std::array<ExploredSync::Atomic<std::uint64_t>, most_ranges> let_go{};
 
-    static void invalidate(void* world) {
+    static Result<void> invalidate(void* world) {
         static_cast<World*>(world)->begun.fetch_add(1, std::memory_order_seq_cst);
+        return {};
     }
 };
 
@@ -54,7 +55,7 @@ void queue_range(World<Sync>& world, unsigned i) {
 
 template <class Sync>
 void flush(World<Sync>& world) {
-    world.queue.flush([&world](unsigned, auto ranges) {
+    const auto let_go = [&world](unsigned, auto ranges) {
         for (const auto& each : ranges) {
             const auto i = static_cast<std::size_t>(each.start.value() >> 12);
             ExploredSync::check(world.begun.load(std::memory_order_seq_cst) >=
@@ -63,7 +64,9 @@ void flush(World<Sync>& world) {
             const std::uint64_t before = world.let_go[i].fetch_add(1, std::memory_order_seq_cst);
             ExploredSync::check(before == 0, "a range is let go twice");
         }
-    });
+    };
+    const auto hold = [](auto) { ExploredSync::check(false, "no invalidation fails"); };
+    (void)world.queue.flush(let_go, hold);
 }
 
 template <class Sync>

@@ -145,6 +145,9 @@ enum {
     MOAT_DRIVER_DOUBLE_MAPPING = 8,  ///< memory that another mapping has, and a device may write
     MOAT_DRIVER_NOT_ADDRESSABLE = 9, ///< maps memory that the program may not touch
     MOAT_DRIVER_FREED = 10,          ///< the memory was freed; no device reaches it any more
+    /// Unmapped, but a device may still reach it: the invalidation failed. The address stays
+    /// unused.
+    MOAT_DRIVER_NOT_INVALIDATED = 11,
 };
 
 /// A mapping, living or past.

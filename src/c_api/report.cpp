@@ -50,7 +50,8 @@ static_assert(static_cast<int>(DriverErrorKind::not_mapped) == MOAT_DRIVER_NOT_M
               static_cast<int>(DriverErrorKind::missing_sync) == MOAT_DRIVER_MISSING_SYNC &&
               static_cast<int>(DriverErrorKind::double_mapping) == MOAT_DRIVER_DOUBLE_MAPPING &&
               static_cast<int>(DriverErrorKind::not_addressable) == MOAT_DRIVER_NOT_ADDRESSABLE &&
-              static_cast<int>(DriverErrorKind::freed) == MOAT_DRIVER_FREED);
+              static_cast<int>(DriverErrorKind::freed) == MOAT_DRIVER_FREED &&
+              static_cast<int>(DriverErrorKind::not_invalidated) == MOAT_DRIVER_NOT_INVALIDATED);
 
 [[nodiscard]] std::int32_t direction_of(fault::Allows allows) {
     switch (allows) {

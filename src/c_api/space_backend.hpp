@@ -38,10 +38,7 @@ class SpaceBackend : public Backend {
     }
 
     [[nodiscard]] Result<void> flush() final {
-        return with<void>([](Space& space) -> Result<void> {
-            space.flush();
-            return {};
-        });
+        return with<void>([](Space& space) { return space.flush(); });
     }
 
     void end_space() final {

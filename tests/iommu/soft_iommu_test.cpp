@@ -173,7 +173,7 @@ TEST_F(AttachedDevice, a_deferred_unmap_takes_effect_with_the_invalidation_at_th
     ASSERT_TRUE(map(Iova(0x1000), buffer));
     ASSERT_TRUE(lane.write(Iova(0x1000), filled(1, 1)).complete());
     ASSERT_TRUE(domain.unmap_deferred(Iova(0x1000), 4096_B));
-    domain.invalidate_all();
+    ASSERT_TRUE(domain.invalidate_all());
     EXPECT_FALSE(lane.write(Iova(0x1000), filled(1, 2)).complete());
 }
 

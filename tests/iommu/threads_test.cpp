@@ -95,7 +95,7 @@ TEST(DeferredUnmap, many_go_with_one_wait) {
         ASSERT_TRUE(domain.map(Iova(0), buffer.size(), buffer.physical(), read_write));
         for (std::uint64_t page = 0; page != 16; ++page)
             ASSERT_TRUE(domain.unmap_deferred(Iova(page << 12), 4096_B));
-        domain.invalidate_all();
+        ASSERT_TRUE(domain.invalidate_all());
         buffer.data()[0x3120] = static_cast<std::byte>(round);
     }
 }

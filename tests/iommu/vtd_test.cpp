@@ -143,7 +143,7 @@ TEST_F(VtdTest, deferred_unmaps_wait_for_one_invalidation) {
     ASSERT_TRUE(domain->unmap_deferred(Iova(0x9000), 4_KiB));
     EXPECT_TRUE(registers.by_queue.empty());
     EXPECT_FALSE(domain->reader().translate(Iova(0x5000)));
-    domain->invalidate_all();
+    ASSERT_TRUE(domain->invalidate_all());
     const std::vector<FakeVtd::Asked> all = {{0x22 | number() << 16, 0}};
     EXPECT_EQ(registers.by_queue, all);
 }
@@ -263,6 +263,63 @@ TEST_F(VtdTest, unit_that_stops_is_an_error_that_stays) {
     registers.stuck = true;
     registers.values[reg::global_status] = 0;
     EXPECT_EQ(refusal(FakeVtd::usual_capability, FakeVtd::usual_extended), ErrorCode::io);
+}
+
+TEST_F(VtdTest, every_failed_invalidation_is_an_error) {
+    open();
+    map(0x5000, 8_KiB);
+    ASSERT_TRUE(domain->unmap_deferred(Iova(0x5000), 4_KiB));
+    registers.stuck = true;
+    EXPECT_EQ(domain->invalidate_all().error().code(), ErrorCode::io);
+    EXPECT_EQ(domain->unmap(Iova(0x6000), 4_KiB).error().code(), ErrorCode::io);
+    registers.stuck = false;
+    EXPECT_EQ(domain->invalidate_all().error().code(), ErrorCode::io) << "the unit has failed";
+}
+
+TEST_F(VtdTest, entries_that_the_unit_cannot_be_told_of_go_again) {
+    open(FakeVtd::usual_capability | bit(7)); // caches absent entries
+    registers.stuck = true;
+    const std::array<iommu::Piece, 2> pieces = {{{Iova(0x5000), 4_KiB, PhysicalAddress(0x5000)},
+                                                 {Iova(0x9000), 4_KiB, PhysicalAddress(0x9000)}}};
+    EXPECT_EQ(domain->map_all(pieces, read_write).error().code(), ErrorCode::io);
+    EXPECT_EQ(domain->map(Iova(0xb000), 4_KiB, PhysicalAddress(0), read_write).error().code(),
+              ErrorCode::io);
+    for (const Iova iova : {Iova(0x5000), Iova(0x9000), Iova(0xb000)})
+        EXPECT_FALSE(domain->reader().translate(iova)) << iova;
+}
+
+TEST_F(VtdTest, lists_keep_to_what_the_unit_knows) {
+    open((FakeVtd::usual_capability & ~(bit(34) | bit(35))) | bit(7)); // pages only
+    const std::array<iommu::Piece, 2> pieces = {{{Iova(0x200000), 2_MiB, PhysicalAddress(0x200000)},
+                                                 {Iova(0x600000), 4_KiB, PhysicalAddress(0x9000)}}};
+    EXPECT_EQ(domain->map_all(pieces, read_write | Attributes::snoop).error().code(),
+              ErrorCode::unsupported);
+    EXPECT_FALSE(domain->reader().translate(Iova(0x200000)));
+    ASSERT_TRUE(domain->map_all(pieces, read_write));
+    EXPECT_EQ(domain->reader().translate(Iova(0x200000))->leaf_lg2(), 12U);
+    EXPECT_EQ(registers.by_queue.size(), 2U) << "it is told of both";
+}
+
+TEST_F(VtdTest, tables_that_were_not_invalidated_are_kept_until_the_unit_ends) {
+    open();
+    for (std::uint64_t at = 0x200000; at != 0x400000; at += 4096)
+        ASSERT_TRUE(domain->map(Iova(at), 4_KiB, PhysicalAddress(0x10000000 + 2 * at), read_write));
+    const std::uint64_t used = memory.pool.units_in_use();
+    const std::uint64_t was = number();
+    registers.stuck = true;
+    EXPECT_EQ(domain->unmap(Iova(0x200000), 2_MiB).error().code(), ErrorCode::io);
+    SerialSync::barrier();
+    EXPECT_EQ(memory.pool.units_in_use(), used) << "removed, and not given back";
+    domain.reset();
+    registers.stuck = false;
+    SerialSync::barrier();
+    EXPECT_EQ(memory.pool.units_in_use(), used) << "the unit may walk them";
+    auto next = Domain4::create(*unit);
+    ASSERT_TRUE(next);
+    EXPECT_NE((*next)->number(), was) << "what is cached under the number is there still";
+    next->reset();
+    unit.reset();
+    EXPECT_EQ(memory.pool.units_in_use(), 0U);
 }
 
 TEST_F(VtdTest, queue_goes_round) {

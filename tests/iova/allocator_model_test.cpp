@@ -65,7 +65,11 @@ class Session {
         const Config config{.aperture = {&aperture, 1},
                             .granule_lg2 = granule_lg2,
                             .quarantine = shape.quarantine,
-                            .invalidation = {[](void*) { ++invalidations; }, nullptr},
+                            .invalidation = {[](void*) {
+                                                 ++invalidations;
+                                                 return Result<void>();
+                                             },
+                                             nullptr},
                             .seed = seed};
         auto made = Subject::create(config, RandomGuard{shape.least, shape.most});
         EXPECT_TRUE(made.has_value());

@@ -104,7 +104,7 @@ bool run(int fails_at, const QuarantineBudget& quarantine) {
         IovaRange(Iova(std::uint64_t{1} << 40), ByteCount(std::uint64_t{1} << 47))};
     auto made = Subject::create({.aperture = aperture,
                                  .quarantine = quarantine,
-                                 .invalidation = {[](void*) {}, nullptr},
+                                 .invalidation = {[](void*) { return Result<void>(); }, nullptr},
                                  .fixed_window = IovaRange(Iova(0xfee00000), ByteCount(1 << 20))},
                                 {{}, ByteCount(4096)});
     if (!made) {

@@ -405,7 +405,10 @@ class IovaFlushQueue : public ::testing::Test {
     int invalidations = 0;
 
   private:
-    static void invalidate(void* self) { ++static_cast<IovaFlushQueue*>(self)->invalidations; }
+    static Result<void> invalidate(void* self) {
+        ++static_cast<IovaFlushQueue*>(self)->invalidations;
+        return {};
+    }
 };
 
 TEST_F(IovaFlushQueue, reuses_nothing_before_its_invalidation) {

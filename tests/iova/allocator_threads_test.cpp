@@ -82,8 +82,9 @@ struct World {
         free_at_start = allocator->stats().free;
     }
 
-    static void invalidate(void* world) {
+    static Result<void> invalidate(void* world) {
         static_cast<World*>(world)->invalidations.fetch_add(1, std::memory_order_relaxed);
+        return {};
     }
 
     void release(const Range& range, When when) {

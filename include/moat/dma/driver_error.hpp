@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What a driver does wrong with the DMA API itself, and who is told of that and of faults.
-// Found by space.hpp from level `track` on.
+// Found by space.hpp from level `track` on; `not_invalidated` at every level.
 #pragma once
 
 #include "moat/core/range.hpp"
@@ -29,13 +29,22 @@ enum class DriverErrorKind : std::uint8_t {
     double_mapping,  ///< memory that another mapping has, where the device may write it
     not_addressable, ///< maps memory that the program may not touch, as AddressSanitizer knows
     freed,           ///< the memory of a living mapping was freed; no device reaches it any more
+    not_invalidated, ///< unmapped, but a device may still reach it: the invalidation failed
 };
 
 [[nodiscard]] constexpr std::string_view name(DriverErrorKind kind) {
-    constexpr std::array<std::string_view, 11> names = {
-        "not-mapped",        "wrong-size", "wrong-direction", "sync-outside",   "cpu-wrote",
-        "red-zone",          "leak",       "missing-sync",    "double-mapping", "not-addressable",
-        "freed-while-mapped"};
+    constexpr std::array<std::string_view, 12> names = {"not-mapped",
+                                                        "wrong-size",
+                                                        "wrong-direction",
+                                                        "sync-outside",
+                                                        "cpu-wrote",
+                                                        "red-zone",
+                                                        "leak",
+                                                        "missing-sync",
+                                                        "double-mapping",
+                                                        "not-addressable",
+                                                        "freed-while-mapped",
+                                                        "not-invalidated"};
     return names[static_cast<std::size_t>(kind)];
 }
 

@@ -51,12 +51,13 @@ class Poison {
     typename Sync::template Atomic<std::uint64_t> any_{0};
 };
 
-/// On return no device of `domain` reaches the range. What was poisoned is asked for at each
+/// On return no device of `domain` reaches the range. Errors: io, after which the range is poisoned
+/// but an access that began before may go on. What was poisoned is asked for at each
 /// access, so there is nothing to forget; but accesses that asked before must end.
 template <class Domain, SyncPolicy Sync>
-void poison_and_wait(Poison<Sync>& poison, Domain& domain, IovaRange range) {
+[[nodiscard]] Result<void> poison_and_wait(Poison<Sync>& poison, Domain& domain, IovaRange range) {
     poison.add(range);
-    domain.invalidate_all();
+    return domain.invalidate_all();
 }
 
 } // namespace moat::dma

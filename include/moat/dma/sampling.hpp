@@ -3,7 +3,7 @@
 // ones, and the addresses of those that ended, kept out of use. space_watched.hpp acts on it.
 #pragma once
 
-#include "moat/core/types.hpp"
+#include "moat/core/range.hpp"
 #include "moat/sync/concept.hpp"
 #include "moat/sync/lock.hpp"
 
@@ -50,11 +50,6 @@ class Sampling {
     /// forget each before it leaves.
     static constexpr std::size_t remembered = quarantine_entries - 128;
 
-    struct Range {
-        Iova start = {};
-        ByteCount size = {}; ///< whole pages
-    };
-
     /// On average one of `one_in` mappings is sampled; 0: none.
     explicit Sampling(std::uint32_t one_in)
         : one_in_(one_in),
@@ -76,16 +71,17 @@ class Sampling {
 
     void note_end(Iova iova) { counter(iova).fetch_sub(1, std::memory_order_relaxed); }
 
-    /// Keeps a range that no device reaches out of use. Return: the one that had to leave for it.
-    [[nodiscard]] std::optional<Range> quarantine(const Range& range) {
+    /// Keeps whole pages that no device reaches out of use. Return: the one that had to leave for
+    /// it.
+    [[nodiscard]] std::optional<IovaRange> quarantine(IovaRange range) {
         const ExclusiveLock lock(mutex_);
-        std::optional<Range> oldest = std::exchange(ring_[next_], range);
+        std::optional<IovaRange> oldest = std::exchange(ring_[next_], range);
         next_ = (next_ + 1) % ring_.size();
         return oldest;
     }
 
     /// Return: the oldest range in quarantine, which leaves it; or nothing.
-    [[nodiscard]] std::optional<Range> release_oldest() {
+    [[nodiscard]] std::optional<IovaRange> release_oldest() {
         const ExclusiveLock lock(mutex_);
         for (std::size_t i = 0; i != ring_.size(); ++i)
             if (auto& each = ring_[(next_ + i) % ring_.size()])
@@ -116,7 +112,7 @@ class Sampling {
     /// Sampled mappings that live, by a hash of their pages.
     std::array<Counter, counters> live_{};
     typename Sync::Mutex mutex_;
-    std::array<std::optional<Range>, quarantine_entries> ring_ MOAT_GUARDED_BY(mutex_){};
+    std::array<std::optional<IovaRange>, quarantine_entries> ring_ MOAT_GUARDED_BY(mutex_){};
     std::size_t next_ MOAT_GUARDED_BY(mutex_) = 0;
 };
 

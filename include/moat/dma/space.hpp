@@ -83,9 +83,10 @@ class Space {
 
     ~Space() {
         report_leaks();
-        flush();
+        (void)flush();   // what it holds is reported
         bounds_.reset(); // it asks the registry
         cpu_watch::wait_for_calls(this);
+        allocator_.reset(); // its timer reports to the registry, which ends after it
     }
 
     Space(const Space&) = delete;
@@ -128,8 +129,10 @@ class Space {
     /// Undoes `map` of the same size and direction. Strict: on return no device reaches the memory.
     /// Deferred: after `flush`; what is watched to the byte is unmapped strictly all the same.
     /// What the device wrote is in the memory then, but where the CPU wrote after it had taken the
-    /// bytes by sync_for_cpu. Errors: not_found, mismatch (from level `track` on, and reported;
-    /// nothing is changed then); io, after which the memory must be taken for reachable.
+    /// bytes by sync_for_cpu. Errors: empty, overflow, not_found, mismatch (reported from level
+    /// `track` on); nothing is changed then. io: the invalidation failed, and the memory must be
+    /// taken for reachable; the address is never used again (Stats::held), and `not_invalidated` is
+    /// reported.
     Result<void> unmap(Iova iova, ByteCount size, Direction direction) {
         if (needs_care(iova)) [[unlikely]]
             return unmap_tracked(iova, size, direction);
@@ -162,8 +165,11 @@ class Space {
     /// Gives the devices back what is poisoned of the range. Errors: poison's.
     Result<void> unpoison(Iova start, ByteCount size);
 
-    /// On return no device reaches what was unmapped before the call.
-    void flush() { allocator_->flush(); }
+    /// On return no device reaches what was unmapped before the call. Errors: io, after which all
+    /// that waited must be taken for reachable: each range is reported as `not_invalidated` and
+    /// never used again. The same is reported where a flush by the timer, or of a full queue,
+    /// fails; the next flush invalidates again.
+    Result<void> flush() { return allocator_->flush(); }
 
     /// Reports each living mapping to the listener as a leak, and leaves it as it is: for a driver
     /// that ends before its space. From level `track` on; sampled mappings otherwise.
@@ -203,6 +209,7 @@ class Space {
         return poison_.clear_from(start, left < size.value() ? ByteCount(left) : size);
     }
 
+    /// As they are in effect.
     [[nodiscard]] const Options& options() const { return options_; }
 
     [[nodiscard]] Domain& domain() { return domain_; }
@@ -231,6 +238,13 @@ class Space {
     [[nodiscard]] static Result<typename Allocator::Owner>
     create_allocator(Domain& domain, const SpaceConfig& config, unsigned page_lg2);
     [[nodiscard]] Result<void> register_bounds();
+
+    /// What is compared and copied back must be at rest, so level exact unmaps strictly.
+    [[nodiscard]] static Options effective(Options options) {
+        if (options.level == Level::exact)
+            options.unmapping = Unmapping::strict;
+        return options;
+    }
 
     [[nodiscard]] static Care care_of(const Options& options) {
         return options.sample != 0             ? Care::sample
@@ -273,7 +287,7 @@ class Space {
         const Result<void> mapped =
             domain_.map(*start, bytes, PhysicalAddress(physical.value() - offset), attributes);
         if (!mapped) [[unlikely]] {
-            give_back(*start, bytes);
+            give_back(*start, bytes, mapped.error());
             return std::unexpected(mapped.error());
         }
         return Iova(start->value() + offset);
@@ -286,20 +300,25 @@ class Space {
             {.extent = bytes, .placement = iova::Congruence::with(first, large_lg2)});
     }
 
+    /// The allocator is asked first: what it does not know as one range stays mapped.
     [[gnu::always_inline]] Result<void> unmap_pages(Iova iova, ByteCount size) {
         const std::uint64_t offset = iova.value() & page_mask_;
         const ByteCount bytes(whole_pages(offset, size.value()));
         const Iova start(iova.value() - offset);
-        if constexpr (iommu::DeferringDomain<Domain>)
-            if (options_.unmapping == Unmapping::deferred) {
-                if (const auto done = domain_.unmap_deferred(start, bytes); !done) [[unlikely]]
-                    return done;
-                return allocator_->release(start, bytes, iova::When::after_invalidation);
+        if (options_.unmapping == Unmapping::strict && size.value() - 1 < large_bytes) [[likely]]
+            if (const auto claim = allocator_->try_claim(start, bytes)) [[likely]] {
+                const Result<void> done = domain_.unmap(start, bytes);
+                if (done && allocator_->try_release(claim)) [[likely]]
+                    return {};
+                return finish_unmap(allocator_->claim_at(start), {start, bytes}, done);
             }
-        if (const auto done = domain_.unmap(start, bytes); !done) [[unlikely]]
-            return done;
-        return allocator_->release(start, bytes);
+        return unmap_slowly(iova, size);
     }
+
+    [[gnu::noinline]] Result<void> unmap_slowly(Iova iova, ByteCount size);
+    [[gnu::noinline]] Result<void> finish_unmap(const typename Allocator::Claim& claim,
+                                                IovaRange range, const Result<void>& unmapped);
+    void report_held(IovaRange range);
 
     [[nodiscard]] Result<std::span<Segment>> map_list_at(Iova start, std::span<const Memory> pieces,
                                                          Direction direction,
@@ -315,9 +334,14 @@ class Space {
                                           const SegmentLimits& limits, std::string_view label);
     void forget_parts(IovaRange list);
 
-    void give_back(Iova start, ByteCount bytes) {
-        const auto released = allocator_->release(start, bytes);
+    /// What was just allocated and could not be mapped, because of `why`.
+    [[gnu::noinline, gnu::cold]] void give_back(Iova start, ByteCount bytes, const Error& why) {
+        const bool reachable = why.code() == ErrorCode::io;
+        const auto released =
+            reachable ? allocator_->hold(start, bytes) : allocator_->release(start, bytes);
         MOAT_CHECK(released.has_value(), "what was just allocated can be released");
+        if (reachable)
+            report_held({start, bytes});
     }
 
     [[gnu::noinline]] Result<Iova> map_with_care(const Memory& memory, Direction direction,
@@ -347,7 +371,8 @@ class Space {
         return sampling_->may_be_sampled(iova) && buffers_.find(iova) != nullptr;
     }
 
-    [[nodiscard]] Result<void> release_watched(Iova start, ByteCount bytes);
+    [[nodiscard]] Result<void> release_watched(const typename Allocator::Claim& claim,
+                                               IovaRange pages);
     void look_for_double_mapping(const fault::Mapping& mapping, std::span<const Memory> pieces,
                                  Direction direction);
     void memory_freed(Iova iova, const HeapBlock& block) noexcept;
@@ -379,6 +404,8 @@ class Space {
     static constexpr unsigned edge_alignment_lg2 = 6;
     static constexpr unsigned large_lg2 = 21;
     static constexpr std::uint64_t large_bytes = bit(large_lg2);
+    /// No IOVA range is as large, and none of up to this many bytes overflows in whole_pages.
+    static constexpr std::uint64_t most_bytes = bit(62);
 
     Domain& domain_;
     const Options options_;

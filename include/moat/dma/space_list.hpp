@@ -32,7 +32,7 @@ Result<MappedList> Space<Domain, Sync>::map_list(std::span<const Memory> pieces,
         return std::unexpected(start.error());
     const auto mapped = map_list_at(*start, pieces, direction, segments, limits);
     if (!mapped) {
-        give_back(*start, *size);
+        give_back(*start, *size, mapped.error());
         return std::unexpected(mapped.error());
     }
     const MappedList list = {*start, *size, *mapped};
@@ -63,7 +63,8 @@ Space<Domain, Sync>::map_list_at(Iova start, std::span<const Memory> pieces, Dir
         if (const auto mapped = iommu::map_pieces(domain_, runs, attributes_of(direction));
             !mapped) {
             if (done != 0)
-                (void)domain_.unmap(start, ByteCount(done));
+                if (const auto undone = domain_.unmap(start, ByteCount(done)); !undone)
+                    return std::unexpected(undone.error());
             return std::unexpected(mapped.error());
         }
         done = runs.back().start.value() + runs.back().size.value() - start.value();
@@ -118,7 +119,7 @@ Result<Iova> Space<Domain, Sync>::map_coherent(const Memory& memory, std::string
     if (!start)
         return start;
     if (const auto mapped = domain_.map(*start, bytes, memory.physical, read_write); !mapped) {
-        give_back(*start, bytes);
+        give_back(*start, bytes, mapped.error());
         return std::unexpected(mapped.error());
     }
     if (tracks())

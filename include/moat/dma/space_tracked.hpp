@@ -16,7 +16,7 @@ template <iommu::Domain Domain, SyncPolicy Sync>
 Space<Domain, Sync>::Space(Domain& domain, const SpaceConfig& config, unsigned page_lg2,
                            typename Allocator::Owner allocator,
                            std::unique_ptr<Sampling<Sync>> sampling)
-    : domain_(domain), options_(config.options), care_(care_of(config.options)),
+    : domain_(domain), options_(effective(config.options)), care_(care_of(config.options)),
       watch_(tracks() && cpu_watch::present() ? config.options.cpu : CpuWatch::off),
       listener_(config.listener), capture_(config.capture), pages_(config.pages),
       page_mask_(low_bits(page_lg2)), allocator_(std::move(allocator)),
@@ -39,6 +39,9 @@ Space<Domain, Sync>::create(Domain& domain, const SpaceConfig& config) {
         sampling = std::make_unique<Sampling<Sync>>(config.options.sample);
     std::unique_ptr<Space> space(
         new Space(domain, config, page_lg2, std::move(*allocator), std::move(sampling)));
+    space->allocator_->set_held_listener(
+        {[](void* context, IovaRange range) { static_cast<Space*>(context)->report_held(range); },
+         space.get()});
     if (const auto registered = space->register_bounds(); !registered)
         return std::unexpected(registered.error());
     return space;
@@ -48,8 +51,11 @@ template <iommu::Domain Domain, SyncPolicy Sync>
 Result<void> Space<Domain, Sync>::check_config(const iommu::DomainLimits& limits,
                                                const SpaceConfig& config) {
     const Options& options = config.options;
-    if (options.unmapping == Unmapping::deferred && !iommu::DeferringDomain<Domain>)
-        return fail(ErrorCode::unsupported, "this domain invalidates at each unmap");
+    const bool defers = iommu::DeferringDomain<Domain> && limits.defers;
+    if (options.unmapping == Unmapping::deferred && !defers)
+        return fail(ErrorCode::unsupported,
+                    "this domain invalidates at each unmap and cannot defer: "
+                    "use unmapping=strict");
     if (options.level == Level::exact && config.pages.allocate == nullptr)
         return fail(ErrorCode::unsupported, "level exact needs pages for small buffers");
     if (options.sample != 0 && config.pages.allocate == nullptr)
@@ -76,8 +82,10 @@ auto Space<Domain, Sync>::create_allocator(Domain& domain, const SpaceConfig& co
     if (options.quarantine != ByteCount(0))
         wanted.quarantine = {.bytes = options.quarantine, .entries = ~std::uint64_t{0}};
     if constexpr (iommu::DeferringDomain<Domain>)
-        wanted.invalidation = {
-            [](void* context) { static_cast<Domain*>(context)->invalidate_all(); }, &domain};
+        if (limits.defers)
+            wanted.invalidation = {
+                [](void* context) { return static_cast<Domain*>(context)->invalidate_all(); },
+                &domain};
     auto allocator = Allocator::create(wanted, {options.guard_before, options.guard});
     if (!allocator)
         return allocator;
@@ -131,13 +139,14 @@ Result<Iova> Space<Domain, Sync>::map_tracked(const Memory& memory, Direction di
     const Result<Iova> iova = map_pages(memory.physical, memory.size(), attributes_of(direction));
     if (!iova) [[unlikely]]
         return iova;
+    const fault::Event mapped = now_by_whom(); // not under the registry's lock
     const Result<void> added = registry_.add(*iova, [&](Registered& what) {
         what.mapping.range = {*iova, memory.size()};
         what.mapping.guard_before = options_.guard_before;
         what.mapping.guard_after = options_.guard;
         what.mapping.allows = allows_of(direction);
         what.mapping.label = label;
-        what.mapping.mapped = now_by_whom();
+        what.mapping.mapped = mapped;
         what.direction = direction;
         what.is_part = false;
     });
@@ -244,6 +253,62 @@ std::unexpected<Error> Space<Domain, Sync>::report_misuse(DriverErrorKind kind, 
                 {"iova", iova.value()}, {"size", size.value()},
                 {"mapped", error.mapping.range.start().value()},
                 {"mapped_size", error.mapping.range.size().value()});
+}
+
+/// For deferred unmaps, and where the range is not in the thread's caches.
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<void> Space<Domain, Sync>::unmap_slowly(Iova iova, ByteCount size) {
+    if (size == ByteCount(0))
+        return fail(ErrorCode::empty, "there is nothing to unmap", {"iova", iova.value()});
+    if (size.value() > most_bytes)
+        return fail(ErrorCode::overflow, "no mapping has so many bytes", {"iova", iova.value()},
+                    {"size", size.value()});
+    const std::uint64_t offset = iova.value() & page_mask_;
+    const ByteCount bytes(whole_pages(offset, size.value()));
+    const Iova start(iova.value() - offset);
+    auto claim = allocator_->try_claim(start, bytes);
+    if (!claim) {
+        const auto claimed = allocator_->claim(start, bytes);
+        if (!claimed)
+            return std::unexpected(claimed.error());
+        claim = *claimed;
+    }
+    if constexpr (iommu::DeferringDomain<Domain>)
+        if (options_.unmapping == Unmapping::deferred)
+            return finish_unmap(claim, {start, bytes}, domain_.unmap_deferred(start, bytes));
+    return finish_unmap(claim, {start, bytes}, domain_.unmap(start, bytes));
+}
+
+/// What becomes of a claimed range. A failure that leaves the mapping as it was makes it live
+/// again.
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<void> Space<Domain, Sync>::finish_unmap(const typename Allocator::Claim& claim,
+                                               IovaRange range, const Result<void>& unmapped) {
+    if (unmapped)
+        return allocator_->release(claim, options_.unmapping == Unmapping::strict
+                                              ? iova::When::now
+                                              : iova::When::after_invalidation);
+    if (unmapped.error().code() == ErrorCode::io) {
+        allocator_->hold(claim);
+        report_held(range);
+    } else {
+        allocator_->unclaim(claim);
+    }
+    return unmapped;
+}
+
+/// From level `track` on the mapping is known, unless the history has lost it.
+template <iommu::Domain Domain, SyncPolicy Sync>
+void Space<Domain, Sync>::report_held(IovaRange range) {
+    DriverError error = {.kind = DriverErrorKind::not_invalidated, .range = range};
+    if (tracks()) {
+        const auto living = registry_.at_or_below(range.last());
+        if (living && living->range.overlaps(range))
+            error.mapping = *living;
+        else if (const auto past = registry_.latest_at(range))
+            error.mapping = past->mapping;
+    }
+    report(error);
 }
 
 template <iommu::Domain Domain, SyncPolicy Sync>

@@ -83,34 +83,35 @@ Result<void> Space<Domain, Sync>::unmap_watched(Iova iova, ByteCount size,
     if (buffer != nullptr)
         cpu_watch::unregister_mapping(buffer->memory(), this, iova);
     const std::uint64_t offset = iova.value() & page_mask_;
-    const Iova start(iova.value() - offset);
-    const ByteCount bytes(whole_pages(offset, size.value()));
-    const Result<void> unmapped = domain_.unmap(start, bytes);
+    const IovaRange pages(Iova(iova.value() - offset),
+                          ByteCount(whole_pages(offset, size.value())));
+    const auto claim = allocator_->claim(pages.start(), pages.size());
+    if (!claim)
+        return std::unexpected(claim.error());
+    const Result<void> unmapped = domain_.unmap(pages.start(), pages.size());
     poison_.remove({iova, size});
-    BufferFindings found;
-    if (buffer != nullptr)
-        found = buffer->end();
-    Result<void> done = unmapped;
-    if (unmapped) {
-        if (buffer != nullptr)
-            release_pages(buffer->bounce());
-        if (sampling_)
-            sampling_->note_end(iova);
-        done = release_watched(start, bytes);
-    } else if (buffer != nullptr) {
+    const BufferFindings found = buffer != nullptr ? buffer->end() : BufferFindings{};
+    if (buffer != nullptr && unmapped)
+        release_pages(buffer->bounce());
+    else if (buffer != nullptr)
         keep_for_good(buffer->bounce()); // a device may reach it still
-    }
+    if (sampling_)
+        sampling_->note_end(iova);
+    const Result<void> done =
+        unmapped ? release_watched(*claim, pages) : finish_unmap(*claim, pages, unmapped);
     if (was)
         report(found, *was);
     return done;
 }
 
+/// A sampled range stays claimed while it is in quarantine, so that nobody can release it.
 template <iommu::Domain Domain, SyncPolicy Sync>
-Result<void> Space<Domain, Sync>::release_watched(Iova start, ByteCount bytes) {
+Result<void> Space<Domain, Sync>::release_watched(const typename Allocator::Claim& claim,
+                                                  IovaRange pages) {
     if (!sampling_)
-        return allocator_->release(start, bytes);
-    if (const auto oldest = sampling_->quarantine({start, bytes}))
-        return allocator_->release(oldest->start, oldest->size);
+        return allocator_->release(claim);
+    if (const auto oldest = sampling_->quarantine(pages))
+        return allocator_->release(allocator_->claim_at(oldest->start()));
     return {};
 }
 
@@ -125,7 +126,9 @@ Result<Iova> Space<Domain, Sync>::map_sampled_pages(const Memory& memory, Direct
         const auto oldest = sampling_->release_oldest();
         if (!oldest)
             break;
-        give_back(oldest->start, oldest->size);
+        if (const auto released = allocator_->release(allocator_->claim_at(oldest->start()));
+            !released)
+            return std::unexpected(released.error());
         iova = map();
     }
     return iova;
@@ -237,8 +240,11 @@ void Space<Domain, Sync>::memory_freed(Iova iova, const HeapBlock& block) noexce
     error.range = error.mapping.range;
     error.memory = buffer->memory();
     const std::uint64_t offset = iova.value() & page_mask_;
-    (void)domain_.unmap(Iova(iova.value() - offset),
-                        ByteCount(whole_pages(offset, error.range.size().value())));
+    const ByteCount pages(whole_pages(offset, error.range.size().value()));
+    if (!domain_.unmap(Iova(iova.value() - offset), pages))
+        report({.kind = DriverErrorKind::not_invalidated,
+                .range = error.range,
+                .mapping = error.mapping});
     error.when = now_with_stack();
     report(error);
 }
@@ -260,7 +266,7 @@ Result<void> Space<Domain, Sync>::poison(Iova start, ByteCount size) {
     if (!range)
         return std::unexpected(range.error());
     if constexpr (iommu::DeferringDomain<Domain>)
-        poison_and_wait(poison_, domain_, *range);
+        return poison_and_wait(poison_, domain_, *range);
     return {};
 }
 

@@ -23,12 +23,16 @@ struct DomainLimits {
     bool byte_bounds = false;
     /// Devices are code of this process, which reaches memory as its CPU.
     bool in_process = false;
+    /// Whether `unmap_deferred` leaves the invalidation to `invalidate_all`. Where it does not, a
+    /// DeferringDomain unmaps strictly.
+    bool defers = false;
 };
 
-/// Whether every byte of [start, start + size) may be mapped. Return: empty, overflow,
-/// out_of_range or overlap (with a reserved range).
-[[nodiscard]] inline Result<void> check_limits(const DomainLimits& limits, Iova start,
-                                               ByteCount size) {
+namespace detail {
+
+/// check_limits, with the reason.
+[[nodiscard, gnu::noinline]] inline Result<void> judge_limits(const DomainLimits& limits,
+                                                              Iova start, ByteCount size) {
     if (size == ByteCount(0))
         return fail(ErrorCode::empty, "the range has no length", {"start", start.value()});
     const Result<IovaRange> range = IovaRange::make(start, size);
@@ -47,6 +51,25 @@ struct DomainLimits {
     return {};
 }
 
+} // namespace detail
+
+/// Whether every byte of [start, start + size) may be mapped. Return: empty, overflow,
+/// out_of_range or overlap (with a reserved range).
+[[nodiscard]] inline Result<void> check_limits(const DomainLimits& limits, Iova start,
+                                               ByteCount size) {
+    const std::uint64_t first = start.value();
+    const std::uint64_t lowest = limits.aperture.start().value();
+    const std::uint64_t room = limits.aperture.size().value();
+    bool good = size.value() - 1 < room && first >= lowest && first - lowest <= room - size.value();
+    for (const IovaRange& each : limits.reserved) {
+        const std::uint64_t reserved = each.start().value();
+        good = good && first - reserved >= each.size().value() && reserved - first >= size.value();
+    }
+    if (good) [[likely]]
+        return {};
+    return detail::judge_limits(limits, start, size);
+}
+
 /// Threads may use a domain at the same time for ranges that do not overlap: whoever owns a range
 /// (the IOVA allocator's caller) is its only writer.
 template <class D>
@@ -56,7 +79,8 @@ concept Domain = requires(D& domain, const D& constant, Iova start, ByteCount si
     // Maps [start, start + size) to memory from `memory` on: a physical address where tables are
     // walked by hardware or a model of it, the process's own address where a kernel translates.
     // All three are multiples of a page. Errors: empty, unaligned, overflow, out_of_range, overlap,
-    // unsupported, no_memory, limit, io. A call that fails changed nothing.
+    // unsupported, no_memory, limit; io, after which the range must be taken for reachable. A call
+    // that fails otherwise changed nothing.
     { domain.map(start, size, memory, attributes) } -> std::same_as<Result<void>>;
     // Strict: on return no access reaches what was mapped, not even one that began before. Holes
     // are no error. Errors: empty, unaligned, overflow, out_of_range, unsupported (part of a leaf);
@@ -64,14 +88,16 @@ concept Domain = requires(D& domain, const D& constant, Iova start, ByteCount si
     { domain.unmap(start, size) } -> std::same_as<Result<void>>;
 };
 
-/// A domain that can unmap now and invalidate later, many at once: what the flush queue needs.
+/// A domain that can unmap now and invalidate later, many at once: what the flush queue needs. Its
+/// limits say whether it does (DomainLimits::defers).
 template <class D>
 concept DeferringDomain = Domain<D> && requires(D& domain, Iova start, ByteCount size) {
     // As unmap, but accesses may go through until an `invalidate_all` that begins afterwards
     // returns; until then neither addresses nor memory are used for anything else.
     { domain.unmap_deferred(start, size) } -> std::same_as<Result<void>>;
-    // On return no access uses a translation that was unmapped before the call.
-    domain.invalidate_all();
+    // On return no access uses a translation that was unmapped before the call. Errors: io, after
+    // which they may all be in use still.
+    { domain.invalidate_all() } -> std::same_as<Result<void>>;
 };
 
 /// Bounds that are finer than pages: how many of the bytes from `start` on, `size` at most, lie in
@@ -121,7 +147,8 @@ concept ListingDomain =
         { domain.map_all(pieces, attributes) } -> std::same_as<Result<void>>;
     };
 
-/// Maps all pieces or none, whatever the domain. Errors: map's.
+/// Maps all pieces or none, whatever the domain. Errors: map's; unmap's where pieces could not be
+/// unmapped again.
 template <Domain D>
 [[nodiscard]] Result<void> map_pieces(D& domain, std::span<const Piece> pieces,
                                       Attributes attributes) {
@@ -133,9 +160,12 @@ template <Domain D>
             const Result<void> mapped = domain.map(each.start, each.size, each.memory, attributes);
             if (mapped)
                 continue;
+            Result<void> outcome = mapped;
             while (done-- != 0)
-                (void)domain.unmap(pieces[done].start, pieces[done].size);
-            return mapped;
+                if (const auto undone = domain.unmap(pieces[done].start, pieces[done].size);
+                    !undone)
+                    outcome = undone;
+            return outcome;
         }
         return {};
     }

@@ -11,19 +11,97 @@
 #include <concepts>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 #include <utility>
 
 namespace moat::iommu {
 
+/// What an invalidator's function returns: nothing where it cannot fail.
+template <class R>
+concept InvalidationOutcome = std::same_as<R, void> || std::same_as<R, Result<void>>;
+
+/// Errors: io, after which what was asked for must be taken for undone.
 template <class I>
 concept Invalidator = requires(I& invalidator, const InvalidationRequest<Iova>& request) {
     // On return no access uses what was cached of the range, nor a table that was reached from it.
-    invalidator.invalidate(request);
+    { invalidator.invalidate(request) } -> InvalidationOutcome;
     // The same without the wait: such accesses may go on until `wait_for_accesses` has returned.
-    invalidator.forget(request);
+    { invalidator.forget(request) } -> InvalidationOutcome;
     // Everything that was forgotten before the call is out of use.
-    invalidator.wait_for_accesses();
+    { invalidator.wait_for_accesses() } -> InvalidationOutcome;
 };
+
+/// An invalidator of hardware: it caches tables, maybe absent entries too, and may know less than
+/// its format.
+template <class I>
+concept HardwareInvalidator =
+    Invalidator<I> && requires(I& invalidator, const InvalidationRequest<Iova>& request) {
+        // On return an access to the range, whose entries were absent, finds what they are now.
+        { invalidator.added(request) } -> std::same_as<Result<void>>;
+    };
+
+namespace detail {
+
+/// Success where `call` returns nothing.
+template <class Call>
+[[nodiscard, gnu::always_inline]] inline Result<void> outcome_of(Call&& call) {
+    if constexpr (std::is_void_v<decltype(call())>) {
+        call();
+        return {};
+    } else {
+        return call();
+    }
+}
+
+/// What is cached of an edited range: made to go at once, or with the next wait.
+enum class Going : std::uint8_t { now, later };
+
+/// The callback of an edit, which remembers whether a call of it failed; the size of a reference
+/// where none can.
+template <Invalidator I, Going going>
+class EditInvalidation {
+    using Request = InvalidationRequest<Iova>;
+
+    static auto call(I& invalidator, const Request& request) {
+        if constexpr (going == Going::now)
+            return invalidator.invalidate(request);
+        else
+            return invalidator.forget(request);
+    }
+
+    static constexpr bool can_fail =
+        !std::is_void_v<decltype(call(std::declval<I&>(), std::declval<const Request&>()))>;
+
+    struct Nothing {};
+
+  public:
+    explicit EditInvalidation(I& invalidator) : invalidator_(invalidator) {}
+
+    auto operator()(const InvalidationRequest<Iova>& request) {
+        if constexpr (can_fail) {
+            const Result<void> done = call(invalidator_, request);
+            if (!done)
+                outcome_ = done;
+            return done.has_value();
+        } else {
+            call(invalidator_, request);
+        }
+    }
+
+    /// Of an edit that is finished: why an invalidation failed, or nullptr.
+    [[nodiscard, gnu::always_inline]] const Error* failure() const {
+        if constexpr (can_fail)
+            return outcome_ ? nullptr : &outcome_.error();
+        else
+            return nullptr;
+    }
+
+  private:
+    I& invalidator_;
+    [[no_unique_address]] std::conditional_t<can_fail, Result<void>, Nothing> outcome_;
+};
+
+} // namespace detail
 
 /// Bit n is set where the format has leaves of 2^n bytes.
 template <PageTableFormat F>
@@ -45,7 +123,9 @@ template <PageTableFormat F>
 }
 
 /// Page table, aperture, reserved regions and invalidation. See the Domain concept for threads and
-/// errors; `map` adds: `unsupported` attributes. A leaf is unmapped in part by taking it apart.
+/// errors; `map` adds: `unsupported` attributes. Every function returns io where an invalidation
+/// failed; tables that it removed are freed with the domain then. A leaf is unmapped in part by
+/// taking it apart.
 template <class Tree_, Invalidator Invalidator_>
 class TableDomain {
   public:
@@ -63,80 +143,87 @@ class TableDomain {
           limits_{.aperture = {Iova(0), ByteCount(bit(least(address_bits)))},
                   .reserved = reserved,
                   .leaf_sizes = leaf_sizes_of<Format>(),
-                  .known = known_attributes<Format>()} {}
+                  .known = known_attributes<Format>(),
+                  .defers = true} {}
+
+    /// Hardware that walks an empty `table`, within `limits`: what it reaches and knows, at most
+    /// what the format has. The aperture begins at 0.
+    TableDomain(Table table, const DomainLimits& limits, Invalidator invalidator)
+        requires HardwareInvalidator<Invalidator>
+        : table_(std::move(table)), limits_(limits), invalidator_(std::move(invalidator)) {
+        limits_.defers = true;
+    }
 
     [[nodiscard]] const DomainLimits& limits() const { return limits_; }
 
     [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
                                    Attributes attributes) {
-        if (const auto good = check_limits(limits_, start, size); !good) [[unlikely]]
-            return good;
-        auto nothing = [](const InvalidationRequest<Iova>&) {};
-        auto edit = table_.edit(nothing);
-        const Result<void> mapped = edit.map(start, size, memory, attributes);
-        edit.finish();
-        return mapped;
+        if constexpr (HardwareInvalidator<Invalidator>) {
+            const Piece piece = {start, size, memory};
+            return map_all({&piece, 1}, attributes);
+        } else {
+            if (const auto good = check_limits(limits_, start, size); !good) [[unlikely]]
+                return good;
+            auto nothing = [](const InvalidationRequest<Iova>&) {};
+            auto edit = table_.edit(nothing);
+            const Result<void> mapped = edit.map(start, size, memory, attributes);
+            edit.finish();
+            return mapped;
+        }
     }
 
     /// One edit for all of them. What was mapped before one failed is unmapped strictly: a device
     /// may have looked.
     [[nodiscard]] Result<void> map_all(std::span<const Piece> pieces, Attributes attributes) {
-        auto invalidate = [this](const InvalidationRequest<Iova>& request) {
-            invalidator_.invalidate(request);
-        };
-        auto edit = table_.edit(invalidate);
-        for (std::size_t done = 0; done != pieces.size();) {
-            const auto rest = pieces.subspan(done);
-            const std::size_t pages = pages_in_front(rest);
-            if (pages > 1 && within_limits(rest.front().start, pages << Format::granule_lg2)) {
-                const auto memory_of = [&](std::uint64_t page) { return rest[page].memory; };
-                const std::uint64_t mapped =
-                    edit.map_pages(rest.front().start, pages, memory_of, attributes);
-                done += mapped;
-                if (mapped == pages)
-                    continue;
-            }
-            if (const auto mapped = map_in(edit, pieces[done], attributes); !mapped) [[unlikely]] {
-                for (const Piece& undone : pieces.first(done))
-                    (void)edit.unmap(undone.start, undone.size, {.partial = PartialLeaf::split});
-                edit.finish();
-                return mapped;
-            }
-            ++done;
+        Result<void> mapped =
+            edit([&](Edit<Tree>& open) { return map_each(open, pieces, attributes); });
+        if constexpr (HardwareInvalidator<Invalidator>) {
+            if (mapped)
+                mapped = announce(pieces);
+            if (!mapped && mapped.error().code() == ErrorCode::io)
+                for (const Piece& each : pieces)
+                    (void)unmap(each.start, each.size);
         }
-        edit.finish();
-        return {};
+        return mapped;
+    }
+
+    /// Runs `change(Edit&)` and finishes the edit, strict invalidations included. Return: what
+    /// `change` returned, a Result; or io where an invalidation failed.
+    template <class Change>
+    auto edit(Change&& change) -> decltype(change(std::declval<Edit<Tree>&>())) {
+        detail::EditInvalidation<Invalidator, detail::Going::now> invalidation(invalidator_);
+        auto open = table_.edit(invalidation);
+        auto changed = change(open);
+        open.finish();
+        if (const Error* const failure = invalidation.failure())
+            return std::unexpected(*failure);
+        return changed;
     }
 
     [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) {
-        return unmap_and(
-            start, size, CoveredTables::remove,
-            [this](const InvalidationRequest<Iova>& request) { invalidator_.invalidate(request); });
+        return unmap_and<detail::Going::now>(start, size, CoveredTables::remove);
     }
 
     /// Empty tables stay: they may not be freed before the invalidation.
     [[nodiscard]] Result<void> unmap_deferred(Iova start, ByteCount size) {
-        return unmap_and(
-            start, size, CoveredTables::keep,
-            [this](const InvalidationRequest<Iova>& request) { invalidator_.forget(request); });
+        return unmap_and<detail::Going::later>(start, size, CoveredTables::keep);
     }
 
     /// See DirtyTrackingDomain.
     template <class Visit>
         requires(Format::capabilities.dirty == FlagUpdate::hardware)
     [[nodiscard]] Result<void> clear_dirty(Iova start, ByteCount size, Visit&& visit) {
-        auto invalidate = [this](const InvalidationRequest<Iova>& request) {
-            invalidator_.invalidate(request);
-        };
-        auto edit = table_.edit(invalidate);
-        const Result<void> cleared = edit.clear_accessed_dirty(
-            start, size, Attributes::dirty,
-            [&](Iova leaf, ByteCount bytes, Attributes) { visit(leaf, bytes); });
-        edit.finish();
-        return cleared;
+        return edit([&](Edit<Tree>& open) {
+            return open.clear_accessed_dirty(
+                start, size, Attributes::dirty,
+                [&](Iova leaf, ByteCount bytes, Attributes) { visit(leaf, bytes); });
+        });
     }
 
-    void invalidate_all() { invalidator_.wait_for_accesses(); }
+    /// Errors: io.
+    [[nodiscard]] Result<void> invalidate_all() {
+        return detail::outcome_of([this] { return invalidator_.wait_for_accesses(); });
+    }
 
     [[nodiscard]] Reader<Tree> reader() const { return table_.reader(); }
 
@@ -150,13 +237,64 @@ class TableDomain {
 
     [[nodiscard]] const Table& table() const { return table_; }
 
+  protected:
+    /// At the domain's end, where devices may walk the tables still: they are the caller's then.
+    [[nodiscard]] Table take_table() { return std::move(table_); }
+
   private:
-    /// As check_limits, without the reason.
-    template <class Edit>
-    [[nodiscard]] Result<void> map_in(Edit& edit, const Piece& piece, Attributes attributes) const {
+    template <class Open>
+    [[nodiscard]] Result<void> map_each(Open& open, std::span<const Piece> pieces,
+                                        Attributes attributes) const {
+        for (std::size_t done = 0; done != pieces.size();) {
+            const auto rest = pieces.subspan(done);
+            const std::size_t pages = pages_in_front(rest);
+            if (pages > 1 && knows(attributes) &&
+                within_limits(rest.front().start, pages << Format::granule_lg2)) {
+                const auto memory_of = [&](std::uint64_t page) { return rest[page].memory; };
+                const std::uint64_t mapped =
+                    open.map_pages(rest.front().start, pages, memory_of, attributes);
+                done += mapped;
+                if (mapped == pages)
+                    continue;
+            }
+            if (const auto mapped = map_in(open, pieces[done], attributes); !mapped) [[unlikely]] {
+                for (const Piece& undone : pieces.first(done))
+                    (void)open.unmap(undone.start, undone.size, {.partial = PartialLeaf::split});
+                return mapped;
+            }
+            ++done;
+        }
+        return {};
+    }
+
+    template <class Open>
+    [[nodiscard]] Result<void> map_in(Open& open, const Piece& piece, Attributes attributes) const {
         if (const auto good = check_limits(limits_, piece.start, piece.size); !good) [[unlikely]]
             return good;
-        return edit.map(piece.start, piece.size, piece.memory, attributes);
+        if (!knows(attributes)) [[unlikely]]
+            return fail(ErrorCode::unsupported, "the unit cannot express these attributes",
+                        {"attributes", static_cast<std::uint32_t>(attributes)});
+        MapOptions options;
+        if constexpr (HardwareInvalidator<Invalidator>)
+            options.largest_leaf_lg2 = floor_lg2(limits_.leaf_sizes);
+        return open.map(piece.start, piece.size, piece.memory, attributes, options);
+    }
+
+    /// What software knows, the format checks.
+    [[nodiscard]] bool knows(Attributes attributes) const {
+        return !HardwareInvalidator<Invalidator> || has(limits_.known, attributes);
+    }
+
+    /// Entries that are new, and that the hardware may have cached as absent.
+    [[nodiscard]] Result<void> announce(std::span<const Piece> pieces)
+        requires HardwareInvalidator<Invalidator>
+    {
+        for (const Piece& each : pieces)
+            if (const Result<void> told = invalidator_.added(
+                    {each.start, Iova(each.start.value() + (each.size.value() - 1))});
+                !told)
+                return told;
+        return {};
     }
 
     [[nodiscard]] bool within_limits(Iova start, std::uint64_t size) const {
@@ -186,13 +324,16 @@ class TableDomain {
         return address_bits < translated ? address_bits : translated;
     }
 
-    template <class Invalidate>
-    [[nodiscard]] Result<void> unmap_and(Iova start, ByteCount size, CoveredTables tables,
-                                         Invalidate invalidate) {
-        auto edit = table_.edit(invalidate);
+    template <detail::Going going>
+    [[nodiscard, gnu::always_inline]] Result<void> unmap_and(Iova start, ByteCount size,
+                                                             CoveredTables tables) {
+        detail::EditInvalidation<Invalidator, going> invalidation(invalidator_);
+        auto open = table_.edit(invalidation);
         const Result<Unmapped> unmapped =
-            edit.unmap(start, size, {.partial = PartialLeaf::split, .tables = tables});
-        edit.finish();
+            open.unmap(start, size, {.partial = PartialLeaf::split, .tables = tables});
+        open.finish();
+        if (const Error* const failure = invalidation.failure()) [[unlikely]]
+            return std::unexpected(*failure);
         if (!unmapped) [[unlikely]]
             return std::unexpected(unmapped.error());
         return {};

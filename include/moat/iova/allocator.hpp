@@ -9,6 +9,7 @@
 #include "moat/iova/config.hpp"
 #include "moat/iova/fixed_window.hpp"
 #include "moat/iova/flush_queue.hpp"
+#include "moat/iova/held_ranges.hpp"
 #include "moat/iova/quarantine.hpp"
 #include "moat/iova/request.hpp"
 #include "moat/iova/stats.hpp"
@@ -31,6 +32,8 @@ namespace moat::iova {
 /// A release is checked: of what was never allocated, a second time, or of another size is an
 /// error. Two releases of the same range that race with each other are the exception: like any data
 /// race, that may go unnoticed.
+///
+/// A range whose invalidation failed is held: never allocated again, and counted (Stats::held).
 template <SyncPolicy Sync, GuardPolicy Guard = NoGuard>
 class Allocator {
   public:
@@ -54,7 +57,9 @@ class Allocator {
     /// Finds room for a payload and its guard. Without special wishes: no lock, most of the time.
     /// Return: the payload's first address (of the first segment, where it is a list; see
     /// `segment_offset`), a multiple of the granule.
-    /// Errors: `empty`; `out_of_range` (a fixed address outside the aperture); `unaligned`;
+    /// Errors: `empty`; `out_of_range` (a fixed address outside the aperture, or whose range ends
+    /// past `last`); `unaligned` (a fixed address that is no multiple of the granule, or not where
+    /// `placement` asks); `unsupported` (a fixed address or placement in the fixed window);
     /// `overlap` (a fixed address that is not free, with its guards); `no_space` with the size, the
     /// limit and the largest hole, after every cache within reach, the flush queue and the
     /// quarantine were emptied; `no_memory`; `limit` (more segments than a record holds).
@@ -74,7 +79,9 @@ class Allocator {
     /// Gives a payload back, with its guard. `extent` is what was asked for, segment by segment.
     /// Errors, which name the range: `not_found` (nothing was allocated here, or it was released
     /// already), `mismatch` (of another size), `unsupported` (no invalidation hook), `refused` (not
-    /// the latest of the fixed window), `empty`.
+    /// the latest of the fixed window), `empty`. `io`: there was no memory to queue the range, and
+    /// its invalidation failed; the range is held. A full queue is flushed, and what fails there is
+    /// the HeldListener's and the next flush's.
     [[nodiscard, gnu::always_inline]] Result<void> release(Iova iova, const Extent& extent,
                                                            When when = When::now) {
         if (when == When::now && !extent.is_list()) [[likely]] {
@@ -88,6 +95,85 @@ class Allocator {
         return release_slowly(iova, Extent(extent), when);
     }
 
+    /// A live range that nobody but its holder can release, so that it may be unmapped meanwhile.
+    /// It is finished by one of `release`, `hold` and `unclaim`, by the thread that claimed it.
+    class Claim {
+      public:
+        /// Whether it is one; see try_claim.
+        explicit operator bool() const { return cache_ != nullptr; }
+
+      private:
+        friend class Allocator;
+
+        Claim() = default;
+
+        Claim(const Entry<Sync>& range, ThreadCache<Sync>* cache, std::uint64_t index)
+            : start_(range.start), word_(range.word), cache_(cache), index_(index) {}
+
+        [[nodiscard, gnu::always_inline]] Entry<Sync> range() const { return {start_, word_}; }
+
+        Iova start_{};
+        typename LiveMap<Sync>::Word* word_ = nullptr;
+        ThreadCache<Sync>* cache_ = nullptr; ///< none: it takes the slow way
+        std::uint64_t index_ = 0;            ///< pages less one
+    };
+
+    /// The first half of a release. Errors: release's, but for `unsupported` and `io`; and
+    /// `unsupported` for the fixed window, whose ranges are released in one step.
+    [[nodiscard]] Result<Claim> claim(Iova iova, const Extent& extent);
+
+    /// The same for the most common ranges, without a lock. Return: none for everything unusual, an
+    /// error included; then ask `claim`.
+    [[nodiscard, gnu::always_inline]] Claim try_claim(Iova iova, ByteCount size) {
+        const std::uint64_t index = hot_index(size);
+        if (index < most_cached_pages) [[likely]]
+            if (Cache* const cache = caches_.local()) [[likely]]
+                if (cache->leaves.holds(iova.value())) [[likely]] {
+                    Word& word = cache->leaves.word(iova.value());
+                    if (word.load(std::memory_order_relaxed) ==
+                        record::cacheable_at(State::live, index)) [[likely]] {
+                        word.store(record::cacheable_at(State::claimed, index),
+                                   std::memory_order_relaxed);
+                        return Claim({iova, &word}, cache, index);
+                    }
+                }
+        return Claim();
+    }
+
+    /// The claim of a range that the calling thread has claimed, by the address alone.
+    [[nodiscard]] Claim claim_at(Iova iova) const;
+
+    /// The second half. Errors: `unsupported` (the claim stays), `io` (as above).
+    [[nodiscard]] Result<void> release(const Claim& claim, When when = When::now);
+
+    /// The same of what try_claim returned. Return: false where it is to be `release`.
+    [[nodiscard, gnu::always_inline]] bool try_release(const Claim& claim) {
+        if (!claim.cache_->magazine(claim.index_ + 1).push(claim.range())) [[unlikely]]
+            return false;
+        claim.word_->store(record::cacheable_at(State::cached, claim.index_),
+                           std::memory_order_relaxed);
+        return true;
+    }
+
+    /// The range is live again, as if it had not been claimed.
+    void unclaim(const Claim& claim) { set_state(claim.range(), State::live); }
+
+    /// The range is held: what a strict unmap does whose invalidation failed.
+    void hold(const Claim& claim) { (void)hold_one(claim.range()); }
+
+    /// Takes a live range out of use for good. Errors: claim's; nothing is changed then.
+    [[nodiscard]] Result<void> hold(Iova iova, const Extent& extent) {
+        const Result<Claim> claimed = claim(iova, extent);
+        if (!claimed)
+            return std::unexpected(claimed.error());
+        hold(*claimed);
+        return {};
+    }
+
+    /// Whether `release` of this range would succeed. Changes nothing. Errors: release's, but for
+    /// `unsupported` and `io`.
+    [[nodiscard]] Result<void> expect_live(Iova iova, const Extent& extent) const;
+
     /// Where segment `index` of a list begins, from the first one's address. Return: `not_found`
     /// where no such list is live at `iova`.
     [[nodiscard]] Result<ByteCount> segment_offset(Iova iova, std::span<const ByteCount> segments,
@@ -97,16 +183,26 @@ class Allocator {
     /// Errors: `overlap` (a live range, or its guard, is there), `out_of_range`, `no_memory`.
     [[nodiscard]] Result<void> reserve(IovaRange range);
 
-    /// On return, everything that was queued before the call is past its invalidation.
-    void flush() {
-        queue_.flush([this](unsigned shard, std::span<const Range> ranges) {
-            if (quarantine_.enabled())
-                for (const Range& each : ranges)
-                    after_invalidation(each, nullptr);
-            else
-                reuse_all(shard, ranges);
-        });
+    /// On return, everything that was queued before the call is past its invalidation. Errors: the
+    /// invalidation's; what was queued is held then. The next flush invalidates again, so that its
+    /// success speaks of the ranges that are held, too; they stay held.
+    Result<void> flush() {
+        const Result<void> flushed = queue_.flush(
+            [this](unsigned shard, std::span<const Range> ranges) {
+                if (quarantine_.enabled())
+                    for (const Range& each : ranges)
+                        after_invalidation(each, nullptr);
+                else
+                    reuse_all(shard, ranges);
+            },
+            [this](std::span<const Range> ranges) { hold_all(ranges); });
+        if (!flushed) [[unlikely]]
+            held_.announce(held_listener_);
+        return flushed;
     }
+
+    /// Before any other thread uses the allocator.
+    void set_held_listener(const HeldListener& listener) { held_listener_ = listener; }
 
     /// The calling thread's caches are emptied; for one that will make no call for a while.
     void rest() { caches_.rest(); }
@@ -153,9 +249,26 @@ class Allocator {
     Result<Iova> allocate_cacheable(std::uint64_t payload, const Request& request);
     Result<Iova> allocate_directly(const ExtentPages& pages, const Request& request);
     Result<Spot> spot_for(const Request& request) const;
+    [[nodiscard]] static std::uint64_t limit_of(const Request& request);
     std::unexpected<Error> no_space(const Request& request);
-    Result<Range> claim(Iova iova, const ExtentPages& pages, State next);
-    void enqueue(const Range& range, Cache* cache);
+
+    /// A live range and the word of its record, as it was looked at.
+    struct Live {
+        Range range;
+        std::uint32_t word = 0;
+    };
+
+    Result<Live> find_live(Iova iova, const ExtentPages& pages) const;
+    Result<Range> take_live(Iova iova, const ExtentPages& pages, State next);
+    [[nodiscard]] Result<void> enqueue(const Range& range, Cache* cache);
+    IovaRange hold_one(const Range& range);
+    void hold_all(std::span<const Range> ranges);
+
+    static void set_state(const Range& range, State state) {
+        range.word->store(record::with_state(range.word->load(std::memory_order_relaxed), state),
+                          std::memory_order_relaxed);
+    }
+
     void after_invalidation(const Range& range, Cache* cache);
     void reuse(const Range& range, Cache* cache);
     void reuse_all(unsigned shelf, std::span<const Range> ranges);
@@ -166,7 +279,7 @@ class Allocator {
     static void timer_fires(void* allocator) {
         auto& self = *static_cast<Allocator*>(allocator);
         self.timer_armed_.store(false, std::memory_order_seq_cst);
-        self.flush();
+        (void)self.flush(); // the listener hears of what is held, and the next flush fails too
     }
 
     const std::uint64_t granule_mask_;
@@ -176,6 +289,8 @@ class Allocator {
     Central<Sync, Guard> central_;
     Caches<Sync, Guard> caches_;
     Quarantine<Sync> quarantine_;
+    HeldListener held_listener_{};
+    HeldRanges<Sync> held_;
     FlushQueue<Sync> queue_;
     FixedWindow<Sync> window_;
     typename Sync::template Atomic<bool> timer_armed_{false};
@@ -184,4 +299,5 @@ class Allocator {
 
 } // namespace moat::iova
 
+#include "moat/iova/allocator_release.hpp"
 #include "moat/iova/allocator_slow.hpp"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The rest of allocator.hpp: creation, special wishes, errors, and the way of a released range.
-// Only allocator.hpp includes this file.
+// More of allocator.hpp: creation, special wishes and errors. The way of a released range is
+// allocator_release.hpp's. Only allocator.hpp includes this file.
 #pragma once
 
 #include "moat/iova/allocator.hpp"
@@ -55,7 +55,7 @@ Allocator<Sync, Guard>::Allocator(const Config& config, const Guard& guard, std:
 template <SyncPolicy Sync, GuardPolicy Guard>
 Allocator<Sync, Guard>::~Allocator() {
     timer_.cancel();
-    flush();
+    (void)flush(); // what is held now will not be allocated again
 }
 
 template <SyncPolicy Sync, GuardPolicy Guard>
@@ -122,9 +122,14 @@ Result<Iova> Allocator<Sync, Guard>::allocate_in_window(const Request& request) 
     const std::uint64_t pages = in_pages(request.extent, granule_lg2_).payload;
     if (pages == 0)
         return fail(ErrorCode::empty, "a range has at least one byte");
-    const auto page = window_.allocate(pages);
+    if (request.at || request.placement.modulus_lg2 > granule_lg2_)
+        return fail(ErrorCode::unsupported, "the fixed window takes no address and no placement",
+                    {"at", request.at ? request.at->value() : 0},
+                    {"modulus_lg2", request.placement.modulus_lg2});
+    const auto page = window_.allocate(pages, limit_of(request));
     if (!page)
-        return fail(ErrorCode::no_space, "the fixed window is used up", {"pages", pages});
+        return fail(ErrorCode::no_space, "the fixed window has no room below the limit",
+                    {"pages", pages}, {"last", request.last.value()});
     return Iova(*page << page_lg2);
 }
 
@@ -169,8 +174,9 @@ Result<Iova> Allocator<Sync, Guard>::allocate_directly(const ExtentPages& pages,
         return fail(ErrorCode::overlap, "a range, or a guard, lies at the address that was asked",
                     {"at", at}, {"pages", pages.payload});
     case Placed::out_of_range:
-        return fail(ErrorCode::out_of_range, "the address that was asked lies outside the aperture",
-                    {"at", at}, {"pages", pages.payload});
+        return fail(ErrorCode::out_of_range,
+                    "the range at the address that was asked leaves the aperture, or passes `last`",
+                    {"at", at}, {"pages", pages.payload}, {"last", request.last.value()});
     case Placed::no_memory:
         break;
     }
@@ -181,24 +187,34 @@ Result<Iova> Allocator<Sync, Guard>::allocate_directly(const ExtentPages& pages,
 template <SyncPolicy Sync, GuardPolicy Guard>
 Result<Spot> Allocator<Sync, Guard>::spot_for(const Request& request) const {
     Spot spot;
-    if (request.at) {
-        if (!is_aligned(request.at->value(), granule_lg2_))
-            return fail(ErrorCode::unaligned, "a fixed address is a multiple of the granule",
-                        {"at", request.at->value()});
-        spot.at = request.at->value() >> page_lg2;
-        return spot;
-    }
-    if (request.placement.modulus_lg2 > granule_lg2_) {
-        if (request.placement.modulus_lg2 > 57)
+    spot.limit = limit_of(request);
+    const unsigned modulus_lg2 = request.placement.modulus_lg2;
+    if (modulus_lg2 > granule_lg2_) {
+        if (modulus_lg2 > 57)
             return fail(ErrorCode::out_of_range, "an alignment is at most 2^57",
-                        {"modulus_lg2", request.placement.modulus_lg2});
-        spot.modulus_lg2 = request.placement.modulus_lg2 - page_lg2;
+                        {"modulus_lg2", modulus_lg2});
+        spot.modulus_lg2 = modulus_lg2 - page_lg2;
         spot.remainder = (request.placement.like & ~granule_mask_) >> page_lg2;
     }
-    const std::uint64_t last = request.last.value();
-    if (last != std::numeric_limits<std::uint64_t>::max())
-        spot.limit = (last + 1) >> page_lg2;
+    if (!request.at)
+        return spot;
+    const std::uint64_t at = request.at->value();
+    if (!is_aligned(at, granule_lg2_))
+        return fail(ErrorCode::unaligned, "a fixed address is a multiple of the granule",
+                    {"at", at});
+    spot.at = at >> page_lg2;
+    if (((spot.at - spot.remainder) & low_bits(spot.modulus_lg2)) != 0)
+        return fail(ErrorCode::unaligned, "a fixed address lies where its placement asks",
+                    {"at", at}, {"modulus_lg2", modulus_lg2}, {"like", request.placement.like});
     return spot;
+}
+
+/// The first page past those that the request may use.
+template <SyncPolicy Sync, GuardPolicy Guard>
+std::uint64_t Allocator<Sync, Guard>::limit_of(const Request& request) {
+    const std::uint64_t last = request.last.value();
+    return last == std::numeric_limits<std::uint64_t>::max() ? Spot::anywhere
+                                                             : (last + 1) >> page_lg2;
 }
 
 template <SyncPolicy Sync, GuardPolicy Guard>
@@ -213,164 +229,11 @@ std::unexpected<Error> Allocator<Sync, Guard>::no_space(const Request& request) 
 template <SyncPolicy Sync, GuardPolicy Guard>
 void Allocator<Sync, Guard>::relieve(Cache* cache) {
     caches_.drain(cache);
-    flush();
+    (void)flush(); // what it holds is no help
     std::array<Range, 64> ranges;
     using Which = typename Quarantine<Sync>::Which;
     while (const std::size_t taken = quarantine_.take(Which::all, ranges))
         central_.take_back(std::span(ranges).first(taken));
-}
-
-/// Finds the record of a live range and moves it to `next`, or says what is wrong.
-template <SyncPolicy Sync, GuardPolicy Guard>
-auto Allocator<Sync, Guard>::claim(Iova iova, const ExtentPages& pages, State next)
-    -> Result<Range> {
-    const std::uint64_t page = iova.value() >> page_lg2;
-    const std::uint64_t size = pages.payload << page_lg2;
-    typename LiveMap<Sync>::Leaf* const leaf =
-        is_aligned(iova.value(), granule_lg2_) ? central_.map().find(page) : nullptr;
-    Word* const word = leaf != nullptr ? &LiveMap<Sync>::word(*leaf, page) : nullptr;
-    std::uint32_t value = word != nullptr ? word->load(std::memory_order_acquire) : 0;
-    switch (record::state_of(value)) {
-    case State::none:
-        return fail(ErrorCode::not_found, "no live range starts here", {"iova", iova.value()},
-                    {"size", size});
-    case State::cached:
-    case State::queued:
-    case State::quarantined:
-        return fail(ErrorCode::not_found, "this range was released already", {"iova", iova.value()},
-                    {"size", size},
-                    {"allocated_size", central_.recorded({iova, word}).payload << page_lg2});
-    case State::live:
-        break;
-    }
-    const Range range{iova, word};
-    const Footprint footprint = central_.recorded(range);
-    if (footprint.payload != pages.payload || footprint.segments != pages.segments)
-        return fail(ErrorCode::mismatch, "this range was allocated with another size",
-                    {"iova", iova.value()}, {"size", size},
-                    {"allocated_size", footprint.payload << page_lg2},
-                    {"allocated_segments", footprint.segments});
-    if (!word->compare_exchange_strong(value, record::with_state(value, next),
-                                       std::memory_order_acq_rel, std::memory_order_acquire))
-        return fail(ErrorCode::not_found, "another thread released this range meanwhile",
-                    {"iova", iova.value()}, {"size", size});
-    return range;
-}
-
-template <SyncPolicy Sync, GuardPolicy Guard>
-Result<void> Allocator<Sync, Guard>::release_slowly(Iova iova, const Extent& extent, When when) {
-    const ExtentPages pages = in_pages(extent, granule_lg2_);
-    const std::uint64_t page = iova.value() >> page_lg2;
-    if (pages.payload == 0)
-        return fail(ErrorCode::empty, "a range, and each segment of one, has at least one byte",
-                    {"iova", iova.value()});
-    if (window_.contains(page)) {
-        if (!window_.release(page, pages.payload))
-            return fail(ErrorCode::refused, "the fixed window takes back its latest range only",
-                        {"iova", iova.value()}, {"size", pages.payload << page_lg2});
-        return {};
-    }
-    if (when == When::after_invalidation && !queue_.enabled())
-        return fail(ErrorCode::unsupported, "no invalidation was configured",
-                    {"iova", iova.value()});
-    Cache* const cache = caches_.local();
-    // The hot path fails as well where the thread has not seen this part of the space lately.
-    if (cache != nullptr && when == When::now && pages.segments == 1 &&
-        pages.payload <= most_cached_pages && !cache->leaves.holds(iova.value()) &&
-        cache->leaves.load(central_.map(), iova.value()) &&
-        take_in(*cache, iova, pages.payload - 1))
-        return {};
-    const Result<Range> range =
-        claim(iova, pages, when == When::now ? State::cached : State::queued);
-    if (!range)
-        return std::unexpected(range.error());
-    if (when == When::now)
-        after_invalidation(*range, cache);
-    else
-        enqueue(*range, cache);
-    return {};
-}
-
-/// A full queue flushes; without memory for a queue, the invalidation happens here.
-template <SyncPolicy Sync, GuardPolicy Guard>
-void Allocator<Sync, Guard>::enqueue(const Range& range, Cache* cache) {
-    using Pushed = typename FlushQueue<Sync>::Pushed;
-    const unsigned shard = caches_.shelf_of(cache);
-    Pushed pushed = queue_.push(shard, range);
-    while (pushed == Pushed::full) {
-        flush();
-        pushed = queue_.push(shard, range);
-    }
-    if (pushed == Pushed::no_memory) {
-        queue_.invalidate();
-        after_invalidation(range, cache);
-        return;
-    }
-    if (!timer_armed_.load(std::memory_order_seq_cst) &&
-        !timer_armed_.exchange(true, std::memory_order_seq_cst))
-        timer_.arm(flush_delay_);
-}
-
-/// No device can reach the range any more: it may be reused, unless it is held back first.
-template <SyncPolicy Sync, GuardPolicy Guard>
-void Allocator<Sync, Guard>::after_invalidation(const Range& range, Cache* cache) {
-    if (!quarantine_.enabled()) {
-        reuse(range, cache);
-        return;
-    }
-    range.word->store(
-        record::with_state(range.word->load(std::memory_order_relaxed), State::quarantined),
-        std::memory_order_relaxed);
-    if (!quarantine_.put(range, central_.recorded(range)))
-        reuse(range, cache);
-    std::array<Range, 16> due;
-    using Which = typename Quarantine<Sync>::Which;
-    while (const std::size_t taken = quarantine_.take(Which::over_budget, due))
-        for (const Range& each : std::span(due).first(taken))
-            reuse(each, cache);
-}
-
-/// No cache: what the quarantine lets go belongs to no thread.
-template <SyncPolicy Sync, GuardPolicy Guard>
-void Allocator<Sync, Guard>::reuse(const Range& range, Cache* cache) {
-    const std::uint32_t word = range.word->load(std::memory_order_relaxed);
-    const std::uint64_t payload = word & record::payload_mask;
-    if (!record::is_cacheable(word)) {
-        central_.take_back({&range, 1});
-        return;
-    }
-    range.word->store(record::with_state(word, State::cached), std::memory_order_relaxed);
-    if (cache != nullptr)
-        caches_.put(cache, payload, range);
-    else
-        caches_.put_shared(0, payload, {&range, 1});
-}
-
-/// Neighbours of one size together, and onto the shelf where the threads that released them look
-/// first: what finds no place there costs a search in the free space twice.
-template <SyncPolicy Sync, GuardPolicy Guard>
-void Allocator<Sync, Guard>::reuse_all(unsigned shelf, std::span<const Range> ranges) {
-    const auto cacheable_pages = [](const Range& range) -> std::uint64_t { // 0: it is not
-        const std::uint32_t word = range.word->load(std::memory_order_relaxed);
-        return record::is_cacheable(word) ? word & record::payload_mask : 0;
-    };
-    while (!ranges.empty()) {
-        const std::uint64_t payload = cacheable_pages(ranges.front());
-        std::size_t alike = 0;
-        while (alike != ranges.size() && cacheable_pages(ranges[alike]) == payload) {
-            if (payload != 0)
-                ranges[alike].word->store(
-                    record::with_state(ranges[alike].word->load(std::memory_order_relaxed),
-                                       State::cached),
-                    std::memory_order_relaxed);
-            ++alike;
-        }
-        if (payload != 0)
-            caches_.put_shared(shelf, payload, ranges.first(alike));
-        else
-            central_.take_back(ranges.first(alike));
-        ranges = ranges.subspan(alike);
-    }
 }
 
 template <SyncPolicy Sync, GuardPolicy Guard>
@@ -426,10 +289,10 @@ Stats Allocator<Sync, Guard>::stats() {
         queued_ranges += 1;
         queued_pages += central_.recorded(range).payload;
     });
-    const std::uint64_t idle_ranges =
-        caches.magazine_ranges + caches.depot_ranges + quarantine.entries + queued_ranges;
-    const std::uint64_t idle_pages =
-        caches.magazine_pages + caches.depot_pages + quarantine.payload_pages + queued_pages;
+    const std::uint64_t idle_ranges = caches.magazine_ranges + caches.depot_ranges +
+                                      quarantine.entries + queued_ranges + held_.ranges();
+    const std::uint64_t idle_pages = caches.magazine_pages + caches.depot_pages +
+                                     quarantine.payload_pages + queued_pages + held_.pages();
     const auto bytes = [](std::uint64_t pages) { return ByteCount(pages << page_lg2); };
     return {
         .live_ranges = central.ranges - std::min(idle_ranges, central.ranges),
@@ -438,6 +301,9 @@ Stats Allocator<Sync, Guard>::stats() {
         .private_to_threads = bytes(caches.magazine_pages),
         .quarantined = bytes(quarantine.payload_pages),
         .queued = bytes(queued_pages),
+        .held = bytes(held_.pages()),
+        .held_ranges = held_.ranges(),
+        .failed_invalidations = queue_.failures(),
         .guard = bytes(central.guard_pages),
         .free = bytes(central.free_pages),
         .largest_hole = bytes(central.largest_hole_pages),

@@ -145,6 +145,8 @@ class Central {
                 count > space_.end_page() - (spot.at - footprint.guard.before))
                 return Placed::out_of_range;
             start = spot.at - footprint.guard.before;
+            if (start + count - footprint.guard.after > spot.limit)
+                return Placed::out_of_range;
             if (!space_.tree().is_free({start, count}))
                 return Placed::overlap;
         } else {

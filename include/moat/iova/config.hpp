@@ -14,6 +14,14 @@
 
 namespace moat::iova {
 
+/// Called for each range that is held because the invalidation hook failed, also in a timer's
+/// flush, on the thread that flushed and with no lock held: it may call the allocator. Where memory
+/// to note a range fails, it is counted (Stats::held) and not named here.
+struct HeldListener {
+    void (*held)(void* context, IovaRange payload) = nullptr;
+    void* context = nullptr;
+};
+
 struct Config {
     /// The addresses that the IOMMU translates, ascending, apart; rounded inwards to the granule.
     /// Below 2^57. Used during creation only.

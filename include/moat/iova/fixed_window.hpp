@@ -22,28 +22,41 @@ class FixedWindow {
         return page >= window_.start && page < window_.end();
     }
 
-    /// Return: the first of `pages` pages.
-    [[nodiscard]] std::optional<std::uint64_t> allocate(std::uint64_t pages) MOAT_EXCLUDES(mutex_) {
+    /// Return: the first of `pages` pages, which end at page `limit` at the latest.
+    [[nodiscard]] std::optional<std::uint64_t> allocate(std::uint64_t pages, std::uint64_t limit)
+        MOAT_EXCLUDES(mutex_) {
         const ExclusiveLock lock(mutex_);
         const std::uint64_t page = next_.read();
-        if (pages == 0 || pages > window_.end() - page)
+        if (pages == 0 || pages > window_.end() - page || page + pages > limit)
             return std::nullopt;
         next_.write(page + pages);
         return page;
     }
 
+    /// Whether these pages are the latest allocation.
+    [[nodiscard]] bool is_latest(std::uint64_t page, std::uint64_t pages) const
+        MOAT_EXCLUDES(mutex_) {
+        const ExclusiveLock lock(mutex_);
+        return ends_at_next(page, pages);
+    }
+
     /// Return: false where these pages are not the latest allocation; nothing changed then.
     [[nodiscard]] bool release(std::uint64_t page, std::uint64_t pages) MOAT_EXCLUDES(mutex_) {
         const ExclusiveLock lock(mutex_);
-        if (pages == 0 || pages > next_.read() - page || page + pages != next_.read())
+        if (!ends_at_next(page, pages))
             return false;
         next_.write(page);
         return true;
     }
 
   private:
+    [[nodiscard]] bool ends_at_next(std::uint64_t page, std::uint64_t pages) const
+        MOAT_REQUIRES(mutex_) {
+        return pages != 0 && pages <= next_.read() - page && page + pages == next_.read();
+    }
+
     const PageRun window_;
-    typename Sync::Mutex mutex_;
+    mutable typename Sync::Mutex mutex_;
     typename Sync::template Plain<std::uint64_t> next_ MOAT_GUARDED_BY(mutex_);
 };
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Released ranges that wait for an invalidation. A flush covers exactly what was queued before it:
-// it takes the ranges first, invalidates, and lets them go last. Who lets go is allocator.hpp.
+// it takes the ranges first, invalidates, and lets them go last; or holds them, where the
+// invalidation failed. What letting go and holding mean is allocator.hpp's.
 #pragma once
 
+#include "moat/core/result.hpp"
 #include "moat/iova/central.hpp"
 #include "moat/iova/sizes.hpp"
 
@@ -13,9 +15,10 @@
 namespace moat::iova {
 
 /// Makes every translation that was removed before the call unusable by the device; returns when
-/// that is done. Called with the queue's flush lock held: it may not flush, nor allocate.
+/// that is done. Return: an error where a device may still use one of them. Called with the queue's
+/// flush lock held: it may not flush, nor allocate.
 struct Invalidation {
-    void (*invalidate)(void* context) = nullptr;
+    Result<void> (*invalidate)(void* context) = nullptr;
     void* context = nullptr;
 };
 
@@ -57,10 +60,13 @@ class FlushQueue {
     }
 
     /// On return every range that was queued before the call has passed through
-    /// `release(shard, ranges)`, called after an invalidation that began after they were queued.
-    /// Flushes exclude one another.
-    template <class Release>
-    void flush(Release&& release) MOAT_EXCLUDES(flush_mutex_) {
+    /// `release(shard, ranges)`, called after an invalidation that began after they were queued; or
+    /// through `hold(ranges)`, where that invalidation failed. Both are called under the lock by
+    /// which flushes exclude one another. After a failure the next flush invalidates again, also
+    /// with an empty queue. Return: the invalidation's error. Success: no device reaches what was
+    /// queued before the call, held ranges included.
+    template <class Release, class Hold>
+    [[nodiscard]] Result<void> flush(Release&& release, Hold&& hold) MOAT_EXCLUDES(flush_mutex_) {
         const ExclusiveLock flushing(flush_mutex_);
         std::array<std::span<const Range>, shards> taken{};
         bool any = false;
@@ -69,18 +75,28 @@ class FlushQueue {
                 taken[i] = take(*shard);
                 any = any || !taken[i].empty();
             }
-        if (!any)
-            return;
-        invalidation_.invalidate(invalidation_.context);
+        if (!any && !again_)
+            return {};
+        const Result<void> invalidated = run_invalidation();
         for (unsigned i = 0; i != shards; ++i)
-            if (!taken[i].empty())
-                release(i, taken[i]);
+            if (!taken[i].empty()) {
+                if (invalidated)
+                    release(i, taken[i]);
+                else
+                    hold(taken[i]);
+            }
+        return invalidated;
     }
 
-    /// For a range that found no place in the queue.
-    void invalidate() MOAT_EXCLUDES(flush_mutex_) {
+    /// For a range that found no place in the queue. Return: the invalidation's error.
+    [[nodiscard]] Result<void> invalidate() MOAT_EXCLUDES(flush_mutex_) {
         const ExclusiveLock flushing(flush_mutex_);
-        invalidation_.invalidate(invalidation_.context);
+        return run_invalidation();
+    }
+
+    /// How many invalidations failed, ever.
+    [[nodiscard]] std::uint64_t failures() const {
+        return failures_.load(std::memory_order_relaxed);
     }
 
     /// Calls visit(range) for each range that waits to be flushed, under its shard's lock.
@@ -103,6 +119,14 @@ class FlushQueue {
         unsigned filling MOAT_GUARDED_BY(mutex) = 0;
         std::array<std::array<Range, shard_capacity>, 2> halves{};
     };
+
+    [[nodiscard]] Result<void> run_invalidation() MOAT_REQUIRES(flush_mutex_) {
+        const Result<void> invalidated = invalidation_.invalidate(invalidation_.context);
+        again_ = !invalidated;
+        if (!invalidated)
+            failures_.fetch_add(1, std::memory_order_relaxed);
+        return invalidated;
+    }
 
     [[nodiscard]] static std::span<const Range> take(Shard& shard) {
         const ExclusiveLock lock(shard.mutex);
@@ -128,6 +152,8 @@ class FlushQueue {
 
     const Invalidation invalidation_;
     typename Sync::Mutex flush_mutex_;
+    bool again_ MOAT_GUARDED_BY(flush_mutex_) = false; ///< the last invalidation failed
+    typename Sync::template Atomic<std::uint64_t> failures_{0};
     std::array<typename Sync::template Atomic<Shard*>, shards> shards_{};
 };
 

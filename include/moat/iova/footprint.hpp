@@ -37,6 +37,11 @@ struct Footprint {
     return footprint.payload + footprint.guard_total();
 }
 
+/// Between the outer guards: the payload, and the guards between its segments.
+[[nodiscard]] constexpr std::uint64_t span_pages(const Footprint& footprint) {
+    return padded_pages(footprint) - footprint.guard.both();
+}
+
 /// Pads: the payload page of a footprint that starts at page `start`.
 [[nodiscard]] constexpr std::uint64_t payload_page(std::uint64_t start,
                                                    const Footprint& footprint) {

@@ -16,6 +16,8 @@ enum class State : std::uint8_t {
     cached,      ///< released, padded, waiting in a magazine or the depot for the same size
     queued,      ///< released, waiting for an invalidation
     quarantined, ///< released, held back so that a late access still faults
+    claimed,     ///< live, and its caller is about to release it: nobody else can
+    held,        ///< out of use for good: a device may still reach it
 };
 
 /// Whether a released range may be cached for the next request of its size. One that was placed by

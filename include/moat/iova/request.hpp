@@ -40,7 +40,7 @@ struct Congruence {
 /// Which addresses a request draws on.
 enum class Source : std::uint8_t {
     aperture,     ///< the free space, with guards
-    fixed_window, ///< the window that was carved out for interrupts; no guard, no alignment
+    fixed_window, ///< the window that was carved out for interrupts; no guard, `last` alone counts
 };
 
 struct Request {
@@ -48,7 +48,8 @@ struct Request {
     Congruence placement{};
     /// The last address that the device can send; the payload ends there at the latest.
     Iova last{std::numeric_limits<std::uint64_t>::max()};
-    /// The payload's own address, where the caller chooses it; a multiple of the granule.
+    /// The payload's own address, where the caller chooses it: a multiple of the granule that
+    /// satisfies `placement` and `last`.
     std::optional<Iova> at{};
     Source source = Source::aperture;
 

@@ -18,6 +18,11 @@ struct Stats {
     ByteCount private_to_threads{};
     ByteCount quarantined{};
     ByteCount queued{};
+    /// Out of use for good: their invalidation failed, or the caller held them.
+    ByteCount held{};
+    std::uint64_t held_ranges = 0;
+    /// Calls of the invalidation hook that failed, ever; the timer's flushes are among them.
+    std::uint64_t failed_invalidations = 0;
     /// Around everything above.
     ByteCount guard{};
     ByteCount free{};

@@ -23,12 +23,12 @@ class Domain {
 
     [[nodiscard]] virtual Result<void> unmap(Iova start, ByteCount size) = 0;
 
-    /// Strict where a machine cannot defer.
+    /// Strict where the machine does not defer, as its limits say (DomainLimits::defers).
     [[nodiscard]] virtual Result<void> unmap_deferred(Iova start, ByteCount size) {
         return unmap(start, size);
     }
 
-    virtual void invalidate_all() {}
+    [[nodiscard]] virtual Result<void> invalidate_all() { return {}; }
 
   protected:
     Domain() = default;

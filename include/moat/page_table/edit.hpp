@@ -29,9 +29,10 @@ class Edit {
 
     /// `invalidate` outlives the edit. It is called with an InvalidationRequest, from finish() and,
     /// where ranges lie apart or the format wants break-before-make, from operations; what it asks
-    /// for is done when it returns.
+    /// for is done when it returns; where it returns false instead, removed tables are held until
+    /// the PageTable ends.
     Edit(PageTable<Tree>& page_table, Invalidate invalidate)
-        : page_table_(page_table), pending_(invalidate) {}
+        : page_table_(page_table), pending_(invalidate, page_table.held_) {}
 
     /// Maps [start, start + size) to memory from `physical` on, with leaves as large as addresses,
     /// length and `options` allow. A new leaf is sure to be seen once the edit is finished; on

@@ -4,11 +4,14 @@
 #pragma once
 
 #include "moat/core/check.hpp"
-#include "moat/core/function_ref.hpp"
+#include "moat/page_table/held_tables.hpp"
 #include "moat/page_table/rules.hpp"
 #include "moat/page_table/table_memory.hpp"
 
+#include <concepts>
 #include <cstdint>
+#include <memory>
+#include <type_traits>
 #include <utility>
 
 namespace moat {
@@ -27,15 +30,46 @@ struct InvalidationRequest {
     CachedEntries cached = CachedEntries::leaves;
 };
 
+/// A callable that invalidates, borrowed. It returns nothing, or false where it failed.
+template <class Input>
+class InvalidateRef {
+  public:
+    using Request = InvalidationRequest<Input>;
+
+    template <class F>
+        requires(!std::same_as<std::remove_cvref_t<F>, InvalidateRef> &&
+                 (std::same_as<std::invoke_result_t<F&, const Request&>, void> ||
+                  std::same_as<std::invoke_result_t<F&, const Request&>, bool>))
+    // Implicit, as a reference is.
+    constexpr InvalidateRef(F& callable) // NOLINT(google-explicit-constructor)
+        : callable_(const_cast<void*>(static_cast<const void*>(std::addressof(callable)))),
+          call_([](void* target, const Request& request) -> bool {
+              F& own = *static_cast<F*>(target);
+              if constexpr (std::same_as<std::invoke_result_t<F&, const Request&>, bool>) {
+                  return own(request);
+              } else {
+                  own(request);
+                  return true;
+              }
+          }) {}
+
+    constexpr bool operator()(const Request& request) const { return call_(callable_, request); }
+
+  private:
+    void* callable_;
+    bool (*call_)(void*, const Request&);
+};
+
 template <class Tree>
 class PendingInvalidation {
   public:
     using Input = typename Tree::Input;
     using Memory = typename Tree::Memory;
     using Sync = typename Tree::Sync;
-    using Callback = FunctionRef<void(const InvalidationRequest<Input>&)>;
+    using Callback = InvalidateRef<Input>;
+    using Held = HeldTables<Sync, Memory>;
 
-    explicit PendingInvalidation(Callback invalidate) : invalidate_(invalidate) {}
+    PendingInvalidation(Callback invalidate, Held& held) : invalidate_(invalidate), held_(held) {}
 
     ~PendingInvalidation() { MOAT_CHECK(!any_, "an edit was dropped before finish()"); }
 
@@ -65,27 +99,31 @@ class PendingInvalidation {
         header.next = std::exchange(removed_, &header);
     }
 
-    /// Invalidates what is pending; then hands the removed tables over to be freed.
+    /// Invalidates what is pending; then hands the removed tables over to be freed, or held where
+    /// that failed.
     [[gnu::always_inline]] void now() {
         if (!any_)
             return;
         if (removed_ != nullptr) [[unlikely]] {
             request_.cached = CachedEntries::leaves_and_tables;
+            bool done = true;
             if constexpr (Rules<Sync>::invalidates_before_free)
-                invalidate(request_);
-            retire_tables();
+                done = invalidate(request_);
+            retire_tables(done);
             if constexpr (!Rules<Sync>::invalidates_before_free)
-                invalidate(request_);
+                (void)invalidate(request_);
         } else {
-            invalidate(request_);
+            (void)invalidate(request_);
         }
         any_ = false;
     }
 
   private:
-    [[gnu::always_inline]] void invalidate(const InvalidationRequest<Input>& request) {
+    [[nodiscard, gnu::always_inline]] bool invalidate(const InvalidationRequest<Input>& request) {
         if constexpr (Rules<Sync>::invalidates)
-            invalidate_(request);
+            return invalidate_(request);
+        else
+            return true;
     }
 
     [[gnu::noinline]] void extend(std::uint64_t start, std::uint64_t last) {
@@ -102,10 +140,14 @@ class PendingInvalidation {
         request_.last = Input(last > pending_last ? last : pending_last);
     }
 
-    [[gnu::noinline]] void retire_tables() {
+    [[gnu::noinline]] void retire_tables(bool invalidated) {
         request_.cached = CachedEntries::leaves;
         while (TableHeader* header = removed_) {
             removed_ = header->next;
+            if (!invalidated) {
+                held_.add(*header);
+                continue;
+            }
             Sync::defer(&header->rcu, [](RcuHead* head) {
                 auto* const owner = reinterpret_cast<TableHeader*>(head);
                 static_cast<Memory*>(owner->memory)->release(owner->table, owner->bytes_lg2);
@@ -114,6 +156,7 @@ class PendingInvalidation {
     }
 
     Callback invalidate_;
+    Held& held_;
     bool any_ = false;
     /// Meaningful while `any_`. Passed on as it is: a copy of what was just stored would stall.
     InvalidationRequest<Input> request_{};

@@ -7,6 +7,7 @@
 #include "moat/core/result.hpp"
 #include "moat/page_table/entry.hpp"
 #include "moat/page_table/geometry.hpp"
+#include "moat/page_table/held_tables.hpp"
 
 #include <atomic>
 #include <cstdint>
@@ -79,7 +80,7 @@ class PageTable {
     /// Moves the tree; no Reader or Edit is open on either.
     PageTable(PageTable&& other) noexcept
         : memory_(other.memory_), root_(other.root_.load(std::memory_order_relaxed)),
-          root_words_(std::exchange(other.root_words_, nullptr)) {
+          root_words_(std::exchange(other.root_words_, nullptr)), held_(std::move(other.held_)) {
         other.root_.store(0, std::memory_order_relaxed);
     }
 
@@ -170,6 +171,7 @@ class PageTable {
     /// tree that grows is seen with the old top or with the new one.
     typename Tree::Sync::template Atomic<std::uint64_t> root_;
     Word* root_words_;
+    HeldTables<typename Tree::Sync, Memory> held_;
 };
 
 } // namespace moat

@@ -48,7 +48,7 @@ class QemuDomain final : public Domain {
         return domain_->unmap_deferred(start, size);
     }
 
-    void invalidate_all() override { domain_->invalidate_all(); }
+    [[nodiscard]] Result<void> invalidate_all() override { return domain_->invalidate_all(); }
 
     [[nodiscard]] QemuMachine::UnitDomain& domain() { return *domain_; }
 

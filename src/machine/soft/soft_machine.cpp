@@ -64,7 +64,7 @@ class OwnDomain final : public Domain {
         return domain_.unmap_deferred(start, size);
     }
 
-    void invalidate_all() override { domain_.invalidate_all(); }
+    [[nodiscard]] Result<void> invalidate_all() override { return domain_.invalidate_all(); }
 
   private:
     std::unique_ptr<Tables> tables_;

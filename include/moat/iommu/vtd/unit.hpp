@@ -115,6 +115,12 @@ class Unit {
         numbers_[number] = false;
     }
 
+    /// What the unit may use still, since an invalidation failed: it ends when translation is off.
+    void keep_until_end(std::shared_ptr<void> tables) {
+        const ExclusiveLock lock(mutex_);
+        kept_.push_back(std::move(tables));
+    }
+
     /// The function's accesses go through the tables below `root` from the return on.
     /// Errors: busy (attached already), no_memory, io.
     [[nodiscard]] Result<void> attach(std::uint16_t requester, Root root, std::uint16_t domain) {
@@ -342,6 +348,7 @@ class Unit {
     typename Sync::Mutex mutex_;
     InvalidationPort<Registers, Memory, Sync> port_ MOAT_GUARDED_BY(mutex_);
     std::vector<bool> numbers_ MOAT_GUARDED_BY(mutex_) = {true};
+    std::vector<std::shared_ptr<void>> kept_ MOAT_GUARDED_BY(mutex_);
 };
 
 } // namespace moat::iommu::vtd

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A request for an address of the caller's choice: every other wish of the request holds for it
+// too.
+#include "moat/core/text.hpp"
+#include "moat/iova/allocator.hpp"
+#include "moat/sync/serial.hpp"
+
+#include <array>
+#include <gtest/gtest.h>
+#include <optional>
+#include <string>
+
+namespace moat::iova {
+
+namespace {
+
+using namespace moat::literals;
+using Subject = Allocator<SerialSync, FixedGuard>;
+
+constexpr IovaRange four_gib{Iova(0), 4_GiB};
+constexpr IovaRange window{Iova(0x8000000), 64_KiB};
+
+Subject::Owner make(unsigned granule_lg2 = 12) {
+    return std::move(*Subject::create(
+        {.aperture = {&four_gib, 1}, .granule_lg2 = granule_lg2, .fixed_window = window},
+        {4_KiB, 4_KiB}));
+}
+
+std::string outcome(const Request& request, unsigned granule_lg2 = 12) {
+    const auto allocator = make(granule_lg2);
+    const ByteCount free = allocator->stats().free;
+    const auto got = allocator->allocate(request);
+    if (!got) {
+        EXPECT_EQ(allocator->stats().free, free) << "an error changes nothing";
+        return std::string(name(got.error().code()));
+    }
+    if (request.at) {
+        EXPECT_EQ(*got, *request.at);
+    }
+    return "done";
+}
+
+TEST(IovaFixedAddress, ends_at_its_last_byte_at_the_latest) {
+    const auto at_last = [](std::uint64_t at, ByteCount size, std::uint64_t last) {
+        return outcome({.extent = size, .last = Iova(last), .at = Iova(at)});
+    };
+    EXPECT_EQ(at_last(0x100000, 4_KiB, 0x100fff), "done") << "the guard may lie above";
+    EXPECT_EQ(at_last(0x100000, 4_KiB, 0x100ffe), "out of range");
+    EXPECT_EQ(at_last(0x100000, 8_KiB, 0x100fff), "out of range");
+    EXPECT_EQ(at_last(0x100000, 1_B, 0x100000), "out of range") << "a page is mapped";
+    EXPECT_EQ(at_last(0x100000, 4_KiB, 0), "out of range");
+    EXPECT_EQ(at_last(0x100000, 4_KiB, 0xfffff), "out of range");
+    EXPECT_EQ(at_last(0x100000, 4_KiB, ~std::uint64_t{0} - 1), "done");
+    const std::array segments = {4_KiB, 4_KiB};
+    const Extent list = std::span<const ByteCount>(segments);
+    // 4K, two guards of 4K, 4K
+    EXPECT_EQ(outcome({.extent = list, .last = Iova(0x103fff), .at = Iova(0x100000)}), "done");
+    EXPECT_EQ(outcome({.extent = list, .last = Iova(0x102fff), .at = Iova(0x100000)}),
+              "out of range");
+}
+
+TEST(IovaFixedAddress, lies_where_its_placement_asks) {
+    const auto at_placement = [](std::uint64_t at, Congruence placement, unsigned granule = 12) {
+        return outcome({.extent = 4_KiB, .placement = placement, .at = Iova(at)}, granule);
+    };
+    EXPECT_EQ(at_placement(0x200000, Congruence::aligned(21)), "done");
+    EXPECT_EQ(at_placement(0x201000, Congruence::aligned(21)), "unaligned");
+    EXPECT_EQ(at_placement(0x201000, Congruence::aligned(12)), "done");
+    EXPECT_EQ(at_placement(0x201000, {21, 0x40001000}), "done");
+    EXPECT_EQ(at_placement(0x201000, {21, 0x40001234}), "done")
+        << "below the granule nothing counts";
+    EXPECT_EQ(at_placement(0x202000, {21, 0x40001000}), "unaligned");
+    EXPECT_EQ(at_placement(0x200000, {58, 0}), "out of range");
+    EXPECT_EQ(at_placement(0x200000, {~0U, 0}), "out of range");
+    EXPECT_EQ(at_placement(0x210000, Congruence::aligned(17), 16), "unaligned");
+    EXPECT_EQ(at_placement(0x220000, Congruence::aligned(17), 16), "done");
+    EXPECT_EQ(at_placement(0x200001, {}), "unaligned");
+}
+
+TEST(IovaFixedAddress, the_window_takes_a_last_byte_and_no_address) {
+    const auto in_window = [](Request request) {
+        request.source = Source::fixed_window;
+        return outcome(request);
+    };
+    EXPECT_EQ(in_window({.extent = 4_KiB, .last = Iova(0x8000fff)}), "done");
+    EXPECT_EQ(in_window({.extent = 4_KiB, .last = Iova(0x8000ffe)}), "no space");
+    EXPECT_EQ(in_window({.extent = 8_KiB, .last = Iova(0x8000fff)}), "no space");
+    EXPECT_EQ(in_window({.extent = 4_KiB, .at = Iova(0x8000000)}), "unsupported");
+    EXPECT_EQ(in_window({.extent = 4_KiB, .placement = Congruence::aligned(21)}), "unsupported");
+}
+
+} // namespace
+
+} // namespace moat::iova
