@@ -101,6 +101,50 @@ TEST(Registry, a_search_is_short_whatever_lives) {
     EXPECT_LE(longest, 4 * 64U);
 }
 
+TEST(Registry, each_living_mapping_is_visited_from_address_0_to_the_last) {
+    Subject registry(16);
+    const std::vector<std::uint64_t> starts = {0, 0x1000, 0x200010, (1ULL << 57) - 0x1000};
+    for (const std::uint64_t start : starts)
+        ASSERT_TRUE(add(registry, start, 16));
+    std::vector<std::uint64_t> visited;
+    registry.for_each(
+        [&](const auto& each) { visited.push_back(each.mapping.range.start().value()); });
+    EXPECT_EQ(visited, starts);
+}
+
+TEST(Registry, remembers_the_newest_past_mappings_however_late_it_is_asked) {
+    Subject registry(4);
+    const auto range = [](std::uint64_t i) { return IovaRange(Iova(i << 12), ByteCount(16)); };
+    for (std::uint64_t i = 0; i != 100; ++i) {
+        registry.note_past({.range = range(i)}, {});
+        if (i % 7 != 0)
+            continue;
+        for (std::uint64_t back = 0; back <= i; ++back) {
+            const auto latest = registry.latest_at(range(i - back));
+            ASSERT_EQ(latest.has_value(), back < 4) << i << " " << back;
+            if (latest) {
+                EXPECT_EQ(latest->unmaps_since, back);
+            }
+        }
+    }
+}
+
+TEST(Registry, past_mappings_are_noted_while_others_ask) {
+    Subject registry(8);
+    std::vector<std::jthread> threads;
+    for (std::uint64_t thread = 0; thread != 2; ++thread)
+        threads.emplace_back([&registry, thread] {
+            for (std::uint64_t i = 0; i != 20'000; ++i)
+                registry.note_past({.range = {Iova(thread << 12), ByteCount(16)}}, {});
+        });
+    for (int turn = 0; turn != 2'000; ++turn)
+        if (const auto latest = registry.latest_at({Iova(0), ByteCount(0x2000)})) {
+            EXPECT_LT(latest->unmaps_since, 8U);
+        }
+    threads.clear();
+    EXPECT_TRUE(registry.latest_at({Iova(0), ByteCount(0x2000)}));
+}
+
 TEST(Registry, threads_add_and_remove_while_others_search) {
     Subject registry(64);
     std::vector<std::jthread> threads;

@@ -4,17 +4,17 @@
 #pragma once
 
 #include "moat/core/bits.hpp"
+#include "moat/dma/recent_past.hpp"
 #include "moat/dma/registered.hpp"
+#include "moat/dma/registry_sizes.hpp"
 #include "moat/fault/diagnose.hpp"
 #include "moat/fault/history.hpp"
 #include "moat/sync/concept.hpp"
 #include "moat/sync/lock.hpp"
-#include "moat/sync/spin_lock.hpp"
 
 #include <array>
 #include <bit>
 #include <cstdint>
-#include <new>
 #include <optional>
 #include <utility>
 
@@ -28,7 +28,7 @@ namespace moat::dma {
 template <SyncPolicy Sync>
 class Registry {
   public:
-    explicit Registry(std::size_t history) : history_(history) {}
+    explicit Registry(std::size_t history) : past_(history) {}
 
     ~Registry() { destroy(root_.load(std::memory_order_relaxed), levels - 1); }
 
@@ -90,30 +90,27 @@ class Registry {
         return here ? found.at_or_below : found.above;
     }
 
-    /// Where there is no memory it is not remembered: an unmap does not fail for want of a note.
+    /// Where there was no memory for it nothing is remembered: an unmap does not fail for want of a
+    /// note.
     void note_past(const fault::Mapping& mapping, const fault::Event& unmapped) {
-        const ExclusiveLock lock(noting_);
-        try {
-            history_.note(mapping, unmapped);
-        } catch (const std::bad_alloc&) {
-        }
+        past_.note(mapping, unmapped);
     }
 
     [[nodiscard]] fault::Diagnosis diagnose(const fault::Record& record,
                                             const fault::DiagnoseOptions& options = {}) {
-        const ExclusiveLock lock(noting_);
-        history_.catch_up();
-        return fault::diagnose(*this, history_, record, options);
+        return past_.with_history([&](const fault::History& history) {
+            return fault::diagnose(*this, history, record, options);
+        });
     }
 
     /// The mapping that was undone last among those that covered a byte of `range`.
     [[nodiscard]] std::optional<fault::PastMapping> latest_at(IovaRange range) {
         if (range.empty())
             return std::nullopt;
-        const ExclusiveLock lock(noting_);
-        history_.catch_up();
-        fault::SearchSteps steps;
-        return history_.around(range, steps).latest;
+        return past_.with_history([&](const fault::History& history) {
+            fault::SearchSteps steps;
+            return history.around(range, steps).latest;
+        });
     }
 
     /// The model of fault::LiveMappings.
@@ -138,26 +135,31 @@ class Registry {
     /// and go meanwhile may be visited or not.
     template <class Visit>
     void for_each(Visit&& visit) const {
-        Iova from(0);
-        for (fault::SearchSteps steps;;) {
-            const auto next = search<Above>(page_of(from), from, steps);
-            if (!next)
-                return;
+        fault::SearchSteps steps;
+        auto next = at_or_below(Iova(0)); // the search above is for what begins beyond
+        if (!next)
+            next = search<Above>(0, Iova(0), steps);
+        while (next) {
             visit(*next);
-            from = next->mapping.range.start();
+            const Iova from = next->mapping.range.start();
+            next = search<Above>(page_of(from), from, steps);
         }
     }
 
   private:
-    static constexpr unsigned levels = 5; // of nine bits over pages of 4K: 2^57
-    static constexpr unsigned fan_out = 512;
+    using Sizes = RegistrySizes<Sync>;
+
+    static constexpr unsigned levels = Sizes::levels;
+    static constexpr unsigned level_bits = Sizes::level_bits;
+    static constexpr unsigned fan_out = 1U << level_bits;
+    static constexpr unsigned words = (fan_out + 63) / 64;
     static constexpr unsigned page_lg2 = 12;
 
-    using Occupied = std::array<std::uint64_t, fan_out / 64>;
+    using Occupied = std::array<std::uint64_t, words>;
     using Slots = std::array<Registered, fan_out>;
 
     struct Leaf {
-        SpinLock<Sync> mutex;
+        typename Sizes::LeafLock mutex;
         bool announced MOAT_GUARDED_BY(mutex) = false; ///< that it may hold something
         Occupied occupied MOAT_GUARDED_BY(mutex){};
         Slots slots MOAT_GUARDED_BY(mutex){};
@@ -168,7 +170,7 @@ class Registry {
     };
 
     struct Node {
-        std::array<typename Sync::template Atomic<std::uint64_t>, fan_out / 64> may_hold{};
+        std::array<typename Sync::template Atomic<std::uint64_t>, words> may_hold{};
         std::array<typename Sync::template Atomic<void*>, fan_out> children{};
     };
 
@@ -177,7 +179,7 @@ class Registry {
     [[nodiscard]] static unsigned slot_of(Iova address) { return page_of(address) % fan_out; }
 
     [[nodiscard]] static unsigned index_of(std::uint64_t page, unsigned level) {
-        return page >> (9 * level) & (fan_out - 1);
+        return page >> (level_bits * level) & (fan_out - 1);
     }
 
     [[nodiscard]] Leaf* find(std::uint64_t page) const {
@@ -185,7 +187,7 @@ class Registry {
         for (unsigned level = levels - 1; level != 0 && child != nullptr; --level)
             child = static_cast<Node*>(child)->children[index_of(page, level)].load(
                 std::memory_order_acquire);
-        return page >> (9 * levels) == 0 ? static_cast<Leaf*>(child) : nullptr;
+        return page >> (level_bits * levels) == 0 ? static_cast<Leaf*>(child) : nullptr;
     }
 
     [[nodiscard]] Leaf* find_or_make(std::uint64_t page) {
@@ -265,7 +267,7 @@ class Registry {
                     return true;
                 bits &= ~bit(*found);
             }
-            if (Side::up ? ++word == fan_out / 64 : word-- == 0)
+            if (Side::up ? ++word == words : word-- == 0)
                 return false;
             at = Side::up ? 0 : 63;
         }
@@ -274,7 +276,7 @@ class Registry {
     template <class Side>
     [[nodiscard]] std::optional<Registered> search(std::uint64_t page, Iova at,
                                                    fault::SearchSteps& steps) const {
-        const std::uint64_t last = low_bits(9 * levels);
+        const std::uint64_t last = low_bits(level_bits * levels);
         std::optional<Registered> found;
         const std::uint64_t from = page > last ? last : page;
         if (!(Side::up && page > last))
@@ -347,9 +349,7 @@ class Registry {
     }
 
     typename Sync::template Atomic<void*> root_{nullptr};
-    /// Held for long only where somebody asks about a fault.
-    SpinLock<Sync> noting_;
-    fault::History history_ MOAT_GUARDED_BY(noting_);
+    RecentPast<Sync> past_;
 };
 
 } // namespace moat::dma

@@ -154,16 +154,10 @@ Result<Iova> Space<Domain, Sync>::map_region(PhysicalAddress region, ByteCount s
 template <iommu::Domain Domain, SyncPolicy Sync>
 Result<void> Space<Domain, Sync>::note_list(const MappedList& list, Direction direction,
                                             std::string_view label) {
-    return registry_.add(list.start, [&](Registered& what) {
-        what = {};
-        what.mapping = {.range = {list.start, list.size},
-                        .guard_before = options_.guard_before,
-                        .guard_after = options_.guard,
-                        .allows = allows_of(direction),
-                        .label = label,
-                        .mapped = now_by_whom()};
-        what.direction = direction;
-    });
+    const fault::Mapping mapping =
+        describe({list.start, list.size}, direction, label, now_by_whom());
+    return registry_.add(
+        list.start, [&](Registered& what) { what = {.mapping = mapping, .direction = direction}; });
 }
 
 /// The list in one place, and each segment where faults are looked up: so what leaves a segment is

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// How large the registry's tree is, and what locks a leaf. A trait of the Sync policy, as
+// iova/sizes.hpp is, so that the explorer runs the very code with a small tree.
+#pragma once
+
+#include "moat/sync/concept.hpp"
+#include "moat/sync/spin_lock.hpp"
+
+namespace moat::dma {
+
+template <SyncPolicy Sync>
+struct RegistrySizes {
+    static constexpr unsigned levels = 5; ///< of nine bits over pages of 4K: 2^57
+    static constexpr unsigned level_bits = 9;
+    /// Held for the scan of one leaf at most.
+    using LeafLock = SpinLock<Sync>;
+};
+
+} // namespace moat::dma
