@@ -136,7 +136,7 @@ class Registry {
     template <class Visit>
     void for_each(Visit&& visit) const {
         fault::SearchSteps steps;
-        auto next = at_or_below(Iova(0)); // the search above is for what begins beyond
+        auto next = search<Below>(0, Iova(0), steps); // the search above is for what begins beyond
         if (!next)
             next = search<Above>(0, Iova(0), steps);
         while (next) {
