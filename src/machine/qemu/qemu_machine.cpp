@@ -234,10 +234,16 @@ Result<void> QemuMachine::detach(Bdf function) {
     if (found == attached_.end())
         return fail(ErrorCode::not_found, "the function is attached to no domain",
                     {"requester", function.requester()});
-    const auto detached = unit_->detach(function.requester());
-    if (found->second.interrupts)
-        (void)found->second.domain->unmap(interrupts_of(*found->second.domain, function),
-                                          ByteCount(4096));
+    Attachment& attachment = found->second;
+    auto detached = unit_->detach(function.requester());
+    if (attachment.interrupts) {
+        const auto unmapped =
+            attachment.domain->unmap(interrupts_of(*attachment.domain, function), ByteCount(4096));
+        if (!detached || !unmapped)
+            kept_.push_back(std::move(*attachment.interrupts));
+        if (detached)
+            detached = unmapped;
+    }
     attached_.erase(found);
     return detached;
 }
@@ -260,8 +266,11 @@ Result<std::pair<Iova, std::span<std::byte>>> QemuMachine::map_interrupts(Bdf fu
             return std::unexpected(page.error());
         if (const auto mapped =
                 attachment.domain->map(start, page->size(), page->physical(), Attributes::write);
-            !mapped)
+            !mapped) {
+            if (mapped.error().code() == ErrorCode::io)
+                kept_.push_back(std::move(*page));
             return std::unexpected(mapped.error());
+        }
         attachment.interrupts.emplace(std::move(*page));
     }
     return std::pair(start, attachment.interrupts->bytes());
