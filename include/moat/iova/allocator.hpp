@@ -88,8 +88,8 @@ class Allocator {
         return release_slowly(iova, Extent(extent), when);
     }
 
-    /// Where segment `index` of a list begins, from the first one's address. Return: `not_found`
-    /// where no such list is live at `iova`.
+    /// Where segment `index` of a list begins, from the first one's address. Errors: `not_found`
+    /// or `mismatch` where no such list is live at `iova`, `out_of_range` (no such segment).
     [[nodiscard]] Result<ByteCount> segment_offset(Iova iova, std::span<const ByteCount> segments,
                                                    std::size_t index);
 
