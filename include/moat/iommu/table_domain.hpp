@@ -56,7 +56,7 @@ class TableDomain {
     using Table = PageTable<Tree>;
 
     /// Takes an empty `table`. `reserved` outlives the domain. The aperture begins at 0 and has as
-    /// many address bits as the table translates, but `address_bits` at most (57 or less).
+    /// many address bits as the table translates, but `address_bits` and 57 at most.
     explicit TableDomain(Table table, std::span<const IovaRange> reserved = {},
                          unsigned address_bits = 57)
         : table_(std::move(table)),
@@ -183,7 +183,8 @@ class TableDomain {
 
     [[nodiscard]] unsigned least(unsigned address_bits) const {
         const unsigned translated = input_bits<Format>(table_.root().levels);
-        return address_bits < translated ? address_bits : translated;
+        const unsigned most = translated < most_address_bits ? translated : most_address_bits;
+        return address_bits < most ? address_bits : most;
     }
 
     template <class Invalidate>
@@ -197,6 +198,8 @@ class TableDomain {
             return std::unexpected(unmapped.error());
         return {};
     }
+
+    static constexpr unsigned most_address_bits = 57;
 
     Table table_;
     DomainLimits limits_;
