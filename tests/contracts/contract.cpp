@@ -180,8 +180,16 @@ class Child {
         if (!argument.named || good_failed_ == error)
             return;
         const bool about_it = is_about_a_number(error.code());
+        // The end of the range that it begins or measures counts as its name.
+        const auto is_it_or_its_end = [&](std::uint64_t value) {
+            return value == values[hostile] ||
+                   std::ranges::any_of(values, [&](std::uint64_t other) {
+                       return value - values[hostile] == other ||
+                              value - values[hostile] == other - 1;
+                   });
+        };
         if (!carries(error,
-                     [&](std::uint64_t value) { return !about_it || value == values[hostile]; }) &&
+                     [&](std::uint64_t value) { return !about_it || is_it_or_its_end(value); }) &&
             (about_it || error.code() != ErrorCode::empty))
             board_.add(text + " does not name " + argument.name + ": " + to_string(error));
     }
