@@ -18,7 +18,7 @@ namespace moat::tests {
 
 namespace {
 
-constexpr std::size_t most_deaths = 24;
+constexpr std::size_t most_deaths = 48;
 constexpr std::size_t most_lines = 24;
 constexpr unsigned seconds_of_a_call = 60;
 
@@ -180,16 +180,18 @@ class Child {
         if (!argument.named || good_failed_ == error)
             return;
         const bool about_it = is_about_a_number(error.code());
-        // The end of the range that it begins or measures counts as its name.
-        const auto is_it_or_its_end = [&](std::uint64_t value) {
-            return value == values[hostile] ||
+        // The page that a number lies in names it, and the end of the range that it begins or
+        // measures.
+        const auto is_near = [&](std::uint64_t a, std::uint64_t b) {
+            return a - b <= 2 * page_ || b - a <= 2 * page_;
+        };
+        const auto names_it = [&](std::uint64_t value) {
+            return is_near(value, values[hostile]) ||
                    std::ranges::any_of(values, [&](std::uint64_t other) {
-                       return value - values[hostile] == other ||
-                              value - values[hostile] == other - 1;
+                       return is_near(value - values[hostile], other);
                    });
         };
-        if (!carries(error,
-                     [&](std::uint64_t value) { return !about_it || is_it_or_its_end(value); }) &&
+        if (!carries(error, [&](std::uint64_t value) { return !about_it || names_it(value); }) &&
             (about_it || error.code() != ErrorCode::empty))
             board_.add(text + " does not name " + argument.name + ": " + to_string(error));
     }

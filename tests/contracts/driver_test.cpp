@@ -54,10 +54,10 @@ TEST(ContractDriver, GoesOnAfterACallThatEndedTheProcess) {
 
 TEST(ContractDriver, FindsAnErrorThatDoesNotNameTheValue) {
     EXPECT_THAT(broken_by([](std::uint64_t value) {
-                    return value == top ? Outcome(Error(ErrorCode::limit, "no", {"a", 0xfff}))
+                    return value == top ? Outcome(Error(ErrorCode::limit, "no", {"a", 0x12345}))
                                         : Outcome();
                 }),
-                Contains(HasSubstr("does not name a: limit: no (a=0xfff)")));
+                Contains(HasSubstr("does not name a: limit: no (a=0x12345)")));
 }
 
 TEST(ContractDriver, FindsAnException) {
