@@ -116,9 +116,6 @@ std::vector<Row> mappings(std::int32_t level) {
     const Argument direction = {.name = "direction", .good = MOAT_BIDIRECTIONAL, .bits = 32};
     const std::vector<Argument> range = {{.name = "iova", .good = soft->iova},
                                          {.name = "bytes", .good = 2 * page}};
-    const std::vector<Argument> sync = {{.name = "iova", .good = soft->iova},
-                                        {.name = "offset", .good = 0},
-                                        {.name = "bytes", .good = page}};
     return {
         {.name = "moat_map",
          .arguments = {{.name = "bytes", .good = 2 * page}, direction},
@@ -151,6 +148,16 @@ std::vector<Row> mappings(std::int32_t level) {
                  return outcome;
              },
          .state = state},
+    };
+}
+
+std::vector<Row> accesses(std::int32_t level) {
+    const auto soft = std::make_shared<Container>(level);
+    const auto state = [=] { return soft->state(); };
+    const std::vector<Argument> sync = {{.name = "iova", .good = soft->iova},
+                                        {.name = "offset", .good = 0},
+                                        {.name = "bytes", .good = page}};
+    return {
         {.name = "moat_sync_for_device",
          .arguments = sync,
          .call =
@@ -171,7 +178,7 @@ std::vector<Row> mappings(std::int32_t level) {
          .state = state},
         // Memory of the size that is named: the device may get as far as the IOMMU lets it.
         {.name = "moat_device_read and _write",
-         .arguments = {range[0], {.name = "bytes", .good = 16, .named = false}},
+         .arguments = {sync[0], {.name = "bytes", .good = 16, .named = false}},
          .call =
              [=](Values v) {
                  const std::size_t bytes = std::min<std::uint64_t>(v[1], 1ULL << 33);
@@ -331,10 +338,12 @@ std::vector<Row> sizes() {
 
 TEST(CApiContracts, LevelTrack) {
     expect_contracts([] { return mappings(MOAT_LEVEL_TRACK); });
+    expect_contracts([] { return accesses(MOAT_LEVEL_TRACK); });
 }
 
 TEST(CApiContracts, LevelExact) {
     expect_contracts([] { return mappings(MOAT_LEVEL_EXACT); });
+    expect_contracts([] { return accesses(MOAT_LEVEL_EXACT); });
 }
 
 TEST(CApiContracts, Configs) {

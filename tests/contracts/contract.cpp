@@ -14,6 +14,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/// AddressSanitizer's: memory that cannot be had is no report where the caller expects that.
+// NOLINTNEXTLINE(bugprone-reserved-identifier,readability-identifier-naming)
+extern "C" [[gnu::visibility("default")]] const char* __asan_default_options() {
+    return "allocator_may_return_null=1";
+}
+
 namespace moat::tests {
 
 namespace {
