@@ -346,12 +346,6 @@ std::vector<Row> vtd_domains() {
                  return outcome(
                      system->unit().invalidate(static_cast<std::uint16_t>(v[0]), {&request, 1}));
              }},
-        {.name = "VT-d give_domain_number_back",
-         .arguments = {{.name = "number", .good = 1, .bits = 16}},
-         .call = [=](Values v) -> Outcome {
-             system->unit().give_domain_number_back(static_cast<std::uint16_t>(v[0]));
-             return returned;
-         }},
     };
 }
 
@@ -363,7 +357,14 @@ std::vector<Row> vtd_registers() {
         const auto count = [&](const fault::Record&) { ++faults; };
         (void)system.unit().take_faults(count);
     };
+    const auto system = open_vtd();
     return {
+        {.name = "VT-d give_domain_number_back",
+         .arguments = {{.name = "number", .good = 1, .bits = 16}},
+         .call = [=](Values v) -> Outcome {
+             system->unit().give_domain_number_back(static_cast<std::uint16_t>(v[0]));
+             return returned;
+         }},
         {.name = "VT-d capabilities",
          .arguments = {{.name = "capability",
                         .good = FakeVtd::usual_capability,
@@ -378,14 +379,14 @@ std::vector<Row> vtd_registers() {
                         .more = {FakeVtd::usual_extended | field_mask(17, 8)}}},
          .call =
              [=](Values v) {
-                 VtdSystem system(v[0], v[1]);
-                 const auto opened = system.open();
+                 VtdSystem own(v[0], v[1]);
+                 const auto opened = own.open();
                  if (opened) {
-                     (void)system.domain().attach(7);
-                     (void)system.domain().unmap(Iova(0), ByteCount(1ULL << 30));
-                     system.registers().values[reg::fault_status] = ~0ULL;
-                     with_records(system);
-                     (void)system.unit().detach(7);
+                     (void)own.domain().attach(7);
+                     (void)own.domain().unmap(Iova(0), ByteCount(1ULL << 30));
+                     own.registers().values[reg::fault_status] = ~0ULL;
+                     with_records(own);
+                     (void)own.unit().detach(7);
                  }
                  return outcome(opened);
              }},
@@ -394,11 +395,11 @@ std::vector<Row> vtd_registers() {
                        {.name = "low", .good = 0x1000},
                        {.name = "high", .good = bit(63) | 5ULL << 32}},
          .call = [=](Values v) -> Outcome {
-             const auto system = open_vtd();
-             system->registers().values[reg::fault_status] = v[0];
-             system->registers().values[FakeVtd::fault_records] = v[1];
-             system->registers().values[FakeVtd::fault_records + 8] = v[2];
-             with_records(*system);
+             const auto own = open_vtd();
+             own->registers().values[reg::fault_status] = v[0];
+             own->registers().values[FakeVtd::fault_records] = v[1];
+             own->registers().values[FakeVtd::fault_records + 8] = v[2];
+             with_records(*own);
              return returned;
          }},
     };

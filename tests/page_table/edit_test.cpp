@@ -150,9 +150,9 @@ TEST_F(EditDeathTest, a_table_that_is_never_given_back_is_found) {
 }
 
 TEST_F(EditDeathTest, no_such_number_of_levels_is_an_error) {
-    const auto table = PageTable<Types>::create(pool, 5);
-    ASSERT_FALSE(table);
-    EXPECT_EQ(table.error().code(), ErrorCode::unsupported);
+    const auto made = PageTable<Types>::create(pool, 5);
+    ASSERT_FALSE(made);
+    EXPECT_EQ(made.error().code(), ErrorCode::unsupported);
 }
 
 } // namespace
