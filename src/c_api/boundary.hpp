@@ -4,6 +4,7 @@
 #pragma once
 
 #include "moat/core/result.hpp"
+#include "moat/core/text.hpp"
 #include "moat/moat.h"
 
 #include <algorithm>
@@ -15,6 +16,7 @@
 #include <expected>
 #include <new>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 
@@ -53,6 +55,13 @@ using Outcome = std::expected<void, Failure>;
 
 [[nodiscard]] inline std::unexpected<Failure> invalid(std::string_view text) {
     return std::unexpected(Failure(MOAT_INVALID, text));
+}
+
+/// The same, with the number that is wrong: as an Error shows its values.
+[[nodiscard]] inline std::unexpected<Failure> invalid(std::string_view text, std::string_view name,
+                                                      std::uint64_t value) {
+    return invalid(std::string(text).append(" (").append(name).append("=") + hexadecimal(value) +
+                   ")");
 }
 
 [[nodiscard]] inline std::unexpected<Failure> busy(std::string_view text) {
@@ -132,7 +141,8 @@ template <class Struct>
 [[nodiscard]] Outcome take_struct(const Struct* given, std::size_t first_version, Struct& into) {
     const std::size_t size = told_size(given);
     if (size < first_version)
-        return invalid("a struct's size is less than any version's: `size` is its sizeof");
+        return invalid("a struct's size is less than any version's: `size` is its sizeof", "size",
+                       size);
     const auto* const bytes = reinterpret_cast<const unsigned char*>(given);
     for (std::size_t at = sizeof(Struct); at < size; ++at)
         if (bytes[at] != 0)
@@ -147,7 +157,8 @@ template <class Struct>
 [[nodiscard]] Outcome give_struct(Struct from, std::size_t first_version, Struct* to,
                                   std::size_t size) {
     if (size < first_version)
-        return invalid("a struct's size is less than any version's: `size` is its sizeof");
+        return invalid("a struct's size is less than any version's: `size` is its sizeof", "size",
+                       size);
     from.size = static_cast<std::uint32_t>(size);
     auto* const bytes = reinterpret_cast<unsigned char*>(to);
     std::memcpy(bytes, &from, std::min(size, sizeof(Struct)));

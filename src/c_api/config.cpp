@@ -25,9 +25,13 @@ static_assert(static_cast<int>(dma::Direction::to_device) == MOAT_TO_DEVICE &&
               static_cast<int>(dma::Direction::from_device) == MOAT_FROM_DEVICE &&
               static_cast<int>(dma::Direction::bidirectional) == MOAT_BIDIRECTIONAL);
 
+[[nodiscard]] std::uint32_t unsigned_of(std::int32_t number) {
+    return static_cast<std::uint32_t>(number);
+}
+
 /// Unsigned, so that one comparison finds what is below 0 too.
 [[nodiscard]] bool is_among(std::int32_t number, std::int32_t last) {
-    return static_cast<std::uint32_t>(number) <= static_cast<std::uint32_t>(last);
+    return unsigned_of(number) <= unsigned_of(last);
 }
 
 } // namespace
@@ -56,15 +60,19 @@ moat_config usual_config() {
 
 std::expected<dma::Options, Failure> options_of(const moat_config& config) {
     if (!is_among(config.level, MOAT_LEVEL_EXACT))
-        return invalid("moat_config.level is none of MOAT_LEVEL_...");
+        return invalid("moat_config.level is none of MOAT_LEVEL_...", "level",
+                       unsigned_of(config.level));
     if (!is_among(config.placement, MOAT_PLACEMENT_LEFT))
-        return invalid("moat_config.placement is none of MOAT_PLACEMENT_...");
+        return invalid("moat_config.placement is none of MOAT_PLACEMENT_...", "placement",
+                       unsigned_of(config.placement));
     if (!is_among(config.unmapping, MOAT_UNMAPPING_DEFERRED))
-        return invalid("moat_config.unmapping is none of MOAT_UNMAPPING_...");
+        return invalid("moat_config.unmapping is none of MOAT_UNMAPPING_...", "unmapping",
+                       unsigned_of(config.unmapping));
     if ((config.flags & ~std::uint32_t{MOAT_READ_ENVIRONMENT}) != 0)
-        return invalid("moat_config.flags has a flag that there is not");
+        return invalid("moat_config.flags has an unknown flag", "flags", config.flags);
     if (config.history == 0)
-        return invalid("moat_config.history is 1 or more; moat_config_init fills it in");
+        return invalid("moat_config.history is 1 or more; moat_config_init fills it in", "history",
+                       config.history);
     dma::Options options;
     options.level = static_cast<Level>(config.level);
     options.placement = static_cast<Placement>(config.placement);
@@ -91,7 +99,8 @@ std::expected<dma::Options, Failure> options_of(const moat_config& config) {
 std::expected<dma::Direction, Failure> direction_of(std::int32_t number) {
     if (!is_among(number, MOAT_BIDIRECTIONAL))
         return invalid("the direction is none of MOAT_TO_DEVICE, MOAT_FROM_DEVICE and "
-                       "MOAT_BIDIRECTIONAL");
+                       "MOAT_BIDIRECTIONAL",
+                       "direction", unsigned_of(number));
     return static_cast<dma::Direction>(number);
 }
 

@@ -95,7 +95,8 @@ Outcome moat_container::open(const moat_config& config, const dma::Options& opti
         case MOAT_BACKEND_IOMMUFD:
             return open_vfio(wanted, Backend::iommufd);
         default:
-            return invalid("moat_config.backend is none of MOAT_BACKEND_...");
+            return invalid("moat_config.backend is none of MOAT_BACKEND_...", "backend",
+                           static_cast<std::uint32_t>(config.backend));
         }
     }();
     if (!opened)

@@ -150,8 +150,10 @@ const char* moat_options_help(void) {
 
 moat_code moat_config_init(moat_config* config, std::size_t size) {
     return enter(nullptr, [&]() -> Outcome {
-        if (config == nullptr || size > ~std::uint32_t{0})
-            return invalid("no config");
+        if (config == nullptr)
+            return invalid("the config is null");
+        if (size > ~std::uint32_t{0})
+            return invalid("a struct's size has 32 bits", "size", size);
         return give_struct(usual_config(), first_config_bytes, config, size);
     });
 }
@@ -165,7 +167,8 @@ moat_code moat_container_open(const moat_config* config, moat_container** contai
         if (const Outcome known = take_struct(config, first_config_bytes, taken); !known)
             return known;
         if (taken.tables == 0 || taken.tables > most_tables)
-            return invalid("moat_config.tables is 1 to 2^20; moat_config_init fills it in");
+            return invalid("moat_config.tables is 1 to 2^20; moat_config_init fills it in",
+                           "tables", taken.tables);
         const auto options = options_of(taken);
         if (!options)
             return std::unexpected(options.error());

@@ -8,12 +8,11 @@
 
 namespace moat::fault {
 
-History::History(std::size_t capacity) : capacity_(capacity) {
-    MOAT_CHECK(capacity != 0, "a history remembers something");
-}
+History::History(std::size_t capacity) : capacity_(capacity == 0 ? 1 : capacity) {}
 
 void History::note(const Mapping& mapping, const Event& unmapped) {
-    MOAT_CHECK(!mapping.range.empty(), "a mapping has bytes");
+    if (mapping.range.empty())
+        return;
     if (ring_.size() < capacity_) {
         ring_.push_back({mapping, unmapped});
     } else {
@@ -41,7 +40,9 @@ std::size_t History::size() const {
 }
 
 PastNeighbours History::around(IovaRange range, SearchSteps& steps) const {
-    MOAT_CHECK(indexed_ == noted_ && !range.empty(), "an index that is up to date, and bytes");
+    MOAT_CHECK(indexed_ == noted_, "an index that is up to date");
+    if (range.empty())
+        return {};
     const std::uint64_t first = range.start().value();
     const std::uint64_t last = range.last().value();
     const auto above = runs_.upper_bound(Probe{first, &steps});

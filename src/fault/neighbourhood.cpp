@@ -109,7 +109,7 @@ void draw_mapping(Canvas& canvas, const Mapping& mapping, char what, std::uint64
     if (diagnosis.next)
         include(*diagnosis.next);
     const std::uint64_t margin = std::max<std::uint64_t>((last - first) / 8, 16);
-    return {minus(first, margin), plus(last, margin), std::max(columns, 16U)};
+    return {minus(first, margin), plus(last, margin), std::clamp(columns, 16U, 4096U)};
 }
 
 [[nodiscard]] std::string legend(const std::string& row) {
@@ -136,7 +136,7 @@ void draw_mapping(Canvas& canvas, const Mapping& mapping, char what, std::uint64
 std::string neighbourhood(const Diagnosis& diagnosis, const ReportOptions& options) {
     const Record& record = diagnosis.record;
     const bool empty = !diagnosis.mapping && !diagnosis.past;
-    if (record.precision == Precision::none || empty)
+    if (record.precision == Precision::none || record.where.empty() || empty)
         return {};
     Canvas canvas = canvas_for(diagnosis, options.map_columns);
     if (diagnosis.past) {

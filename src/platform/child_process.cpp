@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>
+#include <limits>
 #include <poll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -109,7 +110,9 @@ std::optional<Ending> ChildProcess::ended_within(std::chrono::milliseconds longe
         return ending_;
     const FileDescriptor process(static_cast<int>(::syscall(SYS_pidfd_open, number_, 0)));
     pollfd over = {.fd = process.get(), .events = POLLIN, .revents = 0};
-    ::poll(&over, 1, static_cast<int>(longest.count()));
+    constexpr std::chrono::milliseconds::rep most = std::numeric_limits<int>::max();
+    const auto milliseconds = std::clamp<std::chrono::milliseconds::rep>(longest.count(), 0, most);
+    ::poll(&over, 1, static_cast<int>(milliseconds));
     return ended();
 }
 

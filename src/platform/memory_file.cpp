@@ -13,7 +13,7 @@ Result<Mapping> Mapping::create(int file, ByteCount size) {
     void* const address = ::mmap(nullptr, size.value(), PROT_READ | PROT_WRITE,
                                  MAP_SHARED | (file < 0 ? MAP_ANONYMOUS : 0), file, 0);
     if (address == MAP_FAILED)
-        return fail_errno("memory cannot be mapped", ErrorCode::no_memory);
+        return fail_errno("memory cannot be mapped", ErrorCode::no_memory, {"size", size.value()});
     return Mapping({static_cast<std::byte*>(address), size.value()});
 }
 
@@ -27,7 +27,8 @@ Result<MemoryFile> MemoryFile::create(const char* label, ByteCount size) {
     if (file.get() < 0)
         return fail_errno("a file of memory cannot be made");
     if (::ftruncate(file.get(), static_cast<off_t>(size.value())) < 0)
-        return fail_errno("a file of memory cannot get its size", ErrorCode::no_memory);
+        return fail_errno("a file of memory cannot get its size", ErrorCode::no_memory,
+                          {"size", size.value()});
     // Another process can neither cut memory off under the mapping nor let the file grow.
     if (::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
         return fail_errno("a file of memory cannot be sealed");

@@ -85,7 +85,8 @@ void on_error(void*, const char*, int) {}
 } // namespace
 
 std::size_t capture_stack(std::span<std::uintptr_t> frames, unsigned skip) {
-    Capture capture{frames, 0, skip + 1}; // the first frame is this function
+    constexpr unsigned all = ~0U;
+    Capture capture{frames, 0, skip == all ? all : skip + 1}; // the first frame is this function
     _Unwind_Backtrace(add_frame, &capture);
     return capture.written;
 }

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "moat/platform/stream_socket.hpp"
 
+#include <algorithm>
 #include <array>
+#include <limits>
 #include <optional>
 #include <poll.h>
 #include <sched.h>
@@ -13,7 +15,10 @@ Result<StreamSocket> StreamSocket::create(std::chrono::milliseconds patience) {
     std::array<int, 2> ends{};
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) < 0)
         return fail_errno("a pair of sockets cannot be made");
-    return StreamSocket(FileDescriptor(ends[0]), FileDescriptor(ends[1]), patience);
+    // poll's milliseconds are an int, and a deadline of the clock's is to be had.
+    constexpr std::chrono::milliseconds longest(std::numeric_limits<int>::max());
+    return StreamSocket(FileDescriptor(ends[0]), FileDescriptor(ends[1]),
+                        std::clamp(patience, std::chrono::milliseconds(0), longest));
 }
 
 Result<void> StreamSocket::wait_for(short events) const {

@@ -82,8 +82,9 @@ class AddressSpace {
     AddressSpace& operator=(const AddressSpace&) = delete;
 
     /// A new VMA, merged with its neighbours where they are alike. No leaf is made. Errors: empty,
-    /// unaligned (to the pages of its kind), out_of_range (of the format, region or shared RAM),
-    /// overflow, overlap, unsupported permissions, no_memory; nothing was changed then.
+    /// unaligned (to the pages of its kind), mismatch (of kind and fields), out_of_range (of the
+    /// format, region or shared RAM), overflow, overlap, unsupported permissions, no_memory;
+    /// nothing was changed then.
     Result<void> map(VirtualRange range, const Mapping<S>& mapping) {
         const Lock lock(core_.vmas_mutex);
         return VmaChange<Core>(core_).map({range, mapping});
@@ -122,8 +123,11 @@ class AddressSpace {
         return FaultHandler<Core, std::remove_reference_t<Use>>(core_, address, access, use).run();
     }
 
-    /// Faults in every page of the range. Errors: as fault(); what came before stays.
+    /// Faults in every page of the range. Errors: empty; as fault(); what came before stays.
     Result<void> populate(VirtualRange range, Access access) {
+        if (range.empty())
+            return fail(ErrorCode::empty, "the range has no length",
+                        {"start", range.start().value()});
         for (VirtualAddress at = range.start();;) {
             const Result<Fault> fault = this->fault(at, access);
             if (!fault)
@@ -213,8 +217,11 @@ class AddressSpace {
         return vma == nullptr ? std::nullopt : std::optional<Vma<S>>(*vma);
     }
 
-    /// What `address` maps to at this moment, without a fault, a lock or any effect.
+    /// What `address` maps to at this moment, without a fault, a lock or any effect; nothing for an
+    /// address that the format cannot translate.
     [[nodiscard]] std::optional<LeafView> look_up(VirtualAddress address) const {
+        if (!InputSpace<F>::of(address.value(), F::most_levels).contains(address.value(), 1))
+            return std::nullopt;
         const Spot spot = core_.look(address);
         return spot.is_leaf ? std::optional<LeafView>(spot.leaf) : std::nullopt;
     }

@@ -123,9 +123,13 @@ class PhysicalMemory {
     // Frames.
 
     /// A block of 2^order frames, aligned to its size, its contents zero, with one reference.
-    /// `page` is the page's number in its mapping, for interleaving. Errors: no_memory.
+    /// `page` is the page's number in its mapping, for interleaving. Errors: unsupported (`order`
+    /// is not that of a page, 2 MiB or 1 GiB), no_memory.
     [[nodiscard]] Result<PhysicalAddress> take(unsigned order, const NodePolicy& policy,
                                                std::uint64_t page, unsigned home) {
+        if (order != 0 && order != pmd_lg2 - frame_lg2 && order != most_order) [[unlikely]]
+            return fail(ErrorCode::unsupported, "a block is a page, 2 MiB or 1 GiB",
+                        {"order", order});
         const unsigned first = policy.first(home, page) % nodes_count_;
         for (unsigned i = 0; i != nodes_count_; ++i)
             if (const unsigned node = (first + i) % nodes_count_; policy.allows(node))
@@ -249,7 +253,8 @@ class PhysicalMemory {
         if (kind == RegionKind::page_structs) {
             frames = store_.frames(range.size().value() >> frame_lg2);
             if (frames.empty())
-                return fail(ErrorCode::no_memory, "no memory for a region's page structs");
+                return fail(ErrorCode::no_memory, "no memory for a region's page structs",
+                            {"size", range.size().value()});
             for (FrameType& each : frames)
                 each.order.store(0, std::memory_order_relaxed);
         }

@@ -5,7 +5,6 @@
 
 #include "moat/address_space/frame.hpp"
 #include "moat/address_space/node_policy.hpp"
-#include "moat/core/check.hpp"
 #include "moat/core/result.hpp"
 #include "moat/core/types.hpp"
 
@@ -31,11 +30,14 @@ class SharedRam {
     [[nodiscard]] const char* name() const { return name_; }
 
     /// The frame of `page`, made now if it is not there, with one more reference for the caller.
-    /// Errors: no_memory. The first frame of a page wins where two threads ask at once.
+    /// Errors: out_of_range, no_memory. The first frame of a page wins where two threads ask at
+    /// once.
     template <class Memory>
     [[nodiscard]] Result<PhysicalAddress> hold_frame(Memory& memory, std::uint64_t page,
                                                      const NodePolicy& policy, unsigned home) {
-        MOAT_CHECK(page < slots_.size(), "a VMA shows pages that its shared RAM has");
+        if (page >= slots_.size()) [[unlikely]]
+            return fail(ErrorCode::out_of_range, "the shared RAM has no such page", {"page", page},
+                        {"pages", slots_.size()});
         std::uint64_t frame = slots_[page].load(std::memory_order_acquire);
         if (frame == 0) {
             const Result<PhysicalAddress> fresh = memory.take(0, policy, page, home);

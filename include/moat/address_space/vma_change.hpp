@@ -133,11 +133,14 @@ class VmaChange {
 
     Result<void> check(const Vma<Sync>& vma) const {
         const auto& [kind, permissions, largest, region, shared, offset, nodes, name] = vma.mapping;
-        MOAT_CHECK((kind == VmaKind::device) == (region != nullptr) &&
-                       (kind == VmaKind::shared) == (shared != nullptr),
-                   "a mapping names what its kind shows, and nothing else");
-        MOAT_CHECK(kind != VmaKind::huge || largest == pmd_lg2 || largest == pud_lg2,
-                   "explicit huge pages have 2 MiB or 1 GiB");
+        if ((kind == VmaKind::device) != (region != nullptr) ||
+            (kind == VmaKind::shared) != (shared != nullptr))
+            return fail(ErrorCode::mismatch, "a mapping names what its kind shows and nothing else",
+                        {"kind", static_cast<std::uint64_t>(kind)}, {"region", region != nullptr},
+                        {"shared", shared != nullptr});
+        if (kind == VmaKind::huge && largest != pmd_lg2 && largest != pud_lg2)
+            return fail(ErrorCode::unsupported, "explicit huge pages have 2 MiB or 1 GiB",
+                        {"largest_leaf_lg2", largest});
         if (auto good = check_range(vma.range); !good)
             return good;
         if (auto good = check_permissions(vma); !good)
@@ -167,7 +170,8 @@ class VmaChange {
             changed.mapping.permissions = permissions;
             if (permissions == Attributes::none)
                 return fail(ErrorCode::unsupported,
-                            "leaves that permit nothing cannot be expressed", {"at", at.value()});
+                            "leaves that permit nothing cannot be expressed", {"at", at.value()},
+                            {"permissions", static_cast<std::uint32_t>(permissions)});
             if (auto good = check_permissions(changed); !good)
                 return good;
             if (vma->range.last() >= range.last())

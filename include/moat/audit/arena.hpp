@@ -77,7 +77,7 @@ class Arena {
   public:
     static constexpr std::uint64_t page = 4096;
 
-    /// Errors: no_memory.
+    /// Errors: out_of_range (the window, or a guard that does not fit it), no_memory.
     [[nodiscard]] static Result<Arena> create(machine::Machine& machine, machine::Domain& domain,
                                               const ArenaConfig& config);
 

@@ -36,7 +36,8 @@ class Plan {
 
     [[nodiscard]] Case at(std::uint64_t number) const;
 
-    /// The first case of the round after that of case `number`.
+    /// The first case of the round after that of case `number`; the last number there is where that
+    /// is none.
     [[nodiscard]] std::uint64_t round_end(std::uint64_t number) const;
 
     /// How many cases there are until each boundary was seen at each placement.

@@ -64,9 +64,13 @@ class ListLayout {
     std::uint64_t next_ = 0;
 };
 
+/// No list needs a longer range: no aperture has as much.
+inline constexpr std::uint64_t longest_list = std::uint64_t{1} << 57;
+
 /// Return: how long a range the list needs, whole pages. Errors, where a piece cannot be told to
 /// the device: empty, unsupported (a boundary that is no power of two, or below a page),
-/// out_of_range (a piece that is longer than a segment may be, or than the boundary).
+/// out_of_range (a piece that is longer than a segment may be, or than the boundary; a guard, or
+/// the list as a whole, that is longer than any aperture).
 [[nodiscard]] inline Result<ByteCount>
 measure_list(std::span<const Memory> pieces, const SegmentLimits& limits, std::uint64_t page_mask) {
     const std::uint64_t boundary = limits.boundary.value();
@@ -76,16 +80,23 @@ measure_list(std::span<const Memory> pieces, const SegmentLimits& limits, std::u
     if (pieces.empty())
         return fail(ErrorCode::empty, "the list has no pieces");
     const std::uint64_t longest = limits.longest.value();
+    if (limits.guard.value() > longest_list)
+        return fail(ErrorCode::out_of_range, "the guard is longer than any aperture",
+                    {"guard", limits.guard.value()});
     ListLayout layout(limits, page_mask);
     for (const Memory& each : pieces) {
         const std::uint64_t size = each.bytes.size();
         if (size == 0)
             return fail(ErrorCode::empty, "a piece of the list is empty");
-        if (size > longest ||
+        if (size > longest || size > longest_list ||
             (boundary != 0 && (each.physical.value() & page_mask) + size > boundary))
             return fail(ErrorCode::out_of_range, "a piece is longer than a segment may be",
                         {"size", size}, {"longest", longest}, {"boundary", boundary});
         (void)layout.place(each);
+        if (layout.size().value() > longest_list) [[unlikely]]
+            return fail(ErrorCode::out_of_range, "the list is longer than any aperture",
+                        {"size", layout.size().value()}, {"boundary", boundary},
+                        {"guard", limits.guard.value()});
     }
     return layout.size();
 }

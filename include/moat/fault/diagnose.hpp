@@ -33,7 +33,8 @@ namespace detail {
     default:
         break;
     }
-    return record.precision == Precision::none ? std::optional(Kind::no_access) : std::nullopt;
+    const bool no_bytes = record.precision == Precision::none || record.where.empty();
+    return no_bytes ? std::optional(Kind::no_access) : std::nullopt;
 }
 
 [[nodiscard]] constexpr Side side_of(const IovaRange& mapping, const IovaRange& where) {
@@ -226,7 +227,6 @@ template <LiveMappings Live, PastMappings Past>
         diagnosis.kind = *kind;
         return diagnosis;
     }
-    MOAT_CHECK(!record.where.empty(), "a record with an address covers a byte");
     const Neighbours living = live.around(record.where.start(), diagnosis.steps);
     diagnosis.left = living.at_or_below;
     diagnosis.right = living.above;

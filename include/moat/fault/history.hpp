@@ -24,11 +24,11 @@ class History {
   public:
     static constexpr unsigned most_runs = 8;
 
-    /// Remembers the newest `capacity` (at least 1) mappings. Memory is taken as it fills.
+    /// Remembers the newest `capacity` mappings; 0 counts as 1. Memory is taken as it fills.
     explicit History(std::size_t capacity);
 
-    /// Notes that `mapping` (not empty) was undone just now; the oldest one is forgotten where
-    /// the ring is full.
+    /// Notes that `mapping` was undone just now; the oldest one is forgotten where the ring is
+    /// full. A mapping without bytes is not noted.
     void note(const Mapping& mapping, const Event& unmapped);
 
     /// Brings the index up to date: O(log n) for each mapping noted since.
@@ -37,8 +37,8 @@ class History {
     /// How many mappings are remembered.
     [[nodiscard]] std::size_t size() const;
 
-    /// The model of PastMappings; the index must be up to date. Looks at no more than the first
-    /// `most_runs` runs of `range`.
+    /// The model of PastMappings; the index must be up to date. Nothing for an empty range. Looks
+    /// at no more than the first `most_runs` runs of `range`.
     [[nodiscard]] PastNeighbours around(IovaRange range, SearchSteps& steps) const;
 
     /// Ends the program where the index is not what it promises. For tests.

@@ -133,7 +133,7 @@ struct Record {
     Access access = Access::unknown;
     Precision precision = Precision::none;
     Reason reason = Reason::unknown;
-    /// Not empty, but where `precision` is none.
+    /// Not empty, but where `precision` is none; a record that breaks this is about no address.
     IovaRange where = {};
     /// The IOMMU's number of the domain, where the report tells it.
     std::optional<std::uint32_t> domain = {};

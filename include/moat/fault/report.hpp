@@ -34,7 +34,7 @@ struct ReportOptions {
     /// What the device is called beside its number, say "edu"; may be empty.
     std::string_view device = {};
     unsigned most_frames = 16;
-    /// Columns of the map of the neighbourhood; at least 16.
+    /// Columns of the map of the neighbourhood; what is not 16 to 4096 is made so.
     unsigned map_columns = 64;
     /// The IOMMU's smallest page: what lies between a buffer and the end of its page is a red zone.
     std::uint64_t page_bytes = 4096;

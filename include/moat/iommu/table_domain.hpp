@@ -136,7 +136,7 @@ class TableDomain {
     using Table = PageTable<Tree>;
 
     /// Takes an empty `table`. `reserved` outlives the domain. The aperture begins at 0 and has as
-    /// many address bits as the table translates, but `address_bits` at most (57 or less).
+    /// many address bits as the table translates, but `address_bits` and 57 at most.
     explicit TableDomain(Table table, std::span<const IovaRange> reserved = {},
                          unsigned address_bits = 57)
         : table_(std::move(table)),
@@ -321,7 +321,8 @@ class TableDomain {
 
     [[nodiscard]] unsigned least(unsigned address_bits) const {
         const unsigned translated = input_bits<Format>(table_.root().levels);
-        return address_bits < translated ? address_bits : translated;
+        const unsigned most = translated < most_address_bits ? translated : most_address_bits;
+        return address_bits < most ? address_bits : most;
     }
 
     template <detail::Going going>
@@ -338,6 +339,8 @@ class TableDomain {
             return std::unexpected(unmapped.error());
         return {};
     }
+
+    static constexpr unsigned most_address_bits = 57;
 
     Table table_;
     Invalidator invalidator_;

@@ -174,8 +174,8 @@ class Allocator {
     /// `unsupported` and `io`.
     [[nodiscard]] Result<void> expect_live(Iova iova, const Extent& extent) const;
 
-    /// Where segment `index` of a list begins, from the first one's address. Return: `not_found`
-    /// where no such list is live at `iova`.
+    /// Where segment `index` of a list begins, from the first one's address. Errors: `not_found`
+    /// or `mismatch` where no such list is live at `iova`, `out_of_range` (no such segment).
     [[nodiscard]] Result<ByteCount> segment_offset(Iova iova, std::span<const ByteCount> segments,
                                                    std::size_t index);
 

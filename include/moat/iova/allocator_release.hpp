@@ -69,7 +69,7 @@ Result<void> Allocator<Sync, Guard>::expect_live(Iova iova, const Extent& extent
         return fail(ErrorCode::empty, "a range, and each segment of one, has at least one byte",
                     {"iova", iova.value()});
     if (window_.contains(page)) {
-        if (!window_.is_latest(page, pages.payload))
+        if (!is_aligned(iova.value(), granule_lg2_) || !window_.is_latest(page, pages.payload))
             return fail(ErrorCode::refused, "the fixed window takes back its latest range only",
                         {"iova", iova.value()}, {"size", pages.payload << page_lg2});
         return {};
@@ -136,7 +136,7 @@ Result<void> Allocator<Sync, Guard>::release_slowly(Iova iova, const Extent& ext
         return fail(ErrorCode::empty, "a range, and each segment of one, has at least one byte",
                     {"iova", iova.value()});
     if (window_.contains(page)) {
-        if (!window_.release(page, pages.payload))
+        if (!is_aligned(iova.value(), granule_lg2_) || !window_.release(page, pages.payload))
             return fail(ErrorCode::refused, "the fixed window takes back its latest range only",
                         {"iova", iova.value()}, {"size", pages.payload << page_lg2});
         return {};

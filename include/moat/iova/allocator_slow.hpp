@@ -13,7 +13,9 @@ namespace detail {
 [[nodiscard]] constexpr PageRun inner_pages(IovaRange range, unsigned granule_lg2) {
     if (range.empty())
         return {};
-    const std::uint64_t first = whole_pages(ByteCount(range.start().value()), granule_lg2);
+    const std::uint64_t start = range.start().value(); // within a granule of 2^64, perhaps
+    const std::uint64_t first =
+        start == 0 ? 0 : (((start - 1) >> granule_lg2) + 1) << (granule_lg2 - page_lg2);
     const std::uint64_t granules =
         (range.last().value() >> granule_lg2) +
         (((range.last().value() + 1) & low_bits(granule_lg2)) == 0 ? 1 : 0);
@@ -28,6 +30,15 @@ namespace detail {
     const std::uint64_t first = range.start().value() >> granule_lg2;
     const std::uint64_t count = (range.last().value() >> granule_lg2) - first + 1;
     return {first << (granule_lg2 - page_lg2), count << (granule_lg2 - page_lg2)};
+}
+
+/// What an error calls the size of an extent: the caller's number where there is one.
+[[nodiscard]] constexpr std::uint64_t size_in_error(const Extent& extent,
+                                                    const ExtentPages& pages) {
+    if (!extent.is_list())
+        return extent.size().value();
+    return pages.payload < ExtentPages::too_many ? pages.payload << page_lg2
+                                                 : std::numeric_limits<std::uint64_t>::max();
 }
 
 /// With a quarantine, threads keep nothing: every release has to pass through it.
@@ -119,17 +130,18 @@ Result<Iova> Allocator<Sync, Guard>::allocate_slowly(const Request& request) {
 
 template <SyncPolicy Sync, GuardPolicy Guard>
 Result<Iova> Allocator<Sync, Guard>::allocate_in_window(const Request& request) {
-    const std::uint64_t pages = in_pages(request.extent, granule_lg2_).payload;
-    if (pages == 0)
+    const ExtentPages pages = in_pages(request.extent, granule_lg2_);
+    if (pages.payload == 0)
         return fail(ErrorCode::empty, "a range has at least one byte");
     if (request.at || request.placement.modulus_lg2 > granule_lg2_)
         return fail(ErrorCode::unsupported, "the fixed window takes no address and no placement",
                     {"at", request.at ? request.at->value() : 0},
                     {"modulus_lg2", request.placement.modulus_lg2});
-    const auto page = window_.allocate(pages, limit_of(request));
+    const auto page = window_.allocate(pages.payload, limit_of(request));
     if (!page)
         return fail(ErrorCode::no_space, "the fixed window has no room below the limit",
-                    {"pages", pages}, {"last", request.last.value()});
+                    {"size", detail::size_in_error(request.extent, pages)},
+                    {"last", request.last.value()});
     return Iova(*page << page_lg2);
 }
 
@@ -165,6 +177,7 @@ Result<Iova> Allocator<Sync, Guard>::allocate_directly(const ExtentPages& pages,
         placed = central_.place(pages, *spot, page);
     }
     const std::uint64_t at = request.at ? request.at->value() : 0;
+    const std::uint64_t size = detail::size_in_error(request.extent, pages);
     switch (placed) {
     case Placed::done:
         return Iova(page << page_lg2);
@@ -172,16 +185,15 @@ Result<Iova> Allocator<Sync, Guard>::allocate_directly(const ExtentPages& pages,
         return no_space(request);
     case Placed::overlap:
         return fail(ErrorCode::overlap, "a range, or a guard, lies at the address that was asked",
-                    {"at", at}, {"pages", pages.payload});
+                    {"at", at}, {"size", size});
     case Placed::out_of_range:
         return fail(ErrorCode::out_of_range,
                     "the range at the address that was asked leaves the aperture, or passes `last`",
-                    {"at", at}, {"pages", pages.payload}, {"last", request.last.value()});
+                    {"at", at}, {"size", size}, {"last", request.last.value()});
     case Placed::no_memory:
         break;
     }
-    return fail(ErrorCode::no_memory, "no memory to record a range of addresses",
-                {"pages", pages.payload});
+    return fail(ErrorCode::no_memory, "no memory to record a range of addresses", {"size", size});
 }
 
 template <SyncPolicy Sync, GuardPolicy Guard>
@@ -221,8 +233,10 @@ template <SyncPolicy Sync, GuardPolicy Guard>
 std::unexpected<Error> Allocator<Sync, Guard>::no_space(const Request& request) {
     const ExtentPages pages = in_pages(request.extent, granule_lg2_);
     return fail(ErrorCode::no_space, "no free range of addresses fits",
-                {"size", pages.payload << page_lg2}, {"last", request.last.value()},
-                {"largest_hole", central_.counts().largest_hole_pages << page_lg2});
+                {"size", detail::size_in_error(request.extent, pages)},
+                {"last", request.last.value()},
+                {"largest_hole", central_.counts().largest_hole_pages << page_lg2},
+                {"modulus_lg2", request.placement.modulus_lg2});
 }
 
 /// In this order, so that what one step lets go the next takes further.
@@ -240,10 +254,13 @@ template <SyncPolicy Sync, GuardPolicy Guard>
 Result<ByteCount> Allocator<Sync, Guard>::segment_offset(Iova iova,
                                                          std::span<const ByteCount> segments,
                                                          std::size_t index) {
-    MOAT_CHECK(index < segments.size(), "a segment of the list");
+    if (index >= segments.size())
+        return fail(ErrorCode::out_of_range, "the list has no such segment", {"index", index},
+                    {"segments", segments.size()});
     const ExtentPages pages = in_pages(segments, granule_lg2_);
     const std::uint64_t page = iova.value() >> page_lg2;
-    typename LiveMap<Sync>::Leaf* const leaf = central_.map().find(page);
+    typename LiveMap<Sync>::Leaf* const leaf =
+        is_aligned(iova.value(), granule_lg2_) ? central_.map().find(page) : nullptr;
     Word* const word = leaf != nullptr ? &LiveMap<Sync>::word(*leaf, page) : nullptr;
     const std::uint32_t value = word != nullptr ? word->load(std::memory_order_acquire) : 0;
     if (record::state_of(value) != State::live)

@@ -67,10 +67,11 @@ class PageTable {
     using Input = typename Tree::Input;
     using Memory = typename Tree::Memory;
 
-    /// An empty tree of `levels` levels; errors: no_memory.
+    /// An empty tree of `levels` levels; errors: unsupported, no_memory.
     static Result<PageTable> create(Memory& memory, unsigned levels = F::fewest_levels) {
-        MOAT_CHECK(levels >= F::fewest_levels && levels <= F::most_levels,
-                   "the format has trees of that many levels");
+        if (levels < F::fewest_levels || levels > F::most_levels)
+            return fail(ErrorCode::unsupported, "the format has no trees of so many levels",
+                        {"levels", levels}, {"fewest", F::fewest_levels}, {"most", F::most_levels});
         const Result<PhysicalAddress> top = memory.allocate(table_bytes_lg2<F>(levels - 1));
         if (!top)
             return std::unexpected(top.error());

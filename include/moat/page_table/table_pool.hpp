@@ -44,9 +44,12 @@ class TablePool {
     TablePool(const TablePool&) = delete;
     TablePool& operator=(const TablePool&) = delete;
 
-    /// Errors: no_memory when the buffer has no room left.
+    /// Errors: no_memory when the buffer has no room left; unsupported for a table that is smaller
+    /// than a unit, or larger than any buffer.
     [[nodiscard]] Result<PhysicalAddress> allocate(unsigned bytes_lg2) {
-        MOAT_CHECK(bytes_lg2 >= unit_lg2_, "a table is at least one unit of its pool");
+        if (bytes_lg2 < unit_lg2_ || bytes_lg2 >= 64) [[unlikely]]
+            return fail(ErrorCode::unsupported, "a pool's tables have at least one of its units",
+                        {"table_lg2", bytes_lg2}, {"unit_lg2", unit_lg2_});
         const Result<PhysicalAddress> table =
             bytes_lg2 == unit_lg2_ ? take_unit() : take_fresh(bytes_lg2);
         if (table)
@@ -79,8 +82,6 @@ class TablePool {
     }
 
   private:
-    static constexpr const char* exhausted = "the pool of tables is exhausted";
-
     Result<PhysicalAddress> take_unit() {
         const ExclusiveLock lock(mutex_);
         if (free_ != nullptr) {
@@ -94,18 +95,24 @@ class TablePool {
 
     Result<PhysicalAddress> take_fresh(unsigned bytes_lg2) {
         const ExclusiveLock lock(mutex_);
-        while (fresh_ != capacity_ && !is_aligned(physical_ + (fresh_ << unit_lg2_), bytes_lg2)) {
-            put_free(PhysicalAddress(physical_ + (fresh_ << unit_lg2_)));
-            ++fresh_;
-        }
+        const std::uint64_t at = physical_ + (fresh_ << unit_lg2_);
+        const std::uint64_t skipped = (0 - at) & low_bits(bytes_lg2);
+        if (capacity_ - fresh_ < (skipped >> unit_lg2_) + bit(bytes_lg2 - unit_lg2_))
+            return no_room(bytes_lg2);
+        for (std::uint64_t i = 0; i != skipped >> unit_lg2_; ++i)
+            put_free(PhysicalAddress(physical_ + (fresh_++ << unit_lg2_)));
         return bump(bytes_lg2);
+    }
+
+    std::unexpected<Error> no_room(unsigned bytes_lg2) const {
+        return fail(ErrorCode::no_memory, "the pool of tables is exhausted", {"tables", capacity_},
+                    {"table_bytes", bit(bytes_lg2)});
     }
 
     Result<PhysicalAddress> bump(unsigned bytes_lg2) MOAT_REQUIRES(mutex_) {
         const std::uint64_t units = bit(bytes_lg2 - unit_lg2_);
         if (capacity_ - fresh_ < units)
-            return fail(ErrorCode::no_memory, exhausted, {"tables", capacity_},
-                        {"table_bytes", bit(bytes_lg2)});
+            return no_room(bytes_lg2);
         const std::uint64_t unit = fresh_;
         fresh_ += units;
         in_use_ += units;

@@ -13,9 +13,9 @@
 namespace moat::platform {
 
 /// `io`, or the code given, with errno among the values.
-[[nodiscard]] inline std::unexpected<Error> fail_errno(const char* sentence,
-                                                       ErrorCode code = ErrorCode::io) {
-    return fail(code, sentence, {"errno", static_cast<std::uint64_t>(errno)});
+[[nodiscard]] inline std::unexpected<Error>
+fail_errno(const char* sentence, ErrorCode code = ErrorCode::io, ErrorValue value = {}) {
+    return fail(code, sentence, {"errno", static_cast<std::uint64_t>(errno)}, value);
 }
 
 class FileDescriptor {

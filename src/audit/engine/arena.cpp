@@ -21,6 +21,7 @@ constexpr std::uint64_t used_before_reuse = std::uint64_t{512} << 10;
 
 /// Addresses begin where no machine has anything else.
 constexpr std::uint64_t first_address = std::uint64_t{16} << 20;
+constexpr std::uint64_t most_window = std::uint64_t{1} << 40;
 
 constexpr std::size_t page_bytes = Arena::page;
 constexpr std::size_t line = 64;
@@ -119,6 +120,12 @@ std::uint64_t changed(std::span<const std::byte> memory, std::size_t begin, std:
 
 Result<Arena> Arena::create(machine::Machine& machine, machine::Domain& domain,
                             const ArenaConfig& config) {
+    if (config.window.value() > most_window)
+        return fail(ErrorCode::out_of_range, "an audit's window is at most 1 TiB",
+                    {"window", config.window.value()});
+    if (config.guard > config.window)
+        return fail(ErrorCode::out_of_range, "the guard is longer than the audit's window",
+                    {"guard", config.guard.value()}, {"window", config.window.value()});
     auto memory = machine.allocate(config.memory);
     if (!memory)
         return std::unexpected(memory.error());
@@ -179,13 +186,16 @@ Result<Placed> Arena::place(const Need& need, dma::Placement placement, Life lif
                             std::uint64_t case_number) {
     const unsigned aligned_lg2 = std::max(need.alignment_lg2, page_lg2);
     const std::uint64_t bytes = need.size.value();
+    if (bytes > memory_.size().value() || bit(std::min(aligned_lg2, 63U)) > most_window)
+        return fail(ErrorCode::no_space, "the buffer does not fit the audit's memory",
+                    {"size", bytes}, {"alignment_lg2", need.alignment_lg2});
     const std::uint64_t room = align_up(std::max<std::uint64_t>(bytes, 1), page_lg2);
     const std::uint64_t start = align_up(next_address_ + guard_.value(), aligned_lg2);
     const std::uint64_t at = next_offset_;
     if (bytes == 0 || start + room + guard_.value() > window_end_ ||
         at + room > memory_.size().value())
         return fail(ErrorCode::no_space, "the buffer does not fit the audit's memory",
-                    {"size", bytes});
+                    {"size", bytes}, {"alignment_lg2", need.alignment_lg2});
     Placed placed{.label = need.what,
                   .direction = need.direction,
                   .pages = IovaRange(Iova(start), ByteCount(room)),

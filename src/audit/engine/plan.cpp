@@ -14,12 +14,17 @@ constexpr std::uint64_t page = 4096;
 /// A page of entries for pages.
 constexpr std::uint64_t list_of_a_page = 512 * page;
 
+/// A driver that names none has lengths of any number of bytes.
+std::uint64_t granule_of(const Operation& operation) {
+    return std::max<std::uint64_t>(operation.granule.value(), 1);
+}
+
 } // namespace
 
 std::vector<ByteCount> boundary_lengths(const Operation& operation) {
     if (operation.longest == ByteCount(0))
         return {ByteCount(0)};
-    const std::uint64_t granule = operation.granule.value();
+    const std::uint64_t granule = granule_of(operation);
     const std::uint64_t shortest = std::max(operation.shortest.value(), granule);
     const std::uint64_t longest = operation.longest.value() / granule * granule;
     std::vector<std::uint64_t> lengths = {shortest, longest};
@@ -62,7 +67,9 @@ std::uint64_t Plan::round_of(std::uint64_t number) const {
 std::uint64_t Plan::round_end(std::uint64_t number) const {
     if (number < systematic())
         return (number / boundary_.size() + 1) * boundary_.size();
-    return systematic() + ((number - systematic()) / random_round + 1) * random_round;
+    const std::uint64_t left = (number - systematic()) / random_round * random_round;
+    const std::uint64_t start = systematic() + left;
+    return start <= ~std::uint64_t{0} - random_round ? start + random_round : ~std::uint64_t{0};
 }
 
 Case Plan::at(std::uint64_t number) const {
@@ -79,7 +86,7 @@ Case Plan::at(std::uint64_t number) const {
     const Operation& operation = operations_[made.operation];
     if (operation.longest == ByteCount(0))
         return made;
-    const std::uint64_t granule = operation.granule.value();
+    const std::uint64_t granule = granule_of(operation);
     const std::uint64_t shortest = std::max(operation.shortest.value(), granule);
     // Mostly some pages: long ones take long, and differ little from each other.
     const bool is_long = random % 256 == 0;

@@ -75,6 +75,8 @@ Result<Registers*> SoftFunction::bar(unsigned index) {
 Result<unsigned> SoftFunction::enable_interrupts(unsigned wanted) {
     if (!slot_.attached)
         return fail(ErrorCode::refused, "interrupts need a domain");
+    if (slot_.model().vectors() == 0)
+        return fail(ErrorCode::unsupported, "the function has no interrupts", {"wanted", wanted});
     slot_.enabled_vectors = std::clamp(wanted, 1U, slot_.model().vectors());
     return slot_.enabled_vectors;
 }

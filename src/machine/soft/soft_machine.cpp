@@ -177,7 +177,7 @@ Result<SharedMemory> SoftMachine::allocate(ByteCount size, unsigned alignment_lg
     constexpr std::uint64_t most = std::uint64_t{1} << 40;
     if (size.value() > most || alignment_lg2 > 40)
         return fail(ErrorCode::no_memory, "more memory than a soft machine gives",
-                    {"size", size.value()});
+                    {"size", size.value()}, {"alignment_lg2", alignment_lg2});
     const std::uint64_t rounded = (size.value() + 0xfff) & ~std::uint64_t{0xfff};
     Bytes bytes = aligned_bytes((rounded + alignment - 1) & ~(alignment - 1), alignment);
     if (!bytes)
@@ -208,7 +208,9 @@ Result<std::uint64_t> SoftMachine::take_faults(FunctionRef<void(const fault::Rec
 }
 
 Wait SoftMachine::wait_until(FunctionRef<bool()> happened, std::chrono::nanoseconds longest) {
-    const std::chrono::nanoseconds end = parts_->now + longest;
+    const std::chrono::nanoseconds end = longest < std::chrono::nanoseconds::max() - parts_->now
+                                             ? parts_->now + longest
+                                             : std::chrono::nanoseconds::max();
     while (!happened()) {
         if (parts_->now >= end)
             return Wait::timed_out;

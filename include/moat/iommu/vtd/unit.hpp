@@ -112,7 +112,8 @@ class Unit {
     /// After its functions are detached: what is cached under the number goes first.
     void give_domain_number_back(std::uint16_t number) {
         const ExclusiveLock lock(mutex_);
-        numbers_[number] = false;
+        if (number != 0 && number < numbers_.size())
+            numbers_[number] = false;
     }
 
     /// What the unit may use still, since an invalidation failed: it ends when translation is off.
@@ -122,8 +123,14 @@ class Unit {
     }
 
     /// The function's accesses go through the tables below `root` from the return on.
-    /// Errors: busy (attached already), no_memory, io.
+    /// Errors: unsupported (levels), unaligned (the table), busy (attached already), no_memory, io.
     [[nodiscard]] Result<void> attach(std::uint16_t requester, Root root, std::uint16_t domain) {
+        if (!capabilities_.has_levels(root.levels))
+            return fail(ErrorCode::unsupported, "the unit walks no tables of so many levels",
+                        {"levels", root.levels});
+        if (!is_aligned(root.table.value(), page_lg2))
+            return fail(ErrorCode::unaligned, "a table must be a multiple of the page",
+                        {"table", root.table.value()});
         const ExclusiveLock lock(mutex_);
         const auto entry = context_entry(requester);
         if (!entry)
@@ -299,6 +306,8 @@ class Unit {
                       std::uint16_t domain, const InvalidationRequest<Iova>& request) const {
         std::uint64_t page = request.start.value() >> page_lg2;
         const std::uint64_t last = request.last.value() >> page_lg2;
+        if (last < page)
+            return false; // no range: everything, to be safe
         for (;;) {
             if (count == most_commands)
                 return false;

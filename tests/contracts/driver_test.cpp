@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The driver itself: each way to break the contract is found, and a function that keeps it is not.
+#include "moat/core/check.hpp"
+
+#include "contract.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdexcept>
+
+namespace moat::tests {
+namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+std::vector<std::string> broken_by(std::function<Outcome(std::uint64_t)> function) {
+    const auto value = std::make_shared<std::uint64_t>(0);
+    return broken_contracts([=] {
+        return std::vector<Row>{{.name = "f",
+                                 .arguments = {{.name = "a", .good = 0x1000}},
+                                 .call = [=](Values v) { return function(v[0]); }}};
+    });
+}
+
+constexpr std::uint64_t top = ~std::uint64_t{0};
+
+Outcome refuse_top(std::uint64_t value) {
+    if (value != top)
+        return {};
+    return Error(ErrorCode::out_of_range, "too large", {"a", value});
+}
+
+TEST(ContractDriver, IsContentWithAFunctionThatKeepsIt) {
+    EXPECT_THAT(broken_by(refuse_top), IsEmpty());
+}
+
+TEST(ContractDriver, FindsACheckThatFails) {
+    EXPECT_THAT(broken_by([](std::uint64_t value) -> Outcome {
+                    MOAT_CHECK(value != top, "not so much");
+                    return {};
+                }),
+                Contains(HasSubstr("f(a=0xffffffffffffffff) ended the process: Aborted")));
+}
+
+TEST(ContractDriver, GoesOnAfterACallThatEndedTheProcess) {
+    const auto lines = broken_by([](std::uint64_t value) -> Outcome {
+        MOAT_CHECK(value != 0 && value != top, "not so much");
+        return {};
+    });
+    EXPECT_EQ(lines.size(), 2U);
+}
+
+TEST(ContractDriver, FindsAnErrorThatDoesNotNameTheValue) {
+    EXPECT_THAT(broken_by([](std::uint64_t value) {
+                    return value == top ? Outcome(Error(ErrorCode::limit, "no", {"a", 0x12345}))
+                                        : Outcome();
+                }),
+                Contains(HasSubstr("does not name a: limit: no (a=0x12345)")));
+}
+
+TEST(ContractDriver, FindsAnException) {
+    EXPECT_THAT(broken_by([](std::uint64_t value) -> Outcome {
+                    return value == top ? throw std::length_error("long") : Outcome();
+                }),
+                Contains(HasSubstr("threw long")));
+}
+
+TEST(ContractDriver, FindsAChangeByACallThatFailed) {
+    EXPECT_THAT(broken_contracts([] {
+                    const auto state = std::make_shared<int>(0);
+                    return std::vector<Row>{{.name = "f",
+                                             .arguments = {{.name = "a", .good = 1}},
+                                             .call =
+                                                 [=](Values v) {
+                                                     *state += v[0] == top ? 1 : 0;
+                                                     return refuse_top(v[0]);
+                                                 },
+                                             .state = [=] { return std::to_string(*state); }}};
+                }),
+                Contains(HasSubstr("changed [0] to [1]")));
+}
+
+TEST(ContractDriver, CallsWithPairs) {
+    EXPECT_THAT(broken_contracts([] {
+                    return std::vector<Row>{
+                        {.name = "f",
+                         .arguments = {{.name = "a", .good = 1}, {.name = "b", .good = 1}},
+                         .call = [](Values v) -> Outcome {
+                             MOAT_CHECK(v[0] != top || v[1] != 2, "never together");
+                             return {};
+                         }}};
+                }),
+                Contains(HasSubstr("f(a=0xffffffffffffffff, b=0x2) ended the process")));
+}
+
+} // namespace
+} // namespace moat::tests
