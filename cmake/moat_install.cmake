@@ -3,7 +3,7 @@
 include(CMakePackageConfigHelpers)
 
 get_property(libraries GLOBAL PROPERTY MOAT_LIBRARIES)
-install(TARGETS moat moat_c ${libraries} EXPORT moat_targets
+install(TARGETS moat moat_all moat_c ${libraries} EXPORT moat_targets
     LIBRARY COMPONENT library NAMELINK_COMPONENT development
     ARCHIVE COMPONENT development)
 install(DIRECTORY include/moat DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT development
@@ -19,6 +19,27 @@ write_basic_package_version_file(${CMAKE_BINARY_DIR}/moatConfigVersion.cmake
 install(FILES ${CMAKE_BINARY_DIR}/moatConfig.cmake ${CMAKE_BINARY_DIR}/moatConfigVersion.cmake
     DESTINATION ${package_folder} COMPONENT development)
 
+# For pkg-config, which knows no dependencies of static libraries: users before what they use.
+set(ordered)
+while(libraries)
+    foreach(candidate ${libraries})
+        set(used OFF)
+        foreach(other ${libraries})
+            get_target_property(uses ${other} LINK_LIBRARIES)
+            string(REPLACE "::" "_" uses "${uses}")
+            if(candidate IN_LIST uses)
+                set(used ON)
+            endif()
+        endforeach()
+        set(next ${candidate}) # in a circle, any
+        if(NOT used)
+            break()
+        endif()
+    endforeach()
+    list(APPEND ordered ${next})
+    list(REMOVE_ITEM libraries ${next})
+endwhile()
+set(libraries ${ordered})
 get_property(system_libraries GLOBAL PROPERTY MOAT_SYSTEM_LIBRARIES)
 list(APPEND libraries ${system_libraries})
 list(TRANSFORM libraries PREPEND -l)

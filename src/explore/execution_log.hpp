@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What every strategy does at the end of an execution: judge it, count it, tell.
+// What every strategy does at the end of an execution: judge it, count it, report progress.
+// Progress is reported by time, not by a count: executions take microseconds or many milliseconds.
 // Used by the strategies only.
 #pragma once
 
 #include "moat/explore/races.hpp"
 #include "moat/explore/search.hpp"
+
+#include <algorithm>
+#include <chrono>
 
 namespace moat::explore {
 
@@ -32,23 +36,44 @@ class ExecutionLog {
             if (options_.visit)
                 machine_.inspect([&] { options_.visit(machine_); });
         }
-        if (tally.executions >= options_.most_executions)
+        if (tally.executions >= options_.most_executions ||
+            tally.executions + tally.violating >= options_.most_ended)
             return false;
-        return (tally.executions & 0xfff) != 0 || may_go_on();
+        return passed();
     }
 
     /// Sleep-blocked: everything that could follow is seen elsewhere.
-    bool blocked() { return (++result.tally.blocked & 0xfff) != 0 || may_go_on(); }
+    bool blocked() {
+        ++result.tally.blocked;
+        return passed();
+    }
+
+    /// To be called after each piece of work. Return: whether the search goes on.
+    bool passed() { return --left_ != 0 || may_go_on(); }
 
     SearchResult result;
 
   private:
-    [[nodiscard]] bool may_go_on() const {
+    using Clock = std::chrono::steady_clock;
+
+    /// Reads the clock every few milliseconds, however long a piece of work takes.
+    [[nodiscard, gnu::noinline]] bool may_go_on() {
+        using namespace std::chrono_literals;
+        const Clock::time_point now = Clock::now();
+        if (now - asked_at_ < 2ms)
+            pieces_ = std::min<std::uint32_t>(2 * pieces_, 1U << 16);
+        else if (now - asked_at_ > 5ms)
+            pieces_ = std::max<std::uint32_t>(pieces_ / 4, 1);
+        left_ = pieces_;
+        asked_at_ = now;
         return !options_.progress || options_.progress(result.tally);
     }
 
     Machine& machine_;
     const SearchOptions& options_;
+    std::uint32_t pieces_ = 1; ///< between two looks at the clock
+    std::uint32_t left_ = 1;
+    Clock::time_point asked_at_ = Clock::now();
 };
 
 } // namespace moat::explore

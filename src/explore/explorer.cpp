@@ -35,11 +35,12 @@ namespace {
     constexpr std::uint64_t subtrees_a_part = 16;
     Machine machine(program, options.machine);
     SearchOptions search = search_options(options);
-    search.progress = {};
     search.division.is_mine = [](std::uint64_t) { return false; };
     for (std::size_t depth = 2; depth != deepest; ++depth) {
         search.division.depth = depth;
         const SearchResult top = explore::search(options.strategy, machine, search);
+        if (options.progress && !options.progress(top.tally))
+            return depth; // the search itself ends at once
         if (top.tally.subtrees >= subtrees_a_part * parts)
             return depth;
     }
@@ -55,6 +56,7 @@ namespace {
 struct Jobs {
     std::atomic<std::uint64_t> next_subtree{0};
     std::atomic<bool> stop{false};
+    std::mutex reporting; ///< held by the job that reports progress, until it ends
     std::mutex mutex;
     Report report;
 
@@ -92,10 +94,16 @@ void run_job(const Program& program, const ExploreOptions& options, unsigned job
         search.random_executions = options.random_executions / options.jobs +
                                    (job < options.random_executions % options.jobs ? 1 : 0);
     }
-    search.progress = [&, job](const Tally& tally) {
+    std::unique_lock reporting(jobs.reporting, std::defer_lock);
+    search.progress = [&](const Tally& tally) {
         if (jobs.stop.load(std::memory_order_relaxed))
             return false;
-        return job != 0 || !options.progress || options.progress(tally);
+        if (!options.progress || (!reporting && !reporting.try_lock()))
+            return true;
+        const bool goes_on = options.progress(tally);
+        if (!goes_on)
+            jobs.stop.store(true, std::memory_order_relaxed);
+        return goes_on;
     };
     Machine machine(program, options.machine);
     jobs.add(explore::search(options.strategy, machine, search));
@@ -126,6 +134,7 @@ void run_job(const Program& program, const ExploreOptions& options, unsigned job
     std::optional<Found> found;
     SearchOptions search;
     search.random_executions = 10;
+    search.progress = options.progress;
     search.on_violation = OnViolation::go_on;
     search.visit_violation = [&](const Machine& at, const Violation& violation) {
         if (violation.kind == ViolationKind::memory && !found)
@@ -136,6 +145,8 @@ void run_job(const Program& program, const ExploreOptions& options, unsigned job
     // up.
     constexpr std::uint64_t rounds = 20;
     for (std::uint64_t round = 0; round != rounds && !found; ++round) {
+        if (options.progress && !options.progress({}))
+            break;
         search.seed = options.seed + round;
         static_cast<void>(search_random(machine, search));
     }
@@ -184,7 +195,9 @@ Report explore(const Program& program, const ExploreOptions& given) {
     report.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     report.exhausted = report.exhausted && is_exhaustive(options.strategy);
     if (report.found && options.minimises)
-        report.found = minimise(program, options.machine, *std::move(report.found));
+        report.found =
+            minimise(program, options.machine, *std::move(report.found), most_minimising_executions,
+                     [&] { return !options.progress || options.progress(report.tally); });
     return report;
 }
 

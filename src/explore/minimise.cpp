@@ -37,18 +37,21 @@ using Length = std::tuple<unsigned, unsigned, std::size_t>;
 } // namespace
 
 Found minimise(const Program& program, const MachineOptions& options, Found found,
-               std::uint64_t most_executions) {
+               std::uint64_t most_executions, const std::function<bool()>& goes_on) {
     Machine machine(program, options);
     const unsigned most = count_preemptions(machine, found.schedule);
     Length best = length_of(machine, most);
     std::uint64_t executions = 0;
-    for (unsigned bound = 0; bound <= most && executions < most_executions; ++bound) {
+    bool is_over = false;
+    for (unsigned bound = 0; bound <= most && executions < most_executions && !is_over; ++bound) {
         bool improved = false;
         SearchOptions search;
         search.preemptions = bound;
         search.on_violation = OnViolation::go_on;
-        search.progress = [&](const Tally& tally) {
-            return executions + tally.executions + tally.violating < most_executions;
+        search.most_ended = most_executions - executions;
+        search.progress = [&](const Tally&) {
+            is_over = goes_on && !goes_on();
+            return !is_over;
         };
         search.visit_violation = [&](const Machine& at, const Violation& violation) {
             const Length length = length_of(at, bound);

@@ -37,11 +37,12 @@ class TreeSearch {
         machine_.start();
         bool goes_on = true;
         while (goes_on) {
-            if (arrive()) {
+            if (arrive())
                 take();
-                continue;
-            }
-            goes_on = goes_on_ && retreat();
+            else
+                goes_on = goes_on_ && retreat();
+            if (goes_on && !log_.passed())
+                goes_on = goes_on_ = false;
         }
         log_.result.exhausted = goes_on_ && log_.result.tally.cut == 0;
         return std::move(log_.result);

@@ -80,7 +80,19 @@ expect 2 "a device of another machine" "$moat" audit --device ahci
 expect 2 "cases that are none" "$moat" audit --case 5-3
 expect 2 "an unknown machine" "$moat" audit --machine attic
 expect 3 "more bytes than edu has" "$moat" audit --device edu --inject short-buffer:5000
-shows 'cannot be done in these cases' err
+shows 'changed nothing in any of' err
+# Each injection that has no effect in the cases that were asked for: the device's own, and the driver's.
+for fault in stale no-invalidate short-buffer:1048576; do
+    expect 3 "$fault in one case" "$moat" audit --device edu --case 0 --inject $fault
+    shows "moat audit: edu (soft): $fault changed nothing in any of 1 operations" err
+done
+expect 0 "a flush has no data" "$moat" audit --device nvme --case 35 --json
+shows '"data_bytes":0,'
+for fault in overrun underrun late stale read-only short-transfer short-buffer no-invalidate; do
+    expect 3 "$fault of a flush" "$moat" audit --device nvme --case 35 --inject $fault
+    shows "moat audit: nvme (soft): $fault changed nothing in any of 1 operations" err
+done
 expect 3 "no QEMU" env PATH=/nonexistent "$moat" audit --machine qemu --device nvme
 shows 'moat audit: nvme (qemu): ' err
+shows 'qemu-system-x86_64 is not in PATH' err
 exit $failed

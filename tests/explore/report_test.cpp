@@ -7,6 +7,7 @@
 #include "moat/explore/stacks.hpp"
 #include "moat/platform/stack.hpp"
 
+#include <chrono>
 #include <gtest/gtest.h>
 #include <malloc.h>
 #include <set>
@@ -261,6 +262,59 @@ TEST(Choice, notify_one_wakes_each_of_the_waiters_in_some_execution) {
     EXPECT_TRUE(search_dpor(machine, options).exhausted);
     EXPECT_TRUE(seen.contains({0, 1}));
     EXPECT_TRUE(seen.contains({1, 0}));
+}
+
+/// Two threads of which each execution takes a millisecond, as of a large program.
+void slow_program(Start& setup) {
+    auto& word = setup.make<Atomic<std::uint64_t>>(0U);
+    for (const char* name : {"one", "two"})
+        setup.thread(name, [&word] {
+            for (int i = 0; i != 10; ++i)
+                word.fetch_add(1, relaxed);
+        });
+    const auto begin = std::chrono::steady_clock::now();
+    while (std::chrono::steady_clock::now() - begin < std::chrono::milliseconds(1)) {
+    }
+}
+
+TEST(Progress, is_asked_for_by_time_and_not_by_a_count_of_executions) {
+    for (const Strategy strategy : {Strategy::naive, Strategy::random, Strategy::pct})
+        for (const unsigned jobs : {1U, 2U}) {
+            ExploreOptions options;
+            options.strategy = strategy;
+            options.jobs = jobs;
+            options.machine.restoration = Restoration::replay; // each runs the setup
+            int asked = 0;
+            options.progress = [&asked](const Tally&) { return ++asked != 40; };
+            const Report report = explore::explore(&slow_program, options);
+            EXPECT_EQ(asked, 40) << name(strategy); // nor is it asked again
+            EXPECT_FALSE(report.exhausted);
+            EXPECT_LT(report.tally.executions, 1000U) << name(strategy) << ", jobs " << jobs;
+        }
+}
+
+TEST(Progress, ends_minimisation) {
+    const Program program = [](Start& setup) {
+        auto& word = setup.make<Atomic<std::uint64_t>>(0U);
+        for (const char* name : {"one", "two", "three"})
+            setup.thread(name, [&word] {
+                for (int i = 0; i != 4; ++i)
+                    word.fetch_add(1, relaxed);
+                S::check(word.load(relaxed) != 9, "not nine");
+            });
+    };
+    SearchOptions search;
+    search.seed = 3;
+    Machine machine(program, {});
+    const SearchResult result = search_random(machine, search);
+    ASSERT_TRUE(result.found);
+    int asked = 0;
+    const Found least = minimise(program, {}, *result.found, 400000, [&asked] {
+        ++asked;
+        return false;
+    });
+    EXPECT_EQ(asked, 1);
+    EXPECT_EQ(least.schedule.size(), result.found->schedule.size());
 }
 
 } // namespace

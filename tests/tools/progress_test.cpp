@@ -35,8 +35,19 @@ TEST(ProgressLine, does_not_exceed_the_whole) {
     EXPECT_NE(line.find("0:00 left"), std::string::npos) << line;
 }
 
-TEST(ProgressLine, leaves_the_last_column_free) {
-    EXPECT_EQ(progress_line({.what = "nvme", .unit = "operations"}, 1, 10).size(), 9U);
+TEST(ProgressLine, has_only_whole_parts_and_leaves_the_last_column_free) {
+    const Reached reached = {.what = "nvme",
+                             .count = 1200,
+                             .unit = "operations",
+                             .fraction = 0.25,
+                             .remark = "3 findings"};
+    EXPECT_EQ(progress_line(reached, 4, 40), "nvme [==        ] 25 %, 1200 operations");
+    EXPECT_EQ(progress_line(reached, 4, 39), "nvme [==       ] 25 %, 1200 operations");
+    EXPECT_EQ(progress_line(reached, 4, 16), "nvme [=   ] 25 %");
+    EXPECT_EQ(progress_line(reached, 4, 5), "nvme");
+    EXPECT_EQ(progress_line(reached, 4, 4), "");
+    for (std::size_t columns = 1; columns != 120; ++columns)
+        EXPECT_LT(progress_line(reached, 4, columns).size(), columns);
 }
 
 } // namespace

@@ -10,6 +10,8 @@
 #include "audit_picture.hpp"
 #include "audit_report.hpp"
 #include "help.hpp"
+#include "numbers.hpp"
+#include "output.hpp"
 #include "picture.hpp"
 #include "progress.hpp"
 #include "subcommands.hpp"
@@ -17,7 +19,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -28,10 +29,12 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr std::uint64_t default_guard = 4096;
+
 struct Arguments {
     std::string machine = "soft";
     std::vector<std::string> devices;
-    std::uint64_t guard = 4096;
+    std::optional<std::uint64_t> guard;
     std::string placement = "both";
     std::uint64_t seed = 1;
     double seconds = 0;
@@ -48,23 +51,20 @@ struct Arguments {
     return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
-[[nodiscard]] bool parse_number(std::string_view text, std::uint64_t& number) {
-    const auto done = std::from_chars(text.data(), text.data() + text.size(), number);
-    return done.ec == std::errc() && done.ptr == text.data() + text.size();
-}
-
 /// "12" or "12-14", the last inclusive.
 [[nodiscard]] bool parse_cases(const std::string& text, audit::AuditOptions& options) {
     const std::size_t dash = text.find('-');
-    std::uint64_t last = 0;
-    if (!parse_number(std::string_view(text).substr(0, dash), options.first_case))
+    const auto first = whole_number(std::string_view(text).substr(0, dash));
+    const auto last =
+        dash == std::string::npos ? first : whole_number(std::string_view(text).substr(dash + 1));
+    if (!first || !last || *last < *first || *last + 1 == 0)
         return false;
-    last = options.first_case;
-    if (dash != std::string::npos && !parse_number(std::string_view(text).substr(dash + 1), last))
-        return false;
-    options.end_case = last + 1;
-    return last >= options.first_case && last + 1 != 0;
+    options.first_case = *first;
+    options.end_case = *last + 1;
+    return true;
 }
+
+constexpr std::uint64_t most_wrong_bytes = std::uint64_t{1} << 20;
 
 /// "overrun" or "overrun:16".
 [[nodiscard]] bool parse_injection(const std::string& text, audit::Wrong& wrong) {
@@ -74,9 +74,10 @@ struct Arguments {
     if (found == audit::injection_names.end())
         return false;
     wrong.what = static_cast<audit::Injection>(found - audit::injection_names.begin());
-    return colon == std::string::npos ||
-           (parse_number(std::string_view(text).substr(colon + 1), wrong.bytes) &&
-            wrong.bytes != 0);
+    if (colon == std::string::npos)
+        return true;
+    wrong.bytes = whole_number(std::string_view(text).substr(colon + 1)).value_or(0);
+    return wrong.bytes != 0 && wrong.bytes <= most_wrong_bytes;
 }
 
 [[nodiscard]] audit::Placements placements_of(const std::string& text) {
@@ -91,8 +92,8 @@ struct Arguments {
                           (kind.machine == "vfio" && kind.address ? to_string(*kind.address)
                                                                   : std::string(kind.name)) +
                           " --seed " + std::to_string(arguments.seed);
-    if (arguments.guard != 4096)
-        command += " --guard " + std::to_string(arguments.guard);
+    if (arguments.guard.value_or(default_guard) != default_guard)
+        command += " --guard " + std::to_string(*arguments.guard);
     if (arguments.placement != "both")
         command += " --placement " + arguments.placement;
     if (arguments.inject != "none")
@@ -125,7 +126,7 @@ class Run {
             return false;
         }
         audit::AuditOptions options = (*subject)->options();
-        options.guard = ByteCount(arguments_.guard);
+        options.guard = ByteCount(arguments_.guard.value_or(default_guard));
         options.placements = placements_of(arguments_.placement);
         options.seed = arguments_.seed;
         if (!arguments_.cases.empty())
@@ -156,9 +157,10 @@ class Run {
         if (wrong_.what != audit::Injection::none && (*subject)->wronged() == 0 &&
             report->tally.findings == 0) {
             std::cerr << "moat audit: " << kind.name << " (" << kind.machine
-                      << "): " << arguments_.inject
-                      << " cannot be done in these cases, and so not be detected: no operation of "
-                         "this device can be told of it\n";
+                      << "): " << arguments_.inject << " changed nothing in any of "
+                      << report->tally.cases
+                      << " operations, so nothing could be detected; try more cases or other "
+                         "bytes\n";
             return false;
         }
         const Audited audited{kind, *report, command_of(arguments_, kind), since(begin)};
@@ -266,17 +268,13 @@ Exit list(const Arguments& arguments) {
 Exit run(const Arguments& arguments) {
     if (arguments.list)
         return list(arguments);
-    audit::AuditOptions parsed;
     audit::Wrong wrong;
-    if (!arguments.cases.empty() && !parse_cases(arguments.cases, parsed)) {
-        std::cerr << "moat audit: --case takes a number or two, as 12 or 12-14\n";
-        return Exit::usage;
-    }
     if (!parse_injection(arguments.inject, wrong)) {
-        std::cerr << "moat audit: --inject takes one of";
+        std::cerr << "moat audit: --inject: \"" << arguments.inject
+                  << "\" is not a fault; give one of";
         for (const std::string_view each : audit::injection_names)
             std::cerr << ' ' << each;
-        std::cerr << ", and bytes behind a colon\n";
+        std::cerr << ", or with 1 to " << most_wrong_bytes << " bytes, as overrun:16\n";
         return Exit::usage;
     }
     const auto kinds = chosen(arguments);
@@ -286,11 +284,14 @@ Exit run(const Arguments& arguments) {
         std::cerr << "moat audit: --html shows one device; name it by --device\n";
         return Exit::usage;
     }
+    if (!output_works() || !are_writable("moat audit", {arguments.html, arguments.trace}))
+        return Exit::bound;
     Run run(arguments, wrong);
     bool all = true;
     for (const audit::Kind& kind : *kinds)
-        all = run.device(kind) && all;
-    all = run.draw() && all;
+        all = output_works() && run.device(kind) && all;
+    if (!run.draw())
+        return Exit::bound;
     if (run.found())
         return Exit::found;
     return all ? Exit::success : Exit::bound;
@@ -307,23 +308,27 @@ void add_audit(CLI::App& app, Exit& exit) {
         ->capture_default_str();
     command->add_option("--device", arguments.devices,
                         "a device of --list, or its address; all, where none is");
-    command->add_option("--guard", arguments.guard, "bytes on each side, rounded up to pages")
-        ->transform(CLI::AsSizeValue(false))
-        ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{1} << 20))
-        ->capture_default_str();
+    add_bytes(*command, "--guard", arguments.guard, "on each side, rounded up to pages",
+              {1, std::uint64_t{1} << 20})
+        ->default_str(std::to_string(default_guard));
     command->add_option("--placement", arguments.placement, "the end of its pages a buffer lies at")
         ->check(CLI::IsMember({"left", "right", "both"}))
         ->capture_default_str();
-    command->add_option("--seed", arguments.seed, "of lengths and operations")
+    add_number(*command, "--seed", arguments.seed, "of lengths and operations")
         ->capture_default_str();
-    command->add_option("--time", arguments.seconds, "seconds for each device")
-        ->check(CLI::PositiveNumber);
+    add_seconds(*command, "--time", arguments.seconds, "for each device");
     CLI::Option* const operations =
-        command
-            ->add_option("--operations", arguments.operations,
-                         "for each device; else as many as it has boundaries")
-            ->check(CLI::PositiveNumber);
+        add_number(*command, "--operations", arguments.operations,
+                   "for each device; else as many as it has boundaries", {.least = 1});
     command->add_option("--case", arguments.cases, "run one case alone, or FIRST-LAST")
+        ->check(CLI::Validator(
+            [](std::string& text) {
+                audit::AuditOptions parsed;
+                return parse_cases(text, parsed)
+                           ? std::string()
+                           : '"' + text + "\" is not a case or two, as 12 or 12-14";
+            },
+            ""))
         ->excludes(operations);
     command->add_option("--inject", arguments.inject,
                         "make the device, or on QEMU its driver, do wrong: FAULT[:BYTES]");

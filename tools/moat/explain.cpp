@@ -10,11 +10,13 @@
 #include "moat/fault/text.hpp"
 
 #include "help.hpp"
+#include "output.hpp"
 #include "subcommands.hpp"
 #include "terminal.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdio>
 #include <fstream>
 #include <iostream>
 #include <map>
@@ -181,21 +183,27 @@ class Explainer {
     std::uint64_t repeated_ = 0;
 };
 
+[[nodiscard]] Exit cannot_read(const Arguments& arguments) {
+    std::cerr << "moat explain: " << (arguments.file == "-" ? "standard input" : arguments.file)
+              << " cannot be read; it takes a file, or - for standard input\n";
+    return Exit::usage;
+}
+
 Exit run(const Arguments& arguments) {
     std::ifstream file;
     if (arguments.file != "-") {
         file.open(arguments.file);
-        if (!file) {
-            std::cerr << "moat explain: " << arguments.file
-                      << " cannot be read; it takes a file, or - for standard input\n";
-            return Exit::usage;
-        }
+        if (!file)
+            return cannot_read(arguments);
     }
     std::istream& in = arguments.file == "-" ? std::cin : file;
     Explainer explainer(arguments);
     fault::Decoder decoder;
-    for (std::string line; std::getline(in, line);)
+    for (std::string line; output_works() && std::getline(in, line);)
         decoder.line(line, explainer);
+    // A folder opens, and cannot be read; C++'s standard input leaves errors to C's.
+    if (in.bad() || (&in == &std::cin && std::ferror(stdin) != 0))
+        return cannot_read(arguments);
     decoder.end(explainer);
     if (!arguments.json)
         explainer.conclude();

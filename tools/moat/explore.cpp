@@ -10,6 +10,9 @@
 #include "moat/platform/stack.hpp"
 
 #include "help.hpp"
+#include "merge.hpp"
+#include "numbers.hpp"
+#include "output.hpp"
 #include "picture.hpp"
 #include "progress.hpp"
 #include "scenarios/scenario.hpp"
@@ -57,13 +60,6 @@ template <class Kind>
         if (text == name(kind))
             return kind;
     return *kinds.begin(); // the command line accepts no other
-}
-
-[[nodiscard]] bool parse_shard(const std::string& text, explore::Shard& shard) {
-    std::istringstream in(text);
-    char slash = 0;
-    return (in >> shard.index >> slash >> shard.count) && slash == '/' && in.eof() &&
-           shard.count >= 1 && shard.index < shard.count;
 }
 
 [[nodiscard]] Exit exit_of(const explore::Report& report) {
@@ -152,18 +148,20 @@ void run_schedule(explore::Machine& machine, const explore::Found& found,
     return {};
 }
 
-/// The files that are wanted of a violation. One that cannot be written is said, and changes
-/// nothing about what was found.
-void write_files(const Arguments& arguments, const explore::Machine& machine,
-                 const ScheduleTexts& texts) {
-    const auto say = [](const std::string& file, const Result<void>& written) {
+/// The files that are wanted of a violation. Return: false where one cannot be written, which is
+/// reported.
+[[nodiscard]] bool write_files(const Arguments& arguments, const explore::Machine& machine,
+                               const ScheduleTexts& texts) {
+    bool all = true;
+    const auto say = [&](const std::string& file, const Result<void>& written) {
         if (!written)
             std::cerr << "moat explore: " << file << ": " << to_string(written.error()) << '\n';
+        all = all && written;
     };
     if (!arguments.write_replay.empty())
         say(arguments.write_replay, write_text(arguments.write_replay, texts.replay));
     if (arguments.html.empty() && arguments.trace.empty())
-        return;
+        return all;
     const ordered_json picture = schedule_picture(machine, texts);
 #ifdef MOAT_HAS_PICTURE
     if (!arguments.html.empty())
@@ -171,6 +169,7 @@ void write_files(const Arguments& arguments, const explore::Machine& machine,
 #endif
     if (!arguments.trace.empty())
         say(arguments.trace, write_trace(arguments.trace, std::span(&picture, 1)));
+    return all;
 }
 
 /// Nobody waits for a file that there is nothing for.
@@ -181,15 +180,34 @@ void say_unwritten_files(const Arguments& arguments) {
                       << " is not written: there is no violation, so no schedule\n";
 }
 
+/// Every claim holds of a program without threads, so none is made.
+[[nodiscard]] bool has_threads(const std::string& who, const explore::Program& program,
+                               const scenarios::Configuration& configuration) {
+    explore::Machine machine(program, {});
+    machine.start();
+    if (machine.threads() != 0 || machine.violation())
+        return true;
+    std::cerr << who << ": " << scenarios::to_text(configuration)
+              << ": no thread runs, so there is nothing to explore; ask for one at least\n";
+    return false;
+}
+
 Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
     const auto configuration =
         scenarios::complete(scenario, arguments.configurations[scenario.name]);
     if (!configuration || !parse_shard(arguments.shard, arguments.options.shard)) {
         std::cerr << "moat explore: "
-                  << (configuration ? "--shard takes I/N" : to_string(configuration.error()))
+                  << (configuration ? "--shard: \"" + arguments.shard + "\" is not I/N, I below N"
+                                    : to_string(configuration.error()))
                   << '\n';
         return Exit::usage;
     }
+    const explore::Program program = scenario.program(*configuration);
+    if (!has_threads("moat explore", program, *configuration))
+        return Exit::usage;
+    if (!output_works() ||
+        !are_writable("moat explore", {arguments.write_replay, arguments.html, arguments.trace}))
+        return Exit::bound;
     explore::ExploreOptions& options = arguments.options;
     Progress progress(arguments.seconds);
     options.machine.allocated_bytes = &allocated_bytes;
@@ -201,12 +219,12 @@ Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
                          .fraction = tally.fraction,
                          .remark = blocked});
     };
-    const explore::Program program = scenario.program(*configuration);
     const explore::Report report = explore::explore(program, options);
     progress.clear();
     const std::string claim = explore::claim(options, report, scenario.scope(*configuration));
     if (arguments.json)
         std::cout << to_json(scenario, *configuration, options, report, claim) << '\n';
+    bool all_written = true;
     if (report.found) {
         if (report.found->violation.kind != explore::ViolationKind::memory)
             options.machine.allocated_bytes = nullptr;
@@ -218,13 +236,13 @@ Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
                       << explore::stacks_text(machine, stacks, &symbolise)
                       << "schedule: " << explore::summary(machine) << '\n';
         const std::string replay = replay_text(machine, scenario, *configuration);
-        write_files(arguments, machine, {scenario.name, claim, replay});
+        all_written = write_files(arguments, machine, {scenario.name, claim, replay});
     } else {
         say_unwritten_files(arguments);
     }
     if (!arguments.json)
         std::cout << toned_claim(claim) << '\n';
-    return exit_of(report);
+    return all_written ? exit_of(report) : Exit::bound;
 }
 
 [[nodiscard]] ordered_json replay_json(const Scenario& scenario,
@@ -263,7 +281,10 @@ Exit run_replay(const Arguments& arguments) {
         std::cerr << arguments.replay << ": " << to_string(configuration.error()) << '\n';
         return Exit::usage;
     }
-    explore::Machine machine(scenario->program(*configuration), explore::machine_options(*replay));
+    const explore::Program program = scenario->program(*configuration);
+    if (!has_threads(arguments.replay, program, *configuration))
+        return Exit::usage;
+    explore::Machine machine(program, explore::machine_options(*replay));
     explore::StackRecorder stacks(&platform::capture_stack);
     machine.observe(&stacks);
     if (const auto mismatch = explore::follow(machine, *replay)) {
@@ -278,61 +299,6 @@ Exit run_replay(const Arguments& arguments) {
     return machine.violation() ? Exit::found : Exit::success;
 }
 
-/// Adds up what shards printed with --json; all parts of one exploration must be there, once.
-Exit run_merge(const Arguments& arguments) {
-    std::map<unsigned, ordered_json> parts;
-    unsigned count = 0;
-    for (const std::string& path : arguments.merge) {
-        std::ifstream file(path);
-        for (std::string line; std::getline(file, line);) {
-            const ordered_json part = ordered_json::parse(line, nullptr, false);
-            explore::Shard shard;
-            if (part.is_discarded() || !part.contains("shard") ||
-                !parse_shard(part["shard"].get<std::string>(), shard)) {
-                std::cerr << path << ": not the JSON line of a shard\n";
-                return Exit::usage;
-            }
-            count = shard.count;
-            if (!parts.emplace(shard.index, part).second) {
-                std::cerr << path << ": shard " << shard.index << " is there twice\n";
-                return Exit::usage;
-            }
-        }
-    }
-    if (parts.empty() || parts.size() != count) {
-        std::cerr << "moat explore --merge: " << parts.size() << " of " << count << " shards\n";
-        return Exit::usage;
-    }
-    ordered_json sum = parts.begin()->second;
-    for (const auto& [index, part] : parts) {
-        for (const char* same :
-             {"scenario", "configuration", "strategy", "memory_model", "symmetry"})
-            if (part[same] != sum[same] ||
-                part["shard"].get<std::string>() !=
-                    std::to_string(index) + "/" + std::to_string(count)) {
-                std::cerr << "moat explore --merge: shards of different explorations\n";
-                return Exit::usage;
-            }
-        if (index == parts.begin()->first)
-            continue;
-        for (const char* number : {"executions", "blocked", "cut", "steps"})
-            sum[number] = sum[number].get<std::uint64_t>() + part[number].get<std::uint64_t>();
-        sum["seconds"] = sum["seconds"].get<double>() + part["seconds"].get<double>();
-        sum["exhausted"] = sum["exhausted"].get<bool>() && part["exhausted"].get<bool>();
-        if (sum["violation"].is_null())
-            sum["violation"] = part["violation"];
-    }
-    sum["shard"] = "0/1";
-    const bool proved = sum["violation"].is_null() && sum["exhausted"].get<bool>();
-    sum["claim"] = std::string(proved                       ? "proved"
-                               : sum["violation"].is_null() ? "not proved"
-                                                            : "refuted") +
-                   " by " + std::to_string(count) +
-                   " shards: " + sum["configuration"].get<std::string>();
-    std::cout << sum << '\n';
-    return !sum["violation"].is_null() ? Exit::found : proved ? Exit::success : Exit::bound;
-}
-
 void add_options(CLI::App& app, Arguments& arguments) {
     explore::ExploreOptions& options = arguments.options;
     app.add_option("--strategy", arguments.strategy, "how schedules are chosen")
@@ -341,27 +307,26 @@ void add_options(CLI::App& app, Arguments& arguments) {
     app.add_option("--memory-model", arguments.memory_model, "what a load may return")
         ->check(CLI::IsMember({"sc", "tso", "c11"}))
         ->capture_default_str();
-    app.add_option("--bound", options.preemptions, "preemptions at most (bound)")
+    add_number(app, "--bound", options.preemptions, "preemptions at most (bound)")
         ->capture_default_str();
-    app.add_option("--executions", options.random_executions, "how many (pct, random)")
+    add_number(app, "--executions", options.random_executions, "how many (pct, random)",
+               {.least = 1})
         ->capture_default_str();
-    app.add_option("--seed", options.seed, "of pct and random")->capture_default_str();
-    app.add_option("--pct-depth", options.pct_depth, "1 + priority changes (pct)")
-        ->check(CLI::Range(1U, 64U))
+    add_number(app, "--seed", options.seed, "of pct and random")->capture_default_str();
+    add_number(app, "--pct-depth", options.pct_depth, "1 + priority changes (pct)", {1, 64})
         ->capture_default_str();
     app.add_flag_callback(
         "--symmetry", [&options] { options.machine.symmetry = explore::Symmetry::ordered; },
         "of threads that are alike, only one order of first steps");
-    app.add_option("--most-executions", options.most_executions, "stop after so many");
-    app.add_option("--most-steps", options.machine.most_steps, "of one execution")
-        ->check(CLI::Range(1U, 30000U))
+    add_number(app, "--most-executions", options.most_executions, "stop after so many",
+               {.least = 1});
+    add_number(app, "--most-steps", options.machine.most_steps, "of one execution", {1, 30000})
         ->capture_default_str();
-    app.add_option("--seconds", arguments.seconds, "stop after so long");
-    app.add_option("--failing-allocations", options.machine.failing_allocations,
-                   "how many allocations of an execution may fail")
+    add_seconds(app, "--seconds", arguments.seconds, "stop after so long");
+    add_number(app, "--failing-allocations", options.machine.failing_allocations,
+               "how many allocations of an execution may fail")
         ->capture_default_str();
-    app.add_option("--jobs", options.jobs, "threads of the explorer")
-        ->check(CLI::Range(1U, 1024U))
+    add_number(app, "--jobs", options.jobs, "threads of the explorer", {1, 1024})
         ->capture_default_str();
     app.add_option("--shard", arguments.shard, "explore only part I of N, as I/N");
     app.add_option("--write-replay", arguments.write_replay, "a file for a violation's schedule")
@@ -415,7 +380,7 @@ void add_scenario(CLI::App& app, const Scenario& scenario, Arguments& arguments,
             },
             std::string(parameter.help) + " [" + parameter.preset + "]");
         if (parameter.values.empty())
-            option->check(CLI::Range(0U, parameter.most));
+            accept_numbers(*option, {0, parameter.most});
         else
             option->check(CLI::IsMember(parameter.values));
     }
@@ -475,7 +440,7 @@ void add_explore(CLI::App& app, Exit& exit) {
         if (replay->count() != 0)
             exit = run_replay(arguments);
         else if (merge->count() != 0)
-            exit = run_merge(arguments);
+            exit = merge_results(arguments.merge);
         else
             throw CLI::CallForHelp();
     });

@@ -3,11 +3,13 @@
 
 #include "subcommands.hpp"
 #include "terminal.hpp"
+#include "wrap.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <unistd.h>
 
 namespace moat::tools {
 
@@ -77,8 +79,8 @@ const std::vector<std::pair<int, std::string_view>>& exit_statuses() {
         {static_cast<int>(Exit::found),
          "something was found: a stray access, a violation, a fault"},
         {static_cast<int>(Exit::usage), "the command line is wrong, or names what is not there"},
-        {static_cast<int>(Exit::bound),
-         "no answer: it could not run, or a limit was reached first"},
+        {static_cast<int>(Exit::bound), "no answer: it could not run, its output could not be "
+                                        "written, or a limit was reached first"},
     };
     return all;
 }
@@ -91,6 +93,14 @@ const Page& page_of(const CLI::App& command) {
     static const Page none;
     const auto found = pages().find(&command);
     return found == pages().end() ? none : found->second;
+}
+
+void fit_help(CLI::App& app) {
+    constexpr std::size_t narrow = 72;
+    constexpr std::size_t below_the_option = 8;
+    if (const std::size_t columns = terminal_columns(STDOUT_FILENO);
+        columns != 0 && columns < narrow)
+        app.get_formatter()->column_width(below_the_option);
 }
 
 void finish_help(CLI::App& app) {

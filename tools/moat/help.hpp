@@ -36,6 +36,10 @@ void describe(const CLI::App& command, Page page);
 /// Empty where nothing was described.
 [[nodiscard]] const Page& page_of(const CLI::App& command);
 
+/// Before subcommands are added, which inherit it: on a narrow terminal, texts go below the
+/// options.
+void fit_help(CLI::App& app);
+
 /// Adds what every subcommand has: --color, the examples, the exit status.
 void finish_help(CLI::App& app);
 

@@ -2,6 +2,7 @@
 // The command `moat`: hands over to a subcommand. No work of its own.
 #include "help.hpp"
 #include "manual.hpp"
+#include "output.hpp"
 #include "subcommands.hpp"
 #include "terminal.hpp"
 
@@ -12,10 +13,10 @@ namespace {
 
 using moat::tools::Exit;
 
-int refuse(const CLI::App& app, const CLI::ParseError& error) {
+Exit refuse(const CLI::App& app, const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) { // --help, --version
         app.exit(error);
-        return static_cast<int>(Exit::success);
+        return Exit::success;
     }
     std::string command = "moat";
     const CLI::App* at = &app;
@@ -30,13 +31,12 @@ int refuse(const CLI::App& app, const CLI::ParseError& error) {
     if (const std::string meant = moat::tools::suggestion(app); !meant.empty())
         std::cerr << "; did you mean " << meant << "?";
     std::cerr << "\n" << command << " --help says what there is.\n";
-    return static_cast<int>(Exit::usage);
+    return Exit::usage;
 }
 
-} // namespace
-
-int main(int argc, char** argv) {
+Exit run(int argc, char** argv) {
     CLI::App app("moat: the page tables between a device and memory", "moat");
+    moat::tools::fit_help(app);
     app.require_subcommand(1);
     app.set_version_flag("--version", "moat " MOAT_VERSION);
     Exit exit = Exit::success;
@@ -60,5 +60,18 @@ int main(int argc, char** argv) {
     } catch (const CLI::ParseError& error) {
         return refuse(app, error);
     }
-    return static_cast<int>(exit);
+    return exit;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    moat::tools::begin_output();
+    Exit exit = Exit::bound;
+    try {
+        exit = run(argc, argv);
+    } catch (const std::exception& error) {
+        std::cerr << "moat: " << error.what() << '\n';
+    }
+    return static_cast<int>(moat::tools::finish_output(exit));
 }

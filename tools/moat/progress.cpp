@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "progress.hpp"
 
+#include "wrap.hpp"
+
 #include <algorithm>
 #include <cstdio>
 #include <iostream>
-#include <sys/ioctl.h>
 #include <unistd.h>
+#include <vector>
 
 namespace moat::tools {
 
@@ -27,30 +29,28 @@ constexpr double every_seconds = 0.2;
     return text;
 }
 
-[[nodiscard]] std::string bar(double fraction) {
-    constexpr std::size_t cells = 20;
+[[nodiscard]] std::string bar(double fraction, std::size_t columns) {
+    const std::size_t cells = std::clamp<std::size_t>(columns / 4, 4, 20);
     const auto full = static_cast<std::size_t>(fraction * static_cast<double>(cells));
     return "[" + std::string(full, '=') + std::string(cells - full, ' ') + "] " +
            std::to_string(static_cast<int>(fraction * 100)) + " %";
-}
-
-[[nodiscard]] std::size_t terminal_columns() {
-    winsize size{};
-    const bool known = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
-    return known ? size.ws_col : 80;
 }
 
 } // namespace
 
 std::string progress_line(const Reached& reached, double seconds, std::size_t columns) {
     const double fraction = std::min(reached.fraction, 1.0);
-    std::string line(reached.what);
+    // The last column stays free: a terminal may begin a new line behind it.
+    const std::size_t room = columns - 1;
+    std::string line(reached.what.size() <= room ? reached.what : "");
+    bool is_full = false;
     const auto add = [&](std::string_view separator, const std::string& text) {
-        line += (line.empty() ? "" : separator);
-        line += text;
+        const std::string more = std::string(line.empty() ? "" : separator) + text;
+        is_full = is_full || line.size() + more.size() > room;
+        line += is_full ? "" : more;
     };
     if (fraction >= 0)
-        add(" ", bar(fraction));
+        add(" ", bar(fraction, columns));
     add(", ", std::to_string(reached.count) + " " + std::string(reached.unit));
     if (seconds > 0)
         add(", ", std::to_string(
@@ -60,8 +60,7 @@ std::string progress_line(const Reached& reached, double seconds, std::size_t co
         add(", ", clock_text(seconds * (1 - fraction) / fraction) + " left");
     if (!reached.remark.empty())
         add(", ", std::string(reached.remark));
-    // The last column stays free: a terminal may begin a new line behind it.
-    return line.substr(0, columns - 1);
+    return line;
 }
 
 Progress::Progress(double limit_seconds)
@@ -76,7 +75,8 @@ bool Progress::operator()(Reached reached) {
     if (is_terminal_ && passed >= first_after_seconds && passed - drawn_at_ >= every_seconds) {
         if (limit_ > 0)
             reached.fraction = std::max(reached.fraction, passed / limit_);
-        std::cerr << "\r\033[K" << progress_line(reached, passed, terminal_columns()) << std::flush;
+        std::cerr << "\r\033[K" << progress_line(reached, passed, terminal_columns(STDERR_FILENO))
+                  << std::flush;
         drawn_at_ = passed;
         is_drawn_ = true;
     }

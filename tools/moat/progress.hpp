@@ -21,7 +21,8 @@ struct Reached {
     std::string_view remark = {}; ///< "3 findings"; may be empty
 };
 
-/// "nvme [=====     ] 50 %, 1200 operations, 300/s, 0:04 left, 3 findings", cut to `columns`.
+/// "nvme [=====     ] 50 %, 1200 operations, 300/s, 0:04 left, 3 findings": as many of
+/// its parts as fit into `columns`, each whole.
 [[nodiscard]] std::string progress_line(const Reached& reached, double seconds,
                                         std::size_t columns);
 

@@ -7,6 +7,8 @@
 #include "bar_walk.hpp"
 #include "help.hpp"
 #include "kernel_bar_walk.hpp"
+#include "numbers.hpp"
+#include "output.hpp"
 #include "progress.hpp"
 #include "subcommands.hpp"
 #include "terminal.hpp"
@@ -266,8 +268,7 @@ class Report {
     const Report report(arguments, subject, *work, outcome);
     arguments.json ? report.print_json() : report.print_text();
     if (outcome.stalled) {
-        std::cout.flush();
-        std::_Exit(static_cast<int>(Exit::found));
+        std::_Exit(static_cast<int>(finish_output(Exit::found)));
     }
     delete stress;
     return report.clean() ? Exit::success : Exit::found;
@@ -340,6 +341,8 @@ class Report {
 }
 
 [[nodiscard]] Exit run(const Arguments& arguments) {
+    if (!output_works())
+        return Exit::bound;
     if (arguments.machine == "vfio") {
         if (arguments.bar)
             throw CLI::ValidationError("--bar is the soft machine's; a device has its own");
@@ -379,21 +382,18 @@ void add_stress(CLI::App& app, Exit& exit) {
     walk->add_option("--machine", arguments.machine, "whose kernel: this library's, or this host's")
         ->check(CLI::IsMember({"soft", "vfio"}))
         ->capture_default_str();
-    walk->add_option("--bar", arguments.bar, "size of soft's large BAR, as 128G")
-        ->transform(CLI::AsSizeValue(false))
+    add_bytes(*walk, "--bar", arguments.bar, "size of soft's large BAR, as 128G",
+              {4096, BarWalk::largest_bar.value()})
         ->default_str("128G");
-    walk->add_option("--readers", arguments.readers, "threads that report")
-        ->check(CLI::Range(0U, 64U))
+    add_number(*walk, "--readers", arguments.readers, "threads that report", {0, 64})
         ->capture_default_str();
-    walk->add_option("--time", arguments.seconds, "how many seconds")
-        ->check(CLI::PositiveNumber)
-        ->capture_default_str();
-    walk->add_option("--watchdog", arguments.patience,
-                     "seconds after which a thread stands still that made no progress")
-        ->check(CLI::PositiveNumber)
+    add_seconds(*walk, "--time", arguments.seconds, "how long")->capture_default_str();
+    add_seconds(*walk, "--watchdog", arguments.patience,
+                "after this long without progress, a thread stands still")
         ->capture_default_str();
     walk->add_option("--kernel-config", arguments.config,
                      "what this host's kernel was built with, where /boot does not tell")
+        ->check(CLI::ExistingFile)
         ->type_name("FILE");
     walk->add_flag("--i-accept-a-crash", arguments.accepts_crash,
                    "begin although this host's kernel has CVE-2026-31456, or may have it");

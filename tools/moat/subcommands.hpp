@@ -14,7 +14,7 @@ enum class Exit : int {
     success = 0,
     found = 1, ///< what was looked for is there: a violation, a stray access
     usage = 2,
-    bound = 3, ///< could not run, or ended before the question was answered
+    bound = 3, ///< could not run or print, or ended before the question was answered
 };
 
 /// `exit` must outlive the parsing of the command line.

@@ -32,7 +32,8 @@ struct ExploreOptions {
     Shard shard;
     /// Whether a violation's schedule is made as short as possible.
     bool minimises = true;
-    /// Called now and then by one of the jobs; the search ends when it returns false.
+    /// Called every few milliseconds by one of the jobs; all that `explore` does, minimisation
+    /// too, ends when it returns false.
     std::function<bool(const Tally&)> progress;
 };
 
@@ -52,10 +53,13 @@ struct Report {
 [[nodiscard]] std::string claim(const ExploreOptions& options, const Report& report,
                                 const std::string& scope);
 
+inline constexpr std::uint64_t most_minimising_executions = 400000;
+
 /// The shortest schedule to the same violation: fewest preemptions, then threads, then steps.
-/// Searches with a preemption bound from 0 upwards, at most `most_executions` executions; keeps
-/// `found` where that is not enough.
+/// Searches with a preemption bound from 0 upwards, at most `most_executions` executions and while
+/// `goes_on` returns true; keeps `found` where that is not enough.
 [[nodiscard]] Found minimise(const Program& program, const MachineOptions& options, Found found,
-                             std::uint64_t most_executions = 400000);
+                             std::uint64_t most_executions = most_minimising_executions,
+                             const std::function<bool()>& goes_on = {});
 
 } // namespace moat::explore

@@ -66,6 +66,7 @@ struct Division {
 
 struct SearchOptions {
     std::uint64_t most_executions = UINT64_MAX;
+    std::uint64_t most_ended = UINT64_MAX; ///< executions, those that violate included
     OnViolation on_violation = OnViolation::stop;
     unsigned preemptions = 2;                 ///< `bound`
     std::uint64_t seed = 1;                   ///< `pct`, `random`
@@ -76,7 +77,7 @@ struct SearchOptions {
     std::function<void(const Machine&)> visit;
     /// Called with every violation, and the machine where it showed.
     std::function<void(const Machine&, const Violation&)> visit_violation;
-    /// Called now and then; the search ends when it returns false.
+    /// Called every few milliseconds; the search ends when it returns false.
     std::function<bool(const Tally&)> progress;
 };
 

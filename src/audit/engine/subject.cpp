@@ -94,7 +94,9 @@ class SoftSubject final : public Subject {
 
     [[nodiscard]] machine::Machine& machine() override { return machine_; }
 
-    [[nodiscard]] std::uint64_t wronged() const override { return machine_.wronged(); }
+    [[nodiscard]] std::uint64_t wronged() const override {
+        return machine_.wronged() + model_.misdeeds();
+    }
 
     [[nodiscard]] AuditOptions options() override {
         AuditOptions options = options_with(machine_, wrong_, [this](Injection what) {
@@ -215,8 +217,11 @@ Result<std::unique_ptr<Subject>> Subject::start(const Kind& kind, const Wrong& w
     auto options = qemu_options(kind.name);
     options.words = words;
     auto qemu = machine::qemu::QemuMachine::start(options);
-    if (!qemu)
+    if (!qemu) {
+        if (qemu.error().code() == ErrorCode::not_found && words != nullptr && words->empty())
+            *words = options.program + " is not in PATH; install QEMU for x86-64\n";
         return std::unexpected(qemu.error());
+    }
     if ((*qemu)->functions().empty())
         return fail(ErrorCode::not_found, "QEMU has no such device");
     return std::make_unique<QemuSubject>(std::move(*qemu), wrong);

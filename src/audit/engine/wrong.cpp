@@ -44,8 +44,10 @@ class WrongMachine::OwnDomain final : public machine::Domain {
         if (after == mapped_.begin())
             return;
         const auto found = std::prev(after);
-        if (address.value() - found->first.value() < found->second.value())
-            (void)inner_->unmap(found->first, found->second);
+        if (address.value() - found->first.value() >= found->second.value())
+            return;
+        if (inner_->unmap(found->first, found->second))
+            machine_.note_wronged();
     }
 
   private:
@@ -164,8 +166,7 @@ Result<Answer> WrongDriver::run(const Request& request) {
     const Request told = changed(request);
     const bool same = told.data == request.data && told.length == request.length &&
                       told.operation == request.operation;
-    if (!same || wrong_.what == Injection::late ||
-        (before_each_ && wrong_.what != Injection::short_buffer))
+    if (!same)
         machine_.note_wronged();
     if (request.length != ByteCount(0))
         previous_ = request.data;

@@ -35,8 +35,7 @@ template <class Use>
 bool DataPhase::to_memory(BusMaster& bus, std::span<const Segment> segments,
                           std::span<const std::byte> data) {
     const std::span<const Segment> used = chosen(segments);
-    const bool shortened = how_.misdeed == Misdeed::wrong_length;
-    const std::uint64_t bytes = data.size() - (shortened ? std::min(data.size(), how_.bytes) : 0);
+    const std::uint64_t bytes = moved(data.size());
     const bool arrived =
         each_segment(used, bytes, [&](const Segment& segment, std::uint64_t offset) {
             return bus.write(segment.start, data.subspan(offset, segment.bytes)).value() ==
@@ -49,8 +48,7 @@ bool DataPhase::to_memory(BusMaster& bus, std::span<const Segment> segments,
 bool DataPhase::from_memory(BusMaster& bus, std::span<const Segment> segments,
                             std::span<std::byte> data) {
     const std::span<const Segment> used = chosen(segments);
-    const bool shortened = how_.misdeed == Misdeed::wrong_length;
-    const std::uint64_t bytes = data.size() - (shortened ? std::min(data.size(), how_.bytes) : 0);
+    const std::uint64_t bytes = moved(data.size());
     const bool arrived =
         each_segment(used, bytes, [&](const Segment& segment, std::uint64_t offset) {
             return bus.read(segment.start, data.subspan(offset, segment.bytes)).value() ==
@@ -80,13 +78,24 @@ std::span<const Segment> DataPhase::chosen(std::span<const Segment> told) {
         late_ = told.front();
     if (how_.misdeed != Misdeed::stale_address || previous_.empty())
         previous_.assign(told.begin(), told.end());
+    else if (!std::ranges::equal(previous_, told, {}, &Segment::start, &Segment::start))
+        ++misdeeds_;
     return previous_;
 }
 
-void DataPhase::stray(BusMaster& bus, Iova start, std::uint64_t bytes, Way way) const {
+std::uint64_t DataPhase::moved(std::uint64_t size) {
+    if (how_.misdeed != Misdeed::wrong_length)
+        return size;
+    const std::uint64_t missing = std::min(size, how_.bytes);
+    misdeeds_ += missing != 0 ? 1 : 0;
+    return size - missing;
+}
+
+void DataPhase::stray(BusMaster& bus, Iova start, std::uint64_t bytes, Way way) {
     std::vector<std::byte> strays(std::min(bytes, most_stray), stray_byte);
     if (strays.empty())
         return;
+    ++misdeeds_;
     // Whether it gets through is for the IOMMU to say.
     if (way == Way::to_memory)
         static_cast<void>(bus.write(start, strays));

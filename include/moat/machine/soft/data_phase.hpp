@@ -57,6 +57,9 @@ class DataPhase {
     /// From the next command on.
     void misbehave(Misbehaviour how) { how_ = how; }
 
+    /// How many commands went wrong because of it: none, where no command has such data.
+    [[nodiscard]] std::uint64_t misdeeds() const { return misdeeds_; }
+
     /// The segments together are as long as `data`. Return: whether what was asked for arrived;
     /// how a misdeed ends is not told.
     [[nodiscard]] bool to_memory(BusMaster& bus, std::span<const Segment> segments,
@@ -74,12 +77,15 @@ class DataPhase {
 
     /// The segments to use in place of those told; until the next command.
     [[nodiscard]] std::span<const Segment> chosen(std::span<const Segment> told);
-    void stray(BusMaster& bus, Iova start, std::uint64_t bytes, Way way) const;
+    /// How much of `size` bytes of data is moved.
+    [[nodiscard]] std::uint64_t moved(std::uint64_t size);
+    void stray(BusMaster& bus, Iova start, std::uint64_t bytes, Way way);
     void stray_around(BusMaster& bus, std::span<const Segment> segments, Way way);
 
     Misbehaviour how_ = {};
     std::vector<Segment> previous_;
     std::optional<Segment> late_;
+    std::uint64_t misdeeds_ = 0;
 };
 
 } // namespace moat::machine::soft

@@ -21,6 +21,8 @@ class Edu final : public DeviceModel {
 
     void misbehave(Misbehaviour how) { data_.misbehave(how); }
 
+    [[nodiscard]] std::uint64_t misdeeds() const { return data_.misdeeds(); }
+
     [[nodiscard]] FunctionInfo info() const override;
 
     [[nodiscard]] unsigned vectors() const override { return 1; }

@@ -37,6 +37,8 @@ class Nvme final : public DeviceModel {
 
     void misbehave(Misbehaviour how) { data_.misbehave(how); }
 
+    [[nodiscard]] std::uint64_t misdeeds() const { return data_.misdeeds(); }
+
     /// The medium, for tests.
     [[nodiscard]] std::span<std::byte> medium() { return medium_; }
 

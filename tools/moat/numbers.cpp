@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Each validator rewrites what it accepts in a form that CLI11 reads back without a loss: CLI11
+// itself takes "010" for 8 and "-1" for 2^64 - 1.
+#include "numbers.hpp"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+namespace moat::tools {
+
+namespace {
+
+[[nodiscard]] std::string in_quotes(const std::string& text) {
+    return '"' + text + '"';
+}
+
+[[nodiscard]] std::string text_of(NumberRange range) {
+    return std::to_string(range.least) + " to " + std::to_string(range.most);
+}
+
+/// Replaces the text by the number that `parse` finds in it. `what` names what is expected.
+template <class Parse>
+[[nodiscard]] CLI::Validator number_validator(NumberRange range, const char* what, Parse parse) {
+    const std::string shown = range.most != NumberRange{}.most ? text_of(range)
+                              : range.least != 0 ? "from " + std::to_string(range.least)
+                                                 : "";
+    return CLI::Validator(
+        [range, what, parse](std::string& text) {
+            const std::optional<std::uint64_t> number = parse(text);
+            if (!number || *number < range.least || *number > range.most)
+                return in_quotes(text) + " is not " + what + " from " + text_of(range);
+            text = std::to_string(*number);
+            return std::string();
+        },
+        shown);
+}
+
+} // namespace
+
+std::optional<std::uint64_t> whole_number(std::string_view text) {
+    std::uint64_t number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc() || end != text.data() + text.size())
+        return std::nullopt;
+    return number;
+}
+
+std::optional<std::uint64_t> byte_count(std::string_view text) {
+    const std::size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
+    const auto number = whole_number(text.substr(0, digits));
+    std::string unit;
+    for (const char each : text.substr(digits))
+        unit += each >= 'A' && each <= 'Z' ? static_cast<char>(each - 'A' + 'a') : each;
+    if (!number || unit.empty() || unit == "b")
+        return number;
+    const std::size_t power = std::string_view("kmgtpe").find(unit.front());
+    const std::string_view rest = std::string_view(unit).substr(1);
+    if (power == std::string_view::npos ||
+        !(rest.empty() || rest == "b" || rest == "ib" || rest == "i"))
+        return std::nullopt;
+    const unsigned shift = 10 * (static_cast<unsigned>(power) + 1);
+    if (*number > NumberRange{}.most >> shift)
+        return std::nullopt;
+    return *number << shift;
+}
+
+std::optional<double> seconds_of_time(std::string_view text) {
+    double number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(number) ||
+        number <= 0 || number > static_cast<double>(most_seconds))
+        return std::nullopt;
+    return number;
+}
+
+void accept_numbers(CLI::Option& option, NumberRange range) {
+    option.type_name("UINT")->transform(number_validator(range, "a whole number", whole_number));
+}
+
+template <std::unsigned_integral T>
+CLI::Option* add_number(CLI::App& command, const std::string& name, T& value,
+                        const std::string& description, NumberRange range) {
+    range.most = std::min<std::uint64_t>(range.most, std::numeric_limits<T>::max());
+    CLI::Option* const option = command.add_option(name, value, description);
+    accept_numbers(*option, range);
+    return option;
+}
+
+template CLI::Option* add_number(CLI::App&, const std::string&, unsigned&, const std::string&,
+                                 NumberRange);
+template CLI::Option* add_number(CLI::App&, const std::string&, std::uint64_t&, const std::string&,
+                                 NumberRange);
+
+CLI::Option* add_bytes(CLI::App& command, const std::string& name,
+                       std::optional<std::uint64_t>& value, const std::string& description,
+                       NumberRange range) {
+    return command.add_option(name, value, description)
+        ->type_name("SIZE")
+        ->transform(number_validator(range, "a size in bytes, as 64k,", byte_count));
+}
+
+CLI::Option* add_seconds(CLI::App& command, const std::string& name, double& value,
+                         const std::string& description) {
+    return command.add_option(name, value, description)
+        ->type_name("SECONDS")
+        ->check(CLI::Validator(
+            [](std::string& text) {
+                return seconds_of_time(text)
+                           ? std::string()
+                           : in_quotes(text) + " is not a number of seconds above 0 and up to " +
+                                 std::to_string(most_seconds);
+            },
+            ""));
+}
+
+} // namespace moat::tools

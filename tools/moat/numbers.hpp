@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Numbers on the command line: one parser for all options, so that none accepts "nan", "-1", "0x10"
+// or a number that overflows. Options that take a number are added by the functions here.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace CLI {
+class App;
+class Option;
+} // namespace CLI
+
+namespace moat::tools {
+
+/// The decimal number that `text` is, all of it; nothing where it is not one or does not fit.
+[[nodiscard]] std::optional<std::uint64_t> whole_number(std::string_view text);
+
+/// The same with a unit of 1024: "64k", "128G", "4096b", "1MiB".
+[[nodiscard]] std::optional<std::uint64_t> byte_count(std::string_view text);
+
+/// A time above 0 and at most `most_seconds`, as "0.5".
+[[nodiscard]] std::optional<double> seconds_of_time(std::string_view text);
+
+inline constexpr std::uint64_t most_seconds = 1'000'000'000; ///< 31 years
+
+struct NumberRange {
+    std::uint64_t least = 0;
+    std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
+};
+
+/// Makes `option`, whose value is text, accept whole numbers of `range` alone.
+void accept_numbers(CLI::Option& option, NumberRange range);
+
+/// A range's end beyond what `T` holds means all that `T` holds.
+template <std::unsigned_integral T>
+CLI::Option* add_number(CLI::App& command, const std::string& name, T& value,
+                        const std::string& description, NumberRange range = {});
+
+/// `value` is left alone where the option is not given.
+CLI::Option* add_bytes(CLI::App& command, const std::string& name,
+                       std::optional<std::uint64_t>& value, const std::string& description,
+                       NumberRange range);
+
+CLI::Option* add_seconds(CLI::App& command, const std::string& name, double& value,
+                         const std::string& description);
+
+} // namespace moat::tools
