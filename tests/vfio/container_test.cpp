@@ -196,6 +196,34 @@ TEST_F(ContainerTest, revoked_region_has_left_the_domain) {
     EXPECT_TRUE(machine.reach(base));
 }
 
+/// Generations of a unit that answers until a test stops it.
+struct StoppedUnit : iommu::Generations<Sync> {
+    Result<void> invalidate(const InvalidationRequest<Iova>& request) {
+        iommu::Generations<Sync>::invalidate(request);
+        if (stopped)
+            return fail(ErrorCode::io, "the test's unit does not answer");
+        return {};
+    }
+
+    bool stopped = false;
+};
+
+TEST(Container, strands_what_a_unit_that_does_not_answer_may_reach_still) {
+    Machine<Sync, FlagUpdate::none, StoppedUnit> machine;
+    auto& container = machine.container;
+    ASSERT_TRUE(machine.world.space.map(at(base, gib), machine.world.bar_mapping()));
+    ASSERT_TRUE(container.map_dma(Iova(base), VirtualAddress(base), ByteCount(gib), read_write));
+    ASSERT_TRUE(machine.map_ram(base + gib, 4 * page));
+    machine.domain.invalidator().stopped = true;
+    const auto unmapped = container.unmap_dma(Iova(base + gib), ByteCount(4 * page));
+    ASSERT_FALSE(unmapped);
+    EXPECT_EQ(unmapped.error().code(), ErrorCode::io);
+    EXPECT_EQ(container.pinned(), ByteCount(4 * page)) << "given back to nobody";
+    machine.world.space.revoke(machine.world.bar);
+    EXPECT_EQ(container.stranded(), ByteCount(gib));
+    machine.world.space.restore(machine.world.bar);
+} // and the container ends with a mapping that it cannot unmap
+
 TEST_F(ContainerTest, device_that_reads_sees_what_the_process_writes_later) {
     ASSERT_TRUE(machine.map_ram(base, page, read_only));
     const auto fault = machine.world.space.fault(VirtualAddress(base), Access::write);

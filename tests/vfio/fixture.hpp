@@ -46,11 +46,11 @@ class DomainTables {
 
 inline constexpr IovaRange msi(Iova(0xfee0'0000), ByteCount(0x10'0000));
 
-template <class Sync, FlagUpdate Dirty = FlagUpdate::none>
+template <class Sync, FlagUpdate Dirty = FlagUpdate::none,
+          class Invalidator = iommu::Generations<Sync>>
 struct Machine {
     using Format = formats::VtdSecondStage<4, Dirty>;
-    using Domain =
-        iommu::TableDomain<Tree<Format, Sync, TablePool<Sync>>, iommu::Generations<Sync>>;
+    using Domain = iommu::TableDomain<Tree<Format, Sync, TablePool<Sync>>, Invalidator>;
     using Space = address_space::tests::Space<Sync>;
 
     explicit Machine(const Sizes& sizes = {}, const ContainerLimits& limits = {},

@@ -12,8 +12,9 @@
 
 namespace moat::dma {
 
-/// Ends before its space. A refusal to unmap at the end is a programmer's error, or an IOMMU that
-/// does not answer: the memory might still be reached, so the program ends rather than go on.
+/// Ends before its space. A refusal to unmap at the end is a programmer's error. An IOMMU that does
+/// not answer is none: the space reports `not_invalidated`, and a device may still reach the
+/// memory; a driver that must know calls `unmap`.
 template <class Space>
 class Mapping {
   public:
@@ -35,9 +36,10 @@ class Mapping {
     Mapping& operator=(const Mapping&) = delete;
 
     ~Mapping() {
-        if (space_ != nullptr)
-            MOAT_CHECK(space_->unmap(iova_, size_, direction_).has_value(),
-                       "what was mapped is unmapped");
+        if (space_ == nullptr)
+            return;
+        const Result<void> done = space_->unmap(iova_, size_, direction_);
+        MOAT_CHECK(done || done.error().code() == ErrorCode::io, "what was mapped is unmapped");
     }
 
     /// What the device is told.

@@ -343,10 +343,12 @@ class TableDomain {
     static constexpr unsigned most_address_bits = 57;
 
     Table table_;
-    Invalidator invalidator_;
 
   protected:
     DomainLimits limits_; ///< constant once the domain is made
+
+  private:
+    Invalidator invalidator_;
 };
 
 } // namespace moat::iommu

@@ -75,7 +75,8 @@ class Container final : address_space::Notifier<typename Space::Sync> {
         space_.remove_notifier(*this);
         const Lock lock(mutex_);
         while (MappingNode* const mapping = mappings_.at_or_above(Iova(0)))
-            MOAT_CHECK(remove(*mapping).has_value(), "no device reaches memory that is given back");
+            if (!remove(*mapping))
+                strand(*mapping);
     }
 
     /// Maps [address, address + size) at `iova`: memory is faulted in, RAM pinned. All three are
@@ -168,6 +169,13 @@ class Container final : address_space::Notifier<typename Space::Sync> {
         return pinned_;
     }
 
+    /// Memory that stays pinned for ever, since the domain failed to unmap it at a revocation: a
+    /// device may reach it still. The container's end strands what it cannot unmap as well.
+    [[nodiscard]] ByteCount stranded() const {
+        const Lock lock(mutex_);
+        return stranded_;
+    }
+
     [[nodiscard]] std::uint64_t mappings() const {
         const Lock lock(mutex_);
         return mappings_.count();
@@ -200,10 +208,9 @@ class Container final : address_space::Notifier<typename Space::Sync> {
                 link = &run->next;
                 continue;
             }
-            MOAT_CHECK(domain_.unmap(run->start, run->size()).has_value(),
-                       "no device reaches a region that is revoked");
+            const bool unmapped = domain_.unmap(run->start, run->size()).has_value();
             *link = run->next;
-            release(*run, mapping.permissions);
+            unmapped ? release(*run, mapping.permissions) : strand(*run);
         }
         mapping.last = previous;
     }
@@ -300,6 +307,20 @@ class Container final : address_space::Notifier<typename Space::Sync> {
         Sync::destroy(&run);
     }
 
+    /// Of what the domain could not unmap: a device may reach the memory, so it stays pinned for
+    /// ever.
+    void strand(RunNode& run) MOAT_REQUIRES(mutex_) {
+        stranded_ += run.size();
+        Sync::destroy(&run);
+    }
+
+    void strand(MappingNode& mapping) MOAT_REQUIRES(mutex_) {
+        for (RunNode* run = mapping.first; run != nullptr;)
+            strand(*std::exchange(run, run->next));
+        mappings_.erase(mapping);
+        Sync::destroy(&mapping);
+    }
+
     template <class Visit>
     [[nodiscard]] Result<void> visit_dirty(const MappingNode& mapping, const Visit& visit) {
         if (!has(mapping.permissions, Attributes::write))
@@ -333,6 +354,7 @@ class Container final : address_space::Notifier<typename Space::Sync> {
     mutable typename Sync::Mutex mutex_;
     MappingTree<Sync> mappings_ MOAT_GUARDED_BY(mutex_);
     ByteCount pinned_ MOAT_GUARDED_BY(mutex_) = ByteCount(0);
+    ByteCount stranded_ MOAT_GUARDED_BY(mutex_) = ByteCount(0);
     bool tracks_dirty_ MOAT_GUARDED_BY(mutex_) = false;
 };
 
