@@ -48,9 +48,16 @@ std::shared_ptr<machine::soft::System> system_of() {
     return {both, &both->system};
 }
 
+/// A domain that no function is attached to; the machine lives as long.
+std::shared_ptr<machine::Domain> domain_of(const std::shared_ptr<machine::soft::System>& soft) {
+    machine::Domain* const domain = soft->machine().create_domain()->release();
+    return {domain, [soft](machine::Domain* ends) { delete ends; }};
+}
+
 template <class Model>
 std::vector<Row> soft_machine(const char* name) {
     const auto soft = system_of<Model>();
+    const auto domain = domain_of(soft);
     const auto call = [=](const char* what) { return std::string(name) + ", " + what; };
     return {
         {.name = call("allocate"),
@@ -74,9 +81,8 @@ std::vector<Row> soft_machine(const char* name) {
                                static_cast<unsigned>(v[2]), static_cast<std::uint16_t>(v[3]));
              if (address == soft->address)
                  return returned;
-             const auto domain = soft->machine().create_domain();
              EXPECT_FALSE(soft->machine().open(address));
-             EXPECT_FALSE(soft->machine().attach(address, **domain));
+             EXPECT_FALSE(soft->machine().attach(address, *domain));
              EXPECT_FALSE(soft->machine().detach(address));
              return returned;
          }},
@@ -108,6 +114,7 @@ std::vector<Row> soft_machine(const char* name) {
 template <class Model>
 std::vector<Row> soft_device(const char* name) {
     const auto soft = system_of<Model>();
+    const auto domain = domain_of(soft);
     const auto call = [=](const char* what) { return std::string(name) + ", " + what; };
     return {
         // What a driver writes is the device's to judge: every register with every value.
@@ -134,12 +141,11 @@ std::vector<Row> soft_device(const char* name) {
                        {.name = "memory", .good = 0x10'0000}},
          .call =
              [=](Values v) {
-                 const auto domain = soft->machine().create_domain();
                  const auto done =
-                     (*domain)->map(Iova(v[0]), ByteCount(v[1]), PhysicalAddress(v[2]), read_write);
-                 const auto undone = (*domain)->unmap(Iova(v[0]), ByteCount(v[1]));
+                     domain->map(Iova(v[0]), ByteCount(v[1]), PhysicalAddress(v[2]), read_write);
+                 const auto undone = domain->unmap(Iova(v[0]), ByteCount(v[1]));
                  EXPECT_TRUE(undone || !done);
-                 EXPECT_EQ((*domain)->unmap_deferred(Iova(v[0]), ByteCount(v[1])).has_value(),
+                 EXPECT_EQ(domain->unmap_deferred(Iova(v[0]), ByteCount(v[1])).has_value(),
                            undone.has_value());
                  return outcome(done);
              }},
