@@ -346,6 +346,11 @@ TEST(CApiContracts, LevelExact) {
     expect_contracts([] { return accesses(MOAT_LEVEL_EXACT); });
 }
 
+TEST(CApiContracts, LevelGuard) {
+    expect_contracts([] { return mappings(MOAT_LEVEL_GUARD); });
+    expect_contracts([] { return accesses(MOAT_LEVEL_GUARD); });
+}
+
 TEST(CApiContracts, Configs) {
     expect_contracts(configs);
 }
