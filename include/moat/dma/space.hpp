@@ -277,8 +277,8 @@ class Space {
     map_pages(PhysicalAddress physical, ByteCount size, Attributes attributes) {
         const std::uint64_t offset = physical.value() & page_mask_;
         const ByteCount bytes(whole_pages(offset, size.value()));
-        if (size == ByteCount(0)) [[unlikely]]
-            return fail(ErrorCode::empty, "there is nothing to map");
+        if (size.value() - 1 >= most_bytes) [[unlikely]]
+            return cannot_map(size);
         const Result<Iova> start = bytes.value() < large_bytes
                                        ? allocator_->allocate({.extent = bytes})
                                        : allocate_large(physical, bytes);
@@ -291,6 +291,13 @@ class Space {
             return std::unexpected(mapped.error());
         }
         return Iova(start->value() + offset);
+    }
+
+    [[nodiscard, gnu::noinline, gnu::cold]] static std::unexpected<Error>
+    cannot_map(ByteCount size) {
+        if (size == ByteCount(0))
+            return fail(ErrorCode::empty, "there is nothing to map");
+        return fail(ErrorCode::overflow, "no mapping has so many bytes", {"size", size.value()});
     }
 
     /// At the same offset in a large page as the memory, so that large leaves can map it.

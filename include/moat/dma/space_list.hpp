@@ -108,9 +108,9 @@ Space<Domain, Sync>::next_runs(Iova start, std::span<const Memory>& pieces, List
 
 template <iommu::Domain Domain, SyncPolicy Sync>
 Result<Iova> Space<Domain, Sync>::map_coherent(const Memory& memory, std::string_view label) {
+    if (memory.bytes.size() - 1 >= most_bytes)
+        return cannot_map(memory.size());
     const ByteCount bytes(whole_pages(0, memory.bytes.size()));
-    if (memory.bytes.empty())
-        return fail(ErrorCode::empty, "there is nothing to map");
     if ((memory.physical.value() & page_mask_) != 0)
         return fail(ErrorCode::unaligned, "coherent memory begins at a page",
                     {"memory", memory.physical.value()}, {"page", page_mask_ + 1});

@@ -14,8 +14,8 @@ namespace moat::dma {
 template <iommu::Domain Domain, SyncPolicy Sync>
 Result<Iova> Space<Domain, Sync>::map_watched(const Memory& memory, Direction direction,
                                               std::string_view label) {
-    if (memory.bytes.empty())
-        return fail(ErrorCode::empty, "there is nothing to map");
+    if (memory.bytes.size() - 1 >= most_bytes)
+        return cannot_map(memory.size());
     if (const auto fine = check_addressable(memory, label); !fine)
         return std::unexpected(fine.error());
     Result<BufferPointer> buffer = buffer_for(memory, direction);
