@@ -32,8 +32,10 @@ extern "C" {
 
 #if defined(__GNUC__)
 #define MOAT_API __attribute__((visibility("default")))
+#define MOAT_CHECKED __attribute__((warn_unused_result)) ///< a result that must be looked at
 #else
 #define MOAT_API
+#define MOAT_CHECKED
 #endif
 
 /// What a function returns.
@@ -268,8 +270,8 @@ MOAT_API moat_code moat_config_init(moat_config* config, size_t size);
 /// Errors: MOAT_INVALID (an option that there is not: the text says which there are, too),
 /// MOAT_UNSUPPORTED, MOAT_OUT_OF_RANGE (the mask leaves nothing), MOAT_NO_MEMORY; of VFIO also
 /// MOAT_NOT_FOUND, MOAT_REFUSED. Reads the environment only where flags say so.
-MOAT_API moat_code moat_container_open(const moat_config* config, moat_container** container,
-                                       moat_error* error);
+MOAT_API MOAT_CHECKED moat_code moat_container_open(const moat_config* config,
+                                                    moat_container** container, moat_error* error);
 
 /// Detaches its devices, tells what is mapped still (MOAT_DRIVER_LEAK, from level track on), unmaps
 /// it, and frees the container and its devices. No other thread uses them. Null is nothing to do.
@@ -286,8 +288,8 @@ MOAT_API moat_code moat_container_limits(moat_container* container, moat_limits*
 /// with moat_device_detach or moat_container_close.
 /// Errors: MOAT_NOT_FOUND, MOAT_BUSY (attached already), MOAT_MISMATCH (VFIO: it cannot share the
 /// container's limits), MOAT_NO_MEMORY, MOAT_REFUSED, MOAT_UNSUPPORTED, MOAT_IO.
-MOAT_API moat_code moat_device_attach(moat_container* container, const char* address,
-                                      moat_device** device, moat_error* error);
+MOAT_API MOAT_CHECKED moat_code moat_device_attach(moat_container* container, const char* address,
+                                                   moat_device** device, moat_error* error);
 
 /// From the return on the device reaches nothing, and its handle is gone. No other thread uses it.
 /// Errors: MOAT_BUSY (it is in the middle of an access; VFIO: it is the last one, and something is
@@ -315,9 +317,9 @@ MOAT_API moat_code moat_device_bar(moat_device* device, uint32_t index, void** m
 /// different ones. `*iova` is what the device is told.
 /// Errors: MOAT_EMPTY, MOAT_OVERFLOW, MOAT_NO_SPACE, MOAT_NO_MEMORY, MOAT_LIMIT, MOAT_REFUSED
 /// (VFIO: before a device is attached), MOAT_IO; nothing is mapped then.
-MOAT_API moat_code moat_map(moat_container* container, void* memory, size_t bytes,
-                            int32_t direction, const char* label, uint64_t* iova,
-                            moat_error* error);
+MOAT_API MOAT_CHECKED moat_code moat_map(moat_container* container, void* memory, size_t bytes,
+                                         int32_t direction, const char* label, uint64_t* iova,
+                                         moat_error* error);
 
 /// Undoes moat_map, with the same size and direction. Strict: on return no device reaches the
 /// memory. Deferred: once moat_flush has returned. Errors: MOAT_NOT_FOUND, MOAT_MISMATCH (from

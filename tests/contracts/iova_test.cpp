@@ -25,7 +25,7 @@ constexpr std::uint64_t good = 0x40000;
 iova::Config config_of(std::span<const IovaRange> aperture, unsigned granule_lg2) {
     return {.aperture = aperture,
             .granule_lg2 = granule_lg2,
-            .invalidation = {[](void*) {}, nullptr},
+            .invalidation = {[](void*) { return Result<void>(); }, nullptr},
             .fixed_window = IovaRange(Iova(0xfee0'0000), ByteCount(0x10'0000))};
 }
 
