@@ -47,7 +47,7 @@ expect 2 "a shard that is none" "$moat" explore pud-slot --shard 3/3
 expect 3 "a bound" "$moat" explore pud-slot --faulters 2 --most-executions 5
 # Seconds are kept whatever an execution costs and however many jobs there are; "timeout" ends with 124.
 for options in "iova --strategy naive" "iova --strategy random --executions 1000000000" \
-    "iova --strategy pct --executions 1000000000" "iova --strategy sleep --jobs 2" \
+    "iova --strategy pct --executions 1000000000" "iova-flush --queuers 4 --flushers 3 --jobs 2" \
     "iova --strategy naive --shard 1/7" "iova --strategy random --executions 1000000000 --jobs 3"; do
     # shellcheck disable=SC2086 # words of a command line
     expect 3 "the seconds of $options" timeout 6 "$moat" explore $options --seconds 0.6 --json

@@ -20,8 +20,12 @@ pkg_config)
     PKG_CONFIG_PATH=$(dirname "$(find "$scratch/prefix" -name moat.pc)")
     export PKG_CONFIG_PATH
     # shellcheck disable=SC2046,SC2086 # lists of words
-    "$compiler" $flags $(pkg-config --cflags moat) "$consumer/main.cpp" \
-        -o "$scratch/build/consumer" $(pkg-config --libs moat)
+    for program in main audit; do
+        "$compiler" $flags "$consumer/$program.cpp" -o "$scratch/build/$program" \
+            $(pkg-config --cflags --libs moat)
+    done
+    "$scratch/build/audit"
+    mv "$scratch/build/main" "$scratch/build/consumer"
     ;;
 esac
 "$scratch/build/consumer"

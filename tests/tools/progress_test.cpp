@@ -43,7 +43,7 @@ TEST(ProgressLine, has_only_whole_parts_and_leaves_the_last_column_free) {
                              .remark = "3 findings"};
     EXPECT_EQ(progress_line(reached, 4, 40), "nvme [==        ] 25 %, 1200 operations");
     EXPECT_EQ(progress_line(reached, 4, 39), "nvme [==       ] 25 %, 1200 operations");
-    EXPECT_EQ(progress_line(reached, 4, 16), "nvme [=   ] 25 %");
+    EXPECT_EQ(progress_line(reached, 4, 17), "nvme [=   ] 25 %");
     EXPECT_EQ(progress_line(reached, 4, 5), "nvme");
     EXPECT_EQ(progress_line(reached, 4, 4), "");
     for (std::size_t columns = 1; columns != 120; ++columns)

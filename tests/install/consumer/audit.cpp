@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A program of somebody else that needs a room which needs others: pkg-config's libraries must
+// come in an order that a linker resolves.
+#include "moat/audit/subject.hpp"
+
+#include <iostream>
+
+int main() {
+    const auto subject = moat::audit::Subject::start(moat::audit::kinds().front(), {});
+    const auto report = moat::audit::audit_function((*subject)->machine(), (*subject)->address(),
+                                                    (*subject)->options());
+    std::cout << report->tally.cases << " operations\n";
+    return report->tally.cases != 0 && report->findings.empty() ? 0 : 1;
+}
