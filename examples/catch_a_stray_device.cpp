@@ -30,13 +30,13 @@ int main() {
 
     // The driver's handler: called with the diagnosis as soon as the device strays.
     // (dma::Reporter is one that is ready made.)
-    const dma::Listener driver = {[](void*, const fault::Diagnosis& diagnosis) noexcept {
-                                      std::cout << fault::text_report(diagnosis, {.device = "nic"});
-                                  },
-                                  [](void*, const dma::DriverError& error) noexcept {
-                                      std::cout << dma::summary(error) << '\n';
-                                  },
-                                  nullptr};
+    dma::Listener driver;
+    driver.fault = [](void*, const fault::Diagnosis& diagnosis) noexcept {
+        std::cout << fault::text_report(diagnosis, {.device = "nic"});
+    };
+    driver.driver_error = [](void*, const dma::DriverError& error) noexcept {
+        std::cout << dma::summary(error) << '\n';
+    };
     const auto options = dma::options_from_environment(std::cout); // MOAT_OPTIONS
     if (!options) {
         std::cerr << options.error() << '\n';
