@@ -173,12 +173,19 @@ void run_job(const Program& program, const ExploreOptions& options, unsigned job
 Report explore(const Program& program, const ExploreOptions& given) {
     using Clock = std::chrono::steady_clock;
     Report report;
-    if (given.machine.allocated_bytes != nullptr) {
-        report.found = find_foreign_memory(program, given);
+    ExploreOptions options = given;
+    std::atomic<bool> ended{false};
+    if (given.progress)
+        options.progress = [&](const Tally& tally) { // who has ended it is not asked again
+            if (!ended.load(std::memory_order_relaxed) && !given.progress(tally))
+                ended.store(true, std::memory_order_relaxed);
+            return !ended.load(std::memory_order_relaxed);
+        };
+    if (options.machine.allocated_bytes != nullptr) {
+        report.found = find_foreign_memory(program, options);
         if (report.found)
             return report;
     }
-    ExploreOptions options = given;
     options.machine.allocated_bytes = nullptr;
     Clock::time_point begin;
     if (options.jobs > 1 || options.shard.count > 1) {

@@ -212,8 +212,9 @@ TEST_F(CApi, fields_options_and_the_environment_decide_in_this_order) {
     EXPECT_EQ(opened().guard_bytes, 8192U) << "nobody asked for the environment";
     EXPECT_EQ(opened().guard_before_bytes, 4096U);
     EXPECT_EQ(opened().level, MOAT_LEVEL_EXACT);
-    EXPECT_EQ(opened().unmapping, MOAT_UNMAPPING_DEFERRED);
+    EXPECT_EQ(opened().unmapping, MOAT_UNMAPPING_STRICT) << "level exact unmaps strictly";
     config.options = "guard=16k:level=guard";
+    EXPECT_EQ(opened().unmapping, MOAT_UNMAPPING_DEFERRED);
     EXPECT_EQ(opened().guard_bytes, 16384U);
     EXPECT_EQ(opened().level, MOAT_LEVEL_GUARD);
     config.flags = MOAT_READ_ENVIRONMENT;
