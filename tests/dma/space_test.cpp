@@ -380,6 +380,27 @@ TEST_F(DriverErrors, a_leak_is_told_and_unmapped) {
     EXPECT_FALSE(system.domain.reader().translate(iova));
 }
 
+TEST(Leaks, at_iova_0_are_reported_and_unmapped) {
+    OwnTables tables;
+    SoftDomain domain(empty_table(tables));
+    Heard heard;
+    Buffer buffer(4096);
+    for (const Level level : {Level::track, Level::exact}) {
+        auto space = *Space::create(domain, {.options = {.level = level, .guard = {}},
+                                             .dma_mask = Iova(4095),
+                                             .listener = heard.listener(),
+                                             .pages = own_pages()});
+        const auto iova = space->map(Memory::own(buffer.bytes()), Direction::to_device, "first");
+        ASSERT_TRUE(iova) << to_string(iova.error());
+        ASSERT_EQ(*iova, Iova(0));
+        space.reset();
+        ASSERT_EQ(heard.errors.size(), 1U);
+        EXPECT_EQ(heard.errors[0].mapping.label, "first");
+        EXPECT_FALSE(domain.reader().translate(Iova(0)));
+        heard.errors.clear();
+    }
+}
+
 TEST(MappingObject, unmaps_at_its_end_and_moves) {
     System system({.level = Level::track});
     const Buffers buffers;

@@ -38,6 +38,7 @@ struct Options {
     ByteCount guard{4096};
     ByteCount guard_before{};
     Placement placement = Placement::right;
+    /// At level exact always strict.
     Unmapping unmapping = Unmapping::strict;
     /// How much unmapped address space is kept out of use, so that a late access still faults.
     ByteCount quarantine{};
