@@ -199,7 +199,7 @@ class Container final : address_space::Notifier<typename Space::Sync> {
     }
 
     /// The runs of `region` go.
-    void withdraw(MappingNode& mapping, Region& region) {
+    void withdraw(MappingNode& mapping, Region& region) MOAT_REQUIRES(mutex_) {
         RunNode* previous = nullptr;
         RunNode** link = &mapping.first;
         while (RunNode* const run = *link) {

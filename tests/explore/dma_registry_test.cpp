@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The DMA API's shipped registry under every schedule of a few threads, and each memory model.
+#include "moat/explore/explorer.hpp"
+
+#include "scenarios/scenario.hpp"
+#include "traces.hpp"
+
+#include <array>
+#include <cstdint>
+#include <gtest/gtest.h>
+#include <tuple>
+
+namespace moat::explore::testing {
+namespace {
+
+/// How many executions a full search takes under each memory model.
+struct Configured {
+    const char* text;
+    std::uint64_t sc;
+    std::uint64_t tso;
+    std::uint64_t c11;
+};
+
+constexpr std::array configurations = {
+    Configured{"adders=1 searchers=1 leaves=same", 137, 137, 139},
+    Configured{"adders=1 searchers=1 leaves=two", 724, 724, 835},
+    Configured{"adders=2 searchers=1 leaves=two", 42142, 42142, 58725},
+};
+
+class DmaRegistry : public ::testing::TestWithParam<std::tuple<std::size_t, MemoryModelKind>> {};
+
+TEST_P(DmaRegistry, misses_nothing_that_lives) {
+    const auto& [number, model] = GetParam();
+    const Configured& configured = configurations[number];
+    const scenarios::Scenario* const scenario = scenarios::find("dma-registry");
+    const auto complete = scenarios::complete(*scenario, scenarios::parse(configured.text));
+    ASSERT_TRUE(complete.has_value());
+    ExploreOptions options;
+    options.machine.memory_model = model;
+    options.most_executions = sanitized ? 20 : UINT64_MAX;
+    const Report report = explore::explore(scenario->program(*complete), options);
+    EXPECT_FALSE(report.found) << report.found->violation.text;
+    if (sanitized)
+        return; // a few schedules, for what the sanitizer finds in them
+    EXPECT_TRUE(report.exhausted);
+    EXPECT_EQ(report.tally.executions, model == MemoryModelKind::sc    ? configured.sc
+                                       : model == MemoryModelKind::tso ? configured.tso
+                                                                       : configured.c11);
+}
+
+INSTANTIATE_TEST_SUITE_P(Configurations, DmaRegistry,
+                         ::testing::Combine(::testing::Range<std::size_t>(0, configurations.size()),
+                                            ::testing::Values(MemoryModelKind::sc,
+                                                              MemoryModelKind::tso,
+                                                              MemoryModelKind::c11)));
+
+} // namespace
+} // namespace moat::explore::testing
