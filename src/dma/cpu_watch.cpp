@@ -23,6 +23,8 @@
 #define MOAT_MEMCHECK 0
 #endif
 
+// Names of compiler-rt.
+// NOLINTBEGIN(readability-identifier-naming)
 extern "C" {
 [[gnu::weak]] void __asan_poison_memory_region(const volatile void* start, std::size_t size);
 [[gnu::weak]] void __asan_unpoison_memory_region(const volatile void* start, std::size_t size);
@@ -38,6 +40,8 @@ extern "C" {
                                                             void (*freed)(const volatile void*));
 [[gnu::weak]] std::size_t __sanitizer_get_allocated_size(const volatile void* block);
 }
+
+// NOLINTEND(readability-identifier-naming)
 
 namespace moat::dma::cpu_watch {
 

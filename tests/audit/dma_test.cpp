@@ -40,7 +40,7 @@ class DmaOnQemuTest : public DeviceTest {
         EXPECT_EQ(diagnosis.mapping->label, "the ring");
         EXPECT_EQ(diagnosis.distance, (fault::Distance{1, page})) << "the unit tells the page";
         ASSERT_TRUE(space.unmap(*iova, buffer.size(), dma::Direction::from_device));
-        space.flush();
+        EXPECT_TRUE(space.flush());
         run("read", *iova + ByteCount(2 * page - 64), 64); // a page that the IOTLB has held
         records = faults();
         ASSERT_EQ(records.size(), 1U) << "what is unmapped is out of reach";

@@ -432,7 +432,7 @@ TEST(Deferred, nothing_is_reached_after_a_flush) {
         ASSERT_TRUE(system.space->unmap(iova, 4096_B, Direction::from_device));
         were.push_back(iova);
     }
-    system.space->flush();
+    EXPECT_TRUE(system.space->flush());
     for (const Iova iova : were)
         ASSERT_FALSE(system.write(iova.value(), 1).complete());
 }

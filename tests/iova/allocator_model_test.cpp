@@ -94,7 +94,7 @@ class Session {
         else if (what < 93)
             misuse();
         else if (what < 94)
-            subject_->flush();
+            EXPECT_TRUE(subject_->flush());
         else if (what < 95)
             subject_->rest();
         else if (what < 96)
@@ -106,7 +106,7 @@ class Session {
     void finish() {
         while (!live_.empty())
             release();
-        subject_->flush();
+        EXPECT_TRUE(subject_->flush());
         subject_->rest();
         // A request for everything empties every cache, whether it can be met or not.
         const ByteCount all(shape_.aperture_bytes);

@@ -119,7 +119,7 @@ bool run(int fails_at, const QuarantineBudget& quarantine) {
     const bool failed = FailingSync::calls > fails_at;
     for (std::size_t i = 1; i < held.size(); i += 2)
         EXPECT_TRUE(subject.release(held[i].start, held[i].size).has_value());
-    subject.flush();
+    EXPECT_TRUE(subject.flush());
     // Larger than either part of the aperture: everything is drained, in vain.
     EXPECT_FALSE(
         subject.allocate({.extent = ByteCount((std::uint64_t{1} << 47) + 4096)}).has_value());

@@ -122,7 +122,7 @@ struct World {
                 if (const auto other = exchange.get())
                     release(*other, When::now);
             } else if (random() % 64 == 0) {
-                allocator->flush();
+                EXPECT_TRUE(allocator->flush());
                 (void)allocator->stats();
             }
         }
@@ -133,7 +133,7 @@ struct World {
     void expect_all_back() {
         while (const auto range = exchange.get())
             release(*range, When::now);
-        allocator->flush();
+        EXPECT_TRUE(allocator->flush());
         allocator->rest();
         (void)allocator->allocate({.extent = ByteCount(free_at_start.value())}).has_value();
         const Stats stats = allocator->stats();

@@ -86,8 +86,9 @@ std::streamsize WrappingBuffer::xsputn(const char* text, std::streamsize size) {
 }
 
 bool WrappingBuffer::write(std::string_view text) {
-    const auto size = static_cast<std::streamsize>(text.size());
-    return note(inner_.sputn(text.data(), size) == size);
+    const std::streamsize written =
+        inner_.sputn(text.data(), static_cast<std::streamsize>(text.size()));
+    return note(static_cast<std::size_t>(written) == text.size());
 }
 
 bool WrappingBuffer::note(bool succeeded) {
