@@ -211,14 +211,16 @@ void install_hooks() {
 #endif
 }
 
-[[nodiscard]] bool overlaps_a_mapping(std::span<const std::byte> bytes) {
-    if (index().count.load(std::memory_order_acquire) == 0)
-        return false;
+/// Return: the last byte of a watched mapping that has the byte at `address`, or nothing.
+[[nodiscard]] std::optional<std::uint64_t> last_of_mapping_at(std::uint64_t address) {
+    std::optional<std::uint64_t> found;
     const IndexLock lock;
-    const std::uint64_t first = number(bytes.data());
-    return index().mappings.find(
-        first, first + bytes.size() - 1,
-        [](std::uint64_t, std::uint64_t, const WatchedMapping&) { return true; });
+    (void)index().mappings.find(address, address,
+                                [&](std::uint64_t, std::uint64_t last, const WatchedMapping&) {
+                                    found = last;
+                                    return true;
+                                });
+    return found;
 }
 
 } // namespace
@@ -234,10 +236,14 @@ std::optional<BadMemory> find_inaddressable(std::span<const std::byte> bytes) {
     const std::uint64_t first = number(bytes.data());
     if (bytes.size() - 1 > ~first || first + bytes.size() == 0) // no memory reaches 2^64
         return BadMemory{.first = first};
-    void* const bad = first_forbidden(bytes.first(std::min(bytes.size(), most_checked)));
-    if (bad == nullptr || overlaps_a_mapping(bytes))
-        return std::nullopt;
-    return BadMemory{number(bad), asan_present() ? heap_block_at(bad) : HeapBlock{}};
+    std::span<const std::byte> left = bytes.first(std::min(bytes.size(), most_checked));
+    while (void* const bad = left.empty() ? nullptr : first_forbidden(left)) {
+        const auto owned_to = last_of_mapping_at(number(bad));
+        if (!owned_to)
+            return BadMemory{number(bad), asan_present() ? heap_block_at(bad) : HeapBlock{}};
+        left = left.subspan(std::min(left.size(), *owned_to - number(left.data()) + 1));
+    }
+    return std::nullopt;
 }
 
 void forbid(CpuWatch watch, std::span<const std::byte> bytes) {

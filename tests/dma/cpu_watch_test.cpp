@@ -169,6 +169,16 @@ TEST_P(CpuWatched, a_second_mapping_of_the_memory_is_not_taken_for_bad_memory) {
     ASSERT_TRUE(space->unmap(*two, 4096_B, Direction::from_device));
 }
 
+TEST_P(CpuWatched, a_second_mapping_that_is_longer_than_the_memory_is_refused) {
+    const HeapBytes block = heap_bytes(256);
+    const Iova one = *space->map(first_of(block, 256), Direction::from_device, "one");
+    const auto two = space->map(first_of(block, 300), Direction::to_device, "too long");
+    EXPECT_FALSE(two);
+    ASSERT_EQ(heard.errors.size(), 1U);
+    EXPECT_EQ(heard.errors[0].kind, DriverErrorKind::not_addressable);
+    ASSERT_TRUE(space->unmap(one, 256_B, Direction::from_device));
+}
+
 TEST_P(CpuWatched, memory_that_is_freed_while_mapped_is_reported_and_fenced_off) {
     if (!asan)
         GTEST_SKIP() << "SKIPPED: memcheck does not tell of frees";

@@ -39,8 +39,8 @@ struct BadMemory {
     HeapBlock block = {};
 };
 
-/// Return: nothing where every byte is addressable (of the first 16 GiB), or where the device of
-/// another mapping owns some of them.
+/// Return: nothing where every byte (of the first 16 GiB) is addressable, or is kept from the CPU
+/// only because another mapping has it.
 [[nodiscard]] std::optional<BadMemory> find_inaddressable(std::span<const std::byte> bytes);
 
 /// On return the checker stops the CPU at `bytes`. AddressSanitizer knows memory by 8 bytes: what
