@@ -72,7 +72,7 @@ struct Call {
 };
 
 /// How much of a mapping is checked for bad memory: a caller's number takes no hours.
-constexpr std::size_t most_checked = std::size_t{1} << 34;
+constexpr std::size_t most_checked = std::size_t{1} << 30;
 
 /// Every watched mapping of the process, by the CPU's addresses.
 struct Index {

@@ -31,6 +31,7 @@ class DmaOnQemuTest : public DeviceTest {
         const auto iova = space.map(buffer, dma::Direction::from_device, "the ring");
         ASSERT_TRUE(iova) << iova.error();
         run("read", *iova + ByteCount(2 * page - 64), 65);
+        ASSERT_TRUE(space.sync_for_cpu(*iova, {}, buffer.size()));
         EXPECT_EQ(std::ranges::count(memory.bytes(), canary), 2 * page - 64);
         auto records = faults();
         ASSERT_EQ(records.size(), 1U);

@@ -39,7 +39,7 @@ struct BadMemory {
     HeapBlock block = {};
 };
 
-/// Return: nothing where every byte (of the first 16 GiB) is addressable, or is kept from the CPU
+/// Return: nothing where every byte (of the first GiB) is addressable, or is kept from the CPU
 /// only because another mapping has it.
 [[nodiscard]] std::optional<BadMemory> find_inaddressable(std::span<const std::byte> bytes);
 

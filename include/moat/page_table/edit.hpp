@@ -12,6 +12,7 @@
 #include "moat/page_table/protect.hpp"
 #include "moat/page_table/unmap.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <utility>
 
@@ -178,8 +179,7 @@ class Edit {
     static constexpr unsigned highest_leaf_lg2 = entry_lg2<F>(highest_leaf_level<F>());
 
     static unsigned largest_leaf_lg2(const MapOptions& options) {
-        return options.largest_leaf_lg2 < F::granule_lg2 ? F::granule_lg2
-                                                         : options.largest_leaf_lg2;
+        return std::clamp(options.largest_leaf_lg2, F::granule_lg2, 63U);
     }
 
     static constexpr Attributes flags_of_format() {
