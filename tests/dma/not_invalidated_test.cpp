@@ -123,7 +123,10 @@ class NotInvalidated : public ::testing::TestWithParam<std::tuple<Level, Unmappi
     const Buffer buffer{16 * 4096};
     const dma::Memory page = dma::Memory::own(buffer.bytes().first(4096));
     Over<FailingDomain> system{
-        {.level = level(), .unmapping = std::get<1>(GetParam()), .history = 1 << 16}};
+        {.level = level(),
+         .unmapping = std::get<1>(GetParam()),
+         .history = 1 << 16,
+         .cpu = dma::CpuWatch::off}}; // what a checker watches is unmapped strictly
     dma::Space<FailingDomain, RealSync>& space = *system.space;
 };
 
