@@ -198,7 +198,8 @@ TEST_P(NotInvalidated, is_never_used_again_whatever_happens) {
 
 TEST_P(NotInvalidated, ends_with_its_space) {
     {
-        Over<FailingDomain> ends{{.level = level(), .unmapping = std::get<1>(GetParam())}};
+        Over<FailingDomain> ends{
+            {.level = level(), .unmapping = std::get<1>(GetParam()), .cpu = dma::CpuWatch::off}};
         const Iova iova = *ends.space->map(page, Direction::bidirectional, "ring");
         ends.domain.invalidator().fails_all = true;
         ends.domain.invalidator().fails_ranges = true;
@@ -216,7 +217,8 @@ INSTANTIATE_TEST_SUITE_P(Levels, NotInvalidated,
 TEST(TimersFlush, is_reported_where_it_fails_and_the_next_flush_fails_too) {
     for (const Level level : {Level::guard, Level::track}) {
         const Buffer buffer(4096);
-        Over<FailingDomain> timed{{.level = level, .unmapping = Unmapping::deferred}};
+        Over<FailingDomain> timed{
+            {.level = level, .unmapping = Unmapping::deferred, .cpu = dma::CpuWatch::off}};
         const Iova iova =
             *timed.space->map(dma::Memory::own(buffer.bytes()), Direction::bidirectional, "ring");
         timed.domain.invalidator().fails_all = true;
@@ -295,7 +297,8 @@ class StrictDomain final : public machine::Domain {
 TEST(Deferral, is_refused_where_the_limits_do_not_have_it) {
     using Space = dma::Space<machine::Domain, RealSync>;
     StrictDomain domain;
-    const auto refused = Space::create(domain, {.options = {.unmapping = Unmapping::deferred}});
+    const auto refused = Space::create(
+        domain, {.options = {.unmapping = Unmapping::deferred, .cpu = dma::CpuWatch::off}});
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().code(), ErrorCode::unsupported);
     EXPECT_NE(std::string(refused.error().sentence()).find("strict"), std::string::npos);
