@@ -19,7 +19,7 @@ write_basic_package_version_file(${CMAKE_BINARY_DIR}/moatConfigVersion.cmake
 install(FILES ${CMAKE_BINARY_DIR}/moatConfig.cmake ${CMAKE_BINARY_DIR}/moatConfigVersion.cmake
     DESTINATION ${package_folder} COMPONENT development)
 
-# For pkg-config, which knows no dependencies of static libraries: users before what they use.
+# moat.pc lists the static libraries in link order: each one before those that it uses.
 set(ordered)
 while(libraries)
     foreach(candidate ${libraries})
@@ -31,7 +31,7 @@ while(libraries)
                 set(used ON)
             endif()
         endforeach()
-        set(next ${candidate}) # in a circle, any
+        set(next ${candidate}) # a cycle has no order: take any
         if(NOT used)
             break()
         endif()

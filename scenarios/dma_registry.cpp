@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The DMA API's shipped registry under the explorer, with a small tree. Mappings come and go in
-// leaves that are announced and empty, so that searches forget the leaves and adds announce them
-// again. The oracle: no search misses a mapping that lives while it runs.
+// leaves that are announced and empty: searches forget the leaves, and adds announce them again.
+// The oracle: a search finds every mapping that lives while it runs.
 #include "moat/dma/registry.hpp"
 #include "moat/explore/explored_sync.hpp"
 
@@ -13,8 +13,8 @@ namespace moat::scenarios::dma_registry {
 
 namespace {
 
-/// Leaf locks that exclude nobody. Each call is still an operation that the explorer reorders: what
-/// they guard is plain memory, which it does not see.
+/// Leaf locks without mutual exclusion. Each call stays an operation that the explorer reorders,
+/// because it does not see the plain memory that the locks guard.
 struct Unlocked : ExploredSync {
     struct MOAT_CAPABILITY("mutex") Mutex : explored::Mutex {
         void lock() MOAT_ACQUIRE() { calls.fetch_add(1, std::memory_order_seq_cst); }
@@ -90,7 +90,7 @@ constexpr std::uint64_t page_size = 4096;
 
 // Four leaves of four pages each share a word of `may_hold`.
 constexpr std::uint64_t pages_of_leaf = 4;
-constexpr std::uint64_t lowest = 0; ///< the mappings that live for the whole run
+constexpr std::uint64_t lowest = 0; ///< lives for the whole run, as `highest` does
 constexpr std::uint64_t highest = 3 * pages_of_leaf;
 constexpr std::uint64_t first_added = pages_of_leaf;
 constexpr std::uint64_t searched = 2 * pages_of_leaf - 1; ///< the last page of the adders' leaf
@@ -112,7 +112,7 @@ template <class Sync>
 void remove(World<Sync>& world, std::uint64_t page) {
     const bool gone =
         world.registry.remove(Iova(page * page_size), [](const dma::Registered&) { return true; });
-    ExploredSync::check(gone, "a mapping that lives is not found");
+    ExploredSync::check(gone, "remove misses a live mapping");
 }
 
 template <class Sync>
@@ -120,17 +120,16 @@ void must_find(World<Sync>& world, std::uint64_t page) {
     fault::SearchSteps steps;
     const Iova start(page * page_size);
     const auto found = world.registry.around(start, steps).at_or_below;
-    ExploredSync::check(found && found->range.start() == start,
-                        "a search misses a mapping that lives");
+    ExploredSync::check(found && found->range.start() == start, "a search misses a live mapping");
 }
 
-/// Mappings live below and above, whatever the adders do.
+/// One mapping below and one above live for the whole run.
 template <class Sync>
 void search(World<Sync>& world) {
     fault::SearchSteps steps;
     const auto found = world.registry.around(Iova(searched * page_size), steps);
-    ExploredSync::check(found.at_or_below.has_value(), "a search misses what lives below");
-    ExploredSync::check(found.above.has_value(), "a search misses what lives above");
+    ExploredSync::check(found.at_or_below.has_value(), "a search misses the mapping below");
+    ExploredSync::check(found.above.has_value(), "a search misses the mapping above");
 }
 
 /// The setup leaves the adders' leaves announced and empty, so searches may forget them.
@@ -180,7 +179,7 @@ template <class Sync>
 
 Scenario dma_registry_scenario() {
     return {.name = "dma-registry",
-            .summary = "the shipped registry of mappings: a search misses nothing that lives",
+            .summary = "the shipped registry of mappings: a search finds every live mapping",
             .parameters = {{.name = "adders",
                             .preset = "1",
                             .help = "threads that add a mapping, look it up and remove it",

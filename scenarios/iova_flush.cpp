@@ -55,7 +55,7 @@ void queue_range(World<Sync>& world, unsigned i) {
 
 template <class Sync>
 void flush(World<Sync>& world) {
-    const auto let_go = [&world](unsigned, auto ranges) {
+    const auto release = [&world](unsigned, auto ranges) {
         for (const auto& each : ranges) {
             const auto i = static_cast<std::size_t>(each.start.value() >> 12);
             ExploredSync::check(world.begun.load(std::memory_order_seq_cst) >=
@@ -66,7 +66,7 @@ void flush(World<Sync>& world) {
         }
     };
     const auto hold = [](auto) { ExploredSync::check(false, "no invalidation fails"); };
-    (void)world.queue.flush(let_go, hold);
+    (void)world.queue.flush(release, hold);
 }
 
 template <class Sync>

@@ -32,7 +32,7 @@ extern "C" {
 
 #if defined(__GNUC__)
 #define MOAT_API __attribute__((visibility("default")))
-#define MOAT_CHECKED __attribute__((warn_unused_result)) ///< a result that must be looked at
+#define MOAT_CHECKED __attribute__((warn_unused_result)) ///< ignoring the result is a warning
 #else
 #define MOAT_API
 #define MOAT_CHECKED

@@ -90,11 +90,11 @@ inline void write(moat_error* error, moat_code code, std::string_view text) noex
     to[text.copy(to, told_size(error) - offsetof(moat_error, text) - 1)] = '\0';
 }
 
-/// What a callback of the caller's threw in this thread since the last call that returned it; empty
-/// where none did.
+/// The text of an exception that a callback threw in this thread, until a call returns it.
 inline thread_local std::array<char, 256> thrown_by_callback{};
 
-/// Calls a callback of the caller's: what it throws is the result of the call that caused it.
+/// Calls the caller's callback. An exception becomes the result of the function that caused the
+/// call.
 template <class Callback>
 void call_back(Callback&& callback) noexcept {
     const auto keep = [](std::string_view text) {

@@ -188,6 +188,6 @@ void moat_container::tell(const dma::DriverError& error) noexcept {
         return stderr_listener_.driver_error(stderr_listener_.context, error);
     moat_report report = report_of();
     report.driver_error = &error;
-    const DriverErrorForC told(report);
-    call_back([&] { callbacks_.driver_error(callbacks_.context, &told.get()); });
+    const DriverErrorForC error_for_c(report);
+    call_back([&] { callbacks_.driver_error(callbacks_.context, &error_for_c.get()); });
 }

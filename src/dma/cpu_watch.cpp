@@ -65,7 +65,7 @@ namespace {
     return reinterpret_cast<std::uintptr_t>(address);
 }
 
-/// The call of `freed` that a thread is inside of.
+/// A call of `freed` that runs now.
 struct Call {
     const void* context;
     std::thread::id thread;
@@ -79,7 +79,7 @@ struct Index {
     std::mutex mutex;
     IntervalIndex<WatchedMapping> mappings;
     std::atomic<std::size_t> count{0};
-    std::vector<Call> calls; ///< that run now
+    std::vector<Call> calls;
     std::condition_variable call_ended;
 };
 
@@ -175,6 +175,8 @@ void name_the_mapping(const char*) {
     const IndexLock lock;
     (void)index().mappings.find(
         address, address, [&](std::uint64_t first, std::uint64_t, const WatchedMapping& each) {
+            if (!each.device_writes) // the CPU may read it, so the error is another one
+                return false;
             std::fprintf(stderr,
                          "moat: the CPU touched byte %llu of \"%.*s\" (%llu bytes, mapped at IOVA "
                          "0x%llx), which the device owns: call sync_for_cpu or unmap first\n",

@@ -15,7 +15,7 @@ Result<StreamSocket> StreamSocket::create(std::chrono::milliseconds patience) {
     std::array<int, 2> ends{};
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) < 0)
         return fail_errno("a pair of sockets cannot be made");
-    // poll's milliseconds are an int, and a deadline of the clock's is to be had.
+    // poll takes an int of milliseconds, and the deadline must fit the clock.
     constexpr std::chrono::milliseconds longest(std::numeric_limits<int>::max());
     return StreamSocket(FileDescriptor(ends[0]), FileDescriptor(ends[1]),
                         std::clamp(patience, std::chrono::milliseconds(0), longest));

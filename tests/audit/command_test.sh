@@ -81,7 +81,7 @@ expect 2 "cases that are none" "$moat" audit --case 5-3
 expect 2 "an unknown machine" "$moat" audit --machine attic
 expect 3 "more bytes than edu has" "$moat" audit --device edu --inject short-buffer:5000
 shows 'changed nothing in any of' err
-# Each injection that has no effect in the cases that were asked for: the device's own, and the driver's.
+# Injections without effect in the requested cases: the device's own, and the driver's.
 for fault in stale no-invalidate short-buffer:1048576; do
     expect 3 "$fault in one case" "$moat" audit --device edu --case 0 --inject $fault
     shows "moat audit: edu (soft): $fault changed nothing in any of 1 operations" err

@@ -29,12 +29,14 @@ constexpr std::uint64_t base = 1ULL << 32;
 constexpr std::uint64_t mib = 1 << 20;
 
 /// A world with four VMAs: anonymous, explicit huge pages, a BAR's, and shared RAM; the first page
-/// of each is faulted in. Made anew after each call that succeeded.
+/// of each is faulted in. Recreated after each call that succeeded.
 class Process {
   public:
     Process() { reset(); }
 
     void reset() {
+        if (world_)
+            clear();
         world_.reset();
         for (auto& slot : slots_)
             slot.store(0, std::memory_order_relaxed);
@@ -50,11 +52,7 @@ class Process {
         }
     }
 
-    ~Process() {
-        const auto all = VirtualRange(VirtualAddress(base), ByteCount(16 * mib));
-        EXPECT_TRUE(space().unmap(all));
-        shared.clear(world_->memory);
-    }
+    ~Process() { clear(); }
 
     Process(const Process&) = delete;
     Process& operator=(const Process&) = delete;
@@ -62,15 +60,6 @@ class Process {
     [[nodiscard]] World<RealSync>& world() const { return *world_; }
 
     [[nodiscard]] as::tests::Space<RealSync>& space() const { return world_->space; }
-
-    template <class T>
-    Outcome after(const Result<T>& result) {
-        if (!result)
-            return result.error();
-        clear();
-        reset();
-        return returned;
-    }
 
     void clear() {
         EXPECT_TRUE(space().unmap(VirtualRange(VirtualAddress(0), ByteCount(1ULL << 47))));
@@ -124,7 +113,7 @@ std::vector<Row> maps() {
     const Argument permissions = {.name = "permissions", .good = 3, .bits = 32};
     const Argument leaf = {.name = "largest_leaf_lg2", .good = 21, .bits = 32, .more = {12, 30}};
     const Argument offset = {.name = "offset", .good = 0};
-    // A mapping is used before it goes: what map() accepted, a fault must stand.
+    // Uses a mapping before it is unmapped: faults must work on what map() accepted.
     const auto map = [](Process& p, VirtualRange range, const Mapping& mapping) {
         const Result<void> done = p.space().map(range, mapping);
         if (done)
@@ -132,7 +121,7 @@ std::vector<Row> maps() {
                 (void)p.space().fault(range.start(), access);
                 (void)p.space().fault(range.last(), access);
             }
-        return p.after(done);
+        return reset_after(p, done);
     };
     return {
         range_row(process, "map, anonymous", hole,
@@ -176,7 +165,8 @@ std::vector<Row> maps() {
                  Mapping mapping = {.kind = static_cast<VmaKind>(v[0])};
                  mapping.region = (v[1] & 1) != 0 ? &process->world().bar : nullptr;
                  mapping.shared = (v[1] & 2) != 0 ? &process->shared : nullptr;
-                 return process->after(process->space().map(as::tests::at(hole, 4096), mapping));
+                 return reset_after(*process,
+                                    process->space().map(as::tests::at(hole, 4096), mapping));
              },
          .state = [=] { return process->state(); }},
     };
@@ -188,28 +178,29 @@ std::vector<Row> changes() {
     for (const std::uint64_t start : {base, base + 4 * mib, base + 8 * mib}) {
         rows.push_back(
             range_row(process, "unmap", start, {}, [](Process& p, VirtualRange range, Values) {
-                return p.after(p.space().unmap(range));
+                return reset_after(p, p.space().unmap(range));
             }));
         rows.push_back(
             range_row(process, "zap", start, {}, [](Process& p, VirtualRange range, Values) {
-                return p.after(p.space().zap(range));
+                return reset_after(p, p.space().zap(range));
             }));
-        rows.push_back(
-            range_row(process, "protect", start, {{.name = "permissions", .good = 1, .bits = 32}},
-                      [](Process& p, VirtualRange range, Values v) {
-                          return p.after(p.space().protect(range, static_cast<Attributes>(v[2])));
-                      }));
+        rows.push_back(range_row(
+            process, "protect", start, {{.name = "permissions", .good = 1, .bits = 32}},
+            [](Process& p, VirtualRange range, Values v) {
+                return reset_after(p, p.space().protect(range, static_cast<Attributes>(v[2])));
+            }));
     }
     rows.push_back(range_row(
         process, "clear_accessed_dirty", base, {{.name = "which", .good = 0x300, .bits = 32}},
         [](Process& p, VirtualRange range, Values v) {
-            return p.after(p.space().clear_accessed_dirty(range, static_cast<Attributes>(v[2]),
-                                                          [](const as::LeafView&) {}));
+            return reset_after(p,
+                               p.space().clear_accessed_dirty(range, static_cast<Attributes>(v[2]),
+                                                              [](const as::LeafView&) {}));
         }));
-    // Small ranges only: to fault in all of a BAR of 256 GiB is what it would do.
+    // Not of the BAR: populate would fault in all of its 256 GiB.
     rows.push_back(range_row(process, "populate", base, {},
                              [](Process& p, VirtualRange range, Values) -> Outcome {
-                                 return p.after(p.space().populate(range, Access::write));
+                                 return reset_after(p, p.space().populate(range, Access::write));
                              }));
     return rows;
 }
@@ -223,7 +214,8 @@ std::vector<Row> points() {
          .arguments = {address},
          .call =
              [=](Values v) {
-                 return process->after(process->space().fault(VirtualAddress(v[0]), Access::write));
+                 return reset_after(*process,
+                                    process->space().fault(VirtualAddress(v[0]), Access::write));
              },
          .state = state},
         {.name = "find and look_up",
@@ -350,7 +342,6 @@ std::vector<Row> physical() {
                      process->shared.hold_frame(memory, v[0], {}, static_cast<unsigned>(v[1]));
                  if (held) {
                      memory.drop(*held);
-                     process->clear();
                      process->reset();
                  }
                  return outcome(held);
@@ -363,9 +354,10 @@ std::vector<Row> physical() {
          .call =
              [=](Values v) {
                  const auto range = PhysicalRange::make(PhysicalAddress(v[0]), ByteCount(v[1]));
-                 return range ? process->after(process->world().memory.add_region(
-                                    *range, static_cast<as::RegionKind>(v[2])))
-                              : outcome(range);
+                 return range
+                            ? reset_after(*process, process->world().memory.add_region(
+                                                        *range, static_cast<as::RegionKind>(v[2])))
+                            : outcome(range);
              },
          .state = state},
     };

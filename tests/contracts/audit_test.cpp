@@ -81,8 +81,7 @@ std::vector<Row> arenas() {
                        {.name = "memory", .good = 1 << 20}},
          .call =
              [=](Values v) {
-                 // As much as the host may have is the host's affair.
-                 if (v[3] > (1U << 26) && v[3] < (1ULL << 47))
+                 if (depends_on_host(v[3]))
                      return Outcome();
                  return place({.guard = ByteCount(v[0]),
                                .seed = v[1],

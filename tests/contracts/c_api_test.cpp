@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // moat.h: every function and every field of its structs, through libmoat.so and nothing else.
-// Programmer's errors by contract, so not rows: pointers that point to nothing such, and the sizes
+// Programmer's errors by contract, so not rows: pointers to something else, and the sizes
 // of structs and memory that are larger than what the pointer points to.
 #include "moat/moat.h"
 
@@ -10,7 +10,6 @@
 #include <cstring>
 #include <gtest/gtest.h>
 #include <memory>
-#include <sys/mman.h>
 
 namespace moat::tests {
 namespace {
@@ -39,7 +38,7 @@ Outcome outcome_of(moat_code code, const moat_error& error) {
     return Error(kind, text.data(), values[0], values[1], values[2], values[3]);
 }
 
-/// A soft container with a device, and two pages mapped; what its callbacks hear is rendered.
+/// A soft container with a device, and two pages mapped; its callbacks render each report.
 class Container {
   public:
     explicit Container(std::int32_t level) : level_(level) { open(); }
@@ -54,8 +53,8 @@ class Container {
         EXPECT_EQ(moat_config_init(&config, sizeof config), MOAT_OK);
         config.level = level;
         config.on_fault = [](void*, const moat_fault* fault) { render(fault->report); };
-        config.on_driver_error = [](void*, const moat_driver_error* heard) {
-            render(heard->report);
+        config.on_driver_error = [](void*, const moat_driver_error* found) {
+            render(found->report);
         };
         return config;
     }
@@ -103,13 +102,6 @@ class Container {
     const std::int32_t level_;
 };
 
-/// Memory that may be named up to 8 GiB, of which nothing is there until it is touched.
-void* large_memory() {
-    static void* const memory = mmap(nullptr, std::size_t{1} << 33, PROT_READ | PROT_WRITE,
-                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return memory;
-}
-
 std::vector<Row> mappings(std::int32_t level) {
     const auto soft = std::make_shared<Container>(level);
     const auto state = [=] { return soft->state(); };
@@ -123,9 +115,10 @@ std::vector<Row> mappings(std::int32_t level) {
              [=](Values v) {
                  std::uint64_t iova = 0;
                  const auto way = static_cast<std::int32_t>(v[1]);
-                 // Bytes that are not there are not to be read: a device that writes needs none.
+                 // A map for a device that reads may copy the memory, of which a large size has too
+                 // little.
                  const bool large = v[0] > (1U << 20);
-                 const moat_code code = moat_map(soft->container, large_memory(), v[0],
+                 const moat_code code = moat_map(soft->container, large_memory().data(), v[0],
                                                  large && way == 0 ? MOAT_FROM_DEVICE : way,
                                                  nullptr, &iova, &soft->error);
                  if (code == MOAT_OK) {
@@ -176,20 +169,20 @@ std::vector<Row> accesses(std::int32_t level) {
                  return outcome_of(code, soft->error);
              },
          .state = state},
-        // Memory of the size that is named: the device may get as far as the IOMMU lets it.
+        // The memory has as many bytes: the device may access all that the IOMMU permits.
         {.name = "moat_device_read and _write",
          .arguments = {sync[0], {.name = "bytes", .good = 16, .named = false}},
          .call =
              [=](Values v) {
                  const std::size_t bytes = std::min<std::uint64_t>(v[1], 1ULL << 33);
                  std::size_t done = 0;
-                 const moat_code wrote = moat_device_read(soft->device, v[0], large_memory(), bytes,
-                                                          &done, &soft->error);
+                 const moat_code read = moat_device_read(soft->device, v[0], large_memory().data(),
+                                                         bytes, &done, &soft->error);
                  EXPECT_LE(done, bytes);
-                 const Outcome outcome = outcome_of(wrote, soft->error);
-                 const moat_code read = moat_device_write(soft->device, v[0], large_memory(), bytes,
-                                                          &done, &soft->error);
-                 EXPECT_EQ(read, wrote);
+                 const Outcome outcome = outcome_of(read, soft->error);
+                 const moat_code wrote = moat_device_write(
+                     soft->device, v[0], large_memory().data(), bytes, &done, &soft->error);
+                 EXPECT_EQ(wrote, read);
                  return outcome;
              },
          .state = state},
@@ -208,7 +201,7 @@ std::vector<Row> accesses(std::int32_t level) {
     };
 }
 
-/// Opens a container with one field changed, and uses it: what was accepted must stand.
+/// Opens a container with one field changed, and uses it: a config that is accepted must work.
 Outcome open_with(const std::function<void(moat_config&)>& change) {
     moat_config config = Container::config_of(MOAT_LEVEL_TRACK);
     change(config);
@@ -258,12 +251,12 @@ std::vector<Row> configs() {
                  });
              }});
     };
-    field(&moat_config::backend, "backend", false); // of VFIO it is the system that refuses
+    field(&moat_config::backend, "backend", false); // VFIO's errors are the system's
     field(&moat_config::flags, "flags");
     field(&moat_config::level, "level");
     field(&moat_config::placement, "placement");
     field(&moat_config::unmapping, "unmapping");
-    field(&moat_config::guard_bytes, "guard_bytes", false); // the errors have pages
+    field(&moat_config::guard_bytes, "guard_bytes", false); // the errors name pages
     field(&moat_config::guard_before_bytes, "guard_before_bytes", false);
     field(&moat_config::quarantine_bytes, "quarantine_bytes");
     field(&moat_config::dma_mask, "dma_mask");
@@ -274,7 +267,7 @@ std::vector<Row> configs() {
     return rows;
 }
 
-/// Sizes of structs; the memory behind them is as large as they say.
+/// Sizes of structs; the memory behind each has that size.
 std::vector<Row> sizes() {
     const auto soft = std::make_shared<Container>(MOAT_LEVEL_TRACK);
     const auto room = [](std::uint64_t size) { return std::min<std::uint64_t>(size, 1 << 20); };
@@ -284,7 +277,7 @@ std::vector<Row> sizes() {
          .call = [=](Values v) -> Outcome {
              const std::size_t size = v[0] <= ~std::uint32_t{0} ? room(v[0]) : v[0];
              const moat_code code =
-                 moat_config_init(static_cast<moat_config*>(large_memory()), size);
+                 moat_config_init(reinterpret_cast<moat_config*>(large_memory().data()), size);
              EXPECT_TRUE(code == MOAT_OK || code == MOAT_INVALID);
              return returned;
          }},
@@ -310,7 +303,7 @@ std::vector<Row> sizes() {
          .arguments = {{.name = "size", .good = sizeof(moat_limits), .bits = 32}},
          .call =
              [=](Values v) {
-                 auto* const limits = static_cast<moat_limits*>(large_memory());
+                 auto* const limits = reinterpret_cast<moat_limits*>(large_memory().data());
                  limits->size = static_cast<std::uint32_t>(room(v[0]));
                  const moat_code code =
                      moat_container_limits(soft->container, limits, &soft->error);
@@ -319,7 +312,7 @@ std::vector<Row> sizes() {
         {.name = "moat_error.size",
          .arguments = {{.name = "size", .good = sizeof(moat_error), .bits = 32}},
          .call = [=](Values v) -> Outcome {
-             auto* const error = static_cast<moat_error*>(large_memory());
+             auto* const error = reinterpret_cast<moat_error*>(large_memory().data());
              error->size = static_cast<std::uint32_t>(room(v[0]));
              const moat_code code = moat_unmap(soft->container, 7, 7, 7, error);
              EXPECT_EQ(code, MOAT_INVALID);

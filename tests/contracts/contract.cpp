@@ -14,7 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/// AddressSanitizer's: memory that cannot be had is no report where the caller expects that.
+/// Makes AddressSanitizer return null for sizes that cannot be allocated, and not report them.
 // NOLINTNEXTLINE(bugprone-reserved-identifier,readability-identifier-naming)
 extern "C" [[gnu::visibility("default")]] const char* __asan_default_options() {
     return "allocator_may_return_null=1";
@@ -87,7 +87,7 @@ std::string text_of(const Row& row, Values values) {
     return text + ")";
 }
 
-/// Whether an error of this code is about a number, not about what lives somewhere.
+/// Whether an error of this code is about a number, rather than about what lives at an address.
 bool is_about_a_number(ErrorCode code) {
     switch (code) {
     case ErrorCode::unaligned:
@@ -218,6 +218,13 @@ std::string how_it_ended(int status) {
 }
 
 } // namespace
+
+std::span<std::byte> large_memory() {
+    constexpr std::size_t bytes = std::size_t{1} << 33;
+    static void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return {static_cast<std::byte*>(memory), bytes};
+}
 
 std::vector<std::string> broken_contracts(const MakeRows& make_rows, std::uint64_t page) {
     void* const shared =

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The contract of every public function that takes a number: whatever the number, the function
 // returns, and where it fails it names the number and has changed nothing. An error about what
-// lives at an address (overlap, not_found, ...) names where; one about the number itself carries
-// it.
+// lives at an address (overlap, not_found, ...) names an address; one about the number carries it.
 //
 // A row is one function. The driver calls it with every hostile value in each of its numbers, the
-// others good, and with every pair of hostile values in each two of them. A row runs in a child
+// others good, and with every pair of hostile values in any two of them. A row runs in a child
 // process, so that a call that ends the process, or never returns, is one failure of the test.
 #pragma once
 
 #include "moat/core/result.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -33,7 +33,7 @@ struct Argument {
 
 using Values = std::span<const std::uint64_t>;
 
-/// What a call came to: the error, or nothing where it succeeded (and was undone).
+/// The error of a call, or nothing where it succeeded (and was undone).
 using Outcome = std::optional<Error>;
 
 template <class T>
@@ -41,7 +41,15 @@ template <class T>
     return result ? Outcome() : Outcome(result.error());
 }
 
-/// Whatever a call without an error returns.
+/// The same, after the fixture's `reset()` where the call succeeded.
+template <class Fixture, class T>
+[[nodiscard]] Outcome reset_after(Fixture& fixture, const Result<T>& result) {
+    if (result)
+        fixture.reset();
+    return outcome(result);
+}
+
+/// The outcome of a call that succeeded or cannot fail.
 inline constexpr std::nullopt_t returned = std::nullopt;
 
 /// One function. `call` gets a value for each argument. `state` describes what a call that fails
@@ -53,6 +61,14 @@ struct Row {
     std::function<std::string()> state = [] { return std::string(); };
     bool good_succeeds = true; ///< the call with every number good
 };
+
+/// 8 GiB of zeros, which take up memory only where they are written.
+[[nodiscard]] std::span<std::byte> large_memory();
+
+/// Whether it depends on the host if so much memory can be allocated: rows leave such sizes out.
+[[nodiscard]] constexpr bool depends_on_host(std::uint64_t bytes) {
+    return bytes > (1ULL << 26) && bytes < (1ULL << 47);
+}
 
 /// Makes the rows that share a fixture; called once in every child.
 using MakeRows = std::function<std::vector<Row>()>;

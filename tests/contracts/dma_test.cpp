@@ -10,7 +10,6 @@
 
 #include <array>
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
 namespace moat::tests {
 namespace {
@@ -22,14 +21,7 @@ using dma::Memory;
 constexpr std::uint64_t page = 4096;
 constexpr std::uint64_t many = 4 * page;
 
-/// Memory that may be named up to 8 GiB, of which nothing is there until it is touched.
-std::span<std::byte> large_memory() {
-    static void* const memory = mmap(nullptr, std::size_t{1} << 33, PROT_READ | PROT_WRITE,
-                                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return {static_cast<std::byte*>(memory), std::size_t{1} << 33};
-}
-
-/// `size` bytes of it, also where that is more than there is: no such size can be mapped.
+/// `size` bytes of large_memory(), or more than it has: no such size can be mapped.
 Memory memory_of(std::uint64_t size, std::uint64_t offset = 0) {
     return Memory::own({large_memory().data() + offset, size});
 }
@@ -40,7 +32,7 @@ dma::Options options_of(Level level) {
     return options;
 }
 
-/// A space with a buffer of some pages, a small one, and one of the large ones' size.
+/// A space with two mappings: one of some pages, and one of 100 bytes.
 class Dma {
   public:
     explicit Dma(const dma::Options& options) : options_(options) { reset(); }
@@ -49,7 +41,7 @@ class Dma {
 
     [[nodiscard]] System& system() { return *system_; }
 
-    /// After one of the two was unmapped: all is made anew, at the same addresses.
+    /// Recreates everything, at the same addresses.
     void reset() {
         system_.reset();
         system_ = std::make_unique<System>(options_);
@@ -60,7 +52,7 @@ class Dma {
         small = map(pages_.bytes().subspan(page + 17, 100), "small");
     }
 
-    /// Whether a device reaches what is mapped, both ends of it.
+    /// Whether a device reaches both ends of each mapping.
     [[nodiscard]] std::string state() {
         std::string text;
         for (const std::uint64_t at : {large, large + page, large + many - 1, small, small + 99}) {
@@ -81,15 +73,17 @@ class Dma {
     std::unique_ptr<System> system_;
 };
 
+/// Unmaps what a call mapped.
+Outcome undo(Dma& dma, const Result<Iova>& iova, std::uint64_t size, Direction direction) {
+    if (iova) {
+        EXPECT_TRUE(dma.space().unmap(*iova, ByteCount(size), direction));
+    }
+    return outcome(iova);
+}
+
 std::vector<Row> maps(const dma::Options& options) {
     const auto dma = std::make_shared<Dma>(options);
     const auto state = [=] { return dma->state(); };
-    const auto undo = [=](const Result<Iova>& iova, std::uint64_t size, Direction direction) {
-        if (iova) {
-            EXPECT_TRUE(dma->space().unmap(*iova, ByteCount(size), direction));
-        }
-        return outcome(iova);
-    };
     return {
         {.name = "map",
          .arguments = {{.name = "size", .good = 0x1234},
@@ -98,10 +92,10 @@ std::vector<Row> maps(const dma::Options& options) {
              [=](Values v) {
                  const auto iova =
                      dma->space().map(memory_of(v[0], v[1]), Direction::from_device, "row");
-                 return undo(iova, v[0], Direction::from_device);
+                 return undo(*dma, iova, v[0], Direction::from_device);
              },
          .state = state},
-        // Small, since level exact copies: the physical address is a name, the bytes are there.
+        // Small sizes: level exact copies the bytes, which are not at the physical address.
         {.name = "map, physical",
          .arguments = {{.name = "physical", .good = memory_of(many).physical.value()},
                        {.name = "size", .good = many, .bits = 20}},
@@ -109,7 +103,7 @@ std::vector<Row> maps(const dma::Options& options) {
              [=](Values v) {
                  Memory memory = memory_of(v[1], v[0] % page);
                  memory.physical = PhysicalAddress(v[0]);
-                 return undo(dma->space().map(memory, Direction::bidirectional, "row"), v[1],
+                 return undo(*dma, dma->space().map(memory, Direction::bidirectional, "row"), v[1],
                              Direction::bidirectional);
              },
          .state = state},
@@ -119,19 +113,13 @@ std::vector<Row> maps(const dma::Options& options) {
 std::vector<Row> special_maps(const dma::Options& options) {
     const auto dma = std::make_shared<Dma>(options);
     const auto state = [=] { return dma->state(); };
-    const auto undo = [=](const Result<Iova>& iova, std::uint64_t size, Direction direction) {
-        if (iova) {
-            EXPECT_TRUE(dma->space().unmap(*iova, ByteCount(size), direction));
-        }
-        return outcome(iova);
-    };
     return {
         {.name = "map_coherent",
          .arguments = {{.name = "size", .good = 0x3000},
                        {.name = "offset", .good = 0, .bits = 16, .named = false}},
          .call =
              [=](Values v) {
-                 return undo(dma->space().map_coherent(memory_of(v[0], v[1]), "row"), v[0],
+                 return undo(*dma, dma->space().map_coherent(memory_of(v[0], v[1]), "row"), v[0],
                              Direction::bidirectional);
              },
          .state = state},
@@ -139,7 +127,8 @@ std::vector<Row> special_maps(const dma::Options& options) {
          .arguments = {{.name = "region", .good = 1ULL << 40}, {.name = "size", .good = 0x4000}},
          .call =
              [=](Values v) {
-                 return undo(dma->space().map_region(PhysicalAddress(v[0]), ByteCount(v[1]),
+                 return undo(*dma,
+                             dma->space().map_region(PhysicalAddress(v[0]), ByteCount(v[1]),
                                                      Direction::to_device, "row"),
                              v[1], Direction::to_device);
              },
@@ -172,17 +161,13 @@ std::vector<Row> special_maps(const dma::Options& options) {
 std::vector<Row> unmaps(const dma::Options& options) {
     const auto dma = std::make_shared<Dma>(options);
     const auto state = [=] { return dma->state(); };
-    std::vector<Row> rows;
     const auto unmap = [=](std::uint64_t iova, std::uint64_t size) {
         return Row{.name = "unmap",
                    .arguments = {{.name = "iova", .good = iova}, {.name = "size", .good = size}},
                    .call =
                        [=](Values v) {
-                           const auto done = dma->space().unmap(Iova(v[0]), ByteCount(v[1]),
-                                                                Direction::bidirectional);
-                           if (done)
-                               dma->reset();
-                           return outcome(done);
+                           return reset_after(*dma, dma->space().unmap(Iova(v[0]), ByteCount(v[1]),
+                                                                       Direction::bidirectional));
                        },
                    .state = state};
     };
@@ -279,7 +264,7 @@ std::vector<Row> faults(const dma::Options& options) {
              .state = state}};
 }
 
-/// Creates a space and uses it: what creation accepted must stand.
+/// Creates a space and uses it: a config that creation accepts must work.
 Outcome create(const dma::SpaceConfig& config) {
     OwnTables tables;
     SoftDomain domain(empty_table(tables));

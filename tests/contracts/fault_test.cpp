@@ -87,7 +87,7 @@ fault::Mapping mapping(Iova start, std::uint64_t size, std::uint64_t guard = 0) 
             .label = "buffer"};
 }
 
-/// A record that says what the numbers say, whether or not any device could.
+/// A record of these numbers, whether or not a device could cause it.
 Record record_of(IovaRange where, std::uint64_t precision, std::uint64_t reason) {
     return {.source = fault::Source::requester(0x10),
             .access = fault::Access::write,

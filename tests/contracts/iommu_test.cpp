@@ -50,13 +50,6 @@ class SoftSystem {
         std::ranges::fill(memory.bytes(), std::byte{1});
     }
 
-    Outcome after(const Result<void>& done) {
-        if (!done)
-            return done.error();
-        reset();
-        return returned;
-    }
-
     [[nodiscard]] SoftDomain& domain() { return domain_; }
 
     [[nodiscard]] SoftIommu& iommu() { return iommu_; }
@@ -96,9 +89,9 @@ std::vector<Row> domains() {
          .arguments = map,
          .call =
              [=](Values v) {
-                 return system->after(system->domain().map(Iova(v[0]), ByteCount(v[1]),
-                                                           PhysicalAddress(v[2]),
-                                                           static_cast<Attributes>(v[3])));
+                 return reset_after(*system, system->domain().map(Iova(v[0]), ByteCount(v[1]),
+                                                                  PhysicalAddress(v[2]),
+                                                                  static_cast<Attributes>(v[3])));
              },
          .state = state},
         {.name = "map_all",
@@ -110,22 +103,23 @@ std::vector<Row> domains() {
                      iommu::Piece{Iova(0x60'0000), ByteCount(0x1000), PhysicalAddress(0x1000)},
                      iommu::Piece{Iova(v[0]), ByteCount(v[1]), memory},
                      iommu::Piece{Iova(0x70'0000), ByteCount(0x1000), PhysicalAddress(0x1000)}};
-                 return system->after(
-                     system->domain().map_all(pieces, static_cast<Attributes>(v[3])));
+                 return reset_after(
+                     *system, system->domain().map_all(pieces, static_cast<Attributes>(v[3])));
              },
          .state = state},
         {.name = "unmap",
          .arguments = range,
          .call =
              [=](Values v) {
-                 return system->after(system->domain().unmap(Iova(v[0]), ByteCount(v[1])));
+                 return reset_after(*system, system->domain().unmap(Iova(v[0]), ByteCount(v[1])));
              },
          .state = state},
         {.name = "unmap_deferred",
          .arguments = range,
          .call =
              [=](Values v) {
-                 return system->after(system->domain().unmap_deferred(Iova(v[0]), ByteCount(v[1])));
+                 return reset_after(*system,
+                                    system->domain().unmap_deferred(Iova(v[0]), ByteCount(v[1])));
              },
          .state = state},
         {.name = "check_limits",
@@ -139,7 +133,7 @@ std::vector<Row> domains() {
     };
 }
 
-/// What a device transfers is not undone by its error, so that `state` is the tables alone.
+/// An error does not undo what a device transferred, so `state` is the tables only.
 std::vector<Row> lanes() {
     const auto system = std::make_shared<SoftSystem>();
     const auto state = [=] { return text_of(system->domain()); };
@@ -243,7 +237,7 @@ TEST(IommuContracts, Creations) {
 using VtdUnit = iommu::vtd::Unit<FakeVtd, Pool, SerialSync>;
 using VtdDomain = iommu::vtd::Domain<VtdUnit, 4>;
 
-/// A VT-d unit whose registers say anything at all, with a domain and a page mapped.
+/// A VT-d unit with any values in its registers, a domain and a mapping.
 class VtdSystem {
   public:
     explicit VtdSystem(std::uint64_t capability = FakeVtd::usual_capability,
@@ -349,7 +343,7 @@ std::vector<Row> vtd_domains() {
     };
 }
 
-/// What a unit's own registers say is a device's number.
+/// The registers of a unit are numbers from a device.
 std::vector<Row> vtd_registers() {
     namespace reg = iommu::vtd::reg;
     const auto with_records = [](VtdSystem& system) {

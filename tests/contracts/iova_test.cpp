@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // iova: Allocator, with every field of Config and Request, and the guard policies.
-// Nothing here is a programmer's error.
+// No number here is a precondition.
 #include "moat/core/text.hpp"
 #include "moat/iova/allocator.hpp"
 #include "moat/sync/real.hpp"
@@ -29,7 +29,7 @@ iova::Config config_of(std::span<const IovaRange> aperture, unsigned granule_lg2
             .fixed_window = IovaRange(Iova(0xfee0'0000), ByteCount(0x10'0000))};
 }
 
-/// An allocator of the space below 2^48 with ranges that live: one of each size, and a list.
+/// An allocator of the space below 2^48, with a live range and a live list.
 class Addresses {
   public:
     explicit Addresses(unsigned granule_lg2) : granule_lg2_(granule_lg2) { reset(); }
@@ -135,11 +135,8 @@ std::vector<Row> releases(unsigned granule_lg2) {
     const auto system = std::make_shared<Addresses>(granule_lg2);
     const auto state = [=] { return system->state(); };
     const auto undo = [=](const Result<void>& done, bool right) {
-        if (!done)
-            return outcome(done);
-        EXPECT_TRUE(right) << "a release that should have failed";
-        system->reset();
-        return Outcome();
+        EXPECT_TRUE(right || !done) << "the call should have failed";
+        return reset_after(*system, done);
     };
     const auto same_pages = [=](std::uint64_t size) {
         return iova::whole_pages(ByteCount(size), granule_lg2) == good >> 12;
@@ -193,13 +190,6 @@ std::vector<Row> releases(unsigned granule_lg2) {
 std::vector<Row> others(unsigned granule_lg2) {
     const auto system = std::make_shared<Addresses>(granule_lg2);
     const auto state = [=] { return system->state(); };
-    const auto undo = [=](const Result<void>& done, bool right) {
-        if (!done)
-            return outcome(done);
-        EXPECT_TRUE(right) << "a release that should have failed";
-        system->reset();
-        return Outcome();
-    };
     std::vector<Row> rows;
     rows.push_back(
         {.name = "segment_offset",
@@ -220,7 +210,8 @@ std::vector<Row> others(unsigned granule_lg2) {
          .call =
              [=](Values v) {
                  const auto range = IovaRange::make(Iova(v[0]), ByteCount(v[1]));
-                 return range ? undo(system->allocator().reserve(*range), true) : outcome(range);
+                 return range ? reset_after(*system, system->allocator().reserve(*range))
+                              : outcome(range);
              },
          .state = state});
     return rows;
@@ -239,7 +230,7 @@ TEST_P(IovaContracts, ReleaseAndReserve) {
 
 INSTANTIATE_TEST_SUITE_P(Granule, IovaContracts, ::testing::Values(12, 14, 16));
 
-/// Creates an allocator, and uses it: what creation accepted, use must stand.
+/// Creates an allocator and uses it: a config that creation accepts must work.
 template <class Guard>
 Outcome create(const iova::Config& config, const Guard& guard) {
     auto made = iova::Allocator<RealSync, Guard>::create(config, guard);
@@ -259,7 +250,7 @@ Outcome create(const iova::Config& config, const Guard& guard) {
     return returned;
 }
 
-/// What `change` makes of a config with an aperture of the first two values.
+/// The outcome of `change` with a config whose aperture is the first two values.
 template <class Change>
 Outcome with(Values v, const Change& change) {
     const auto first = IovaRange::make(Iova(v[0]), ByteCount(v[1]));

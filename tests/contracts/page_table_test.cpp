@@ -2,7 +2,7 @@
 // page_table, in every format: Edit, Reader, TablePool and PageTable::create.
 // Programmer's errors by contract, so not rows: the pool's buffers (their alignment is the
 // embedder's layout, known before any table is made), and `release`, `words` and `header` of a
-// table that the pool never handed out: they are the engine's own calls, on the path of every walk.
+// table that the pool never allocated: only the engine calls them, on the path of every walk.
 #include "contract.hpp"
 #include "page_table/engine_of.hpp"
 
@@ -12,7 +12,7 @@
 namespace moat::tests {
 namespace {
 
-/// An engine with some mappings, made anew after each call that succeeded.
+/// An engine with some mappings, recreated after each call that succeeded.
 class Tables {
   public:
     explicit Tables(const FormatUnderTest& format, MapOptions options = {})
@@ -32,14 +32,6 @@ class Tables {
         const std::uint64_t block = format_.facts.block();
         EXPECT_TRUE(engine_->map(base(), block, base(), read_write, options_));
         EXPECT_TRUE(engine_->map(base() + block, 8 * page(), 0, read_write));
-    }
-
-    template <class T>
-    Outcome after(const Result<T>& result) {
-        if (!result)
-            return result.error();
-        reset();
-        return returned;
     }
 
     [[nodiscard]] std::string state() const {
@@ -93,33 +85,35 @@ std::vector<Row> edits(const FormatUnderTest& format) {
                    attributes,
                    {.name = "largest_leaf_lg2", .good = 63, .bits = 32}},
                   [](Tables& t, Values v) {
-                      return t.after(
-                          t.engine().map(v[0], v[1], v[2], static_cast<Attributes>(v[3]),
-                                         {.largest_leaf_lg2 = static_cast<unsigned>(v[4])}));
+                      return reset_after(
+                          t, t.engine().map(v[0], v[1], v[2], static_cast<Attributes>(v[3]),
+                                            {.largest_leaf_lg2 = static_cast<unsigned>(v[4])}));
                   }),
         range_row(tables, "unmap", base, block, {},
-                  [](Tables& t, Values v) { return t.after(t.engine().unmap(v[0], v[1])); }),
+                  [](Tables& t, Values v) { return reset_after(t, t.engine().unmap(v[0], v[1])); }),
         range_row(tables, "unmap, splitting", base, block, {},
                   [](Tables& t, Values v) {
-                      return t.after(t.engine().unmap(
-                          v[0], v[1], {.partial = PartialLeaf::split, .breaking = Break::allowed}));
+                      return reset_after(t, t.engine().unmap(v[0], v[1],
+                                                             {.partial = PartialLeaf::split,
+                                                              .breaking = Break::allowed}));
                   }),
         range_row(tables, "protect", base, block, {attributes},
                   [](Tables& t, Values v) {
-                      return t.after(t.engine().protect(v[0], v[1], static_cast<Attributes>(v[2])));
+                      return reset_after(
+                          t, t.engine().protect(v[0], v[1], static_cast<Attributes>(v[2])));
                   }),
         range_row(tables, "split", base + block, 4 * page, {},
-                  [](Tables& t, Values v) { return t.after(t.engine().split(v[0], v[1])); }),
+                  [](Tables& t, Values v) { return reset_after(t, t.engine().split(v[0], v[1])); }),
         range_row(std::make_shared<Tables>(format, MapOptions{.largest_leaf_lg2 = 0}), "fold", base,
                   block, {},
-                  [](Tables& t, Values v) { return t.after(t.engine().fold(v[0], v[1])); }),
+                  [](Tables& t, Values v) { return reset_after(t, t.engine().fold(v[0], v[1])); }),
         range_row(tables, "clear_accessed_dirty", base, block,
                   {{.name = "attributes",
                     .good = static_cast<std::uint32_t>(flags_of(format)),
                     .bits = 32}},
                   [](Tables& t, Values v) {
-                      return t.after(
-                          t.engine().clear_flags(v[0], v[1], static_cast<Attributes>(v[2])));
+                      return reset_after(
+                          t, t.engine().clear_flags(v[0], v[1], static_cast<Attributes>(v[2])));
                   }),
     };
 }

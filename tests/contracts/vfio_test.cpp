@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// vfio: Container. A programmer's error by contract, so not a row: a domain that fails to unmap
-// while a container ends, since a device could reach memory that is given back.
+// vfio: Container, and its limits. No number here is a precondition.
 #include "moat/sync/real.hpp"
 
 #include "contract.hpp"
@@ -34,14 +33,6 @@ class Vfio {
         EXPECT_TRUE(container().start_dirty_tracking());
     }
 
-    template <class T>
-    Outcome after(const Result<T>& result) {
-        if (!result)
-            return result.error();
-        reset();
-        return returned;
-    }
-
     [[nodiscard]] vfio::Container<Machine::Space, Machine::Domain>& container() {
         return machine_.container;
     }
@@ -70,9 +61,10 @@ std::vector<Row> rows() {
                                  {.name = "permissions", .good = 3, .bits = 32}},
                    .call =
                        [=](Values v) {
-                           return vfio->after(vfio->container().map_dma(
-                               Iova(v[0]), VirtualAddress(v[1]), ByteCount(v[2]),
-                               static_cast<Attributes>(v[3])));
+                           return reset_after(
+                               *vfio, vfio->container().map_dma(Iova(v[0]), VirtualAddress(v[1]),
+                                                                ByteCount(v[2]),
+                                                                static_cast<Attributes>(v[3])));
                        },
                    .state = state};
     };
@@ -83,7 +75,8 @@ std::vector<Row> rows() {
          .arguments = {{.name = "iova", .good = base}, {.name = "size", .good = size}},
          .call =
              [=](Values v) {
-                 return vfio->after(vfio->container().unmap_dma(Iova(v[0]), ByteCount(v[1])));
+                 return reset_after(*vfio,
+                                    vfio->container().unmap_dma(Iova(v[0]), ByteCount(v[1])));
              },
          .state = state},
         {.name = "dirty_pages",

@@ -181,7 +181,7 @@ TEST_P(CpuWatched, a_second_mapping_that_is_longer_than_the_memory_is_refused) {
 
 TEST_P(CpuWatched, memory_that_is_freed_while_mapped_is_reported_and_fenced_off) {
     if (!asan)
-        GTEST_SKIP() << "SKIPPED: memcheck does not tell of frees";
+        GTEST_SKIP() << "SKIPPED: memcheck has no hook for free()";
     ASSERT_TRUE(iommu.attach(nic, domain));
     for (const std::size_t size : {128U, 8192U})
         for (const Direction direction : {Direction::to_device, Direction::from_device}) {
@@ -209,7 +209,7 @@ TEST_P(CpuWatched, memory_that_is_freed_while_mapped_is_reported_and_fenced_off)
 
 TEST_P(CpuWatched, a_listener_may_map_and_unmap_when_memory_is_freed) {
     if (!asan)
-        GTEST_SKIP() << "SKIPPED: memcheck does not tell of frees";
+        GTEST_SKIP() << "SKIPPED: memcheck has no hook for free()";
 
     struct Driver {
         SoftSpace* space = nullptr;

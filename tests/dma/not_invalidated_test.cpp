@@ -206,7 +206,7 @@ TEST_P(NotInvalidated, ends_with_its_space) {
         (void)ends.space->unmap(iova, 4096_B, Direction::bidirectional);
         ends.space.reset();
         expect_reported(ends.errors.take(1), iova, 4096_B);
-    } // its tables were given back
+    } // its tables are released
 }
 
 INSTANTIATE_TEST_SUITE_P(Levels, NotInvalidated,
@@ -223,7 +223,7 @@ TEST(TimersFlush, is_reported_where_it_fails_and_the_next_flush_fails_too) {
             *timed.space->map(dma::Memory::own(buffer.bytes()), Direction::bidirectional, "ring");
         timed.domain.invalidator().fails_all = true;
         EXPECT_TRUE(timed.space->unmap(iova, 4096_B, Direction::bidirectional));
-        const auto errors = timed.errors.take(1); // nobody flushes meanwhile
+        const auto errors = timed.errors.take(1); // no other thread flushes
         ASSERT_EQ(errors.size(), 1U);
         EXPECT_EQ(errors[0].kind, DriverErrorKind::not_invalidated);
         EXPECT_EQ(errors[0].range, IovaRange(iova, 4096_B));
@@ -235,7 +235,7 @@ TEST(TimersFlush, is_reported_where_it_fails_and_the_next_flush_fails_too) {
     }
 }
 
-/// A map that fails with io, as hardware's does that cannot be told of new entries.
+/// A map that fails with io, as where hardware does not take an invalidation for new entries.
 struct HalfMapping : SoftDomain {
     explicit HalfMapping(Table table) : SoftDomain(std::move(table)) {}
 
@@ -281,7 +281,7 @@ TEST(HalfMapped, is_held_and_everything_else_given_back) {
         EXPECT_EQ(each.kind, DriverErrorKind::not_invalidated);
 }
 
-/// What its limits say that it cannot, as a kernel's domain.
+/// A domain that does not defer, as a kernel's.
 class StrictDomain final : public machine::Domain {
   public:
     [[nodiscard]] const iommu::DomainLimits& limits() const override { return limits_; }

@@ -242,7 +242,7 @@ TEST_F(Ownership, random_syncs_of_parts_move_exactly_what_they_name) {
                     model.take(i, 1);
             break;
         default:
-            // At least one byte is the CPU's, so that nothing is given back unlooked at.
+            // The CPU owns a byte at least, so that this is no missing sync.
             for_cpu(at, 1);
             if (!model.cpu_owns[at])
                 model.take(at, 1);

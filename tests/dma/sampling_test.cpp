@@ -20,15 +20,6 @@ namespace {
 using namespace literals;
 using namespace dma;
 
-/// Builds that check every step are many times slower.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__OPTIMIZE__)
-constexpr bool slow = true;
-#elif defined(__has_feature)
-constexpr bool slow = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#else
-constexpr bool slow = false;
-#endif
-
 class Sampling : public testing::Test {
   protected:
     Sampling() { sample_random::seed(seed); }

@@ -18,11 +18,11 @@ expect() {
     failed=1
 }
 
-# shows TEXT
+# shows TEXT [FILE]: out, or err
 shows() {
-    grep -qF -- "$1" "$folder/out" && return
+    grep -qF -- "$1" "$folder/${2:-out}" && return
     echo "missing: $1"
-    cat "$folder/out"
+    cat "$folder/${2:-out}"
     failed=1
 }
 
@@ -45,7 +45,7 @@ expect 2 "an unknown variant" "$moat" explore pud-slot --variant new
 expect 2 "an unknown scenario" "$moat" explore pud-slit
 expect 2 "a shard that is none" "$moat" explore pud-slot --shard 3/3
 expect 3 "a bound" "$moat" explore pud-slot --faulters 2 --most-executions 5
-# Seconds are kept whatever an execution costs and however many jobs there are; "timeout" ends with 124.
+# `--seconds` ends a search whatever an execution costs, with any number of jobs; timeout(1) exits with 124.
 for options in "iova --strategy naive" "iova --strategy random --executions 1000000000" \
     "iova --strategy pct --executions 1000000000" "iova-flush --queuers 4 --flushers 3 --jobs 2" \
     "iova --strategy naive --shard 1/7" "iova --strategy random --executions 1000000000 --jobs 3"; do
@@ -56,7 +56,7 @@ done
 no_threads="no thread runs, so there is nothing to explore"
 for strategy in dpor naive; do
     expect 2 "no thread" "$moat" explore pud-slot --walkers 0 --faulters 0 --strategy $strategy
-    grep -qF "$no_threads" "$folder/err" || { cat "$folder/err" && failed=1; }
+    shows "$no_threads" err
 done
 expect 2 "no thread, in another scenario" "$moat" explore page-table --mappers 0 --unmappers 0 \
     --walkers 0
@@ -64,7 +64,7 @@ expect 2 "no thread, in shards" "$moat" explore iova-flush --queuers 0 --flusher
 "$moat" explore pud-slot --variant old --write-replay "$folder/replay" >/dev/null
 sed -i 's/walkers=1/walkers=0/; s/faulters=1/faulters=0/' "$folder/replay"
 expect 2 "a replay of no thread" "$moat" explore --replay "$folder/replay"
-grep -qF "$no_threads" "$folder/err" || { cat "$folder/err" && failed=1; }
+shows "$no_threads" err
 expect 3 "random schedules prove nothing" "$moat" explore pud-slot --strategy random \
     --executions 10 --json
 shows '"exhausted":false'

@@ -13,7 +13,7 @@
 namespace moat::explore::testing {
 namespace {
 
-/// How many executions a full search takes under each memory model.
+/// The executions of a full search, by memory model.
 struct Configured {
     const char* text;
     std::uint64_t sc;
@@ -29,7 +29,7 @@ constexpr std::array configurations = {
 
 class DmaRegistry : public ::testing::TestWithParam<std::tuple<std::size_t, MemoryModelKind>> {};
 
-TEST_P(DmaRegistry, misses_nothing_that_lives) {
+TEST_P(DmaRegistry, finds_every_live_mapping) {
     const auto& [number, model] = GetParam();
     const Configured& configured = configurations[number];
     const scenarios::Scenario* const scenario = scenarios::find("dma-registry");
@@ -41,7 +41,7 @@ TEST_P(DmaRegistry, misses_nothing_that_lives) {
     const Report report = explore::explore(scenario->program(*complete), options);
     EXPECT_FALSE(report.found) << report.found->violation.text;
     if (sanitized)
-        return; // a few schedules, for what the sanitizer finds in them
+        return; // a few schedules suffice for the sanitizer
     EXPECT_TRUE(report.exhausted);
     EXPECT_EQ(report.tally.executions, model == MemoryModelKind::sc    ? configured.sc
                                        : model == MemoryModelKind::tso ? configured.tso

@@ -264,7 +264,7 @@ TEST(Choice, notify_one_wakes_each_of_the_waiters_in_some_execution) {
     EXPECT_TRUE(seen.contains({1, 0}));
 }
 
-/// Two threads of which each execution takes a millisecond, as of a large program.
+/// Two threads; each execution takes a millisecond, as a large program's does.
 void slow_program(Start& setup) {
     auto& word = setup.make<Atomic<std::uint64_t>>(0U);
     for (const char* name : {"one", "two"})
@@ -287,7 +287,7 @@ TEST(Progress, is_asked_for_by_time_and_not_by_a_count_of_executions) {
             int asked = 0;
             options.progress = [&asked](const Tally&) { return ++asked != 40; };
             const Report report = explore::explore(&slow_program, options);
-            EXPECT_EQ(asked, 40) << name(strategy); // nor is it asked again
+            EXPECT_EQ(asked, 40) << name(strategy); // and then never again
             EXPECT_FALSE(report.exhausted);
             EXPECT_LT(report.tally.executions, 1000U) << name(strategy) << ", jobs " << jobs;
         }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""README's program is built by README's own lines, as installed: by CMake and by pkg-config.
+"""Builds README's program by README's own lines for CMake and pkg-config, as installed.
 
 Usage: readme_test.py BUILD SCRATCH COMPILER..., in the project's folder.
 """
@@ -54,9 +54,9 @@ def main() -> int:
                 run(["cmake", "--build", "."], cwd=folder)
             else:
                 run(["bash", "-c", by_hand.replace("g++", compiler, 1)], cwd=folder, env=environment)
-            if not re.search(EXPECTED, said := run(["./your_program"], cwd=folder)):
-                wrong.append(f"{compiler} by {way}: the program prints {said}")
-    print("\n".join(wrong) if wrong else f"{program} by {len(compilers)} compilers")
+            if not re.search(EXPECTED, printed := run(["./your_program"], cwd=folder)):
+                wrong.append(f"{compiler} by {way}: the program prints {printed}")
+    print("\n".join(wrong) if wrong else f"{program}: {len(compilers)} compilers")
     return 1 if wrong else 0
 
 

@@ -276,7 +276,7 @@ TEST_F(VtdTest, every_failed_invalidation_is_an_error) {
     EXPECT_EQ(domain->invalidate_all().error().code(), ErrorCode::io) << "the unit has failed";
 }
 
-TEST_F(VtdTest, entries_that_the_unit_cannot_be_told_of_go_again) {
+TEST_F(VtdTest, new_entries_are_unmapped_where_their_invalidation_fails) {
     open(FakeVtd::usual_capability | bit(7)); // caches absent entries
     registers.stuck = true;
     const std::array<iommu::Piece, 2> pieces = {{{Iova(0x5000), 4_KiB, PhysicalAddress(0x5000)},
@@ -288,7 +288,7 @@ TEST_F(VtdTest, entries_that_the_unit_cannot_be_told_of_go_again) {
         EXPECT_FALSE(domain->reader().translate(iova)) << iova;
 }
 
-TEST_F(VtdTest, lists_keep_to_what_the_unit_knows) {
+TEST_F(VtdTest, lists_keep_to_the_limits_of_the_unit) {
     open((FakeVtd::usual_capability & ~(bit(34) | bit(35))) | bit(7)); // pages only
     const std::array<iommu::Piece, 2> pieces = {{{Iova(0x200000), 2_MiB, PhysicalAddress(0x200000)},
                                                  {Iova(0x600000), 4_KiB, PhysicalAddress(0x9000)}}};
@@ -297,7 +297,7 @@ TEST_F(VtdTest, lists_keep_to_what_the_unit_knows) {
     EXPECT_FALSE(domain->reader().translate(Iova(0x200000)));
     ASSERT_TRUE(domain->map_all(pieces, read_write));
     EXPECT_EQ(domain->reader().translate(Iova(0x200000))->leaf_lg2(), 12U);
-    EXPECT_EQ(registers.by_queue.size(), 2U) << "it is told of both";
+    EXPECT_EQ(registers.by_queue.size(), 2U) << "one invalidation a piece";
 }
 
 TEST_F(VtdTest, tables_that_were_not_invalidated_are_kept_until_the_unit_ends) {
@@ -309,14 +309,14 @@ TEST_F(VtdTest, tables_that_were_not_invalidated_are_kept_until_the_unit_ends) {
     registers.stuck = true;
     EXPECT_EQ(domain->unmap(Iova(0x200000), 2_MiB).error().code(), ErrorCode::io);
     SerialSync::barrier();
-    EXPECT_EQ(memory.pool.units_in_use(), used) << "removed, and not given back";
+    EXPECT_EQ(memory.pool.units_in_use(), used) << "removed, but not released";
     domain.reset();
     registers.stuck = false;
     SerialSync::barrier();
-    EXPECT_EQ(memory.pool.units_in_use(), used) << "the unit may walk them";
+    EXPECT_EQ(memory.pool.units_in_use(), used) << "the unit may still walk them";
     auto next = Domain4::create(*unit);
     ASSERT_TRUE(next);
-    EXPECT_NE((*next)->number(), was) << "what is cached under the number is there still";
+    EXPECT_NE((*next)->number(), was) << "the unit may still have entries cached under the number";
     next->reset();
     unit.reset();
     EXPECT_EQ(memory.pool.units_in_use(), 0U);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A request for an address of the caller's choice: every other wish of the request holds for it
-// too.
+// Requests for a fixed address: it must satisfy the other conditions of the request too.
 #include "moat/core/text.hpp"
 #include "moat/iova/allocator.hpp"
 #include "moat/sync/serial.hpp"
@@ -47,7 +46,7 @@ TEST(IovaFixedAddress, ends_at_its_last_byte_at_the_latest) {
     EXPECT_EQ(at_last(0x100000, 4_KiB, 0x100fff), "done") << "the guard may lie above";
     EXPECT_EQ(at_last(0x100000, 4_KiB, 0x100ffe), "out of range");
     EXPECT_EQ(at_last(0x100000, 8_KiB, 0x100fff), "out of range");
-    EXPECT_EQ(at_last(0x100000, 1_B, 0x100000), "out of range") << "a page is mapped";
+    EXPECT_EQ(at_last(0x100000, 1_B, 0x100000), "out of range") << "the range is a whole page";
     EXPECT_EQ(at_last(0x100000, 4_KiB, 0), "out of range");
     EXPECT_EQ(at_last(0x100000, 4_KiB, 0xfffff), "out of range");
     EXPECT_EQ(at_last(0x100000, 4_KiB, ~std::uint64_t{0} - 1), "done");
@@ -68,7 +67,7 @@ TEST(IovaFixedAddress, lies_where_its_placement_asks) {
     EXPECT_EQ(at_placement(0x201000, Congruence::aligned(12)), "done");
     EXPECT_EQ(at_placement(0x201000, {21, 0x40001000}), "done");
     EXPECT_EQ(at_placement(0x201000, {21, 0x40001234}), "done")
-        << "below the granule nothing counts";
+        << "bits below the granule do not count";
     EXPECT_EQ(at_placement(0x202000, {21, 0x40001000}), "unaligned");
     EXPECT_EQ(at_placement(0x200000, {58, 0}), "out of range");
     EXPECT_EQ(at_placement(0x200000, {~0U, 0}), "out of range");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Invalidations that fail, in every way that one begins: what was not invalidated is held, counted
-// and named, and no address of it is ever allocated again.
+// Failed invalidations, started in every way: their ranges are held, counted and reported, and none
+// of their addresses is allocated again.
 #include "moat/core/text.hpp"
 #include "moat/iova/allocator.hpp"
 #include "moat/sync/serial.hpp"
@@ -21,7 +21,7 @@ namespace {
 
 using namespace moat::literals;
 
-/// SerialSync that has no memory for a queue where a test wants none.
+/// SerialSync without memory for a queue while `no_queue` is set.
 struct ShortSync : SerialSync {
     static inline bool no_queue = false;
 
@@ -38,13 +38,13 @@ static_assert(SyncPolicy<ShortSync>);
 
 using Subject = Allocator<ShortSync, FixedGuard>;
 
-/// Fails while it is told to.
+/// An invalidation hook that fails while `fails` is set, and a listener.
 struct Hook {
     bool fails = false;
     int calls = 0;
-    std::vector<IovaRange> held;   ///< as the listener hears of it
-    std::vector<IovaRange> queued; ///< where a test says so, and
-    std::vector<IovaRange> lost;   ///< what of it met a failure
+    std::vector<IovaRange> held;   ///< reported to the listener
+    std::vector<IovaRange> queued; ///< by tests that compare `held` with `lost`
+    std::vector<IovaRange> lost;   ///< queued when an invalidation failed
 
     static Result<void> invalidate(void* context) {
         auto& self = *static_cast<Hook*>(context);
@@ -100,7 +100,7 @@ class IovaHeld : public ::testing::Test {
     Subject::Owner allocator = make();
 };
 
-/// How an invalidation of a queued range comes to run.
+/// A way to start the invalidation of queued ranges.
 struct Way {
     const char* name;
     std::function<ErrorCode(Subject&, const Hook&)> invalidate;
@@ -128,7 +128,7 @@ const std::vector<Way> ways = {
      }},
 };
 
-TEST_F(IovaHeld, whatever_invalidates_and_fails_holds_what_was_queued) {
+TEST_F(IovaHeld, every_failed_invalidation_holds_the_queued_ranges) {
     for (const Way& way : ways)
         for (const QuarantineBudget quarantine :
              {QuarantineBudget{}, QuarantineBudget{1_MiB, 100}}) {
@@ -166,7 +166,7 @@ TEST_F(IovaHeld, a_flush_after_a_failure_invalidates_again_and_once) {
     hook.fails = true;
     SerialSync::advance(delay);
     EXPECT_EQ(hook.calls, 1);
-    EXPECT_EQ(code(allocator->flush()), ErrorCode::io) << "nothing is queued, yet it is not done";
+    EXPECT_EQ(code(allocator->flush()), ErrorCode::io) << "it repeats the failed invalidation";
     EXPECT_EQ(hook.calls, 2);
     hook.fails = false;
     EXPECT_TRUE(allocator->flush());
@@ -176,7 +176,7 @@ TEST_F(IovaHeld, a_flush_after_a_failure_invalidates_again_and_once) {
     EXPECT_EQ(allocator->stats().failed_invalidations, 2U);
 }
 
-TEST_F(IovaHeld, a_release_without_memory_for_a_queue_says_so_itself) {
+TEST_F(IovaHeld, a_release_without_memory_for_a_queue_returns_the_error) {
     ShortSync::no_queue = true;
     const Iova iova = allocate();
     hook.fails = true;
@@ -188,7 +188,7 @@ TEST_F(IovaHeld, a_release_without_memory_for_a_queue_says_so_itself) {
     EXPECT_EQ(allocator->stats().held, 4_KiB);
 }
 
-TEST_F(IovaHeld, lists_are_named_from_their_first_to_their_last_byte) {
+TEST_F(IovaHeld, lists_are_reported_from_their_first_to_their_last_byte) {
     const std::array segments = {4_KiB, 8_KiB};
     const Extent list = std::span<const ByteCount>(segments);
     const Iova iova = *allocator->allocate({.extent = list});
@@ -210,12 +210,12 @@ TEST_F(IovaHeld, a_caller_holds_a_live_range_and_no_other) {
     EXPECT_EQ(allocator->stats().live_ranges, 0U);
     EXPECT_EQ(code(allocator->hold(iova, 8_KiB)), ErrorCode::not_found);
     EXPECT_EQ(code(allocator->release(iova, 8_KiB)), ErrorCode::not_found);
-    EXPECT_TRUE(hook.held.empty()) << "the caller knows already";
+    EXPECT_TRUE(hook.held.empty()) << "only the hook's failures are reported";
 }
 
-TEST_F(IovaHeld, what_is_claimed_is_nobody_elses) {
+TEST_F(IovaHeld, only_the_claim_can_release_a_claimed_range) {
     const Iova iova = allocate();
-    for (int turn = 0; turn != 2; ++turn) { // the first of a thread is the slow one
+    for (int turn = 0; turn != 2; ++turn) { // a thread's first claim is a slow one
         const auto claim = allocator->claim(iova, 4_KiB);
         ASSERT_TRUE(claim);
         EXPECT_EQ(code(allocator->claim(iova, 4_KiB)), ErrorCode::not_found);
@@ -233,7 +233,7 @@ TEST_F(IovaHeld, what_is_claimed_is_nobody_elses) {
     EXPECT_EQ(code(allocator->release(iova, 4_KiB)), ErrorCode::not_found);
 }
 
-TEST_F(IovaHeld, expect_live_says_what_release_would_and_changes_nothing) {
+TEST_F(IovaHeld, expect_live_returns_what_release_would_and_changes_nothing) {
     const Iova iova = allocate(8_KiB);
     constexpr std::uint64_t most = ~std::uint64_t{0};
     for (const std::uint64_t size :
@@ -255,7 +255,7 @@ TEST_F(IovaHeld, expect_live_says_what_release_would_and_changes_nothing) {
     EXPECT_TRUE(allocator->release(iova, 8_KiB));
 }
 
-/// Every held byte, and what is live beside it.
+/// Random calls, checked against a record of every held byte.
 class Random {
   public:
     Random(Subject& subject, Hook& hook, std::uint64_t seed)
@@ -346,7 +346,8 @@ class Random {
         const auto start = [](const IovaRange& each) { return each.start(); };
         std::ranges::sort(hook_.held, {}, start);
         std::ranges::sort(hook_.lost, {}, start);
-        ASSERT_EQ(hook_.held, hook_.lost) << "what met a failure is held, and nothing else";
+        ASSERT_EQ(hook_.held, hook_.lost)
+            << "exactly the ranges whose invalidation failed are held";
         for (const IovaRange& each : hook_.lost)
             add(each);
         hook_.held.clear();

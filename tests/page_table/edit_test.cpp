@@ -149,7 +149,7 @@ TEST_F(EditDeathTest, a_table_that_is_never_given_back_is_found) {
         "every table was given back");
 }
 
-TEST_F(EditDeathTest, no_such_number_of_levels_is_an_error) {
+TEST_F(EditTest, no_such_number_of_levels_is_an_error) {
     const auto made = PageTable<Types>::create(pool, 5);
     ASSERT_FALSE(made);
     EXPECT_EQ(made.error().code(), ErrorCode::unsupported);

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""What the tests of the command share: running it, and a host's sysfs that is made up."""
+"""Shared by the tests of the command: a run of it, a terminal, and a made-up host's sysfs."""
+import fcntl
 import os
 import pathlib
+import pty
 import re
+import struct
 import subprocess
+import termios
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
 
@@ -12,6 +16,31 @@ def run(moat: str, *words: str, **more) -> subprocess.CompletedProcess:
     more.setdefault("env", ENVIRONMENT)
     return subprocess.run([moat, *words], capture_output=True, text=True, timeout=60, check=False,
                           **more)
+
+
+def on_terminal(words: list[str], stream: str, columns: int = 0, **environment: str) -> str:
+    """What a terminal gets of one stream, "stdout" or "stderr"; the other one is discarded.
+
+    A terminal of 0 columns reports no size.
+    """
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: theirs}
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, **streams,
+                               env={**ENVIRONMENT, "TERM": "xterm", **environment})
+    os.close(theirs)
+    text = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError: # the other end is closed
+            break
+        if not part:
+            break
+        text += part
+    process.wait(timeout=60)
+    os.close(ours)
+    return text.decode()
 
 
 def commands_of(moat: str, *path: str) -> list[str]:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Output that cannot be written ends with exit status 3 and one line, for every command.
+"""Every command that cannot write its output ends with exit status 3 and one line.
 
 Usage: output_test.py MOAT, in the project's folder.
 """
@@ -18,7 +18,7 @@ LOG = "tests/fault/data/intel-6.12.117-type1.txt"
 
 
 def run_into(stdout, words: list[str], **more) -> subprocess.CompletedProcess:
-    """Standard output is a file's name, or None: closed."""
+    """Runs words with standard output into the file of that name; None closes it."""
     def close() -> None:
         os.close(1)
     if stdout is None:
@@ -30,7 +30,7 @@ def run_into(stdout, words: list[str], **more) -> subprocess.CompletedProcess:
 
 
 def printing_commands(moat: str, folder: pathlib.Path) -> list[list[str]]:
-    """For each command: --help, and what it does, as text and as JSON where it has that."""
+    """Each command's --help and its work, as text and, if it has --json, as JSON."""
     sysfs = ["--sysfs", str(command.make_sysfs(folder / "sys"))]
     replay = folder / "replay"
     command.run(moat, "explore", "pud-slot", "--variant", "old", "--write-replay", str(replay))
@@ -45,7 +45,7 @@ def printing_commands(moat: str, folder: pathlib.Path) -> list[list[str]]:
     commands = [["--help"], ["--version"], ["completion", "bash"]]
     for path in command.all_paths(moat)[1:]:
         commands.append([*path, "--help"])
-        for words in does[path] if path in does else [[]]: # a new command is run as it stands
+        for words in does[path] if path in does else [[]]: # a new command: without arguments
             commands.append([*path, *words])
             if "--json" in command.run(moat, *path, "--help").stdout:
                 commands.append([*path, *words, "--json"])
@@ -76,7 +76,7 @@ def unwritable_output(moat: str, folder: pathlib.Path) -> list[str]:
 
 
 def ends_early(moat: str, folder: pathlib.Path) -> list[str]:
-    """Nobody waits for a run whose output or file cannot be written."""
+    """A run ends at once if its output or a file cannot be written."""
     wrong = []
     large = ["explore", "pud-slot", "--walkers", "2", "--faulters", "3", "--zappers", "2", "--attempts",
              "6", "--seconds", "50"]
@@ -89,8 +89,9 @@ def ends_early(moat: str, folder: pathlib.Path) -> list[str]:
     if time.monotonic() - begin > 20:
         wrong.append("a run with closed output goes on")
     for words in runs[:2]:
-        options = re.findall(r"^  (--[a-z-]+) FILE", command.run(moat, *words[:2 if words[0] == "explore" else 1],
-                                                                  "--help").stdout, re.MULTILINE)
+        path = words[:2] if words[0] == "explore" else words[:1]
+        options = re.findall(r"^  (--[a-z-]+) FILE", command.run(moat, *path, "--help").stdout,
+                             re.MULTILINE)
         if not {"--html", "--trace"} <= set(options):
             wrong.append(f"moat {words[0]}: options with a file: {options}")
         for option in set(options) - {"--replay", "--merge"}:
@@ -100,12 +101,12 @@ def ends_early(moat: str, folder: pathlib.Path) -> list[str]:
                 if done.returncode != 3 or f"{file}: " not in done.stderr or done.stdout:
                     wrong.append(f"{words[0]} {option} {file}: {done.returncode} {done.stderr!r}")
                 if time.monotonic() - begin > 20:
-                    wrong.append(f"{words[0]} {option} {file} is found after the work")
+                    wrong.append(f"{words[0]} {option} {file} fails only after the work")
     return wrong
 
 
 def files(moat: str, folder: pathlib.Path) -> list[str]:
-    """A file that is asked for is checked without a trace, and its absence is an exit status."""
+    """The check of an output file leaves the file as it was; a failed write is exit status 3."""
     wrong = []
     kept = folder / "kept"
     kept.write_text("before\n")
@@ -115,14 +116,14 @@ def files(moat: str, folder: pathlib.Path) -> list[str]:
         if done.returncode != 0:
             wrong.append(f"--write-replay {file}: {done.returncode} {done.stderr}")
     if kept.read_text() != "before\n" or absent.exists():
-        wrong.append("a file that nothing is written to has changed")
+        wrong.append("a run without a replay changes or creates its file")
     for words in (["audit", "--device", "nvme", "--inject", "overrun", "--case", "0", "--trace"],
                   ["explore", "pud-slot", "--variant", "old", "--write-replay"],
                   ["explore", "pud-slot", "--variant", "old", "--trace"]):
         done = command.run(moat, *words, "/dev/full")
         if done.returncode != 3 or "/dev/full: " not in done.stderr:
             wrong.append(f"moat {' '.join(words)} /dev/full: {done.returncode} {done.stderr!r}")
-    # A file must not become the standard output that was closed.
+    # A file that moat opens must not become the closed standard output.
     trace = folder / "trace"
     run_into(None, [moat, "audit", "--device", "edu", "--operations", "1", "--trace", str(trace)])
     if trace.exists() and "findings" in trace.read_text():
@@ -131,7 +132,7 @@ def files(moat: str, folder: pathlib.Path) -> list[str]:
 
 
 def unreadable_input(moat: str, folder: pathlib.Path) -> list[str]:
-    """A folder in place of each file that is read is a wrong command line."""
+    """A folder in place of an input file is exit status 2, and damaged results are errors."""
     wrong = []
     itself = os.open(folder, os.O_RDONLY)
     for words, stdin in ((["explain", str(folder)], None), (["explain"], itself),
@@ -147,10 +148,10 @@ def unreadable_input(moat: str, folder: pathlib.Path) -> list[str]:
                           preexec_fn=lambda: os.close(0))
     if done.returncode != 2:
         wrong.append(f"moat explain <&-: {done.returncode}")
-    good = json_line = command.run(moat, "explore", "pud-slot", "--json").stdout
+    good = command.run(moat, "explore", "pud-slot", "--json").stdout
     for field in re.findall(r'"(\w+)":', good):
-        for damaged in (json_line.replace(f'"{field}"', '"other"'),
-                        re.sub(rf'"{field}":("[^"]*"|[^,}}]+)', rf'"{field}":[]', json_line)):
+        for damaged in (good.replace(f'"{field}"', '"other"'),
+                        re.sub(rf'"{field}":("[^"]*"|[^,}}]+)', rf'"{field}":[]', good)):
             file = folder / "damaged"
             file.write_text(damaged)
             done = command.run(moat, "explore", "--merge", str(file))

@@ -5,38 +5,14 @@ statuses, and errors that name what was meant.
 
 Usage: terminal_test.py MOAT, in the project's folder.
 """
-import os
 import pathlib
-import pty
 import re
-import subprocess
 import sys
 import tempfile
 
 import command
 
 ESCAPE = "\x1b["
-
-
-def on_terminal(words: list[str], stream: str, **environment: str) -> str:
-    """What a terminal would get of the stream; the other one goes elsewhere."""
-    ours, theirs = pty.openpty()
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: theirs}
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, **streams,
-                               env={**command.ENVIRONMENT, "TERM": "xterm", **environment})
-    os.close(theirs)
-    said = b""
-    while True:
-        try:
-            part = os.read(ours, 65536)
-        except OSError: # the other end is closed
-            break
-        if not part:
-            break
-        said += part
-    process.wait(timeout=60)
-    os.close(ours)
-    return said.decode()
 
 
 def colours(moat: str) -> list[str]:
@@ -51,19 +27,19 @@ def colours(moat: str) -> list[str]:
             wrong.append(f"{what}: {'no ' if coloured else ''}colours: {text[:200]!r}")
 
     for words in (overrun, race, log, stress):
-        expect(f"{words[1]} on a terminal", on_terminal(words, "stdout"), True)
+        expect(f"{words[1]} on a terminal", command.on_terminal(words, "stdout"), True)
         expect(f"{words[1]} into a pipe", command.run(*words).stdout, False)
         always = command.run(*words, "--color", "always").stdout
         expect(f"{words[1]} --color always", always, True)
         if words[1] != "stress" and re.sub(r"\x1b\[[0-9;]*m", "", always).splitlines()[1:] != \
                 command.run(*words).stdout.splitlines()[1:]:
             wrong.append(f"{words[1]}: colours change the text") # its first line may tell a time
-    expect("--color never", on_terminal([*overrun, "--color", "never"], "stdout"), False)
-    expect("NO_COLOR", on_terminal(overrun, "stdout", NO_COLOR="1"), False)
-    expect("an empty NO_COLOR", on_terminal(overrun, "stdout", NO_COLOR=""), True)
-    expect("a dumb terminal", on_terminal(overrun, "stdout", TERM="dumb"), False)
-    expect("an option before NO_COLOR", on_terminal([*overrun, "--color", "always"], "stdout",
-                                                    NO_COLOR="1"), True)
+    expect("--color never", command.on_terminal([*overrun, "--color", "never"], "stdout"), False)
+    expect("NO_COLOR", command.on_terminal(overrun, "stdout", NO_COLOR="1"), False)
+    expect("an empty NO_COLOR", command.on_terminal(overrun, "stdout", NO_COLOR=""), True)
+    expect("a dumb terminal", command.on_terminal(overrun, "stdout", TERM="dumb"), False)
+    always = [*overrun, "--color", "always"]
+    expect("an option before NO_COLOR", command.on_terminal(always, "stdout", NO_COLOR="1"), True)
     expect("JSON", command.run(*overrun, "--json").stdout, False)
     return wrong
 
@@ -74,14 +50,14 @@ def progress(moat: str) -> list[str]:
                         (["explore", "pud-slot", "--walkers", "2", "--faulters", "3", "--zappers", "2",
                           "--attempts", "6", "--seconds", "1.6"], "executions"),
                         (["stress", "bar-walk", "--bar", "1G", "--time", "1.6"], "rounds")):
-        said = on_terminal([moat, *words], "stderr")
+        said = command.on_terminal([moat, *words], "stderr")
         if not re.search(rf"\[=+ *\] \d+ %, \d+ {unit}, \d+/s, 0:0\d left", said):
             wrong.append(f"{words[0]}: no progress: {said!r}")
         if "\n" in said or not said.endswith("\r\x1b[K"):
             wrong.append(f"{words[0]}: its line of progress stays: {said!r}")
         if said.count("\r\x1b[K") < 2:
             wrong.append(f"{words[0]}: its line is not drawn over: {said!r}")
-    if said := on_terminal([moat, "audit", "--device", "edu", "--time", "0.3"], "stderr"):
+    if said := command.on_terminal([moat, "audit", "--device", "edu", "--time", "0.3"], "stderr"):
         wrong.append(f"progress within a second: {said!r}")
     done = command.run(moat, "audit", "--device", "edu", "--time", "1.4")
     if done.stderr:

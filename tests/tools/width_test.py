@@ -2,18 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """On a narrow terminal, help, reports, errors and progress keep words whole.
 
-Every line fits or is one word, and the words are those that a pipe gets.
+Every line fits or is one word, and the words match those written to a pipe.
 
 Usage: width_test.py MOAT, in the project's folder.
 """
-import fcntl
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 
 import command
 
@@ -21,28 +16,12 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*[mK]")
 
 
 def on_terminal(columns: int, words: list[str], stream: str) -> str:
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: theirs}
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, **streams,
-                               env={**command.ENVIRONMENT, "TERM": "xterm"})
-    os.close(theirs)
-    said = b""
-    while True:
-        try:
-            part = os.read(ours, 65536)
-        except OSError: # the other end is closed
-            break
-        if not part:
-            break
-        said += part
-    process.wait(timeout=60)
-    os.close(ours)
-    return ESCAPES.sub("", said.decode()).replace("\r\n", "\n")
+    text = command.on_terminal(words, stream, columns=columns)
+    return ESCAPES.sub("", text).replace("\r\n", "\n")
 
 
 def words_of(text: str) -> list[str]:
-    """Without the backslashes that continue a command, and times, which differ between runs."""
+    """The words without line continuations; numbers become 0, since times differ between runs."""
     return [re.sub(r"\d+", "0", word) for word in text.replace(" \\\n", " \n").split()]
 
 

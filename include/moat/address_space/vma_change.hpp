@@ -135,7 +135,8 @@ class VmaChange {
         const auto& [kind, permissions, largest, region, shared, offset, nodes, name] = vma.mapping;
         if ((kind == VmaKind::device) != (region != nullptr) ||
             (kind == VmaKind::shared) != (shared != nullptr))
-            return fail(ErrorCode::mismatch, "a mapping names what its kind shows and nothing else",
+            return fail(ErrorCode::mismatch,
+                        "a mapping has a region for kind device, shared RAM for kind shared",
                         {"kind", static_cast<std::uint64_t>(kind)}, {"region", region != nullptr},
                         {"shared", shared != nullptr});
         if (kind == VmaKind::huge && largest != pmd_lg2 && largest != pud_lg2)

@@ -20,10 +20,10 @@ namespace moat::dma {
 template <SyncPolicy Sync>
 class DoubleMappings {
   public:
-    /// Notes `pieces` (each not empty) as memory of the mapping that begins at `start`, and looks
-    /// for another mapping of a byte of them where the device of either may write. Where there is
-    /// no memory some are not noted: a mapping does not fail for want of this check.
-    /// Return: the start of such a mapping, if there is one.
+    /// Adds `pieces` (none empty) as memory of the mapping that begins at `start`. Without memory
+    /// for the index some are left out: a mapping does not fail for want of this check.
+    /// Return: the start of another mapping that shares a byte with them, where a device may write
+    /// either; or nothing.
     [[nodiscard]] std::optional<Iova> add(Iova start, std::span<const Memory> pieces,
                                           Direction direction) {
         const bool writes = direction != Direction::to_device;
@@ -40,7 +40,7 @@ class DoubleMappings {
         return other;
     }
 
-    /// The mapping that begins at `start` is no more.
+    /// Removes the mapping that begins at `start`.
     void remove(Iova start) {
         const ExclusiveLock lock(mutex_);
         const auto [begin, end] = bytes_by_start_.equal_range(start.value());

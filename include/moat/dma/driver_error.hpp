@@ -64,7 +64,7 @@ struct DriverError {
     HeapBlock block = {};
     /// Of the same: what the mapping named.
     std::span<const std::byte> memory = {};
-    /// Of `freed`: by whom.
+    /// Of `freed`: who freed the memory, and when.
     fault::Event when = {};
 };
 
@@ -72,9 +72,9 @@ struct DriverError {
 [[nodiscard]] std::string summary(const DriverError& error);
 
 /// Called as soon as something is found, on the thread that found it, with no lock of the space
-/// held: it may map and unmap. It is called last, when what was asked for is done, and may not
-/// throw: by its type, since a device's thread or free() may be the caller. What `context` points
-/// to outlives the space.
+/// held: it may map and unmap. The call comes last, when the operation is done. A listener does not
+/// throw, since a device's thread or free() may call it. What `context` points to outlives the
+/// space.
 struct Listener {
     void (*fault)(void* context, const fault::Diagnosis& diagnosis) noexcept = nullptr;
     void (*driver_error)(void* context, const DriverError& error) noexcept = nullptr;

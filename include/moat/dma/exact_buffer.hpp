@@ -24,8 +24,8 @@
 
 namespace moat::dma {
 
-/// Bytes of a buffer, from the first to the last that something was found of. Offsets from the
-/// buffer's first byte; those before it are negative.
+/// The smallest range of bytes that holds every byte found. Offsets count from the buffer's first
+/// byte and are negative before it.
 struct FoundBytes {
     std::int64_t first = 0;
     std::int64_t last = 0;
@@ -42,7 +42,7 @@ struct FoundBytes {
     }
 };
 
-/// What went wrong with a buffer since it was looked at last.
+/// What went wrong with a buffer since the last check.
 struct BufferFindings {
     std::optional<FoundBytes> cpu_wrote = {};    ///< while the device owned the bytes
     std::optional<FoundBytes> missing_sync = {}; ///< the device's bytes, which the CPU never got
@@ -51,9 +51,9 @@ struct BufferFindings {
 
 /// Ownership follows the DMA API's rules: the device owns every byte from the mapping on,
 /// sync_for_cpu gives bytes to the CPU, sync_for_device returns them, and unmapping ends it all.
-/// Three copies tell who wrote: the driver's memory, the bounce pages that the device reaches, and
-/// what both were when the bytes changed hands. Without bounce pages the device writes the memory
-/// itself; then only what it may not write (to_device) has the third copy.
+/// Three copies show who wrote: the driver's memory, the bounce pages that the device reaches, and
+/// the content of both when the bytes last changed hands. Without bounce pages the device writes
+/// the memory itself; then only what it may not write (to_device) has the third copy.
 ///
 /// Thread-safe; shared by whoever is about to sync or unmap.
 template <SyncPolicy Sync>
@@ -107,7 +107,7 @@ class ExactBuffer {
         BufferFindings found;
         if (over_)
             return found;
-        told_missing_sync_ = false;
+        reported_missing_sync_ = false;
         cpu_watch::allow(watch_, memory_.subspan(offset, size));
         fetch(offset, offset + size - 1, found);
         check_red_zones(found);
@@ -127,7 +127,7 @@ class ExactBuffer {
         BufferFindings found;
         if (over_)
             return found;
-        const bool cpu_looked = !cpu_owned_.empty() || told_missing_sync_;
+        const bool cpu_looked = !cpu_owned_.empty() || reported_missing_sync_;
         const std::span<std::byte> part = memory_.subspan(offset, size);
         cpu_watch::allow(watch_, part);
         const std::uint64_t last = offset + size - 1;
@@ -139,19 +139,19 @@ class ExactBuffer {
                 hand_over_changes(at, piece.last, found);
             at = piece.last + 1;
         }
-        cpu_watch::forbid(watch_, part);
         if (cpu_looked)
             found.missing_sync.reset();
-        told_missing_sync_ = told_missing_sync_ || found.missing_sync;
+        reported_missing_sync_ = reported_missing_sync_ || found.missing_sync;
         try {
             cpu_owned_.remove(offset, offset + size - 1);
         } catch (const std::bad_alloc&) {
             return no_memory();
         }
+        cpu_watch::forbid(watch_, part);
         return found;
     }
 
-    /// The mapping is no more: as `take` of everything. Later calls do nothing.
+    /// Ends the mapping: takes every byte. Later calls do nothing.
     [[nodiscard]] BufferFindings end() {
         const ExclusiveLock lock(mutex_);
         BufferFindings found;
@@ -178,7 +178,7 @@ class ExactBuffer {
         return std::memcmp(one, other, size) == 0;
     }
 
-    /// Calls visit(bytes, offset of the first from the buffer's) for what lies before and behind.
+    /// Calls visit(zone, offset of its first byte) for the zone before and the zone behind.
     template <class Visit>
     void each_red_zone(Visit&& visit) const {
         const std::span<std::byte> all = pages_around(bounce_, page_bytes_);
@@ -257,7 +257,7 @@ class ExactBuffer {
                 FoundBytes::extend(found.cpu_wrote, static_cast<std::int64_t>(at));
     }
 
-    /// What is found is found once: the zones are as they were on return.
+    /// Reports damage once: the zones are restored on return.
     void check_red_zones(BufferFindings& found) MOAT_REQUIRES(mutex_) {
         if (!bounced())
             return;
@@ -294,7 +294,7 @@ class ExactBuffer {
     std::unique_ptr<std::byte[]> handed_;
     /// Offsets that the CPU owns; all others are the device's.
     RangeSet cpu_owned_ MOAT_GUARDED_BY(mutex_);
-    bool told_missing_sync_ MOAT_GUARDED_BY(mutex_) = false; ///< since the CPU looked last
+    bool reported_missing_sync_ MOAT_GUARDED_BY(mutex_) = false; ///< since the CPU looked last
     bool over_ MOAT_GUARDED_BY(mutex_) = false;
 };
 

@@ -27,7 +27,7 @@ enum class Unmapping : std::uint8_t {
     deferred, ///< invalidated in batches; the buffer must rest until `flush`
 };
 
-/// What to do where the memory of a mapping is mapped already and a device may write it.
+/// What to do if memory is mapped a second time and a device may write it.
 enum class DoubleMapping : std::uint8_t { report, ignore };
 
 enum class ReportForm : std::uint8_t { text, json };
@@ -46,13 +46,13 @@ struct Options {
     std::uint32_t stacks = 0;
     /// How many past mappings are remembered.
     std::uint32_t history = 1024;
-    /// Of every so many mappings, one on average is watched as at level exact, and has its stack
-    /// taken; the others cost what level `guard` costs, whatever `level` says. 0: no sampling.
+    /// One mapping in `sample`, on average, is watched as at level exact and has its stack taken;
+    /// the others cost what level `guard` costs, and `level` has no effect. 0: no sampling.
     std::uint32_t sample = 0;
     /// At level exact.
     DoubleMapping double_mapping = DoubleMapping::report;
-    /// Whether a memory checker that is in the process watches the CPU (cpu_watch.hpp); from level
-    /// `track` on.
+    /// Whether a memory checker in the process watches the CPU, from level `track` on
+    /// (cpu_watch.hpp).
     CpuWatch cpu = CpuWatch::asan;
     ReportForm report = ReportForm::text;
     bool help = false; ///< the reader asks for `options_help`

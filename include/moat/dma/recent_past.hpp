@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// RecentPast: the mappings undone last. An unmap notes one by a store into a ring that has its
-// memory already; who handles a fault moves them on into the index (fault/history.hpp).
+// RecentPast: the mappings undone last. An unmap stores one in a ring allocated beforehand;
+// diagnosis moves them into the index (fault/history.hpp).
 #pragma once
 
 #include "moat/fault/history.hpp"
@@ -18,8 +18,8 @@
 
 namespace moat::dma {
 
-/// Two locks: the ring's, held for one entry at a time and never across an allocation, and the
-/// index's, a mutex, which only those take who ask.
+/// Two locks: the ring's, held for one entry at a time and never across an allocation; and the
+/// index's, a mutex that only queries take.
 template <SyncPolicy Sync>
 class RecentPast {
   public:
@@ -81,8 +81,8 @@ class RecentPast {
         }
     }
 
-    /// Moves what was noted before the call into the history. Where the ring went round since, all
-    /// that the history holds is older than a whole ring, and is forgotten.
+    /// Moves the entries noted before the call into the history. If the ring wrapped since the last
+    /// call, the history holds only older entries and is cleared.
     void take_over() MOAT_REQUIRES(index_mutex_) {
         for (std::uint64_t end = count(); taken_ < end; ++taken_) {
             const Taken next = take();

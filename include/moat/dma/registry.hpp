@@ -90,8 +90,7 @@ class Registry {
         return here ? found.at_or_below : found.above;
     }
 
-    /// Where there was no memory for it nothing is remembered: an unmap does not fail for want of a
-    /// note.
+    /// Without memory for the history nothing is remembered, and the unmap succeeds all the same.
     void note_past(const fault::Mapping& mapping, const fault::Event& unmapped) {
         past_.note(mapping, unmapped);
     }

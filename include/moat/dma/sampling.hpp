@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Sampling, after GWP-ASan: which mappings are watched closely, which addresses may be of such
-// ones, and the addresses of those that ended, kept out of use. space_watched.hpp acts on it.
+// Sampling, after GWP-ASan: chooses the mappings to watch closely, filters addresses at unmap, and
+// keeps the addresses of ended samples out of use. space_watched.hpp does the rest.
 #pragma once
 
 #include "moat/core/range.hpp"
@@ -46,8 +46,8 @@ class Sampling {
   public:
     /// How many ended mappings are kept out of use.
     static constexpr std::size_t quarantine_entries = 1024;
-    /// How many of them are remembered: fewer, so that threads which end mappings at the same time
-    /// forget each before it leaves.
+    /// How many the history remembers: fewer, so that it forgets each one before the address is
+    /// used again, also where threads unmap at the same time.
     static constexpr std::size_t remembered = quarantine_entries - 128;
 
     /// On average one of `one_in` mappings is sampled; 0: none.
@@ -57,7 +57,7 @@ class Sampling {
 
     [[nodiscard]] std::uint32_t one_in() const { return one_in_; }
 
-    /// Whether the mapping that is made now is sampled. Takes no lock.
+    /// Whether to sample the next mapping. Takes no lock.
     [[nodiscard, gnu::always_inline]] bool next_is_sampled() const {
         return sample_random::next() <= most_ && seeded_next_is_sampled();
     }
@@ -71,8 +71,7 @@ class Sampling {
 
     void note_end(Iova iova) { counter(iova).fetch_sub(1, std::memory_order_relaxed); }
 
-    /// Keeps whole pages that no device reaches out of use. Return: the one that had to leave for
-    /// it.
+    /// Adds whole pages that no device reaches. Return: the range that leaves to make room, if any.
     [[nodiscard]] std::optional<IovaRange> quarantine(IovaRange range) {
         const ExclusiveLock lock(mutex_);
         std::optional<IovaRange> oldest = std::exchange(ring_[next_], range);
@@ -80,7 +79,7 @@ class Sampling {
         return oldest;
     }
 
-    /// Return: the oldest range in quarantine, which leaves it; or nothing.
+    /// Removes the oldest range. Return: that range, or nothing.
     [[nodiscard]] std::optional<IovaRange> release_oldest() {
         const ExclusiveLock lock(mutex_);
         for (std::size_t i = 0; i != ring_.size(); ++i)
@@ -109,7 +108,7 @@ class Sampling {
 
     const std::uint32_t one_in_;
     const std::uint64_t most_;
-    /// Sampled mappings that live, by a hash of their pages.
+    /// How many sampled mappings live, by page number modulo the size.
     std::array<Counter, counters> live_{};
     typename Sync::Mutex mutex_;
     std::array<std::optional<IovaRange>, quarantine_entries> ring_ MOAT_GUARDED_BY(mutex_){};

@@ -36,11 +36,11 @@ struct SpaceConfig {
     /// The last address that every device of the domain can send.
     Iova dma_mask{~std::uint64_t{0}};
     Listener listener = {};
-    /// Needed where `options.stacks` is not 0. Where it is there, sampled mappings and those that a
-    /// memory checker watches have their stacks as well.
+    /// Needed where `options.stacks` is not 0. If set, sampled mappings and those that a memory
+    /// checker watches have their stacks as well.
     CaptureStack capture = nullptr;
-    /// Needed at level `exact` and for sampling: whole pages for small buffers. Where devices are
-    /// code of this process, a memory checker watches only mappings that have such pages.
+    /// Needed at level `exact` and for sampling: whole pages for small buffers. For in-process
+    /// devices, a memory checker watches only mappings with such pages.
     PageSource pages = {};
 };
 
@@ -127,9 +127,9 @@ class Space {
                                           Direction direction, std::string_view label = {});
 
     /// Undoes `map` of the same size and direction. Strict: on return no device reaches the memory.
-    /// Deferred: after `flush`; what is watched to the byte is unmapped strictly all the same.
-    /// What the device wrote is in the memory then, but where the CPU wrote after it had taken the
-    /// bytes by sync_for_cpu. Errors: empty, overflow, not_found, mismatch (reported from level
+    /// Deferred: after `flush`; mappings that are watched to the byte are unmapped strictly. The
+    /// memory then has what the device wrote, except bytes that the CPU changed after it took them
+    /// by sync_for_cpu. Errors: empty, overflow, not_found, mismatch (reported from level
     /// `track` on); nothing is changed then. io: the invalidation failed, and the memory must be
     /// taken for reachable; the address is never used again (Stats::held), and `not_invalidated` is
     /// reported.
@@ -149,9 +149,9 @@ class Space {
     }
 
     /// The CPU owns [iova + offset, + size) from the return on, and finds what the device wrote
-    /// there, but where it wrote itself since it took the bytes last; other bytes of the mapping
-    /// are left alone. What lies around the mapping is checked. Reported as `cpu_wrote`: the CPU
-    /// wrote there while the device owned it. Errors: as sync_for_device.
+    /// there, except bytes that the CPU changed since it took them; other bytes of the mapping are
+    /// left alone. The red zones are checked. Reported as `cpu_wrote`: the CPU wrote there while
+    /// the device owned it. Errors: as sync_for_device.
     Result<void> sync_for_cpu(Iova iova, ByteCount offset, ByteCount size) {
         return needs_care(iova) ? sync(iova, offset, size, Owner::cpu) : Result<void>{};
     }
@@ -224,7 +224,7 @@ class Space {
     /// What happens to a mapping.
     enum class Care : std::uint8_t {
         guard,  ///< pages are mapped and unmapped
-        sample, ///< the same, but for one in a while, which is watched to the byte
+        sample, ///< the same, except a few that are watched to the byte
         track,  ///< each is registered
     };
 
@@ -254,7 +254,7 @@ class Space {
 
     [[nodiscard]] bool tracks() const { return care_ == Care::track; }
 
-    /// Whether the mapping that is made now is tracked or sampled.
+    /// Whether the next mapping is tracked or sampled.
     [[nodiscard, gnu::always_inline]] bool next_needs_care() const {
         return care_ != Care::guard && (care_ == Care::track || sampling_->next_is_sampled());
     }
@@ -307,7 +307,7 @@ class Space {
             {.extent = bytes, .placement = iova::Congruence::with(first, large_lg2)});
     }
 
-    /// The allocator is asked first: what it does not know as one range stays mapped.
+    /// The allocator checks the range first: what it does not know as one range stays mapped.
     [[gnu::always_inline]] Result<void> unmap_pages(Iova iova, ByteCount size) {
         const std::uint64_t offset = iova.value() & page_mask_;
         const ByteCount bytes(whole_pages(offset, size.value()));
@@ -341,7 +341,7 @@ class Space {
                                           const SegmentLimits& limits, std::string_view label);
     void forget_parts(IovaRange list);
 
-    /// What was just allocated and could not be mapped, because of `why`.
+    /// Releases a new range that could not be mapped because of `why`.
     [[gnu::noinline, gnu::cold]] void give_back(Iova start, ByteCount bytes, const Error& why) {
         const bool reachable = why.code() == ErrorCode::io;
         const auto released =
@@ -392,7 +392,7 @@ class Space {
     [[nodiscard, gnu::noinline]] fault::Event every_so_often();
     [[nodiscard]] fault::Event now_with_stack();
 
-    /// Without its neighbours nothing is known of what lies between sampled mappings.
+    /// Mappings that are not registered lie between sampled ones, so distance is no evidence.
     [[nodiscard]] fault::DiagnoseOptions diagnose_options() const {
         return sampling_ ? fault::DiagnoseOptions{.reach = {}} : fault::DiagnoseOptions{};
     }

@@ -32,15 +32,17 @@ Result<Iova> Space<Domain, Sync>::map_watched(const Memory& memory, Direction di
     const fault::Mapping mapping = describe({*iova, memory.size()}, direction, label,
                                             with_stack ? now_with_stack() : now_by_whom());
     if (const auto noted = note_watched(*iova, *buffer, mapping, direction); !noted) {
-        (void)unmap_pages(*iova, memory.size());
-        release_pages(bounce);
+        if (unmap_pages(*iova, memory.size()))
+            release_pages(bounce);
+        else
+            keep_for_good(bounce); // a device may reach it still
         return std::unexpected(noted.error());
     }
     look_for_double_mapping(mapping, {&memory, 1}, direction);
     return iova;
 }
 
-/// Return: what was noted of the mapping, in every place, or nothing of it.
+/// Adds the mapping to every index, or to none.
 template <iommu::Domain Domain, SyncPolicy Sync>
 Result<void> Space<Domain, Sync>::note_watched(Iova iova, const BufferPointer& buffer,
                                                const fault::Mapping& mapping, Direction direction) {
@@ -115,7 +117,7 @@ Result<void> Space<Domain, Sync>::release_watched(const typename Allocator::Clai
     return {};
 }
 
-/// At level exact no other quarantine is used than the allocator's.
+/// Takes addresses out of the samples' quarantine where the space is full.
 template <iommu::Domain Domain, SyncPolicy Sync>
 Result<Iova> Space<Domain, Sync>::map_sampled_pages(const Memory& memory, Direction direction) {
     const auto map = [&] {
@@ -152,8 +154,8 @@ Result<void> Space<Domain, Sync>::check_addressable(const Memory& memory, std::s
                 {"block_size", bad->block.size.value()});
 }
 
-/// Small buffers lie at an edge of pages of their own. So does, of any size, what the CPU is kept
-/// from while devices that are code of this process write it.
+/// A small buffer gets pages of its own and lies at their edge. So does a buffer of any size that
+/// the checker forbids the CPU while in-process devices write it.
 template <iommu::Domain Domain, SyncPolicy Sync>
 auto Space<Domain, Sync>::buffer_for(const Memory& memory, Direction direction)
     -> Result<BufferPointer> {
@@ -222,7 +224,7 @@ void Space<Domain, Sync>::look_for_double_mapping(const fault::Mapping& mapping,
         report(error);
 }
 
-/// The later unmap of the driver finds the mapping as it was, and nothing to do for the domain.
+/// The driver's later unmap still finds the mapping; the domain has nothing left to unmap then.
 template <iommu::Domain Domain, SyncPolicy Sync>
 void Space<Domain, Sync>::memory_freed(Iova iova, const HeapBlock& block) noexcept {
     const BufferPointer buffer = buffers_.find(iova);

@@ -30,9 +30,9 @@ struct DomainLimits {
 
 namespace detail {
 
-/// check_limits, with the reason.
-[[nodiscard, gnu::noinline]] inline Result<void> judge_limits(const DomainLimits& limits,
-                                                              Iova start, ByteCount size) {
+/// check_limits, with the values of its errors.
+[[nodiscard, gnu::noinline]] inline Result<void> check_limits_slowly(const DomainLimits& limits,
+                                                                     Iova start, ByteCount size) {
     if (size == ByteCount(0))
         return fail(ErrorCode::empty, "the range has no length", {"start", start.value()});
     const Result<IovaRange> range = IovaRange::make(start, size);
@@ -67,7 +67,7 @@ namespace detail {
     }
     if (good) [[likely]]
         return {};
-    return detail::judge_limits(limits, start, size);
+    return detail::check_limits_slowly(limits, start, size);
 }
 
 /// Threads may use a domain at the same time for ranges that do not overlap: whoever owns a range
@@ -79,8 +79,8 @@ concept Domain = requires(D& domain, const D& constant, Iova start, ByteCount si
     // Maps [start, start + size) to memory from `memory` on: a physical address where tables are
     // walked by hardware or a model of it, the process's own address where a kernel translates.
     // All three are multiples of a page. Errors: empty, unaligned, overflow, out_of_range, overlap,
-    // unsupported, no_memory, limit; io, after which the range must be taken for reachable. A call
-    // that fails otherwise changed nothing.
+    // unsupported, no_memory, limit; io, after which devices may reach the range. After any other
+    // error nothing has changed.
     { domain.map(start, size, memory, attributes) } -> std::same_as<Result<void>>;
     // Strict: on return no access reaches what was mapped, not even one that began before. Holes
     // are no error. Errors: empty, unaligned, overflow, out_of_range, unsupported (part of a leaf);
@@ -88,15 +88,15 @@ concept Domain = requires(D& domain, const D& constant, Iova start, ByteCount si
     { domain.unmap(start, size) } -> std::same_as<Result<void>>;
 };
 
-/// A domain that can unmap now and invalidate later, many at once: what the flush queue needs. Its
-/// limits say whether it does (DomainLimits::defers).
+/// A domain that can unmap now and invalidate later, many at once: what the flush queue needs. It
+/// does where DomainLimits::defers is set.
 template <class D>
 concept DeferringDomain = Domain<D> && requires(D& domain, Iova start, ByteCount size) {
     // As unmap, but accesses may go through until an `invalidate_all` that begins afterwards
     // returns; until then neither addresses nor memory are used for anything else.
     { domain.unmap_deferred(start, size) } -> std::same_as<Result<void>>;
     // On return no access uses a translation that was unmapped before the call. Errors: io, after
-    // which they may all be in use still.
+    // which accesses may still use any of them.
     { domain.invalidate_all() } -> std::same_as<Result<void>>;
 };
 
@@ -108,14 +108,14 @@ struct ByteBounds {
     void* context = nullptr;
 };
 
-/// A domain that can ask for bounds at each access.
+/// A domain that can check bounds at each access.
 template <class D>
 concept BoundedDomain = Domain<D> && std::movable<typename D::BoundsRegistration> &&
                         requires(D& domain, const ByteBounds& bounds) {
-                            // Accesses that begin from the return on ask `bounds`, until the
-                            // registration is destroyed: when that returns no access asks any more.
-                            // Ends before the domain; not from inside an access. Errors:
-                            // unsupported (limits say so), busy (somebody else's bounds are asked).
+                            // Accesses that begin after the return call `bounds`, until the
+                            // registration is destroyed; none calls it after that. Destroy it
+                            // before the domain, and outside accesses. Errors: unsupported
+                            // (DomainLimits::byte_bounds is clear), busy (others are registered).
                             {
                                 domain.register_bounds(bounds)
                             } -> std::same_as<Result<typename D::BoundsRegistration>>;

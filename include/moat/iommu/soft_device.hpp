@@ -339,7 +339,7 @@ class Lane {
 
     Piece within(const Domain& domain, std::uint64_t address, Piece piece, fault::Reason& reason) {
         const ByteBounds* const bounds = domain.bounds();
-        if (bounds == nullptr) // they ended meanwhile
+        if (bounds == nullptr) // unregistered meanwhile
             return piece;
         piece.size = bounds->inside(bounds->context, Iova(address), ByteCount(piece.size)).value();
         if (piece.size != 0)

@@ -31,7 +31,7 @@ struct SoftDomainOptions {
     FaultHandler handler = {};
     std::span<const IovaRange> reserved = {};
     unsigned address_bits = 57;
-    /// Clear it for a domain that knows pages alone, as hardware does.
+    /// Clear it for a domain that checks pages only, as hardware does.
     bool byte_bounds = true;
 };
 
@@ -81,15 +81,15 @@ class SoftDomain : public TableDomain<Tree_, Invalidator_> {
 
     [[nodiscard]] Result<BoundsRegistration> register_bounds(const ByteBounds& bounds) {
         if (!this->limits_.byte_bounds)
-            return fail(ErrorCode::unsupported, "this domain knows pages alone");
+            return fail(ErrorCode::unsupported, "this domain checks pages only, not bytes");
         if (bounds_taken_.exchange(1, std::memory_order_acq_rel) != 0)
-            return fail(ErrorCode::busy, "somebody else's bounds are asked already");
+            return fail(ErrorCode::busy, "other bounds are registered already");
         bounds_ = bounds;
         asked_.store(&bounds_, std::memory_order_release);
         return BoundsRegistration(*this);
     }
 
-    /// What an access asks; nullptr where it asks nothing. Valid inside the access.
+    /// The bounds that an access checks, or nullptr. Valid inside the access.
     [[nodiscard, gnu::always_inline]] const ByteBounds* bounds() const {
         return asked_.load(std::memory_order_acquire);
     }

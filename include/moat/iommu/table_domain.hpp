@@ -20,7 +20,7 @@ namespace moat::iommu {
 template <class R>
 concept InvalidationOutcome = std::same_as<R, void> || std::same_as<R, Result<void>>;
 
-/// Errors: io, after which what was asked for must be taken for undone.
+/// Errors: io, after which accesses may still use everything that the call was for.
 template <class I>
 concept Invalidator = requires(I& invalidator, const InvalidationRequest<Iova>& request) {
     // On return no access uses what was cached of the range, nor a table that was reached from it.
@@ -31,12 +31,12 @@ concept Invalidator = requires(I& invalidator, const InvalidationRequest<Iova>& 
     { invalidator.wait_for_accesses() } -> InvalidationOutcome;
 };
 
-/// An invalidator of hardware: it caches tables, maybe absent entries too, and may know less than
-/// its format.
+/// The invalidator of hardware, which caches tables and maybe absent entries, and may support less
+/// than its format.
 template <class I>
 concept HardwareInvalidator =
     Invalidator<I> && requires(I& invalidator, const InvalidationRequest<Iova>& request) {
-        // On return an access to the range, whose entries were absent, finds what they are now.
+        // Called once absent entries of the range were filled: on return accesses use the new ones.
         { invalidator.added(request) } -> std::same_as<Result<void>>;
     };
 
@@ -53,17 +53,17 @@ template <class Call>
     }
 }
 
-/// What is cached of an edited range: made to go at once, or with the next wait.
-enum class Going : std::uint8_t { now, later };
+/// When an edit's invalidation is done: before the edit ends, or with the next wait.
+enum class Timing : std::uint8_t { now, later };
 
-/// The callback of an edit, which remembers whether a call of it failed; the size of a reference
-/// where none can.
-template <Invalidator I, Going going>
+/// The callback of an edit, which keeps the error of a call that failed. As small as a reference
+/// where none can fail.
+template <Invalidator I, Timing timing>
 class EditInvalidation {
     using Request = InvalidationRequest<Iova>;
 
     static auto call(I& invalidator, const Request& request) {
-        if constexpr (going == Going::now)
+        if constexpr (timing == Timing::now)
             return invalidator.invalidate(request);
         else
             return invalidator.forget(request);
@@ -88,7 +88,7 @@ class EditInvalidation {
         }
     }
 
-    /// Of an edit that is finished: why an invalidation failed, or nullptr.
+    /// After the edit has finished: the error of an invalidation, or nullptr.
     [[nodiscard, gnu::always_inline]] const Error* failure() const {
         if constexpr (can_fail)
             return outcome_ ? nullptr : &outcome_.error();
@@ -146,8 +146,8 @@ class TableDomain {
                   .known = known_attributes<Format>(),
                   .defers = true} {}
 
-    /// Hardware that walks an empty `table`, within `limits`: what it reaches and knows, at most
-    /// what the format has. The aperture begins at 0.
+    /// For hardware that walks an empty `table`. `limits` are the hardware's, within the format's;
+    /// the aperture begins at 0.
     TableDomain(Table table, const DomainLimits& limits, Invalidator invalidator)
         requires HardwareInvalidator<Invalidator>
         : table_(std::move(table)), limits_(limits), invalidator_(std::move(invalidator)) {
@@ -191,7 +191,7 @@ class TableDomain {
     /// `change` returned, a Result; or io where an invalidation failed.
     template <class Change>
     auto edit(Change&& change) -> decltype(change(std::declval<Edit<Tree>&>())) {
-        detail::EditInvalidation<Invalidator, detail::Going::now> invalidation(invalidator_);
+        detail::EditInvalidation<Invalidator, detail::Timing::now> invalidation(invalidator_);
         auto open = table_.edit(invalidation);
         auto changed = change(open);
         open.finish();
@@ -201,12 +201,12 @@ class TableDomain {
     }
 
     [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) {
-        return unmap_and<detail::Going::now>(start, size, CoveredTables::remove);
+        return unmap_and<detail::Timing::now>(start, size, CoveredTables::remove);
     }
 
     /// Empty tables stay: they may not be freed before the invalidation.
     [[nodiscard]] Result<void> unmap_deferred(Iova start, ByteCount size) {
-        return unmap_and<detail::Going::later>(start, size, CoveredTables::keep);
+        return unmap_and<detail::Timing::later>(start, size, CoveredTables::keep);
     }
 
     /// See DirtyTrackingDomain.
@@ -238,7 +238,7 @@ class TableDomain {
     [[nodiscard]] const Table& table() const { return table_; }
 
   protected:
-    /// At the domain's end, where devices may walk the tables still: they are the caller's then.
+    /// Passes the tables to the caller: for a destructor, while devices may still walk them.
     [[nodiscard]] Table take_table() { return std::move(table_); }
 
   private:
@@ -280,20 +280,20 @@ class TableDomain {
         return open.map(piece.start, piece.size, piece.memory, attributes, options);
     }
 
-    /// What software knows, the format checks.
+    /// Whether the hardware has these attributes; for software the format checks them.
     [[nodiscard]] bool knows(Attributes attributes) const {
         return !HardwareInvalidator<Invalidator> || has(limits_.known, attributes);
     }
 
-    /// Entries that are new, and that the hardware may have cached as absent.
+    /// Invalidates new entries, which the hardware may have cached as absent.
     [[nodiscard]] Result<void> announce(std::span<const Piece> pieces)
         requires HardwareInvalidator<Invalidator>
     {
         for (const Piece& each : pieces)
-            if (const Result<void> told = invalidator_.added(
+            if (const Result<void> done = invalidator_.added(
                     {each.start, Iova(each.start.value() + (each.size.value() - 1))});
-                !told)
-                return told;
+                !done)
+                return done;
         return {};
     }
 
@@ -325,10 +325,10 @@ class TableDomain {
         return address_bits < most ? address_bits : most;
     }
 
-    template <detail::Going going>
+    template <detail::Timing timing>
     [[nodiscard, gnu::always_inline]] Result<void> unmap_and(Iova start, ByteCount size,
                                                              CoveredTables tables) {
-        detail::EditInvalidation<Invalidator, going> invalidation(invalidator_);
+        detail::EditInvalidation<Invalidator, timing> invalidation(invalidator_);
         auto open = table_.edit(invalidation);
         const Result<Unmapped> unmapped =
             open.unmap(start, size, {.partial = PartialLeaf::split, .tables = tables});

@@ -80,8 +80,8 @@ class Allocator {
     /// Errors, which name the range: `not_found` (nothing was allocated here, or it was released
     /// already), `mismatch` (of another size), `unsupported` (no invalidation hook), `refused` (not
     /// the latest of the fixed window), `empty`. `io`: there was no memory to queue the range, and
-    /// its invalidation failed; the range is held. A full queue is flushed, and what fails there is
-    /// the HeldListener's and the next flush's.
+    /// its invalidation failed; the range is held. A release into a full queue flushes it: the
+    /// HeldListener and the next flush report a failure of that.
     [[nodiscard, gnu::always_inline]] Result<void> release(Iova iova, const Extent& extent,
                                                            When when = When::now) {
         if (when == When::now && !extent.is_list()) [[likely]] {
@@ -95,11 +95,11 @@ class Allocator {
         return release_slowly(iova, Extent(extent), when);
     }
 
-    /// A live range that nobody but its holder can release, so that it may be unmapped meanwhile.
-    /// It is finished by one of `release`, `hold` and `unclaim`, by the thread that claimed it.
+    /// A live range that only the thread that claimed it can release; that thread may unmap the
+    /// range first. It ends the claim with one of `release`, `hold` and `unclaim`.
     class Claim {
       public:
-        /// Whether it is one; see try_claim.
+        /// False where try_claim claimed nothing.
         explicit operator bool() const { return cache_ != nullptr; }
 
       private:
@@ -114,16 +114,16 @@ class Allocator {
 
         Iova start_{};
         typename LiveMap<Sync>::Word* word_ = nullptr;
-        ThreadCache<Sync>* cache_ = nullptr; ///< none: it takes the slow way
+        ThreadCache<Sync>* cache_ = nullptr; ///< nullptr: the range is released the slow way
         std::uint64_t index_ = 0;            ///< pages less one
     };
 
-    /// The first half of a release. Errors: release's, but for `unsupported` and `io`; and
-    /// `unsupported` for the fixed window, whose ranges are released in one step.
+    /// Claims a live range: the first half of a release. Errors: release's without `io`;
+    /// `unsupported` only for the fixed window, whose ranges are released in one step.
     [[nodiscard]] Result<Claim> claim(Iova iova, const Extent& extent);
 
-    /// The same for the most common ranges, without a lock. Return: none for everything unusual, an
-    /// error included; then ask `claim`.
+    /// The same for the most common ranges, without a lock. Return: no claim in every other case,
+    /// errors included; call `claim` then.
     [[nodiscard, gnu::always_inline]] Claim try_claim(Iova iova, ByteCount size) {
         const std::uint64_t index = hot_index(size);
         if (index < most_cached_pages) [[likely]]
@@ -143,10 +143,11 @@ class Allocator {
     /// The claim of a range that the calling thread has claimed, by the address alone.
     [[nodiscard]] Claim claim_at(Iova iova) const;
 
-    /// The second half. Errors: `unsupported` (the claim stays), `io` (as above).
+    /// Releases a claimed range: the second half. Errors: `unsupported` (the claim stays), `io` (as
+    /// above).
     [[nodiscard]] Result<void> release(const Claim& claim, When when = When::now);
 
-    /// The same of what try_claim returned. Return: false where it is to be `release`.
+    /// The same for a claim of try_claim. Return: false where it did nothing; call `release` then.
     [[nodiscard, gnu::always_inline]] bool try_release(const Claim& claim) {
         if (!claim.cache_->magazine(claim.index_ + 1).push(claim.range())) [[unlikely]]
             return false;
@@ -155,10 +156,10 @@ class Allocator {
         return true;
     }
 
-    /// The range is live again, as if it had not been claimed.
+    /// Makes the range live again.
     void unclaim(const Claim& claim) { set_state(claim.range(), State::live); }
 
-    /// The range is held: what a strict unmap does whose invalidation failed.
+    /// Holds the range: for a strict unmap whose invalidation failed.
     void hold(const Claim& claim) { (void)hold_one(claim.range()); }
 
     /// Takes a live range out of use for good. Errors: claim's; nothing is changed then.
@@ -170,7 +171,7 @@ class Allocator {
         return {};
     }
 
-    /// Whether `release` of this range would succeed. Changes nothing. Errors: release's, but for
+    /// Whether `release` of this range would succeed. Changes nothing. Errors: release's, except
     /// `unsupported` and `io`.
     [[nodiscard]] Result<void> expect_live(Iova iova, const Extent& extent) const;
 
@@ -184,8 +185,8 @@ class Allocator {
     [[nodiscard]] Result<void> reserve(IovaRange range);
 
     /// On return, everything that was queued before the call is past its invalidation. Errors: the
-    /// invalidation's; what was queued is held then. The next flush invalidates again, so that its
-    /// success speaks of the ranges that are held, too; they stay held.
+    /// invalidation's; the queued ranges are held then. The next flush invalidates again, so its
+    /// success covers the held ranges too; they stay held.
     Result<void> flush() {
         const Result<void> flushed = queue_.flush(
             [this](unsigned shard, std::span<const Range> ranges) {
@@ -252,7 +253,7 @@ class Allocator {
     [[nodiscard]] static std::uint64_t limit_of(const Request& request);
     std::unexpected<Error> no_space(const Request& request);
 
-    /// A live range and the word of its record, as it was looked at.
+    /// A live range and the word of its record, as it was read.
     struct Live {
         Range range;
         std::uint32_t word = 0;
@@ -279,7 +280,7 @@ class Allocator {
     static void timer_fires(void* allocator) {
         auto& self = *static_cast<Allocator*>(allocator);
         self.timer_armed_.store(false, std::memory_order_seq_cst);
-        (void)self.flush(); // the listener hears of what is held, and the next flush fails too
+        (void)self.flush(); // the HeldListener and the next flush report a failure
     }
 
     const std::uint64_t granule_mask_;

@@ -1,13 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// More of allocator.hpp: what a release checks, and the way of a released range to its next use, or
-// out of use. Only allocator.hpp includes this file.
+// More of allocator.hpp: the checks of a release, and how a released range is reused or held.
+// Only allocator.hpp includes this file.
 #pragma once
 
 #include "moat/iova/allocator.hpp"
 
 namespace moat::iova {
 
-/// The record of a live range, or what is wrong.
+namespace detail {
+
+[[nodiscard]] inline std::unexpected<Error> empty_extent(Iova iova) {
+    return fail(ErrorCode::empty, "a range, and each segment of one, has at least one byte",
+                {"iova", iova.value()});
+}
+
+[[nodiscard]] inline std::unexpected<Error> not_latest_of_window(Iova iova,
+                                                                 const ExtentPages& pages) {
+    return fail(ErrorCode::refused, "only the latest range of the fixed window can be released",
+                {"iova", iova.value()}, {"size", pages.payload << page_lg2});
+}
+
+} // namespace detail
+
+/// The record of a live range. Errors: not_found, mismatch.
 template <SyncPolicy Sync, GuardPolicy Guard>
 auto Allocator<Sync, Guard>::find_live(Iova iova, const ExtentPages& pages) const -> Result<Live> {
     const std::uint64_t page = iova.value() >> page_lg2;
@@ -45,7 +60,7 @@ auto Allocator<Sync, Guard>::find_live(Iova iova, const ExtentPages& pages) cons
     return Live{range, value};
 }
 
-/// Moves a live range to `next`, or says what is wrong.
+/// Moves a live range to `next`. Errors: not_found, mismatch.
 template <SyncPolicy Sync, GuardPolicy Guard>
 auto Allocator<Sync, Guard>::take_live(Iova iova, const ExtentPages& pages, State next)
     -> Result<Range> {
@@ -66,12 +81,10 @@ Result<void> Allocator<Sync, Guard>::expect_live(Iova iova, const Extent& extent
     const ExtentPages pages = in_pages(extent, granule_lg2_);
     const std::uint64_t page = iova.value() >> page_lg2;
     if (pages.payload == 0)
-        return fail(ErrorCode::empty, "a range, and each segment of one, has at least one byte",
-                    {"iova", iova.value()});
+        return detail::empty_extent(iova);
     if (window_.contains(page)) {
         if (!is_aligned(iova.value(), granule_lg2_) || !window_.is_latest(page, pages.payload))
-            return fail(ErrorCode::refused, "the fixed window takes back its latest range only",
-                        {"iova", iova.value()}, {"size", pages.payload << page_lg2});
+            return detail::not_latest_of_window(iova, pages);
         return {};
     }
     if (const Result<Live> found = find_live(iova, pages); !found)
@@ -79,13 +92,12 @@ Result<void> Allocator<Sync, Guard>::expect_live(Iova iova, const Extent& extent
     return {};
 }
 
-/// A leaf that the thread has not used lately is loaded here, for try_claim's next look.
+/// Caches the leaf for the thread's next try_claim.
 template <SyncPolicy Sync, GuardPolicy Guard>
 auto Allocator<Sync, Guard>::claim(Iova iova, const Extent& extent) -> Result<Claim> {
     const ExtentPages pages = in_pages(extent, granule_lg2_);
     if (pages.payload == 0)
-        return fail(ErrorCode::empty, "a range, and each segment of one, has at least one byte",
-                    {"iova", iova.value()});
+        return detail::empty_extent(iova);
     if (window_.contains(iova.value() >> page_lg2))
         return fail(ErrorCode::unsupported, "ranges of the fixed window are released in one step",
                     {"iova", iova.value()}, {"size", pages.payload << page_lg2});
@@ -133,12 +145,10 @@ Result<void> Allocator<Sync, Guard>::release_slowly(Iova iova, const Extent& ext
     const ExtentPages pages = in_pages(extent, granule_lg2_);
     const std::uint64_t page = iova.value() >> page_lg2;
     if (pages.payload == 0)
-        return fail(ErrorCode::empty, "a range, and each segment of one, has at least one byte",
-                    {"iova", iova.value()});
+        return detail::empty_extent(iova);
     if (window_.contains(page)) {
         if (!is_aligned(iova.value(), granule_lg2_) || !window_.release(page, pages.payload))
-            return fail(ErrorCode::refused, "the fixed window takes back its latest range only",
-                        {"iova", iova.value()}, {"size", pages.payload << page_lg2});
+            return detail::not_latest_of_window(iova, pages);
         return {};
     }
     if (when == When::after_invalidation && !queue_.enabled())
@@ -161,7 +171,7 @@ Result<void> Allocator<Sync, Guard>::release_slowly(Iova iova, const Extent& ext
     return {};
 }
 
-/// A full queue flushes; without memory for a queue, the invalidation happens here.
+/// Flushes a full queue; invalidates here where there is no memory for a queue.
 template <SyncPolicy Sync, GuardPolicy Guard>
 Result<void> Allocator<Sync, Guard>::enqueue(const Range& range, Cache* cache) {
     using Pushed = typename FlushQueue<Sync>::Pushed;
@@ -188,7 +198,7 @@ Result<void> Allocator<Sync, Guard>::enqueue(const Range& range, Cache* cache) {
     return {};
 }
 
-/// A device may still reach the range. Return: its payload.
+/// Takes a range that a device may still reach out of use. Return: its payload.
 template <SyncPolicy Sync, GuardPolicy Guard>
 IovaRange Allocator<Sync, Guard>::hold_one(const Range& range) {
     const Footprint footprint = central_.recorded(range);
@@ -206,16 +216,14 @@ void Allocator<Sync, Guard>::hold_all(std::span<const Range> ranges) {
     }
 }
 
-/// No device can reach the range any more: it may be reused, unless it is held back first.
+/// No device can reach the range any more: the quarantine takes it, or it is reused.
 template <SyncPolicy Sync, GuardPolicy Guard>
 void Allocator<Sync, Guard>::after_invalidation(const Range& range, Cache* cache) {
     if (!quarantine_.enabled()) {
         reuse(range, cache);
         return;
     }
-    range.word->store(
-        record::with_state(range.word->load(std::memory_order_relaxed), State::quarantined),
-        std::memory_order_relaxed);
+    set_state(range, State::quarantined);
     if (!quarantine_.put(range, central_.recorded(range)))
         reuse(range, cache);
     std::array<Range, 16> due;
@@ -225,7 +233,7 @@ void Allocator<Sync, Guard>::after_invalidation(const Range& range, Cache* cache
             reuse(each, cache);
 }
 
-/// No cache: what the quarantine lets go belongs to no thread.
+/// Makes the range allocatable again: from `cache`, or from a shared shelf where that is null.
 template <SyncPolicy Sync, GuardPolicy Guard>
 void Allocator<Sync, Guard>::reuse(const Range& range, Cache* cache) {
     const std::uint32_t word = range.word->load(std::memory_order_relaxed);
@@ -241,11 +249,11 @@ void Allocator<Sync, Guard>::reuse(const Range& range, Cache* cache) {
         caches_.put_shared(0, payload, {&range, 1});
 }
 
-/// Neighbours of one size together, and onto the shelf where the threads that released them look
-/// first: what finds no place there costs a search in the free space twice.
+/// Puts neighbours of one size together onto the shelf where the threads that released them look
+/// first. A range that finds no place there costs two searches of the free space.
 template <SyncPolicy Sync, GuardPolicy Guard>
 void Allocator<Sync, Guard>::reuse_all(unsigned shelf, std::span<const Range> ranges) {
-    const auto cacheable_pages = [](const Range& range) -> std::uint64_t { // 0: it is not
+    const auto cacheable_pages = [](const Range& range) -> std::uint64_t { // 0: not cacheable
         const std::uint32_t word = range.word->load(std::memory_order_relaxed);
         return record::is_cacheable(word) ? word & record::payload_mask : 0;
     };
@@ -254,10 +262,7 @@ void Allocator<Sync, Guard>::reuse_all(unsigned shelf, std::span<const Range> ra
         std::size_t alike = 0;
         while (alike != ranges.size() && cacheable_pages(ranges[alike]) == payload) {
             if (payload != 0)
-                ranges[alike].word->store(
-                    record::with_state(ranges[alike].word->load(std::memory_order_relaxed),
-                                       State::cached),
-                    std::memory_order_relaxed);
+                set_state(ranges[alike], State::cached);
             ++alike;
         }
         if (payload != 0)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// More of allocator.hpp: creation, special wishes and errors. The way of a released range is
-// allocator_release.hpp's. Only allocator.hpp includes this file.
+// More of allocator.hpp: creation, special wishes and errors. allocator_release.hpp has the
+// releases. Only allocator.hpp includes this file.
 #pragma once
 
 #include "moat/iova/allocator.hpp"
@@ -13,7 +13,7 @@ namespace detail {
 [[nodiscard]] constexpr PageRun inner_pages(IovaRange range, unsigned granule_lg2) {
     if (range.empty())
         return {};
-    const std::uint64_t start = range.start().value(); // within a granule of 2^64, perhaps
+    const std::uint64_t start = range.start().value(); // may lie within a granule of 2^64
     const std::uint64_t first =
         start == 0 ? 0 : (((start - 1) >> granule_lg2) + 1) << (granule_lg2 - page_lg2);
     const std::uint64_t granules =
@@ -32,7 +32,7 @@ namespace detail {
     return {first << (granule_lg2 - page_lg2), count << (granule_lg2 - page_lg2)};
 }
 
-/// What an error calls the size of an extent: the caller's number where there is one.
+/// The size of an extent in errors: the caller's number, or the pages of a list.
 [[nodiscard]] constexpr std::uint64_t size_in_error(const Extent& extent,
                                                     const ExtentPages& pages) {
     if (!extent.is_list())
@@ -66,7 +66,7 @@ Allocator<Sync, Guard>::Allocator(const Config& config, const Guard& guard, std:
 template <SyncPolicy Sync, GuardPolicy Guard>
 Allocator<Sync, Guard>::~Allocator() {
     timer_.cancel();
-    (void)flush(); // what is held now will not be allocated again
+    (void)flush(); // the HeldListener reports a failure
 }
 
 template <SyncPolicy Sync, GuardPolicy Guard>
@@ -188,7 +188,7 @@ Result<Iova> Allocator<Sync, Guard>::allocate_directly(const ExtentPages& pages,
                     {"at", at}, {"size", size});
     case Placed::out_of_range:
         return fail(ErrorCode::out_of_range,
-                    "the range at the address that was asked leaves the aperture, or passes `last`",
+                    "the range at the requested address leaves the aperture or passes `last`",
                     {"at", at}, {"size", size}, {"last", request.last.value()});
     case Placed::no_memory:
         break;
@@ -216,8 +216,8 @@ Result<Spot> Allocator<Sync, Guard>::spot_for(const Request& request) const {
                     {"at", at});
     spot.at = at >> page_lg2;
     if (((spot.at - spot.remainder) & low_bits(spot.modulus_lg2)) != 0)
-        return fail(ErrorCode::unaligned, "a fixed address lies where its placement asks",
-                    {"at", at}, {"modulus_lg2", modulus_lg2}, {"like", request.placement.like});
+        return fail(ErrorCode::unaligned, "a fixed address must satisfy its placement", {"at", at},
+                    {"modulus_lg2", modulus_lg2}, {"like", request.placement.like});
     return spot;
 }
 
@@ -243,7 +243,7 @@ std::unexpected<Error> Allocator<Sync, Guard>::no_space(const Request& request) 
 template <SyncPolicy Sync, GuardPolicy Guard>
 void Allocator<Sync, Guard>::relieve(Cache* cache) {
     caches_.drain(cache);
-    (void)flush(); // what it holds is no help
+    (void)flush(); // a failure frees nothing
     std::array<Range, 64> ranges;
     using Which = typename Quarantine<Sync>::Which;
     while (const std::size_t taken = quarantine_.take(Which::all, ranges))

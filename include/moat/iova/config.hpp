@@ -15,8 +15,8 @@
 namespace moat::iova {
 
 /// Called for each range that is held because the invalidation hook failed, also in a timer's
-/// flush, on the thread that flushed and with no lock held: it may call the allocator. Where memory
-/// to note a range fails, it is counted (Stats::held) and not named here.
+/// flush, on the thread that flushed and with no lock held: it may call the allocator. Without
+/// memory to note a range, Stats::held counts it and no call names it.
 struct HeldListener {
     void (*held)(void* context, IovaRange payload) = nullptr;
     void* context = nullptr;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Released ranges that wait for an invalidation. A flush covers exactly what was queued before it:
-// it takes the ranges first, invalidates, and lets them go last; or holds them, where the
-// invalidation failed. What letting go and holding mean is allocator.hpp's.
+// it takes the ranges, invalidates, and releases them, or holds them where the invalidation failed.
+// allocator.hpp implements both.
 #pragma once
 
 #include "moat/core/result.hpp"

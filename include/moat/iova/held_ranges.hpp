@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Ranges that are out of use for good because a device may still reach them: counts, and those that
-// the listener has yet to hear of. allocator.hpp marks their records.
+// Ranges that are out of use for good because a device may still reach them: their counts, and
+// those not yet reported to the listener. allocator.hpp marks their records.
 #pragma once
 
 #include "moat/iova/config.hpp"
@@ -37,7 +37,7 @@ class HeldRanges {
 
     [[nodiscard]] std::uint64_t pages() const { return pages_.load(std::memory_order_relaxed); }
 
-    /// Keeps a range for `announce`, unless memory fails.
+    /// Keeps a range for `announce`; drops it where there is no memory.
     void note(IovaRange payload) MOAT_EXCLUDES(mutex_) {
         const ExclusiveLock lock(mutex_);
         if (first_ == nullptr || first_->count == first_->ranges.size()) {
@@ -49,7 +49,7 @@ class HeldRanges {
         first_->ranges[first_->count++] = payload;
     }
 
-    /// Calls the listener for what was noted, with no lock held.
+    /// Calls the listener for each noted range, with no lock held.
     void announce(const HeldListener& listener) MOAT_EXCLUDES(mutex_) {
         while (Block* const block = take_block()) {
             if (listener.held != nullptr)

@@ -16,7 +16,7 @@ enum class State : std::uint8_t {
     cached,      ///< released, padded, waiting in a magazine or the depot for the same size
     queued,      ///< released, waiting for an invalidation
     quarantined, ///< released, held back so that a late access still faults
-    claimed,     ///< live, and its caller is about to release it: nobody else can
+    claimed,     ///< live; only the thread that claimed it can release it
     held,        ///< out of use for good: a device may still reach it
 };
 

@@ -40,7 +40,7 @@ struct Congruence {
 /// Which addresses a request draws on.
 enum class Source : std::uint8_t {
     aperture,     ///< the free space, with guards
-    fixed_window, ///< the window that was carved out for interrupts; no guard, `last` alone counts
+    fixed_window, ///< the window that was carved out for interrupts; no guard, address or placement
 };
 
 struct Request {

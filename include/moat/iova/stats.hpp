@@ -21,7 +21,7 @@ struct Stats {
     /// Out of use for good: their invalidation failed, or the caller held them.
     ByteCount held{};
     std::uint64_t held_ranges = 0;
-    /// Calls of the invalidation hook that failed, ever; the timer's flushes are among them.
+    /// Failed calls of the invalidation hook since creation, those of the timer included.
     std::uint64_t failed_invalidations = 0;
     /// Around everything above.
     ByteCount guard{};

@@ -23,7 +23,7 @@ class Domain {
 
     [[nodiscard]] virtual Result<void> unmap(Iova start, ByteCount size) = 0;
 
-    /// Strict where the machine does not defer, as its limits say (DomainLimits::defers).
+    /// Strict where the machine does not defer (DomainLimits::defers).
     [[nodiscard]] virtual Result<void> unmap_deferred(Iova start, ByteCount size) {
         return unmap(start, size);
     }

@@ -89,8 +89,8 @@ class Function {
     /// Return: how many, at least one. Errors: unsupported (no MSI-X), refused (not attached), io.
     [[nodiscard]] virtual Result<unsigned> enable_interrupts(unsigned wanted) = 0;
 
-    /// Whether `vector` was raised since the last call that said so; never waits. A vector that was
-    /// not enabled never is.
+    /// Whether `vector` was raised since the last call that returned true; never waits. False for
+    /// a vector that is not enabled.
     [[nodiscard]] virtual bool take_interrupt(unsigned vector) = 0;
 
     /// Back to how it was opened, by a function-level reset where it has one.

@@ -15,7 +15,7 @@ class HeldTables {
   public:
     HeldTables() = default;
 
-    /// Nobody adds to either.
+    /// No thread adds to either meanwhile.
     HeldTables(HeldTables&& other) noexcept : first_(other.first_.load(std::memory_order_relaxed)) {
         other.first_.store(nullptr, std::memory_order_relaxed);
     }
@@ -33,7 +33,7 @@ class HeldTables {
         }
     }
 
-    /// Any thread. The header says whose table it is.
+    /// Any thread may call it. The header names the table and its memory.
     void add(TableHeader& header) {
         TableHeader* first = first_.load(std::memory_order_relaxed);
         do

@@ -30,7 +30,7 @@ struct InvalidationRequest {
     CachedEntries cached = CachedEntries::leaves;
 };
 
-/// A callable that invalidates, borrowed. It returns nothing, or false where it failed.
+/// A reference to a callable that invalidates. It returns nothing, or false where it failed.
 template <class Input>
 class InvalidateRef {
   public:
@@ -99,8 +99,8 @@ class PendingInvalidation {
         header.next = std::exchange(removed_, &header);
     }
 
-    /// Invalidates what is pending; then hands the removed tables over to be freed, or held where
-    /// that failed.
+    /// Invalidates what is pending; then frees the removed tables, or holds them where that
+    /// failed.
     [[gnu::always_inline]] void now() {
         if (!any_)
             return;

@@ -48,7 +48,7 @@ class TablePool {
     /// than a unit, or larger than any buffer.
     [[nodiscard]] Result<PhysicalAddress> allocate(unsigned bytes_lg2) {
         if (bytes_lg2 < unit_lg2_ || bytes_lg2 >= 64) [[unlikely]]
-            return fail(ErrorCode::unsupported, "a pool's tables have at least one of its units",
+            return fail(ErrorCode::unsupported, "a table has at least one unit of its pool",
                         {"table_lg2", bytes_lg2}, {"unit_lg2", unit_lg2_});
         const Result<PhysicalAddress> table =
             bytes_lg2 == unit_lg2_ ? take_unit() : take_fresh(bytes_lg2);

@@ -169,8 +169,8 @@ class Container final : address_space::Notifier<typename Space::Sync> {
         return pinned_;
     }
 
-    /// Memory that stays pinned for ever, since the domain failed to unmap it at a revocation: a
-    /// device may reach it still. The container's end strands what it cannot unmap as well.
+    /// Memory that stays pinned because the domain failed to unmap it at a revocation: a device may
+    /// still reach it. The destructor strands what it cannot unmap, too.
     [[nodiscard]] ByteCount stranded() const {
         const Lock lock(mutex_);
         return stranded_;
@@ -210,7 +210,10 @@ class Container final : address_space::Notifier<typename Space::Sync> {
             }
             const bool unmapped = domain_.unmap(run->start, run->size()).has_value();
             *link = run->next;
-            unmapped ? release(*run, mapping.permissions) : strand(*run);
+            if (unmapped)
+                release(*run, mapping.permissions);
+            else
+                strand(*run);
         }
         mapping.last = previous;
     }
@@ -307,8 +310,7 @@ class Container final : address_space::Notifier<typename Space::Sync> {
         Sync::destroy(&run);
     }
 
-    /// Of what the domain could not unmap: a device may reach the memory, so it stays pinned for
-    /// ever.
+    /// Leaves memory pinned that the domain could not unmap: a device may still reach it.
     void strand(RunNode& run) MOAT_REQUIRES(mutex_) {
         stranded_ += run.size();
         Sync::destroy(&run);

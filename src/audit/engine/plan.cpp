@@ -14,7 +14,7 @@ constexpr std::uint64_t page = 4096;
 /// A page of entries for pages.
 constexpr std::uint64_t list_of_a_page = 512 * page;
 
-/// A driver that names none has lengths of any number of bytes.
+/// Where a driver names no granule, a length is any number of bytes.
 std::uint64_t granule_of(const Operation& operation) {
     return std::max<std::uint64_t>(operation.granule.value(), 1);
 }

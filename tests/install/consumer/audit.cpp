@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A program of somebody else that needs a room which needs others: pkg-config's libraries must
-// come in an order that a linker resolves.
+// A user's program of a room that depends on other rooms: it links only if moat.pc lists the
+// libraries in link order.
 #include "moat/audit/subject.hpp"
 
 #include <iostream>

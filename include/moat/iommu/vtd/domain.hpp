@@ -14,7 +14,7 @@
 
 namespace moat::iommu::vtd {
 
-/// Makes a unit forget what it cached under the number of a domain. See table_domain.hpp.
+/// Invalidates what a unit cached under a domain's number. See table_domain.hpp.
 template <class Unit>
 class UnitInvalidator {
   public:
@@ -24,7 +24,7 @@ class UnitInvalidator {
         return unit_->invalidate(domain_, {&request, 1});
     }
 
-    /// Nothing: `wait_for_accesses` invalidates all of the domain.
+    /// Does nothing: `wait_for_accesses` invalidates all of the domain.
     void forget(const InvalidationRequest<Iova>& /*request*/) {}
 
     [[nodiscard]] Result<void> wait_for_accesses() { return unit_->invalidate_all(domain_); }

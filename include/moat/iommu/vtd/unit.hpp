@@ -116,7 +116,8 @@ class Unit {
             numbers_[number] = false;
     }
 
-    /// What the unit may use still, since an invalidation failed: it ends when translation is off.
+    /// Keeps tables that the unit may still use after a failed invalidation, until translation is
+    /// off.
     void keep_until_end(std::shared_ptr<void> tables) {
         const ExclusiveLock lock(mutex_);
         kept_.push_back(std::move(tables));
@@ -129,7 +130,7 @@ class Unit {
             return fail(ErrorCode::unsupported, "the unit walks no tables of so many levels",
                         {"levels", root.levels});
         if (!is_aligned(root.table.value(), page_lg2))
-            return fail(ErrorCode::unaligned, "a table must be a multiple of the page",
+            return fail(ErrorCode::unaligned, "a table must be aligned to a page",
                         {"table", root.table.value()});
         const ExclusiveLock lock(mutex_);
         const auto entry = context_entry(requester);
@@ -307,7 +308,7 @@ class Unit {
         std::uint64_t page = request.start.value() >> page_lg2;
         const std::uint64_t last = request.last.value() >> page_lg2;
         if (last < page)
-            return false; // no range: everything, to be safe
+            return false; // not a range: invalidate everything
         for (;;) {
             if (count == most_commands)
                 return false;

@@ -141,7 +141,7 @@ class QemuMachine final : public Machine, private SharedMemory::Owner {
     /// Start and length of what is free, in order, never touching.
     std::map<std::uint64_t, std::uint64_t> free_;
     std::map<Bdf, Attachment> attached_;
-    /// Where devices may still write, since an invalidation failed.
+    /// Memory that devices may still write, because an invalidation failed.
     std::vector<SharedMemory> kept_;
     std::set<Bdf> opened_;
 };

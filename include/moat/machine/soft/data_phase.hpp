@@ -57,7 +57,7 @@ class DataPhase {
     /// From the next command on.
     void misbehave(Misbehaviour how) { how_ = how; }
 
-    /// How many commands went wrong because of it: none, where no command has such data.
+    /// How many misdeeds happened: 0 where no command had data for one.
     [[nodiscard]] std::uint64_t misdeeds() const { return misdeeds_; }
 
     /// The segments together are as long as `data`. Return: whether what was asked for arrived;
