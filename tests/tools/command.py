@@ -8,6 +8,7 @@ import re
 import struct
 import subprocess
 import termios
+import threading
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
 
@@ -28,19 +29,19 @@ def on_terminal(words: list[str], stream: str, columns: int = 0, **environment: 
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, stream: theirs}
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL, **streams,
                                env={**ENVIRONMENT, "TERM": "xterm", **environment})
-    os.close(theirs)
+    end = b"\0" # a terminal whose last writer is gone may lose what was not yet read: stay a writer
+    ended = threading.Thread(target=lambda: (process.wait(), os.write(theirs, end)))
+    ended.start()
+    killer = threading.Timer(60, process.kill)
+    killer.start()
     text = b""
-    while True:
-        try:
-            part = os.read(ours, 65536)
-        except OSError: # the other end is closed
-            break
-        if not part:
-            break
-        text += part
-    process.wait(timeout=60)
+    while not text.endswith(end):
+        text += os.read(ours, 65536)
+    killer.cancel()
+    ended.join()
+    os.close(theirs)
     os.close(ours)
-    return text.decode()
+    return text.removesuffix(end).decode()
 
 
 def commands_of(moat: str, *path: str) -> list[str]:

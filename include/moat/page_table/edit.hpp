@@ -12,7 +12,6 @@
 #include "moat/page_table/protect.hpp"
 #include "moat/page_table/unmap.hpp"
 
-#include <algorithm>
 #include <cstdint>
 #include <utility>
 
@@ -179,7 +178,8 @@ class Edit {
     static constexpr unsigned highest_leaf_lg2 = entry_lg2<F>(highest_leaf_level<F>());
 
     static unsigned largest_leaf_lg2(const MapOptions& options) {
-        return std::clamp(options.largest_leaf_lg2, F::granule_lg2, 63U);
+        const unsigned wish = options.largest_leaf_lg2;
+        return wish < F::granule_lg2 ? F::granule_lg2 : wish > 63 ? 63 : wish;
     }
 
     static constexpr Attributes flags_of_format() {
