@@ -25,6 +25,8 @@ PRESETS = ("clang", "asan")
 CONFIGURATION = b"".join(each.read_bytes() for each in (ROOT / ".clang-tidy",
                                                          *sorted(ROOT.glob("*/.clang-tidy"))))
 HEADER_FLAGS = ["-std=gnu++23", "-I" + str(ROOT / "include")]
+# Of tests that neither build has: they include what lies beside them and in other tests' folders.
+TEST_FLAGS = ["-I" + str(ROOT / folder) for folder in ("tests", "tests/iommu")]
 DIAGNOSTIC = re.compile(r"^(.*:\d+:\d+: (?:error|warning): .*)$", re.MULTILINE)
 
 
@@ -79,7 +81,7 @@ def main() -> int:
     PASSED.mkdir(parents=True, exist_ok=True)
     known = flags_of_sources()
     work = {unit: HEADER_FLAGS for unit in header_units()}
-    work |= {path: known.get(path, HEADER_FLAGS) for path in sources()}
+    work |= {path: known.get(path, HEADER_FLAGS + TEST_FLAGS) for path in sources()}
     said: dict[str, str] = {}
     times = []
     passed = True
