@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What an audit with full checking costs: on QEMU beside the bare round trips that it is made of,
 // and on the soft machine. Without QEMU its rows are left out.
-#include "moat/audit/audit.hpp"
-#include "moat/audit/subject.hpp"
-
+#include "audit/audit.hpp"
+#include "audit/subject.hpp"
 #include "harness.hpp"
 
 #include <algorithm>

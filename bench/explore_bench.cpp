@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The explorer beside Relacy on the PUD slot with one walker, one faulter and one zapper, and its
 // own rates on larger ones. Relacy needs relacy-dev; without it its rows are left out.
-#include "moat/explore/explorer.hpp"
-
 #include "harness.hpp"
-#include "scenarios/pud_slot.hpp"
+#include "lab/explore/explorer.hpp"
+#include "lab/scenarios/pud_slot.hpp"
 
 #if defined(MOAT_BENCH_RELACY)
 #include "relacy_pud_slot.hpp"

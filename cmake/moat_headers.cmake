@@ -8,7 +8,7 @@ file(GLOB_RECURSE headers RELATIVE ${PROJECT_SOURCE_DIR}/include CONFIGURE_DEPEN
 # A room is freestanding but for its text.hpp; of sync, the concept and the serial policy are.
 set(freestanding ${headers})
 list(FILTER freestanding INCLUDE REGEX
-     "^moat/(core/|page_table/|sync/(annotations|concept|lock|node|serial)\\.hpp)")
+     "^moat/(core/|page_table/|sync/(annotations|concept|lock|serial|detail/node)\\.hpp)")
 list(FILTER freestanding EXCLUDE REGEX "/text\\.hpp$")
 
 # One source a header, which includes it first, and twice.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The NVMe model over memory of arbitrary bytes: queues, lists and commands that no driver writes.
 // Every access stays within what the bus was asked for, and every command ends.
-#include "moat/machine/soft/nvme.hpp"
+#include "machine/soft/nvme.hpp"
 
 #include <algorithm>
 #include <array>

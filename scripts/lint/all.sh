@@ -23,7 +23,7 @@ check() {
 
 sources() {
     local folder
-    for folder in include src scenarios tools tests bench fuzz examples; do
+    for folder in include src lab tests bench fuzz examples; do
         [ ! -d "$folder" ] || find "$folder" -name '*.hpp' -o -name '*.cpp' -o -name '*.[ch]'
     done | sort
 }

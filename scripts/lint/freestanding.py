@@ -26,7 +26,8 @@ def freestanding_headers(include: pathlib.Path) -> list[pathlib.Path]:
     rooms = [include / "moat" / room for room in ("core", "sync", "page_table")]
     found = [path for room in rooms for path in sorted(room.rglob("*.hpp"))]
     return [path for path in found if path.name != "text.hpp"
-            and (path.parent.name != "sync" or path.name in FREESTANDING_SYNC)]
+            and (path.relative_to(include / "moat").parts[0] != "sync"
+                 or path.name in FREESTANDING_SYNC)]
 
 
 def main() -> int:

@@ -14,8 +14,11 @@ ROW = re.compile(r"^\|([^|]*)\|[^|]*\|([^|]*)\|([^|]*)\|([^|]*)\|")
 # Compilers' own headers; they need no operating system.
 COMPILER_HEADERS = re.compile(
     r"^(sanitizer|valgrind)/|^[a-z0-9]*intrin\.h$|^cxxabi\.h$|^std(def|int)\.h$")
-# The one header that lies in no folder of a room, so that C users write "moat/moat.h".
-C_HEADER = ("include", "moat", "moat.h")
+# Headers that lie beside the rooms' folders, so that users write "moat/moat.h": what api offers.
+FRONT = {"moat/moat.h"}
+FRONT_ROOM = "c_api"
+# What an include's path begins with, and where that lies; "moat/" and "lab/" are followed by a room.
+FOLDERS = ("include/moat", "src", "lab")
 
 
 @dataclass
@@ -56,70 +59,83 @@ def reachable(rooms: dict[str, Room], name: str, path: tuple[str, ...] = ()) -> 
 
 
 def room_of(path: pathlib.PurePath) -> str | None:
-    """include/moat/ROOM/..., src/ROOM/..., tools/..., scenarios/..., include/moat/moat.h"""
-    parts = path.parts
-    if parts[0] in ("tools", "scenarios"):
-        return parts[0]
-    if parts == C_HEADER:
-        return "c_api"
-    if parts[:2] == ("include", "moat") and len(parts) > 3:
-        return parts[2]
-    if parts[0] == "src" and len(parts) > 2:
-        return parts[1]
+    """The room of include/moat/ROOM/..., src/ROOM/..., lab/ROOM/... or of a header of FRONT."""
+    if path.as_posix().removeprefix("include/") in FRONT:
+        return FRONT_ROOM
+    for folder in FOLDERS:
+        if path.is_relative_to(folder) and len(path.relative_to(folder).parts) > 1:
+            return path.relative_to(folder).parts[0]
     return None
+
+
+def included_room(name: str) -> str:
+    """The room that an include's path names: moat/ROOM/x, lab/ROOM/x, ROOM/x."""
+    if name in FRONT:
+        return FRONT_ROOM
+    return name.removeprefix("moat/").removeprefix("lab/").split("/")[0]
 
 
 def check_existence(root: pathlib.Path, rooms: dict[str, Room]) -> list[str]:
     """The column `today` says what is there."""
     problems = []
     for name, room in rooms.items():
-        folders = [root / name] if name in ("tools", "scenarios") else [
-            root / "include/moat" / name, root / "src" / name]
-        exists = any(folder.is_dir() for folder in folders)
+        exists = any((root / folder / name).is_dir() for folder in FOLDERS)
         if exists != room.exists:
             problems.append(f"docs/architecture.md: {name} is "
                             f"{'there' if exists else 'not there'} today; the table says otherwise")
     return problems
 
 
-def check_include(rooms, room: str, bracket: str, name: str) -> str | None:
+def check_include(rooms, path, room: str, bracket: str, name: str) -> str | None:
     """Return: what is wrong, or None."""
-    if name.startswith("moat/"):
-        wanted = "c_api" if name == "moat/moat.h" else name.split("/")[1]
+    if bracket == '"' and ("/" in name or name in FRONT):
+        wanted = included_room(name)
+        if ".." in name:
+            return f'{name} is neither "moat/...", "lab/...", "ROOM/..." nor beside this file'
         if wanted not in rooms:
             return f"{name} belongs to no room"
         if wanted not in reachable(rooms, room):
             return f"{room} may not include {wanted} ({name})"
-    elif bracket == '"':
-        if ".." in name or room not in ("tools", "scenarios") and "/" in name:
-            return f'{name} is neither "moat/..." nor beside this file'
+        if "/detail/" in name and wanted != room:
+            return f"{name} is for {wanted} alone"
+        if path.parts[0] == "include" and not name.startswith("moat/"):
+            return f"{name} is not installed, and this header is"
     elif name.endswith(".h") and not rooms[room].operating_system:
         if not COMPILER_HEADERS.search(name):
             return f"<{name}> belongs to the operating system, and {room} may not include it"
     return None
 
 
+def unused_permissions(rooms: dict[str, Room], used: set[tuple[str, str]]) -> list[str]:
+    return [f"docs/architecture.md: {name} includes nothing of {below}; take {below} out of its row"
+            for name, room in rooms.items() if room.exists
+            for below in sorted(room.may_include) if (name, below) not in used]
+
+
 def main() -> int:
     root = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     rooms = read_table((root / "docs/architecture.md").read_text())
     problems = check_existence(root, rooms)
-    files = 0
-    for folder in ("include", "src", "tools", "scenarios"):
-        for path in sorted((root / folder).rglob("*")):
-            if path.suffix not in (".hpp", ".cpp", ".h", ".c"):
+    used = set()
+    files = [path for folder in ("include", "src", "lab")
+             for path in sorted((root / folder).rglob("*"))
+             if path.suffix in (".hpp", ".cpp", ".h", ".c")]
+    for path in files:
+        relative = path.relative_to(root)
+        room = room_of(relative)
+        if room not in rooms:
+            problems.append(f"{relative}:1: it lies in no room of docs/architecture.md")
+            continue
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            include = INCLUDE.match(line)
+            if not include:
                 continue
-            files += 1
-            relative = path.relative_to(root)
-            room = room_of(relative)
-            if room not in rooms:
-                problems.append(f"{relative}:1: it lies in no room of docs/architecture.md")
-                continue
-            for number, line in enumerate(path.read_text().splitlines(), 1):
-                include = INCLUDE.match(line)
-                wrong = include and check_include(rooms, room, include[1], include[2])
-                if wrong:
-                    problems.append(f"{relative}:{number}: {wrong}")
-    print("\n".join(problems) if problems else f"{files} files, {len(rooms)} rooms")
+            used.add((room, included_room(include[2])))
+            wrong = check_include(rooms, relative, room, include[1], include[2])
+            if wrong:
+                problems.append(f"{relative}:{number}: {wrong}")
+    problems += unused_permissions(rooms, used)
+    print("\n".join(problems) if problems else f"{len(files)} files, {len(rooms)} rooms")
     return 1 if problems else 0
 
 

@@ -19,7 +19,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 UNITS = ROOT / "build/lint/units"
 PASSED = ROOT / "build/lint/passed"
-FOLDERS = ("src", "scenarios", "tools", "tests", "bench", "fuzz", "examples")
+FOLDERS = ("src", "lab", "tests", "bench", "fuzz", "examples")
 # Where a source's flags are: the first that has it.
 PRESETS = ("clang", "asan")
 CONFIGURATION = b"".join(each.read_bytes() for each in (ROOT / ".clang-tidy",

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The driver of AHCI controllers: the first port with a disk, one command at a time in slot 0.
 // Source: Serial ATA AHCI 1.3.1: 3 (registers), 4 (memory), 10.1 (start); ATA/ATAPI-8 (commands).
-#include "moat/audit/drivers.hpp"
+#include "audit/drivers.hpp"
 
 #include <array>
 #include <chrono>

@@ -3,7 +3,7 @@
 // frame and receives it.
 // Source: Intel 82574 GbE Controller Family datasheet, 7.1 (receive), 7.2 (transmit), 10
 // (registers).
-#include "moat/audit/drivers.hpp"
+#include "audit/drivers.hpp"
 
 #include <array>
 #include <atomic>

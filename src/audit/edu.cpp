@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The driver of QEMU's edu device. Source: QEMU, docs/specs/edu.rst.
-#include "moat/audit/drivers.hpp"
+#include "audit/drivers.hpp"
 
 #include <array>
 #include <chrono>

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The driver of NVM Express controllers: an admin queue and one I/O queue, a command at a time.
 // Source: NVM Express Base Specification 1.4: 3.1 (registers), 4 (queues), 4.3 (PRP), 4.4 (SGL).
-#include "moat/audit/drivers.hpp"
 #include "moat/core/bits.hpp"
+
+#include "audit/drivers.hpp"
 
 #include <algorithm>
 #include <array>

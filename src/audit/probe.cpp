@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "moat/audit/drivers.hpp"
+#include "audit/drivers.hpp"
 
 #include <array>
 

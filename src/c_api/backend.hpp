@@ -9,9 +9,10 @@
 #include "moat/dma/space.hpp"
 #include "moat/fault/record.hpp"
 #include "moat/iommu/domain.hpp"
-#include "moat/machine/pci.hpp"
-#include "moat/machine/vfio_host/kernel_domain.hpp"
 #include "moat/moat.h"
+
+#include "machine/pci.hpp"
+#include "machine/vfio_host/kernel_domain.hpp"
 
 #include <cstddef>
 #include <cstdint>

@@ -3,8 +3,7 @@
 // the caller's callbacks.
 #include "container.hpp"
 
-#include "moat/platform/stack.hpp"
-
+#include "platform/stack.hpp"
 #include "report.hpp"
 
 #include <algorithm>

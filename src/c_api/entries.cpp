@@ -2,11 +2,11 @@
 // The functions of moat.h: arguments are judged here, so that nothing below meets what it takes for
 // a programmer's error. The work is container.cpp's and the backends'.
 #include "moat/core/range.hpp"
-#include "moat/machine/vfio_host/pci_devices.hpp"
 
 #include "boundary.hpp"
 #include "config.hpp"
 #include "container.hpp"
+#include "machine/vfio_host/pci_devices.hpp"
 #include "report.hpp"
 
 #include <bit>

@@ -5,7 +5,8 @@
 #include "moat/dma/reporter.hpp"
 #include "moat/fault/report.hpp"
 #include "moat/fault/text.hpp"
-#include "moat/platform/stack.hpp"
+
+#include "platform/stack.hpp"
 
 #include <exception>
 

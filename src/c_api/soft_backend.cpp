@@ -4,9 +4,9 @@
 #include "moat/iommu/soft_iommu.hpp"
 #include "moat/page_table/formats/vtd_second_stage.hpp"
 #include "moat/page_table/table_pool.hpp"
-#include "moat/platform/memory_file.hpp"
 #include "moat/sync/real.hpp"
 
+#include "platform/memory_file.hpp"
 #include "space_backend.hpp"
 
 #include <map>

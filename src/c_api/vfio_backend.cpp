@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The backend of Linux VFIO: the kernel's tables, real devices. What a domain promises is known
 // with its first device, so the space begins there. Faults are told when somebody polls.
-#include "moat/machine/vfio_host/vfio_machine.hpp"
 #include "moat/sync/real.hpp"
 
+#include "machine/vfio_host/vfio_machine.hpp"
 #include "space_backend.hpp"
 
 #include <mutex>

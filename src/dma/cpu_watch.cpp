@@ -2,9 +2,9 @@
 // AddressSanitizer is found by weak symbols of its interface (sanitizer/asan_interface.h and
 // allocator_interface.h of compiler-rt), so nothing is linked or built for it; memcheck by its
 // client requests, where valgrind's header is there at build time.
-#include "moat/dma/cpu_watch.hpp"
+#include "moat/dma/detail/cpu_watch.hpp"
 
-#include "moat/dma/interval_index.hpp"
+#include "moat/dma/detail/interval_index.hpp"
 
 #include <algorithm>
 #include <array>

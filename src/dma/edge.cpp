@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Pages that no one may use again.
-#include "moat/dma/edge.hpp"
+#include "moat/dma/detail/edge.hpp"
 
 #include <mutex>
 #include <new>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "moat/platform/child_process.hpp"
+#include "platform/child_process.hpp"
 
 #include <algorithm>
 #include <csignal>

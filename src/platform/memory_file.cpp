@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "moat/platform/memory_file.hpp"
+#include "platform/memory_file.hpp"
 
 #include <fcntl.h>
 #include <sys/mman.h>

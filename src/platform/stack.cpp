@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Stacks by the compiler's unwinder, and their words by libbacktrace. See platform/stack.hpp.
-#include "moat/platform/stack.hpp"
+#include "platform/stack.hpp"
 
 #include <backtrace.h>
 #include <cstdlib>

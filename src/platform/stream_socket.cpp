@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "moat/platform/stream_socket.hpp"
+#include "platform/stream_socket.hpp"
 
 #include <algorithm>
 #include <array>

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Where an audit's buffers lie, and which bytes around them are seen to change, and when.
-#include "moat/audit/arena.hpp"
 #include "moat/core/text.hpp"
-#include "moat/machine/soft/soft_machine.hpp"
+
+#include "audit/arena.hpp"
+#include "machine/soft/soft_machine.hpp"
 
 #include <algorithm>
 #include <gtest/gtest.h>

@@ -3,9 +3,8 @@
 // a page's end, beside a neighbour or beside nothing, filled with canaries.
 #pragma once
 
-#include "moat/audit/drivers.hpp"
-
 #include "../machine/qemu.hpp"
+#include "audit/drivers.hpp"
 
 #include <algorithm>
 #include <cstring>

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The engine with drivers that do wrong in one case: what is found names the case, and the cases
 // that a finding names show it again.
-#include "moat/audit/audit.hpp"
-#include "moat/audit/subject.hpp"
 #include "moat/core/text.hpp"
+
+#include "audit/audit.hpp"
+#include "audit/subject.hpp"
 
 #include <algorithm>
 #include <gtest/gtest.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The judge alone: what follows from canaries, fault records and a device's words.
-#include "moat/audit/judge.hpp"
+#include "audit/judge.hpp"
 
 #include <gtest/gtest.h>
 

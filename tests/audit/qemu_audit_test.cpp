@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The audit on QEMU's devices behind QEMU's VT-d: nobody here wrote either.
-#include "moat/audit/audit.hpp"
-#include "moat/audit/subject.hpp"
 #include "moat/core/text.hpp"
+
+#include "audit/audit.hpp"
+#include "audit/subject.hpp"
 
 #include <algorithm>
 #include <csignal>

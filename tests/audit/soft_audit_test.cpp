@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The audit on devices of this process: what is injected is found, with its class, its buffer and
 // its bytes; devices that behave are left in peace.
-#include "moat/audit/audit.hpp"
-#include "moat/audit/subject.hpp"
 #include "moat/core/text.hpp"
+
+#include "audit/audit.hpp"
+#include "audit/subject.hpp"
 
 #include <algorithm>
 #include <gtest/gtest.h>

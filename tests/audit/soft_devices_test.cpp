@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The audit's drivers on the models of machine/soft: the same drivers that run QEMU's devices.
-#include "moat/audit/drivers.hpp"
 #include "moat/core/text.hpp"
-#include "moat/machine/soft/edu.hpp"
-#include "moat/machine/soft/nvme.hpp"
 
 #include "../machine/soft.hpp"
+#include "audit/drivers.hpp"
+#include "machine/soft/edu.hpp"
+#include "machine/soft/nvme.hpp"
 
 #include <algorithm>
 #include <gtest/gtest.h>

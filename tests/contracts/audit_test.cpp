@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // audit: plans, arenas, and whole audits of the soft device with any seed, case and guard.
 // A programmer's error by contract, so not a row: a driver without any operation.
-#include "moat/audit/arena.hpp"
-#include "moat/audit/audit.hpp"
-#include "moat/audit/plan.hpp"
 #include "moat/core/text.hpp"
-#include "moat/machine/soft/edu.hpp"
-#include "moat/machine/soft/soft_machine.hpp"
 
+#include "audit/arena.hpp"
+#include "audit/audit.hpp"
+#include "audit/plan.hpp"
 #include "contract.hpp"
+#include "machine/soft/edu.hpp"
+#include "machine/soft/soft_machine.hpp"
 
 #include <array>
 #include <gtest/gtest.h>

@@ -5,17 +5,17 @@
 // driver knows its registers), the numbers of a Bdf that no function has (`parse_bdf` is for
 // texts), a domain of another machine, and the options of soft::Nvme, which a test writes down.
 #include "moat/core/text.hpp"
-#include "moat/machine/soft/edu.hpp"
-#include "moat/machine/soft/nvme.hpp"
-#include "moat/machine/vfio_host/kernel_vulnerability.hpp"
-#include "moat/machine/vfio_host/pci_devices.hpp"
-#include "moat/platform/child_process.hpp"
-#include "moat/platform/memory_file.hpp"
-#include "moat/platform/stack.hpp"
-#include "moat/platform/stream_socket.hpp"
 
 #include "contract.hpp"
 #include "machine/soft.hpp"
+#include "machine/soft/edu.hpp"
+#include "machine/soft/nvme.hpp"
+#include "machine/vfio_host/kernel_vulnerability.hpp"
+#include "machine/vfio_host/pci_devices.hpp"
+#include "platform/child_process.hpp"
+#include "platform/memory_file.hpp"
+#include "platform/stack.hpp"
+#include "platform/stream_socket.hpp"
 
 #include <array>
 #include <gtest/gtest.h>

@@ -3,8 +3,8 @@
 // it, and valgrind's memcheck, under which CMakeLists.txt runs this program once more.
 #include "moat/core/text.hpp"
 #include "moat/dma/reporter.hpp"
-#include "moat/platform/stack.hpp"
 
+#include "platform/stack.hpp"
 #include "space_system.hpp"
 
 #include <cstdlib>

@@ -2,7 +2,7 @@
 // Memory that two mappings share while a device may write it, found against a model that compares
 // every pair; and the index of overlapping intervals that finds it.
 #include "moat/core/text.hpp"
-#include "moat/dma/interval_index.hpp"
+#include "moat/dma/detail/interval_index.hpp"
 
 #include "space_system.hpp"
 

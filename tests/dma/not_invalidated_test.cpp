@@ -3,8 +3,8 @@
 // reported and never used again. And unmaps of what is not one mapping, which leave the tables
 // alone.
 #include "moat/core/text.hpp"
-#include "moat/machine/domain.hpp"
 
+#include "machine/domain.hpp"
 #include "space_system.hpp"
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // A set of ranges against a bitmap.
-#include "moat/dma/range_set.hpp"
+#include "moat/dma/detail/range_set.hpp"
 
 #include <algorithm>
 #include <array>

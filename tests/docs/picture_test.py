@@ -36,8 +36,8 @@ def main() -> int:
     picture = (root / "docs/architecture.svg").read_text()
     wrong = differences(picture, table)
     for what, old, new in (("a room too few", 'id="iova"', 'id="iovas"'),
-                           ("an arrow too few", 'id="vfio-iommu"', ""),
-                           ("an arrow too many", 'id="vfio-iommu"', 'id="iommu-vfio"'),
+                           ("an arrow too few", 'id="mm-iommu"', ""),
+                           ("an arrow too many", 'id="mm-iommu"', 'id="iommu-mm"'),
                            ("another name", ">iova<", ">iovas<")):
         if not differences(picture.replace(old, new), table):
             wrong.append(f"not noticed: {what}")

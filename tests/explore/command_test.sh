@@ -34,7 +34,7 @@ expect 1 "refuted" "$moat" explore pud-slot --variant two-load --zappers 1 \
     --write-replay "$folder/replay"
 shows 'schedule: W5 F5 W1 Z4 W2'
 shows 'the failure, in walker:'
-shows ' at scenarios/pud_slot.cpp:'
+shows ' at lab/scenarios/pud_slot.cpp:'
 expect 1 "replayed" "$moat" explore --replay "$folder/replay"
 shows 'the walker descends'
 sed -i 's/variant=two-load/variant=snapshot/' "$folder/replay"
@@ -85,7 +85,7 @@ expect 1 "both stacks of a use after free" "$moat" explore publish-table --varia
 shows 'the free, step 12, in unmapper:'
 shows '    moat::scenarios::publish_table::unmap'
 shows 'the other access, a read before step 7, in walker:'
-shows '    moat::scenarios::publish_table::walk_once at scenarios/protocols/publish_table.hpp:'
+shows '    moat::scenarios::publish_table::walk_once at lab/scenarios/protocols/publish_table.hpp:'
 shows 'the allocation of 24 bytes, in populator:'
 for strategy in dpor sleep random; do
     expect 2 "a bound inside $strategy" "$moat" explore pud-slot --strategy $strategy --bound 1

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The DMA API's shipped registry under every schedule of a few threads, and each memory model.
-#include "moat/explore/explorer.hpp"
-
-#include "scenarios/scenario.hpp"
+#include "lab/explore/explorer.hpp"
+#include "lab/scenarios/scenario.hpp"
 #include "traces.hpp"
 
 #include <array>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Every small configuration of the PUD slot whose schedules can be enumerated: reductions see the
 // final states and traces that the naive search sees, and symmetry changes neither.
-#include "scenarios/pud_slot.hpp"
+#include "lab/scenarios/pud_slot.hpp"
 #include "traces.hpp"
 
 #include <gtest/gtest.h>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Stack switches as the explorer needs them, checked without any library, so that it runs on every
 // processor that a compiler and an emulator are there for. tests/explore/fiber_test.sh builds it
-// with src/explore/fiber.cpp.
-#include "moat/explore/fiber.hpp"
+// with lab/explore/fiber.cpp.
+#include "lab/explore/fiber.hpp"
 
 #include <cstdint>
 #include <cstdio>

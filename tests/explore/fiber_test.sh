@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# fiber_check.cpp with one of the stack switches of src/explore/fiber.cpp; exit 77 where what it
+# fiber_check.cpp with one of the stack switches of lab/explore/fiber.cpp; exit 77 where what it
 # takes is not there.
 #     fiber_test.sh native|boost|aarch64 SOURCE_FOLDER
 set -eu
@@ -19,7 +19,7 @@ build_and_run() {
     local level
     for level in -O0 -O2; do
         "$1" -std=c++23 -Wall -Wextra -Werror $level -I"$source/include" \
-            "$source/tests/explore/fiber_check.cpp" "$source/src/explore/fiber.cpp" "${@:2}" \
+            "$source/tests/explore/fiber_check.cpp" "$source/lab/explore/fiber.cpp" "${@:2}" \
             -o "$folder/check"
         timeout 60 "${emulator[@]}" "$folder/check"
     done

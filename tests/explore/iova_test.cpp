@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The shipped IOVA allocator under every schedule of two threads; the counts are asserted, since a
 // search that looks at too little looks like a fast one.
-#include "moat/explore/explorer.hpp"
-
-#include "scenarios/scenario.hpp"
+#include "lab/explore/explorer.hpp"
+#include "lab/scenarios/scenario.hpp"
 #include "traces.hpp"
 
 #include <gtest/gtest.h>

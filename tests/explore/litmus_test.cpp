@@ -2,8 +2,8 @@
 // Litmus tests: the outcomes that each memory model allows, no more and no fewer.
 // Sources of the sets: x86-TSO (Sewell and others, CACM 2010); RC11 (Lahav and others, PLDI 2017)
 // with Batty and others, POPL 2011. Each is searched by dpor and by the naive search.
-#include "moat/explore/explored_sync.hpp"
-#include "moat/explore/search.hpp"
+#include "lab/explore/explored_sync.hpp"
+#include "lab/explore/search.hpp"
 
 #include <array>
 #include <functional>

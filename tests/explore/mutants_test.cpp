@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Every broken variant is caught, and the right one of each is proved: the table says by what and
 // under which memory model. `--gtest_filter=Table/Mutants*` prints it with the executions it took.
-#include "moat/explore/explorer.hpp"
-
-#include "scenarios/scenario.hpp"
+#include "lab/explore/explorer.hpp"
+#include "lab/scenarios/scenario.hpp"
 
 #include <gtest/gtest.h>
 #include <iostream>

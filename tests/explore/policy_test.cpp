@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // ExploredSync as an engine meets it: locks, conditions, RCU, lifetimes, timers, failing
 // allocations, thread-local state, plain variables. Each thing once right and once wrong.
-#include "moat/explore/explored_sync.hpp"
-#include "moat/explore/explorer.hpp"
+#include "lab/explore/explored_sync.hpp"
+#include "lab/explore/explorer.hpp"
 
 #include <gtest/gtest.h>
 #include <string>

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The PUD slot: how many schedules and traces there are, and which variants are wrong.
 // Counts are the yardstick: a search that leaves something out looks just like a fast one.
-#include "moat/explore/explorer.hpp"
-#include "moat/explore/timeline.hpp"
-
-#include "scenarios/pud_slot.hpp"
+#include "lab/explore/explorer.hpp"
+#include "lab/explore/timeline.hpp"
+#include "lab/scenarios/pud_slot.hpp"
 #include "traces.hpp"
 
 #include <gtest/gtest.h>

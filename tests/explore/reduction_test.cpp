@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Reductions against the naive search on random small programs: the same traces, each completed
 // once, and the same final states, under each memory model. A failure prints the program's seed.
-#include "moat/explore/explored_sync.hpp"
-#include "moat/explore/random.hpp"
-
+#include "lab/explore/explored_sync.hpp"
+#include "lab/explore/random.hpp"
 #include "traces.hpp"
 
 #include <array>

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Every run replays: the same schedule takes the same steps, by snapshots and from the setup; and
 // replay files that no longer fit are told at the first step that differs.
-#include "moat/explore/explorer.hpp"
-#include "moat/explore/races.hpp"
-#include "moat/explore/replay.hpp"
-
-#include "scenarios/pud_slot.hpp"
-#include "scenarios/scenario.hpp"
+#include "lab/explore/explorer.hpp"
+#include "lab/explore/races.hpp"
+#include "lab/explore/replay.hpp"
+#include "lab/scenarios/pud_slot.hpp"
+#include "lab/scenarios/scenario.hpp"
 
 #include <gtest/gtest.h>
 

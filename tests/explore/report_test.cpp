@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What a violation comes with: a schedule also where the engine's own CHECK failed, the stacks of
 // both sides; and memory from elsewhere, choices, and the ends that executions come to.
-#include "moat/explore/explored_sync.hpp"
-#include "moat/explore/explorer.hpp"
-#include "moat/explore/races.hpp"
-#include "moat/explore/stacks.hpp"
-#include "moat/platform/stack.hpp"
+#include "lab/explore/explored_sync.hpp"
+#include "lab/explore/explorer.hpp"
+#include "lab/explore/races.hpp"
+#include "lab/explore/stacks.hpp"
+#include "platform/stack.hpp"
 
 #include <chrono>
 #include <gtest/gtest.h>

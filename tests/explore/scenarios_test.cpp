@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Every shipped scenario replays: a schedule that is executed again takes the same steps, by
 // snapshots, from the setup, and in another machine. Small scenarios all, large ones a sample.
-#include "moat/explore/races.hpp"
-#include "moat/explore/replay.hpp"
-#include "moat/explore/search.hpp"
-
-#include "scenarios/scenario.hpp"
+#include "lab/explore/races.hpp"
+#include "lab/explore/replay.hpp"
+#include "lab/explore/search.hpp"
+#include "lab/scenarios/scenario.hpp"
 
 #include <gtest/gtest.h>
 

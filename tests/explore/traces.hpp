@@ -3,7 +3,7 @@
 // Deliberately not the explorer's own dependence table and clocks: the tests compare the two.
 #pragma once
 
-#include "moat/explore/search.hpp"
+#include "lab/explore/search.hpp"
 
 #include <array>
 #include <cstdint>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Faults by the kernel's tracepoint, and by it and the log together, on files of the test's own.
 #include "moat/fault/text.hpp"
-#include "moat/machine/vfio_host/host_faults.hpp"
+
+#include "machine/vfio_host/host_faults.hpp"
 
 #include <algorithm>
 #include <array>

@@ -3,7 +3,8 @@
 #pragma once
 
 #include "moat/core/text.hpp"
-#include "moat/machine/qemu/qemu_machine.hpp"
+
+#include "machine/qemu/qemu_machine.hpp"
 
 #include <algorithm>
 #include <gtest/gtest.h>

@@ -4,7 +4,8 @@
 
 #include "moat/fault/diagnose.hpp"
 #include "moat/fault/history.hpp"
-#include "moat/machine/soft/soft_machine.hpp"
+
+#include "machine/soft/soft_machine.hpp"
 
 #include <algorithm>
 #include <cstdlib>

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The edu model: what it does when it behaves, and what each misdeed looks like from outside.
-#include "moat/machine/soft/edu.hpp"
-
+#include "machine/soft/edu.hpp"
 #include "soft.hpp"
 
 #include <gtest/gtest.h>

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The NVMe model: its commands by PRP and SGL, its misdeeds as the IOMMU sees them, and drivers
 // that write nonsense. The driver here knows no more than these tests need.
-#include "moat/machine/soft/nvme.hpp"
-
+#include "machine/soft/nvme.hpp"
 #include "soft.hpp"
 
 #include <array>

@@ -2,10 +2,10 @@
 // What machine/vfio_host makes of sysfs and of the kernel's log, on files of the test's own. What
 // needs a kernel is in tests/vm.
 #include "moat/core/text.hpp"
-#include "moat/machine/vfio_host/fault_log.hpp"
-#include "moat/machine/vfio_host/pci_devices.hpp"
 
 #include "../../src/machine/vfio_host/host_domain.hpp"
+#include "machine/vfio_host/fault_log.hpp"
+#include "machine/vfio_host/pci_devices.hpp"
 
 #include <array>
 #include <cstdlib>

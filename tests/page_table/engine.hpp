@@ -7,12 +7,12 @@
 
 #include "moat/core/text.hpp"
 #include "moat/page_table/attributes.hpp"
-#include "moat/page_table/cut.hpp"
+#include "moat/page_table/detail/cut.hpp"
+#include "moat/page_table/detail/map.hpp"
+#include "moat/page_table/detail/protect.hpp"
+#include "moat/page_table/detail/unmap.hpp"
+#include "moat/page_table/detail/walk.hpp"
 #include "moat/page_table/format.hpp"
-#include "moat/page_table/map.hpp"
-#include "moat/page_table/protect.hpp"
-#include "moat/page_table/unmap.hpp"
-#include "moat/page_table/walk.hpp"
 
 #include <cstdint>
 #include <functional>

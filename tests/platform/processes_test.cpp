@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Children, and what is shared with them: files of memory and sockets.
-#include "moat/platform/child_process.hpp"
-#include "moat/platform/memory_file.hpp"
-#include "moat/platform/stream_socket.hpp"
+#include "platform/child_process.hpp"
+#include "platform/memory_file.hpp"
+#include "platform/stream_socket.hpp"
 
 #include <array>
 #include <cerrno>

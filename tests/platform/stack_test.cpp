@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Stacks of functions whose names are known, inlined or not, and a report with a real one.
 #include "moat/fault/report.hpp"
-#include "moat/platform/stack.hpp"
+
+#include "platform/stack.hpp"
 
 #include <algorithm>
 #include <array>

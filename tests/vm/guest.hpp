@@ -3,11 +3,12 @@
 // Which backend the kernel must choose, the variable MOAT_VM_BACKEND says.
 #pragma once
 
-#include "moat/audit/drivers.hpp"
 #include "moat/core/text.hpp"
 #include "moat/dma/space.hpp"
-#include "moat/machine/vfio_host/vfio_machine.hpp"
 #include "moat/sync/real.hpp"
+
+#include "audit/drivers.hpp"
+#include "machine/vfio_host/vfio_machine.hpp"
 
 #include <algorithm>
 #include <cstdlib>

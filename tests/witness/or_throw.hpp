@@ -3,7 +3,8 @@
 #pragma once
 
 #include "moat/core/text.hpp"
-#include "moat/platform/file_descriptor.hpp"
+
+#include "platform/file_descriptor.hpp"
 
 #include <cerrno>
 #include <cstring>

@@ -3,10 +3,9 @@
 // What it emulates is given as arguments; x86_qemu_witness.hpp does.
 #pragma once
 
-#include "moat/platform/child_process.hpp"
-#include "moat/platform/stream_socket.hpp"
-
 #include "or_throw.hpp"
+#include "platform/child_process.hpp"
+#include "platform/stream_socket.hpp"
 
 #include <chrono>
 #include <stdexcept>

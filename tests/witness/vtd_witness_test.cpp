@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // VT-d second-stage tables, walked by QEMU's unit for a device's DMA: what the device reached is
 // seen in memory, what it did not in the unit's fault records.
-#include "moat/audit/drivers.hpp"
-
 #include "../machine/qemu.hpp"
+#include "audit/drivers.hpp"
 
 #include <array>
 #include <cstring>

@@ -7,9 +7,9 @@
 #include "moat/core/bits.hpp"
 #include "moat/core/text.hpp"
 #include "moat/page_table/formats/x86_64.hpp"
-#include "moat/platform/memory_file.hpp"
 
 #include "or_throw.hpp"
+#include "platform/memory_file.hpp"
 #include "witness.hpp"
 #include "x86_agent.hpp"
 

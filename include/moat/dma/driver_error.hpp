@@ -4,7 +4,7 @@
 #pragma once
 
 #include "moat/core/range.hpp"
-#include "moat/dma/cpu_watch.hpp"
+#include "moat/dma/detail/cpu_watch.hpp"
 #include "moat/fault/diagnosis.hpp"
 
 #include <array>

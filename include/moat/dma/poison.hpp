@@ -4,7 +4,7 @@
 #pragma once
 
 #include "moat/core/range.hpp"
-#include "moat/dma/range_set.hpp"
+#include "moat/dma/detail/range_set.hpp"
 #include "moat/sync/concept.hpp"
 #include "moat/sync/lock.hpp"
 

@@ -4,9 +4,9 @@
 #pragma once
 
 #include "moat/core/bits.hpp"
-#include "moat/dma/recent_past.hpp"
-#include "moat/dma/registered.hpp"
-#include "moat/dma/registry_sizes.hpp"
+#include "moat/dma/detail/recent_past.hpp"
+#include "moat/dma/detail/registered.hpp"
+#include "moat/dma/detail/registry_sizes.hpp"
 #include "moat/fault/diagnose.hpp"
 #include "moat/fault/history.hpp"
 #include "moat/sync/concept.hpp"

@@ -5,18 +5,18 @@
 #pragma once
 
 #include "moat/core/check.hpp"
-#include "moat/dma/cpu_watch.hpp"
-#include "moat/dma/double_mappings.hpp"
+#include "moat/dma/detail/cpu_watch.hpp"
+#include "moat/dma/detail/double_mappings.hpp"
+#include "moat/dma/detail/edge.hpp"
+#include "moat/dma/detail/exact_buffers.hpp"
+#include "moat/dma/detail/sampling.hpp"
+#include "moat/dma/detail/stack_depot.hpp"
 #include "moat/dma/driver_error.hpp"
-#include "moat/dma/edge.hpp"
-#include "moat/dma/exact_buffers.hpp"
 #include "moat/dma/memory.hpp"
 #include "moat/dma/options.hpp"
 #include "moat/dma/poison.hpp"
 #include "moat/dma/registry.hpp"
-#include "moat/dma/sampling.hpp"
 #include "moat/dma/scatter_list.hpp"
-#include "moat/dma/stack_depot.hpp"
 #include "moat/iommu/soft_domain.hpp"
 #include "moat/iova/allocator.hpp"
 
@@ -438,6 +438,6 @@ class Space {
 
 } // namespace moat::dma
 
-#include "moat/dma/space_list.hpp"
-#include "moat/dma/space_tracked.hpp"
-#include "moat/dma/space_watched.hpp"
+#include "moat/dma/detail/space_list.hpp"
+#include "moat/dma/detail/space_tracked.hpp"
+#include "moat/dma/detail/space_watched.hpp"

@@ -3,8 +3,8 @@
 // Attaching is soft_iommu.hpp's; what a device wants to reach, its model knows.
 #pragma once
 
-#include "moat/iommu/fault_queue.hpp"
-#include "moat/iommu/iotlb.hpp"
+#include "moat/iommu/detail/fault_queue.hpp"
+#include "moat/iommu/detail/iotlb.hpp"
 #include "moat/iommu/soft_domain.hpp"
 
 #include <algorithm>

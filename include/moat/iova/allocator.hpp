@@ -5,12 +5,12 @@
 
 #include "moat/core/range.hpp"
 #include "moat/core/result.hpp"
-#include "moat/iova/caches.hpp"
 #include "moat/iova/config.hpp"
-#include "moat/iova/fixed_window.hpp"
+#include "moat/iova/detail/caches.hpp"
+#include "moat/iova/detail/fixed_window.hpp"
+#include "moat/iova/detail/held_ranges.hpp"
+#include "moat/iova/detail/quarantine.hpp"
 #include "moat/iova/flush_queue.hpp"
-#include "moat/iova/held_ranges.hpp"
-#include "moat/iova/quarantine.hpp"
 #include "moat/iova/request.hpp"
 #include "moat/iova/stats.hpp"
 
@@ -300,5 +300,5 @@ class Allocator {
 
 } // namespace moat::iova
 
-#include "moat/iova/allocator_release.hpp"
-#include "moat/iova/allocator_slow.hpp"
+#include "moat/iova/detail/allocator_release.hpp"
+#include "moat/iova/detail/allocator_slow.hpp"

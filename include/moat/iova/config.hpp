@@ -4,9 +4,9 @@
 #pragma once
 
 #include "moat/core/range.hpp"
+#include "moat/iova/detail/free_space.hpp"
+#include "moat/iova/detail/quarantine.hpp"
 #include "moat/iova/flush_queue.hpp"
-#include "moat/iova/free_space.hpp"
-#include "moat/iova/quarantine.hpp"
 
 #include <cstdint>
 #include <optional>

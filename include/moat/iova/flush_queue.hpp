@@ -5,7 +5,7 @@
 #pragma once
 
 #include "moat/core/result.hpp"
-#include "moat/iova/central.hpp"
+#include "moat/iova/detail/central.hpp"
 #include "moat/iova/sizes.hpp"
 
 #include <array>

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "moat/core/types.hpp"
-#include "moat/iova/extent.hpp"
+#include "moat/iova/detail/extent.hpp"
 
 #include <cstdint>
 #include <limits>

@@ -4,13 +4,13 @@
 // it; input is checked here, so that they meet none that is wrong.
 #pragma once
 
-#include "moat/page_table/cut.hpp"
-#include "moat/page_table/fold.hpp"
+#include "moat/page_table/detail/cut.hpp"
+#include "moat/page_table/detail/fold.hpp"
+#include "moat/page_table/detail/map.hpp"
+#include "moat/page_table/detail/protect.hpp"
+#include "moat/page_table/detail/unmap.hpp"
 #include "moat/page_table/invalidation.hpp"
-#include "moat/page_table/map.hpp"
 #include "moat/page_table/page_table.hpp"
-#include "moat/page_table/protect.hpp"
-#include "moat/page_table/unmap.hpp"
 
 #include <cstdint>
 #include <utility>

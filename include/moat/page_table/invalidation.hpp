@@ -4,8 +4,8 @@
 #pragma once
 
 #include "moat/core/check.hpp"
-#include "moat/page_table/held_tables.hpp"
-#include "moat/page_table/rules.hpp"
+#include "moat/page_table/detail/held_tables.hpp"
+#include "moat/page_table/detail/rules.hpp"
 #include "moat/page_table/table_memory.hpp"
 
 #include <concepts>

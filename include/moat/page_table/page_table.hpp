@@ -5,9 +5,9 @@
 
 #include "moat/core/check.hpp"
 #include "moat/core/result.hpp"
+#include "moat/page_table/detail/geometry.hpp"
+#include "moat/page_table/detail/held_tables.hpp"
 #include "moat/page_table/entry.hpp"
-#include "moat/page_table/geometry.hpp"
-#include "moat/page_table/held_tables.hpp"
 
 #include <atomic>
 #include <cstdint>

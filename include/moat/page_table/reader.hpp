@@ -4,9 +4,9 @@
 #pragma once
 
 #include "moat/core/result.hpp"
+#include "moat/page_table/detail/walk.hpp"
 #include "moat/page_table/page_table.hpp"
 #include "moat/page_table/translation.hpp"
-#include "moat/page_table/walk.hpp"
 
 #include <cstdint>
 #include <optional>

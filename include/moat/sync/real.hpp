@@ -3,12 +3,12 @@
 // nothing; RCU is epoch.hpp, timers background.hpp, thread-local state thread_slots.hpp.
 #pragma once
 
-#include "moat/sync/background.hpp"
 #include "moat/sync/concept.hpp"
-#include "moat/sync/epoch.hpp"
-#include "moat/sync/node.hpp"
-#include "moat/sync/standard_mutex.hpp"
-#include "moat/sync/thread_slots.hpp"
+#include "moat/sync/detail/background.hpp"
+#include "moat/sync/detail/epoch.hpp"
+#include "moat/sync/detail/node.hpp"
+#include "moat/sync/detail/standard_mutex.hpp"
+#include "moat/sync/detail/thread_slots.hpp"
 
 #include <atomic>
 #include <cstdint>

@@ -7,7 +7,7 @@
 #include "moat/core/check.hpp"
 #include "moat/sync/annotations.hpp"
 #include "moat/sync/concept.hpp"
-#include "moat/sync/node.hpp"
+#include "moat/sync/detail/node.hpp"
 
 #include <atomic>
 #include <cstdint>

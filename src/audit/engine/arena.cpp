@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "moat/audit/arena.hpp"
+#include "audit/arena.hpp"
 
-#include "moat/audit/plan.hpp"
 #include "moat/core/bits.hpp"
+
+#include "audit/plan.hpp"
 
 #include <algorithm>
 #include <bit>

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "moat/audit/audit.hpp"
+#include "audit/audit.hpp"
 
-#include "moat/audit/judge.hpp"
 #include "moat/core/text.hpp"
+
+#include "audit/judge.hpp"
 
 #include <algorithm>
 #include <list>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "moat/audit/judge.hpp"
+#include "audit/judge.hpp"
 
 #include "moat/core/text.hpp"
 #include "moat/fault/diagnose.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "moat/audit/plan.hpp"
+#include "audit/plan.hpp"
 
 #include "moat/core/check.hpp"
 

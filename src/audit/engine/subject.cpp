@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "moat/audit/subject.hpp"
+#include "audit/subject.hpp"
 
 #include "moat/core/check.hpp"
-#include "moat/machine/soft/edu.hpp"
-#include "moat/machine/soft/nvme.hpp"
-#include "moat/machine/soft/soft_machine.hpp"
-#include "moat/machine/vfio_host/vfio_machine.hpp"
 
+#include "machine/soft/edu.hpp"
+#include "machine/soft/nvme.hpp"
+#include "machine/soft/soft_machine.hpp"
+#include "machine/vfio_host/vfio_machine.hpp"
 #include "wrong.hpp"
 
 #include <algorithm>

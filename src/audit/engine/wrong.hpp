@@ -3,7 +3,7 @@
 // subject.cpp puts them together; nothing else knows of them.
 #pragma once
 
-#include "moat/audit/subject.hpp"
+#include "audit/subject.hpp"
 
 #include <functional>
 #include <map>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "moat/machine/qemu/pci_bus.hpp"
+#include "machine/qemu/pci_bus.hpp"
 
 #include "moat/core/bits.hpp"
 

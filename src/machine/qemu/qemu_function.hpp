@@ -2,7 +2,7 @@
 // A function of QEMU's, and configuration space through q35's ECAM. Made by qemu_machine.cpp.
 #pragma once
 
-#include "moat/machine/qemu/qemu_machine.hpp"
+#include "machine/qemu/qemu_machine.hpp"
 
 #include <array>
 #include <memory>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "moat/machine/qemu/qemu_machine.hpp"
+#include "machine/qemu/qemu_machine.hpp"
 
 #include "moat/core/bits.hpp"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "moat/machine/qemu/qtest.hpp"
+#include "machine/qemu/qtest.hpp"
 
 #include "moat/core/bits.hpp"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Data on its way, and the ways in which it goes astray.
-#include "moat/machine/soft/data_phase.hpp"
+#include "machine/soft/data_phase.hpp"
 
 #include <algorithm>
 #include <utility>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The registers of the edu device and its DMA engine.
-#include "moat/machine/soft/edu.hpp"
+#include "machine/soft/edu.hpp"
 
 #include <span>
 #include <utility>

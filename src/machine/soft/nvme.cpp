@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The controller's registers, and whose turn it is.
-#include "moat/machine/soft/nvme.hpp"
+#include "machine/soft/nvme.hpp"
 
 #include "moat/core/bits.hpp"
 #include "moat/core/check.hpp"

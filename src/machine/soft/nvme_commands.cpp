@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What the controller does with a command: chapter 5 (admin) and 6 (NVM) of the specification.
 #include "moat/core/bits.hpp"
-#include "moat/machine/soft/nvme.hpp"
+
+#include "machine/soft/nvme.hpp"
 
 #include <algorithm>
 #include <bit>

@@ -2,7 +2,8 @@
 // Where a command's data lies: physical region pages (4.3) and scatter-gather lists (4.4).
 // Both are read from memory that is hostile: what is read and followed is bounded.
 #include "moat/core/bits.hpp"
-#include "moat/machine/soft/nvme.hpp"
+
+#include "machine/soft/nvme.hpp"
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The controller's queues: commands taken, completions posted, queues created and deleted.
-#include "moat/machine/soft/nvme.hpp"
+#include "machine/soft/nvme.hpp"
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The soft machine: its bus, its memory, its clock, and domains over the software IOMMU.
-#include "moat/machine/soft/soft_machine.hpp"
+#include "machine/soft/soft_machine.hpp"
 
 #include "soft_function.hpp"
 

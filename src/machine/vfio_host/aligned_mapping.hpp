@@ -4,7 +4,8 @@
 #pragma once
 
 #include "moat/core/types.hpp"
-#include "moat/platform/file_descriptor.hpp"
+
+#include "platform/file_descriptor.hpp"
 
 #include <cstddef>
 #include <cstdint>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Source: Linux, Documentation/ABI/testing/dev-kmsg.
-#include "moat/machine/vfio_host/fault_log.hpp"
+#include "machine/vfio_host/fault_log.hpp"
 
 #include <algorithm>
 #include <array>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Source: Linux, Documentation/trace/ftrace.rst ("Instances", trace_pipe) and events.rst.
-#include "moat/machine/vfio_host/fault_trace.hpp"
+#include "machine/vfio_host/fault_trace.hpp"
 
 #include <array>
 #include <atomic>

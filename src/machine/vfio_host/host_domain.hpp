@@ -3,9 +3,9 @@
 // machine (vfio_machine.cpp) calls them.
 #pragma once
 
-#include "moat/machine/vfio_host/kernel_domain.hpp"
-#include "moat/machine/vfio_host/pci_devices.hpp"
-#include "moat/platform/file_descriptor.hpp"
+#include "machine/vfio_host/kernel_domain.hpp"
+#include "machine/vfio_host/pci_devices.hpp"
+#include "platform/file_descriptor.hpp"
 
 #include <algorithm>
 #include <map>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "moat/machine/vfio_host/host_faults.hpp"
+#include "machine/vfio_host/host_faults.hpp"
 
 #include <vector>
 

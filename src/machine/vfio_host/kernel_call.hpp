@@ -5,7 +5,8 @@
 
 #include "moat/core/result.hpp"
 #include "moat/core/types.hpp"
-#include "moat/platform/file_descriptor.hpp"
+
+#include "platform/file_descriptor.hpp"
 
 #include <cerrno>
 #include <string>

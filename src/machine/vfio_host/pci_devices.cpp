@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "moat/machine/vfio_host/pci_devices.hpp"
+#include "machine/vfio_host/pci_devices.hpp"
 
-#include "moat/platform/file_descriptor.hpp"
+#include "platform/file_descriptor.hpp"
 
 #include <algorithm>
 #include <charconv>

@@ -3,11 +3,10 @@
 // in is not its affair. Made by vfio_machine.cpp.
 #pragma once
 
-#include "moat/machine/machine.hpp"
-#include "moat/machine/vfio_host/pci_devices.hpp"
-#include "moat/platform/file_descriptor.hpp"
-
 #include "aligned_mapping.hpp"
+#include "machine/machine.hpp"
+#include "machine/vfio_host/pci_devices.hpp"
+#include "platform/file_descriptor.hpp"
 
 #include <array>
 #include <atomic>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "moat/machine/vfio_host/vfio_machine.hpp"
+#include "machine/vfio_host/vfio_machine.hpp"
 
 #include "aligned_mapping.hpp"
 #include "host_domain.hpp"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // A user's program of a room that depends on other rooms: it links only if moat.pc lists the
 // libraries in link order.
-#include "moat/audit/subject.hpp"
+#include "audit/subject.hpp"
 
 #include <iostream>
 

@@ -6,8 +6,8 @@
 
 #include "moat/core/function_ref.hpp"
 #include "moat/fault/record.hpp"
-#include "moat/iommu/vtd/fault_record.hpp"
-#include "moat/iommu/vtd/invalidation_port.hpp"
+#include "moat/iommu/detail/vtd_fault_record.hpp"
+#include "moat/iommu/detail/vtd_invalidation_port.hpp"
 #include "moat/iommu/vtd/registers.hpp"
 #include "moat/page_table/invalidation.hpp"
 #include "moat/page_table/page_table.hpp"

@@ -5,7 +5,7 @@
 // which walks as of old: no hardware updates and no meaning in the contiguous bit.
 #pragma once
 
-#include "moat/page_table/formats/arm_vmsa.hpp"
+#include "moat/page_table/detail/arm_vmsa.hpp"
 
 #include <cstdint>
 #include <string_view>

@@ -6,7 +6,7 @@
 // contiguous bit is for.
 #pragma once
 
-#include "moat/page_table/formats/arm_vmsa.hpp"
+#include "moat/page_table/detail/arm_vmsa.hpp"
 
 #include <cstdint>
 #include <string_view>

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// DoubleMappings: which memory is mapped, to find memory that is mapped twice while a device may
+// write it. Space asks at level exact; what it reports is driver_error.hpp's `double_mapping`.
+#pragma once
+
+#include "moat/dma/detail/interval_index.hpp"
+#include "moat/dma/memory.hpp"
+#include "moat/sync/concept.hpp"
+#include "moat/sync/lock.hpp"
+
+#include <cstdint>
+#include <new>
+#include <optional>
+#include <span>
+#include <unordered_map>
+
+namespace moat::dma {
+
+/// Thread-safe. Memory is compared by what the domain calls it (Memory::physical).
+template <SyncPolicy Sync>
+class DoubleMappings {
+  public:
+    /// Adds `pieces` (none empty) as memory of the mapping that begins at `start`. Without memory
+    /// for the index some are left out: a mapping does not fail for want of this check.
+    /// Return: the start of another mapping that shares a byte with them, where a device may write
+    /// either; or nothing.
+    [[nodiscard]] std::optional<Iova> add(Iova start, std::span<const Memory> pieces,
+                                          Direction direction) {
+        const bool writes = direction != Direction::to_device;
+        const ExclusiveLock lock(mutex_);
+        std::optional<Iova> other;
+        for (const Memory& each : pieces)
+            if (!other)
+                other = find(bytes_of(each, writes));
+        try {
+            for (const Memory& each : pieces)
+                note(start, bytes_of(each, writes));
+        } catch (const std::bad_alloc&) {
+        }
+        return other;
+    }
+
+    /// Removes the mapping that begins at `start`.
+    void remove(Iova start) {
+        const ExclusiveLock lock(mutex_);
+        const auto [begin, end] = bytes_by_start_.equal_range(start.value());
+        for (auto each = begin; each != end; ++each)
+            (each->second.written ? written_ : read_)
+                .remove(each->second.first, each->second.last,
+                        [&](Iova noted) { return noted == start; });
+        bytes_by_start_.erase(begin, end);
+    }
+
+  private:
+    struct Bytes {
+        std::uint64_t first;
+        std::uint64_t last;
+        bool written;
+    };
+
+    [[nodiscard]] static Bytes bytes_of(const Memory& memory, bool written) {
+        const std::uint64_t first = memory.physical.value();
+        return {first, first + memory.bytes.size() - 1, written};
+    }
+
+    [[nodiscard]] std::optional<Iova> find(const Bytes& bytes) const MOAT_REQUIRES(mutex_) {
+        std::optional<Iova> found;
+        const auto take = [&](std::uint64_t, std::uint64_t, Iova start) {
+            found = start;
+            return true;
+        };
+        if (!written_.find(bytes.first, bytes.last, take) && bytes.written)
+            (void)read_.find(bytes.first, bytes.last, take);
+        return found;
+    }
+
+    void note(Iova start, const Bytes& bytes) MOAT_REQUIRES(mutex_) {
+        const auto noted = bytes_by_start_.emplace(start.value(), bytes);
+        try {
+            (bytes.written ? written_ : read_).add(bytes.first, bytes.last, start);
+        } catch (const std::bad_alloc&) {
+            bytes_by_start_.erase(noted);
+            throw;
+        }
+    }
+
+    typename Sync::Mutex mutex_;
+    /// Apart, so that many mappings which only read the same memory are not searched one by one.
+    IntervalIndex<Iova> written_ MOAT_GUARDED_BY(mutex_);
+    IntervalIndex<Iova> read_ MOAT_GUARDED_BY(mutex_);
+    std::unordered_multimap<std::uint64_t, Bytes> bytes_by_start_ MOAT_GUARDED_BY(mutex_);
+};
+
+} // namespace moat::dma

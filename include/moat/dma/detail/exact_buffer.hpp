@@ -1,0 +1,301 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// ExactBuffer: what a Space keeps of a mapping that it watches to the byte: which bytes the CPU
+// owns, what the device was handed, and the pages that the device reaches instead of the memory.
+// It moves bytes and finds what is wrong; space_watched.hpp decides when, and reports.
+#pragma once
+
+#include "moat/core/range.hpp"
+#include "moat/core/result.hpp"
+#include "moat/dma/detail/cpu_watch.hpp"
+#include "moat/dma/detail/edge.hpp"
+#include "moat/dma/detail/range_set.hpp"
+#include "moat/dma/memory.hpp"
+#include "moat/sync/concept.hpp"
+#include "moat/sync/lock.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <optional>
+#include <span>
+#include <utility>
+
+namespace moat::dma {
+
+/// The smallest range of bytes that holds every byte found. Offsets count from the buffer's first
+/// byte and are negative before it.
+struct FoundBytes {
+    std::int64_t first = 0;
+    std::int64_t last = 0;
+
+    /// As addresses of the device, of a mapping that begins at `start`.
+    [[nodiscard]] IovaRange at(Iova start) const {
+        return {Iova(start.value() + static_cast<std::uint64_t>(first)),
+                ByteCount(static_cast<std::uint64_t>(last - first) + 1)};
+    }
+
+    static void extend(std::optional<FoundBytes>& found, std::int64_t byte) {
+        found = found ? FoundBytes{std::min(found->first, byte), std::max(found->last, byte)}
+                      : FoundBytes{byte, byte};
+    }
+};
+
+/// What went wrong with a buffer since the last check.
+struct BufferFindings {
+    std::optional<FoundBytes> cpu_wrote = {};    ///< while the device owned the bytes
+    std::optional<FoundBytes> missing_sync = {}; ///< the device's bytes, which the CPU never got
+    std::optional<FoundBytes> red_zone = {};     ///< outside of the buffer
+};
+
+/// Ownership follows the DMA API's rules: the device owns every byte from the mapping on,
+/// sync_for_cpu gives bytes to the CPU, sync_for_device returns them, and unmapping ends it all.
+/// Three copies show who wrote: the driver's memory, the bounce pages that the device reaches, and
+/// the content of both when the bytes last changed hands. Without bounce pages the device writes
+/// the memory itself; then only what it may not write (to_device) has the third copy.
+///
+/// Thread-safe; shared by whoever is about to sync or unmap.
+template <SyncPolicy Sync>
+class ExactBuffer {
+  public:
+    /// `bounce` is empty, or as long as `memory`, with red zones around it up to whole pages of
+    /// `page_bytes`. `watch`: the CPU may not touch bytes that the device owns and may write.
+    /// Return: nullptr where there is no memory.
+    [[nodiscard]] static std::shared_ptr<ExactBuffer>
+    create(const Memory& memory, const Memory& bounce, Direction direction,
+           std::uint64_t page_bytes, CpuWatch watch) {
+        try {
+            return std::make_shared<ExactBuffer>(memory, bounce, direction, page_bytes, watch);
+        } catch (const std::bad_alloc&) {
+            return nullptr;
+        }
+    }
+
+    /// Internal to `create`. Throws std::bad_alloc.
+    ExactBuffer(const Memory& memory, const Memory& bounce, Direction direction,
+                std::uint64_t page_bytes, CpuWatch watch)
+        : memory_(memory.bytes), bounce_(bounce), direction_(direction), page_bytes_(page_bytes),
+          watch_(device_writes() ? watch : CpuWatch::off) {
+        if (bounced() || !device_writes()) {
+            handed_ = std::make_unique_for_overwrite<std::byte[]>(memory_.size());
+            if (bounced())
+                fill_red_zones();
+            hand_over(0, memory_.size() - 1);
+        }
+        cpu_watch::forbid(watch_, memory_);
+    }
+
+    ExactBuffer(const ExactBuffer&) = delete;
+    ExactBuffer& operator=(const ExactBuffer&) = delete;
+
+    ~ExactBuffer() {
+        if (!over_)
+            cpu_watch::allow(watch_, memory_);
+    }
+
+    [[nodiscard]] std::span<std::byte> memory() const { return memory_; }
+
+    /// Where the device reaches the bytes instead of the memory; empty where it reaches the memory.
+    [[nodiscard]] const Memory& bounce() const { return bounce_; }
+
+    /// sync_for_cpu of [offset, offset + size), which is not empty and lies in the buffer. On
+    /// return the memory has what the device wrote there, but for bytes that the CPU has changed
+    /// since it took them, and the CPU owns it. Errors: no_memory; the device owns the bytes still.
+    [[nodiscard]] Result<BufferFindings> take(std::uint64_t offset, std::uint64_t size) {
+        const ExclusiveLock lock(mutex_);
+        BufferFindings found;
+        if (over_)
+            return found;
+        reported_missing_sync_ = false;
+        cpu_watch::allow(watch_, memory_.subspan(offset, size));
+        fetch(offset, offset + size - 1, found);
+        check_red_zones(found);
+        try {
+            cpu_owned_.add(offset, offset + size - 1);
+        } catch (const std::bad_alloc&) {
+            return no_memory();
+        }
+        return found;
+    }
+
+    /// sync_for_device of the same: on return the device finds what the CPU wrote there, and owns
+    /// it. Bytes that the device owned already keep what it wrote, unless the CPU wrote them too.
+    /// Errors: no_memory; the CPU owns the bytes still.
+    [[nodiscard]] Result<BufferFindings> give(std::uint64_t offset, std::uint64_t size) {
+        const ExclusiveLock lock(mutex_);
+        BufferFindings found;
+        if (over_)
+            return found;
+        const bool cpu_looked = !cpu_owned_.empty() || reported_missing_sync_;
+        const std::span<std::byte> part = memory_.subspan(offset, size);
+        cpu_watch::allow(watch_, part);
+        const std::uint64_t last = offset + size - 1;
+        for (std::uint64_t at = offset; at <= last;) {
+            const RangeSet::Piece piece = cpu_owned_.piece_from(at, last);
+            if (piece.inside || !bounced())
+                hand_over(at, piece.last);
+            else
+                hand_over_changes(at, piece.last, found);
+            at = piece.last + 1;
+        }
+        if (cpu_looked)
+            found.missing_sync.reset();
+        reported_missing_sync_ = reported_missing_sync_ || found.missing_sync;
+        try {
+            cpu_owned_.remove(offset, offset + size - 1);
+        } catch (const std::bad_alloc&) {
+            return no_memory();
+        }
+        cpu_watch::forbid(watch_, part);
+        return found;
+    }
+
+    /// Ends the mapping: takes every byte. Later calls do nothing.
+    [[nodiscard]] BufferFindings end() {
+        const ExclusiveLock lock(mutex_);
+        BufferFindings found;
+        if (std::exchange(over_, true))
+            return found;
+        cpu_watch::allow(watch_, memory_);
+        fetch(0, memory_.size() - 1, found);
+        check_red_zones(found);
+        return found;
+    }
+
+    /// The memory is being freed: on return nothing here touches it any more.
+    void abandon() {
+        const ExclusiveLock lock(mutex_);
+        over_ = true;
+    }
+
+  private:
+    [[nodiscard]] bool bounced() const { return !bounce_.bytes.empty(); }
+
+    [[nodiscard]] bool device_writes() const { return direction_ != Direction::to_device; }
+
+    [[nodiscard]] static bool same(const std::byte* one, const std::byte* other, std::size_t size) {
+        return std::memcmp(one, other, size) == 0;
+    }
+
+    /// Calls visit(zone, offset of its first byte) for the zone before and the zone behind.
+    template <class Visit>
+    void each_red_zone(Visit&& visit) const {
+        const std::span<std::byte> all = pages_around(bounce_, page_bytes_);
+        const std::size_t before = bounce_.bytes.data() - all.data();
+        const std::size_t size = bounce_.bytes.size();
+        visit(all.first(before), -static_cast<std::int64_t>(before));
+        visit(all.subspan(before + size), static_cast<std::int64_t>(size));
+    }
+
+    void fill_red_zones() {
+        each_red_zone([](std::span<std::byte> zone, std::int64_t) {
+            std::memset(zone.data(), std::to_integer<int>(red_zone_byte), zone.size());
+        });
+    }
+
+    /// The device finds what the memory has.
+    void hand_over(std::uint64_t first, std::uint64_t last) MOAT_REQUIRES(mutex_) {
+        const std::size_t size = last - first + 1;
+        if (handed_)
+            std::memcpy(handed_.get() + first, memory_.data() + first, size);
+        if (bounced())
+            std::memcpy(bounce_.bytes.data() + first, memory_.data() + first, size);
+    }
+
+    /// The same of bytes that the device owned already: only those that the CPU changed.
+    void hand_over_changes(std::uint64_t first, std::uint64_t last, BufferFindings& found)
+        MOAT_REQUIRES(mutex_) {
+        const std::span<std::byte> bounce = bounce_.bytes;
+        const std::size_t size = last - first + 1;
+        if (same(memory_.data() + first, handed_.get() + first, size) &&
+            same(bounce.data() + first, handed_.get() + first, size))
+            return;
+        for (std::uint64_t at = first; at <= last; ++at)
+            if (memory_[at] != handed_[at])
+                bounce[at] = handed_[at] = memory_[at];
+            else if (bounce[at] != handed_[at] && device_writes())
+                FoundBytes::extend(found.missing_sync, static_cast<std::int64_t>(at));
+    }
+
+    /// What the device wrote goes to the memory; what the CPU wrote while it did not own the bytes
+    /// is found first.
+    void fetch(std::uint64_t first, std::uint64_t last, BufferFindings& found)
+        MOAT_REQUIRES(mutex_) {
+        for (std::uint64_t at = first; at <= last;) {
+            const RangeSet::Piece piece = cpu_owned_.piece_from(at, last);
+            if (!piece.inside)
+                find_cpu_writes(at, piece.last, found);
+            if (bounced() && device_writes())
+                piece.inside ? fetch_around_changes(at, piece.last) : fetch_all(at, piece.last);
+            at = piece.last + 1;
+        }
+    }
+
+    void fetch_all(std::uint64_t first, std::uint64_t last) MOAT_REQUIRES(mutex_) {
+        const std::size_t size = last - first + 1;
+        std::memcpy(memory_.data() + first, bounce_.bytes.data() + first, size);
+        std::memcpy(handed_.get() + first, memory_.data() + first, size);
+    }
+
+    void fetch_around_changes(std::uint64_t first, std::uint64_t last) MOAT_REQUIRES(mutex_) {
+        if (same(memory_.data() + first, handed_.get() + first, last - first + 1)) {
+            fetch_all(first, last);
+            return;
+        }
+        for (std::uint64_t at = first; at <= last; ++at)
+            if (memory_[at] == handed_[at])
+                memory_[at] = handed_[at] = bounce_.bytes[at];
+    }
+
+    void find_cpu_writes(std::uint64_t first, std::uint64_t last, BufferFindings& found)
+        MOAT_REQUIRES(mutex_) {
+        if (!handed_ || same(memory_.data() + first, handed_.get() + first, last - first + 1))
+            return;
+        for (std::uint64_t at = first; at <= last; ++at)
+            if (memory_[at] != handed_[at])
+                FoundBytes::extend(found.cpu_wrote, static_cast<std::int64_t>(at));
+    }
+
+    /// Reports damage once: the zones are restored on return.
+    void check_red_zones(BufferFindings& found) MOAT_REQUIRES(mutex_) {
+        if (!bounced())
+            return;
+        each_red_zone([&](std::span<std::byte> zone, std::int64_t offset) {
+            check_red_zone(zone, offset, found);
+        });
+    }
+
+    /// `offset`: of the zone's first byte from the buffer's.
+    static void check_red_zone(std::span<std::byte> zone, std::int64_t offset,
+                               BufferFindings& found) {
+        // All bytes are alike where each is like the next.
+        if (zone.empty() ||
+            (zone[0] == red_zone_byte && same(zone.data(), zone.data() + 1, zone.size() - 1)))
+            return;
+        for (std::byte& each : zone) {
+            if (each != red_zone_byte)
+                FoundBytes::extend(found.red_zone, offset + (&each - zone.data()));
+            each = red_zone_byte;
+        }
+    }
+
+    [[nodiscard]] static std::unexpected<Error> no_memory() {
+        return fail(ErrorCode::no_memory, "no memory to note which bytes the CPU owns");
+    }
+
+    const std::span<std::byte> memory_;
+    const Memory bounce_;
+    const Direction direction_;
+    const std::uint64_t page_bytes_;
+    const CpuWatch watch_;
+    typename Sync::Mutex mutex_;
+    /// What memory and bounce pages held when each byte changed hands last.
+    std::unique_ptr<std::byte[]> handed_;
+    /// Offsets that the CPU owns; all others are the device's.
+    RangeSet cpu_owned_ MOAT_GUARDED_BY(mutex_);
+    bool reported_missing_sync_ MOAT_GUARDED_BY(mutex_) = false; ///< since the CPU looked last
+    bool over_ MOAT_GUARDED_BY(mutex_) = false;
+};
+
+} // namespace moat::dma

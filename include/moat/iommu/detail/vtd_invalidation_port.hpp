@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Sends invalidations to a VT-d unit and waits until they are done: through the queue with a wait
+// descriptor behind each batch, or through registers. Which ones are needed is unit.hpp's.
+#pragma once
+
+#include "moat/core/result.hpp"
+#include "moat/iommu/detail/vtd_command.hpp"
+#include "moat/iommu/vtd/registers.hpp"
+#include "moat/page_table/table_memory.hpp"
+
+#include <cstdint>
+#include <span>
+
+namespace moat::iommu::vtd {
+
+enum class InvalidateBy : std::uint8_t { queue, registers };
+
+/// Not thread-safe: the unit's lock is held.
+template <UnitRegisters Registers, TableMemory Memory, SyncPolicy Sync>
+class InvalidationPort {
+  public:
+    /// Two pages for the queue: the descriptors, and the word that wait descriptors write.
+    InvalidationPort(Registers& registers, Memory& memory, Capabilities capabilities,
+                     InvalidateBy by, PhysicalAddress page, PhysicalAddress status_page)
+        : registers_(registers), memory_(memory), capabilities_(capabilities), by_(by), page_(page),
+          status_page_(status_page) {}
+
+    /// Return: when each of `commands` is done. Errors: io, and from then on every call gives it.
+    [[nodiscard]] Result<void> run(std::span<const Command> commands) {
+        if (failed_)
+            return failure("the unit has failed to invalidate before");
+        if (by_ == InvalidateBy::registers)
+            return run_by_registers(commands);
+        for (; commands.size() > most_at_once; commands = commands.subspan(most_at_once))
+            if (const auto done = run_by_queue(commands.first(most_at_once)); !done)
+                return done;
+        return run_by_queue(commands);
+    }
+
+    /// Before the unit's queue is turned on, which begins at slot 0.
+    void prepare_queue() {
+        tail_ = 0;
+        registers_.write64(reg::queue_tail, 0);
+        registers_.write64(reg::queue_address, page_.value());
+    }
+
+    [[nodiscard]] bool uses_queue() const { return by_ == InvalidateBy::queue; }
+
+  private:
+    static constexpr unsigned slots = 256; // of 16 bytes, in a queue of one page
+    static constexpr std::size_t most_at_once = 64;
+
+    Result<void> run_by_queue(std::span<const Command> commands) {
+        const std::uint32_t ticket = ++ticket_ == 0 ? ++ticket_ : ticket_;
+        for (const Command& each : commands)
+            append(each.descriptor(capabilities_));
+        append(wait_descriptor(status_page_, ticket));
+        registers_.write64(reg::queue_tail, std::uint64_t{tail_} << 4);
+        for (unsigned attempt = 0; status() != ticket; ++attempt) {
+            const bool hope = registers_.relax(attempt);
+            if (status() == ticket)
+                break;
+            if (!hope || (registers_.read32(reg::fault_status) & fault_bits::queue_errors) != 0)
+                return failure("the unit does not complete its queue of invalidations");
+        }
+        return {};
+    }
+
+    void append(const Descriptor& descriptor) {
+        Word* const slot = memory_.words(page_) + std::size_t{2} * tail_;
+        store(slot[1], descriptor[1]);
+        store(slot[0], descriptor[0]);
+        tail_ = (tail_ + 1) % slots;
+    }
+
+    static void store(Word& word, std::uint64_t value) {
+        typename Sync::template AtomicRef<std::uint64_t>(word).store(value,
+                                                                     std::memory_order_release);
+    }
+
+    /// What the last wait descriptor that is done has written.
+    [[nodiscard]] std::uint32_t status() {
+        return static_cast<std::uint32_t>(
+            typename Sync::template AtomicRef<std::uint64_t>(*memory_.words(status_page_))
+                .load(std::memory_order_acquire));
+    }
+
+    Result<void> run_by_registers(std::span<const Command> commands) {
+        const unsigned iotlb = capabilities_.iotlb_registers();
+        for (const Command& each : commands) {
+            const bool context = each.cache == Command::Cache::context;
+            if (!context && each.reach == Command::Reach::narrow)
+                registers_.write64(iotlb, each.page_word());
+            const unsigned at = context ? reg::context_command : iotlb + 8;
+            registers_.write64(at, context ? each.context_register()
+                                           : each.iotlb_register(capabilities_));
+            for (unsigned attempt = 0; (registers_.read64(at) & bit(63)) != 0; ++attempt)
+                if (!registers_.relax(attempt))
+                    return failure("the unit does not complete an invalidation");
+        }
+        return {};
+    }
+
+    Result<void> failure(const char* sentence) {
+        failed_ = true;
+        return fail(ErrorCode::io, sentence,
+                    {"fault_status", registers_.read32(reg::fault_status)});
+    }
+
+    Registers& registers_;
+    Memory& memory_;
+    const Capabilities capabilities_;
+    const InvalidateBy by_;
+    const PhysicalAddress page_;
+    const PhysicalAddress status_page_;
+    unsigned tail_ = 0;
+    std::uint32_t ticket_ = 0;
+    bool failed_ = false;
+};
+
+} // namespace moat::iommu::vtd

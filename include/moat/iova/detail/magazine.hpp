@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What one thread keeps to itself: ranges by exact payload size, touched by no other thread.
+// Others may only close a magazine (limit 0), which its owner notices at its next call. Filling and
+// emptying are allocator.hpp's.
+#pragma once
+
+#include "moat/iova/detail/central.hpp"
+#include "moat/iova/sizes.hpp"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace moat::iova {
+
+/// What the magazines of one thread consist of, field by field: one scaled index finds the fields
+/// of a size, each a fixed distance on, and few cache lines hold those of many sizes. All pointers
+/// are null until a size is first used. `top` is atomic for statistics, floor and ceiling for
+/// closing; the entries are the owner's alone.
+template <SyncPolicy Sync>
+struct MagazineRack {
+    static constexpr std::uint32_t capacity = Sizes<Sync>::magazine_capacity;
+    static constexpr std::uint64_t most_cached_pages = Sizes<Sync>::most_cached_pages;
+
+    using Range = Entry<Sync>;
+
+    struct alignas(64) Store {
+        std::array<Range, capacity> entries{};
+        std::uint32_t batch = 1;
+        /// Whether its room counts against the thread's budget.
+        bool charged = false;
+    };
+
+    using Bound = typename Sync::template Atomic<Range*>;
+
+    /// No multiple of 4 KiB: where the low 12 bits of a load and of a store before it are the same,
+    /// a processor may take the two for the same place, and wait.
+    static constexpr std::size_t distance = most_cached_pages + 8;
+    static constexpr std::size_t tops = 0;
+    static constexpr std::size_t floors = tops + distance;
+    static constexpr std::size_t ceilings = floors + distance;
+
+    MagazineRack() = default;
+    MagazineRack(const MagazineRack&) = delete;
+    MagazineRack& operator=(const MagazineRack&) = delete;
+
+    ~MagazineRack() {
+        for (auto& each : stores)
+            if (Store* const store = each.load(std::memory_order_relaxed))
+                Sync::destroy(store);
+    }
+
+    std::array<Bound, 3 * distance> bounds{};
+    std::array<typename Sync::template Atomic<Store*>, most_cached_pages> stores{};
+};
+
+/// A stack of ranges of one size, between a floor and a ceiling: one place of a rack.
+template <SyncPolicy Sync>
+class Magazine {
+  public:
+    using Rack = MagazineRack<Sync>;
+    using Range = Entry<Sync>;
+
+    static constexpr std::uint32_t capacity = Rack::capacity;
+
+    Magazine(Rack& rack, std::uint64_t payload)
+        : bounds_(rack.bounds.data() + (payload - 1)), store_(&rack.stores[payload - 1]) {}
+
+    /// Return: the range on top, or nullptr where the magazine is empty or closed.
+    [[nodiscard, gnu::always_inline]] const Range* pop() const {
+        Range* const top = this->top().load(std::memory_order_relaxed);
+        if (top <= floor().load(std::memory_order_relaxed)) [[unlikely]]
+            return nullptr;
+        this->top().store(top - 1, std::memory_order_relaxed);
+        return top - 1;
+    }
+
+    /// Return: false where the magazine is full or closed.
+    [[nodiscard, gnu::always_inline]] bool push(const Range& range) const {
+        Range* const top = this->top().load(std::memory_order_relaxed);
+        if (top >= ceiling().load(std::memory_order_relaxed)) [[unlikely]]
+            return false;
+        *top = range;
+        this->top().store(top + 1, std::memory_order_relaxed);
+        return true;
+    }
+
+    /// Any thread; false until the size is first used.
+    [[nodiscard]] bool made() const { return store() != nullptr; }
+
+    /// Owner. Return: false when memory failed.
+    [[nodiscard]] bool make() const {
+        Store* const own = Sync::template make<Store>();
+        if (own == nullptr)
+            return false;
+        floor().store(own->entries.data() + capacity, std::memory_order_relaxed);
+        ceiling().store(own->entries.data(), std::memory_order_relaxed);
+        top().store(own->entries.data(), std::memory_order_relaxed);
+        store_->store(own, std::memory_order_release);
+        return true;
+    }
+
+    [[nodiscard]] std::uint32_t count() const {
+        return made() ? distance(top().load(std::memory_order_relaxed)) : 0;
+    }
+
+    [[nodiscard]] std::uint32_t limit() const {
+        return made() ? distance(ceiling().load(std::memory_order_relaxed)) : 0;
+    }
+
+    /// Any thread, made: the owner's next pop or push fails.
+    void close() const {
+        floor().store(bottom() + capacity, std::memory_order_seq_cst);
+        ceiling().store(bottom(), std::memory_order_seq_cst);
+    }
+
+    // The rest is for the owner, of a magazine that was made.
+
+    void open(std::uint32_t limit) const {
+        floor().store(bottom(), std::memory_order_seq_cst);
+        ceiling().store(bottom() + limit, std::memory_order_seq_cst);
+    }
+
+    /// Room for what a refill brings.
+    [[nodiscard]] std::span<Range> vacant(std::uint32_t most) const {
+        const std::uint32_t room = capacity - count();
+        return {bottom() + count(), most < room ? most : room};
+    }
+
+    void refilled(std::uint32_t more) const { set_count(count() + more); }
+
+    [[nodiscard]] std::span<const Range> contents() const { return {bottom(), count()}; }
+
+    /// What `pop` does, also where the magazine is closed.
+    void remove_newest() const { set_count(count() - 1); }
+
+    /// Drops the oldest `gone` entries, which lie at the bottom.
+    void drop_oldest(std::uint32_t gone) const {
+        const std::uint32_t rest = count() - gone;
+        for (std::uint32_t i = 0; i != rest; ++i)
+            bottom()[i] = bottom()[i + gone];
+        set_count(rest);
+    }
+
+    /// How many ranges the next refill asks for: it starts with one and doubles.
+    [[nodiscard]] std::uint32_t next_batch(std::uint32_t most) const {
+        std::uint32_t& batch = store()->batch;
+        const std::uint32_t now = batch < most ? batch : most;
+        batch = now * 2;
+        return now == 0 ? 1 : now;
+    }
+
+    /// Whether its room counts against the thread's budget.
+    [[nodiscard]] bool& charged() const { return store()->charged; }
+
+  private:
+    using Store = typename Rack::Store;
+    using Bound = typename Rack::Bound;
+
+    [[nodiscard, gnu::always_inline]] Bound& top() const { return bounds_[Rack::tops]; }
+
+    [[nodiscard, gnu::always_inline]] Bound& floor() const { return bounds_[Rack::floors]; }
+
+    [[nodiscard, gnu::always_inline]] Bound& ceiling() const { return bounds_[Rack::ceilings]; }
+
+    [[nodiscard]] Store* store() const { return store_->load(std::memory_order_acquire); }
+
+    [[nodiscard]] Range* bottom() const { return store()->entries.data(); }
+
+    [[nodiscard]] std::uint32_t distance(const Range* above) const {
+        return static_cast<std::uint32_t>(above - bottom());
+    }
+
+    void set_count(std::uint32_t count) const {
+        top().store(bottom() + count, std::memory_order_relaxed);
+    }
+
+    Bound* bounds_;
+    typename Sync::template Atomic<Store*>* store_;
+};
+
+/// Everything of one thread.
+template <SyncPolicy Sync>
+class alignas(64) ThreadCache {
+  public:
+    using Mag = Magazine<Sync>;
+
+    static constexpr std::uint64_t most_cached_pages = Sizes<Sync>::most_cached_pages;
+
+    ThreadCache() = default;
+    ThreadCache(const ThreadCache&) = delete;
+    ThreadCache& operator=(const ThreadCache&) = delete;
+
+    /// Of a payload of 1 to `most_cached_pages` pages.
+    [[nodiscard, gnu::always_inline]] Mag magazine(std::uint64_t payload) {
+        return Mag(rack_, payload);
+    }
+
+    /// Any thread that `for_each` let in: calls visit(payload, magazine) for those made.
+    template <class Visit>
+    void visit(Visit&& visit) {
+        for (std::uint64_t payload = 1; payload <= most_cached_pages; ++payload)
+            if (const Mag each = magazine(payload); each.made())
+                visit(payload, each);
+    }
+
+    LeafCache<Sync> leaves;
+    /// Owner: pages that the open magazines may hold together.
+    std::uint64_t charged_pages = 0;
+    /// Owner: whether any magazine was opened since all were emptied.
+    bool stocked = false;
+    /// Owner: where the search for a magazine to give up goes on.
+    std::uint64_t clock_hand = 1;
+    /// Owner: the how manyth thread of the allocator this is; 0 until it matters.
+    unsigned number = 0;
+
+  private:
+    MagazineRack<Sync> rack_;
+};
+
+} // namespace moat::iova

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// SpaceCore: the state of an address space, which its operations (fault.hpp, zap.hpp, ...) share.
+// Only they and AddressSpace use it; the protocol is told in address_space.hpp.
+#pragma once
+
+#include "moat/mm/detail/vma_tree.hpp"
+#include "moat/mm/notifier.hpp"
+#include "moat/mm/outcome.hpp"
+#include "moat/mm/physical_memory.hpp"
+#include "moat/page_table/edit.hpp"
+#include "moat/page_table/reader.hpp"
+#include "moat/sync/lock.hpp"
+
+#include <array>
+#include <cstdint>
+
+namespace moat::mm {
+
+/// Choices that hold for all of an address space.
+struct SpaceOptions {
+    /// From which node memory comes where a mapping does not say.
+    unsigned home_node = 0;
+    /// How often an operation that met a VMA which was just replaced looks again, before it takes
+    /// the lock that keeps VMAs as they are.
+    unsigned retries = 8;
+    /// What every leaf has beside the permissions of its VMA.
+    Attributes leaf_attributes = Attributes::user;
+    /// Whether anonymous memory that was never written to shows the huge zero page.
+    enum class ZeroPage : std::uint8_t { share, none } zero_page = ZeroPage::share;
+};
+
+/// The steps of the protocol that a mutant of it leaves out, each by one word, to be caught by the
+/// explorer. Nothing shipped uses other rules than these.
+struct ShippedRules {
+    /// Whether a fault or zap asks, under the lock of its block, if its VMA is attached.
+    static constexpr bool asks_attached = true;
+    /// Whether frames go back only after notifiers were told.
+    static constexpr bool tells_before_reuse = true;
+    /// Whether unmap frees tables of its gap only, and not those that a neighbour shares.
+    static constexpr bool spares_neighbours = true;
+    /// Whether a table in an entry of level 2 stays as long as a VMA touches its span.
+    static constexpr bool tables_stay = true;
+    /// Whether what was seen of an entry of level 1 is looked at again under its lock.
+    static constexpr bool looks_under_lock = true;
+    /// Whether a region is marked as revoked before its leaves go.
+    static constexpr bool marks_before_zap = true;
+    /// Whether notifiers hear of a revocation before it returns.
+    static constexpr bool tells_revoked = true;
+
+    /// What the protocol relies on.
+    static void check(bool condition, const char* text) { MOAT_CHECK(condition, text); }
+};
+
+/// Locks by address: one for each of 2^CountLg2 neighbouring blocks, then the first again.
+template <SyncPolicy Sync, unsigned BlockLg2, unsigned CountLg2>
+class BlockLocks {
+  public:
+    using Mutex = typename Sync::Mutex;
+
+    [[nodiscard]] Mutex& of(std::uint64_t address) {
+        return stripes_[(address >> BlockLg2) & low_bits(CountLg2)].mutex;
+    }
+
+  private:
+    struct alignas(128) Stripe {
+        Mutex mutex;
+    };
+
+    std::array<Stripe, std::size_t{1} << CountLg2> stripes_;
+};
+
+/// What one look at the tables found at an address: a leaf, or a hole in a table of `level`.
+struct Spot {
+    bool is_leaf = false;
+    unsigned level = 0;
+    LeafView leaf = {};
+};
+
+template <PageTableFormat F, SyncPolicy S, class M, class R>
+struct SpaceCore {
+    static_assert(F::granule_lg2 == frame_lg2 && std::is_same_v<typename F::Input, VirtualAddress>,
+                  "an address space is of a processor's format with 4 KiB pages");
+
+    using Format = F;
+    using Sync = S;
+    using Memory = M;
+    using Rules = R;
+    using Types = Tree<F, S, M>;
+    using Tables = PageTable<Types>;
+    using Attached = AttachedVma<S>;
+    using Lock = ExclusiveLock<typename S::Mutex>;
+
+    SpaceCore(M& physical, Tables&& page_tables, const SpaceOptions& chosen)
+        : memory(physical), tables(std::move(page_tables)), options(chosen) {}
+
+    /// Properties of a leaf of `vma`.
+    [[nodiscard]] Attributes leaf_attributes(const Vma<S>& vma) const {
+        Attributes attributes = vma.mapping.permissions | options.leaf_attributes;
+        if (vma.is_special())
+            attributes |= Attributes::special;
+        return attributes;
+    }
+
+    [[nodiscard]] Spot look(VirtualAddress address) const {
+        SpotFinder finder;
+        const auto walked = tables.reader().walk(address, ByteCount(1), finder);
+        MOAT_CHECK(walked.has_value(), "an address of a VMA can be translated");
+        return finder.spot;
+    }
+
+    /// An invalidation callback for an edit.
+    [[nodiscard]] auto telling(Change change) const {
+        return [this, change](const InvalidationRequest<VirtualAddress>& request) {
+            notifiers.tell(request, change);
+        };
+    }
+
+    M& memory;
+    Tables tables;
+    const SpaceOptions options;
+    /// Who tells notifiers of a revocation holds it, and who changes their list.
+    typename S::Mutex revokes_mutex;
+    /// Who changes VMAs holds it; also who gave up on looking again.
+    typename S::Mutex vmas_mutex;
+    VmaTree<S> vmas;
+    /// Guard the entries of level 2 (PUD), and those of levels 1 and 0.
+    BlockLocks<S, pud_lg2, 4> pud_locks;
+    BlockLocks<S, pmd_lg2, 6> pmd_locks;
+    NotifierList<S> notifiers;
+
+  private:
+    struct SpotFinder {
+        Spot spot = {.level = F::most_levels - 1};
+
+        template <unsigned L>
+        void table(VirtualAddress, const Entry<Types, L>&) {
+            spot.level = L - 1;
+        }
+
+        template <unsigned L>
+        void leaf(VirtualAddress start, const Leaf<Types, L>& found) {
+            spot = {.is_leaf = true,
+                    .level = L,
+                    .leaf = {start, found.physical(), found.size_lg2(), found.attributes()}};
+        }
+    };
+};
+
+} // namespace moat::mm

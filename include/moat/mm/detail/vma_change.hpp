@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// VmaChange: map, unmap and protect: VMAs are cut, go, come and merge, and the leaves follow.
+// AddressSpace holds the lock of all VMAs around each and checks what it is given here.
+#pragma once
+
+#include "moat/mm/detail/blocks.hpp"
+#include "moat/mm/detail/core.hpp"
+#include "moat/mm/detail/zap.hpp"
+
+#include <cstdint>
+
+namespace moat::mm {
+
+template <class Core>
+class VmaChange {
+  public:
+    using Sync = typename Core::Sync;
+    using F = typename Core::Format;
+    using Attached = typename Core::Attached;
+    using Update = typename VmaTree<Sync>::Update;
+    using Lock = typename Core::Lock;
+
+    explicit VmaChange(Core& core) : core_(core) {}
+
+    Result<void> map(const Vma<Sync>& vma) {
+        if (auto good = check(vma); !good)
+            return good;
+        const Attached* const next = core_.vmas.view().at_or_above(vma.range.start());
+        if (next != nullptr && next->range.overlaps(vma.range))
+            return fail(ErrorCode::overlap, "a mapping is there already",
+                        {"start", vma.range.start().value()}, {"size", vma.range.size().value()},
+                        {"mapped_at", next->range.start().value()});
+        Update update(core_.vmas);
+        if (auto done = update.insert(vma); !done)
+            return done;
+        if (auto done = merge_ends(update, vma.range); !done)
+            return done;
+        update.publish();
+        return {};
+    }
+
+    Result<Zapped> unmap(VirtualRange range) {
+        if (auto good = check_range(range); !good)
+            return std::unexpected(good.error());
+        if (auto cut = cut_ends(range); !cut)
+            return std::unexpected(cut.error());
+        Update update(core_.vmas);
+        for (;;) {
+            const Attached* const vma = update.view().at_or_above(range.start());
+            if (vma == nullptr || vma->range.start() > range.last())
+                break;
+            if (auto done = update.erase(vma->range.start()); !done)
+                return std::unexpected(done.error());
+        }
+        // They are retired once published; what they show must be known for a while longer.
+        const typename Sync::ReadSection section;
+        const auto before = core_.vmas.view();
+        update.publish();
+        Zapper<Core> zapper(core_);
+        for (const Attached* vma = before.at_or_above(range.start());
+             vma != nullptr && vma->range.start() <= range.last(); vma = next_of(before, *vma)) {
+            const Result<void> done = zapper.run(*vma, vma->range, VmaIs::ours);
+            MOAT_CHECK(done.has_value(), "leaves at the ends were cut before");
+        }
+        free_tables(range);
+        return zapper.zapped();
+    }
+
+    Result<void> protect(VirtualRange range, Attributes permissions) {
+        if (auto good = check_range(range); !good)
+            return good;
+        if (auto good = check_covered(range, permissions); !good)
+            return good;
+        if (auto cut = cut_ends(range); !cut)
+            return cut;
+        Update update(core_.vmas);
+        for (VirtualAddress at = range.start();;) {
+            const Vma<Sync> old = *update.view().find(at);
+            Vma<Sync> fresh = old;
+            fresh.mapping.permissions = permissions;
+            if (auto done = update.erase(old.range.start()); !done)
+                return done;
+            if (auto done = update.insert(fresh); !done)
+                return done;
+            if (auto done = merge_at(update, old.range.start()); !done)
+                return done;
+            if (old.range.last() == range.last())
+                break;
+            at = old.range.end();
+        }
+        if (auto done = merge_behind(update, range); !done)
+            return done;
+        update.publish();
+        change_leaves(range);
+        return {};
+    }
+
+  private:
+    using View = typename VmaTree<Sync>::View;
+
+    struct LeafProtector {
+        Edit<typename Core::Types>& edit;
+        typename Core::Memory& memory;
+        Attributes attributes;
+
+        template <unsigned L>
+        void leaf(VirtualAddress start, const Leaf<typename Core::Types, L>& found) {
+            const bool zero = memory.is_zero(found.physical());
+            const auto done = edit.protect(start, found.size(),
+                                           zero ? attributes - Attributes::write : attributes);
+            MOAT_CHECK(done.has_value(), "a leaf as a whole can be changed");
+        }
+    };
+
+    static Attached* next_of(const View& view, const Attached& vma) {
+        const std::uint64_t next = vma.range.last().value() + 1;
+        return next == 0 ? nullptr : view.at_or_above(VirtualAddress(next));
+    }
+
+    static Result<void> check_range(VirtualRange range) {
+        return moat::check_range<F>(range.start().value(), range.size().value(), frame_lg2,
+                                    F::most_levels);
+    }
+
+    /// What the format can express; no permission at all is for mappings that nobody may touch.
+    Result<void> check_permissions(const Vma<Sync>& vma) const {
+        if (vma.mapping.permissions == Attributes::none ||
+            F::representable(core_.leaf_attributes(vma)))
+            return {};
+        return fail(ErrorCode::unsupported, "the format cannot express these permissions",
+                    {"permissions", static_cast<std::uint32_t>(vma.mapping.permissions)});
+    }
+
+    Result<void> check(const Vma<Sync>& vma) const {
+        const auto& [kind, permissions, largest, region, shared, offset, nodes, name] = vma.mapping;
+        if ((kind == VmaKind::device) != (region != nullptr) ||
+            (kind == VmaKind::shared) != (shared != nullptr))
+            return fail(ErrorCode::mismatch,
+                        "a mapping has a region for kind device, shared RAM for kind shared",
+                        {"kind", static_cast<std::uint64_t>(kind)}, {"region", region != nullptr},
+                        {"shared", shared != nullptr});
+        if (kind == VmaKind::huge && largest != pmd_lg2 && largest != pud_lg2)
+            return fail(ErrorCode::unsupported, "explicit huge pages have 2 MiB or 1 GiB",
+                        {"largest_leaf_lg2", largest});
+        if (auto good = check_range(vma.range); !good)
+            return good;
+        if (auto good = check_permissions(vma); !good)
+            return good;
+        const std::uint64_t ends = vma.range.start().value() | vma.range.size().value();
+        if (!is_aligned(ends, vma.page_lg2()) || !is_aligned(offset.value(), frame_lg2))
+            return fail(ErrorCode::unaligned, "a mapping is made of its pages",
+                        {"start", vma.range.start().value()}, {"size", vma.range.size().value()},
+                        {"page", bit(vma.page_lg2())}, {"offset", offset.value()});
+        const std::uint64_t room = kind == VmaKind::device   ? region->range().size().value()
+                                   : kind == VmaKind::shared ? shared->pages() << frame_lg2
+                                                             : ~std::uint64_t{0};
+        if (offset.value() > room || vma.range.size().value() > room - offset.value())
+            return fail(ErrorCode::out_of_range, "the mapping shows more than there is",
+                        {"offset", offset.value()}, {"size", vma.range.size().value()},
+                        {"room", room});
+        return {};
+    }
+
+    Result<void> check_covered(VirtualRange range, Attributes permissions) const {
+        for (VirtualAddress at = range.start();;) {
+            const Attached* const vma = core_.vmas.view().find(at);
+            if (vma == nullptr)
+                return fail(ErrorCode::not_found, "a part of the range is not mapped",
+                            {"address", at.value()});
+            Vma<Sync> changed = *vma;
+            changed.mapping.permissions = permissions;
+            if (permissions == Attributes::none)
+                return fail(ErrorCode::unsupported,
+                            "leaves that permit nothing cannot be expressed", {"at", at.value()},
+                            {"permissions", static_cast<std::uint32_t>(permissions)});
+            if (auto good = check_permissions(changed); !good)
+                return good;
+            if (vma->range.last() >= range.last())
+                return {};
+            at = vma->range.end();
+        }
+    }
+
+    /// Makes both ends of `range` ends of VMAs and of leaves. Errors: of cut_at; what is cut by
+    /// then stays so, which nobody can tell but by the list of VMAs.
+    Result<void> cut_ends(VirtualRange range) {
+        if (auto done = cut_at(range.start()); !done)
+            return done;
+        const std::uint64_t end = range.last().value() + 1;
+        return end == 0 ? Result<void>() : cut_at(VirtualAddress(end));
+    }
+
+    /// Makes `at` a boundary of VMAs, and of leaves: all under the locks of the block, so that a
+    /// leaf never lies in two VMAs. Errors: unaligned (explicit huge pages), no_memory; nothing was
+    /// changed then.
+    Result<void> cut_at(VirtualAddress at) {
+        Update update(core_.vmas);
+        const Attached* const vma = update.view().find(at);
+        if (vma == nullptr || vma->range.start() == at)
+            return {};
+        if (!is_aligned(at.value(), vma->page_lg2()))
+            return fail(ErrorCode::unaligned, "an explicit huge page is not cut",
+                        {"at", at.value()}, {"page", bit(vma->page_lg2())});
+        const VirtualAddress before(at.value() - 1);
+        if (auto done = update.erase(vma->range.start()); !done)
+            return done;
+        for (const VirtualRange part : {VirtualRange::inclusive(vma->range.start(), before),
+                                        VirtualRange::inclusive(at, vma->range.last())})
+            if (auto done = update.insert(vma->of(part)); !done)
+                return done;
+        const Lock pud_lock(core_.pud_locks.of(at.value()));
+        const Lock pmd_lock(core_.pmd_locks.of(at.value()));
+        if (!Zapper<Core>(core_).cut_leaf(*vma, at))
+            return fail(ErrorCode::no_memory, "no memory to split a huge page", {"at", at.value()});
+        update.publish();
+        return {};
+    }
+
+    Result<void> merge_ends(Update& update, VirtualRange range) {
+        if (auto done = merge_at(update, range.start()); !done)
+            return done;
+        return merge_behind(update, range);
+    }
+
+    Result<void> merge_behind(Update& update, VirtualRange range) {
+        const std::uint64_t end = range.last().value() + 1;
+        return end == 0 ? Result<void>() : merge_at(update, VirtualAddress(end));
+    }
+
+    /// Merges what ends at `at` with what begins there, if they are alike.
+    static Result<void> merge_at(Update& update, VirtualAddress at) {
+        const Attached* const below = update.view().last_before(at);
+        const Attached* const above = update.view().find(at);
+        if (below == nullptr || above == nullptr || !below->merges_with(*above))
+            return {};
+        const Vma<Sync> merged{below->range.hull(above->range), below->mapping};
+        const VirtualAddress first = below->range.start();
+        if (auto done = update.erase(first); !done)
+            return done;
+        if (auto done = update.erase(at); !done)
+            return done;
+        return update.insert(merged);
+    }
+
+    /// The leaves of `range` get what their VMAs permit now. Faults that go on with an old VMA see
+    /// that it is detached, under the lock of a block, or have installed before we come by.
+    void change_leaves(VirtualRange range) {
+        const auto view = core_.vmas.view();
+        for (const Attached* vma = view.at_or_above(range.start());
+             vma != nullptr && vma->range.start() <= range.last(); vma = next_of(view, *vma))
+            for_each_block(core_, vma->range.intersection(range),
+                           [&](VirtualRange part) { change_leaves_in_block(*vma, part); });
+    }
+
+    /// Under the block's lock; no leaf sticks out of `range`. The zero page stays read-only.
+    void change_leaves_in_block(const Attached& vma, VirtualRange range) {
+        auto telling = core_.telling(Change::protection);
+        auto edit = core_.tables.edit(telling);
+        LeafProtector visitor{edit, core_.memory, core_.leaf_attributes(vma)};
+        MOAT_CHECK(core_.tables.reader().walk(range.start(), range.size(), visitor).has_value(),
+                   "a range of a VMA can be walked");
+        edit.finish();
+    }
+
+    /// Tables go whose whole span lies in the gap that `range` is part of now. Nobody edits there:
+    /// no VMA is attached, and each block's lock was taken since the last one was detached.
+    void free_tables(VirtualRange range) {
+        const auto view = core_.vmas.view();
+        const Attached* const below = view.last_before(range.start());
+        const Attached* const above = view.at_or_above(range.start());
+        const auto space = InputSpace<F>::of(range.start().value(), F::most_levels);
+        const std::uint64_t space_first = range.start().value() <= low_bits(input_bits<F>() - 1)
+                                              ? 0
+                                              : ~low_bits(input_bits<F>() - 1);
+        const bool same_half = below != nullptr && below->range.start().value() >= space_first;
+        std::uint64_t first = same_half ? below->range.last().value() + 1 : space_first;
+        std::uint64_t last = space.last;
+        if (above != nullptr && above->range.start().value() <= last)
+            last = above->range.start().value() - 1;
+        // No further than the tables above reach: the gap may be most of the space.
+        constexpr unsigned reach_lg2 = pud_lg2 + 9;
+        first = larger(align_up(first, pud_lg2), align_down(range.start().value(), reach_lg2));
+        last = smaller(last, range.last().value() | low_bits(reach_lg2));
+        std::uint64_t end = align_down(last + 1, pud_lg2);
+        if constexpr (!Core::Rules::spares_neighbours) {
+            first = align_down(range.start().value(), pud_lg2);
+            end = align_up(range.last().value(), pud_lg2);
+        }
+        if (end - 1 - first > space.last - first || end - 1 < first)
+            return;
+        auto telling = core_.telling(Change::tables);
+        auto edit = core_.tables.edit(telling);
+        const auto done = edit.unmap(VirtualAddress(first), ByteCount(end - first));
+        Core::Rules::check(done.has_value() && done->leaves == 0, "nothing is mapped in a gap");
+        edit.finish();
+    }
+
+    static constexpr std::uint64_t smaller(std::uint64_t a, std::uint64_t b) {
+        return a < b ? a : b;
+    }
+
+    static constexpr std::uint64_t larger(std::uint64_t a, std::uint64_t b) {
+        return a < b ? b : a;
+    }
+
+    Core& core_;
+};
+
+} // namespace moat::mm

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The FrameStore concept: where the bytes of tables and RAM, and the frames' metadata, lie. One
+// model of it, on the heap; the explorer's arena and a guest's memory bring their own.
+#pragma once
+
+#include "moat/core/types.hpp"
+#include "moat/mm/frame.hpp"
+#include "moat/page_table/table_memory.hpp"
+
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <span>
+#include <vector>
+
+namespace moat::mm {
+
+template <class S>
+concept FrameStore = requires(S& store, std::uint64_t count, std::uint64_t offset) {
+    typename S::Sync;
+    // How many free frames each thread may keep for itself; 0: none.
+    { S::cached_frames } -> std::convertible_to<unsigned>;
+    // The tables' own memory, aligned to a page; with a header for each page of it.
+    { store.tables() } -> std::same_as<std::span<std::byte>>;
+    { store.headers() } -> std::same_as<std::span<TableHeader>>;
+    // Metadata for `count` frames, default-made, as long as the store lives; fewer than asked for
+    // (none) where memory failed. Asked for once for RAM and once for each region that has them.
+    { store.frames(count) } -> std::same_as<std::span<Frame<typename S::Sync>>>;
+    // Makes [offset, offset + count) of RAM read as zero, where contents are kept.
+    store.clear(offset, count);
+};
+
+/// Tables and metadata on the heap. RAM's contents lie in a buffer of the caller's, or nowhere:
+/// then what pages hold is not modelled.
+template <SyncPolicy SyncType>
+class HeapStore {
+  public:
+    using Sync = SyncType;
+    static constexpr unsigned cached_frames = 64;
+
+    explicit HeapStore(ByteCount tables, std::span<std::byte> ram = {})
+        : table_bytes_(tables.value()),
+          tables_(static_cast<std::byte*>(
+              ::operator new(table_bytes_, std::align_val_t{std::size_t{1} << frame_lg2}))),
+          headers_(table_bytes_ >> frame_lg2), ram_(ram) {}
+
+    HeapStore(HeapStore&&) noexcept = default;
+
+    [[nodiscard]] std::span<std::byte> tables() const { return {tables_.get(), table_bytes_}; }
+
+    [[nodiscard]] std::span<TableHeader> headers() { return headers_; }
+
+    [[nodiscard]] std::span<Frame<Sync>> frames(std::uint64_t count) {
+        frames_.emplace_back(new (std::nothrow) Frame<Sync>[count]);
+        return {frames_.back().get(), frames_.back() ? count : 0};
+    }
+
+    void clear(std::uint64_t offset, std::uint64_t count) const {
+        if (!ram_.empty())
+            std::memset(ram_.data() + offset, 0, count);
+    }
+
+    /// RAM's contents; nullptr where they are not kept.
+    [[nodiscard]] std::byte* ram() const { return ram_.empty() ? nullptr : ram_.data(); }
+
+  private:
+    struct Free {
+        void operator()(std::byte* bytes) const {
+            ::operator delete(bytes, std::align_val_t{std::size_t{1} << frame_lg2});
+        }
+    };
+
+    std::size_t table_bytes_;
+    std::unique_ptr<std::byte, Free> tables_;
+    std::vector<TableHeader> headers_;
+    std::vector<std::unique_ptr<Frame<Sync>[]>> frames_;
+    std::span<std::byte> ram_;
+};
+
+} // namespace moat::mm

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Vma: what a range of virtual addresses shows, and how; a value, which splits and merges.
+// How it is found is vma_tree.hpp; what it becomes in the tables is fault.hpp.
+#pragma once
+
+#include "moat/core/range.hpp"
+#include "moat/mm/device_region.hpp"
+#include "moat/mm/frame.hpp"
+#include "moat/mm/node_policy.hpp"
+#include "moat/mm/shared_ram.hpp"
+#include "moat/page_table/attributes.hpp"
+
+#include <atomic>
+#include <cstdint>
+
+namespace moat::mm {
+
+enum class VmaKind : std::uint8_t {
+    anonymous, ///< RAM of its own: 2 MiB leaves where they fit, 4 KiB else
+    huge,      ///< RAM of its own in explicit huge pages of one size
+    shared,    ///< RAM that others may show, too
+    device,    ///< a device region: leaves as large as fit, up to 1 GiB
+};
+
+/// What is asked of map(); all but the kind may stay as it is.
+template <SyncPolicy Sync>
+struct Mapping {
+    VmaKind kind = VmaKind::anonymous;
+    Attributes permissions = read_write; ///< of read, write, execute; uncached for devices
+    /// No leaf is larger than 2^largest_leaf_lg2 bytes: 21 is "PUD leaves off", 12 pages only. For
+    /// `huge` it is the size of its pages, 21 or 30.
+    unsigned largest_leaf_lg2 = pud_lg2;
+    DeviceRegion<Sync>* region = nullptr; ///< of `device`
+    SharedRam<Sync>* shared = nullptr;    ///< of `shared`
+    /// Where in the region or the shared RAM the range begins; a multiple of a page.
+    ByteCount offset = ByteCount(0);
+    NodePolicy nodes = {};
+    const char* name = nullptr; ///< "heap", "stack", "file=/dev/..."; lives as long as the VMA
+
+    friend constexpr bool operator==(const Mapping&, const Mapping&) = default;
+};
+
+template <SyncPolicy Sync>
+struct Vma {
+    VirtualRange range;
+    Mapping<Sync> mapping;
+
+    /// log2 of what addresses of it are multiples of.
+    [[nodiscard]] constexpr unsigned page_lg2() const {
+        return mapping.kind == VmaKind::huge ? mapping.largest_leaf_lg2 : frame_lg2;
+    }
+
+    /// How far into the region or shared RAM `address` lies.
+    [[nodiscard]] constexpr std::uint64_t offset_of(VirtualAddress address) const {
+        return mapping.offset.value() + (address.value() - range.start().value());
+    }
+
+    /// What `address` of a device's VMA shows.
+    [[nodiscard]] constexpr PhysicalAddress physical_of(VirtualAddress address) const {
+        return mapping.region->range().start() + ByteCount(offset_of(address));
+    }
+
+    [[nodiscard]] bool is_special() const {
+        return mapping.kind == VmaKind::device && mapping.region->kind() == RegionKind::registers;
+    }
+
+    /// What it shows of `part`, which lies in it.
+    [[nodiscard]] constexpr Vma of(VirtualRange part) const {
+        Vma vma{part, mapping};
+        vma.mapping.offset = has_offset() ? ByteCount(offset_of(part.start())) : ByteCount(0);
+        return vma;
+    }
+
+    /// Whether `next` goes on where this ends, alike.
+    [[nodiscard]] constexpr bool merges_with(const Vma& next) const {
+        return range.last().value() + 1 == next.range.start().value() &&
+               next.of(next.range) == Vma{range.hull(next.range), mapping}.of(next.range);
+    }
+
+    friend constexpr bool operator==(const Vma&, const Vma&) = default;
+
+  private:
+    [[nodiscard]] constexpr bool has_offset() const {
+        return mapping.kind == VmaKind::shared || mapping.kind == VmaKind::device;
+    }
+};
+
+/// A VMA in a tree of an address space. It does not change; what does is another VMA.
+template <SyncPolicy Sync>
+struct AttachedVma : Vma<Sync> {
+    AttachedVma(const Vma<Sync>& vma, std::uint64_t made_by) : Vma<Sync>(vma), update(made_by) {}
+
+    /// Whether the tree shows it still. Read under the lock of a block of its range, it stays true
+    /// for leaves of that block until the lock goes: see address_space.hpp.
+    [[nodiscard]] bool attached() const { return attached_.load(std::memory_order_acquire) != 0; }
+
+    void detach() { attached_.store(0, std::memory_order_release); }
+
+    // The tree's own; readers never look.
+    std::uint64_t update;        ///< the number of the Update that made it
+    AttachedVma* next = nullptr; ///< an Update's list: of what it made, or of what leaves
+
+  private:
+    typename Sync::template Atomic<std::uint8_t> attached_{1};
+};
+
+} // namespace moat::mm

@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Walker: a walk over VMAs and tables with operations of the caller's. Without operations that ask
+// for it, it changes nothing, takes no lock and allocates nothing. Reports are readers/.
+//
+// A visitor has any of these, and no other:
+//
+//     VmaTest test(const Vma&)              before a VMA: walk it, pass over it, end the walk
+//     void before(const Vma&), after(...)   around what is walked of a VMA
+//     Action table(VirtualAddress, Entry<Types, L>)    a table in an entry of level L; `subtree`
+//                                           (go into it) or `proceed` (behind it); levels that a
+//                                           format lacks are folded: it has no such L
+//     Action leaf(VirtualRange part, Leaf<Types, L>)   the part of the leaf that is walked
+//     bool passes_over(Table<Types, 0>)     whether nothing in a table of pages need be shown
+//     void kept(VirtualRange part, Leaf<Types, L>)     a leaf for which leaf() answered `subtree`,
+//                                           and that is not taken apart
+//     void hole(VirtualRange, unsigned depth)   nothing: in an entry of level `depth`, or, where
+//                                           no VMA is, of depth `no_vma`
+//     std::optional<Access> install(VirtualRange hole)   an installing walk: a leaf is faulted in
+//                                           for this access, and visited; or the hole stays
+//     void retried(VirtualRange)            what was shown to leaf() is looked at again
+//
+// Every address of the range is visited once: as a part of one leaf for which leaf() answered
+// `proceed` or that was kept, of one hole, or of what test(), table() or passes_over() passed over.
+// What changes meanwhile is seen as it was before or after.
+//
+// Actions of leaf(). `proceed`: it is done. `again`: look at this entry again. `subtree`: smaller
+// leaves are wanted; the leaf is taken apart as split_leaf() does, and the walk looks again at what
+// is there then, by one snapshot, from the root. A leaf that is not taken apart counts as done.
+// Both are repeated `retries` times at most; then the block's lock is taken, and what is found
+// under it is final.
+#pragma once
+
+#include "moat/mm/address_space.hpp"
+
+#include <array>
+#include <concepts>
+#include <cstdint>
+#include <optional>
+#include <type_traits>
+#include <utility>
+
+namespace moat::mm {
+
+enum class Action : std::uint8_t { subtree, proceed, again, stop };
+
+enum class VmaTest : std::uint8_t { walk, skip, stop };
+
+/// The depth of a hole where no VMA is.
+inline constexpr unsigned no_vma = ~0U;
+
+/// How the walker looks again after a leaf was taken apart. A mutant has another one.
+struct LookAgain {
+    /// What the action is when an entry is looked at again.
+    static constexpr Action fresh(Action) { return Action::subtree; }
+
+    /// Whether retries end.
+    static constexpr bool bounded = true;
+
+    /// Looks at `part` again: each entry is loaded once, and the table that is gone into is what
+    /// that very load found.
+    template <class Walker>
+    static void look(Walker& walker, VirtualRange part) {
+        walker.visit_tables(part);
+    }
+};
+
+struct WalkOptions {
+    unsigned retries = 3;
+    DeviceLeaf device = DeviceLeaf::keep; ///< where leaf() asks for smaller leaves
+};
+
+/// `Space` is const for a walk that only reads: its leaf() is not asked about smaller leaves.
+template <class Space, class Visitor, class Again = LookAgain>
+class Walker {
+  public:
+    using Plain = std::remove_const_t<Space>;
+    using F = typename Plain::Format;
+    using Sync = typename Plain::Sync;
+    using Types = typename Plain::Types;
+    using Core = typename Plain::Core;
+    using Attached = typename Plain::Attached;
+    static constexpr bool changes = !std::is_const_v<Space>;
+
+    Walker(Space& space, Visitor& visitor, const WalkOptions& options = {})
+        : space_(space), visitor_(visitor), options_(options) {}
+
+    /// Walks the VMAs of the range, and the holes between them. Errors: of the range, and no_memory
+    /// (to split or install); no lock is held then, and what was visited was visited once.
+    Result<WalkEnd> run(VirtualRange range) {
+        if (auto good = check(range); !good)
+            return std::unexpected(good.error());
+        for (VirtualAddress at = range.start();;) {
+            const typename Sync::ReadSection section;
+            const Attached* const vma = space_.core().vmas.view().at_or_above(at);
+            const bool ends = vma == nullptr || vma->range.start() > range.last();
+            if (ends || vma->range.start() > at) {
+                const VirtualAddress last =
+                    ends ? range.last() : VirtualAddress(vma->range.start().value() - 1);
+                show_hole(VirtualRange::inclusive(at, last), no_vma);
+                if (ends)
+                    return WalkEnd::complete;
+                at = vma->range.start();
+            }
+            const VirtualAddress last =
+                vma->range.last() < range.last() ? vma->range.last() : range.last();
+            if (!walk_vma(*vma, VirtualRange::inclusive(at, last)))
+                return error_ ? Result<WalkEnd>(std::unexpected(*error_)) : WalkEnd::stopped;
+            if (last == range.last())
+                return WalkEnd::complete;
+            at = VirtualAddress(last.value() + 1);
+        }
+    }
+
+    /// Walks the tables of the range, whatever VMAs there are. Errors: as run().
+    Result<WalkEnd> run_without_vmas(VirtualRange range) {
+        if (auto good =
+                check_range<F>(range.start().value(), range.size().value(), 0, F::most_levels);
+            !good)
+            return std::unexpected(good.error());
+        visit_tables(range);
+        if (error_)
+            return std::unexpected(*error_);
+        return stopped_ ? WalkEnd::stopped : WalkEnd::complete;
+    }
+
+    // For the walk of the tables, and for mutants of LookAgain.
+
+    /// Visits what the tables hold for `part`, from the root.
+    void visit_tables(VirtualRange part) {
+        const auto outer = std::exchange(spans_, {});
+        const Result<WalkEnd> walked =
+            space_.core().tables.reader().walk(part.start(), part.size(), Step{*this, part});
+        MOAT_CHECK(walked.has_value(), "a range that was checked can be walked");
+        spans_ = outer;
+    }
+
+    [[nodiscard]] Space& space() const { return space_; }
+
+    void set_action(Action action) { action_ = action; }
+
+  private:
+    /// What the engine's walk calls.
+    struct Step {
+        Walker& walker;
+        VirtualRange part;
+
+        template <unsigned L>
+        [[gnu::always_inline]] WalkControl leaf(VirtualAddress start, Leaf<Types, L> found) {
+            return walker.on_leaf(part, start, found);
+        }
+
+        template <unsigned L>
+        [[gnu::always_inline]] WalkControl table(VirtualAddress start, Entry<Types, L> entry) {
+            return walker.on_table(start, entry);
+        }
+
+        [[gnu::always_inline]] WalkControl hole(VirtualAddress start, ByteCount size) {
+            return walker.on_hole({start, size});
+        }
+    };
+
+    static constexpr bool installs =
+        changes && requires(Visitor& visitor, VirtualRange range) { visitor.install(range); };
+
+    static Result<void> check(VirtualRange range) {
+        return check_range<F>(range.start().value(), range.size().value(), 0, F::most_levels);
+    }
+
+    [[nodiscard]] bool walk_vma(const Attached& vma, VirtualRange part) {
+        if constexpr (requires { visitor_.test(vma); }) {
+            const VmaTest answer = visitor_.test(vma);
+            if (answer != VmaTest::walk)
+                return answer == VmaTest::skip;
+        }
+        if constexpr (requires { visitor_.before(vma); })
+            visitor_.before(vma);
+        visit_tables(part);
+        if (stopped_)
+            return false;
+        if constexpr (requires { visitor_.after(vma); })
+            visitor_.after(vma);
+        return true;
+    }
+
+    template <unsigned L>
+    [[gnu::always_inline]] WalkControl on_leaf(VirtualRange part, VirtualAddress start,
+                                               Leaf<Types, L> found) {
+        const std::uint64_t leaf_last = start.value() + (found.size().value() - 1);
+        const bool whole = start >= part.start() && leaf_last <= part.last().value();
+        const VirtualRange shown =
+            whole ? VirtualRange(start, found.size()) : cut(part, start, leaf_last);
+        const Action action = show_leaf(shown, found);
+        if (action == Action::proceed) [[likely]]
+            return WalkControl::next;
+        return not_done(action, shown, start, found);
+    }
+
+    /// The part of a leaf that sticks out of what is walked.
+    [[gnu::noinline]] static VirtualRange cut(VirtualRange part, VirtualAddress start,
+                                              std::uint64_t leaf_last) {
+        return VirtualRange::inclusive(start > part.start() ? start : part.start(),
+                                       leaf_last < part.last().value() ? VirtualAddress(leaf_last)
+                                                                       : part.last());
+    }
+
+    template <unsigned L>
+    [[gnu::always_inline]] Action show_leaf(VirtualRange part, Leaf<Types, L> found) {
+        if constexpr (requires { visitor_.leaf(part, found); }) {
+            if constexpr (std::is_void_v<decltype(visitor_.leaf(part, found))>)
+                visitor_.leaf(part, found);
+            else
+                return visitor_.leaf(part, found);
+        }
+        return Action::proceed;
+    }
+
+    template <unsigned L>
+    [[gnu::noinline]] WalkControl not_done(Action action, VirtualRange part, VirtualAddress start,
+                                           Leaf<Types, L> found) {
+        if (action == Action::stop)
+            return stop();
+        if (action == Action::subtree) {
+            const LeafChange change =
+                L == 0 ? LeafChange::refused : take_apart(start, found.size_lg2());
+            if (change == LeafChange::no_memory)
+                return stop();
+            if (change == LeafChange::refused)
+                return keep(part, found);
+        }
+        if (is_locked_)
+            return WalkControl::next;
+        // The entry that is being looked at again already: its own loop goes on.
+        if (part == again_) {
+            action_ = Action::again;
+            return WalkControl::stop;
+        }
+        return look_again(part, found.size_lg2());
+    }
+
+    template <unsigned L>
+    WalkControl keep(VirtualRange part, Leaf<Types, L> found) {
+        if constexpr (requires { visitor_.kept(part, found); })
+            visitor_.kept(part, found);
+        return WalkControl::next;
+    }
+
+    /// A walk that reads takes nothing apart.
+    LeafChange take_apart(VirtualAddress start, unsigned size_lg2) {
+        LeafChange change = LeafChange::refused;
+        if constexpr (changes) {
+            if (is_locked_) {
+                change = take_apart_locked(start, size_lg2);
+                split_ = change == LeafChange::split || change == LeafChange::unmapped;
+            } else {
+                change = space_.split_leaf(start, size_lg2, options_.device);
+            }
+            if (change == LeafChange::no_memory)
+                error_ = Error(ErrorCode::no_memory, "no memory to split a huge page",
+                               {"leaf", start.value()});
+        }
+        return change;
+    }
+
+    LeafChange take_apart_locked(VirtualAddress start, unsigned size_lg2)
+        requires changes
+    {
+        const Attached* const vma = space_.core().vmas.view().find(start);
+        if (vma == nullptr || !vma->attached())
+            return LeafChange::refused; // it is about to go
+        return Zapper<Core>(space_.core()).split_locked(*vma, start, size_lg2, options_.device);
+    }
+
+    /// The part of one leaf, which was taken apart, or whose visitor wants to see it again.
+    WalkControl look_again(VirtualRange part, unsigned size_lg2) {
+        const VirtualRange outer = std::exchange(again_, part);
+        action_ = Action::again;
+        for (unsigned attempt = 1; action_ == Action::again && !stopped_; ++attempt) {
+            if constexpr (requires { visitor_.retried(part); })
+                visitor_.retried(part);
+            action_ = Again::fresh(action_);
+            if (Again::bounded && attempt > options_.retries)
+                look_locked(part, size_lg2);
+            else
+                Again::look(*this, part);
+        }
+        again_ = outer;
+        return stopped_ ? WalkControl::stop : WalkControl::next;
+    }
+
+    /// Under the lock of the block, where nobody else changes what it holds.
+    void look_locked(VirtualRange part, unsigned size_lg2) {
+        if constexpr (changes) {
+            auto& core = space_.core();
+            const std::uint64_t at = part.start().value();
+            const typename Core::Lock lock(size_lg2 == pud_lg2 ? core.pud_locks.of(at)
+                                                               : core.pmd_locks.of(at));
+            // A table in the place of a leaf of 1 GiB stays, and other locks are for what is in it.
+            if (size_lg2 != pud_lg2 || core.look(part.start()).level >= 2) {
+                visit_locked(part);
+                return;
+            }
+        }
+        again_ = {};
+        visit_tables(part);
+        again_ = part;
+    }
+
+    void visit_locked(VirtualRange part) {
+        is_locked_ = true;
+        split_ = false;
+        visit_tables(part);
+        if (split_ && !stopped_)
+            visit_tables(part);
+        is_locked_ = false;
+    }
+
+    template <unsigned L>
+    [[gnu::always_inline]] WalkControl on_table(VirtualAddress start, Entry<Types, L> entry) {
+        spans_[L - 1] = {start.value(), start.value() + low_bits(entry_lg2<F>(L))};
+        if constexpr (L == 1 && requires(Table<Types, 0> pages) { visitor_.passes_over(pages); })
+            if (entry.match([] { return false; }, [](auto) { return false; },
+                            [&](auto pages) { return visitor_.passes_over(pages); }))
+                return WalkControl::skip;
+        if constexpr (requires { visitor_.table(start, entry); })
+            switch (visitor_.table(start, entry)) {
+            case Action::proceed:
+                return WalkControl::skip;
+            case Action::stop:
+                return stop();
+            case Action::subtree:
+            case Action::again:
+                break;
+            }
+        return WalkControl::next;
+    }
+
+    [[gnu::always_inline]] WalkControl on_hole(VirtualRange range) {
+        if constexpr (installs) {
+            return fill(range);
+        } else {
+            show_hole(range, depth_of(range.start()));
+            return WalkControl::next;
+        }
+    }
+
+    void show_hole(VirtualRange range, unsigned depth) {
+        if constexpr (requires { visitor_.hole(range, depth); })
+            visitor_.hole(range, depth);
+    }
+
+    [[nodiscard]] unsigned depth_of(VirtualAddress address) const {
+        for (unsigned level = 0; level + 1 != F::most_levels; ++level)
+            if (spans_[level].last != 0 &&
+                address.value() - spans_[level].start <= spans_[level].last - spans_[level].start)
+                return level;
+        return F::most_levels - 1;
+    }
+
+    /// A hole of an installing walk. The leaf that comes is visited under its block's lock: nobody
+    /// zaps it between fault-in and visit, and a leaf that another fault put there is as good.
+    WalkControl fill(VirtualRange hole) {
+        if (is_locked_) {
+            show_hole(hole, depth_of(hole.start()));
+            return WalkControl::next;
+        }
+        for (VirtualAddress at = hole.start();;) {
+            const VirtualRange rest = VirtualRange::inclusive(at, hole.last());
+            const std::optional<Access> access = visitor_.install(rest);
+            if (!access) {
+                show_hole(rest, depth_of(at));
+                return WalkControl::next;
+            }
+            VirtualAddress last = at;
+            const auto visit = [&](const LeafView& leaf) {
+                last = leaf.range().last() < hole.last() ? leaf.range().last() : hole.last();
+                visit_locked(VirtualRange::inclusive(at, last));
+            };
+            const Result<Fault> fault = space_.with_leaf(at, *access, visit);
+            if (!fault && fault.error().code() == ErrorCode::no_memory) {
+                error_ = fault.error();
+                return stop();
+            }
+            if (!fault) {
+                // The VMA went, or nobody may fault in it: true of all that is left.
+                show_hole(rest, depth_of(at));
+                return WalkControl::next;
+            }
+            if (stopped_)
+                return WalkControl::stop;
+            if (last == hole.last())
+                return WalkControl::next;
+            at = VirtualAddress(last.value() + 1);
+        }
+    }
+
+    WalkControl stop() {
+        stopped_ = true;
+        return WalkControl::stop;
+    }
+
+    struct Span {
+        std::uint64_t start = 0;
+        std::uint64_t last = 0;
+    };
+
+    Space& space_;
+    Visitor& visitor_;
+    const WalkOptions options_;
+    /// Of the tables that the walk is in, by level: what they cover. Level of the root aside.
+    std::array<Span, F::most_levels> spans_{};
+    VirtualRange again_{};
+    Action action_ = Action::proceed;
+    bool is_locked_ = false; ///< the lock of the block that is visited is held
+    bool split_ = false;     ///< under it, the leaf was taken apart
+    bool stopped_ = false;
+    std::optional<Error> error_;
+};
+
+/// A walk that reads: no split, no zap, no allocation, no lock.
+template <class Space, class Visitor>
+Result<WalkEnd> walk(const Space& space, VirtualRange range, Visitor&& visitor) {
+    return Walker<const Space, std::remove_reference_t<Visitor>>(space, visitor).run(range);
+}
+
+/// A walk that may split and install: what its visitor asks for, and nothing else.
+template <class Space, class Visitor>
+Result<WalkEnd> walk_and_change(Space& space, VirtualRange range, Visitor&& visitor,
+                                const WalkOptions& options = {}) {
+    return Walker<Space, std::remove_reference_t<Visitor>>(space, visitor, options).run(range);
+}
+
+} // namespace moat::mm

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// EntryWriter: the only way to change an entry. An Edit has one and lends it to its operations, so
+// who holds one is inside an edit.
+#pragma once
+
+#include "moat/core/check.hpp"
+#include "moat/page_table/detail/geometry.hpp"
+#include "moat/page_table/entry.hpp"
+
+#include <atomic>
+#include <cstdint>
+
+namespace moat {
+
+template <class Tree>
+class Edit;
+
+template <class Tree>
+class EntryWriter {
+  public:
+    using F = typename Tree::Format;
+    using Ref = typename Tree::Sync::template AtomicRef<Word>;
+
+    /// Release: whoever sees the entry sees what was written before it.
+    template <unsigned L>
+    [[gnu::always_inline]] void store(Table<Tree, L> table, unsigned index, Word word) const {
+        Ref(table.words_[index]).store(word, std::memory_order_release);
+    }
+
+    /// For entries that hardware may be writing to: nothing that it set is lost.
+    template <unsigned L>
+    Word exchange(Table<Tree, L> table, unsigned index, Word word) const {
+        return Ref(table.words_[index]).exchange(word, std::memory_order_acq_rel);
+    }
+
+    /// Return: whether the entry was `expected`; else `expected` is what it is.
+    template <unsigned L>
+    bool compare_exchange(Table<Tree, L> table, unsigned index, Word& expected,
+                          Word desired) const {
+        return Ref(table.words_[index])
+            .compare_exchange_strong(expected, desired, std::memory_order_acq_rel,
+                                     std::memory_order_acquire);
+    }
+
+    /// A table that this edit allocated and has not linked yet.
+    template <unsigned L>
+    Table<Tree, L> unlinked(typename Tree::Memory& memory, PhysicalAddress table) const {
+        return Table<Tree, L>(memory.words(table), &memory);
+    }
+
+    /// Whether `count` entries from `first` on are absent. Four loads an iteration: entries are
+    /// atomics, which compilers leave in single file.
+    template <unsigned L>
+    [[gnu::always_inline]] bool all_absent(Table<Tree, L> table, unsigned first,
+                                           unsigned count) const {
+        const Word* word = table.words_ + first;
+        Word any = 0;
+        for (; count >= 4; count -= 4, word += 4)
+            any |= look(word[0]) | look(word[1]) | look(word[2]) | look(word[3]);
+        for (; count != 0; --count, ++word)
+            any |= look(*word);
+        return any == 0;
+    }
+
+    /// Writes the leaves that map the addresses of `count` entries from `first` on to memory from
+    /// `physical` on; in groups as large as fit, up to 2^largest_group_lg2 entries.
+    template <unsigned L>
+    [[gnu::always_inline]] void fill(Table<Tree, L> table, unsigned first, unsigned count,
+                                     std::uint64_t physical, Word attributes,
+                                     unsigned largest_group_lg2 = 63) const {
+        if constexpr (F::leaf_groups(L) <= 1) {
+            fill_run(table, first, count, F::template leaf_word<L>(physical, attributes, 0),
+                     F::template entry_step<L>(0));
+        } else {
+            fill_groups(table, first, count, physical, attributes, largest_group_lg2);
+        }
+    }
+
+  private:
+    friend class Edit<Tree>;
+
+    EntryWriter() = default;
+
+    [[gnu::always_inline]] static Word look(const Word& word) {
+        return Ref(const_cast<Word&>(word)).load(std::memory_order_acquire);
+    }
+
+    [[gnu::always_inline]] static void put(Word& word, Word value) {
+        Ref(word).store(value, std::memory_order_release);
+    }
+
+    template <unsigned L>
+    [[gnu::always_inline]] static void fill_run(Table<Tree, L> table, unsigned first,
+                                                unsigned count, Word word, Word step) {
+        Word* place = table.words_ + first;
+        for (; count >= 4; count -= 4, place += 4, word += 4 * step) {
+            put(place[0], word);
+            put(place[1], word + step);
+            put(place[2], word + 2 * step);
+            put(place[3], word + 3 * step);
+        }
+        for (; count != 0; --count, ++place, word += step)
+            put(*place, word);
+    }
+
+    template <unsigned L>
+    static void fill_groups(Table<Tree, L> table, unsigned first, unsigned count,
+                            std::uint64_t physical, Word attributes, unsigned largest_group_lg2) {
+        constexpr unsigned lg2 = entry_lg2<F>(L);
+        constexpr unsigned smallest_group = alignment_lg2(F::leaf_groups(L) & ~std::uint32_t{1});
+        // Addresses that never line up make plain leaves only: one run.
+        if (!is_aligned((physical >> lg2) ^ first, smallest_group) ||
+            count < (1U << smallest_group) || largest_group_lg2 < smallest_group) {
+            fill_run(table, first, count, F::template leaf_word<L>(physical, attributes, 0),
+                     F::template entry_step<L>(0));
+            return;
+        }
+        while (count != 0) {
+            const unsigned group_lg2 =
+                fitting_group_lg2<F, L>(first, physical >> lg2, count, largest_group_lg2);
+            const unsigned members = 1U << group_lg2;
+            // Up to the next possible group, plain leaves are one run.
+            const unsigned to_group =
+                static_cast<unsigned>(bit(smallest_group) - (first & low_bits(smallest_group)));
+            const unsigned run = group_lg2 != 0 ? members : to_group < count ? to_group : count;
+            fill_run(table, first, run, F::template leaf_word<L>(physical, attributes, group_lg2),
+                     F::template entry_step<L>(group_lg2));
+            first += run;
+            count -= run;
+            physical += std::uint64_t{run} << lg2;
+        }
+    }
+};
+
+} // namespace moat

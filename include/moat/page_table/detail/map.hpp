@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Edit::map: leaves as large as fit, or nothing at all.
+//
+// The common case (one run of leaves in one table that exists) is checked and written in place.
+// Everything else takes two passes: `plan` finds what is in the way and counts the tables that are
+// missing; they are reserved; then `commit` writes, and nothing is left that could fail. So a
+// concurrent walker sees the leaves come, in order, and never sees one go again.
+#pragma once
+
+#include "moat/page_table/detail/entry_writer.hpp"
+#include "moat/page_table/detail/subtree.hpp"
+#include "moat/page_table/detail/table_reserve.hpp"
+#include "moat/page_table/invalidation.hpp"
+#include "moat/page_table/page_table.hpp"
+
+#include <cstdint>
+#include <optional>
+
+namespace moat {
+
+struct MapOptions {
+    /// No leaf is larger than 2^largest_leaf_lg2 bytes ("PUD leaves off" is 21).
+    unsigned largest_leaf_lg2 = 63;
+};
+
+namespace detail {
+
+/// A request whose values were checked.
+struct MapRequest {
+    std::uint64_t start;
+    std::uint64_t last;
+    std::uint64_t physical;
+    Word attributes; ///< as Format::attribute_word encodes them
+    unsigned largest_leaf_lg2;
+};
+
+/// The table of level `Target` on the way to `address`, if it exists.
+template <unsigned Target, class Tree, unsigned L>
+[[gnu::always_inline]] inline std::optional<Table<Tree, Target>> descend(Table<Tree, L> table,
+                                                                         std::uint64_t address) {
+    using Found = std::optional<Table<Tree, Target>>;
+    if constexpr (L == Target)
+        return table;
+    else
+        return table.load(entry_index<typename Tree::Format, L>(address))
+            .match([]() __attribute__((always_inline)) { return Found(); },
+                   [](auto) __attribute__((always_inline)) { return Found(); },
+                   [&](auto below)
+                       __attribute__((always_inline)) { return descend<Target>(below, address); });
+}
+
+/// Edit::map_pages, table by table.
+template <class Tree, unsigned L, class MemoryOf>
+[[nodiscard]] std::uint64_t map_pages(const EntryWriter<Tree>& writer, Table<Tree, L> root,
+                                      std::uint64_t start, std::uint64_t count, MemoryOf& memory_of,
+                                      Word attributes) {
+    using F = typename Tree::Format;
+    for (std::uint64_t done = 0; done != count;) {
+        const std::uint64_t at = start + (done << F::granule_lg2);
+        const auto table = descend<0>(root, at);
+        const unsigned first = entry_index<F, 0>(at);
+        const std::uint64_t room = bit(table_span_lg2<F>(0) - F::granule_lg2) - first;
+        const auto part = static_cast<unsigned>(room < count - done ? room : count - done);
+        std::uint64_t any = 0;
+        for (unsigned i = 0; i != part; ++i)
+            any |= memory_of(done + i).value();
+        if (!table || any >> F::output_bits != 0 || !is_aligned(any, F::granule_lg2) ||
+            !writer.all_absent(*table, first, part))
+            return done;
+        for (unsigned i = 0; i != part; ++i)
+            writer.store(*table, first + i,
+                         F::template leaf_word<0>(memory_of(done + i).value(), attributes, 0));
+        done += part;
+    }
+    return count;
+}
+
+template <class Tree>
+class Map {
+  public:
+    using F = typename Tree::Format;
+    template <unsigned L>
+    using MaybeTable = std::optional<Table<Tree, L>>;
+
+    Map(const EntryWriter<Tree>& writer, PendingInvalidation<Tree>& pending,
+        typename Tree::Memory& memory, const MapRequest& request)
+        : writer_(writer), pending_(pending), memory_(memory), request_(request) {}
+
+    /// One run of leaves in a table that exists. Return: false when it is not that simple; nothing
+    /// was changed then. Apart from the object, so that the common case need not make one.
+    template <unsigned L>
+    [[gnu::always_inline]] static bool try_run(const EntryWriter<Tree>& writer, Table<Tree, L> root,
+                                               const MapRequest& request) {
+        const unsigned fit_lg2 = alignment_lg2(request.start | (request.last + 1) |
+                                               request.physical | bit(request.largest_leaf_lg2));
+        return try_level<highest_leaf_level<F>() < L ? highest_leaf_level<F>() : L>(
+            writer, root, fit_lg2, request);
+    }
+
+    template <unsigned L>
+    Result<void> run(Table<Tree, L> root) {
+        const auto& [start, last, physical, attributes, largest] = request_;
+        if (!plan<L>(root, start, last, physical))
+            return fail(ErrorCode::overlap, "something is mapped in the range already",
+                        {"start", start}, {"size", last - start + 1}, {"mapped_at", conflict_});
+        TableReserve<Tree> reserve(memory_);
+        if (auto reserved = reserve.add(tables_needed_); !reserved)
+            return std::unexpected(reserved.error());
+        commit<L>(root, start, last, physical, reserve);
+        return {};
+    }
+
+  private:
+    template <unsigned Leaf, unsigned L>
+    [[gnu::always_inline]] static bool try_level(const EntryWriter<Tree>& writer,
+                                                 Table<Tree, L> root, unsigned fit_lg2,
+                                                 const MapRequest& request) {
+        if constexpr (can_be_leaf<F>(Leaf))
+            if (fit_lg2 >= entry_lg2<F>(Leaf))
+                return try_table(writer, descend<Leaf>(root, request.start), request);
+        if constexpr (Leaf > 0)
+            return try_level<Leaf - 1>(writer, root, fit_lg2, request);
+        else
+            return false;
+    }
+
+    template <unsigned Leaf>
+    [[gnu::always_inline]] static bool
+    try_table(const EntryWriter<Tree>& writer, MaybeTable<Leaf> table, const MapRequest& request) {
+        if (!table || !same_block(request.start, request.last, table_span_lg2<F>(Leaf)))
+            return false;
+        const unsigned first = entry_index<F, Leaf>(request.start);
+        if (request.last - request.start == low_bits(entry_lg2<F>(Leaf))) {
+            if (table->load(first).kind() != EntryKind::absent)
+                return false;
+            writer.store(*table, first,
+                         F::template leaf_word<Leaf>(request.physical, request.attributes, 0));
+            return true;
+        }
+        const unsigned count = entry_index<F, Leaf>(request.last) - first + 1;
+        if (!writer.all_absent(*table, first, count))
+            return false;
+        writer.fill(*table, first, count, request.physical, request.attributes,
+                    request.largest_leaf_lg2 - entry_lg2<F>(Leaf));
+        return true;
+    }
+
+    template <unsigned L>
+    [[nodiscard]] unsigned largest_group_lg2() const {
+        return request_.largest_leaf_lg2 - entry_lg2<F>(L);
+    }
+
+    /// Whether the slot becomes a leaf of level L.
+    template <unsigned L>
+    [[nodiscard]] bool fits(const Slot& slot, std::uint64_t physical) const {
+        return can_be_leaf<F>(L) && entry_lg2<F>(L) <= request_.largest_leaf_lg2 &&
+               slot.whole(entry_lg2<F>(L)) && is_aligned(physical, entry_lg2<F>(L));
+    }
+
+    /// `table` is nothing where the tree has none yet. Return: false on an overlap, at `conflict_`.
+    template <unsigned L>
+    bool plan(MaybeTable<L> table, std::uint64_t start, std::uint64_t last,
+              std::uint64_t physical) {
+        if constexpr (L == 0)
+            if (!table)
+                return true;
+        return for_each_slot<F, L>(start, last, [&](const Slot& slot) {
+            const std::uint64_t to = physical + (slot.start - start);
+            if (!table)
+                return fits<L>(slot, to) || plan_missing<L>(slot, to);
+            return table->load(slot.index)
+                .match([&] { return fits<L>(slot, to) || plan_missing<L>(slot, to); },
+                       [&](auto) { return conflict(slot.start); },
+                       [&](auto below) {
+                           if (!fits<L>(slot, to))
+                               return plan<L - 1>(below, slot.start, slot.last, to);
+                           return maps_nothing(below) || conflict(slot.start);
+                       });
+        });
+    }
+
+    template <unsigned L>
+    bool plan_missing(const Slot& slot, std::uint64_t physical) {
+        if constexpr (L > 0) {
+            ++tables_needed_;
+            return plan<L - 1>(std::nullopt, slot.start, slot.last, physical);
+        } else {
+            return true;
+        }
+    }
+
+    bool conflict(std::uint64_t address) {
+        conflict_ = address;
+        return false;
+    }
+
+    template <unsigned L>
+    void commit(Table<Tree, L> table, std::uint64_t start, std::uint64_t last,
+                std::uint64_t physical, TableReserve<Tree>& reserve) {
+        std::uint64_t run_start = 0;
+        unsigned run_first = 0;
+        unsigned run_count = 0;
+        const auto flush = [&] {
+            if constexpr (can_be_leaf<F>(L)) // else the run is empty
+                writer_.fill(table, run_first, run_count, physical + (run_start - start),
+                             request_.attributes, largest_group_lg2<L>());
+            run_count = 0;
+        };
+        for_each_slot<F, L>(start, last, [&](const Slot& slot) {
+            const std::uint64_t to = physical + (slot.start - start);
+            if (fits<L>(slot, to)) {
+                clear_empty_table(table, slot);
+                if (run_count++ == 0) {
+                    run_first = slot.index;
+                    run_start = slot.start;
+                }
+                return true;
+            }
+            flush();
+            if constexpr (L > 0)
+                commit<L - 1>(ensure_below(table, slot.index, reserve), slot.start, slot.last, to,
+                              reserve);
+            return true;
+        });
+        flush();
+    }
+
+    /// A leaf goes where a table without leaves is: the table goes first. Nothing is mapped there,
+    /// so nobody notices; but its entry may be cached, so the new leaf is sure only once the edit
+    /// is finished, or, where the format wants a break, once it is invalidated here.
+    template <unsigned L>
+    void clear_empty_table(Table<Tree, L> table, const Slot& slot) {
+        if constexpr (L > 0) {
+            const Entry<Tree, L> entry = table.load(slot.index);
+            if (entry.kind() != EntryKind::table)
+                return;
+            writer_.store(table, slot.index, 0);
+            pending_.cover(slot.start, slot.last);
+            remove_below(entry, memory_, pending_);
+            if (F::capabilities.level_change == LiveChange::break_before_make)
+                pending_.now();
+        }
+    }
+
+    /// The table below entry `index`, linked now if it is missing. Another writer, of a range
+    /// beside ours, may link one first; then it is that one.
+    template <unsigned L>
+    Table<Tree, L - 1> ensure_below(Table<Tree, L> table, unsigned index,
+                                    TableReserve<Tree>& reserve) {
+        std::optional<Table<Tree, L - 1>> found;
+        while (!found)
+            table.load(index).match(
+                [&] {
+                    const PhysicalAddress fresh = reserve.take();
+                    Word expected = 0;
+                    if (!writer_.compare_exchange(table, index, expected,
+                                                  F::template table_word<L>(fresh.value())))
+                        reserve.give_back(fresh);
+                },
+                [](auto) { MOAT_CHECK(false, "two edits of the same range at once"); },
+                [&](auto below) { found = below; });
+        return *found;
+    }
+
+    const EntryWriter<Tree>& writer_;
+    PendingInvalidation<Tree>& pending_;
+    typename Tree::Memory& memory_;
+    const MapRequest request_;
+    std::uint64_t tables_needed_ = 0;
+    std::uint64_t conflict_ = 0;
+};
+
+} // namespace detail
+
+} // namespace moat

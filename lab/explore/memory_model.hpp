@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// What a load may return: the interface of the models that are weaker than memory itself.
+// Sequential consistency needs no object: explore/machine.cpp performs it on the spot.
+#pragma once
+
+#include "lab/explore/actor.hpp"
+#include "lab/explore/operation.hpp"
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <string_view>
+
+namespace moat::explore {
+
+class Machine;
+
+enum class MemoryModelKind : std::uint8_t { sc, tso, c11 };
+
+[[nodiscard]] constexpr std::string_view name(MemoryModelKind kind) {
+    constexpr std::array<std::string_view, 3> names = {"sc", "tso", "c11"};
+    return names[static_cast<std::size_t>(kind)];
+}
+
+[[nodiscard]] constexpr bool is_memory_access(Kind kind) {
+    return kind <= Kind::fetch_and;
+}
+
+[[nodiscard]] constexpr bool is_read_modify_write(Kind kind) {
+    return kind >= Kind::exchange && kind <= Kind::fetch_and;
+}
+
+[[nodiscard]] constexpr bool is_lock(Kind kind) {
+    return kind >= Kind::lock && kind <= Kind::unlock_shared;
+}
+
+/// The word of `size` bytes, one to eight, at `address`, zero-extended.
+[[nodiscard]] inline std::uint64_t read_word(const void* address, std::uint8_t size) {
+    std::uint64_t value = 0;
+    if (size == 8) [[likely]]
+        std::memcpy(&value, address, 8);
+    else
+        std::memcpy(&value, address, size);
+    return value;
+}
+
+inline void write_word(void* address, std::uint8_t size, std::uint64_t value) {
+    if (size == 8) [[likely]]
+        std::memcpy(address, &value, 8);
+    else
+        std::memcpy(address, &value, size);
+}
+
+/// What `operation`, which finds `old`, leaves behind; nothing when a comparison fails.
+[[nodiscard]] constexpr std::optional<std::uint64_t> value_after(const Operation& operation,
+                                                                 std::uint64_t old) {
+    switch (operation.kind) {
+    case Kind::store:
+    case Kind::exchange:
+        return operation.operand;
+    case Kind::compare_exchange:
+        if (old != operation.expected)
+            return {};
+        return operation.operand;
+    case Kind::fetch_add:
+        return old + operation.operand;
+    case Kind::fetch_sub:
+        return old - operation.operand;
+    case Kind::fetch_or:
+        return old | operation.operand;
+    case Kind::fetch_and:
+        return old & operation.operand;
+    default:
+        return {};
+    }
+}
+
+/// A model keeps its state in the arena, so that it is rewound with everything else.
+class MemoryModel {
+  public:
+    virtual ~MemoryModel() = default;
+
+    /// Allocates the state; called before the program's setup.
+    virtual void start(Machine& machine) = 0;
+
+    /// Whether the model lets `fiber` perform `operation` now, whatever else it waits for.
+    [[nodiscard]] virtual bool allows(Actor fiber, const Operation& operation) const = 0;
+
+    /// In how many ways it can be performed.
+    [[nodiscard]] virtual unsigned options(Actor fiber, const Operation& operation) const = 0;
+
+    /// What others can notice of `operation` when it is performed.
+    [[nodiscard]] virtual Touch touch(const Operation& operation, Touch plain) const = 0;
+
+    /// Performs an access to memory. Return: false when it is none of the model's business, as
+    /// locks are, and the machine performs it; `synchronise` is called then.
+    virtual bool perform(Actor fiber, Operation& operation, unsigned option, Step& step) = 0;
+
+    /// After an operation that is not an access to memory: what the views learn.
+    virtual void synchronise(Actor fiber, const Operation& operation, Step& step) = 0;
+
+    /// Store buffers that have something to write, and the writing of the oldest.
+    [[nodiscard]] virtual ActorSet buffers() const = 0;
+    [[nodiscard]] virtual Touch buffer_touch(Actor buffer) const = 0;
+    virtual void flush(Actor buffer, Step& step) = 0;
+};
+
+[[nodiscard]] std::unique_ptr<MemoryModel> make_tso();
+[[nodiscard]] std::unique_ptr<MemoryModel> make_c11();
+
+} // namespace moat::explore

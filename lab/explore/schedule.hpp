@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A schedule is plain data: who moved, and which of the alternatives he took.
+// Strategies produce schedules, replay follows them.
+#pragma once
+
+#include "lab/explore/machine.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace moat::explore {
+
+using Schedule = std::vector<Choice>;
+
+/// The schedule that led to where the machine is.
+[[nodiscard]] inline Schedule schedule_of(const Machine& machine) {
+    Schedule schedule(machine.depth());
+    for (std::size_t at = 0; at != schedule.size(); ++at)
+        schedule[at] = {machine.step_at(at).actor, machine.step_at(at).option};
+    return schedule;
+}
+
+/// Switches away from a thread that could have gone on.
+[[nodiscard]] constexpr bool is_preemption(Actor before, Actor next, ActorSet enabled) {
+    return before != most_actors && next != before && next < first_buffer &&
+           enabled.contains(before);
+}
+
+} // namespace moat::explore

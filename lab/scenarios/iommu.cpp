@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The shipped software IOMMU under the explorer: a device writes by IOVA through its cached
+// translations while the driver unmaps or poisons, and then uses the memory as its own. The oracle:
+// a write of the device that is not ordered with the owner's use is a data race.
+#include "moat/dma/poison.hpp"
+#include "moat/iommu/soft_iommu.hpp"
+#include "moat/page_table/formats/vtd_second_stage.hpp"
+
+#include "lab/explore/explored_sync.hpp"
+#include "lab/scenarios/arena_tables.hpp"
+#include "lab/scenarios/scenario.hpp"
+
+#include <array>
+
+namespace moat::scenarios {
+
+namespace iommu_accesses {
+
+namespace {
+
+using Vtd = formats::VtdSecondStage<3>;
+using Types = Tree<Vtd, ExploredSync, ArenaTables>;
+using Shipped = iommu::Generations<ExploredSync>;
+
+/// The generation changes, and nobody waits for the accesses that are under way.
+struct Unwaited : Shipped {
+    void invalidate(const InvalidationRequest<Iova>& request) { forget(request); }
+
+    void wait_for_accesses() {}
+};
+
+/// Accesses are waited for, but what devices have cached stays good.
+struct Unforgotten : Shipped {
+    void invalidate(const InvalidationRequest<Iova>&) { wait_for_accesses(); }
+};
+
+/// The wait comes before the change.
+struct WaitedFirst : Shipped {
+    void invalidate(const InvalidationRequest<Iova>& request) {
+        wait_for_accesses();
+        forget(request);
+    }
+};
+
+/// Poison's word of whether there is any, without its order.
+struct Unordered : ExploredSync {
+    template <class T>
+    struct Atomic : ExploredSync::Atomic<T> {
+        using Ordered = ExploredSync::Atomic<T>;
+        using Ordered::Ordered;
+
+        T load(std::memory_order) const { return Ordered::load(std::memory_order_relaxed); }
+
+        void store(T value, std::memory_order) { Ordered::store(value, std::memory_order_relaxed); }
+    };
+};
+
+constexpr Iova buffer_start(0x1000);
+constexpr ByteCount buffer_bytes(0x1000);
+constexpr PhysicalAddress buffer_physical(0x4000'0000);
+constexpr IovaRange first_bytes(buffer_start, ByteCount(64));
+
+/// One page, of which only the address is ever used.
+struct OnePage {
+    static std::byte* find(PhysicalAddress, ByteCount) {
+        static std::byte page[4096];
+        return page;
+    }
+};
+
+template <class Invalidator, class PoisonSync>
+struct World {
+    using Domain = iommu::SoftDomain<Types, Invalidator>;
+    using Device = iommu::SoftDevice<Domain, OnePage>;
+
+    ArenaTables tables;
+    OnePage memory;
+    Domain domain{*Domain::Table::create(tables)};
+    Device device{fault::Source::pci(0, 3, 0, 0), memory, {}};
+    typename Device::Attached attached{Device::Attached::Kind::translated, &domain, 1};
+    iommu::Lane<Device> lane{device};
+    std::array<std::byte, 1024> room;
+    std::pmr::monotonic_buffer_resource ranges{room.data(), room.size(),
+                                               std::pmr::null_memory_resource()};
+    dma::Poison<PoisonSync> poison{&ranges};
+    std::optional<typename Domain::BoundsRegistration> registration;
+    /// The buffer's first bytes: the device's, but when the driver has taken them.
+    ExploredSync::Plain<unsigned> bytes{0};
+
+    [[nodiscard]] iommu::ByteBounds bounds() {
+        return {[](void* context, Iova start, ByteCount size) {
+                    return static_cast<World*>(context)->poison.clear_from(start, size);
+                },
+                this};
+    }
+};
+
+/// What the driver does before it uses the bytes, and after.
+struct Unmapping {
+    static void take(auto& world) {
+        const auto unmapped = world.domain.unmap(buffer_start, buffer_bytes);
+        ExploredSync::check(unmapped.has_value(), "a mapped page can be unmapped");
+    }
+
+    static void give_back(auto&) {}
+};
+
+struct Poisoning {
+    static void take(auto& world) {
+        const auto poisoned = dma::poison_and_wait(world.poison, world.domain, first_bytes);
+        ExploredSync::check(poisoned.has_value(), "an invalidation by generations succeeds");
+    }
+
+    static void give_back(auto&) {}
+};
+
+/// They are the device's again when the driver is done.
+struct Lending : Poisoning {
+    static void give_back(auto& world) { world.poison.remove(first_bytes); }
+};
+
+/// Without the record of a refusal: that is kept in memory which the explorer does not own.
+template <class World>
+void write_by_iova(World& world) {
+    using Lane = iommu::Lane<typename World::Device>;
+    const typename Lane::Batch batch(world.lane);
+    if (world.lane.template translate<fault::Access::write>(batch, buffer_start) != nullptr)
+        world.bytes.write(1);
+}
+
+template <class Driver, class Invalidator, class PoisonSync>
+[[nodiscard]] explore::Program program_with(unsigned accesses) {
+    return [accesses](explore::Setup& setup) {
+        auto& world = setup.make<World<Invalidator, PoisonSync>>();
+        if constexpr (!std::is_same_v<Driver, Unmapping>)
+            world.registration.emplace(*world.domain.register_bounds(world.bounds()));
+        const auto mapped =
+            world.domain.map(buffer_start, buffer_bytes, buffer_physical, read_write);
+        ExploredSync::check(mapped.has_value(), "a free page can be mapped");
+        world.device.attach(world.attached);
+        setup.thread("device", [&world, accesses] {
+            for (unsigned i = 0; i != accesses; ++i)
+                write_by_iova(world);
+        });
+        setup.thread("driver", [&world] {
+            Driver::take(world);
+            world.bytes.write(2);
+            ExploredSync::check(world.bytes.read() == 2, "the driver's bytes are its own");
+            Driver::give_back(world);
+        });
+    };
+}
+
+template <class Invalidator, class PoisonSync = ExploredSync>
+[[nodiscard]] explore::Program program_of(const Configuration& text) {
+    const std::string& driver = text.at("driver");
+    const unsigned accesses = number(text, "accesses");
+    if (driver == "poison")
+        return program_with<Poisoning, Invalidator, PoisonSync>(accesses);
+    if (driver == "lend")
+        return program_with<Lending, Invalidator, PoisonSync>(accesses);
+    return program_with<Unmapping, Invalidator, PoisonSync>(accesses);
+}
+
+[[nodiscard]] explore::Program program(const Configuration& text) {
+    const std::string& variant = text.at("variant");
+    if (variant == "unwaited")
+        return program_of<Unwaited>(text);
+    if (variant == "unforgotten")
+        return program_of<Unforgotten>(text);
+    if (variant == "waited-first")
+        return program_of<WaitedFirst>(text);
+    if (variant == "unordered")
+        return program_of<Shipped, Unordered>(text);
+    return program_of<Shipped>(text);
+}
+
+} // namespace
+
+} // namespace iommu_accesses
+
+Scenario iommu_scenario() {
+    return {.name = "iommu",
+            .summary = "the shipped software IOMMU: what is unmapped or poisoned is left alone",
+            .parameters =
+                {{.name = "accesses", .preset = "2", .help = "writes of the device", .most = 4},
+                 {.name = "driver",
+                  .preset = "unmap",
+                  .help = "takes the bytes by a strict unmap, by poison, or by poison for a while",
+                  .values = {"unmap", "poison", "lend"}},
+                 {.name = "variant",
+                  .preset = "shipped",
+                  .help = "the engine as it is, or with one rule broken",
+                  .values = {"shipped", "unwaited", "unforgotten", "waited-first", "unordered"}}},
+            .program = &iommu_accesses::program,
+            .scope = [](const Configuration& text) {
+                const std::string& driver = text.at("driver");
+                return "iommu " + text.at("variant") + ": a device of " +
+                       counted(number(text, "accesses"), "write") + ", a driver that " +
+                       (driver == "unmap"    ? "unmaps the page strictly"
+                        : driver == "poison" ? "poisons the bytes"
+                                             : "poisons the bytes for a while");
+            }};
+}
+
+} // namespace moat::scenarios

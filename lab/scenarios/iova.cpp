@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The shipped IOVA allocator under the explorer, with small magazines: ranges that are released by
+// another thread, by one that ends, deferred, or wanted when space is short. The oracles: a page
+// has one owner, guards have none, and in the end everything is there again.
+#include "moat/iova/allocator.hpp"
+
+#include "lab/explore/explored_sync.hpp"
+#include "lab/scenarios/iova_syncs.hpp"
+#include "lab/scenarios/scenario.hpp"
+
+#include <array>
+#include <new>
+
+namespace moat::scenarios {
+
+namespace iova_allocator {
+
+namespace {
+
+constexpr std::uint64_t page = 4096;
+/// One chunk of the free space; of less, threads may cache nothing.
+constexpr std::uint64_t pages = 512;
+constexpr std::uint64_t first_page = 512;
+/// The guard before the first mapping and after each.
+constexpr std::uint64_t most_payload = pages - 2;
+
+template <class Sync>
+struct World {
+    using Allocator = iova::Allocator<Sync, iova::FixedGuard>;
+
+    std::array<IovaRange, 1> aperture = {
+        IovaRange(Iova(first_page * page), ByteCount(pages* page))};
+    typename Allocator::Owner allocator;
+    /// Of each page: whose payload it is.
+    std::array<ExploredSync::Atomic<std::uint64_t>, pages> owned{};
+    /// Of each page: the number of the invalidation that must have begun before it is used again.
+    std::array<ExploredSync::Atomic<std::uint64_t>, pages> reusable_from{};
+    ExploredSync::Atomic<std::uint64_t> begun{0};
+    ExploredSync::Atomic<std::uint64_t> handed_over{0};
+    ExploredSync::Atomic<std::uint64_t> short_of_space{0};
+
+    explicit World(bool quarantine) {
+        iova::Config config = {.aperture = aperture, .invalidation = {&World::invalidate, this}};
+        if (quarantine)
+            config.quarantine = {.bytes = ByteCount(8 * page), .entries = 2};
+        auto made = Allocator::create(config, {.before = {}, .after = ByteCount(page)});
+        ExploredSync::check(made.has_value(), "there is memory for an allocator");
+        allocator = std::move(*made);
+    }
+
+    static Result<void> invalidate(void* world) {
+        static_cast<World*>(world)->begun.fetch_add(1, std::memory_order_seq_cst);
+        return {};
+    }
+
+    /// The page's own atomic; outside of the aperture is a violation of its own.
+    ExploredSync::Atomic<std::uint64_t>& of(auto& array, Iova start) {
+        const std::uint64_t index = start.value() / page - first_page;
+        ExploredSync::check(index < pages, "an address outside of the aperture");
+        return array[index];
+    }
+
+    /// Return: one page, or 0 where there is no space.
+    std::uint64_t take() {
+        const Result<Iova> start = allocator->allocate({.extent = ByteCount(page)});
+        if (!start)
+            return 0;
+        ExploredSync::check(of(owned, *start).exchange(1, std::memory_order_relaxed) == 0,
+                            "a page has two owners");
+        ExploredSync::check(begun.load(std::memory_order_relaxed) >=
+                                of(reusable_from, *start).load(std::memory_order_relaxed),
+                            "a page is used again before its invalidation began");
+        return start->value();
+    }
+
+    void give(std::uint64_t start, iova::When when = iova::When::now) {
+        if (start == 0)
+            return;
+        of(owned, Iova(start)).store(0, std::memory_order_relaxed);
+        if (when == iova::When::after_invalidation)
+            of(reusable_from, Iova(start))
+                .store(begun.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+        const auto released = allocator->release(Iova(start), ByteCount(page), when);
+        ExploredSync::check(released.has_value(), "what was allocated can be released");
+    }
+
+    void flush() {
+        ExploredSync::check(allocator->flush().has_value(), "an invalidation succeeds");
+    }
+
+    /// Threads have ended: what they kept has come back, so the whole space is free in one piece.
+    void all_is_there() {
+        flush();
+        const auto whole = allocator->allocate({.extent = ByteCount(most_payload * page)});
+        ExploredSync::check(whole.has_value(), "some of the space is lost");
+    }
+};
+
+/// Allocated here, released there; and both go on.
+template <class Sync>
+void remote(explore::Setup& setup, World<Sync>& world) {
+    setup.thread("allocates", [&world] {
+        world.handed_over.store(world.take(), std::memory_order_release);
+        world.give(world.take());
+    });
+    setup.thread("releases", [&world] {
+        world.give(world.handed_over.exchange(0, std::memory_order_acquire));
+        world.give(world.take());
+    });
+    setup.at_end([&world] {
+        world.give(world.handed_over.load(std::memory_order_relaxed));
+        world.allocator->rest();
+        world.all_is_there();
+    });
+}
+
+/// Threads keep what they released, and end.
+template <class Sync>
+void exit(explore::Setup& setup, World<Sync>& world) {
+    for (const char* name : {"first", "second"})
+        setup.thread(name, [&world] { world.give(world.take()); });
+    setup.at_end([&world] { world.all_is_there(); });
+}
+
+/// Released ones wait for an invalidation, in a queue that holds two.
+template <class Sync>
+void deferred(explore::Setup& setup, World<Sync>& world) {
+    setup.thread("defers", [&world] {
+        world.give(world.take(), iova::When::after_invalidation);
+        world.give(world.take(), iova::When::after_invalidation);
+    });
+    setup.thread("flushes", [&world] {
+        world.flush();
+        world.give(world.take());
+    });
+    setup.at_end([&world] { world.all_is_there(); });
+}
+
+/// One wants all that is left while another's magazine holds some of it.
+template <class Sync>
+void drain(explore::Setup& setup, World<Sync>& world) {
+    setup.thread("keeps", [&world] {
+        world.give(world.take());
+        const bool was_short = world.short_of_space.load(std::memory_order_acquire) != 0;
+        world.give(world.take());
+        if (was_short)
+            ExploredSync::check(world.allocator->stats().largest_hole >=
+                                    ByteCount(most_payload * page),
+                                "a magazine stays open though space is short");
+    });
+    setup.thread("wants", [&world] {
+        const ByteCount all(most_payload * page);
+        const auto whole = world.allocator->allocate({.extent = all});
+        if (!whole) {
+            world.short_of_space.store(1, std::memory_order_release);
+            return;
+        }
+        const auto released = world.allocator->release(*whole, all);
+        ExploredSync::check(released.has_value(), "what was allocated can be released");
+    });
+    setup.at_end([&world] { world.all_is_there(); });
+}
+
+template <class Sync>
+[[nodiscard]] explore::Program program_with(const Configuration& text) {
+    const std::string chosen = text.at("case");
+    return [chosen](explore::Setup& setup) {
+        auto& world = setup.make<World<Sync>>(chosen == "quarantine");
+        if (chosen == "remote" || chosen == "quarantine")
+            remote(setup, world);
+        else if (chosen == "exit")
+            exit(setup, world);
+        else if (chosen == "deferred")
+            deferred(setup, world);
+        else
+            drain(setup, world);
+    };
+}
+
+[[nodiscard]] explore::Program program(const Configuration& text) {
+    const std::string& variant = text.at("variant");
+    if (variant == "unlocked")
+        return program_with<iova_syncs::Unlocked>(text);
+    if (variant == "no-exit-hook")
+        return program_with<iova_syncs::NoExitHook>(text);
+    if (variant == "nobody-visited")
+        return program_with<iova_syncs::NobodyVisited>(text);
+    return program_with<iova_syncs::Small>(text);
+}
+
+} // namespace
+
+} // namespace iova_allocator
+
+Scenario iova_scenario() {
+    return {.name = "iova",
+            .summary = "the shipped allocator of device addresses: one owner a page, nothing lost",
+            .parameters = {{.name = "case",
+                            .preset = "remote",
+                            .help = "who does what",
+                            .values = {"remote", "exit", "deferred", "drain", "quarantine"}},
+                           {.name = "variant",
+                            .preset = "shipped",
+                            .help = "the allocator as it is, or over a Sync with one rule broken",
+                            .values = {"shipped", "unlocked", "no-exit-hook", "nobody-visited"}}},
+            .program = &iova_allocator::program,
+            .scope = [](const Configuration& text) {
+                return "iova " + text.at("variant") + ", case " + text.at("case") +
+                       ": 2 threads of two operations each, magazines of 2, 512 pages";
+            }};
+}
+
+} // namespace moat::scenarios

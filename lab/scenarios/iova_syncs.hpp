@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The Sync policies that the allocator is explored with: ExploredSync with small parts, and the
+// same with one rule broken each. Only lab/scenarios/iova.cpp includes it.
+#pragma once
+
+#include "moat/iova/sizes.hpp"
+
+#include "lab/explore/explored_sync.hpp"
+
+#include <concepts>
+
+namespace moat::scenarios::iova_syncs {
+
+/// As shipped, but for the sizes.
+struct Small : ExploredSync {};
+
+/// Locks that exclude nobody.
+struct Unlocked : ExploredSync {
+    struct MOAT_CAPABILITY("mutex") Mutex : explored::Mutex {
+        void lock() MOAT_ACQUIRE() {}
+
+        bool try_lock() MOAT_TRY_ACQUIRE(true) { return true; }
+
+        void unlock() MOAT_RELEASE() {}
+    };
+};
+
+/// A thread that ends takes its cache with it.
+struct NoExitHook : ExploredSync {
+    template <class T>
+    struct ThreadLocal : explored::ThreadLocal<T> {
+        ThreadLocal(void (*)(void*, T&), void* context)
+            : explored::ThreadLocal<T>([](void*, T&) {}, context) {}
+    };
+};
+
+/// Threads' caches cannot be reached by others.
+struct NobodyVisited : ExploredSync {
+    template <class T>
+    struct ThreadLocal : explored::ThreadLocal<T> {
+        using explored::ThreadLocal<T>::ThreadLocal;
+
+        void for_each(void (*)(void*, T&), void*) {}
+    };
+};
+
+struct SmallSizes {
+    static constexpr std::uint64_t most_cached_pages = 1;
+    static constexpr std::uint32_t magazine_capacity = 2;
+    static constexpr std::uint32_t bin_capacity = 2;
+    static constexpr unsigned shelves = 1;
+    static constexpr std::uint32_t shard_capacity = 2;
+};
+
+} // namespace moat::scenarios::iova_syncs
+
+namespace moat::iova {
+
+template <SyncPolicy Sync>
+    requires std::derived_from<Sync, ExploredSync>
+struct Sizes<Sync> : scenarios::iova_syncs::SmallSizes {};
+
+} // namespace moat::iova

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The shipped VFIO container over the shipped address space and tables of an IOMMU: a DMA map of a
+// BAR beside its revocation, faults, and readers of numa_maps.
+#pragma once
+
+#include "moat/iommu/table_domain.hpp"
+#include "moat/mm/dma_map.hpp"
+#include "moat/mm/readers/numa_maps.hpp"
+#include "moat/page_table/formats/vtd_second_stage.hpp"
+
+#include "lab/explore/program.hpp"
+#include "lab/scenarios/arena_tables.hpp"
+#include "lab/scenarios/mm/world.hpp"
+
+namespace moat::scenarios::space {
+
+/// A device's accesses are read sections; nothing is cached beyond them.
+struct WaitForAccesses {
+    void invalidate(const InvalidationRequest<Iova>&) { wait_for_accesses(); }
+
+    void forget(const InvalidationRequest<Iova>&) {}
+
+    void wait_for_accesses() { ExploredSync::synchronize(); }
+};
+
+template <class Rules>
+struct ContainerWorld : World<Rules> {
+    using Vtd = formats::VtdSecondStage<3>;
+    using Domain = iommu::TableDomain<Tree<Vtd, ExploredSync, ArenaTables>, WaitForAccesses>;
+
+    ContainerWorld() : container(this->space, domain) {}
+
+    /// What a device reaches at IOVA 0.
+    [[nodiscard]] bool reaches() const { return domain.reader().translate(Iova(0)).has_value(); }
+
+    ArenaTables domain_tables;
+    Domain domain{*Domain::Table::create(domain_tables)};
+    mm::DmaMap<typename World<Rules>::Space, Domain> container;
+};
+
+enum class Beside : std::uint8_t { zapper, reader, all };
+
+/// What the mapper mapped has left the domain when the revocation returns, and stays away. The
+/// mapper meets success or EFAULT, whatever comes between its faults and its maps.
+template <class Rules>
+void container_beside(explore::Setup& setup, Beside beside) {
+    auto& world = setup.make<ContainerWorld<Rules>>();
+    world.map(base, giant);
+    setup.thread("mapper", [&world] {
+        const auto mapped =
+            world.container.map_dma(Iova(0), VirtualAddress(base), ByteCount(giant), read_write);
+        ExploredSync::check(mapped || mapped.error().code() == ErrorCode::io,
+                            "a DMA map succeeds or finds the region revoked");
+    });
+    setup.thread("revoker", [&world] {
+        world.space.revoke(world.bar);
+        ExploredSync::check(!world.reaches(), "no device reaches what is revoked");
+    });
+    const auto add_reader = [&](const char* name) {
+        setup.thread(name, [&world] {
+            unsigned lines = 0;
+            numa_maps(world.space, [&](std::string_view) { ++lines; });
+            ExploredSync::check(lines == 1, "a mapping is told of once");
+        });
+    };
+    if (beside == Beside::zapper)
+        setup.thread("zapper", [&world] { world.zap(base, giant); });
+    else
+        add_reader("reader");
+    if (beside == Beside::all) {
+        add_reader("reader2");
+        setup.thread("faulter", [&world] {
+            const auto faulted = world.space.fault(VirtualAddress(base), Access::read);
+            ExploredSync::check(faulted || faulted.error().code() == ErrorCode::io,
+                                "an access is served or finds the region revoked");
+        });
+    }
+    setup.at_end(
+        [&world] { ExploredSync::check(!world.reaches(), "no device reaches what is revoked"); });
+}
+
+} // namespace moat::scenarios::space

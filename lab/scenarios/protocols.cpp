@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The protocols in small as scenarios: each has a right variant and wrong ones.
+#include "lab/scenarios/protocols/epoch_entry.hpp"
+#include "lab/scenarios/protocols/publish_table.hpp"
+#include "lab/scenarios/protocols/remote_free.hpp"
+#include "lab/scenarios/protocols/unmap_page.hpp"
+#include "lab/scenarios/protocols/walk_retry.hpp"
+#include "lab/scenarios/scenario.hpp"
+
+#include <algorithm>
+
+namespace moat::scenarios {
+
+namespace {
+
+/// A scenario whose only parameter is the variant.
+template <const auto& Names, class Variant, explore::Program (*Make)(Variant)>
+[[nodiscard]] Scenario of_variants(const char* name, const char* summary) {
+    Parameter variant = {.name = "variant",
+                         .preset = "right",
+                         .help = "which of the variants",
+                         .values = {Names.begin(), Names.end()}};
+    return {.name = name,
+            .summary = summary,
+            .parameters = {std::move(variant)},
+            .program =
+                [](const Configuration& text) {
+                    const auto found = std::ranges::find(Names, text.at("variant"));
+                    return Make(static_cast<Variant>(found - Names.begin()));
+                },
+            .scope =
+                [](const Configuration& text) {
+                    return "variant " + text.at("variant") + ", once by each thread";
+                }};
+}
+
+} // namespace
+
+std::vector<Scenario> protocol_scenarios() {
+    return {
+        of_variants<publish_table::variant_names, publish_table::Variant, &publish_table::program>(
+            "publish-table", "a lower table is linked, walked, unlinked and freed"),
+        of_variants<unmap_page::variant_names, unmap_page::Variant, &unmap_page::program>(
+            "unmap-page", "a page is unmapped and freed beside a device and its IOTLB"),
+        of_variants<walk_retry::variant_names, walk_retry::Variant, &walk_retry::program>(
+            "walk-retry", "a walker that has to look at an entry again"),
+        of_variants<remote_free::variant_names, remote_free::Variant, &remote_free::program>(
+            "remote-free", "ranges freed by other threads come back to their owner"),
+        of_variants<epoch_entry::variant_names, epoch_entry::Variant, &epoch_entry::program>(
+            "epoch-entry", "a reader enters while a grace period asks")};
+}
+
+} // namespace moat::scenarios

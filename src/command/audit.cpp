@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// `moat audit`: drives devices with guarded buffers, and says what they touched outside of them.
+// The engine lives in include/moat/audit/, what is printed in audit_report.cpp.
+#include "audit/audit.hpp"
+
+#include "moat/core/text.hpp"
+
+#include "audit/subject.hpp"
+#include "audit_picture.hpp"
+#include "audit_report.hpp"
+#include "help.hpp"
+#include "machine/vfio_host/pci_devices.hpp"
+#include "numbers.hpp"
+#include "output.hpp"
+#include "picture.hpp"
+#include "progress.hpp"
+#include "subcommands.hpp"
+#include "trace.hpp"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+namespace moat::tools {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::uint64_t default_guard = 4096;
+
+struct Arguments {
+    std::string machine = "soft";
+    std::vector<std::string> devices;
+    std::optional<std::uint64_t> guard;
+    std::string placement = "both";
+    std::uint64_t seed = 1;
+    double seconds = 0;
+    std::uint64_t operations = 0;
+    std::string cases;
+    std::string inject = "none";
+    std::string html;
+    std::string trace;
+    bool json = false;
+    bool list = false;
+};
+
+[[nodiscard]] double since(Clock::time_point begin) {
+    return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+/// "12" or "12-14", the last inclusive.
+[[nodiscard]] bool parse_cases(const std::string& text, audit::AuditOptions& options) {
+    const std::size_t dash = text.find('-');
+    const auto first = whole_number(std::string_view(text).substr(0, dash));
+    const auto last =
+        dash == std::string::npos ? first : whole_number(std::string_view(text).substr(dash + 1));
+    if (!first || !last || *last < *first || *last + 1 == 0)
+        return false;
+    options.first_case = *first;
+    options.end_case = *last + 1;
+    return true;
+}
+
+constexpr std::uint64_t most_wrong_bytes = std::uint64_t{1} << 20;
+
+/// "overrun" or "overrun:16".
+[[nodiscard]] bool parse_injection(const std::string& text, audit::Wrong& wrong) {
+    const std::size_t colon = text.find(':');
+    const std::string_view what = std::string_view(text).substr(0, colon);
+    const auto found = std::ranges::find(audit::injection_names, what);
+    if (found == audit::injection_names.end())
+        return false;
+    wrong.what = static_cast<audit::Injection>(found - audit::injection_names.begin());
+    if (colon == std::string::npos)
+        return true;
+    wrong.bytes = whole_number(std::string_view(text).substr(colon + 1)).value_or(0);
+    return wrong.bytes != 0 && wrong.bytes <= most_wrong_bytes;
+}
+
+[[nodiscard]] audit::Placements placements_of(const std::string& text) {
+    if (text == "both")
+        return audit::Placements::both;
+    return text == "left" ? audit::Placements::left : audit::Placements::right;
+}
+
+/// All that a single run of a case needs, but the case.
+[[nodiscard]] std::string command_of(const Arguments& arguments, const audit::Kind& kind) {
+    std::string command = "moat audit --machine " + std::string(kind.machine) + " --device " +
+                          (kind.machine == "vfio" && kind.address ? to_string(*kind.address)
+                                                                  : std::string(kind.name)) +
+                          " --seed " + std::to_string(arguments.seed);
+    if (arguments.guard.value_or(default_guard) != default_guard)
+        command += " --guard " + std::to_string(*arguments.guard);
+    if (arguments.placement != "both")
+        command += " --placement " + arguments.placement;
+    if (arguments.inject != "none")
+        command += " --inject " + arguments.inject;
+    return command;
+}
+
+/// Below 0 where the end is not known.
+[[nodiscard]] double part_done(const audit::AuditOptions& options, const audit::Tally& tally) {
+    if (!options.end_case || *options.end_case == ~std::uint64_t{0})
+        return -1;
+    return static_cast<double>(tally.cases) /
+           static_cast<double>(std::max<std::uint64_t>(*options.end_case - options.first_case, 1));
+}
+
+class Run {
+  public:
+    Run(const Arguments& arguments, const audit::Wrong& wrong)
+        : arguments_(arguments), wrong_(wrong) {}
+
+    /// Return: whether the device could be audited.
+    bool device(const audit::Kind& kind) {
+        const auto begin = Clock::now();
+        std::string words;
+        const auto subject = audit::Subject::start(kind, wrong_, &words);
+        if (!subject) {
+            std::cerr << "moat audit: " << kind.name << " (" << kind.machine
+                      << "): " << to_string(subject.error()) << '\n'
+                      << words;
+            return false;
+        }
+        audit::AuditOptions options = (*subject)->options();
+        options.guard = ByteCount(arguments_.guard.value_or(default_guard));
+        options.placements = placements_of(arguments_.placement);
+        options.seed = arguments_.seed;
+        if (!arguments_.cases.empty())
+            (void)parse_cases(arguments_.cases, options);
+        else if (arguments_.operations != 0)
+            options.end_case = arguments_.operations;
+        else if (arguments_.seconds > 0)
+            options.end_case = ~std::uint64_t{0};
+        const auto report = [&] {
+            Progress progress(arguments_.seconds);
+            options.goes_on = [&](const audit::Tally& tally) {
+                const std::string findings = std::to_string(tally.findings) + " findings";
+                return progress({.what = kind.name,
+                                 .count = tally.cases,
+                                 .unit = "operations",
+                                 .fraction = part_done(options, tally),
+                                 .remark = findings});
+            };
+            if (wants_picture())
+                picture_.observe((*subject)->machine(), options);
+            return audit::audit_function((*subject)->machine(), (*subject)->address(), options);
+        }();
+        if (!report) {
+            std::cerr << "moat audit: " << kind.name << " (" << kind.machine
+                      << "): " << to_string(report.error()) << '\n';
+            return false;
+        }
+        if (wrong_.what != audit::Injection::none && (*subject)->wronged() == 0 &&
+            report->tally.findings == 0) {
+            std::cerr << "moat audit: " << kind.name << " (" << kind.machine
+                      << "): " << arguments_.inject << " changed nothing in any of "
+                      << report->tally.cases
+                      << " operations, so nothing could be detected; try more cases or other "
+                         "bytes\n";
+            return false;
+        }
+        const Audited audited{kind, *report, command_of(arguments_, kind), since(begin)};
+        if (arguments_.json)
+            print_json(std::cout, audited);
+        else
+            print_text(std::cout, audited);
+        std::cout << std::flush;
+        found_ = found_ || report->tally.findings != 0;
+        if (wants_picture())
+            pictures_.push_back(picture_.take(audited));
+        return true;
+    }
+
+    [[nodiscard]] bool found() const { return found_; }
+
+    /// Return: false where a file that is wanted cannot be written, which was said.
+    [[nodiscard]] bool draw() const {
+        bool all = true;
+        const auto say = [&](const std::string& file, const Result<void>& written) {
+            if (!written)
+                std::cerr << "moat audit: " << file << ": " << to_string(written.error()) << '\n';
+            all = all && written;
+        };
+#ifdef MOAT_HAS_PICTURE
+        if (!arguments_.html.empty() && !pictures_.empty())
+            say(arguments_.html, write_picture(arguments_.html, pictures_.front()));
+#endif
+        if (!arguments_.trace.empty() && !pictures_.empty())
+            say(arguments_.trace, write_trace(arguments_.trace, pictures_));
+        return all;
+    }
+
+  private:
+    [[nodiscard]] bool wants_picture() const {
+        return !arguments_.html.empty() || !arguments_.trace.empty();
+    }
+
+    const Arguments& arguments_;
+    const audit::Wrong wrong_;
+    bool found_ = false;
+    AuditPicture picture_;
+    std::vector<nlohmann::ordered_json> pictures_; ///< one a device
+};
+
+[[nodiscard]] bool is_named(const audit::Kind& kind, const std::string& name) {
+    const auto address = machine::vfio_host::parse_bdf(name);
+    return kind.name == name || (address && kind.address == *address);
+}
+
+/// Those named, by name or address, in the order of the table; or those of the machine that are
+/// audited by default. Return: nothing where one is not there, which was said.
+[[nodiscard]] std::optional<std::vector<audit::Kind>> chosen(const Arguments& arguments) {
+    std::vector<audit::Kind> kinds;
+    for (const audit::Kind& each : audit::kinds())
+        if (each.machine == arguments.machine &&
+            (arguments.devices.empty()
+                 ? each.by_default
+                 : std::ranges::any_of(arguments.devices,
+                                       [&](const auto& name) { return is_named(each, name); })))
+            kinds.push_back(each);
+    for (const std::string& name : arguments.devices) {
+        if (std::ranges::any_of(kinds, [&](const auto& kind) { return is_named(kind, name); }))
+            continue;
+        std::string words;
+        if (const auto address = machine::vfio_host::parse_bdf(name);
+            address && arguments.machine == "vfio") {
+            const auto found = audit::vfio_kind_at(*address, words);
+            if (found) {
+                kinds.push_back(*found);
+                continue;
+            }
+            words = to_string(found.error()) + '\n' + words;
+        }
+        std::cerr << "moat audit: the machine " << arguments.machine << " has no device " << name
+                  << "; see moat audit --list\n"
+                  << words << "it has:";
+        for (const audit::Kind& each : audit::kinds())
+            if (each.machine == arguments.machine)
+                std::cerr << ' ' << each.name
+                          << (each.address ? " (" + to_string(*each.address) + ")" : "");
+        std::cerr << '\n';
+        return std::nullopt;
+    }
+    return kinds;
+}
+
+Exit list(const Arguments& arguments) {
+    for (const audit::Kind& each : audit::kinds())
+        if (arguments.json)
+            std::cout << nlohmann::ordered_json{{"schema", "moat.audit_device/1"},
+                                                {"machine", each.machine},
+                                                {"device", each.name},
+                                                {"summary", each.summary},
+                                                {"by_default", each.by_default}}
+                      << '\n';
+        else
+            std::cout << each.machine << "  " << each.name
+                      << std::string(20 - std::min<std::size_t>(each.name.size(), 19), ' ')
+                      << each.summary << (each.by_default ? "" : "; where it is named only")
+                      << '\n';
+    return Exit::success;
+}
+
+Exit run(const Arguments& arguments) {
+    if (arguments.list)
+        return list(arguments);
+    audit::Wrong wrong;
+    if (!parse_injection(arguments.inject, wrong)) {
+        std::cerr << "moat audit: --inject: \"" << arguments.inject
+                  << "\" is not a fault; give one of";
+        for (const std::string_view each : audit::injection_names)
+            std::cerr << ' ' << each;
+        std::cerr << ", or with 1 to " << most_wrong_bytes << " bytes, as overrun:16\n";
+        return Exit::usage;
+    }
+    const auto kinds = chosen(arguments);
+    if (!kinds)
+        return Exit::usage;
+    if (!arguments.html.empty() && kinds->size() != 1) {
+        std::cerr << "moat audit: --html shows one device; name it by --device\n";
+        return Exit::usage;
+    }
+    if (!output_works() || !are_writable("moat audit", {arguments.html, arguments.trace}))
+        return Exit::bound;
+    Run run(arguments, wrong);
+    bool all = true;
+    for (const audit::Kind& kind : *kinds)
+        all = output_works() && run.device(kind) && all;
+    if (!run.draw())
+        return Exit::bound;
+    if (run.found())
+        return Exit::found;
+    return all ? Exit::success : Exit::bound;
+}
+
+} // namespace
+
+void add_audit(CLI::App& app, Exit& exit) {
+    static Arguments arguments;
+    CLI::App* const command = app.add_subcommand(
+        "audit", "drive devices with guarded buffers, and see what they touch outside of them");
+    command->add_option("--machine", arguments.machine, "where the devices are")
+        ->check(CLI::IsMember({"soft", "qemu", "vfio"}))
+        ->capture_default_str();
+    command->add_option("--device", arguments.devices,
+                        "a device of --list, or its address; all, where none is");
+    add_bytes(*command, "--guard", arguments.guard, "on each side, rounded up to pages",
+              {1, std::uint64_t{1} << 20})
+        ->default_str(std::to_string(default_guard));
+    command->add_option("--placement", arguments.placement, "the end of its pages a buffer lies at")
+        ->check(CLI::IsMember({"left", "right", "both"}))
+        ->capture_default_str();
+    add_number(*command, "--seed", arguments.seed, "of lengths and operations")
+        ->capture_default_str();
+    add_seconds(*command, "--time", arguments.seconds, "for each device");
+    CLI::Option* const operations =
+        add_number(*command, "--operations", arguments.operations,
+                   "for each device; else as many as it has boundaries", {.least = 1});
+    command->add_option("--case", arguments.cases, "run one case alone, or FIRST-LAST")
+        ->check(CLI::Validator(
+            [](std::string& text) {
+                audit::AuditOptions parsed;
+                return parse_cases(text, parsed)
+                           ? std::string()
+                           : '"' + text + "\" is not a case or two, as 12 or 12-14";
+            },
+            ""))
+        ->excludes(operations);
+    command->add_option("--inject", arguments.inject,
+                        "make the device, or on QEMU its driver, do wrong: FAULT[:BYTES]");
+#ifdef MOAT_HAS_PICTURE
+    command->add_option("--html", arguments.html, "a page that shows one device's buffers")
+        ->type_name("FILE");
+#endif
+    command->add_option("--trace", arguments.trace, "trace events for Perfetto, a process a device")
+        ->type_name("FILE");
+    command->add_flag("--json", arguments.json, "lines of JSON (docs/report_schema.md)");
+    command->add_flag("--list", arguments.list, "the devices that there are");
+    command->footer("Faults: overrun, underrun, late, stale, read-only, short-transfer, "
+                    "short-buffer, no-invalidate.");
+    describe(
+        *command,
+        {.paragraphs =
+             {"Drives devices with buffers that lie between guard pages, at and around every "
+              "boundary of their lengths, and reports what they wrote or read outside of them, "
+              "touched after they had said that they were done, reached past the IOMMU, left "
+              "unwritten, or called a success though the IOMMU had blocked it.",
+              "The machine soft has models of devices in this process; qemu has QEMU's, behind "
+              "QEMU's VT-d; vfio has this host's, which moat bind must have taken from their "
+              "driver. A disk of the host is written to.",
+              "Each finding comes with the one command that shows it again, alone."},
+         .examples = {
+             {"moat audit --list", "the devices that there are"},
+             {"moat audit --device nvme", "a model of an NVMe controller that behaves"},
+             {"moat audit --device nvme --inject overrun --case 0", "one that writes too much"},
+             {"moat audit --device edu --operations 50 --json", "for a script"},
+         }});
+    command->callback([&exit] { exit = run(arguments); });
+}
+
+} // namespace moat::tools

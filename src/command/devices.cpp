@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// `moat devices`, `moat bind`, `moat unbind`: which functions this host has, and who has them.
+// What is read and written in sysfs is machine/vfio_host/pci_devices.hpp's.
+#include "moat/core/text.hpp"
+
+#include "help.hpp"
+#include "machine/vfio_host/pci_devices.hpp"
+#include "subcommands.hpp"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <iomanip>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <span>
+
+namespace moat::tools {
+namespace {
+
+using namespace machine::vfio_host;
+using nlohmann::ordered_json;
+
+struct Arguments {
+    std::string root{sysfs};
+    std::string address;
+    bool json = false;
+};
+
+std::string hexadecimal(std::uint32_t value, unsigned digits) {
+    std::string text;
+    while (digits-- != 0)
+        text += "0123456789abcdef"[value >> 4 * digits & 0xf];
+    return text;
+}
+
+template <class T>
+std::string number_or_dash(const std::optional<T>& value) {
+    return value ? std::to_string(*value) : "-";
+}
+
+/// Its largest memory BAR, with a unit.
+std::string largest_bar(const machine::FunctionInfo& info) {
+    std::uint64_t largest = 0;
+    for (const machine::Bar& bar : info.bars)
+        if (bar.kind != machine::BarKind::ports)
+            largest = std::max(largest, bar.size.value());
+    constexpr std::string_view units = "BKMGT";
+    std::size_t unit = 0;
+    for (; largest >= 1024 && largest % 1024 == 0 && unit + 1 != units.size(); ++unit)
+        largest /= 1024;
+    return largest == 0 ? "-" : std::to_string(largest) + units[unit];
+}
+
+void print_table(const std::vector<HostFunction>& functions) {
+    const auto line = [](const auto& address, const auto& ids, const auto& class_code,
+                         const auto& group, const auto& node, const auto& bar, const auto& driver) {
+        std::cout << std::left << std::setw(14) << address << std::setw(11) << ids << std::setw(8)
+                  << class_code << std::setw(7) << group << std::setw(6) << node << std::setw(9)
+                  << bar << driver << '\n';
+    };
+    line("ADDRESS", "ID", "CLASS", "GROUP", "NODE", "BAR", "DRIVER");
+    for (const HostFunction& each : functions)
+        line(to_string(each.info.address),
+             hexadecimal(each.info.vendor, 4) + ':' + hexadecimal(each.info.device, 4),
+             hexadecimal(each.info.class_code, 6), number_or_dash(each.group),
+             number_or_dash(each.node), largest_bar(each.info),
+             each.driver.empty() ? "-" : each.driver);
+}
+
+void print_json(std::span<const HostFunction> functions) {
+    const auto or_null = [](const std::optional<unsigned>& value) {
+        return value ? ordered_json(*value) : ordered_json(nullptr);
+    };
+    for (const HostFunction& each : functions) {
+        ordered_json line;
+        line["schema"] = "moat.device/1";
+        line["address"] = to_string(each.info.address);
+        line["vendor"] = each.info.vendor;
+        line["device"] = each.info.device;
+        line["class"] = each.info.class_code;
+        line["group"] = or_null(each.group);
+        line["node"] = or_null(each.node);
+        line["driver"] = each.driver.empty() ? ordered_json(nullptr) : ordered_json(each.driver);
+        line["bars"] = ordered_json::array();
+        for (const machine::Bar& bar : each.info.bars)
+            line["bars"].push_back(bar.size.value());
+        std::cout << line << '\n';
+    }
+}
+
+[[nodiscard]] Exit failed(const char* command, const Error& error) {
+    std::cerr << "moat " << command << ": " << to_string(error) << '\n';
+    return Exit::bound;
+}
+
+[[nodiscard]] Exit list(const Arguments& arguments) {
+    const auto functions = list_functions(arguments.root);
+    if (!functions)
+        return failed("devices", functions.error());
+    arguments.json ? print_json(*functions) : print_table(*functions);
+    return Exit::success;
+}
+
+/// One function changes hands, and what it is now is said.
+template <class Change>
+[[nodiscard]] Exit change(const char* command, const Arguments& arguments, Change&& change_hands) {
+    const auto address = parse_bdf(arguments.address);
+    if (!address) {
+        std::cerr
+            << "moat " << command << ": " << arguments.address
+            << " is no address of a function, as 0000:00:04.0 is one; moat devices lists them\n";
+        return Exit::usage;
+    }
+    if (const auto done = change_hands(*address, arguments.root); !done)
+        return failed(command, done.error());
+    const auto now = find_function(*address, arguments.root);
+    if (!now)
+        return failed(command, now.error());
+    if (arguments.json)
+        print_json(std::span(&*now, 1));
+    else
+        std::cout << to_string(*address) << ": "
+                  << (now->driver.empty() ? "no driver" : now->driver) << '\n';
+    return Exit::success;
+}
+
+} // namespace
+
+void add_devices(CLI::App& app, Exit& exit) {
+    static Arguments arguments;
+    const auto add = [&](const char* name, const char* summary) {
+        CLI::App* const command = app.add_subcommand(name, summary);
+        command->add_option("--sysfs", arguments.root, "where sysfs is mounted")
+            ->type_name("FOLDER")
+            ->capture_default_str();
+        command->add_flag("--json", arguments.json, "a line of JSON each (docs/report_schema.md)");
+        return command;
+    };
+    CLI::App* const devices = add("devices", "PCI functions of this host, and who has them");
+    devices->callback([&exit] { exit = list(arguments); });
+    describe(
+        *devices,
+        {.paragraphs = {"Lists the PCI functions of this host: address, vendor and device, class, "
+                        "IOMMU group, NUMA node, largest BAR, and the driver that has it. A "
+                        "function without a group lies behind no IOMMU."},
+         .examples = {{"moat devices", "who is where, in which IOMMU group, with which driver"},
+                      {"moat devices --json", "the same for a script"}}});
+    CLI::App* const bind = add("bind", "take a function from its driver, for VFIO");
+    bind->add_option("address", arguments.address, "as 0000:00:04.0")->required();
+    bind->callback([&exit] { exit = change("bind", arguments, bind_to_vfio); });
+    describe(
+        *bind,
+        {.paragraphs = {"Takes a function from its driver and gives it to vfio-pci, so that moat "
+                        "audit --machine vfio can drive it. It stays so until moat unbind or the "
+                        "next boot. Nobody else may use the device: a disk's file systems must "
+                        "not be mounted."},
+         .examples = {{"moat bind 0000:00:04.0", "take it from its driver, as root"},
+                      {"moat bind 0000:00:04.0 --json", "and say what it is now"}}});
+    CLI::App* const unbind = add("unbind", "give a function back to the kernel");
+    unbind->add_option("address", arguments.address, "as 0000:00:04.0")->required();
+    unbind->callback([&exit] { exit = change("unbind", arguments, unbind_from_vfio); });
+    describe(
+        *unbind,
+        {.paragraphs = {"Takes a function from vfio-pci; the kernel then looks for a driver for it "
+                        "as at boot."},
+         .examples = {{"moat unbind 0000:00:04.0", "give it back, as root"},
+                      {"moat unbind 0000:00:04.0 --json", "and say who has it now"}}});
+}
+
+} // namespace moat::tools

@@ -1,0 +1,449 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// `moat explore`: a scenario under the explorer; replays; and the merging of shards' results.
+// The scenarios live in lab/scenarios/, the explorer in lab/explore/.
+#include "moat/core/text.hpp"
+
+#include "help.hpp"
+#include "lab/explore/explorer.hpp"
+#include "lab/explore/races.hpp"
+#include "lab/explore/replay.hpp"
+#include "lab/explore/stacks.hpp"
+#include "lab/explore/timeline.hpp"
+#include "lab/scenarios/scenario.hpp"
+#include "merge.hpp"
+#include "numbers.hpp"
+#include "output.hpp"
+#include "picture.hpp"
+#include "platform/stack.hpp"
+#include "progress.hpp"
+#include "schedule_picture.hpp"
+#include "subcommands.hpp"
+#include "symbols.hpp"
+#include "terminal.hpp"
+#include "trace.hpp"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <fstream>
+#include <iostream>
+#include <malloc.h>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+namespace moat::tools {
+
+namespace {
+
+using nlohmann::ordered_json;
+using scenarios::Scenario;
+
+struct Arguments {
+    explore::ExploreOptions options;
+    std::map<std::string, scenarios::Configuration> configurations; ///< by scenario
+    std::string strategy = "dpor";
+    std::string memory_model = "sc";
+    std::string shard = "0/1";
+    std::string replay;
+    std::string write_replay;
+    std::string html;
+    std::string trace;
+    std::vector<std::string> merge;
+    double seconds = 0;
+    bool json = false;
+    bool quiet = false;
+};
+
+template <class Kind>
+[[nodiscard]] Kind by_name(const std::string& text, std::initializer_list<Kind> kinds) {
+    for (Kind kind : kinds)
+        if (text == name(kind))
+            return kind;
+    return *kinds.begin(); // the command line accepts no other
+}
+
+[[nodiscard]] Exit exit_of(const explore::Report& report) {
+    if (report.found)
+        return Exit::found;
+    return report.exhausted ? Exit::success : Exit::bound;
+}
+
+[[nodiscard]] ordered_json violation_json(const explore::Violation& violation, std::size_t steps) {
+    return {{"kind", name(violation.kind)},
+            {"text", violation.text},
+            {"safety", is_safety(violation.kind)},
+            {"steps", steps}};
+}
+
+[[nodiscard]] ordered_json to_json(const Scenario& scenario,
+                                   const scenarios::Configuration& configuration,
+                                   const explore::ExploreOptions& options,
+                                   const explore::Report& report, const std::string& claim) {
+    ordered_json line;
+    line["schema"] = "moat.explore/1";
+    line["scenario"] = scenario.name;
+    line["variant"] = configuration.contains("variant") ? configuration.at("variant") : "";
+    line["configuration"] = scenarios::to_text(configuration);
+    line["strategy"] = name(options.strategy);
+    line["memory_model"] = name(options.machine.memory_model);
+    line["shard"] = std::to_string(options.shard.index) + "/" + std::to_string(options.shard.count);
+    line["executions"] = report.tally.executions;
+    line["blocked"] = report.tally.blocked;
+    line["cut"] = report.tally.cut;
+    line["steps"] = report.tally.steps;
+    line["symmetry"] = options.machine.symmetry == explore::Symmetry::ordered;
+    line["seconds"] = report.seconds;
+    line["exhausted"] = report.exhausted;
+    line["violation"] = nullptr;
+    if (report.found)
+        line["violation"] = violation_json(report.found->violation, report.found->schedule.size());
+    line["claim"] = claim;
+    return line;
+}
+
+/// Proved is good, refuted is bad; what is neither is left as it is.
+[[nodiscard]] std::string toned_claim(const std::string& claim) {
+    for (const auto& [word, tone] : {std::pair("proved", Tone::good), {"refuted", Tone::bad}})
+        if (claim.starts_with(word))
+            return toned(tone, word) + claim.substr(std::string_view(word).size());
+    return claim;
+}
+
+/// What the process has from the C library's allocator. The library keeps what was freed for the
+/// next who asks, and counts it; so a step that allocates shows once that is used up.
+[[nodiscard]] std::size_t allocated_bytes() {
+    const struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+}
+
+/// Runs a found schedule once more, so that it can be printed, and notes stacks meanwhile, which
+/// themselves take memory from elsewhere.
+void run_schedule(explore::Machine& machine, const explore::Found& found,
+                  explore::StackRecorder& stacks) {
+    if (machine.options().allocated_bytes == nullptr)
+        machine.observe(&stacks);
+    machine.start();
+    for (const explore::Choice& choice : found.schedule)
+        machine.step(choice.actor, choice.option);
+    if (machine.enabled().empty())
+        explore::judge(machine);
+    if (!machine.violation())
+        machine.report(found.violation);
+}
+
+[[nodiscard]] std::string replay_text(const explore::Machine& machine, const Scenario& scenario,
+                                      const scenarios::Configuration& configuration) {
+    explore::Replay replay = explore::record_replay(machine);
+    replay.scenario = scenario.name;
+    replay.configuration = scenarios::to_text(configuration);
+    return explore::to_text(replay, explore::summary(machine));
+}
+
+[[nodiscard]] Result<void> write_text(const std::string& file, const std::string& text) {
+    std::ofstream out(file, std::ios::binary);
+    out << text;
+    out.close();
+    if (!out)
+        return fail(ErrorCode::io, "the file could not be written whole");
+    return {};
+}
+
+/// The files that are wanted of a violation. Return: false where one cannot be written, which is
+/// reported.
+[[nodiscard]] bool write_files(const Arguments& arguments, const explore::Machine& machine,
+                               const ScheduleTexts& texts) {
+    bool all = true;
+    const auto say = [&](const std::string& file, const Result<void>& written) {
+        if (!written)
+            std::cerr << "moat explore: " << file << ": " << to_string(written.error()) << '\n';
+        all = all && written;
+    };
+    if (!arguments.write_replay.empty())
+        say(arguments.write_replay, write_text(arguments.write_replay, texts.replay));
+    if (arguments.html.empty() && arguments.trace.empty())
+        return all;
+    const ordered_json picture = schedule_picture(machine, texts);
+#ifdef MOAT_HAS_PICTURE
+    if (!arguments.html.empty())
+        say(arguments.html, write_picture(arguments.html, picture));
+#endif
+    if (!arguments.trace.empty())
+        say(arguments.trace, write_trace(arguments.trace, std::span(&picture, 1)));
+    return all;
+}
+
+/// Nobody waits for a file that there is nothing for.
+void say_unwritten_files(const Arguments& arguments) {
+    for (const std::string& file : {arguments.write_replay, arguments.html, arguments.trace})
+        if (!file.empty())
+            std::cerr << "moat explore: " << file
+                      << " is not written: there is no violation, so no schedule\n";
+}
+
+/// Every claim holds of a program without threads, so none is made.
+[[nodiscard]] bool has_threads(const std::string& who, const explore::Program& program,
+                               const scenarios::Configuration& configuration) {
+    explore::Machine machine(program, {});
+    machine.start();
+    if (machine.threads() != 0 || machine.violation())
+        return true;
+    std::cerr << who << ": " << scenarios::to_text(configuration)
+              << ": no thread runs, so there is nothing to explore; ask for one at least\n";
+    return false;
+}
+
+Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
+    const auto configuration =
+        scenarios::complete(scenario, arguments.configurations[scenario.name]);
+    if (!configuration || !parse_shard(arguments.shard, arguments.options.shard)) {
+        std::cerr << "moat explore: "
+                  << (configuration ? "--shard: \"" + arguments.shard + "\" is not I/N, I below N"
+                                    : to_string(configuration.error()))
+                  << '\n';
+        return Exit::usage;
+    }
+    const explore::Program program = scenario.program(*configuration);
+    if (!has_threads("moat explore", program, *configuration))
+        return Exit::usage;
+    if (!output_works() ||
+        !are_writable("moat explore", {arguments.write_replay, arguments.html, arguments.trace}))
+        return Exit::bound;
+    explore::ExploreOptions& options = arguments.options;
+    Progress progress(arguments.seconds);
+    options.machine.allocated_bytes = &allocated_bytes;
+    options.progress = [&](const explore::Tally& tally) {
+        const std::string blocked = std::to_string(tally.blocked) + " blocked";
+        return progress({.what = scenario.name,
+                         .count = tally.executions,
+                         .unit = "executions",
+                         .fraction = tally.fraction,
+                         .remark = blocked});
+    };
+    const explore::Report report = explore::explore(program, options);
+    progress.clear();
+    const std::string claim = explore::claim(options, report, scenario.scope(*configuration));
+    if (arguments.json)
+        std::cout << to_json(scenario, *configuration, options, report, claim) << '\n';
+    bool all_written = true;
+    if (report.found) {
+        if (report.found->violation.kind != explore::ViolationKind::memory)
+            options.machine.allocated_bytes = nullptr;
+        explore::Machine machine(program, options.machine);
+        explore::StackRecorder stacks(&platform::capture_stack);
+        run_schedule(machine, *report.found, stacks);
+        if (!arguments.json)
+            std::cout << explore::timeline(machine)
+                      << explore::stacks_text(machine, stacks, &symbolise)
+                      << "schedule: " << explore::summary(machine) << '\n';
+        const std::string replay = replay_text(machine, scenario, *configuration);
+        all_written = write_files(arguments, machine, {scenario.name, claim, replay});
+    } else {
+        say_unwritten_files(arguments);
+    }
+    if (!arguments.json)
+        std::cout << toned_claim(claim) << '\n';
+    return all_written ? exit_of(report) : Exit::bound;
+}
+
+[[nodiscard]] ordered_json replay_json(const Scenario& scenario,
+                                       const scenarios::Configuration& configuration,
+                                       const explore::Machine& machine) {
+    ordered_json line;
+    line["schema"] = "moat.replay/1";
+    line["scenario"] = scenario.name;
+    line["configuration"] = scenarios::to_text(configuration);
+    line["schedule"] = explore::summary(machine);
+    line["steps"] = machine.depth();
+    line["violation"] = nullptr;
+    if (const auto& violation = machine.violation())
+        line["violation"] = violation_json(*violation, machine.depth());
+    return line;
+}
+
+Exit run_replay(const Arguments& arguments) {
+    std::ifstream file(arguments.replay);
+    std::stringstream text;
+    text << file.rdbuf();
+    const auto replay = explore::parse_replay(text.str());
+    if (!file || !replay) {
+        std::cerr << arguments.replay << ": "
+                  << (file ? to_string(replay.error()) : "cannot be read") << '\n';
+        return Exit::usage;
+    }
+    const Scenario* const scenario = scenarios::find(replay->scenario);
+    if (scenario == nullptr) {
+        std::cerr << arguments.replay << ": no scenario " << replay->scenario << '\n';
+        return Exit::usage;
+    }
+    const auto configuration =
+        scenarios::complete(*scenario, scenarios::parse(replay->configuration));
+    if (!configuration) {
+        std::cerr << arguments.replay << ": " << to_string(configuration.error()) << '\n';
+        return Exit::usage;
+    }
+    const explore::Program program = scenario->program(*configuration);
+    if (!has_threads(arguments.replay, program, *configuration))
+        return Exit::usage;
+    explore::Machine machine(program, explore::machine_options(*replay));
+    explore::StackRecorder stacks(&platform::capture_stack);
+    machine.observe(&stacks);
+    if (const auto mismatch = explore::follow(machine, *replay)) {
+        std::cerr << arguments.replay << ": " << *mismatch << '\n';
+        return Exit::bound;
+    }
+    if (arguments.json)
+        std::cout << replay_json(*scenario, *configuration, machine) << '\n';
+    else
+        std::cout << explore::timeline(machine)
+                  << explore::stacks_text(machine, stacks, &symbolise);
+    return machine.violation() ? Exit::found : Exit::success;
+}
+
+void add_options(CLI::App& app, Arguments& arguments) {
+    explore::ExploreOptions& options = arguments.options;
+    app.add_option("--strategy", arguments.strategy, "how schedules are chosen")
+        ->check(CLI::IsMember({"dpor", "sleep", "naive", "bound", "pct", "random"}))
+        ->capture_default_str();
+    app.add_option("--memory-model", arguments.memory_model, "what a load may return")
+        ->check(CLI::IsMember({"sc", "tso", "c11"}))
+        ->capture_default_str();
+    add_number(app, "--bound", options.preemptions, "preemptions at most (bound)")
+        ->capture_default_str();
+    add_number(app, "--executions", options.random_executions, "how many (pct, random)",
+               {.least = 1})
+        ->capture_default_str();
+    add_number(app, "--seed", options.seed, "of pct and random")->capture_default_str();
+    add_number(app, "--pct-depth", options.pct_depth, "1 + priority changes (pct)", {1, 64})
+        ->capture_default_str();
+    app.add_flag_callback(
+        "--symmetry", [&options] { options.machine.symmetry = explore::Symmetry::ordered; },
+        "of threads that are alike, only one order of first steps");
+    add_number(app, "--most-executions", options.most_executions, "stop after so many",
+               {.least = 1});
+    add_number(app, "--most-steps", options.machine.most_steps, "of one execution", {1, 30000})
+        ->capture_default_str();
+    add_seconds(app, "--seconds", arguments.seconds, "stop after so long");
+    add_number(app, "--failing-allocations", options.machine.failing_allocations,
+               "how many allocations of an execution may fail")
+        ->capture_default_str();
+    add_number(app, "--jobs", options.jobs, "threads of the explorer", {1, 1024})
+        ->capture_default_str();
+    app.add_option("--shard", arguments.shard, "explore only part I of N, as I/N");
+    app.add_option("--write-replay", arguments.write_replay, "a file for a violation's schedule")
+        ->type_name("FILE");
+#ifdef MOAT_HAS_PICTURE
+    app.add_option("--html", arguments.html, "a page that shows a violation's schedule")
+        ->type_name("FILE");
+#endif
+    app.add_option("--trace", arguments.trace,
+                   "trace events of a violation's schedule, for Perfetto")
+        ->type_name("FILE");
+    app.add_flag("--json", arguments.json,
+                 "the result as one line of JSON (docs/report_schema.md)");
+}
+
+/// Nothing that was asked for is silently left out. A preemption bound inside dpor or sleep sets
+/// would be unsound: what a branch was left out for could lie beyond the bound.
+void refuse_what_does_not_apply(const CLI::App& command, explore::Strategy strategy) {
+    using explore::Strategy;
+
+    struct Rule {
+        const char* option;
+        std::initializer_list<Strategy> strategies;
+        const char* why;
+    };
+
+    const Rule rules[] = {
+        {"--bound",
+         {Strategy::bound},
+         "--bound needs --strategy bound: a preemption bound with a reduction is unsound"},
+        {"--executions",
+         {Strategy::pct, Strategy::random},
+         "--executions needs --strategy pct or random; see --most-executions"},
+        {"--seed", {Strategy::pct, Strategy::random}, "--seed needs --strategy pct or random"},
+        {"--pct-depth", {Strategy::pct}, "--pct-depth needs --strategy pct"},
+    };
+    for (const Rule& rule : rules)
+        if (command.get_option(rule.option)->count() != 0 &&
+            std::ranges::find(rule.strategies, strategy) == rule.strategies.end())
+            throw CLI::ValidationError(rule.why);
+}
+
+void add_scenario(CLI::App& app, const Scenario& scenario, Arguments& arguments, Exit& exit) {
+    CLI::App* const command = app.add_subcommand(scenario.name, scenario.summary);
+    for (const scenarios::Parameter& parameter : scenario.parameters) {
+        scenarios::Configuration& configuration = arguments.configurations[scenario.name];
+        CLI::Option* const option = command->add_option_function<std::string>(
+            std::string("--") + parameter.name,
+            [&configuration, &parameter](const std::string& value) {
+                configuration[parameter.name] = value;
+            },
+            std::string(parameter.help) + " [" + parameter.preset + "]");
+        if (parameter.values.empty())
+            accept_numbers(*option, {0, parameter.most});
+        else
+            option->check(CLI::IsMember(parameter.values));
+    }
+    add_options(*command, arguments);
+    command->callback([command, &scenario, &arguments, &exit] {
+        using explore::MemoryModelKind;
+        using explore::Strategy;
+        arguments.options.strategy =
+            by_name(arguments.strategy, {Strategy::dpor, Strategy::sleep, Strategy::naive,
+                                         Strategy::bound, Strategy::pct, Strategy::random});
+        refuse_what_does_not_apply(*command, arguments.options.strategy);
+        arguments.options.machine.memory_model =
+            by_name(arguments.memory_model,
+                    {MemoryModelKind::sc, MemoryModelKind::tso, MemoryModelKind::c11});
+        exit = run_scenario(scenario, arguments);
+    });
+}
+
+} // namespace
+
+void add_explore(CLI::App& app, Exit& exit) {
+    static Arguments arguments;
+    CLI::App* const command = app.add_subcommand(
+        "explore", "run an engine under every interleaving, or a stated part of them");
+    for (const Scenario& scenario : scenarios::all())
+        add_scenario(*command, scenario, arguments, exit);
+    CLI::Option* const replay =
+        command->add_option("--replay", arguments.replay, "follow the schedule in this file")
+            ->check(CLI::ExistingFile)
+            ->type_name("FILE");
+    CLI::Option* const merge =
+        command->add_option("--merge", arguments.merge, "add up what shards printed with --json")
+            ->check(CLI::ExistingFile)
+            ->type_name("FILE");
+    command->add_flag("--json", arguments.json,
+                      "what a replay showed, as one line of JSON; --merge prints no other");
+    command->require_subcommand(0, 1);
+    describe(
+        *command,
+        {.paragraphs =
+             {"Runs an engine, the shipped headers themselves, under every interleaving of a few "
+              "threads, or under a stated part of them, and says what that proves. A violation "
+              "comes "
+              "with its schedule, step by step, with decoded values, and the read that was stale.",
+              "What may be explored is a scenario; moat explore SCENARIO --help says which threads "
+              "it "
+              "has and which variants, right and wrong ones."},
+         .examples = {
+             {"moat explore pud-slot --variant old", "the page-walk race of old kernels, found"},
+             {"moat explore pud-slot --faulters 2", "the rule that moat is built on, proved"},
+             {"moat explore pud-slot --strategy random --executions 1000 --json",
+              "random schedules; they find, and prove nothing"},
+         }});
+    command->callback([command, replay, merge, &exit] {
+        if (!command->get_subcommands().empty())
+            return;
+        if (replay->count() != 0)
+            exit = run_replay(arguments);
+        else if (merge->count() != 0)
+            exit = merge_results(arguments.merge);
+        else
+            throw CLI::CallForHelp();
+    });
+}
+
+} // namespace moat::tools

@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// `moat stress bar-walk`: runs a BarWork on real threads for a while and says what became of it:
+// rates, leaves lost to readers, errors, and a thread that stands still.
+#include "moat/core/text.hpp"
+
+#include "bar_walk.hpp"
+#include "help.hpp"
+#include "kernel_bar_walk.hpp"
+#include "machine/vfio_host/kernel_vulnerability.hpp"
+#include "numbers.hpp"
+#include "output.hpp"
+#include "progress.hpp"
+#include "subcommands.hpp"
+#include "terminal.hpp"
+#include "watchdog.hpp"
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdlib>
+#include <fstream>
+#include <iomanip>
+#include <iostream>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <sys/utsname.h>
+#include <thread>
+
+namespace moat::tools {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using nlohmann::ordered_json;
+using namespace machine::vfio_host;
+
+struct Arguments {
+    std::string machine = "soft";
+    std::string device;
+    std::optional<std::uint64_t> bar; ///< of soft
+    unsigned readers = 2;
+    double seconds = 10;
+    double patience = 10;
+    std::string config;
+    bool accepts_crash = false;
+    bool json = false;
+};
+
+constexpr std::uint64_t default_bar = 128ULL << 30;
+
+/// Where a thread has come to, for the one that watches. Each on a line of its own.
+struct alignas(128) Counter {
+    std::atomic<std::uint64_t> value{0};
+    std::atomic<bool> has_ended{false};
+
+    void increment() { value.fetch_add(1, std::memory_order_relaxed); }
+
+    [[nodiscard]] std::uint64_t read() const { return value.load(std::memory_order_relaxed); }
+};
+
+/// What was found, by the end of the run.
+struct Outcome {
+    double seconds = 0;
+    std::uint64_t reports = 0;
+    std::optional<Error> error; ///< of a map, an unmap or a report, which ended the run
+    std::optional<Watchdog::Stalled> stalled;
+};
+
+class Stress {
+  public:
+    Stress(const Arguments& arguments, BarWork& work)
+        : arguments_(arguments), work_(work), progress_(arguments.readers + 1),
+          watchdog_(arguments.readers + 1, arguments.patience) {}
+
+    Outcome run() {
+        for (unsigned i = 0; i != arguments_.readers; ++i)
+            threads_.emplace_back([this, i] { read(i); });
+        threads_.emplace_back([this] { map(); });
+        watch();
+        if (!outcome_.stalled)
+            for (std::thread& each : threads_)
+                each.join();
+        outcome_.seconds = seconds();
+        for (unsigned i = 0; i != arguments_.readers; ++i)
+            outcome_.reports += progress_[i].read();
+        const std::lock_guard guard(error_lock_);
+        outcome_.error = error_;
+        return outcome_;
+    }
+
+  private:
+    void read(unsigned reader) {
+        while (!ends_.load(std::memory_order_relaxed)) {
+            if (const auto done = work_.report(); !done)
+                end_with(done.error());
+            progress_[reader].increment();
+        }
+        progress_[reader].has_ended = true;
+    }
+
+    void map() {
+        Counter& own = progress_[arguments_.readers];
+        const auto step = [&] { own.increment(); };
+        while (!ends_.load(std::memory_order_relaxed)) {
+            if (const auto done = work_.round(step); !done)
+                end_with(done.error());
+            own.increment();
+        }
+        own.has_ended = true;
+    }
+
+    void end_with(const Error& error) {
+        const std::lock_guard guard(error_lock_);
+        if (!error_)
+            error_ = error;
+        ends_ = true;
+    }
+
+    /// Until all have ended, or one stands still, be it on its way to the end.
+    void watch() {
+        Progress progress(arguments_.seconds);
+        for (bool all_ended = false; !all_ended && !outcome_.stalled;) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(20));
+            if (seconds() >= arguments_.seconds)
+                ends_ = true;
+            all_ended = true;
+            for (std::size_t i = 0; i != progress_.size(); ++i)
+                if (!progress_[i].has_ended) {
+                    all_ended = false;
+                    if (const auto stalled = watchdog_.observe(i, progress_[i].read(), seconds()))
+                        outcome_.stalled = stalled;
+                }
+            progress({.what = "bar-walk", .count = work_.rounds(), .unit = "rounds"});
+        }
+    }
+
+    [[nodiscard]] double seconds() const {
+        return std::chrono::duration<double>(Clock::now() - begin_).count();
+    }
+
+    const Arguments& arguments_;
+    BarWork& work_;
+    std::vector<Counter> progress_; ///< of the readers, then of the mapper
+    Watchdog watchdog_;
+    std::atomic<bool> ends_{false};
+    std::mutex error_lock_;
+    std::optional<Error> error_;
+    Outcome outcome_;
+    std::vector<std::thread> threads_;
+    Clock::time_point begin_ = Clock::now();
+};
+
+/// What this run was about, beside what it counted.
+struct Subject {
+    std::uint64_t bar = 0;
+    std::string device = {}; ///< of vfio
+    std::string release = {};
+    KernelVerdict kernel = {};
+};
+
+/// A report of a run, as text or as a line of JSON.
+class Report {
+  public:
+    Report(const Arguments& arguments, const Subject& subject, const BarWork& work,
+           const Outcome& outcome)
+        : arguments_(arguments), subject_(subject), work_(work), outcome_(outcome) {}
+
+    /// What readers take of the kernel's leaves is the kernel's affair.
+    [[nodiscard]] bool clean() const {
+        const bool whole = !on_kernel() && work_.lost_leaves().value_or(0) != 0;
+        return !whole && !outcome_.error && !outcome_.stalled;
+    }
+
+    void print_json() const {
+        ordered_json line;
+        line["schema"] = "moat.stress/1";
+        line["stress"] = "bar-walk";
+        line["machine"] = arguments_.machine;
+        line["device"] = nullptr;
+        line["kernel"] = nullptr;
+        if (on_kernel()) {
+            line["device"] = subject_.device;
+            line["kernel"] = {{"release", subject_.release},
+                              {"state", name(subject_.kernel.state)},
+                              {"why", subject_.kernel.why}};
+        }
+        line["bar_bytes"] = subject_.bar;
+        line["readers"] = arguments_.readers;
+        line["seconds"] = outcome_.seconds;
+        line["rounds"] = work_.rounds();
+        line["bytes_mapped"] = work_.bytes();
+        line["leaves_mapped"] = or_null(work_.leaves());
+        line["reports"] = outcome_.reports;
+        line["leaves_lost"] = or_null(work_.lost_leaves());
+        line["einval_retried"] = work_.retries();
+        line["error"] = nullptr;
+        if (outcome_.error)
+            line["error"] = {{"errno", work_.errno_name(*outcome_.error)},
+                             {"text", to_string(*outcome_.error)}};
+        line["stalled"] = nullptr;
+        if (outcome_.stalled)
+            line["stalled"] = {{"who", name_of_stalled()}, {"seconds", outcome_.stalled->seconds}};
+        line["clean"] = clean();
+        std::cout << line << '\n';
+    }
+
+    void print_text() const {
+        std::cout << work_.rounds() << " rounds (" << rate(work_.rounds()) << "), "
+                  << (work_.bytes() >> 30) << " GiB mapped (" << rate(work_.bytes() >> 30) << ")";
+        if (const auto leaves = work_.leaves())
+            std::cout << " by " << *leaves << " leaves (" << rate(*leaves) << ")";
+        std::cout << ", " << outcome_.reports << " reports by " << arguments_.readers
+                  << " readers (" << rate(outcome_.reports) << ")\n"
+                  << "leaves lost to readers: ";
+        if (const auto lost = work_.lost_leaves())
+            std::cout << *lost << '\n';
+        else
+            std::cout << "not counted by this kernel (no thp_split_pud in /proc/vmstat)\n";
+        if (on_kernel())
+            std::cout << "EINVALs: " << work_.retries()
+                      << " of the kernel, each tried again in smaller pieces\n";
+        if (outcome_.error)
+            std::cout << "ended by " << work_.errno_name(*outcome_.error) << ": "
+                      << to_string(*outcome_.error) << '\n';
+        if (outcome_.stalled)
+            std::cout << name_of_stalled() << " stands still for " << outcome_.stalled->seconds
+                      << " s, after " << outcome_.stalled->progress
+                      << (is_mapper(*outcome_.stalled) ? " steps\n" : " reports\n");
+        std::cout << (clean() ? toned(Tone::good, "clean") : toned(Tone::bad, "NOT clean")) << '\n';
+    }
+
+  private:
+    [[nodiscard]] bool on_kernel() const { return !subject_.device.empty(); }
+
+    [[nodiscard]] bool is_mapper(const Watchdog::Stalled& stalled) const {
+        return stalled.worker == arguments_.readers;
+    }
+
+    [[nodiscard]] std::string name_of_stalled() const {
+        return is_mapper(*outcome_.stalled)
+                   ? "the mapper"
+                   : "reader " + std::to_string(outcome_.stalled->worker + 1);
+    }
+
+    [[nodiscard]] static ordered_json or_null(const std::optional<std::uint64_t>& value) {
+        return value ? ordered_json(*value) : ordered_json(nullptr);
+    }
+
+    /// With a digit below one a second.
+    [[nodiscard]] std::string rate(std::uint64_t count) const {
+        const double value = static_cast<double>(count) / std::max(outcome_.seconds, 1e-9);
+        std::ostringstream text;
+        text << std::fixed << std::setprecision(value < 10 ? 1 : 0) << value << "/s";
+        return text.str();
+    }
+
+    const Arguments& arguments_;
+    const Subject& subject_;
+    const BarWork& work_;
+    const Outcome& outcome_;
+};
+
+[[nodiscard]] Exit run(const Arguments& arguments, const Subject& subject,
+                       std::unique_ptr<BarWork> work) {
+    // A thread that stands still cannot be joined, nor can what it uses go.
+    auto* const stress = new Stress(arguments, *work);
+    const Outcome outcome = stress->run();
+    const Report report(arguments, subject, *work, outcome);
+    arguments.json ? report.print_json() : report.print_text();
+    if (outcome.stalled) {
+        std::_Exit(static_cast<int>(finish_output(Exit::found)));
+    }
+    delete stress;
+    return report.clean() ? Exit::success : Exit::found;
+}
+
+[[nodiscard]] Exit run_soft(const Arguments& arguments) {
+    const std::uint64_t bar = arguments.bar.value_or(default_bar);
+    return run(arguments, {.bar = bar}, std::make_unique<BarWalk>(ByteCount(bar)));
+}
+
+/// Of the running kernel: by its release, and by its configuration where that is to be found.
+[[nodiscard]] Subject ask_kernel(const std::string& config_file) {
+    utsname about{};
+    ::uname(&about);
+    Subject subject{.release = about.release};
+    std::ostringstream config;
+    for (const std::string& each : {config_file, "/boot/config-" + subject.release,
+                                    "/lib/modules/" + subject.release + "/config"})
+        if (std::ifstream in(each); in && config.view().empty())
+            config << in.rdbuf();
+    subject.kernel = kernel_vulnerability(subject.release, device_leaves(config.view()));
+    return subject;
+}
+
+/// Whether to begin. What is said goes to stderr, where a crash leaves it.
+[[nodiscard]] bool may_begin(const Arguments& arguments, const Subject& subject) {
+    std::cerr << "kernel " << subject.release << ", CVE-2026-31456: " << name(subject.kernel.state)
+              << ": " << subject.kernel.why << '\n';
+    if (subject.kernel.state == Vulnerability::not_affected ||
+        subject.kernel.state == Vulnerability::fixed || arguments.accepts_crash)
+        return true;
+    std::cerr << "moat stress: not begun, because it may crash this host, and every later read of "
+                 "/proc/PID/numa_maps may hang: --i-accept-a-crash begins it\n";
+    if (arguments.json)
+        std::cout << ordered_json({{"schema", "moat.stress_refused/1"},
+                                   {"stress", "bar-walk"},
+                                   {"machine", arguments.machine},
+                                   {"kernel",
+                                    {{"release", subject.release},
+                                     {"state", name(subject.kernel.state)},
+                                     {"why", subject.kernel.why}}}})
+                  << '\n';
+    return false;
+}
+
+[[nodiscard]] Exit run_vfio(const Arguments& arguments) {
+    Subject subject = ask_kernel(arguments.config);
+    if (!may_begin(arguments, subject))
+        return Exit::bound;
+    std::optional<machine::Bdf> device;
+    if (!arguments.device.empty()) {
+        const auto address = parse_bdf(arguments.device);
+        if (!address) {
+            std::cerr << "moat stress: " << to_string(address.error()) << '\n';
+            return Exit::usage;
+        }
+        device = *address;
+    }
+    auto walk = KernelBarWalk::open(device);
+    if (!walk) {
+        std::cerr << "moat stress: " << to_string(walk.error()) << '\n';
+        return Exit::bound;
+    }
+    subject.device = to_string((*walk)->device());
+    subject.bar = (*walk)->bar().value();
+    if (!arguments.json)
+        std::cout << subject.device << ": a BAR of " << (subject.bar >> 20) << " MiB\n"
+                  << std::flush;
+    return run(arguments, subject, std::move(*walk));
+}
+
+[[nodiscard]] Exit run(const Arguments& arguments) {
+    if (!output_works())
+        return Exit::bound;
+    if (arguments.machine == "vfio") {
+        if (arguments.bar)
+            throw CLI::ValidationError("--bar is the soft machine's; a device has its own");
+        return run_vfio(arguments);
+    }
+    if (!arguments.device.empty() || !arguments.config.empty() || arguments.accepts_crash)
+        throw CLI::ValidationError("a device and a kernel are the vfio machine's");
+    const std::uint64_t bar = arguments.bar.value_or(default_bar);
+    if (bar == 0 || !is_aligned(bar, 12) || bar > BarWalk::largest_bar.value())
+        throw CLI::ValidationError("--bar is a multiple of 4K, from 4K to 1T, and not " +
+                                   std::to_string(bar));
+    return run_soft(arguments);
+}
+
+} // namespace
+
+void add_stress(CLI::App& app, Exit& exit) {
+    static Arguments arguments;
+    CLI::App* const command =
+        app.add_subcommand("stress", "real threads on the engines, for a stated time");
+    command->require_subcommand(1);
+    describe(
+        *command,
+        {.paragraphs = {"Runs an engine on real threads for a stated time, and says what became of "
+                        "it: rates, what readers lost, errors, a thread that stands still.",
+                        "bar-walk is the reproducer of the page-walk race: a loop of DMA maps of "
+                        "large BARs beside readers of numa_maps, on this library's kernel side or "
+                        "on this host's kernel. A host whose kernel may crash is left alone, "
+                        "unless --i-accept-a-crash is given."},
+         .examples = {{"moat stress bar-walk --time 1", "the case that was reported, 128 GiB"},
+                      {"moat stress bar-walk --bar 1G --readers 1 --time 0.5 --json",
+                       "a smaller one, for a script"}}});
+    CLI::App* const walk = command->add_subcommand(
+        "bar-walk", "DMA maps of large BARs in a loop beside readers of numa_maps");
+    walk->add_option("device", arguments.device,
+                     "of vfio, as 0000:00:06.0; else the largest BAR that vfio-pci has");
+    walk->add_option("--machine", arguments.machine, "whose kernel: this library's, or this host's")
+        ->check(CLI::IsMember({"soft", "vfio"}))
+        ->capture_default_str();
+    add_bytes(*walk, "--bar", arguments.bar, "size of soft's large BAR, as 128G",
+              {4096, BarWalk::largest_bar.value()})
+        ->default_str("128G");
+    add_number(*walk, "--readers", arguments.readers, "threads that report", {0, 64})
+        ->capture_default_str();
+    add_seconds(*walk, "--time", arguments.seconds, "how long")->capture_default_str();
+    add_seconds(*walk, "--watchdog", arguments.patience,
+                "after this long without progress, a thread stands still")
+        ->capture_default_str();
+    walk->add_option("--kernel-config", arguments.config,
+                     "what this host's kernel was built with, where /boot does not tell")
+        ->check(CLI::ExistingFile)
+        ->type_name("FILE");
+    walk->add_flag("--i-accept-a-crash", arguments.accepts_crash,
+                   "begin although this host's kernel has CVE-2026-31456, or may have it");
+    walk->add_flag("--json", arguments.json,
+                   "the result as one line of JSON (docs/report_schema.md)");
+    walk->callback([&exit] { exit = run(arguments); });
+}
+
+} // namespace moat::tools

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// QEMU's device models behind QEMU's VT-d, in a process without a guest: a model of Machine.
+// How QEMU is spoken to is qtest.hpp, how its bus is set up pci_bus.hpp.
+#pragma once
+
+#include "moat/iommu/vtd/domain.hpp"
+#include "moat/page_table/table_pool.hpp"
+#include "moat/sync/real.hpp"
+
+#include "machine/machine.hpp"
+#include "machine/qemu/pci_bus.hpp"
+#include "machine/qemu/qtest.hpp"
+#include "platform/memory_file.hpp"
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace moat::machine::qemu {
+
+struct QemuOptions {
+    std::string program = "qemu-system-x86_64";
+    /// Each the argument of a -device: "edu,addr=4", "nvme,drive=disk0,serial=x,addr=5".
+    std::vector<std::string> devices = {};
+    /// Raw disks, zeroed, that devices know as disk0, disk1, ...
+    std::vector<ByteCount> disks = {};
+    /// More arguments as they are, for what belongs to a device: "-netdev", ...
+    std::vector<std::string> arguments = {};
+    ByteCount ram{std::uint64_t{512} << 20};
+    /// How long QEMU may take for one answer before it is ended.
+    std::chrono::milliseconds patience{10'000};
+    iommu::vtd::UnitOptions unit = {.coherence = iommu::vtd::Coherence::known};
+    /// Gets what QEMU wrote to its standard error where it could not be started.
+    std::string* words = nullptr;
+};
+
+/// Registers of the unit, at their place in q35's memory.
+class UnitRegistersByQtest {
+  public:
+    explicit UnitRegistersByQtest(Qtest& qtest) : qtest_(qtest) {}
+
+    std::uint32_t read32(unsigned offset);
+    std::uint64_t read64(unsigned offset);
+    void write32(unsigned offset, std::uint32_t value);
+    void write64(unsigned offset, std::uint64_t value);
+    bool relax(unsigned attempt);
+
+  private:
+    Qtest& qtest_;
+};
+
+static_assert(iommu::vtd::UnitRegisters<UnitRegistersByQtest>);
+
+/// Used by one thread at a time, which outlives it.
+class QemuMachine final : public Machine, private SharedMemory::Owner {
+  public:
+    using Pool = TablePool<RealSync>;
+    using Unit = iommu::vtd::Unit<UnitRegistersByQtest, Pool, RealSync>;
+    using UnitDomain = iommu::vtd::Domain<Unit, 4>;
+    static_assert(iommu::DeferringDomain<UnitDomain>);
+
+    /// Errors: not_found (QEMU is not installed), no_memory, io (it ended, hangs, or talks
+    /// nonsense), and what the bus and the unit say.
+    static Result<std::unique_ptr<QemuMachine>> start(const QemuOptions& options);
+
+    ~QemuMachine() override;
+
+    [[nodiscard]] std::string_view name() const override { return "qemu"; }
+
+    [[nodiscard]] std::span<const FunctionInfo> functions() const override { return infos_; }
+
+    [[nodiscard]] Result<std::unique_ptr<Function>> open(Bdf address) override;
+    [[nodiscard]] Result<std::unique_ptr<Domain>> create_domain() override;
+    [[nodiscard]] Result<void> attach(Bdf function, Domain& domain) override;
+    [[nodiscard]] Result<void> detach(Bdf function) override;
+    [[nodiscard]] Result<SharedMemory> allocate(ByteCount size,
+                                                unsigned alignment_lg2 = 12) override;
+    [[nodiscard]] Result<std::uint64_t>
+    take_faults(FunctionRef<void(const fault::Record&)> each) override;
+    [[nodiscard]] Wait wait_until(FunctionRef<bool()> happened,
+                                  std::chrono::nanoseconds longest) override;
+    [[nodiscard]] std::chrono::nanoseconds now() override;
+
+    void do_meanwhile(FunctionRef<void()> work) override { qtest_.do_meanwhile(work); }
+
+    void finish_meanwhile() override { qtest_.finish_meanwhile(); }
+
+    [[nodiscard]] Result<void> health() const override { return qtest_.health(); }
+
+    /// What disk `index` holds, as its device sees it.
+    [[nodiscard]] std::span<std::byte> disk(std::size_t index) const {
+        return disks_[index].bytes();
+    }
+
+    /// All of its memory, by physical address.
+    [[nodiscard]] std::span<std::byte> ram() const { return ram_.bytes(); }
+
+    [[nodiscard]] Unit& unit() { return *unit_; }
+
+    [[nodiscard]] const Qtest& qtest() const { return qtest_; }
+
+  private:
+    friend class QemuFunction;
+
+    /// What a function is attached to, and the memory that its interrupt messages are written to.
+    struct Attachment {
+        UnitDomain* domain;
+        std::optional<SharedMemory> interrupts;
+    };
+
+    QemuMachine(platform::MemoryFile ram, std::vector<platform::MemoryFile> disks,
+                platform::ChildProcess process, platform::StreamSocket socket);
+
+    /// Where the function's messages go: the upper half of its domain.
+    static Iova interrupts_of(const UnitDomain& domain, Bdf function);
+
+    /// Lets the function's messages arrive in memory. Return: where the function writes them, and
+    /// where they are seen. Errors: refused (not attached), no_memory, io.
+    Result<std::pair<Iova, std::span<std::byte>>> map_interrupts(Bdf function);
+
+    Result<void> set_up(const iommu::vtd::UnitOptions& options);
+    void release_shared(PhysicalAddress physical, ByteCount size) override;
+
+    platform::MemoryFile ram_;
+    std::vector<platform::MemoryFile> disks_;
+    Qtest qtest_;
+    UnitRegistersByQtest unit_registers_;
+    std::vector<TableHeader> table_headers_;
+    Pool tables_;
+    std::unique_ptr<Unit> unit_;
+    std::unique_ptr<ConfigSpace> config_;
+    std::vector<PciFunction> functions_;
+    std::vector<FunctionInfo> infos_;
+    /// Start and length of what is free, in order, never touching.
+    std::map<std::uint64_t, std::uint64_t> free_;
+    std::map<Bdf, Attachment> attached_;
+    /// Memory that devices may still write, because an invalidation failed.
+    std::vector<SharedMemory> kept_;
+    std::set<Bdf> opened_;
+};
+
+} // namespace moat::machine::qemu

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A model of QEMU's teaching device: a factorial, and a DMA engine with a buffer of 4096 bytes.
+// Source: QEMU's docs/specs/edu.rst, registers and numbers.
+#pragma once
+
+#include "machine/soft/data_phase.hpp"
+#include "machine/soft/device_model.hpp"
+
+#include <array>
+
+namespace moat::machine::soft {
+
+/// Like QEMU's, it reaches 28 bits of addresses unless told otherwise; where QEMU ends on a
+/// transfer outside of its buffer, it does nothing.
+class Edu final : public DeviceModel {
+  public:
+    static constexpr std::uint64_t buffer_start = 0x40000;
+    static constexpr std::uint64_t buffer_bytes = 4096;
+
+    explicit Edu(std::uint64_t dma_mask = (std::uint64_t{1} << 28) - 1) : dma_mask_(dma_mask) {}
+
+    void misbehave(Misbehaviour how) { data_.misbehave(how); }
+
+    [[nodiscard]] std::uint64_t misdeeds() const { return data_.misdeeds(); }
+
+    [[nodiscard]] FunctionInfo info() const override;
+
+    [[nodiscard]] unsigned vectors() const override { return 1; }
+
+    [[nodiscard]] std::uint64_t read(unsigned bar, std::uint64_t offset, Width width) override;
+    void write(unsigned bar, std::uint64_t offset, Width width, std::uint64_t value) override;
+    [[nodiscard]] bool step(BusMaster& bus) override;
+    void reset() override;
+
+  private:
+    void transfer(BusMaster& bus);
+    void raise(BusMaster& bus, std::uint32_t status);
+
+    std::uint64_t dma_mask_;
+    DataPhase data_;
+    std::array<std::byte, buffer_bytes> buffer_{};
+    std::uint32_t liveness_ = 0;
+    std::uint32_t factorial_ = 0;
+    std::uint32_t status_ = 0;
+    std::uint32_t interrupts_ = 0;
+    std::uint32_t to_raise_ = 0; ///< by the register for that
+    std::uint64_t source_ = 0;
+    std::uint64_t destination_ = 0;
+    std::uint64_t count_ = 0;
+    std::uint64_t command_ = 0;
+};
+
+} // namespace moat::machine::soft

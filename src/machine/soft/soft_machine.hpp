@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A machine in this process: models of devices behind a software IOMMU. Deterministic: it has no
+// thread, and its clock moves only while it is waited on. The models are beside this file.
+#pragma once
+
+#include "machine/machine.hpp"
+#include "machine/soft/device_model.hpp"
+
+#include <memory>
+#include <span>
+
+namespace moat::machine::soft {
+
+/// Its concrete IOMMU is src/machine/soft's affair. Used by one thread at a time.
+class SoftMachine final : public Machine, private SharedMemory::Owner {
+  public:
+    SoftMachine();
+    ~SoftMachine() override;
+
+    /// Puts a function onto the bus before anything is opened; it stays the caller's, who may tell
+    /// it to misbehave, and outlives the machine. Errors: overlap (the address is taken), busy
+    /// (something was opened).
+    [[nodiscard]] Result<void> add(Bdf address, DeviceModel& model);
+
+    [[nodiscard]] std::string_view name() const override { return "soft"; }
+
+    [[nodiscard]] std::span<const FunctionInfo> functions() const override;
+    [[nodiscard]] Result<std::unique_ptr<Function>> open(Bdf address) override;
+    [[nodiscard]] Result<std::unique_ptr<Domain>> create_domain() override;
+    [[nodiscard]] Result<void> attach(Bdf function, Domain& domain) override;
+    [[nodiscard]] Result<void> detach(Bdf function) override;
+    [[nodiscard]] Result<SharedMemory> allocate(ByteCount size,
+                                                unsigned alignment_lg2 = 12) override;
+    [[nodiscard]] Result<std::uint64_t>
+    take_faults(FunctionRef<void(const fault::Record&)> each) override;
+    [[nodiscard]] Wait wait_until(FunctionRef<bool()> happened,
+                                  std::chrono::nanoseconds longest) override;
+    [[nodiscard]] std::chrono::nanoseconds now() override;
+
+    [[nodiscard]] Result<void> health() const override { return {}; }
+
+  private:
+    void release_shared(PhysicalAddress physical, ByteCount size) override;
+
+    class Parts;
+    std::unique_ptr<Parts> parts_;
+};
+
+} // namespace moat::machine::soft

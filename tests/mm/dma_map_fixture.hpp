@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A process (mm/fixture.hpp's world) and a domain of VT-d tables that a container maps
+// it into, for the tests of this room.
+#pragma once
+
+#include "moat/core/text.hpp"
+#include "moat/iommu/generations.hpp"
+#include "moat/iommu/table_domain.hpp"
+#include "moat/mm/dma_map.hpp"
+#include "moat/page_table/formats/vtd_second_stage.hpp"
+#include "moat/page_table/table_pool.hpp"
+
+#include "mm/fixture.hpp"
+
+#include <memory>
+#include <new>
+#include <vector>
+
+namespace moat::mm::tests {
+
+using namespace mm::tests;
+using mm::Access;
+using mm::LeafView;
+using mm::VmaKind;
+
+/// Tables at the addresses of this process.
+template <class Sync>
+class DomainTables {
+  public:
+    explicit DomainTables(std::size_t tables)
+        : bytes_(new Page[tables]), headers_(tables),
+          pool_({bytes_[0].bytes, tables << 12},
+                PhysicalAddress(reinterpret_cast<std::uintptr_t>(bytes_.get())), headers_, 12) {}
+
+    [[nodiscard]] TablePool<Sync>& pool() { return pool_; }
+
+  private:
+    struct alignas(4096) Page {
+        std::byte bytes[4096];
+    };
+
+    std::unique_ptr<Page[]> bytes_;
+    std::vector<TableHeader> headers_;
+    TablePool<Sync> pool_;
+};
+
+inline constexpr IovaRange msi(Iova(0xfee0'0000), ByteCount(0x10'0000));
+
+template <class Sync, FlagUpdate Dirty = FlagUpdate::none,
+          class Invalidator = iommu::Generations<Sync>>
+struct Machine {
+    using Format = formats::VtdSecondStage<4, Dirty>;
+    using Domain = iommu::TableDomain<Tree<Format, Sync, TablePool<Sync>>, Invalidator>;
+    using Space = mm::tests::Space<Sync>;
+
+    explicit Machine(const Sizes& sizes = {}, const DmaMapLimits& limits = {},
+                     std::size_t most_tables = 512)
+        : world(sizes), tables(most_tables),
+          domain(*Domain::Table::create(tables.pool()), {&msi, 1}),
+          container(world.space, domain, limits) {}
+
+    /// What a device reaches at `iova`.
+    [[nodiscard]] std::optional<Translation<Format>> reach(std::uint64_t iova) const {
+        return domain.reader().translate(Iova(iova));
+    }
+
+    /// Maps `range` of the process anonymously, and for the device at the same address.
+    [[nodiscard]] Result<Mapped> map_ram(std::uint64_t start, std::uint64_t size,
+                                         Attributes permissions = read_write) {
+        if (const auto mapped = world.space.map(at(start, size), {}); !mapped)
+            return std::unexpected(mapped.error());
+        return container.map_dma(Iova(start), VirtualAddress(start), ByteCount(size), permissions);
+    }
+
+    World<Sync> world;
+    DomainTables<Sync> tables;
+    Domain domain;
+    DmaMap<Space, Domain> container;
+};
+
+} // namespace moat::mm::tests
