@@ -3,6 +3,7 @@
 set -euo pipefail
 way=$1 build=$2 scratch=$3 compiler=$4 flags=$5
 consumer=$(dirname "$(realpath "$0")")/consumer
+examples=$consumer/../../../examples
 
 rm -rf "$scratch"
 cmake --install "$build" --prefix "$scratch/prefix" >/dev/null
@@ -20,11 +21,11 @@ pkg_config)
     PKG_CONFIG_PATH=$(dirname "$(find "$scratch/prefix" -name moat.pc)")
     export PKG_CONFIG_PATH
     # shellcheck disable=SC2046,SC2086 # lists of words
-    for program in main audit; do
-        "$compiler" $flags "$consumer/$program.cpp" -o "$scratch/build/$program" \
+    for program in "$consumer/main" "$examples/catch_a_stray_device"; do
+        "$compiler" $flags "$program.cpp" -o "$scratch/build/$(basename "$program")" \
             $(pkg-config --cflags --libs moat)
     done
-    "$scratch/build/audit"
+    "$scratch/build/catch_a_stray_device" # links only if moat.pc lists the libraries in link order
     mv "$scratch/build/main" "$scratch/build/consumer"
     ;;
 esac
