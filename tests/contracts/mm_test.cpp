@@ -19,11 +19,10 @@
 namespace moat::tests {
 namespace {
 
-namespace as = address_space;
-using as::Access;
-using as::VmaKind;
-using as::tests::World;
-using Mapping = as::Mapping<RealSync>;
+using mm::Access;
+using mm::VmaKind;
+using mm::tests::World;
+using Mapping = mm::Mapping<RealSync>;
 
 constexpr std::uint64_t base = 1ULL << 32;
 constexpr std::uint64_t mib = 1 << 20;
@@ -46,7 +45,7 @@ class Process {
              {Mapping{}, Mapping{.kind = VmaKind::huge, .largest_leaf_lg2 = 21},
               world_->bar_mapping(), Mapping{.kind = VmaKind::shared, .shared = &shared}}) {
             const std::uint64_t size = each.kind == VmaKind::shared ? mib : 4 * mib;
-            EXPECT_TRUE(space().map(as::tests::at(at, size), each));
+            EXPECT_TRUE(space().map(mm::tests::at(at, size), each));
             EXPECT_TRUE(space().fault(VirtualAddress(at), Access::write));
             at += 4 * mib;
         }
@@ -59,7 +58,7 @@ class Process {
 
     [[nodiscard]] World<RealSync>& world() const { return *world_; }
 
-    [[nodiscard]] as::tests::Space<RealSync>& space() const { return world_->space; }
+    [[nodiscard]] mm::tests::Space<RealSync>& space() const { return world_->space; }
 
     void clear() {
         EXPECT_TRUE(space().unmap(VirtualRange(VirtualAddress(0), ByteCount(1ULL << 47))));
@@ -81,10 +80,10 @@ class Process {
     }
 
   private:
-    std::array<as::SharedRam<RealSync>::Slot, mib / 4096> slots_{};
+    std::array<mm::SharedRam<RealSync>::Slot, mib / 4096> slots_{};
 
   public:
-    as::SharedRam<RealSync> shared{slots_};
+    mm::SharedRam<RealSync> shared{slots_};
 
   private:
     std::unique_ptr<World<RealSync>> world_;
@@ -133,7 +132,7 @@ std::vector<Row> maps() {
                       return map(p, range,
                                  {.permissions = static_cast<Attributes>(v[2]),
                                   .largest_leaf_lg2 = static_cast<unsigned>(v[3]),
-                                  .nodes = {static_cast<as::NodeMode>(v[5]),
+                                  .nodes = {static_cast<mm::NodeMode>(v[5]),
                                             static_cast<std::uint32_t>(v[4])}});
                   }),
         range_row(process, "map, huge", hole,
@@ -166,7 +165,7 @@ std::vector<Row> maps() {
                  mapping.region = (v[1] & 1) != 0 ? &process->world().bar : nullptr;
                  mapping.shared = (v[1] & 2) != 0 ? &process->shared : nullptr;
                  return reset_after(*process,
-                                    process->space().map(as::tests::at(hole, 4096), mapping));
+                                    process->space().map(mm::tests::at(hole, 4096), mapping));
              },
          .state = [=] { return process->state(); }},
     };
@@ -195,7 +194,7 @@ std::vector<Row> changes() {
         [](Process& p, VirtualRange range, Values v) {
             return reset_after(p,
                                p.space().clear_accessed_dirty(range, static_cast<Attributes>(v[2]),
-                                                              [](const as::LeafView&) {}));
+                                                              [](const mm::LeafView&) {}));
         }));
     // Not of the BAR: populate would fault in all of its 256 GiB.
     rows.push_back(range_row(process, "populate", base, {},
@@ -252,8 +251,8 @@ struct Counting {
 
 struct Splitting {
     template <class Leaf>
-    as::Action leaf(VirtualRange, const Leaf&) {
-        return as::Action::subtree;
+    mm::Action leaf(VirtualRange, const Leaf&) {
+        return mm::Action::subtree;
     }
 };
 
@@ -262,36 +261,36 @@ std::vector<Row> walks() {
     return {
         range_row(process, "look_up", base, {},
                   [](Process& p, VirtualRange range, Values) {
-                      return outcome(p.space().look_up(range, [](const as::LeafView&) {}));
+                      return outcome(p.space().look_up(range, [](const mm::LeafView&) {}));
                   }),
         range_row(process, "walk", base, {},
                   [](Process& p, VirtualRange range, Values) {
-                      return outcome(as::walk(std::as_const(p.space()), range, Counting()));
+                      return outcome(mm::walk(std::as_const(p.space()), range, Counting()));
                   }),
         range_row(process, "walk_and_change", base, {{.name = "retries", .good = 8, .bits = 32}},
                   [](Process& p, VirtualRange range, Values v) {
-                      as::WalkOptions options;
+                      mm::WalkOptions options;
                       options.retries = static_cast<unsigned>(v[2]);
-                      return outcome(as::walk_and_change(p.space(), range, Splitting(), options));
+                      return outcome(mm::walk_and_change(p.space(), range, Splitting(), options));
                   }),
         range_row(process, "residency", base, {{.name = "room", .good = 512, .named = false}},
                   [](Process& p, VirtualRange range, Values v) {
                       std::vector<std::uint8_t> pages(std::min<std::uint64_t>(v[2], 4096));
-                      return outcome(as::residency(std::as_const(p.space()), range, pages));
+                      return outcome(mm::residency(std::as_const(p.space()), range, pages));
                   }),
         range_row(process, "memory_totals", base, {},
                   [](Process& p, VirtualRange range, Values) {
-                      return outcome(as::memory_totals(std::as_const(p.space()), range));
+                      return outcome(mm::memory_totals(std::as_const(p.space()), range));
                   }),
         range_row(
             process, "pagemap_scan", base,
             {{.name = "mask", .good = 0x10, .bits = 32}, {.name = "any", .good = 0, .bits = 32}},
             [](Process& p, VirtualRange range, Values v) {
-                as::PageQuery query;
-                query.all = query.reported = static_cast<as::Pages>(v[2]);
-                query.any = query.inverted = static_cast<as::Pages>(v[3]);
-                return outcome(as::pagemap_scan(std::as_const(p.space()), range, query,
-                                                [](VirtualRange, as::Pages) {}));
+                mm::PageQuery query;
+                query.all = query.reported = static_cast<mm::Pages>(v[2]);
+                query.any = query.inverted = static_cast<mm::Pages>(v[3]);
+                return outcome(mm::pagemap_scan(std::as_const(p.space()), range, query,
+                                                [](VirtualRange, mm::Pages) {}));
             }),
     };
 }
@@ -311,7 +310,7 @@ std::vector<Row> physical() {
                  auto& memory = process->world().memory;
                  const auto taken = memory.take(
                      static_cast<unsigned>(v[0]),
-                     {static_cast<as::NodeMode>(v[4]), static_cast<std::uint32_t>(v[3])}, v[1],
+                     {static_cast<mm::NodeMode>(v[4]), static_cast<std::uint32_t>(v[3])}, v[1],
                      static_cast<unsigned>(v[2]));
                  if (taken)
                      memory.drop(*taken);
@@ -356,7 +355,7 @@ std::vector<Row> physical() {
                  const auto range = PhysicalRange::make(PhysicalAddress(v[0]), ByteCount(v[1]));
                  return range
                             ? reset_after(*process, process->world().memory.add_region(
-                                                        *range, static_cast<as::RegionKind>(v[2])))
+                                                        *range, static_cast<mm::RegionKind>(v[2])))
                             : outcome(range);
              },
          .state = state},
