@@ -157,10 +157,8 @@ class Run {
         if (wrong_.what != audit::Injection::none && (*subject)->wronged() == 0 &&
             report->tally.findings == 0) {
             std::cerr << "moat audit: " << kind.name << " (" << kind.machine
-                      << "): " << arguments_.inject << " changed nothing in any of "
-                      << report->tally.cases
-                      << " operations, so nothing could be detected; try more cases or other "
-                         "bytes\n";
+                      << "): " << arguments_.inject << " changed none of " << report->tally.cases
+                      << " operations; run more cases, or inject another number of bytes\n";
             return false;
         }
         const Audited audited{kind, *report, command_of(arguments_, kind), since(begin)};
@@ -235,9 +233,9 @@ class Run {
             }
             words = to_string(found.error()) + '\n' + words;
         }
-        std::cerr << "moat audit: the machine " << arguments.machine << " has no device " << name
+        std::cerr << "moat audit: machine " << arguments.machine << " has no device " << name
                   << "; see moat audit --list\n"
-                  << words << "it has:";
+                  << words << "devices:";
         for (const audit::Kind& each : audit::kinds())
             if (each.machine == arguments.machine)
                 std::cerr << ' ' << each.name
@@ -260,8 +258,7 @@ Exit list(const Arguments& arguments) {
         else
             std::cout << each.machine << "  " << each.name
                       << std::string(20 - std::min<std::size_t>(each.name.size(), 19), ' ')
-                      << each.summary << (each.by_default ? "" : "; where it is named only")
-                      << '\n';
+                      << each.summary << (each.by_default ? "" : "; only by --device") << '\n';
     return Exit::success;
 }
 
@@ -271,17 +268,17 @@ Exit run(const Arguments& arguments) {
     audit::Wrong wrong;
     if (!parse_injection(arguments.inject, wrong)) {
         std::cerr << "moat audit: --inject: \"" << arguments.inject
-                  << "\" is not a fault; give one of";
+                  << "\" is not a fault; valid faults:";
         for (const std::string_view each : audit::injection_names)
             std::cerr << ' ' << each;
-        std::cerr << ", or with 1 to " << most_wrong_bytes << " bytes, as overrun:16\n";
+        std::cerr << ", each also with 1 to " << most_wrong_bytes << " bytes: overrun:16\n";
         return Exit::usage;
     }
     const auto kinds = chosen(arguments);
     if (!kinds)
         return Exit::usage;
     if (!arguments.html.empty() && kinds->size() != 1) {
-        std::cerr << "moat audit: --html shows one device; name it by --device\n";
+        std::cerr << "moat audit: --html draws one device; select it with --device\n";
         return Exit::usage;
     }
     if (!output_works() || !are_writable("moat audit", {arguments.html, arguments.trace}))
@@ -302,62 +299,64 @@ Exit run(const Arguments& arguments) {
 void add_audit(CLI::App& app, Exit& exit) {
     static Arguments arguments;
     CLI::App* const command = app.add_subcommand(
-        "audit", "drive devices with guarded buffers, and see what they touch outside of them");
-    command->add_option("--machine", arguments.machine, "where the devices are")
+        "audit", "drive devices with guarded buffers and report accesses outside of them");
+    command->add_option("--machine", arguments.machine, "in this process, in QEMU, or on this host")
         ->check(CLI::IsMember({"soft", "qemu", "vfio"}))
         ->capture_default_str();
     command->add_option("--device", arguments.devices,
-                        "a device of --list, or its address; all, where none is");
-    add_bytes(*command, "--guard", arguments.guard, "on each side, rounded up to pages",
-              {1, std::uint64_t{1} << 20})
+                        "a name or address from --list; default: all devices of the machine");
+    add_bytes(*command, "--guard", arguments.guard,
+              "guard on each side of a buffer, rounded up to pages", {1, std::uint64_t{1} << 20})
         ->default_str(std::to_string(default_guard));
-    command->add_option("--placement", arguments.placement, "the end of its pages a buffer lies at")
+    command
+        ->add_option("--placement", arguments.placement, "put buffers at this end of their pages")
         ->check(CLI::IsMember({"left", "right", "both"}))
         ->capture_default_str();
-    add_number(*command, "--seed", arguments.seed, "of lengths and operations")
+    add_number(*command, "--seed", arguments.seed, "seed of the random operations and lengths")
         ->capture_default_str();
-    add_seconds(*command, "--time", arguments.seconds, "for each device");
+    add_seconds(*command, "--time", arguments.seconds, "audit each device for this long");
     CLI::Option* const operations =
         add_number(*command, "--operations", arguments.operations,
-                   "for each device; else as many as it has boundaries", {.least = 1});
-    command->add_option("--case", arguments.cases, "run one case alone, or FIRST-LAST")
+                   "operations for each device; default: one for each boundary", {.least = 1});
+    command->add_option("--case", arguments.cases, "run only this case, or FIRST-LAST")
         ->check(CLI::Validator(
             [](std::string& text) {
                 audit::AuditOptions parsed;
                 return parse_cases(text, parsed)
                            ? std::string()
-                           : '"' + text + "\" is not a case or two, as 12 or 12-14";
+                           : '"' + text + "\" is not a case; write 12, or 12-14 for a range";
             },
             ""))
         ->excludes(operations);
     command->add_option("--inject", arguments.inject,
-                        "make the device, or on QEMU its driver, do wrong: FAULT[:BYTES]");
+                        "make the device (on QEMU, its driver) misbehave: FAULT[:BYTES]");
 #ifdef MOAT_HAS_PICTURE
-    command->add_option("--html", arguments.html, "a page that shows one device's buffers")
+    command->add_option("--html", arguments.html, "write a page that draws one device's buffers")
         ->type_name("FILE");
 #endif
-    command->add_option("--trace", arguments.trace, "trace events for Perfetto, a process a device")
+    command->add_option("--trace", arguments.trace, "write trace events for Perfetto")
         ->type_name("FILE");
-    command->add_flag("--json", arguments.json, "lines of JSON (docs/report_schema.md)");
-    command->add_flag("--list", arguments.list, "the devices that there are");
+    command->add_flag("--json", arguments.json, "print JSON lines (docs/report_schema.md)");
+    command->add_flag("--list", arguments.list, "list the devices");
     command->footer("Faults: overrun, underrun, late, stale, read-only, short-transfer, "
                     "short-buffer, no-invalidate.");
     describe(
         *command,
         {.paragraphs =
-             {"Drives devices with buffers that lie between guard pages, at and around every "
-              "boundary of their lengths, and reports what they wrote or read outside of them, "
-              "touched after they had said that they were done, reached past the IOMMU, left "
-              "unwritten, or called a success though the IOMMU had blocked it.",
-              "The machine soft has models of devices in this process; qemu has QEMU's, behind "
-              "QEMU's VT-d; vfio has this host's, which moat bind must have taken from their "
-              "driver. A disk of the host is written to.",
-              "Each finding comes with the one command that shows it again, alone."},
+             {"Drives devices with buffers between guard pages, at every boundary of their "
+              "lengths. Reports accesses outside a buffer, accesses after completion, accesses "
+              "that bypass the IOMMU, data that was not written, and success for transfers that "
+              "the IOMMU blocked.",
+              "Machine soft has models of devices in this process. Machine qemu has QEMU's "
+              "devices, behind QEMU's VT-d. Machine vfio has devices of this host that moat bind "
+              "gave to VFIO. The audit writes to disks.",
+              "Each finding prints the command that reproduces it."},
          .examples = {
-             {"moat audit --list", "the devices that there are"},
-             {"moat audit --device nvme", "a model of an NVMe controller that behaves"},
-             {"moat audit --device nvme --inject overrun --case 0", "one that writes too much"},
-             {"moat audit --device edu --operations 50 --json", "for a script"},
+             {"moat audit --list", "list the devices"},
+             {"moat audit --device nvme", "audit a model of an NVMe controller"},
+             {"moat audit --device nvme --inject overrun --case 0",
+              "the same model, writing past its buffers"},
+             {"moat audit --device edu --operations 50 --json", "print JSON lines for a script"},
          }});
     command->callback([&exit] { exit = run(arguments); });
 }

@@ -65,10 +65,10 @@ void print_finding(std::ostream& out, const Audited& audited, const Finding& fin
     out << '\n'
         << toned(Tone::strong, head) << "\n   case " << finding.about.number << ": "
         << finding.about.length.value() << " bytes of data, placed "
-        << name_of(finding.about.placement) << "; the device says "
+        << name_of(finding.about.placement) << "; the device reported "
         << name_of(finding.answer.verdict) << " (" << hexadecimal(finding.answer.code) << ")";
     if (finding.times != 1)
-        out << "; the first of " << finding.times << " like it";
+        out << "; found " << finding.times << " times";
     out << "\n   " << command_for(audited, finding) << '\n' << with_loud_headline(finding.report);
 }
 
@@ -115,22 +115,22 @@ void print_text(std::ostream& out, const Audited& audited) {
     const audit::DeviceReport& report = audited.report;
     const audit::Tally& tally = report.tally;
     out << audited.kind.name << " (" << audited.kind.machine << ", "
-        << machine::to_string(report.address) << "): " << tally.cases << " operations, "
+        << machine::to_string(report.address) << "): " << tally.cases
+        << (tally.cases == 1 ? " operation, " : " operations, ")
         << to_string(ByteCount(tally.bytes)) << " of data, " << tally.refused
-        << " refused by the device, " << tally.sessions << " starts, " << std::fixed
+        << " rejected by the device, " << tally.sessions << " driver starts, " << std::fixed
         << std::setprecision(1) << audited.seconds << " s\n";
-    out << "  buffer                  nearest guard before / behind it (bytes)\n";
+    out << "  buffer                  bytes to the guard before / after it\n";
     for (const audit::Blind& each : report.blind)
         out << "  " << std::left << std::setw(24) << each.label << std::right << std::setw(6)
             << each.before << " / " << each.after << '\n';
-    out << "  Reads within these bytes are not seen; writes are, by canaries.\n";
+    out << "  In these bytes, canaries detect writes; reads go undetected.\n";
     if (report.findings.empty())
-        out << "  " << toned(Tone::good, "no finding") << '\n';
+        out << "  " << toned(Tone::good, "no findings") << '\n';
     else
         out << "  "
             << toned(Tone::bad, std::to_string(tally.findings) + " findings, " +
-                                    std::to_string(report.findings.size()) +
-                                    " of them unlike each other")
+                                    std::to_string(report.findings.size()) + " distinct")
             << '\n';
     for (const Finding& each : report.findings)
         print_finding(out, audited, each);

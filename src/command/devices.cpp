@@ -106,9 +106,8 @@ template <class Change>
 [[nodiscard]] Exit change(const char* command, const Arguments& arguments, Change&& change_hands) {
     const auto address = parse_bdf(arguments.address);
     if (!address) {
-        std::cerr
-            << "moat " << command << ": " << arguments.address
-            << " is no address of a function, as 0000:00:04.0 is one; moat devices lists them\n";
+        std::cerr << "moat " << command << ": " << arguments.address
+                  << " is not a PCI address such as 0000:00:04.0; moat devices lists them\n";
         return Exit::usage;
     }
     if (const auto done = change_hands(*address, arguments.root); !done)
@@ -130,41 +129,41 @@ void add_devices(CLI::App& app, Exit& exit) {
     static Arguments arguments;
     const auto add = [&](const char* name, const char* summary) {
         CLI::App* const command = app.add_subcommand(name, summary);
-        command->add_option("--sysfs", arguments.root, "where sysfs is mounted")
+        command->add_option("--sysfs", arguments.root, "the folder where sysfs is mounted")
             ->type_name("FOLDER")
             ->capture_default_str();
-        command->add_flag("--json", arguments.json, "a line of JSON each (docs/report_schema.md)");
+        command->add_flag("--json", arguments.json, "print JSON lines (docs/report_schema.md)");
         return command;
     };
-    CLI::App* const devices = add("devices", "PCI functions of this host, and who has them");
+    CLI::App* const devices = add("devices", "list this host's PCI functions and their drivers");
     devices->callback([&exit] { exit = list(arguments); });
     describe(
         *devices,
         {.paragraphs = {"Lists the PCI functions of this host: address, vendor and device, class, "
-                        "IOMMU group, NUMA node, largest BAR, and the driver that has it. A "
-                        "function without a group lies behind no IOMMU."},
-         .examples = {{"moat devices", "who is where, in which IOMMU group, with which driver"},
-                      {"moat devices --json", "the same for a script"}}});
-    CLI::App* const bind = add("bind", "take a function from its driver, for VFIO");
-    bind->add_option("address", arguments.address, "as 0000:00:04.0")->required();
+                        "IOMMU group, NUMA node, largest BAR, and driver. A function without a "
+                        "group has no IOMMU."},
+         .examples = {{"moat devices", "list all functions"},
+                      {"moat devices --json", "print JSON lines for a script"}}});
+    CLI::App* const bind = add("bind", "bind a PCI function to vfio-pci");
+    bind->add_option("address", arguments.address, "PCI address, such as 0000:00:04.0")->required();
     bind->callback([&exit] { exit = change("bind", arguments, bind_to_vfio); });
     describe(
         *bind,
-        {.paragraphs = {"Takes a function from its driver and gives it to vfio-pci, so that moat "
-                        "audit --machine vfio can drive it. It stays so until moat unbind or the "
-                        "next boot. Nobody else may use the device: a disk's file systems must "
-                        "not be mounted."},
-         .examples = {{"moat bind 0000:00:04.0", "take it from its driver, as root"},
-                      {"moat bind 0000:00:04.0 --json", "and say what it is now"}}});
-    CLI::App* const unbind = add("unbind", "give a function back to the kernel");
-    unbind->add_option("address", arguments.address, "as 0000:00:04.0")->required();
+        {.paragraphs = {"Unbinds a function from its driver and binds it to vfio-pci, so that moat "
+                        "audit --machine vfio can drive it. The binding lasts until moat unbind "
+                        "or the next boot. Unmount the file systems of a disk first."},
+         .examples = {{"moat bind 0000:00:04.0", "bind the function, as root"},
+                      {"moat bind 0000:00:04.0 --json", "and print its new state as JSON"}}});
+    CLI::App* const unbind = add("unbind", "return a PCI function to its kernel driver");
+    unbind->add_option("address", arguments.address, "PCI address, such as 0000:00:04.0")
+        ->required();
     unbind->callback([&exit] { exit = change("unbind", arguments, unbind_from_vfio); });
     describe(
         *unbind,
-        {.paragraphs = {"Takes a function from vfio-pci; the kernel then looks for a driver for it "
-                        "as at boot."},
-         .examples = {{"moat unbind 0000:00:04.0", "give it back, as root"},
-                      {"moat unbind 0000:00:04.0 --json", "and say who has it now"}}});
+        {.paragraphs = {"Unbinds a function from vfio-pci. The kernel then probes for a driver, as "
+                        "at boot."},
+         .examples = {{"moat unbind 0000:00:04.0", "return the function, as root"},
+                      {"moat unbind 0000:00:04.0 --json", "and print its new state as JSON"}}});
 }
 
 } // namespace moat::tools

@@ -117,12 +117,13 @@ class Explainer {
     /// What is said once, at the end of the log. Not for JSON.
     void conclude() const {
         if (!look_at_.empty())
-            std::cout << "\nWhat to look at:\n";
+            std::cout << "\nWhat to check:\n";
         for (const std::string& thing : look_at_)
             std::cout << "  - " << thing << '\n';
-        std::cout << (found_ == 0 ? "" : "\n") << found_ << " fault reports";
+        std::cout << (found_ == 0 ? "" : "\n") << found_
+                  << (found_ == 1 ? " fault report" : " fault reports");
         if (repeated_ != 0)
-            std::cout << ", of which " << repeated_ << " say what another said";
+            std::cout << ", " << repeated_ << (repeated_ == 1 ? " duplicate" : " duplicates");
         std::cout << '\n';
     }
 
@@ -158,7 +159,7 @@ class Explainer {
         if (!decoded.device.empty())
             std::cout << ", device " << printable(decoded.device);
         if (!decoded.text.empty())
-            std::cout << ", in its words: " << printable(decoded.text);
+            std::cout << ": \"" << printable(decoded.text) << '"';
         std::cout << '\n' << report;
         if (!report.empty())
             return;
@@ -184,8 +185,9 @@ class Explainer {
 };
 
 [[nodiscard]] Exit cannot_read(const Arguments& arguments) {
-    std::cerr << "moat explain: " << (arguments.file == "-" ? "standard input" : arguments.file)
-              << " cannot be read; it takes a file, or - for standard input\n";
+    std::cerr << "moat explain: cannot read "
+              << (arguments.file == "-" ? "standard input" : arguments.file)
+              << "; give a file, or - for standard input\n";
     return Exit::usage;
 }
 
@@ -214,27 +216,28 @@ Exit run(const Arguments& arguments) {
 
 void add_explain(CLI::App& app, Exit& exit) {
     static Arguments arguments;
-    CLI::App* const command = app.add_subcommand(
-        "explain", "read a kernel log: what its IOMMU faults mean, and what to look at");
+    CLI::App* const command =
+        app.add_subcommand("explain", "explain the IOMMU faults of a kernel log");
     command->add_option("file", arguments.file, "a log, or - for standard input")
         ->type_name("FILE")
         ->capture_default_str();
-    command->add_flag("--json", arguments.json, "one line of JSON a fault (docs/report_schema.md)");
-    command->footer("Give it the events of tracefs (iommu:*, dma:*) in the same file, and each "
-                    "fault is put beside the mappings.");
+    command->add_flag("--json", arguments.json,
+                      "print one JSON line per fault (docs/report_schema.md)");
+    command->footer("If the file also holds trace events (iommu:*, dma:*), each report names the "
+                    "mapping.");
     describe(
         *command,
-        {.paragraphs = {"Reads a kernel log and says, for each fault that an IOMMU reported, what "
-                        "happened and what to look at. It knows the lines of Intel's, AMD's, "
-                        "Arm's and RISC-V's drivers, of virtio-iommu, of QEMU and of VFIO.",
-                        "Where the log also holds the events of tracefs about mappings (iommu:*, "
-                        "dma:*), each fault is diagnosed against them: whose buffer, how far "
-                        "outside, or unmapped how long ago."},
+        {.paragraphs = {"Reads a kernel log and prints, for each IOMMU fault, what happened and "
+                        "what to check. It decodes the lines of the Intel, AMD, Arm, RISC-V and "
+                        "virtio IOMMU drivers, of QEMU and of VFIO.",
+                        "If the log also holds trace events of mappings (iommu:*, dma:*), moat "
+                        "diagnoses each fault against them: which buffer, how far outside, or "
+                        "when it was unmapped."},
          .examples = {{"moat explain tests/fault/data/intel-6.12.117-type1.txt",
-                       "a log of Linux 6.12, where a device strayed"},
-                      {"dmesg | moat explain", "this host's"},
+                       "a log of Linux 6.12 with four faults"},
+                      {"dmesg | moat explain", "the log of this host"},
                       {"moat explain --json tests/fault/data/intel-6.12.117-type1.txt",
-                       "a line of JSON a fault"}}});
+                       "print one JSON line per fault"}}});
     command->callback([&exit] { exit = run(arguments); });
 }
 

@@ -144,7 +144,7 @@ void run_schedule(explore::Machine& machine, const explore::Found& found,
     out << text;
     out.close();
     if (!out)
-        return fail(ErrorCode::io, "the file could not be written whole");
+        return fail(ErrorCode::io, "the file was written incompletely");
     return {};
 }
 
@@ -176,8 +176,7 @@ void run_schedule(explore::Machine& machine, const explore::Found& found,
 void say_unwritten_files(const Arguments& arguments) {
     for (const std::string& file : {arguments.write_replay, arguments.html, arguments.trace})
         if (!file.empty())
-            std::cerr << "moat explore: " << file
-                      << " is not written: there is no violation, so no schedule\n";
+            std::cerr << "moat explore: " << file << " not written: no violation, so no schedule\n";
 }
 
 /// Every claim holds of a program without threads, so none is made.
@@ -188,7 +187,7 @@ void say_unwritten_files(const Arguments& arguments) {
     if (machine.threads() != 0 || machine.violation())
         return true;
     std::cerr << who << ": " << scenarios::to_text(configuration)
-              << ": no thread runs, so there is nothing to explore; ask for one at least\n";
+              << ": no thread runs; configure at least one\n";
     return false;
 }
 
@@ -197,7 +196,8 @@ Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
         scenarios::complete(scenario, arguments.configurations[scenario.name]);
     if (!configuration || !parse_shard(arguments.shard, arguments.options.shard)) {
         std::cerr << "moat explore: "
-                  << (configuration ? "--shard: \"" + arguments.shard + "\" is not I/N, I below N"
+                  << (configuration ? "--shard: \"" + arguments.shard +
+                                          "\" is not I/N with I below N, such as 0/8"
                                     : to_string(configuration.error()))
                   << '\n';
         return Exit::usage;
@@ -272,7 +272,7 @@ Exit run_replay(const Arguments& arguments) {
     }
     const Scenario* const scenario = scenarios::find(replay->scenario);
     if (scenario == nullptr) {
-        std::cerr << arguments.replay << ": no scenario " << replay->scenario << '\n';
+        std::cerr << arguments.replay << ": unknown scenario " << replay->scenario << '\n';
         return Exit::usage;
     }
     const auto configuration =
@@ -301,45 +301,47 @@ Exit run_replay(const Arguments& arguments) {
 
 void add_options(CLI::App& app, Arguments& arguments) {
     explore::ExploreOptions& options = arguments.options;
-    app.add_option("--strategy", arguments.strategy, "how schedules are chosen")
+    app.add_option("--strategy", arguments.strategy, "how to choose schedules")
         ->check(CLI::IsMember({"dpor", "sleep", "naive", "bound", "pct", "random"}))
         ->capture_default_str();
     app.add_option("--memory-model", arguments.memory_model, "what a load may return")
         ->check(CLI::IsMember({"sc", "tso", "c11"}))
         ->capture_default_str();
-    add_number(app, "--bound", options.preemptions, "preemptions at most (bound)")
+    add_number(app, "--bound", options.preemptions, "most preemptions (strategy bound)")
         ->capture_default_str();
-    add_number(app, "--executions", options.random_executions, "how many (pct, random)",
-               {.least = 1})
+    add_number(app, "--executions", options.random_executions,
+               "number of executions (strategies pct, random)", {.least = 1})
         ->capture_default_str();
-    add_number(app, "--seed", options.seed, "of pct and random")->capture_default_str();
-    add_number(app, "--pct-depth", options.pct_depth, "1 + priority changes (pct)", {1, 64})
+    add_number(app, "--seed", options.seed, "seed (strategies pct, random)")->capture_default_str();
+    add_number(app, "--pct-depth", options.pct_depth, "1 + priority changes (strategy pct)",
+               {1, 64})
         ->capture_default_str();
     app.add_flag_callback(
         "--symmetry", [&options] { options.machine.symmetry = explore::Symmetry::ordered; },
-        "of threads that are alike, only one order of first steps");
-    add_number(app, "--most-executions", options.most_executions, "stop after so many",
+        "try only one order of the first steps of identical threads");
+    add_number(app, "--most-executions", options.most_executions, "stop after this many",
                {.least = 1});
-    add_number(app, "--most-steps", options.machine.most_steps, "of one execution", {1, 30000})
+    add_number(app, "--most-steps", options.machine.most_steps, "most steps of one execution",
+               {1, 30000})
         ->capture_default_str();
-    add_seconds(app, "--seconds", arguments.seconds, "stop after so long");
+    add_seconds(app, "--seconds", arguments.seconds, "stop after this long");
     add_number(app, "--failing-allocations", options.machine.failing_allocations,
-               "how many allocations of an execution may fail")
+               "most allocations of one execution that fail")
         ->capture_default_str();
-    add_number(app, "--jobs", options.jobs, "threads of the explorer", {1, 1024})
+    add_number(app, "--jobs", options.jobs, "threads that explore", {1, 1024})
         ->capture_default_str();
     app.add_option("--shard", arguments.shard, "explore only part I of N, as I/N");
-    app.add_option("--write-replay", arguments.write_replay, "a file for a violation's schedule")
+    app.add_option("--write-replay", arguments.write_replay, "write the schedule of a violation")
         ->type_name("FILE");
 #ifdef MOAT_HAS_PICTURE
-    app.add_option("--html", arguments.html, "a page that shows a violation's schedule")
+    app.add_option("--html", arguments.html, "write a page that draws a violation's schedule")
         ->type_name("FILE");
 #endif
     app.add_option("--trace", arguments.trace,
-                   "trace events of a violation's schedule, for Perfetto")
+                   "write trace events of a violation's schedule for Perfetto")
         ->type_name("FILE");
     app.add_flag("--json", arguments.json,
-                 "the result as one line of JSON (docs/report_schema.md)");
+                 "print the result as one JSON line (docs/report_schema.md)");
 }
 
 /// Nothing that was asked for is silently left out. A preemption bound inside dpor or sleep sets
@@ -403,36 +405,34 @@ void add_scenario(CLI::App& app, const Scenario& scenario, Arguments& arguments,
 
 void add_explore(CLI::App& app, Exit& exit) {
     static Arguments arguments;
-    CLI::App* const command = app.add_subcommand(
-        "explore", "run an engine under every interleaving, or a stated part of them");
+    CLI::App* const command =
+        app.add_subcommand("explore", "run an engine under every interleaving of its threads");
     for (const Scenario& scenario : scenarios::all())
         add_scenario(*command, scenario, arguments, exit);
     CLI::Option* const replay =
-        command->add_option("--replay", arguments.replay, "follow the schedule in this file")
+        command->add_option("--replay", arguments.replay, "replay the schedule in this file")
             ->check(CLI::ExistingFile)
             ->type_name("FILE");
     CLI::Option* const merge =
-        command->add_option("--merge", arguments.merge, "add up what shards printed with --json")
+        command->add_option("--merge", arguments.merge, "add up the --json output of shards")
             ->check(CLI::ExistingFile)
             ->type_name("FILE");
     command->add_flag("--json", arguments.json,
-                      "what a replay showed, as one line of JSON; --merge prints no other");
+                      "print the result of --replay as one JSON line; --merge always does");
     command->require_subcommand(0, 1);
     describe(
         *command,
         {.paragraphs =
-             {"Runs an engine, the shipped headers themselves, under every interleaving of a few "
-              "threads, or under a stated part of them, and says what that proves. A violation "
-              "comes "
-              "with its schedule, step by step, with decoded values, and the read that was stale.",
-              "What may be explored is a scenario; moat explore SCENARIO --help says which threads "
-              "it "
-              "has and which variants, right and wrong ones."},
+             {"Runs a shipped engine under every interleaving of a few threads, or under a stated "
+              "part of them, and prints what the run proves. A violation is printed with its "
+              "schedule, step by step, with decoded values and the stale read.",
+              "A scenario selects the engine. moat explore SCENARIO --help lists its threads and "
+              "its variants, correct and incorrect ones."},
          .examples = {
-             {"moat explore pud-slot --variant old", "the page-walk race of old kernels, found"},
-             {"moat explore pud-slot --faulters 2", "the rule that moat is built on, proved"},
+             {"moat explore pud-slot --variant old", "find the page-walk race of old kernels"},
+             {"moat explore pud-slot --faulters 2", "prove moat's own walker"},
              {"moat explore pud-slot --strategy random --executions 1000 --json",
-              "random schedules; they find, and prove nothing"},
+              "try random schedules, which find but do not prove"},
          }});
     command->callback([command, replay, merge, &exit] {
         if (!command->get_subcommands().empty())

@@ -29,7 +29,7 @@ void add_color_option(CLI::App& command) {
     command
         .add_option_function<std::string>(
             "--color", [](const std::string& text) { choose_colour(choices.at(text)); },
-            "colours on standard output; auto: on a terminal, where NO_COLOR is not set")
+            "colour the output; auto: on a terminal, unless NO_COLOR is set")
         ->check(CLI::IsMember({"auto", "always", "never"}))
         ->default_str("auto")
         ->trigger_on_parse();
@@ -75,12 +75,12 @@ void add_color_option(CLI::App& command) {
 
 const std::vector<std::pair<int, std::string_view>>& exit_statuses() {
     static const std::vector<std::pair<int, std::string_view>> all = {
-        {static_cast<int>(Exit::success), "done, and nothing was found"},
-        {static_cast<int>(Exit::found),
-         "something was found: a stray access, a violation, a fault"},
-        {static_cast<int>(Exit::usage), "the command line is wrong, or names what is not there"},
-        {static_cast<int>(Exit::bound), "no answer: it could not run, its output could not be "
-                                        "written, or a limit was reached first"},
+        {static_cast<int>(Exit::success), "success, nothing found"},
+        {static_cast<int>(Exit::found), "found a stray access, a violation or a fault"},
+        {static_cast<int>(Exit::usage),
+         "invalid command line, or it names a file or device that does not exist"},
+        {static_cast<int>(Exit::bound),
+         "no answer: it could not run or write its output, or it reached a limit"},
     };
     return all;
 }

@@ -77,8 +77,8 @@ Result<void> KernelBarWalk::take_bar(std::optional<machine::Bdf> wanted) {
     const auto found = find_bar(machine_->functions(), wanted);
     if (!found)
         return fail(ErrorCode::not_found,
-                    "no function that vfio-pci has (moat bind) has a prefetchable BAR, and any "
-                    "other cannot be read without an effect");
+                    "no function bound to vfio-pci has a prefetchable BAR, and reading another "
+                    "BAR may have effects; bind one with moat bind");
     auto domain = machine_->create_kernel_domain();
     if (!domain)
         return std::unexpected(domain.error());
@@ -113,7 +113,7 @@ Result<void> KernelBarWalk::choose_iova() {
         if (fits.error().code() != ErrorCode::overlap)
             break;
     }
-    return fail(ErrorCode::no_space, "the device reaches no range as large as its BAR",
+    return fail(ErrorCode::no_space, "the device's aperture has no range as large as its BAR",
                 {"size", bar_.size()});
 }
 
@@ -140,7 +140,7 @@ Result<void> KernelBarWalk::round(FunctionRef<void()> step) {
 Result<void> KernelBarWalk::report() {
     const platform::FileDescriptor file(::open("/proc/self/numa_maps", O_RDONLY | O_CLOEXEC));
     if (file.get() < 0)
-        return platform::fail_errno("/proc/self/numa_maps cannot be read: the kernel is built "
+        return platform::fail_errno("cannot read /proc/self/numa_maps: the kernel is built "
                                     "without CONFIG_NUMA?",
                                     ErrorCode::unsupported);
     std::array<char, 16384> text;
@@ -148,7 +148,7 @@ Result<void> KernelBarWalk::report() {
     while ((size = ::read(file.get(), text.data(), text.size())) > 0) {
     }
     if (size < 0)
-        return platform::fail_errno("/proc/self/numa_maps cannot be read to its end");
+        return platform::fail_errno("cannot read /proc/self/numa_maps to its end");
     return {};
 }
 

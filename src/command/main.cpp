@@ -27,17 +27,17 @@ Exit refuse(const CLI::App& app, const CLI::ParseError& error) {
     if (unknown.empty())
         std::cerr << error.what();
     else
-        std::cerr << unknown.front() << " is no option or command of it";
+        std::cerr << "unknown option or command " << unknown.front();
     if (const std::string meant = moat::tools::suggestion(app); !meant.empty())
         std::cerr << "; did you mean " << meant << "?";
-    std::cerr << "\n" << command << " --help says what there is.\n";
+    std::cerr << "\nSee " << command << " --help.\n";
     return Exit::usage;
 }
 
 Exit run(int argc, char** argv) {
-    CLI::App app("moat: the page tables between a device and memory", "moat");
+    CLI::App app("moat catches devices that DMA outside their buffers, and names the buffer.",
+                 "moat");
     moat::tools::fit_help(app);
-    app.require_subcommand(1);
     app.set_version_flag("--version", "moat " MOAT_VERSION);
     Exit exit = Exit::success;
     moat::tools::add_audit(app, exit);
@@ -47,16 +47,18 @@ Exit run(int argc, char** argv) {
     moat::tools::add_stress(app, exit);
     moat::tools::describe(
         app,
-        {.paragraphs = {"Finds out whether devices stay inside the memory that they were given, "
-                        "and whether the code that builds and walks page tables is right under "
-                        "every interleaving of its threads."},
+        {.paragraphs = {"Audits devices for accesses outside their buffers, explains the IOMMU "
+                        "faults of a kernel log, and explores the code that builds and walks page "
+                        "tables under every interleaving of its threads."},
          .examples = {}});
     moat::tools::finish_help(app);
-    app.footer("moat COMMAND --help says more, with examples.");
+    app.footer("moat COMMAND --help shows the options and examples of a command.");
     moat::tools::add_manual(app);
     moat::tools::choose_colour(moat::tools::ColourChoice::automatic);
     try {
         app.parse(argc, argv);
+        if (app.get_subcommands().empty())
+            std::cout << app.help();
     } catch (const CLI::ParseError& error) {
         return refuse(app, error);
     }

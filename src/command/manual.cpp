@@ -145,7 +145,7 @@ std::string manual_page(const CLI::App& app, const CLI::App& command) {
     const std::string name = is_app ? "moat" : "moat-" + command.get_name();
     std::string text = std::string(".Dd ") + revised + "\n.Dt " + upper(name) + " 1\n.Os\n";
     text += ".Sh NAME\n.Nm " + name + "\n.Nd " +
-            (is_app ? "the page tables between a device and memory" : command.get_description()) +
+            (is_app ? "catch devices that DMA outside their buffers" : command.get_description()) +
             "\n.Sh SYNOPSIS\n.Nm moat\n";
     text += is_app ? ".Ar command\n" : ".Cm " + command.get_name() + "\n";
     const std::vector<const CLI::App*> below = shown_subcommands(command);
@@ -164,7 +164,7 @@ std::string manual_page(const CLI::App& app, const CLI::App& command) {
     if (!is_app)
         text += subcommand_sections(command);
     text += ".Sh ENVIRONMENT\n.Bl -tag -width Ds\n.It Ev NO_COLOR\n"
-            "Where it is set and not empty, there are no colours but by\n.Fl -color .\n.El\n";
+            "If set and not empty, output has no colours unless\n.Fl -color\nasks for them.\n.El\n";
     text += exit_section();
     if (!page_of(command).examples.empty())
         text += ".Sh EXAMPLES\n";
@@ -184,7 +184,7 @@ void write_all(const CLI::App& app, const std::string& folder) {
         out << text;
         out.close();
         if (!out)
-            throw CLI::ValidationError(folder + "/" + name + " cannot be written");
+            throw CLI::ValidationError("cannot write " + folder + "/" + name);
     };
     write("moat.1", manual_page(app, app));
     for (const CLI::App* each : shown_subcommands(app))
@@ -197,7 +197,9 @@ void add_manual(CLI::App& app) {
     static std::string folder;
     CLI::App* const manual = app.add_subcommand("manual", "write the manual pages");
     manual->group("");
-    manual->add_option("folder", folder, "where to")->required()->check(CLI::ExistingDirectory);
+    manual->add_option("folder", folder, "an existing folder")
+        ->required()
+        ->check(CLI::ExistingDirectory);
     manual->callback([&app] { write_all(app, folder); });
     CLI::App* const completion = app.add_subcommand("completion", "print a shell's completion");
     completion->group("");

@@ -58,18 +58,19 @@ Exit merge_results(const std::vector<std::string>& files) {
             const ordered_json part = ordered_json::parse(line, nullptr, false);
             explore::Shard shard;
             if (!is_result(part) || !parse_shard(part["shard"].get<std::string>(), shard)) {
-                std::cerr << path << ": not the JSON line of a shard\n";
+                std::cerr << path << ": a line is not a shard's JSON result\n";
                 return Exit::usage;
             }
             count = shard.count;
             if (!parts.emplace(shard.index, part).second) {
-                std::cerr << path << ": shard " << shard.index << " is there twice\n";
+                std::cerr << path << ": shard " << shard.index << " occurs twice\n";
                 return Exit::usage;
             }
         }
     }
     if (parts.empty() || parts.size() != count) {
-        std::cerr << "moat explore --merge: " << parts.size() << " of " << count << " shards\n";
+        std::cerr << "moat explore --merge: the files hold " << parts.size() << " of " << count
+                  << " shards; give all of them\n";
         return Exit::usage;
     }
     ordered_json sum = parts.begin()->second;
@@ -79,7 +80,7 @@ Exit merge_results(const std::vector<std::string>& files) {
             if (part[same] != sum[same] ||
                 part["shard"].get<std::string>() !=
                     std::to_string(index) + "/" + std::to_string(count)) {
-                std::cerr << "moat explore --merge: shards of different explorations\n";
+                std::cerr << "moat explore --merge: the shards are of different explorations\n";
                 return Exit::usage;
             }
         if (index == parts.begin()->first)

@@ -77,7 +77,7 @@ Exit finish_output(Exit exit) {
     const int reason = output_buffer->error();
     const bool failed = !std::cout;
     if (failed)
-        std::cerr << "moat: standard output could not be written"
+        std::cerr << "moat: cannot write standard output"
                   << (was_closed    ? ": it is closed"
                       : reason != 0 ? std::string(": ") + std::strerror(reason)
                                     : "")
@@ -92,8 +92,7 @@ Exit finish_output(Exit exit) {
 bool are_writable(const char* who, std::initializer_list<std::string> files) {
     for (const std::string& file : files)
         if (const int error = file.empty() ? 0 : writing_error(file); error != 0) {
-            std::cerr << who << ": " << file << ": cannot be written: " << std::strerror(error)
-                      << '\n';
+            std::cerr << who << ": cannot write " << file << ": " << std::strerror(error) << '\n';
             return false;
         }
     return true;

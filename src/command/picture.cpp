@@ -29,7 +29,7 @@ Result<void> write_picture(const std::string& file, const nlohmann::ordered_json
     out << picture_before_data << for_script(data) << picture_after_data;
     out.close();
     if (!out)
-        return fail(ErrorCode::io, "the page could not be written whole");
+        return fail(ErrorCode::io, "the page was written incompletely");
     return {};
 }
 

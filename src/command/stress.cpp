@@ -217,14 +217,14 @@ class Report {
         else
             std::cout << "not counted by this kernel (no thp_split_pud in /proc/vmstat)\n";
         if (on_kernel())
-            std::cout << "EINVALs: " << work_.retries()
-                      << " of the kernel, each tried again in smaller pieces\n";
+            std::cout << "maps that failed with EINVAL: " << work_.retries()
+                      << ", each retried in smaller pieces\n";
         if (outcome_.error)
-            std::cout << "ended by " << work_.errno_name(*outcome_.error) << ": "
+            std::cout << "stopped by " << work_.errno_name(*outcome_.error) << ": "
                       << to_string(*outcome_.error) << '\n';
         if (outcome_.stalled)
-            std::cout << name_of_stalled() << " stands still for " << outcome_.stalled->seconds
-                      << " s, after " << outcome_.stalled->progress
+            std::cout << name_of_stalled() << " stalled for " << outcome_.stalled->seconds
+                      << " s after " << outcome_.stalled->progress
                       << (is_mapper(*outcome_.stalled) ? " steps\n" : " reports\n");
         std::cout << (clean() ? toned(Tone::good, "clean") : toned(Tone::bad, "NOT clean")) << '\n';
     }
@@ -300,8 +300,8 @@ class Report {
     if (subject.kernel.state == Vulnerability::not_affected ||
         subject.kernel.state == Vulnerability::fixed || arguments.accepts_crash)
         return true;
-    std::cerr << "moat stress: not begun, because it may crash this host, and every later read of "
-                 "/proc/PID/numa_maps may hang: --i-accept-a-crash begins it\n";
+    std::cerr << "moat stress: not started: it may crash this host, or hang every later read of "
+                 "/proc/PID/numa_maps; --i-accept-a-crash starts it\n";
     if (arguments.json)
         std::cout << ordered_json({{"schema", "moat.stress_refused/1"},
                                    {"stress", "bar-walk"},
@@ -345,15 +345,16 @@ class Report {
         return Exit::bound;
     if (arguments.machine == "vfio") {
         if (arguments.bar)
-            throw CLI::ValidationError("--bar is the soft machine's; a device has its own");
+            throw CLI::ValidationError("--bar needs --machine soft; a device has its own BARs");
         return run_vfio(arguments);
     }
     if (!arguments.device.empty() || !arguments.config.empty() || arguments.accepts_crash)
-        throw CLI::ValidationError("a device and a kernel are the vfio machine's");
+        throw CLI::ValidationError(
+            "a device, --kernel-config and --i-accept-a-crash need --machine vfio");
     const std::uint64_t bar = arguments.bar.value_or(default_bar);
     if (bar == 0 || !is_aligned(bar, 12) || bar > BarWalk::largest_bar.value())
-        throw CLI::ValidationError("--bar is a multiple of 4K, from 4K to 1T, and not " +
-                                   std::to_string(bar));
+        throw CLI::ValidationError("--bar: " + std::to_string(bar) +
+                                   " is not a multiple of 4K from 4K to 1T");
     return run_soft(arguments);
 }
 
@@ -362,43 +363,44 @@ class Report {
 void add_stress(CLI::App& app, Exit& exit) {
     static Arguments arguments;
     CLI::App* const command =
-        app.add_subcommand("stress", "real threads on the engines, for a stated time");
+        app.add_subcommand("stress", "run an engine on real threads for a stated time");
     command->require_subcommand(1);
     describe(
         *command,
-        {.paragraphs = {"Runs an engine on real threads for a stated time, and says what became of "
-                        "it: rates, what readers lost, errors, a thread that stands still.",
-                        "bar-walk is the reproducer of the page-walk race: a loop of DMA maps of "
-                        "large BARs beside readers of numa_maps, on this library's kernel side or "
-                        "on this host's kernel. A host whose kernel may crash is left alone, "
-                        "unless --i-accept-a-crash is given."},
-         .examples = {{"moat stress bar-walk --time 1", "the case that was reported, 128 GiB"},
+        {.paragraphs = {"Runs an engine on real threads for a stated time and prints rates, lost "
+                        "leaves, errors and stalled threads.",
+                        "bar-walk reproduces the page-walk race: it maps large BARs for DMA in a "
+                        "loop while threads read numa_maps, on moat's address space or on this "
+                        "host's kernel. If this host's kernel may crash, it starts only with "
+                        "--i-accept-a-crash."},
+         .examples = {{"moat stress bar-walk --time 1", "the reported case, a BAR of 128 GiB"},
                       {"moat stress bar-walk --bar 1G --readers 1 --time 0.5 --json",
-                       "a smaller one, for a script"}}});
-    CLI::App* const walk = command->add_subcommand(
-        "bar-walk", "DMA maps of large BARs in a loop beside readers of numa_maps");
+                       "a smaller BAR, JSON for a script"}}});
+    CLI::App* const walk =
+        command->add_subcommand("bar-walk", "map large BARs for DMA while threads read numa_maps");
     walk->add_option("device", arguments.device,
-                     "of vfio, as 0000:00:06.0; else the largest BAR that vfio-pci has");
-    walk->add_option("--machine", arguments.machine, "whose kernel: this library's, or this host's")
+                     "PCI address (--machine vfio); default: the function with the largest BAR");
+    walk->add_option("--machine", arguments.machine,
+                     "soft: moat's address space; vfio: this host's kernel")
         ->check(CLI::IsMember({"soft", "vfio"}))
         ->capture_default_str();
-    add_bytes(*walk, "--bar", arguments.bar, "size of soft's large BAR, as 128G",
+    add_bytes(*walk, "--bar", arguments.bar, "size of the large BAR (--machine soft)",
               {4096, BarWalk::largest_bar.value()})
         ->default_str("128G");
-    add_number(*walk, "--readers", arguments.readers, "threads that report", {0, 64})
+    add_number(*walk, "--readers", arguments.readers, "threads that read numa_maps", {0, 64})
         ->capture_default_str();
-    add_seconds(*walk, "--time", arguments.seconds, "how long")->capture_default_str();
+    add_seconds(*walk, "--time", arguments.seconds, "run for this long")->capture_default_str();
     add_seconds(*walk, "--watchdog", arguments.patience,
-                "after this long without progress, a thread stands still")
+                "report a thread that makes no progress for this long")
         ->capture_default_str();
     walk->add_option("--kernel-config", arguments.config,
-                     "what this host's kernel was built with, where /boot does not tell")
+                     "the kernel's configuration, if /boot has none")
         ->check(CLI::ExistingFile)
         ->type_name("FILE");
     walk->add_flag("--i-accept-a-crash", arguments.accepts_crash,
-                   "begin although this host's kernel has CVE-2026-31456, or may have it");
+                   "start even if this host's kernel has, or may have, CVE-2026-31456");
     walk->add_flag("--json", arguments.json,
-                   "the result as one line of JSON (docs/report_schema.md)");
+                   "print the result as one JSON line (docs/report_schema.md)");
     walk->callback([&exit] { exit = run(arguments); });
 }
 

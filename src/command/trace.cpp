@@ -183,7 +183,7 @@ Result<void> write_trace(const std::string& file, std::span<const ordered_json> 
         << '\n';
     out.close();
     if (!out)
-        return fail(ErrorCode::io, "the trace could not be written whole");
+        return fail(ErrorCode::io, "the trace was written incompletely");
     return {};
 }
 

@@ -35,11 +35,11 @@ std::string summary(const DriverError& error) {
              << " was, " << error.past->unmaps_since << " unmaps ago";
     if (error.other)
         line << ", whose memory \"" << error.other->label << "\" " << error.other->range
-             << " maps too";
+             << " also maps";
     if (error.kind == DriverErrorKind::freed) {
         line << ", ";
         name_memory(line, error);
-        line << ": no device reaches it any more";
+        line << ": device access is revoked";
     }
     if (error.mapping.sampled_of != 0)
         line << " (sampled: one in " << error.mapping.sampled_of << ")";

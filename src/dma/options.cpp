@@ -84,15 +84,15 @@ struct Option {
 constexpr std::array<Option, 13> known = {{
     {"level", "guard, track or exact",
      [](std::string_view text, Options& to) { return read_word(text, levels, to.level); }},
-    {"guard", "a size, as 4k",
+    {"guard", "a size such as 4k",
      [](std::string_view text, Options& to) { return read_size(text, to.guard); }},
-    {"guard_before", "a size, as 4k",
+    {"guard_before", "a size such as 4k",
      [](std::string_view text, Options& to) { return read_size(text, to.guard_before); }},
     {"placement", "right or left",
      [](std::string_view text, Options& to) { return read_word(text, placements, to.placement); }},
     {"unmapping", "strict or deferred",
      [](std::string_view text, Options& to) { return read_word(text, unmappings, to.unmapping); }},
-    {"quarantine", "a size, as 64m",
+    {"quarantine", "a size such as 64m",
      [](std::string_view text, Options& to) { return read_size(text, to.quarantine); }},
     {"stacks", "a number, 0 for none",
      [](std::string_view text, Options& to) { return read_count(text, 0, to.stacks); }},
@@ -128,17 +128,17 @@ constexpr std::array<Option, 13> known = {{
     const auto equals = item.find('=');
     const std::string_view word = item.substr(0, equals);
     if (equals == std::string_view::npos)
-        return "MOAT_OPTIONS: " + quoted(item) + " has no value; it is name=value";
+        return "MOAT_OPTIONS: " + quoted(item) + " has no value; write name=value";
     const std::string_view value = item.substr(equals + 1);
     for (const Option& each : known) {
         if (each.name != word)
             continue;
         if (each.read(value, options))
             return std::nullopt;
-        return "MOAT_OPTIONS: " + quoted(word) + " is " + std::string(each.expected) + ", not " +
-               quoted(value);
+        return "MOAT_OPTIONS: invalid value " + quoted(value) + " of " + quoted(word) + "; give " +
+               std::string(each.expected);
     }
-    return "MOAT_OPTIONS: there is no " + quoted(word) + "; there are " + all_names();
+    return "MOAT_OPTIONS: unknown option " + quoted(word) + "; valid options: " + all_names();
 }
 
 } // namespace
@@ -158,19 +158,19 @@ std::expected<Options, std::string> parse_options(std::string_view text, const O
 }
 
 std::string_view options_help() {
-    return "level=guard|track|exact    how closely devices are watched (track)\n"
+    return "level=guard|track|exact    how closely to watch devices (track)\n"
            "guard=SIZE                 unmapped bytes after each mapping (4k); 0 is off\n"
-           "guard_before=SIZE          and before it (0)\n"
-           "placement=right|left       at which edge of a page level exact puts buffers (right)\n"
-           "unmapping=strict|deferred  invalidate at each unmap, or many at once (strict)\n"
-           "quarantine=SIZE            unmapped addresses kept out of use (0)\n"
+           "guard_before=SIZE          unmapped bytes before each mapping (0)\n"
+           "placement=right|left       edge of a page for small buffers, at level exact (right)\n"
+           "unmapping=strict|deferred  invalidate at each unmap, or in batches (strict)\n"
+           "quarantine=SIZE            keep this much unmapped address space out of use (0)\n"
            "stacks=N                   take the call stack of every Nth mapping (0: none)\n"
-           "history=N                  past mappings that are remembered (1024)\n"
+           "history=N                  past mappings to remember (1024)\n"
            "sample=N                   watch one of N mappings as at level exact (0: none)\n"
-           "double_mapping=report|ignore  memory that two mappings share (report)\n"
-           "cpu=asan|off               watch the CPU, where AddressSanitizer is (asan)\n"
+           "double_mapping=report|ignore  memory that is mapped twice (report)\n"
+           "cpu=asan|off               watch the CPU with AddressSanitizer, if present (asan)\n"
            "report=text|json           the form of reports (text)\n"
-           "help=1                     this list\n";
+           "help=1                     print this list\n";
 }
 
 } // namespace moat::dma

@@ -52,7 +52,7 @@ std::string text_report(const DriverError& error, const fault::ReportOptions& op
         text += fault::event_text("allocated", {.stack = error.block.allocated}, options);
     text += fault::event_text("mapped", error.mapping.mapped, options);
     if (error.other)
-        text += fault::event_text("the other was mapped", error.other->mapped, options);
+        text += fault::event_text("other mapping mapped", error.other->mapped, options);
     return text;
 }
 

@@ -111,7 +111,7 @@ class Writer {
             head += " by thread " + std::to_string(event.thread);
         if (event.time_ns != 0)
             head += " at " + in_seconds(event.time_ns);
-        line(head + (event.stack.empty() ? ", no stack was taken" : " here:"));
+        line(head + (event.stack.empty() ? " (no stack recorded)" : " here:"));
         stack(event.stack);
         line();
     }
@@ -157,12 +157,12 @@ void write_access(Writer& out, const Diagnosis& diagnosis, const ReportOptions& 
     if (record.time_ns)
         text += ", at " + in_seconds(*record.time_ns);
     out.line(text);
-    text = "  The IOMMU's reason: " + std::string(name(record.reason));
+    text = "  IOMMU fault reason: " + std::string(name(record.reason));
     if (record.code)
         text += " (code " + hexadecimal(*record.code) + ")";
     out.line(text);
     if (record.suppressed != 0)
-        out.line("  " + std::to_string(record.suppressed) + " faults before it were not reported");
+        out.line("  " + std::to_string(record.suppressed) + " earlier faults were not reported");
 }
 
 /// "IOVA 0x11010 lies 17 bytes past the end of the ...".
@@ -183,8 +183,8 @@ void write_verdict(Writer& out, const Diagnosis& diagnosis) {
     case Kind::use_after_unmap:
         out.line(at + " lies " + relation(diagnosis) + " " +
                  named("the former", diagnosis.past->mapping));
-        out.line("  which was unmapped; unmapped after it: " +
-                 std::to_string(diagnosis.past->unmaps_since) + " other mappings");
+        out.line("  which was unmapped; unmaps since then: " +
+                 std::to_string(diagnosis.past->unmaps_since));
         break;
     case Kind::permission:
         out.line(at + " lies inside " + named("the", *diagnosis.mapping));
@@ -192,25 +192,26 @@ void write_verdict(Writer& out, const Diagnosis& diagnosis) {
         break;
     case Kind::poisoned:
         out.line(at + " lies inside " + named("the", *diagnosis.mapping));
-        out.line("  whose owner has poisoned these bytes: the device uses a part of it that it was "
-                 "not given, or no longer has");
+        out.line("  whose owner poisoned these bytes: the device used a part of it that it does "
+                 "not own");
         break;
     case Kind::mapped_and_allowed:
         out.line(at + " lies inside " + named("the", *diagnosis.mapping));
-        out.line("  which allows it: it was mapped only afterwards, the device's or the IOMMU's "
-                 "cache is stale, or this is not the device's domain");
+        out.line(
+            "  which allows it: the mapping is newer than the fault, the cache of the device or "
+            "the IOMMU is stale, or the device is in another domain");
         break;
     case Kind::wild:
-        out.line(at + " lies far from every mapping, living or remembered");
+        out.line(at + " lies far from every live or past mapping");
         break;
     case Kind::never_mapped:
-        out.line("Nothing is or was mapped for this device");
+        out.line("No memory is or was mapped for this device");
         break;
     case Kind::not_attached:
-        out.line("The device, or its PASID, is not attached to a domain that translates");
+        out.line("The device, or its PASID, is not attached to a translating domain");
         break;
     case Kind::no_access:
-        out.line("This is no access of a device to memory");
+        out.line("The fault is not about a memory access");
         break;
     }
 }
@@ -273,16 +274,17 @@ std::string text_report(const Diagnosis& diagnosis, const ReportOptions& options
     out.line();
     if (const Mapping* const mapping = anchor(diagnosis); mapping && mapping->sampled_of != 0)
         out.line("Sampled: one mapping in " + std::to_string(mapping->sampled_of) +
-                 " is watched so closely\n");
+                 " is watched like this one\n");
     if (diagnosis.mapping)
         out.event("mapped", diagnosis.mapping->mapped);
     if (diagnosis.next)
-        out.event("the next was mapped", diagnosis.next->mapped);
+        out.event("next mapping mapped", diagnosis.next->mapped);
     if (diagnosis.kind == Kind::use_after_unmap) {
         out.event("unmapped", diagnosis.past->unmapped);
-        out.event("mapped before that", diagnosis.past->mapping.mapped);
+        out.event("previously mapped", diagnosis.past->mapping.mapped);
     } else if (diagnosis.past) {
-        out.line("Or else: " + named("a former", diagnosis.past->mapping) + " was there before");
+        out.line("Or a late access to " + named("a former", diagnosis.past->mapping) +
+                 " at this address");
         out.line();
     }
     write_neighbours(out, diagnosis);

@@ -31,7 +31,7 @@ shows 'virtio-blk-direct'
 expect 0 "soft devices behave" "$moat" audit
 shows 'nvme (soft, 0000:00:05.0): 120 operations'
 shows 'submission queue             0 / 3072'
-shows 'no finding'
+shows 'no findings'
 expect 0 "the same as JSON" "$moat" audit --device edu --operations 50 --seed 3 --json
 shows '"schema":"moat.audit/1"'
 shows '"operations":50'
@@ -42,7 +42,7 @@ shows 'success-though-blocked'
 command=$(grep -m1 -A2 '^== wrote-outside: nvme, "read"' "$folder/out" | sed -n 's/^   moat //p')
 # shellcheck disable=SC2086 # words of a command line
 expect 1 "the finding's own command" "$moat" $command
-shows '1 operations'
+shows '1 operation,'
 shows 'wrote-outside: nvme, "read", 16 bytes past the end of "data"'
 
 # One finding of each class is found again by the command that it prints, alone.
@@ -80,17 +80,17 @@ expect 2 "a device of another machine" "$moat" audit --device ahci
 expect 2 "cases that are none" "$moat" audit --case 5-3
 expect 2 "an unknown machine" "$moat" audit --machine attic
 expect 3 "more bytes than edu has" "$moat" audit --device edu --inject short-buffer:5000
-shows 'changed nothing in any of' err
+shows 'changed none of' err
 # Injections without effect in the requested cases: the device's own, and the driver's.
 for fault in stale no-invalidate short-buffer:1048576; do
     expect 3 "$fault in one case" "$moat" audit --device edu --case 0 --inject $fault
-    shows "moat audit: edu (soft): $fault changed nothing in any of 1 operations" err
+    shows "moat audit: edu (soft): $fault changed none of 1 operations" err
 done
 expect 0 "a flush has no data" "$moat" audit --device nvme --case 35 --json
 shows '"data_bytes":0,'
 for fault in overrun underrun late stale read-only short-transfer short-buffer no-invalidate; do
     expect 3 "$fault of a flush" "$moat" audit --device nvme --case 35 --inject $fault
-    shows "moat audit: nvme (soft): $fault changed nothing in any of 1 operations" err
+    shows "moat audit: nvme (soft): $fault changed none of 1 operations" err
 done
 expect 3 "no QEMU" env PATH=/nonexistent "$moat" audit --machine qemu --device nvme
 shows 'moat audit: nvme (qemu): ' err

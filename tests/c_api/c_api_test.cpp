@@ -221,7 +221,8 @@ TEST_F(CApi, fields_options_and_the_environment_decide_in_this_order) {
     EXPECT_EQ(opened().guard_bytes, 32768U);
     ::setenv("MOAT_OPTIONS", "guard=x", 1);
     EXPECT_EQ(moat_container_open(&config, &container, &error), MOAT_INVALID);
-    EXPECT_STREQ(error.text, R"(MOAT_OPTIONS: "guard" is a size, as 4k, not "x")");
+    EXPECT_STREQ(error.text,
+                 R"(MOAT_OPTIONS: invalid value "x" of "guard"; give a size such as 4k)");
     ::unsetenv("MOAT_OPTIONS");
 }
 

@@ -63,7 +63,7 @@ def unwritable_output(moat: str, folder: pathlib.Path) -> list[str]:
             done = run_into(stdout, [moat, *words])
             lines = done.stderr.splitlines()
             if done.returncode != 3 or len(lines) != 1 or \
-                    not lines[0].startswith("moat: standard output could not be written"):
+                    not lines[0].startswith("moat: cannot write standard output"):
                 wrong.append(f"moat {' '.join(words)} into {stdout}: {done.returncode} {done.stderr!r}")
             elif reason not in lines[0] and len(good.stdout) < 4096:
                 wrong.append(f"moat {' '.join(words)} into {stdout}: no reason in {lines[0]!r}")

@@ -38,10 +38,12 @@ TEST(Options, what_is_not_named_stays_and_the_last_word_counts) {
 }
 
 TEST(Options, what_is_wrong_is_named) {
-    EXPECT_EQ(wrong("guard=4q"), R"(MOAT_OPTIONS: "guard" is a size, as 4k, not "4q")");
-    EXPECT_EQ(wrong("level=max"), R"(MOAT_OPTIONS: "level" is guard, track or exact, not "max")");
-    EXPECT_EQ(wrong("stacks"), R"(MOAT_OPTIONS: "stacks" has no value; it is name=value)");
-    EXPECT_NE(wrong("gaurd=4k").find(R"(there is no "gaurd"; there are level, guard)"),
+    EXPECT_EQ(wrong("guard=4q"),
+              R"(MOAT_OPTIONS: invalid value "4q" of "guard"; give a size such as 4k)");
+    EXPECT_EQ(wrong("level=max"),
+              R"(MOAT_OPTIONS: invalid value "max" of "level"; give guard, track or exact)");
+    EXPECT_EQ(wrong("stacks"), R"(MOAT_OPTIONS: "stacks" has no value; write name=value)");
+    EXPECT_NE(wrong("gaurd=4k").find(R"(unknown option "gaurd"; valid options: level, guard)"),
               std::string::npos);
     for (const char* text :
          {"guard=", "guard=-1", "guard=k", "guard=99999999999999999999", "guard=18014398509481984k",

@@ -53,7 +53,7 @@ for options in "iova --strategy naive" "iova --strategy random --executions 1000
     expect 3 "the seconds of $options" timeout 6 "$moat" explore $options --seconds 0.6 --json
     shows '"exhausted":false'
 done
-no_threads="no thread runs, so there is nothing to explore"
+no_threads="no thread runs; configure at least one"
 for strategy in dpor naive; do
     expect 2 "no thread" "$moat" explore pud-slot --walkers 0 --faulters 0 --strategy $strategy
     shows "$no_threads" err

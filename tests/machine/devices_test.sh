@@ -48,4 +48,4 @@ expect 3 bind 00:05.0
 expect 2 bind 5
 [[ $out == *"0000:00:04.0"* ]] || fail "what an address looks like: $out"
 expect 3 unbind 0000:00:05.0
-[[ $out == *"vfio-pci does not have"* ]] || fail "$out"
+[[ $out == *"is not bound to vfio-pci"* ]] || fail "$out"

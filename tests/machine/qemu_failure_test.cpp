@@ -57,20 +57,20 @@ TEST_F(QemuFailureTest, missing) {
 
 TEST_F(QemuFailureTest, exits_at_once) {
     const Outcome outcome = start_fake("exits");
-    EXPECT_EQ(outcome.error.sentence(), "QEMU has ended by itself");
+    EXPECT_EQ(outcome.error.sentence(), "QEMU exited");
     EXPECT_EQ(outcome.words, "fake: exits\n");
 }
 
 TEST_F(QemuFailureTest, dies_at_work) {
     const Outcome outcome = start_fake("dies");
-    EXPECT_EQ(outcome.error.sentence(), "QEMU has ended by itself");
+    EXPECT_EQ(outcome.error.sentence(), "QEMU exited");
     ASSERT_NE(outcome.error.find("signal"), nullptr);
     EXPECT_EQ(*outcome.error.find("signal"), std::uint64_t{SIGABRT});
 }
 
 TEST_F(QemuFailureTest, hangs) {
     const Outcome outcome = start_fake("hangs", std::chrono::milliseconds(50));
-    EXPECT_EQ(outcome.error.sentence(), "QEMU did not answer in time and was ended");
+    EXPECT_EQ(outcome.error.sentence(), "QEMU did not answer in time; moat killed it");
     ASSERT_NE(outcome.error.find("process"), nullptr);
     EXPECT_EQ(::kill(static_cast<pid_t>(*outcome.error.find("process")), 0), -1);
 }
@@ -80,16 +80,16 @@ TEST_F(QemuFailureTest, talks_nonsense) {
         EXPECT_EQ(start_fake(std::string(mode)).error.sentence(),
                   "QEMU answers with something that is not qtest")
             << mode;
-    EXPECT_EQ(start_fake("refuses").error.sentence(), "QEMU refuses a command of qtest");
+    EXPECT_EQ(start_fake("refuses").error.sentence(), "QEMU rejected a qtest command");
     for (const std::string_view mode : {"no-value", "too-wide"})
         EXPECT_EQ(start_fake(std::string(mode)).error.sentence(),
-                  "QEMU answers a read with something else than its value")
+                  "QEMU answered a read without a value")
             << mode;
 }
 
 TEST_F(QemuFailureTest, floods_its_standard_error) {
     const Outcome outcome = start_fake("floods");
-    EXPECT_EQ(outcome.error.sentence(), "QEMU has ended by itself");
+    EXPECT_EQ(outcome.error.sentence(), "QEMU exited");
     EXPECT_EQ(outcome.words.size(), 4096U);
 }
 
@@ -136,7 +136,8 @@ TEST_F(QemuFailureTest, process_that_hangs_at_work_is_ended_by_its_number) {
     const pid_t process = (*machine)->qtest().process();
     ::kill(process, SIGSTOP);
     EXPECT_EQ((*function->bar(0))->read32(0), 0xffffffffU);
-    EXPECT_EQ((*machine)->health().error().sentence(), "QEMU did not answer in time and was ended");
+    EXPECT_EQ((*machine)->health().error().sentence(),
+              "QEMU did not answer in time; moat killed it");
     EXPECT_EQ(::kill(process, 0), -1) << "the machine lives, its process does not";
 }
 

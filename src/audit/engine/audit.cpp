@@ -420,7 +420,7 @@ class Audit {
                        .operation = std::string(driver.operations()[about.operation].name),
                        .about = about,
                        .first_case = about.number,
-                       .report = "the machine is of no use any more: " + to_string(why) + "\n"}});
+                       .report = "the machine failed: " + to_string(why) + "\n"}});
     }
 
     [[nodiscard]] Placement placement_of(std::uint64_t number) {

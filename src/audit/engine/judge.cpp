@@ -96,8 +96,8 @@ class Judge {
         if (changed.decoy != 0)
             add(FindingKind::bypasses_iommu, &buffer, Side::inside, changed.decoy).report =
                 "canaries: " + bytes_text(changed.decoy) +
-                " changed in memory that is mapped nowhere, whose physical address is that of" +
-                whose + "\n";
+                " changed in unmapped memory at the same physical address as the IOVA of" + whose +
+                "\n";
     }
 
     void judge_rest(const ChangedAtRest& each) {
@@ -210,7 +210,7 @@ class Judge {
         const Placed* const data = seen_.given.empty() ? nullptr : &seen_.given.back();
         if (seen_.answer->verdict == Verdict::no_answer)
             add(FindingKind::hang, nullptr, Side::inside, 0).report =
-                "the device gave no answer; its status is " + hexadecimal(seen_.answer->code) +
+                "the device did not answer; its status is " + hexadecimal(seen_.answer->code) +
                 "\n";
         if (seen_.answer->verdict != Verdict::success || data == nullptr)
             return;
@@ -219,15 +219,15 @@ class Judge {
             const Finding first = found_.front();
             Finding& made = add(FindingKind::success_though_blocked, data, Side::inside, 0);
             made.first_case = first.first_case;
-            made.report = "the device says that \"" + std::string(seen_.operation) +
-                          "\" succeeded, and the IOMMU refused an access of it\n";
+            made.report = "the device reported success for \"" + std::string(seen_.operation) +
+                          "\", but the IOMMU blocked one of its accesses\n";
         }
         // A byte that was written may by chance be the canary's.
         constexpr std::uint64_t least = 4;
         if (found_.empty() && seen_.unwritten >= least && data->direction == Direction::from_device)
             add(FindingKind::left_unwritten, data, Side::inside, seen_.unwritten).report =
                 "canaries: the last " + bytes_text(seen_.unwritten) + " of \"" +
-                std::string(data->label) + "\" were never written\n";
+                std::string(data->label) + "\" were not written\n";
     }
 
     const Observed& seen_;

@@ -22,18 +22,18 @@ using machine::Bdf;
 
 constexpr std::array<Kind, 10> all_kinds = {
     {{"soft", "nvme", "an NVM Express controller in this process", true, Bdf(0, 5, 0)},
-     {"soft", "edu", "a teaching device in this process: one DMA engine", true, Bdf(0, 4, 0)},
+     {"soft", "edu", "a teaching device with one DMA engine in this process", true, Bdf(0, 4, 0)},
      {"qemu", "nvme", "QEMU's NVM Express controller", true, Bdf(0, 5, 0)},
-     {"qemu", "virtio-blk", "QEMU's virtio block device, told of the IOMMU (iommu_platform=on)",
-      true, Bdf(0, 6, 0)},
+     {"qemu", "virtio-blk", "QEMU's virtio block device with iommu_platform=on", true,
+      Bdf(0, 6, 0)},
      {"qemu", "ahci", "QEMU's AHCI controller with a disk", true, Bdf(0, 7, 0)},
      {"qemu", "e1000e", "QEMU's Intel 82574 network controller, looped back", true, Bdf(0, 8, 0)},
-     {"qemu", "edu", "QEMU's teaching device; 100 ms an operation", true, Bdf(0, 4, 0)},
+     {"qemu", "edu", "QEMU's teaching device; 100 ms per operation", true, Bdf(0, 4, 0)},
      {"qemu", "virtio-blk-direct", "QEMU's virtio block device without iommu_platform", false,
       Bdf(0, 9, 0)},
-     {"vfio", "nvme", "the first NVM Express controller that vfio-pci has; its disk is written to",
-      false},
-     {"vfio", "edu", "the first of QEMU's teaching devices that vfio-pci has"}}};
+     {"vfio", "nvme",
+      "the first NVM Express controller bound to vfio-pci; the audit writes to its disk", false},
+     {"vfio", "edu", "the first of QEMU's teaching devices bound to vfio-pci"}}};
 
 constexpr ByteCount disk_bytes{std::uint64_t{4} << 20};
 
@@ -190,7 +190,7 @@ Result<Kind> vfio_kind_at(Bdf address, std::string& words) {
     const auto vfio = machine::vfio_host::VfioMachine::open();
     if (!vfio)
         return std::unexpected(vfio.error());
-    words = "vfio-pci has:\n";
+    words = "bound to vfio-pci:\n";
     for (const machine::FunctionInfo& function : (*vfio)->functions()) {
         words += "  " + to_string(function.address) + '\n';
         if (function.address != address)

@@ -72,7 +72,7 @@ std::uint64_t Qtest::read(Space space, std::uint64_t address, Width width) {
         return all_ones(width);
     const auto value = value_in(line);
     if (!value || (*value & ~all_ones(width)) != 0) {
-        broken({ErrorCode::io, "QEMU answers a read with something else than its value"});
+        broken({ErrorCode::io, "QEMU answered a read without a value"});
         return all_ones(width);
     }
     return *value;
@@ -133,7 +133,7 @@ std::string_view Qtest::answer() {
         if (line->starts_with("IRQ "))
             continue;
         broken(line->starts_with("FAIL")
-                   ? Error(ErrorCode::io, "QEMU refuses a command of qtest")
+                   ? Error(ErrorCode::io, "QEMU rejected a qtest command")
                    : Error(ErrorCode::io, "QEMU answers with something that is not qtest"));
         return {};
     }
@@ -154,12 +154,12 @@ void Qtest::socket_failed(const Error& error) {
         (void)process_.ended_within(std::chrono::seconds(1));
     const platform::Ending ending = process_.end();
     if (error.code() == ErrorCode::busy)
-        broken({ErrorCode::io, "QEMU did not answer in time and was ended", process});
+        broken({ErrorCode::io, "QEMU did not answer in time; moat killed it", process});
     else if (error.code() == ErrorCode::limit)
         broken({ErrorCode::io, "QEMU answers with something that is not qtest", process});
     else
         broken({ErrorCode::io,
-                "QEMU has ended by itself",
+                "QEMU exited",
                 process,
                 {"status", static_cast<std::uint64_t>(ending.status)},
                 {"signal", static_cast<std::uint64_t>(ending.signal)}});

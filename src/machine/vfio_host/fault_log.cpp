@@ -66,11 +66,11 @@ std::optional<std::uint64_t> count_fault_interrupts(const std::string& interrupt
 Result<FaultLog> FaultLog::open() {
     platform::FileDescriptor log(::open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC));
     if (log.get() < 0)
-        return platform::fail_errno("the kernel's log cannot be read, and so no fault be seen: be "
-                                    "root, or set kernel.dmesg_restrict=0",
+        return platform::fail_errno("cannot read faults from the kernel's log: run as root, or set "
+                                    "kernel.dmesg_restrict=0",
                                     errno == ENOENT ? ErrorCode::not_found : ErrorCode::refused);
     if (::lseek(log.get(), 0, SEEK_END) < 0)
-        return platform::fail_errno("the kernel's log has no end");
+        return platform::fail_errno("cannot seek the kernel's log");
     return FaultLog(std::move(log), "/proc/interrupts");
 }
 
@@ -119,7 +119,7 @@ Result<bool> FaultLog::read_record(fault::Decoder::Sink count_and_hand_out) {
         return true;
     if (size == 0 || errno == EAGAIN)
         return false;
-    return platform::fail_errno("the kernel's log cannot be read any more");
+    return platform::fail_errno("reading the kernel's log failed");
 }
 
 std::uint64_t FaultLog::lost() const {

@@ -52,16 +52,16 @@ Result<FaultTrace> FaultTrace::open(std::string_view root) {
         instances / (std::string(prefix) + std::to_string(::getpid()) + "-" +
                      std::to_string(number.fetch_add(1, std::memory_order_relaxed)));
     if (::mkdir(instance.c_str(), 0700) < 0)
-        return platform::fail_errno("no instance of the kernel's trace can be made",
+        return platform::fail_errno("cannot create a trace instance",
                                     errno == EACCES || errno == EPERM ? ErrorCode::refused
                                                                       : ErrorCode::io);
     FaultTrace trace{platform::FileDescriptor(
         ::open((instance / "trace_pipe").c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC))};
     trace.instance_ = instance.string();
     if (trace.pipe_.get() < 0)
-        return platform::fail_errno("the kernel's trace cannot be read");
+        return platform::fail_errno("cannot read the kernel's trace");
     if (!write_one(instance / event / "enable"))
-        return platform::fail_errno("the tracepoint of refused accesses cannot be turned on");
+        return platform::fail_errno("cannot enable the tracepoint iommu:io_page_fault");
     return trace;
 }
 
@@ -90,7 +90,7 @@ Result<std::uint64_t> FaultTrace::take(fault::Decoder::Sink each) {
             rest_.clear();
     }
     if (size < 0 && errno != EAGAIN)
-        return platform::fail_errno("the kernel's trace cannot be read any more");
+        return platform::fail_errno("reading the kernel's trace failed");
     return lost;
 }
 

@@ -15,7 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* no_iommufd =
-    "there is no /dev/iommu: modprobe iommufd, or take a kernel that has CONFIG_IOMMUFD";
+    "no /dev/iommu: run modprobe iommufd, or use a kernel with CONFIG_IOMMUFD";
 
 class AttachmentByFile final : public Attachment {
   public:
@@ -62,7 +62,7 @@ Result<std::unique_ptr<HostDomain>> IommufdDomain::create() {
         return std::unexpected(iommufd.error());
     uapi::IoasAllocate allocate;
     if (call(*iommufd, uapi::ioas_allocate, &allocate) < 0)
-        return platform::fail_errno("iommufd makes no address space");
+        return platform::fail_errno("iommufd cannot create an address space");
     std::unique_ptr<HostDomain> domain(new IommufdDomain(std::move(*iommufd), allocate.ioas));
     return domain;
 }
@@ -88,9 +88,9 @@ Result<std::unique_ptr<Attachment>> IommufdDomain::attach(const HostFunction& fu
                                         ErrorCode::refused);
         // EINVAL is what a function that is bound elsewhere gives.
         if (errno == EBUSY || errno == EINVAL)
-            return platform::fail_errno("another program, or another domain, has the function",
+            return platform::fail_errno("another program or domain uses the function",
                                         ErrorCode::busy);
-        return platform::fail_errno("iommufd does not take the function", ErrorCode::unsupported);
+        return platform::fail_errno("iommufd rejected the function", ErrorCode::unsupported);
     }
     uapi::AttachIoas attach;
     attach.ioas = ioas_;
@@ -110,7 +110,7 @@ Result<void> IommufdDomain::learn() {
     // Without room it fails and tells how many there are.
     while (call(iommufd_, uapi::ioas_iova_ranges, &ask) < 0) {
         if (errno != EMSGSIZE || ask.count <= ranges.size())
-            return platform::fail_errno("iommufd does not tell what the function reaches");
+            return platform::fail_errno("cannot query the addresses that the function reaches");
         ranges.resize(ask.count);
         ask.ranges = reinterpret_cast<std::uintptr_t>(ranges.data());
     }
@@ -152,7 +152,7 @@ Result<void> IommufdDomain::unmap(Iova start, ByteCount size) {
         return fail(ErrorCode::not_found,
                     "nothing is mapped there, or the range ends inside of a mapping",
                     {"start", start.value()}, {"size", size.value()});
-    return platform::fail_errno("the kernel does not unmap it");
+    return platform::fail_errno("the kernel rejected the unmap");
 }
 
 } // namespace moat::machine::vfio_host

@@ -37,30 +37,28 @@ std::unexpected<Error> fail_map(Iova start, ByteCount size) {
     switch (why) {
     case EEXIST:
     case EADDRINUSE:
-        return failed(ErrorCode::overlap, "something is mapped there already");
+        return failed(ErrorCode::overlap, "the range overlaps a mapping");
     case ENOSPC:
-        return failed(ErrorCode::limit,
-                      "the container holds as many mappings as it may: map larger "
-                      "pieces, or raise vfio_iommu_type1.dma_entry_limit");
+        return failed(ErrorCode::limit, "the container is full: map larger pieces, or raise "
+                                        "vfio_iommu_type1.dma_entry_limit");
     case EFAULT:
         return failed(ErrorCode::unsupported,
-                      "the kernel cannot pin this memory: it is not this process's, is not "
-                      "writable, or is a device's, which type1 alone can map");
+                      "the kernel cannot pin this memory: it is not mapped in this process, not "
+                      "writable, or device memory, which only type1 can map");
     case EINVAL:
         return failed(ErrorCode::busy,
-                      "whenever the kernel maps this device's memory, a reader of numa_maps or "
-                      "smaps unmaps a leaf of it: stop the readers, or map smaller pieces");
+                      "readers of numa_maps or smaps unmap leaves of this device memory while the "
+                      "kernel maps it: stop them, or map smaller pieces");
     case ENOMEM: {
         rlimit limit{};
         if (::getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
-            return fail(ErrorCode::limit,
-                        "as much memory is pinned as RLIMIT_MEMLOCK allows: raise it (ulimit -l)",
+            return fail(ErrorCode::limit, "RLIMIT_MEMLOCK is reached: raise it (ulimit -l)",
                         {"start", start.value()}, {"size", size.value()}, {"limit", limit.rlim_cur},
                         {"errno", ENOMEM});
-        return failed(ErrorCode::no_memory, "the kernel has no memory for it");
+        return failed(ErrorCode::no_memory, "the kernel is out of memory");
     }
     default:
-        return failed(ErrorCode::io, "the kernel does not map it");
+        return failed(ErrorCode::io, "the kernel rejected the map");
     }
 }
 

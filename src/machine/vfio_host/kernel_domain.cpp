@@ -9,7 +9,7 @@ Result<void> KernelDomain::set_limits(const std::vector<IovaRange>& reachable,
                                       std::uint64_t leaf_sizes) {
     if (reachable.empty() || leaf_sizes == 0)
         return fail(ErrorCode::unsupported,
-                    "the kernel names no address that the function reaches");
+                    "the kernel reports no address that the function reaches");
     const IovaRange aperture =
         IovaRange::inclusive(reachable.front().start(), reachable.back().last());
     std::vector<IovaRange> reserved;
@@ -24,8 +24,8 @@ Result<void> KernelDomain::set_limits(const std::vector<IovaRange>& reachable,
             leaf_sizes == limits_.leaf_sizes)
             return {};
         return fail(ErrorCode::mismatch,
-                    "the function reaches other addresses than those before it in this domain: "
-                    "attach it first, or give it a domain of its own",
+                    "the function reaches fewer addresses than the other functions of this domain: "
+                    "attach it first, or give it its own domain",
                     {"aperture", aperture.start().value()},
                     {"aperture_size", aperture.size().value()});
     }

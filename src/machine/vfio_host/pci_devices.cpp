@@ -101,14 +101,14 @@ Result<void> write_attribute(const fs::path& file, std::string_view text, const 
         ::write(out.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size()))
         return {};
     if (errno == EACCES || errno == EPERM || errno == EROFS)
-        return platform::fail_errno("sysfs cannot be written: be root, outside of a container",
+        return platform::fail_errno("cannot write sysfs: run as root, outside of a container",
                                     ErrorCode::refused);
     return platform::fail_errno(sentence, errno == EBUSY ? ErrorCode::busy : ErrorCode::io);
 }
 
 Result<void> probe_again(Bdf address, std::string_view root) {
     return write_attribute(fs::path(root) / "bus/pci/drivers_probe", to_string(address),
-                           "no driver takes the function: see the kernel's log");
+                           "no driver binds the function: see the kernel's log");
 }
 
 Result<void> release_from_driver(const HostFunction& function, std::string_view root) {
@@ -116,7 +116,7 @@ Result<void> release_from_driver(const HostFunction& function, std::string_view 
         return {};
     return write_attribute(folder_of(function.info.address, root) / "driver/unbind",
                            to_string(function.info.address),
-                           "the function's driver does not give it up");
+                           "the function's driver does not release it");
 }
 
 } // namespace
@@ -137,8 +137,7 @@ Result<Bdf> parse_bdf(std::string_view text) {
     const auto bus = take(':', 2);
     const auto segment = text.empty() ? std::optional(0U) : take('\0', 4);
     if (!function || !device || !bus || !segment || *function > 7 || *device > 31)
-        return fail(ErrorCode::not_found,
-                    "no address of a PCI function, which looks like 0000:00:04.0");
+        return fail(ErrorCode::not_found, "not a PCI address such as 0000:00:04.0");
     return Bdf(*bus, *device, *function, static_cast<std::uint16_t>(*segment));
 }
 
@@ -172,17 +171,16 @@ Result<void> bind_to_vfio(Bdf address, std::string_view root) {
         return {};
     if (function->bridge)
         return fail(ErrorCode::refused,
-                    "a bridge is never bound: what lies behind it would be lost",
+                    "bridges cannot be bound: the devices behind them would disappear",
                     {"class", function->info.class_code});
     if (!function->group)
-        return fail(ErrorCode::unsupported,
-                    "no IOMMU stands between this function and memory: turn "
-                    "it on in the firmware, and boot with intel_iommu=on");
+        return fail(ErrorCode::unsupported, "the function has no IOMMU: enable it in the firmware, "
+                                            "and boot with intel_iommu=on");
     std::error_code error;
     if (!fs::exists(fs::path(root) / "bus/pci/drivers" / vfio_driver, error))
         return fail(ErrorCode::not_found, "vfio-pci is not loaded: modprobe vfio-pci");
     const fs::path override_file = folder_of(address, root) / "driver_override";
-    if (auto done = write_attribute(override_file, vfio_driver, "the driver cannot be chosen");
+    if (auto done = write_attribute(override_file, vfio_driver, "cannot write driver_override");
         !done)
         return done;
     auto done = release_from_driver(*function, root);
@@ -192,7 +190,7 @@ Result<void> bind_to_vfio(Bdf address, std::string_view root) {
         const auto now = find_function(address, root);
         if (now && now->driver == vfio_driver)
             return {};
-        done = fail(ErrorCode::io, "vfio-pci did not take the function: see the kernel's log");
+        done = fail(ErrorCode::io, "vfio-pci did not bind the function: see the kernel's log");
     }
     // Whoever had it may have it again.
     (void)write_attribute(override_file, "\n", "the choice of a driver cannot be undone");
@@ -205,7 +203,7 @@ Result<void> unbind_from_vfio(Bdf address, std::string_view root) {
     if (!function)
         return std::unexpected(function.error());
     if (function->driver != vfio_driver)
-        return fail(ErrorCode::mismatch, "vfio-pci does not have the function");
+        return fail(ErrorCode::mismatch, "the function is not bound to vfio-pci");
     if (auto done = write_attribute(folder_of(address, root) / "driver_override", "\n",
                                     "the choice of a driver cannot be undone");
         !done)

@@ -15,7 +15,7 @@
 namespace moat::machine::vfio_host {
 namespace {
 
-constexpr const char* no_vfio = "there is no /dev/vfio/vfio: modprobe vfio_iommu_type1";
+constexpr const char* no_vfio = "no /dev/vfio/vfio: run modprobe vfio_iommu_type1";
 
 } // namespace
 
@@ -47,7 +47,7 @@ class Type1Domain::AttachmentByGroup final : public Attachment {
         platform::FileDescriptor device(
             call(group_->file(), uapi::group_get_device, name_.c_str()));
         if (device.get() < 0)
-            return platform::fail_errno("VFIO does not hand out the function",
+            return platform::fail_errno("VFIO does not open the function",
                                         errno == EBUSY ? ErrorCode::busy : ErrorCode::io);
         return device;
     }
@@ -62,9 +62,9 @@ Result<void> Type1Domain::probe() {
     if (!container)
         return std::unexpected(container.error());
     if (call(*container, uapi::get_api_version, nullptr) != uapi::api_version)
-        return fail(ErrorCode::unsupported, "this kernel's VFIO has another version");
+        return fail(ErrorCode::unsupported, "unsupported version of the kernel's VFIO");
     if (call(*container, uapi::check_extension, uapi::type1v2_iommu) <= 0)
-        return fail(ErrorCode::unsupported, "VFIO has no type1: modprobe vfio_iommu_type1");
+        return fail(ErrorCode::unsupported, "VFIO has no type1: run modprobe vfio_iommu_type1");
     return {};
 }
 
@@ -81,9 +81,8 @@ Result<std::unique_ptr<HostDomain>> Type1Domain::create() {
 Result<std::unique_ptr<Attachment>> Type1Domain::attach(const HostFunction& function,
                                                         std::string_view) {
     if (!function.group)
-        return fail(ErrorCode::unsupported,
-                    "no IOMMU stands between this function and memory: turn "
-                    "it on in the firmware, and boot with intel_iommu=on");
+        return fail(ErrorCode::unsupported, "the function has no IOMMU: enable it in the firmware, "
+                                            "and boot with intel_iommu=on");
     auto group = join(*function.group);
     if (!group)
         return std::unexpected(group.error());
@@ -101,20 +100,21 @@ Result<std::shared_ptr<Type1Domain::GroupOfFunctions>> Type1Domain::join(unsigne
         return std::unexpected(file.error());
     uapi::GroupStatus status;
     if (call(*file, uapi::group_get_status, &status) < 0)
-        return platform::fail_errno("VFIO does not tell of the group");
+        return platform::fail_errno("cannot query the group");
     if ((status.flags & uapi::GroupStatus::viable) == 0)
-        return fail(ErrorCode::refused,
-                    "the group is not viable: bind every function of it to vfio-pci, or to none",
-                    {"group", number});
+        return fail(
+            ErrorCode::refused,
+            "the group is not viable: bind each of its functions to vfio-pci or to no driver",
+            {"group", number});
     const int container = container_.get();
     if (call(*file, uapi::group_set_container, &container) < 0)
-        return platform::fail_errno("the group does not come into this container",
+        return platform::fail_errno("cannot add the group to this container",
                                     errno == EBUSY ? ErrorCode::busy : ErrorCode::unsupported);
     if (!has_iommu_ && call(container_, uapi::set_iommu, uapi::type1v2_iommu) < 0)
         return platform::fail_errno(
-            errno == EPERM ? "the interrupts of this host are not isolated: turn interrupt "
-                             "remapping on, or set vfio_iommu_type1.allow_unsafe_interrupts=1"
-                           : "the container gets no IOMMU",
+            errno == EPERM ? "this host does not isolate interrupts: enable interrupt "
+                             "remapping, or set vfio_iommu_type1.allow_unsafe_interrupts=1"
+                           : "cannot set the container's IOMMU",
             errno == EPERM ? ErrorCode::refused : ErrorCode::unsupported);
     has_iommu_ = true;
     auto joined = std::make_shared<GroupOfFunctions>(std::move(*file));
@@ -157,8 +157,8 @@ Result<Type1Domain::Info> Type1Domain::info() const {
                 // Before its first function is open, iommufd's emulation says so of every address.
                 if (range.first == 0 && range.last == ~std::uint64_t{0})
                     return fail(ErrorCode::unsupported,
-                                "type1 is emulated by this kernel's iommufd, which does not say "
-                                "what a function reaches: use iommufd");
+                                "this kernel emulates type1 by iommufd, without the addresses "
+                                "that a function reaches: use iommufd");
                 add_reachable(info.reachable, range.first, range.last);
             }
         } else if (link.id == uapi::capability_entries_available) {
@@ -215,7 +215,7 @@ Result<void> Type1Domain::map(Iova start, ByteCount size, PhysicalAddress memory
         if (errno != EINVAL || tries++ == most_tries) {
             const auto failed = fail_map(start, size);
             if (done != 0 && !unmap(start, ByteCount(done)))
-                return platform::fail_errno("what was mapped of a BAR cannot be unmapped");
+                return platform::fail_errno("cannot unmap a partly mapped BAR");
             return failed;
         }
         map_retries_.fetch_add(1, std::memory_order_relaxed);
@@ -246,7 +246,7 @@ Result<void> Type1Domain::unmap(Iova start, ByteCount size) {
     if (errno == EINVAL)
         return fail(ErrorCode::unsupported, "a part of a mapping cannot be unmapped",
                     {"start", start.value()}, {"size", size.value()});
-    return platform::fail_errno("the kernel does not unmap it");
+    return platform::fail_errno("the kernel rejected the unmap");
 }
 
 } // namespace moat::machine::vfio_host

@@ -17,7 +17,7 @@ namespace moat::machine::vfio_host {
 namespace {
 
 std::unexpected<Error> no_function(Bdf address) {
-    return fail(ErrorCode::not_found, "vfio-pci does not have this function (moat bind)",
+    return fail(ErrorCode::not_found, "the function is not bound to vfio-pci: run moat bind",
                 {"requester", address.requester()}, {"segment", address.segment()});
 }
 
@@ -110,7 +110,7 @@ Result<std::unique_ptr<Function>> VfioMachine::open(Bdf address) {
         return fail(ErrorCode::busy, "the function is open already");
     const auto attached = parts_->attached.find(address);
     if (attached == parts_->attached.end())
-        return fail(ErrorCode::refused, "VFIO opens functions that are attached to a domain");
+        return fail(ErrorCode::refused, "attach the function to a domain before opening it");
     auto device = attached->second->open_device();
     if (!device)
         return std::unexpected(device.error());
@@ -144,7 +144,7 @@ Result<void> VfioMachine::detach(Bdf address) {
     if (parts_->find(address) == nullptr)
         return no_function(address);
     if (parts_->find_open(address) != nullptr)
-        return fail(ErrorCode::refused, "a function is closed before it is detached");
+        return fail(ErrorCode::refused, "close the function before detaching it");
     parts_->attached.erase(address);
     return {};
 }
