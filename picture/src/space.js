@@ -78,6 +78,15 @@ export function whatIsAt(space, address, time) {
     return held ? { kind: 'reserved', reserved: held } : null;
 }
 
+/** The nearest mappings on each side of a range that lived at a time: [below, above], either may be undefined. */
+export function neighbours(space, low, high, time) {
+    const live = (each) => each.mapped <= time && each.released >= time;
+    const at = byStart.left(space.mappings, high);
+    const above = space.mappings.slice(at).find(live);
+    const below = space.mappings.slice(0, at).findLast((each) => each.end <= low && live(each));
+    return [below, above];
+}
+
 /** Mappings whose label, device or address holds the text, at most so many. */
 export function search(space, text, most) {
     const wanted = text.trim().toLowerCase();

@@ -5,7 +5,7 @@ import { scaleLinear } from 'd3-scale';
 import { select } from 'd3-selection';
 import { zoom, zoomIdentity } from 'd3-zoom';
 import { choiceList, colour, element, header, keys, onKeys, onTheme } from './page.js';
-import { between, bytes, describe, hex, nanoseconds, search, whatIsAt } from './space.js';
+import { between, bytes, describe, hex, nanoseconds, neighbours, search, whatIsAt } from './space.js';
 
 const top = 44; // pixels for the axis of addresses
 const left = 76; // and for that of time
@@ -297,8 +297,13 @@ class SpaceView {
         const near = each.mapping ?? { start: each.start, end: each.start + each.size };
         const low = Math.min(near.start, each.start);
         const high = Math.max(near.end, each.start + each.size);
+        const time = Math.min(each.time, near.unmapped ?? each.time); // a fault may be read after the unmap
+        const [below, above] = neighbours(this.space, low, high, time);
+        const from = below?.start ?? low - (high - low);
+        const to = above?.end ?? high + (high - low);
+        const margin = (to - from) * 0.05;
         this.showTimes(Math.min(near.mapped ?? each.time, each.time), each.time);
-        this.showRange(low - (high - low), high + (high - low));
+        this.showRange(from - margin, to + margin);
         this.choose(each);
     }
 
@@ -376,9 +381,9 @@ function showPanel(panel, space, view, what) {
     if (space.faults.length)
         panel.append(choiceList(space.faults.slice(0, 200).map((each) => ({
             text: faultLine(each), class: 'fault', choose: () => view.showFault(each) }))));
-    else panel.append(element('p', { class: 'summary', text: 'None.' }));
+    else panel.append(element('p', { class: 'summary', text: 'None' }));
     if (what?.report !== undefined)
-        panel.append(element('h2', { text: 'Report' }), element('pre', { text: what.report }));
+        panel.append(element('h2', { text: 'Report' }), element('pre', { class: 'report', tabindex: '0', text: what.report }));
     else if (what)
         panel.append(element('h2', { text: 'Mapping' }),
             element('pre', { text: describe(space, { kind: 'mapping', mapping: what }) }),
@@ -402,5 +407,5 @@ function showFound(panel, space, view, text) {
         ? choiceList(found.map((each) => ({
             text: `${each.label}  ${hex(each.address)}  ${bytes(each.size)}`,
             choose: () => view.showMapping(each) })))
-        : element('p', { class: 'summary', text: 'Nothing.' }));
+        : element('p', { class: 'summary', text: 'No matches' }));
 }

@@ -120,6 +120,25 @@ async function testSpace(count) {
     await page.close();
 }
 
+/** A fault in the middle of others, with a report of long lines. */
+async function testFirstView() {
+    const data = space(10);
+    const [below, hit, above] = data.mappings.slice(3, 6);
+    const report = `|${'.'.repeat(100)}|\n${' '.repeat(90)}^^^`;
+    data.faults = [{ ...data.faults[0], address: hit[0] + hit[1], mapping: 4, time: 200, report }];
+    const { page, wrong } = await open(write('first', data));
+    const [low, high] = await view(page);
+    assert.ok(low <= below[0] && high >= above[0] + above[1], 'the first view holds both neighbours');
+    assert.ok(high - low < 4 * (above[0] + above[1] - below[0]), 'and not much more');
+    const pane = await page.locator('pre.report').evaluate((pre) => ({
+        lines: Math.round(pre.clientHeight / parseFloat(getComputedStyle(pre).lineHeight)),
+        scrolls: pre.scrollWidth > pre.clientWidth,
+        aside: pre.parentElement.scrollWidth <= pre.parentElement.clientWidth }));
+    assert.deepEqual(pane, { lines: 2, scrolls: true, aside: true }, 'the report scrolls, no line breaks');
+    assert.deepEqual(wrong, []);
+    await page.close();
+}
+
 async function testSchedule() {
     const { page, wrong } = await open(write('schedule', schedule), 'dark');
     assert.match(await page.locator('aside').innerText(), /not a table/);
@@ -161,6 +180,7 @@ async function testWhatAnAuditWrites() {
 try {
     await testWhatMoatWrites();
     await testWhatAnAuditWrites();
+    await testFirstView();
     await testSpace(10);
     await testSpace(100_000);
     await testSchedule();
