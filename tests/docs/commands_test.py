@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Every `moat ...` line of the documentation runs, and the output that it shows is what is printed.
+"""Runs each `moat ...` line of the documentation and compares the output with what the page shows.
 
 Usage: commands_test.py ROOT MOAT. An indented block whose first line is `$ moat ...` is compared: `...` in a
 line stands for anything, and alone on a line for any lines. Other indented `moat ...` lines, with or
-without `$`, must end with 0, 1 (something was found) or 3 (a bound was reached).
+without `$`, must end with 0, 1 (something was found) or 3 (a bound was reached). They run in ROOT.
 """
 import pathlib
 import re
@@ -15,8 +15,8 @@ import sys
 COMMAND = re.compile(r"^ {4,}(?:\$ )?(moat (?:audit|explore|explain|stress) .*)$")
 
 
-def run(moat: str, command: str) -> tuple[int, str]:
-    done = subprocess.run([moat, *shlex.split(command)[1:]], capture_output=True, text=True,
+def run(root: pathlib.Path, moat: str, command: str) -> tuple[int, str]:
+    done = subprocess.run([moat, *shlex.split(command)[1:]], cwd=root, capture_output=True, text=True,
                           timeout=100, check=False)
     return done.returncode, done.stdout
 
@@ -52,7 +52,7 @@ def main() -> int:
             if re.search(r"<|\[--|FILE|\bN\b", command):
                 continue  # says how, not what
             where = f"{path.relative_to(root)}:{number}: {command}"
-            status, printed = run(moat, command)
+            status, printed = run(root, moat, command)
             ran += 1
             if status not in (0, 1, 3):
                 print(f"{where}: exit status {status}")

@@ -3,8 +3,10 @@
 """The README's code is an example's, which is compiled and run; its figures are rows of benchmarks.
 
 Usage: readme_test.py ROOT. Each line of a ```cpp block must be in one file of examples/, in that order. Each
-row of the table of figures must name an area and a row that `./dev bench AREA --filter TEXT` measures.
+row of the table of figures must name an area and a row that `./dev bench AREA --filter TEXT` measures. What
+`./dev bench --check-readme` calls a difference is tested here without a benchmark.
 """
+import dataclasses
 import pathlib
 import re
 import sys
@@ -36,15 +38,33 @@ def code_problems(readme: str, examples: list[str]) -> list[str]:
     return wrong
 
 
-def figure_problems(readme: str, sources: dict[str, str]) -> list[str]:
-    figures = re.findall(r"^\|.*\| `\./dev bench (\w+) --filter \"([^\"]+)\"` \|$", readme, re.MULTILINE)
-    wrong = [] if len(figures) >= 5 else [f"{len(figures)} figures"]
-    rows = readme.partition("## How fast")[2].partition("\n## ")[0]
-    if len(re.findall(r"^\|", rows, re.MULTILINE)) != len(figures) + 2:
-        wrong.append("a figure without its command")
-    for area, text in figures:
-        if not any(text in source for name, source in sources.items() if name.startswith(area)):
-            wrong.append(f"bench/{area}*.cpp has no row {text}")
+def figure_problems(readme: str, sources: dict[str, str], rows: list) -> list[str]:
+    wrong = [] if len(rows) >= 5 else [f"{len(rows)} figures"]
+    table = readme.partition("## How fast")[2].partition("\n## ")[0]
+    if len(re.findall(r"^\|", table, re.MULTILINE)) != len(rows) + 2:
+        wrong.append("a figure without a value, a comparison or a command")
+    for row in rows:
+        if not any(row.text in source for name, source in sources.items() if name.startswith(row.area)):
+            wrong.append(f"bench/{row.area}*.cpp has no row {row.text}")
+    return wrong
+
+
+def band_problems(readme_figures, rows: list) -> list[str]:
+    """Each figure agrees with itself, and not with one beyond its band."""
+    wrong = []
+    for row in rows:
+        unit = row.unit.replace("operations/s", "1/s")
+        of_counts = unit in readme_figures.COUNTS
+        measured = {"name": "x " + row.text, "unit": unit, "value": row.value, "ratio": row.beside,
+                    "against_value": row.beside}
+        wrong += readme_figures.problems(row, [measured])
+        for changed in ({"value": row.value * (1.06 if of_counts else 2.1)},
+                        {"ratio": row.beside * 0.7, "against_value": row.beside * 0.7},
+                        {"unit": "apples"}, {"name": "another"}):
+            if not readme_figures.problems(row, [{**measured, **changed}]):
+                wrong.append(f"not noticed in {row.what}: {changed}")
+        small = dataclasses.replace(row, value=row.value * (1.04 if of_counts else 1.9))
+        wrong += readme_figures.problems(small, [measured])
     return wrong
 
 
@@ -53,10 +73,15 @@ def main() -> int:
     readme = (root / "README.md").read_text()
     examples = [path.read_text() for path in sorted((root / "examples").glob("*.cpp"))]
     sources = {path.name: path.read_text() for path in (root / "bench").glob("*.cpp")}
-    wrong = code_problems(readme, examples) + figure_problems(readme, sources)
+    sys.path.insert(0, str(root / "scripts/docs"))
+    import readme_figures  # pylint: disable=import-outside-toplevel
+    rows = readme_figures.figures(readme)
+    wrong = code_problems(readme, examples) + figure_problems(readme, sources, rows)
+    wrong += band_problems(readme_figures, rows)
     if not code_problems(readme.replace("received", "sent"), examples):
         wrong.append("not noticed: code that no example has")
-    if not figure_problems(readme.replace("--filter \"", "--filter \"no "), sources):
+    renamed = [dataclasses.replace(row, text="no " + row.text) for row in rows]
+    if not figure_problems(readme, sources, renamed) or not figure_problems(readme, sources, rows[1:]):
         wrong.append("not noticed: a figure that nothing measures")
     print("\n".join(wrong) if wrong else "ok")
     return 1 if wrong else 0
