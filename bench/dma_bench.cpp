@@ -54,7 +54,7 @@ struct Parts {
     Side both(const dma::Memory& memory) {
         return {.run = [this, memory](std::uint64_t count) {
             for (std::uint64_t left = count; left != 0; --left) {
-                const auto iova = *allocator->allocate({.extent = ByteCount(page)});
+                const auto iova = *allocator->allocate({.size = ByteCount(page)});
                 keep(iova);
                 keep(
                     allocator->release(iova, ByteCount(page),
@@ -71,7 +71,7 @@ struct Parts {
         }};
     }
 
-    using Allocator = iova::Allocator<RealSync, iova::FixedGuard>;
+    using Allocator = iova::Allocator<RealSync>;
 
     bool strict_;
     System system{{.level = Level::guard}};

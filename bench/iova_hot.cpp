@@ -13,11 +13,10 @@ namespace {
 
 // One range allocated and released, again and again, beside `live` others.
 
-template <class Guard>
-void pair_loop(Allocator<Guard>& allocator, std::uint64_t count, ByteCount size) {
+void pair_loop(Allocator& allocator, std::uint64_t count, ByteCount size) {
     for (; count != 0; --count) {
         const ByteCount asked(opaque(size.value()));
-        const auto got = allocator.allocate({.extent = asked});
+        const auto got = allocator.allocate({.size = asked});
         if (!got) [[unlikely]]
             std::abort();
         give_back(allocator, Iova(opaque(got->value())), asked);
@@ -25,11 +24,10 @@ void pair_loop(Allocator<Guard>& allocator, std::uint64_t count, ByteCount size)
 }
 
 /// As many ranges of one page, and as many blocks of memory, as are to stay.
-template <class Guard>
 struct Live {
-    Live(Allocator<Guard>& from, std::size_t count) : allocator(from) {
+    Live(Allocator& from, std::size_t count) : allocator(from) {
         for (std::size_t i = 0; i != count; ++i) {
-            ranges.push_back(*allocator.allocate({.extent = pages(1)}));
+            ranges.push_back(*allocator.allocate({.size = pages(1)}));
             blocks.push_back(mi_malloc(64));
         }
     }
@@ -40,7 +38,7 @@ struct Live {
         std::ranges::for_each(blocks, mi_free);
     }
 
-    Allocator<Guard>& allocator;
+    Allocator& allocator;
     std::vector<Iova> ranges;
     std::vector<void*> blocks;
 };
@@ -65,7 +63,7 @@ struct HotCase {
 
 struct Stage {
     Stage(ByteCount width, std::size_t live)
-        : allocator(make(256_TiB, FixedGuard{{}, width})), staying(*allocator, live) {}
+        : allocator(make(256_TiB, Guard{{}, width})), staying(*allocator, live) {}
 
     /// Each sample has another range and another block. A processor that compares the low bits
     /// of addresses first is slower where those of a record and of a field happen to be the
@@ -73,7 +71,7 @@ struct Stage {
     void move_on(std::uint64_t count) {
         if (moved.size() == 64)
             settle();
-        moved.emplace_back(*allocator->allocate({.extent = pages(count)}), pages(count));
+        moved.emplace_back(*allocator->allocate({.size = pages(count)}), pages(count));
         blocks.push_back(mi_malloc(64));
     }
 
@@ -90,8 +88,8 @@ struct Stage {
     Stage(const Stage&) = delete;
     Stage& operator=(const Stage&) = delete;
 
-    Allocator<FixedGuard>::Owner allocator;
-    Live<FixedGuard> staying;
+    Allocator::Owner allocator;
+    Live staying;
     std::vector<std::pair<Iova, ByteCount>> moved = {};
     std::vector<void*> blocks = {};
 };
@@ -154,7 +152,7 @@ void hot_pairs(Suite& suite) {
 }
 
 void larger_pair(Suite& suite) {
-    auto allocator = make(256_TiB, FixedGuard{{}, 4_KiB});
+    auto allocator = make(256_TiB, Guard{{}, 4_KiB});
     const Live staying(*allocator, 100'000);
     suite.compare(
         {.name = "pair, 128 pages, guard 4K, 100 K live",
@@ -165,7 +163,7 @@ void larger_pair(Suite& suite) {
 }
 
 void ring(Suite& suite) {
-    auto allocator = make(256_TiB, FixedGuard{{}, 4_KiB});
+    auto allocator = make(256_TiB, Guard{{}, 4_KiB});
     MoatSubject subject{*allocator};
     MimallocSubject memory;
     const Script script(1, small_size);
@@ -182,9 +180,8 @@ void ring(Suite& suite) {
 }
 
 void cost_of_the_guard(Suite& suite) {
-    auto with = make(256_TiB, FixedGuard{{}, 4_KiB});
-    auto without = make(256_TiB, FixedGuard{});
-    auto compiled_out = make<NoGuard>(256_TiB);
+    auto with = make(256_TiB, Guard{{}, 4_KiB});
+    auto without = make(256_TiB, Guard{});
     for (const std::uint64_t count : {1, 8, 32, 128})
         suite.compare(
             {.name = "cost of the guard, pair of " + std::to_string(count) + " pages",
@@ -193,13 +190,6 @@ void cost_of_the_guard(Suite& suite) {
              .other = {.run = [&](std::uint64_t n) { pair_loop(*without, n, pages(count)); }},
              .goal = 1.02,
              .measure = Measure::instructions});
-    suite.compare(
-        {.name = "cost of the guard, pair of 8 pages, against none compiled in",
-         .subject = {.run = [&](std::uint64_t n) { pair_loop(*with, n, pages(8)); }},
-         .against = "NoGuard",
-         .other = {.run = [&](std::uint64_t n) { pair_loop(*compiled_out, n, pages(8)); }},
-         .goal = 1.0,
-         .measure = Measure::instructions});
     MoatSubject guarded{*with};
     MoatSubject bare{*without};
     const Script script(4, small_size);

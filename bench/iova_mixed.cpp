@@ -66,7 +66,7 @@ void mixed(Suite& suite) {
     if (!suite.wants(name) && !suite.wants(name + ", two threads, each"))
         return;
     const Script script(2, mixed_size);
-    auto allocator = make(256_TiB, FixedGuard{{}, 4_KiB});
+    auto allocator = make(256_TiB, Guard{{}, 4_KiB});
     LinuxWay way(pages_32_bits);
     std::array<LinuxWay::ThreadCaches, 2> caches;
     {
@@ -183,7 +183,7 @@ void remote_release(Suite& suite) {
     const std::string name = "allocated here, released there, 33 pages, guard 4K";
     if (!suite.wants(name))
         return;
-    auto allocator = make(256_TiB, FixedGuard{{}, 4_KiB});
+    auto allocator = make(256_TiB, Guard{{}, 4_KiB});
     MoatSubject subject{*allocator};
     LinuxWay way(pages_32_bits);
     LinuxWay::ThreadCaches caches[2];

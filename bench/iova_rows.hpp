@@ -34,16 +34,12 @@ void payload_share(Suite& suite);
 
 using namespace literals;
 using iova::Config;
-using iova::FixedGuard;
-using iova::NoGuard;
+using iova::Guard;
+using Allocator = iova::Allocator<RealSync>;
 
-template <class Guard>
-using Allocator = iova::Allocator<RealSync, Guard>;
-
-template <class Guard = FixedGuard>
-typename Allocator<Guard>::Owner make(ByteCount aperture, const Guard& guard = {}) {
+inline Allocator::Owner make(ByteCount aperture, const Guard& guard = {}) {
     const IovaRange range(Iova(0), aperture);
-    auto made = Allocator<Guard>::create(Config{.aperture = {&range, 1}}, guard);
+    auto made = Allocator::create(Config{.aperture = {&range, 1}, .guard = guard});
     MOAT_CHECK(made.has_value(), "an allocator for a benchmark");
     return std::move(*made);
 }
@@ -53,8 +49,7 @@ constexpr ByteCount pages(std::uint64_t count) {
 }
 
 /// An error ends the program.
-template <class Guard>
-[[gnu::always_inline]] inline void give_back(Allocator<Guard>& allocator, Iova at, ByteCount size) {
+[[gnu::always_inline]] inline void give_back(Allocator& allocator, Iova at, ByteCount size) {
     if (!allocator.release(at, size).has_value()) [[unlikely]]
         std::abort();
 }
@@ -167,10 +162,10 @@ class Replacer {
 };
 
 struct MoatSubject {
-    Allocator<FixedGuard>& allocator;
+    Allocator& allocator;
 
     [[gnu::always_inline]] std::uint64_t allocate(std::uint64_t count) {
-        const auto got = allocator.allocate({.extent = pages(count)});
+        const auto got = allocator.allocate({.size = pages(count)});
         if (!got) [[unlikely]]
             std::abort();
         return got->value();

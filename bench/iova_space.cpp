@@ -13,20 +13,20 @@ namespace moat::bench {
 void search_steps(Suite& suite) {
     const std::string holes = "search for 64 pages over 100 K one-page holes";
     if (suite.wants(holes)) {
-        auto allocator = make<NoGuard>(256_TiB);
+        auto allocator = make(256_TiB);
         std::vector<Iova> ranges;
         for (int i = 0; i != 200'000; ++i)
-            ranges.push_back(*allocator->allocate({.extent = pages(1)}));
+            ranges.push_back(*allocator->allocate({.size = pages(1)}));
         std::ranges::sort(ranges);
         for (std::size_t i = 0; i < ranges.size(); i += 2)
             give_back(*allocator, ranges[i], pages(1));
         allocator->rest();
         // Whatever the depot still has goes back as well.
-        (void)!allocator->allocate({.extent = 512_TiB}).has_value();
+        (void)!allocator->allocate({.size = 512_TiB}).has_value();
         std::uint64_t most = 0;
         for (int i = 0; i != 100; ++i) {
             const std::uint64_t before = allocator->stats().search_steps;
-            MOAT_CHECK(allocator->allocate({.extent = pages(64)}).has_value(), "there is room");
+            MOAT_CHECK(allocator->allocate({.size = pages(64)}).has_value(), "there is room");
             most = std::max(most, allocator->stats().search_steps - before);
         }
         suite.report(
@@ -34,15 +34,15 @@ void search_steps(Suite& suite) {
     }
     const std::string failure = "first failure with 1 M live ranges, draining excluded";
     if (suite.wants(failure)) {
-        auto allocator = make(ByteCount((std::uint64_t{3} << 20) << 12), FixedGuard{{}, 4_KiB});
+        auto allocator = make(ByteCount((std::uint64_t{3} << 20) << 12), Guard{{}, 4_KiB});
         std::uint64_t live = 0;
-        while (live != 1'000'000 && allocator->allocate({.extent = pages(1)}).has_value())
+        while (live != 1'000'000 && allocator->allocate({.size = pages(1)}).has_value())
             ++live;
         MOAT_CHECK(live == 1'000'000, "1 M ranges fit");
-        while (allocator->allocate({.extent = pages(100)}).has_value())
+        while (allocator->allocate({.size = pages(100)}).has_value())
             ++live;
         const std::uint64_t before = allocator->stats().search_steps;
-        MOAT_CHECK(!allocator->allocate({.extent = pages(100)}).has_value(), "full");
+        MOAT_CHECK(!allocator->allocate({.size = pages(100)}).has_value(), "full");
         suite.report({.name = failure,
                       .value = static_cast<double>(allocator->stats().search_steps - before),
                       .unit = "steps",
@@ -59,12 +59,12 @@ double share(const std::uint64_t payload) {
 }
 
 struct Filled {
-    Allocator<FixedGuard>::Owner allocator = make(4_GiB, FixedGuard{{}, 4_KiB});
+    Allocator::Owner allocator = make(4_GiB, Guard{{}, 4_KiB});
     std::vector<std::pair<Iova, std::uint64_t>> ranges = {};
     std::uint64_t payload = 0;
 
     bool add(std::uint64_t count) {
-        const auto got = allocator->allocate({.extent = pages(count)});
+        const auto got = allocator->allocate({.size = pages(count)});
         if (!got)
             return false;
         ranges.emplace_back(*got, count);
@@ -122,7 +122,7 @@ void payload_share(Suite& suite) {
     if (suite.wants(pinned)) {
         Filled filled;
         for (std::uint64_t at = 1_MiB .value(); at < 4_GiB .value(); at += 2_MiB .value())
-            MOAT_CHECK(filled.allocator->allocate({.extent = pages(1), .at = Iova(at)}).has_value(),
+            MOAT_CHECK(filled.allocator->allocate({.size = pages(1), .at = Iova(at)}).has_value(),
                        "the aperture is empty");
         while (filled.add(small_size(random))) {
         }

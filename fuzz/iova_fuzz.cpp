@@ -2,9 +2,9 @@
 // The IOVA allocator under commands in plain text, against the interval model of its tests. So an
 // input that fails can be read, cut and typed:
 //
-//     c 1 0 1000 0      set up: granule (12 + 2 n bits), guard before, after, random up to
+//     c 1 0 1000        set up: granule (12 + 2 n bits), guard before, after
 //     a 3000            allocate;  n 3000 15  aligned to 2^15;  m 3000 ffffff  below a mask
-//     x 3000 40000      at an address;  s 1000 2000 1  a list
+//     x 3000 40000      at an address
 //     r 0               release the 0th live range;  q 0  after the next invalidation
 //     w 0 1000          release it with 1000 bytes more;  z 12345000  release what may not exist
 //     f                 flush;  t 1000  let time pass;  v 80000 1000  reserve;  o  rest
@@ -30,7 +30,7 @@ namespace {
 using namespace moat;
 using namespace moat::iova;
 
-using Subject = Allocator<SerialSync, RandomGuard>;
+using Subject = Allocator<SerialSync>;
 
 constexpr std::uint64_t aperture_bytes = std::uint64_t{1} << 40;
 
@@ -74,23 +74,21 @@ class Session {
   public:
     explicit Session(const Command& set_up) {
         granule_lg2_ = 12 + 2 * static_cast<unsigned>(set_up.number[0] % 3);
-        const RandomGuard guard{
-            {ByteCount(set_up.number[1] % (1 << 20)), ByteCount(set_up.number[2] % (1 << 20))},
-            {ByteCount(set_up.number[3] % (1 << 20)), ByteCount(set_up.number[3] % (1 << 20))}};
+        const Guard guard{ByteCount(set_up.number[1] % (1 << 20)),
+                          ByteCount(set_up.number[2] % (1 << 20))};
         const IovaRange aperture(Iova(0), ByteCount(aperture_bytes));
         const QuarantineBudget quarantine{ByteCount((set_up.number[0] >> 4) << 12), 16, 5000};
         auto made =
             Subject::create({.aperture = {&aperture, 1},
                              .granule_lg2 = granule_lg2_,
+                             .guard = guard,
                              .quarantine = quarantine,
                              .invalidation = {[](void*) { return Result<void>(); }, nullptr},
-                             .flush_delay_nanoseconds = 100,
-                             .fixed_window = IovaRange(Iova(0xfee00000), ByteCount(1 << 20))},
-                            guard);
+                             .flush_delay_nanoseconds = 100});
         require(made.has_value(), "creation");
         subject_ = std::move(*made);
         free_ = subject_->stats().free;
-        model_.emplace(guard.least.widest(granule_lg2_).both() << page_lg2,
+        model_.emplace(GuardPages(guard, granule_lg2_).both() << page_lg2,
                        std::uint64_t{1} << granule_lg2_);
     }
 
@@ -98,20 +96,17 @@ class Session {
         const ByteCount size(command.number[0]);
         switch (command.letter) {
         case 'a':
-            return accept(subject_->allocate({.extent = size}), {size});
+            return accept(subject_->allocate({.size = size}), size);
         case 'n':
             return accept(
                 subject_->allocate(
-                    {.extent = size, .placement = Congruence::aligned(command.number[1] % 64)}),
-                {size});
+                    {.size = size, .placement = Congruence::aligned(command.number[1] % 64)}),
+                size);
         case 'm':
-            return accept(subject_->allocate({.extent = size, .last = Iova(command.number[1])}),
-                          {size});
+            return accept(subject_->allocate({.size = size, .last = Iova(command.number[1])}),
+                          size);
         case 'x':
-            return accept(subject_->allocate({.extent = size, .at = Iova(command.number[1])}),
-                          {size});
-        case 's':
-            return allocate_list(command);
+            return accept(subject_->allocate({.size = size, .at = Iova(command.number[1])}), size);
         case 'r':
             return release(command.number[0], When::now);
         case 'q':
@@ -137,7 +132,7 @@ class Session {
         while (!live_.empty())
             release(0, When::now);
         require(subject_->flush().has_value(), "no invalidation fails");
-        if (const auto all = subject_->allocate({.extent = ByteCount(aperture_bytes)}))
+        if (const auto all = subject_->allocate({.size = ByteCount(aperture_bytes)}))
             require(subject_->release(*all, ByteCount(aperture_bytes)).has_value(), "release");
         const Stats stats = subject_->stats();
         require(stats.live_ranges == 0, "nothing lives at the end");
@@ -147,50 +142,27 @@ class Session {
   private:
     struct Live {
         Iova start;
-        std::vector<ByteCount> sizes;
+        ByteCount size;
     };
 
-    static Extent extent(const Live& live) {
-        return live.sizes.size() == 1 ? Extent(live.sizes.front())
-                                      : Extent(std::span<const ByteCount>(live.sizes));
-    }
-
-    void accept(const Result<Iova>& got, std::vector<ByteCount> sizes) {
-        if (!got)
-            return check_sums();
-        Live live{*got, std::move(sizes)};
-        std::uint64_t at = got->value();
-        for (std::size_t i = 0; i != live.sizes.size(); ++i) {
-            if (live.sizes.size() != 1)
-                at = got->value() + subject_->segment_offset(*got, live.sizes, i)->value();
-            require(model_->check(at, live.sizes[i].value()).empty(), "no overlap, guards empty");
-            model_->add(at, live.sizes[i].value());
+    void accept(const Result<Iova>& got, ByteCount size) {
+        if (got) {
+            require(model_->check(got->value(), size.value()).empty(), "no overlap, guards empty");
+            model_->add(got->value(), size.value());
+            live_.push_back({*got, size});
         }
-        live_.push_back(std::move(live));
         check_sums();
-    }
-
-    void allocate_list(const Command& command) {
-        std::vector<ByteCount> sizes;
-        for (std::size_t i = 0; i != command.numbers; ++i)
-            sizes.emplace_back(command.number[i]);
-        if (sizes.size() > 1)
-            accept(subject_->allocate({.extent = std::span<const ByteCount>(sizes)}), sizes);
     }
 
     void release(std::uint64_t index, When when) {
         if (live_.empty())
             return;
         const auto chosen = live_.begin() + static_cast<std::ptrdiff_t>(index % live_.size());
-        Live gone = std::move(*chosen);
+        const Live gone = *chosen;
         live_.erase(chosen);
-        for (std::size_t i = 0; i != gone.sizes.size(); ++i)
-            model_->remove(gone.sizes.size() == 1
-                               ? gone.start.value()
-                               : gone.start.value() +
-                                     subject_->segment_offset(gone.start, gone.sizes, i)->value());
-        require(subject_->release(gone.start, extent(gone), when).has_value(), "a release");
-        require(!subject_->release(gone.start, extent(gone)).has_value(), "a double free is found");
+        model_->remove(gone.start.value());
+        require(subject_->release(gone.start, gone.size, when).has_value(), "a release");
+        require(!subject_->release(gone.start, gone.size).has_value(), "a double free is found");
         check_sums();
     }
 
@@ -198,9 +170,8 @@ class Session {
         if (live_.empty())
             return;
         const Live& any = live_[command.number[0] % live_.size()];
-        const ByteCount wrong(any.sizes.front().value() + (command.number[1] % (1 << 30)));
-        if (any.sizes.size() == 1 &&
-            model_->rounded(wrong.value()) == model_->rounded(any.sizes.front().value()))
+        const ByteCount wrong(any.size.value() + (command.number[1] % (1 << 30)));
+        if (model_->rounded(wrong.value()) == model_->rounded(any.size.value()))
             return;
         require(!subject_->release(any.start, wrong).has_value(), "another size is found");
         check_sums();
@@ -208,8 +179,7 @@ class Session {
 
     void release_anything(const Command& command) {
         const Iova at(command.number[0]);
-        if (std::ranges::none_of(live_, [&](const Live& each) { return each.start == at; }) &&
-            (at.value() < 0xfee00000 || at.value() > 0xfeefffff))
+        if (std::ranges::none_of(live_, [&](const Live& each) { return each.start == at; }))
             require(!subject_->release(at, ByteCount(command.number[1])).has_value(),
                     "what does not live is not released");
         check_sums();

@@ -26,7 +26,7 @@ constexpr std::uint64_t most_payload = pages - 2;
 
 template <class Sync>
 struct World {
-    using Allocator = iova::Allocator<Sync, iova::FixedGuard>;
+    using Allocator = iova::Allocator<Sync>;
 
     std::array<IovaRange, 1> aperture = {
         IovaRange(Iova(first_page * page), ByteCount(pages* page))};
@@ -40,10 +40,12 @@ struct World {
     ExploredSync::Atomic<std::uint64_t> short_of_space{0};
 
     explicit World(bool quarantine) {
-        iova::Config config = {.aperture = aperture, .invalidation = {&World::invalidate, this}};
+        iova::Config config = {.aperture = aperture,
+                               .guard = {.after = ByteCount(page)},
+                               .invalidation = {&World::invalidate, this}};
         if (quarantine)
             config.quarantine = {.bytes = ByteCount(8 * page), .entries = 2};
-        auto made = Allocator::create(config, {.before = {}, .after = ByteCount(page)});
+        auto made = Allocator::create(config);
         ExploredSync::check(made.has_value(), "there is memory for an allocator");
         allocator = std::move(*made);
     }
@@ -62,7 +64,7 @@ struct World {
 
     /// Return: one page, or 0 where there is no space.
     std::uint64_t take() {
-        const Result<Iova> start = allocator->allocate({.extent = ByteCount(page)});
+        const Result<Iova> start = allocator->allocate({.size = ByteCount(page)});
         if (!start)
             return 0;
         ExploredSync::check(of(owned, *start).exchange(1, std::memory_order_relaxed) == 0,
@@ -91,7 +93,7 @@ struct World {
     /// Threads have ended: what they kept has come back, so the whole space is free in one piece.
     void all_is_there() {
         flush();
-        const auto whole = allocator->allocate({.extent = ByteCount(most_payload * page)});
+        const auto whole = allocator->allocate({.size = ByteCount(most_payload * page)});
         ExploredSync::check(whole.has_value(), "some of the space is lost");
     }
 };
@@ -150,7 +152,7 @@ void drain(explore::Setup& setup, World<Sync>& world) {
     });
     setup.thread("wants", [&world] {
         const ByteCount all(most_payload * page);
-        const auto whole = world.allocator->allocate({.extent = all});
+        const auto whole = world.allocator->allocate({.size = all});
         if (!whole) {
             world.short_of_space.store(1, std::memory_order_release);
             return;

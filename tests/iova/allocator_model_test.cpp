@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Random operations against the interval model, by guard policy and granule.
+// Random operations against the interval model, by guard and granule.
 // A failure prints the seed; set MOAT_SEED to run that one alone.
 #include "moat/iova/allocator.hpp"
 #include "moat/sync/serial.hpp"
@@ -19,44 +19,29 @@ namespace {
 struct Shape {
     const char* name;
     std::uint64_t aperture_bytes;
-    FixedGuard least;
-    FixedGuard most;
+    Guard guard;
     QuarantineBudget quarantine;
 };
 
 const std::vector<Shape> shapes = {
-    {"no_guard", std::uint64_t{1} << 32, {}, {}, {}},
-    {"after_one_page", std::uint64_t{1} << 32, {{}, ByteCount(1)}, {{}, ByteCount(1)}, {}},
-    {"both_sides",
-     std::uint64_t{1} << 40,
-     {ByteCount(70000), ByteCount(9000)},
-     {ByteCount(70000), ByteCount(9000)},
-     {}},
-    {"random",
-     std::uint64_t{1} << 40,
-     {ByteCount(0), ByteCount(4096)},
-     {ByteCount(40000), ByteCount(1 << 20)},
-     {}},
-    {"small_and_full", 48 << 20, {{}, ByteCount(4096)}, {{}, ByteCount(4096)}, {}},
-    {"quarantine",
-     std::uint64_t{1} << 32,
-     {{}, ByteCount(4096)},
-     {{}, ByteCount(4096)},
-     {ByteCount(8 << 20), 300, 5000}},
-    {"whole_57_bits", std::uint64_t{1} << 57, {{}, ByteCount(4096)}, {{}, ByteCount(4096)}, {}},
+    {"no_guard", std::uint64_t{1} << 32, {}, {}},
+    {"after_one_page", std::uint64_t{1} << 32, {{}, ByteCount(1)}, {}},
+    {"both_sides", std::uint64_t{1} << 40, {ByteCount(70000), ByteCount(9000)}, {}},
+    {"small_and_full", 48 << 20, {{}, ByteCount(4096)}, {}},
+    {"quarantine", std::uint64_t{1} << 32, {{}, ByteCount(4096)}, {ByteCount(8 << 20), 300, 5000}},
+    {"whole_57_bits", std::uint64_t{1} << 57, {{}, ByteCount(4096)}, {}},
 };
 
 struct Live {
     std::uint64_t start = 0;
-    std::vector<ByteCount> segments;
-    bool list = false;
+    ByteCount size{};
 };
 
 int invalidations = 0;
 
 class Session {
   public:
-    using Subject = Allocator<SerialSync, RandomGuard>;
+    using Subject = Allocator<SerialSync>;
 
     Session(const Shape& shape, unsigned granule_lg2, std::uint64_t seed)
         : shape_(shape), granule_lg2_(granule_lg2), granule_(std::uint64_t{1} << granule_lg2),
@@ -64,14 +49,14 @@ class Session {
         const IovaRange aperture(Iova(0), ByteCount(shape.aperture_bytes));
         const Config config{.aperture = {&aperture, 1},
                             .granule_lg2 = granule_lg2,
+                            .guard = shape.guard,
                             .quarantine = shape.quarantine,
                             .invalidation = {[](void*) {
                                                  ++invalidations;
                                                  return Result<void>();
                                              },
-                                             nullptr},
-                            .seed = seed};
-        auto made = Subject::create(config, RandomGuard{shape.least, shape.most});
+                                             nullptr}};
+        auto made = Subject::create(config);
         EXPECT_TRUE(made.has_value());
         subject_ = std::move(*made);
         free_at_start_ = subject_->stats().free;
@@ -85,10 +70,8 @@ class Session {
             allocate_congruent();
         else if (what < 48)
             allocate_limited();
-        else if (what < 51)
-            allocate_fixed();
         else if (what < 54)
-            allocate_list();
+            allocate_fixed();
         else if (what < 90)
             release();
         else if (what < 93)
@@ -110,7 +93,7 @@ class Session {
         subject_->rest();
         // A request for everything empties every cache, whether it can be met or not.
         const ByteCount all(shape_.aperture_bytes);
-        if (const auto got = subject_->allocate({.extent = all})) {
+        if (const auto got = subject_->allocate({.size = all})) {
             EXPECT_TRUE(subject_->release(*got, all).has_value());
         }
         const Stats stats = subject_->stats();
@@ -124,7 +107,7 @@ class Session {
 
   private:
     static std::uint64_t gap(const Shape& shape, unsigned granule_lg2) {
-        return shape.least.widest(granule_lg2).both() << iova::page_lg2;
+        return GuardPages(shape.guard, granule_lg2).both() << iova::page_lg2;
     }
 
     std::uint64_t pick(std::uint64_t below) { return random_() % below; }
@@ -138,35 +121,20 @@ class Session {
         return ByteCount(1 + pick(9 * granule_));
     }
 
-    void accept(const Result<Iova>& got, Live live) {
+    void accept(const Result<Iova>& got, ByteCount size) {
         if (!got) {
             ASSERT_EQ(got.error().code(), ErrorCode::no_space) << to_string(got.error());
             return;
         }
-        live.start = got->value();
-        std::uint64_t first = 0;
-        for (std::size_t i = 0; i != live.segments.size(); ++i) {
-            std::uint64_t start = live.start;
-            if (live.list) {
-                const auto offset = subject_->segment_offset(*got, live.segments, i);
-                ASSERT_TRUE(offset.has_value()) << to_string(offset.error());
-                start += offset->value();
-            }
-            if (i == 0)
-                first = start;
-            const std::string wrong = model_.check(start, live.segments[i].value());
-            ASSERT_EQ(wrong, "");
-            ASSERT_LE(start + model_.rounded(live.segments[i].value()), shape_.aperture_bytes);
-            model_.add(start, live.segments[i].value());
-            starts_[live.start].push_back(start);
-        }
-        ASSERT_EQ(first, live.start);
-        live_.push_back(std::move(live));
+        ASSERT_EQ(model_.check(got->value(), size.value()), "");
+        ASSERT_LE(got->value() + model_.rounded(size.value()), shape_.aperture_bytes);
+        model_.add(got->value(), size.value());
+        live_.push_back({got->value(), size});
     }
 
     void allocate_plain() {
         const ByteCount bytes = size();
-        accept(subject_->allocate({.extent = bytes}), {0, {bytes}, false});
+        accept(subject_->allocate({.size = bytes}), bytes);
     }
 
     void allocate_congruent() {
@@ -174,27 +142,27 @@ class Session {
         const unsigned lg2 = 12 + static_cast<unsigned>(pick(pick(8) == 0 ? 19 : 10));
         const Congruence where = pick(2) == 0 ? Congruence::natural(bytes)
                                               : Congruence{lg2, pick(1ULL << 40) & ~(granule_ - 1)};
-        const auto got = subject_->allocate({.extent = bytes, .placement = where});
+        const auto got = subject_->allocate({.size = bytes, .placement = where});
         if (got && where.modulus_lg2 > granule_lg2_) {
             ASSERT_TRUE(is_aligned(got->value() - where.like, where.modulus_lg2));
         }
-        accept(got, {0, {bytes}, false});
+        accept(got, bytes);
     }
 
     void allocate_limited() {
         const ByteCount bytes = size();
         const Iova last(bytes.value() + pick(shape_.aperture_bytes >> pick(10)));
-        const auto got = subject_->allocate({.extent = bytes, .last = last});
+        const auto got = subject_->allocate({.size = bytes, .last = last});
         if (got) {
             ASSERT_LE(got->value() + model_.rounded(bytes.value()) - 1, last.value());
         }
-        accept(got, {0, {bytes}, false});
+        accept(got, bytes);
     }
 
     void allocate_fixed() {
         const ByteCount bytes = size();
         const std::uint64_t at = pick(shape_.aperture_bytes >> pick(10)) & ~(granule_ - 1);
-        const auto got = subject_->allocate({.extent = bytes, .at = Iova(at)});
+        const auto got = subject_->allocate({.size = bytes, .at = Iova(at)});
         if (!got) {
             ASSERT_TRUE(got.error().code() == ErrorCode::overlap ||
                         got.error().code() == ErrorCode::out_of_range)
@@ -202,19 +170,7 @@ class Session {
             return;
         }
         ASSERT_EQ(got->value(), at);
-        accept(got, {0, {bytes}, false});
-    }
-
-    void allocate_list() {
-        std::vector<ByteCount> segments(1 + pick(7));
-        std::ranges::generate(segments, [this] { return size(); });
-        const auto got = subject_->allocate({.extent = std::span<const ByteCount>(segments)});
-        accept(got, {0, segments, true});
-    }
-
-    Extent extent(const Live& live) {
-        return live.list ? Extent(std::span<const ByteCount>(live.segments))
-                         : Extent(live.segments.front());
+        accept(got, bytes);
     }
 
     void release() {
@@ -225,12 +181,10 @@ class Session {
         const Live gone = live_.back();
         live_.pop_back();
         const When when = pick(3) == 0 ? When::after_invalidation : When::now;
-        const auto released = subject_->release(Iova(gone.start), extent(gone), when);
+        const auto released = subject_->release(Iova(gone.start), gone.size, when);
         ASSERT_TRUE(released.has_value()) << to_string(released.error());
-        for (const std::uint64_t start : starts_[gone.start])
-            model_.remove(start);
-        starts_.erase(gone.start);
-        const auto again = subject_->release(Iova(gone.start), extent(gone));
+        model_.remove(gone.start);
+        const auto again = subject_->release(Iova(gone.start), gone.size);
         ASSERT_FALSE(again.has_value());
         ASSERT_EQ(again.error().code(), ErrorCode::not_found);
     }
@@ -240,17 +194,15 @@ class Session {
             return;
         const Live& any = live_[pick(live_.size())];
         const auto wrong_size = subject_->release(
-            Iova(any.start), ByteCount(model_.rounded(any.segments.front().value()) + granule_));
-        ASSERT_FALSE(wrong_size.has_value() && !any.list);
-        if (!any.list) {
-            ASSERT_EQ(wrong_size.error().code(), ErrorCode::mismatch);
-            ASSERT_EQ(*wrong_size.error().find("iova"), any.start);
-        }
+            Iova(any.start), ByteCount(model_.rounded(any.size.value()) + granule_));
+        ASSERT_FALSE(wrong_size.has_value());
+        ASSERT_EQ(wrong_size.error().code(), ErrorCode::mismatch);
+        ASSERT_EQ(*wrong_size.error().find("iova"), any.start);
         const std::uint64_t elsewhere = pick(shape_.aperture_bytes) & ~(granule_ - 1);
-        if (!starts_.contains(elsewhere)) {
+        if (!model_.has(elsewhere)) {
             ASSERT_FALSE(subject_->release(Iova(elsewhere), ByteCount(granule_)).has_value());
         }
-        ASSERT_FALSE(subject_->release(Iova(any.start + 1), any.segments.front()).has_value());
+        ASSERT_FALSE(subject_->release(Iova(any.start + 1), any.size).has_value());
     }
 
     void check_stats() {
@@ -270,7 +222,6 @@ class Session {
     Subject::Owner subject_;
     ByteCount free_at_start_{};
     std::vector<Live> live_;
-    std::map<std::uint64_t, std::vector<std::uint64_t>> starts_;
 };
 
 class AllocatorModel : public ::testing::TestWithParam<std::tuple<std::size_t, unsigned>> {};

@@ -57,7 +57,7 @@ struct FailingSync : SerialSync {
 
 static_assert(SyncPolicy<FailingSync>);
 
-using Subject = Allocator<FailingSync, FixedGuard>;
+using Subject = Allocator<FailingSync>;
 
 struct Held {
     Iova start;
@@ -77,12 +77,12 @@ void exercise(Subject& subject, testing::Model& model, std::vector<Held>& held) 
     };
     for (std::uint64_t pages = 1; pages <= 600; pages = pages * 3 / 2 + 1) {
         const ByteCount size(pages << 12);
-        keep(subject.allocate({.extent = size}), size);
-        keep(subject.allocate({.extent = size, .placement = Congruence::aligned(24)}), size);
-        keep(subject.allocate({.extent = size, .at = Iova(0x10'0000'0000 + (pages << 28))}), size);
+        keep(subject.allocate({.size = size}), size);
+        keep(subject.allocate({.size = size, .placement = Congruence::aligned(24)}), size);
+        keep(subject.allocate({.size = size, .at = Iova(0x10'0000'0000 + (pages << 28))}), size);
     }
     const ByteCount huge(std::uint64_t{1} << 42);
-    keep(subject.allocate({.extent = huge}), huge);
+    keep(subject.allocate({.size = huge}), huge);
     const auto reserved = subject.reserve(IovaRange(Iova(0x7f'0000'0000), ByteCount(4096)));
     if (!reserved) {
         EXPECT_EQ(reserved.error().code(), ErrorCode::no_memory);
@@ -103,10 +103,9 @@ bool run(int fails_at, const QuarantineBudget& quarantine) {
         IovaRange(Iova(0), ByteCount(std::uint64_t{1} << 39)),
         IovaRange(Iova(std::uint64_t{1} << 40), ByteCount(std::uint64_t{1} << 47))};
     auto made = Subject::create({.aperture = aperture,
+                                 .guard = {{}, ByteCount(4096)},
                                  .quarantine = quarantine,
-                                 .invalidation = {[](void*) { return Result<void>(); }, nullptr},
-                                 .fixed_window = IovaRange(Iova(0xfee00000), ByteCount(1 << 20))},
-                                {{}, ByteCount(4096)});
+                                 .invalidation = {[](void*) { return Result<void>(); }, nullptr}});
     if (!made) {
         EXPECT_EQ(made.error().code(), ErrorCode::no_memory);
         EXPECT_EQ(FailingSync::objects, 0);
@@ -122,7 +121,7 @@ bool run(int fails_at, const QuarantineBudget& quarantine) {
     EXPECT_TRUE(subject.flush());
     // Larger than either part of the aperture: everything is drained, in vain.
     EXPECT_FALSE(
-        subject.allocate({.extent = ByteCount((std::uint64_t{1} << 47) + 4096)}).has_value());
+        subject.allocate({.size = ByteCount((std::uint64_t{1} << 47) + 4096)}).has_value());
     const Stats stats = subject.stats();
     EXPECT_EQ(stats.live_ranges, 0U);
     EXPECT_EQ(stats.cached + stats.queued + stats.quarantined, ByteCount(0));

@@ -19,7 +19,7 @@ namespace moat::iova {
 
 namespace {
 
-using Subject = Allocator<RealSync, RandomGuard>;
+using Subject = Allocator<RealSync>;
 
 struct Range {
     Iova start;
@@ -73,10 +73,10 @@ struct World {
         : owners(bytes >> 12) {
         const IovaRange aperture(Iova(0), ByteCount(bytes));
         auto made = Subject::create({.aperture = {&aperture, 1},
+                                     .guard = {{}, ByteCount(8192)},
                                      .quarantine = quarantine,
                                      .invalidation = {&invalidate, this},
-                                     .flush_delay_nanoseconds = 50'000},
-                                    {{{}, ByteCount(4096)}, {{}, ByteCount(12288)}});
+                                     .flush_delay_nanoseconds = 50'000});
         EXPECT_TRUE(made.has_value());
         allocator = std::move(*made);
         free_at_start = allocator->stats().free;
@@ -102,7 +102,7 @@ struct World {
             const std::uint64_t what = random() % 16;
             if (what < 7) {
                 const ByteCount size(1 + random() % (random() % 50 == 0 ? 4'000'000 : 60'000));
-                const auto got = allocator->allocate({.extent = size});
+                const auto got = allocator->allocate({.size = size});
                 if (!got) {
                     EXPECT_EQ(got.error().code(), ErrorCode::no_space);
                     continue;
@@ -135,7 +135,7 @@ struct World {
             release(*range, When::now);
         EXPECT_TRUE(allocator->flush());
         allocator->rest();
-        (void)allocator->allocate({.extent = ByteCount(free_at_start.value())}).has_value();
+        (void)allocator->allocate({.size = ByteCount(free_at_start.value())}).has_value();
         const Stats stats = allocator->stats();
         EXPECT_EQ(stats.live_ranges, 0U);
         EXPECT_EQ(stats.free, free_at_start);
@@ -184,7 +184,7 @@ TEST(IovaThreads, leave_nothing_behind) {
     std::thread([&world] {
         std::vector<Range> own;
         for (std::uint64_t pages = 1; pages != 64; ++pages)
-            own.push_back({*world.allocator->allocate({.extent = ByteCount(pages << 12)}),
+            own.push_back({*world.allocator->allocate({.size = ByteCount(pages << 12)}),
                            ByteCount(pages << 12)});
         for (const Range& each : own)
             ASSERT_TRUE(world.allocator->release(each.start, each.size).has_value());
@@ -203,42 +203,41 @@ TEST(IovaThreads, return_their_caches_when_space_is_short) {
             std::this_thread::yield();
     };
     std::jthread other([&] {
-        const auto range = world.allocator->allocate({.extent = ByteCount(8192)});
+        const auto range = world.allocator->allocate({.size = ByteCount(8192)});
         ASSERT_TRUE(world.allocator->release(*range, ByteCount(8192)).has_value());
         turn.store(1, std::memory_order_release);
         wait_for(2);
         // The size that it has cached, so that only a closed magazine leaves the fast path.
-        const auto one = world.allocator->allocate({.extent = ByteCount(8192)});
+        const auto one = world.allocator->allocate({.size = ByteCount(8192)});
         ASSERT_TRUE(one.has_value());
         ASSERT_TRUE(world.allocator->release(*one, ByteCount(8192)).has_value());
         turn.store(3, std::memory_order_release);
         wait_for(4);
     });
     wait_for(1);
-    EXPECT_FALSE(world.allocator->allocate({.extent = all}).has_value());
+    EXPECT_FALSE(world.allocator->allocate({.size = all}).has_value());
     EXPECT_NE(world.allocator->stats().private_to_threads, ByteCount(0));
     turn.store(2, std::memory_order_release);
     wait_for(3);
     EXPECT_EQ(world.allocator->stats().private_to_threads, ByteCount(0));
-    EXPECT_TRUE(world.allocator->allocate({.extent = all}).has_value());
+    EXPECT_TRUE(world.allocator->allocate({.size = all}).has_value());
     turn.store(4, std::memory_order_release);
 }
 
 /// How many of the first addresses that another thread gets were the caller's a moment ago.
 std::size_t handed_on(std::size_t released, std::size_t asked) {
     const IovaRange space(Iova(0), ByteCount(std::uint64_t{1} << 40));
-    const auto allocator = *Allocator<RealSync, NoGuard>::create({.aperture = {&space, 1}});
+    const auto allocator = *Subject::create({.aperture = {&space, 1}});
     const ByteCount page(4096);
     std::set<std::uint64_t> released_before;
     for (std::size_t i = 0; i != released; ++i)
-        released_before.insert(allocator->allocate({.extent = page})->value());
+        released_before.insert(allocator->allocate({.size = page})->value());
     for (const std::uint64_t each : released_before)
         EXPECT_TRUE(allocator->release(Iova(each), page).has_value());
     std::size_t same = 0;
     std::thread([&] {
         for (std::size_t i = 0; i != asked; ++i)
-            same +=
-                released_before.contains(allocator->allocate({.extent = page})->value()) ? 1 : 0;
+            same += released_before.contains(allocator->allocate({.size = page})->value()) ? 1 : 0;
     }).join();
     return same;
 }

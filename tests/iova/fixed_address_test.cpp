@@ -4,7 +4,6 @@
 #include "moat/iova/allocator.hpp"
 #include "moat/sync/serial.hpp"
 
-#include <array>
 #include <gtest/gtest.h>
 #include <optional>
 #include <string>
@@ -14,15 +13,13 @@ namespace moat::iova {
 namespace {
 
 using namespace moat::literals;
-using Subject = Allocator<SerialSync, FixedGuard>;
+using Subject = Allocator<SerialSync>;
 
 constexpr IovaRange four_gib{Iova(0), 4_GiB};
-constexpr IovaRange window{Iova(0x8000000), 64_KiB};
 
 Subject::Owner make(unsigned granule_lg2 = 12) {
     return std::move(*Subject::create(
-        {.aperture = {&four_gib, 1}, .granule_lg2 = granule_lg2, .fixed_window = window},
-        {4_KiB, 4_KiB}));
+        {.aperture = {&four_gib, 1}, .granule_lg2 = granule_lg2, .guard = {4_KiB, 4_KiB}}));
 }
 
 std::string outcome(const Request& request, unsigned granule_lg2 = 12) {
@@ -41,7 +38,7 @@ std::string outcome(const Request& request, unsigned granule_lg2 = 12) {
 
 TEST(IovaFixedAddress, ends_at_its_last_byte_at_the_latest) {
     const auto at_last = [](std::uint64_t at, ByteCount size, std::uint64_t last) {
-        return outcome({.extent = size, .last = Iova(last), .at = Iova(at)});
+        return outcome({.size = size, .last = Iova(last), .at = Iova(at)});
     };
     EXPECT_EQ(at_last(0x100000, 4_KiB, 0x100fff), "done") << "the guard may lie above";
     EXPECT_EQ(at_last(0x100000, 4_KiB, 0x100ffe), "out of range");
@@ -50,17 +47,11 @@ TEST(IovaFixedAddress, ends_at_its_last_byte_at_the_latest) {
     EXPECT_EQ(at_last(0x100000, 4_KiB, 0), "out of range");
     EXPECT_EQ(at_last(0x100000, 4_KiB, 0xfffff), "out of range");
     EXPECT_EQ(at_last(0x100000, 4_KiB, ~std::uint64_t{0} - 1), "done");
-    const std::array segments = {4_KiB, 4_KiB};
-    const Extent list = std::span<const ByteCount>(segments);
-    // 4K, two guards of 4K, 4K
-    EXPECT_EQ(outcome({.extent = list, .last = Iova(0x103fff), .at = Iova(0x100000)}), "done");
-    EXPECT_EQ(outcome({.extent = list, .last = Iova(0x102fff), .at = Iova(0x100000)}),
-              "out of range");
 }
 
 TEST(IovaFixedAddress, lies_where_its_placement_asks) {
     const auto at_placement = [](std::uint64_t at, Congruence placement, unsigned granule = 12) {
-        return outcome({.extent = 4_KiB, .placement = placement, .at = Iova(at)}, granule);
+        return outcome({.size = 4_KiB, .placement = placement, .at = Iova(at)}, granule);
     };
     EXPECT_EQ(at_placement(0x200000, Congruence::aligned(21)), "done");
     EXPECT_EQ(at_placement(0x201000, Congruence::aligned(21)), "unaligned");
@@ -74,18 +65,6 @@ TEST(IovaFixedAddress, lies_where_its_placement_asks) {
     EXPECT_EQ(at_placement(0x210000, Congruence::aligned(17), 16), "unaligned");
     EXPECT_EQ(at_placement(0x220000, Congruence::aligned(17), 16), "done");
     EXPECT_EQ(at_placement(0x200001, {}), "unaligned");
-}
-
-TEST(IovaFixedAddress, the_window_takes_a_last_byte_and_no_address) {
-    const auto in_window = [](Request request) {
-        request.source = Source::fixed_window;
-        return outcome(request);
-    };
-    EXPECT_EQ(in_window({.extent = 4_KiB, .last = Iova(0x8000fff)}), "done");
-    EXPECT_EQ(in_window({.extent = 4_KiB, .last = Iova(0x8000ffe)}), "no space");
-    EXPECT_EQ(in_window({.extent = 8_KiB, .last = Iova(0x8000fff)}), "no space");
-    EXPECT_EQ(in_window({.extent = 4_KiB, .at = Iova(0x8000000)}), "unsupported");
-    EXPECT_EQ(in_window({.extent = 4_KiB, .placement = Congruence::aligned(21)}), "unsupported");
 }
 
 } // namespace

@@ -217,7 +217,7 @@ class Space {
     [[nodiscard]] iova::Stats stats() { return allocator_->stats(); }
 
   private:
-    using Allocator = iova::Allocator<Sync, iova::FixedGuard>;
+    using Allocator = iova::Allocator<Sync>;
     using Buffer = ExactBuffer<Sync>;
     using BufferPointer = std::shared_ptr<Buffer>;
 
@@ -280,7 +280,7 @@ class Space {
         if (size.value() - 1 >= most_bytes) [[unlikely]]
             return cannot_map(size);
         const Result<Iova> start = bytes.value() < large_bytes
-                                       ? allocator_->allocate({.extent = bytes})
+                                       ? allocator_->allocate({.size = bytes})
                                        : allocate_large(physical, bytes);
         if (!start) [[unlikely]]
             return start;
@@ -304,7 +304,7 @@ class Space {
     [[gnu::noinline]] Result<Iova> allocate_large(PhysicalAddress physical, ByteCount bytes) {
         const PhysicalAddress first(physical.value() & ~page_mask_);
         return allocator_->allocate(
-            {.extent = bytes, .placement = iova::Congruence::with(first, large_lg2)});
+            {.size = bytes, .placement = iova::Congruence::with(first, large_lg2)});
     }
 
     /// The allocator checks the range first: what it does not know as one range stays mapped.

@@ -1,40 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The guarded IOVA allocator: one entry for allocation, one for release. docs/design/iova.md.
-// Here are the hot paths and the order of things; each thing has its own file. The DMA room calls.
+// The guarded IOVA allocator: one entry for allocation, one for release, both with a hot path.
+// docs/design/iova.md. The DMA room calls it.
 #pragma once
 
 #include "moat/core/range.hpp"
 #include "moat/core/result.hpp"
 #include "moat/iova/config.hpp"
 #include "moat/iova/detail/caches.hpp"
-#include "moat/iova/detail/fixed_window.hpp"
-#include "moat/iova/detail/held_ranges.hpp"
-#include "moat/iova/detail/quarantine.hpp"
-#include "moat/iova/flush_queue.hpp"
+#include "moat/iova/detail/config_check.hpp"
+#include "moat/iova/detail/lookup.hpp"
+#include "moat/iova/detail/recycler.hpp"
 #include "moat/iova/request.hpp"
 #include "moat/iova/stats.hpp"
 
-#include <algorithm>
-#include <array>
 #include <cstdint>
-#include <limits>
 #include <memory>
-#include <span>
 
 namespace moat::iova {
 
-/// Ranges of I/O virtual addresses, each with the unmapped pages around it that `Guard` demands.
+/// Ranges of I/O virtual addresses, each surrounded by the unmapped pages of Config::guard.
 ///
-/// Callers ask for and get payloads; guards are invisible. Every function may be called by any
-/// thread at any time, but not from inside the invalidation hook. No function's work grows with the
-/// number of live ranges. After an error nothing has changed, but for caches that were emptied.
+/// Callers allocate and release payloads; guards are invisible. Any thread may call any function at
+/// any time, except from inside the invalidation hook. No function's work grows with the number of
+/// live ranges. A failed call changes nothing, but may empty caches.
 ///
-/// A release is checked: of what was never allocated, a second time, or of another size is an
-/// error. Two releases of the same range that race with each other are the exception: like any data
-/// race, that may go unnoticed.
+/// `release` rejects a range that was never allocated, was released already, or has another size.
+/// Only two racing releases of one range may go unnoticed, like any data race.
 ///
 /// A range whose invalidation failed is held: never allocated again, and counted (Stats::held).
-template <SyncPolicy Sync, GuardPolicy Guard = NoGuard>
+template <SyncPolicy Sync>
 class Allocator {
   public:
     struct Destroy {
@@ -45,61 +39,60 @@ class Allocator {
 
     /// Errors: `unsupported` (granule), `out_of_range` (past 2^57, a guard of 1 GiB or more),
     /// `overlap` (aperture not ascending), `empty`, `no_memory`.
-    [[nodiscard]] static Result<Owner> create(const Config& config, const Guard& guard = {});
+    [[nodiscard]] static Result<Owner> create(const Config& config);
 
     /// Internal to `create`: Sync::make needs it public.
-    Allocator(const Config& config, const Guard& guard, std::uint64_t end_page);
-    ~Allocator();
+    Allocator(const Config& config, std::uint64_t end_page);
 
     Allocator(const Allocator&) = delete;
     Allocator& operator=(const Allocator&) = delete;
 
-    /// Finds room for a payload and its guard. Without special wishes: no lock, most of the time.
-    /// Return: the payload's first address (of the first segment, where it is a list; see
-    /// `segment_offset`), a multiple of the granule.
-    /// Errors: `empty`; `out_of_range` (a fixed address outside the aperture, or whose range ends
-    /// past `last`); `unaligned` (a fixed address that is no multiple of the granule, or not where
-    /// `placement` asks); `unsupported` (a fixed address or placement in the fixed window);
-    /// `overlap` (a fixed address that is not free, with its guards); `no_space` with the size, the
-    /// limit and the largest hole, after every cache within reach, the flush queue and the
-    /// quarantine were emptied; `no_memory`; `limit` (more segments than a record holds).
+    /// Allocates a payload with its guard. A request without special placement takes no lock, most
+    /// of the time. Return: the payload's first address, a multiple of the granule.
+    /// Errors: `empty`; `out_of_range` (a modulus above 2^57; a fixed address outside the aperture,
+    /// or whose range ends past `last`); `unaligned` (a fixed address that is no multiple of the
+    /// granule or violates `placement`); `overlap` (a fixed address that is not free, guards
+    /// included); `no_space` with the size, the limit and the largest hole, after emptying every
+    /// cache within reach, the flush queue and the quarantine; `no_memory`.
     [[nodiscard, gnu::always_inline]] Result<Iova> allocate(const Request& request) {
         if (request.is_plain()) [[likely]] {
-            const std::uint64_t index = hot_index(request.extent.size());
+            const std::uint64_t index = hot_index(request.size);
             if (index < most_cached_pages) [[likely]]
                 if (Cache* const cache = caches_.local()) [[likely]]
                     if (const Range* const range = cache->magazine(index + 1).pop()) [[likely]]
                         return hand_out(*range, index);
         }
-        // Copies, so that neither request nor result need be in memory on the way above.
-        const Result<Iova> slow = allocate_slowly(Request(request));
+        // Copies, field by field, so that neither request nor result lies in memory on the hot
+        // path.
+        const Result<Iova> slow =
+            allocate_slowly({request.size, request.placement, request.last, request.at});
         return slow ? Result<Iova>(*slow) : Result<Iova>(std::unexpected(slow.error()));
     }
 
-    /// Gives a payload back, with its guard. `extent` is what was asked for, segment by segment.
+    /// Releases a payload with its guard. `size`: as allocated, in bytes.
     /// Errors, which name the range: `not_found` (nothing was allocated here, or it was released
-    /// already), `mismatch` (of another size), `unsupported` (no invalidation hook), `refused` (not
-    /// the latest of the fixed window), `empty`. `io`: there was no memory to queue the range, and
-    /// its invalidation failed; the range is held. A release into a full queue flushes it: the
-    /// HeldListener and the next flush report a failure of that.
-    [[nodiscard, gnu::always_inline]] Result<void> release(Iova iova, const Extent& extent,
+    /// already), `mismatch` (another size), `unsupported` (no invalidation hook), `empty`, `io`
+    /// (the invalidation failed, and there was no memory to queue the range; the range is held).
+    /// A release into a full queue flushes it; the HeldListener and the next flush report a failure
+    /// of that flush.
+    [[nodiscard, gnu::always_inline]] Result<void> release(Iova iova, ByteCount size,
                                                            When when = When::now) {
-        if (when == When::now && !extent.is_list()) [[likely]] {
-            const std::uint64_t index = hot_index(extent.size());
+        if (when == When::now) [[likely]] {
+            const std::uint64_t index = hot_index(size);
             if (index < most_cached_pages) [[likely]]
                 if (Cache* const cache = caches_.local()) [[likely]]
                     if (cache->leaves.holds(iova.value())) [[likely]]
                         if (take_in(*cache, iova, index)) [[likely]]
                             return {};
         }
-        return release_slowly(iova, Extent(extent), when);
+        return release_slowly(iova, size, when);
     }
 
-    /// A live range that only the thread that claimed it can release; that thread may unmap the
-    /// range first. It ends the claim with one of `release`, `hold` and `unclaim`.
+    /// A live range that only the claiming thread can release, after it has unmapped the range. The
+    /// thread ends the claim with one of `release`, `hold` and `unclaim`.
     class Claim {
       public:
-        /// False where try_claim claimed nothing.
+        /// Whether try_claim claimed the range.
         explicit operator bool() const { return cache_ != nullptr; }
 
       private:
@@ -114,16 +107,14 @@ class Allocator {
 
         Iova start_{};
         typename LiveMap<Sync>::Word* word_ = nullptr;
-        ThreadCache<Sync>* cache_ = nullptr; ///< nullptr: the range is released the slow way
+        ThreadCache<Sync>* cache_ = nullptr; ///< nullptr: the slow path releases the range
         std::uint64_t index_ = 0;            ///< pages less one
     };
 
-    /// Claims a live range: the first half of a release. Errors: release's without `io`;
-    /// `unsupported` only for the fixed window, whose ranges are released in one step.
-    [[nodiscard]] Result<Claim> claim(Iova iova, const Extent& extent);
+    /// Claims a live range: the first half of a release. Errors: `not_found`, `mismatch`, `empty`.
+    [[nodiscard]] Result<Claim> claim(Iova iova, ByteCount size);
 
-    /// The same for the most common ranges, without a lock. Return: no claim in every other case,
-    /// errors included; call `claim` then.
+    /// The hot path of `claim`. Return: no claim for unusual ranges and errors; call `claim` then.
     [[nodiscard, gnu::always_inline]] Claim try_claim(Iova iova, ByteCount size) {
         const std::uint64_t index = hot_index(size);
         if (index < most_cached_pages) [[likely]]
@@ -140,14 +131,18 @@ class Allocator {
         return Claim();
     }
 
-    /// The claim of a range that the calling thread has claimed, by the address alone.
-    [[nodiscard]] Claim claim_at(Iova iova) const;
+    /// The claim of a range that the calling thread has claimed.
+    [[nodiscard]] Claim claim_at(Iova iova) const {
+        const Range range = lookup_.claimed(iova);
+        return Claim(range, nullptr, central_.payload_of(range) - 1);
+    }
 
-    /// Releases a claimed range: the second half. Errors: `unsupported` (the claim stays), `io` (as
-    /// above).
+    /// Releases a claimed range: the second half. Errors: `unsupported` (no invalidation hook; the
+    /// claim stays), `io` (as above).
     [[nodiscard]] Result<void> release(const Claim& claim, When when = When::now);
 
-    /// The same for a claim of try_claim. Return: false where it did nothing; call `release` then.
+    /// The hot path of `release`, for a claim of try_claim. Return: false where it changed nothing;
+    /// call `release` then.
     [[nodiscard, gnu::always_inline]] bool try_release(const Claim& claim) {
         if (!claim.cache_->magazine(claim.index_ + 1).push(claim.range())) [[unlikely]]
             return false;
@@ -157,58 +152,36 @@ class Allocator {
     }
 
     /// Makes the range live again.
-    void unclaim(const Claim& claim) { set_state(claim.range(), State::live); }
+    void unclaim(const Claim& claim) { recycler_.set_state(claim.range(), State::live); }
 
-    /// Holds the range: for a strict unmap whose invalidation failed.
-    void hold(const Claim& claim) { (void)hold_one(claim.range()); }
+    /// Holds the range, for a strict unmap whose invalidation failed.
+    void hold(const Claim& claim) { (void)recycler_.hold(claim.range()); }
 
-    /// Takes a live range out of use for good. Errors: claim's; nothing is changed then.
-    [[nodiscard]] Result<void> hold(Iova iova, const Extent& extent) {
-        const Result<Claim> claimed = claim(iova, extent);
+    /// Holds a live range: it is never reused. Errors: claim's.
+    [[nodiscard]] Result<void> hold(Iova iova, ByteCount size) {
+        const Result<Claim> claimed = claim(iova, size);
         if (!claimed)
             return std::unexpected(claimed.error());
         hold(*claimed);
         return {};
     }
 
-    /// Whether `release` of this range would succeed. Changes nothing. Errors: release's, except
-    /// `unsupported` and `io`.
-    [[nodiscard]] Result<void> expect_live(Iova iova, const Extent& extent) const;
-
-    /// Where segment `index` of a list begins, from the first one's address. Errors: `not_found`
-    /// or `mismatch` where no such list is live at `iova`, `out_of_range` (no such segment).
-    [[nodiscard]] Result<ByteCount> segment_offset(Iova iova, std::span<const ByteCount> segments,
-                                                   std::size_t index);
-
-    /// Takes addresses out of use for good, a guard around them included; live ranges may exist.
-    /// Errors: `overlap` (a live range, or its guard, is there), `out_of_range`, `no_memory`.
+    /// Reserves addresses for good, with a guard around them; live ranges may exist elsewhere.
+    /// Errors: `overlap` (with a live range or its guard), `out_of_range`, `no_memory`.
     [[nodiscard]] Result<void> reserve(IovaRange range);
 
-    /// On return, everything that was queued before the call is past its invalidation. Errors: the
-    /// invalidation's; the queued ranges are held then. The next flush invalidates again, so its
-    /// success covers the held ranges too; they stay held.
-    Result<void> flush() {
-        const Result<void> flushed = queue_.flush(
-            [this](unsigned shard, std::span<const Range> ranges) {
-                if (quarantine_.enabled())
-                    for (const Range& each : ranges)
-                        after_invalidation(each, nullptr);
-                else
-                    reuse_all(shard, ranges);
-            },
-            [this](std::span<const Range> ranges) { hold_all(ranges); });
-        if (!flushed) [[unlikely]]
-            held_.announce(held_listener_);
-        return flushed;
-    }
+    /// Invalidates everything queued before the call. Errors: the invalidation's; the queued ranges
+    /// are held then. The next flush invalidates again; its success means that no device reaches
+    /// the held ranges either, but they stay held.
+    Result<void> flush() { return recycler_.flush(); }
 
-    /// Before any other thread uses the allocator.
-    void set_held_listener(const HeldListener& listener) { held_listener_ = listener; }
+    /// Call it before any other thread uses the allocator.
+    void set_held_listener(const HeldListener& listener) { recycler_.set_held_listener(listener); }
 
-    /// The calling thread's caches are emptied; for one that will make no call for a while.
+    /// Empties the calling thread's caches. For a thread that will be idle.
     void rest() { caches_.rest(); }
 
-    [[nodiscard]] Stats stats();
+    [[nodiscard]] Stats stats() { return recycler_.stats(); }
 
   private:
     static constexpr std::uint64_t most_cached_pages = Sizes<Sync>::most_cached_pages;
@@ -216,11 +189,11 @@ class Allocator {
     using Cache = ThreadCache<Sync>;
     using Range = Entry<Sync>;
     using Word = typename LiveMap<Sync>::Word;
-    using Placed = typename Central<Sync, Guard>::Placed;
+    using Placed = typename Central<Sync>::Placed;
 
-    /// Pages less one, which spares the hot path an addition; huge where the size is 0. Not rounded
-    /// up to a granule of more than a page: such a size has no magazine and no record that equals
-    /// it, so that the slow path gets it and rounds it.
+    /// Pages less one, which saves the hot path an addition; huge for size 0. A size that is no
+    /// multiple of a granule above 4 KiB has no magazine and matches no record: the slow path
+    /// rounds it.
     [[nodiscard, gnu::always_inline]] static std::uint64_t hot_index(ByteCount size) {
         return (size.value() - 1) >> page_lg2;
     }
@@ -230,8 +203,7 @@ class Allocator {
         return range.start;
     }
 
-    /// Of an address whose record the cache holds. Return: false for everything unusual, an error
-    /// included.
+    /// Caches a live range whose leaf the cache holds. Return: false for unusual ranges and errors.
     [[nodiscard, gnu::always_inline]] bool take_in(Cache& cache, Iova start, std::uint64_t index) {
         Word& word = cache.leaves.word(start.value());
         if (word.load(std::memory_order_relaxed) != record::cacheable_at(State::live, index))
@@ -244,61 +216,186 @@ class Allocator {
     }
 
     [[gnu::noinline]] Result<Iova> allocate_slowly(const Request& request);
-    [[gnu::noinline]] Result<void> release_slowly(Iova iova, const Extent& extent, When when);
+    [[gnu::noinline]] Result<void> release_slowly(Iova iova, ByteCount size, When when);
 
-    Result<Iova> allocate_in_window(const Request& request);
     Result<Iova> allocate_cacheable(std::uint64_t payload, const Request& request);
-    Result<Iova> allocate_directly(const ExtentPages& pages, const Request& request);
-    Result<Spot> spot_for(const Request& request) const;
-    [[nodiscard]] static std::uint64_t limit_of(const Request& request);
+    Result<Iova> allocate_directly(std::uint64_t payload, const Request& request);
     std::unexpected<Error> no_space(const Request& request);
 
-    /// A live range and the word of its record, as it was read.
-    struct Live {
-        Range range;
-        std::uint32_t word = 0;
-    };
-
-    Result<Live> find_live(Iova iova, const ExtentPages& pages) const;
-    Result<Range> take_live(Iova iova, const ExtentPages& pages, State next);
-    [[nodiscard]] Result<void> enqueue(const Range& range, Cache* cache);
-    IovaRange hold_one(const Range& range);
-    void hold_all(std::span<const Range> ranges);
-
-    static void set_state(const Range& range, State state) {
-        range.word->store(record::with_state(range.word->load(std::memory_order_relaxed), state),
-                          std::memory_order_relaxed);
-    }
-
-    void after_invalidation(const Range& range, Cache* cache);
-    void reuse(const Range& range, Cache* cache);
-    void reuse_all(unsigned shelf, std::span<const Range> ranges);
-    void relieve(Cache* cache);
-
-    [[nodiscard]] std::uint64_t end_page() const { return end_page_; }
-
-    static void timer_fires(void* allocator) {
-        auto& self = *static_cast<Allocator*>(allocator);
-        self.timer_armed_.store(false, std::memory_order_seq_cst);
-        (void)self.flush(); // the HeldListener and the next flush report a failure
-    }
-
-    const std::uint64_t granule_mask_;
     const unsigned granule_lg2_;
     const std::uint64_t end_page_;
-    const std::uint64_t flush_delay_;
-    Central<Sync, Guard> central_;
-    Caches<Sync, Guard> caches_;
-    Quarantine<Sync> quarantine_;
-    HeldListener held_listener_{};
-    HeldRanges<Sync> held_;
-    FlushQueue<Sync> queue_;
-    FixedWindow<Sync> window_;
-    typename Sync::template Atomic<bool> timer_armed_{false};
-    typename Sync::Timer timer_;
+    Central<Sync> central_;
+    Caches<Sync> caches_;
+    Recycler<Sync> recycler_;
+    const Lookup<Sync> lookup_;
 };
 
-} // namespace moat::iova
+template <SyncPolicy Sync>
+Allocator<Sync>::Allocator(const Config& config, std::uint64_t end_page)
+    : granule_lg2_(config.granule_lg2), end_page_(end_page),
+      central_(end_page, GuardPages(config.guard, config.granule_lg2)),
+      caches_(central_, cache_budget(config)), recycler_(central_, caches_, config),
+      lookup_(central_, config.granule_lg2) {}
 
-#include "moat/iova/detail/allocator_release.hpp"
-#include "moat/iova/detail/allocator_slow.hpp"
+template <SyncPolicy Sync>
+auto Allocator<Sync>::create(const Config& config) -> Result<Owner> {
+    const auto end_page = checked_end_page(config);
+    if (!end_page)
+        return std::unexpected(end_page.error());
+    Owner made(Sync::template make<Allocator>(config, *end_page));
+    const Error no_memory(ErrorCode::no_memory, "no memory for an allocator of addresses");
+    if (made == nullptr)
+        return std::unexpected(no_memory);
+    for (const IovaRange& each : config.aperture)
+        if (const PageRun pages = inner_pages(each, config.granule_lg2); pages.count != 0)
+            if (!made->central_.open(pages))
+                return std::unexpected(no_memory);
+    if (!made->central_.close())
+        return std::unexpected(no_memory);
+    return made;
+}
+
+template <SyncPolicy Sync>
+Result<Iova> Allocator<Sync>::allocate_slowly(const Request& request) {
+    const std::uint64_t payload = whole_pages(request.size, granule_lg2_);
+    if (payload == 0)
+        return fail(ErrorCode::empty, "a range has at least one byte");
+    if (payload > end_page_)
+        return no_space(request);
+    if (request.is_plain() && payload <= most_cached_pages)
+        return allocate_cacheable(payload, request);
+    return allocate_directly(payload, request);
+}
+
+template <SyncPolicy Sync>
+Result<Iova> Allocator<Sync>::allocate_cacheable(std::uint64_t payload, const Request& request) {
+    Cache* const cache = caches_.local();
+    Range range;
+    bool memory_failed = false;
+    if (caches_.take(cache, payload, range, memory_failed))
+        return hand_out(range, payload - 1);
+    if (!memory_failed) {
+        recycler_.drain(cache);
+        if (caches_.take(cache, payload, range, memory_failed))
+            return hand_out(range, payload - 1);
+    }
+    if (memory_failed)
+        return fail(ErrorCode::no_memory, "no memory to record a range of addresses",
+                    {"size", request.size.value()});
+    return no_space(request);
+}
+
+template <SyncPolicy Sync>
+Result<Iova> Allocator<Sync>::allocate_directly(std::uint64_t payload, const Request& request) {
+    const Result<Spot> spot = spot_of(request, granule_lg2_);
+    if (!spot)
+        return std::unexpected(spot.error());
+    std::uint64_t page = 0;
+    Placed placed = central_.place(payload, *spot, page);
+    if (placed == Placed::no_space || placed == Placed::overlap) {
+        recycler_.drain(caches_.local());
+        placed = central_.place(payload, *spot, page);
+    }
+    const std::uint64_t at = request.at ? request.at->value() : 0;
+    const std::uint64_t size = request.size.value();
+    switch (placed) {
+    case Placed::done:
+        return Iova(page << page_lg2);
+    case Placed::no_space:
+        return no_space(request);
+    case Placed::overlap:
+        return fail(ErrorCode::overlap, "the requested address, or its guard, is in use",
+                    {"at", at}, {"size", size});
+    case Placed::out_of_range:
+        return fail(ErrorCode::out_of_range,
+                    "the range at the requested address leaves the aperture or passes `last`",
+                    {"at", at}, {"size", size}, {"last", request.last.value()});
+    case Placed::no_memory:
+        break;
+    }
+    return fail(ErrorCode::no_memory, "no memory to record a range of addresses", {"size", size});
+}
+
+template <SyncPolicy Sync>
+std::unexpected<Error> Allocator<Sync>::no_space(const Request& request) {
+    return fail(ErrorCode::no_space, "no free range of addresses fits",
+                {"size", request.size.value()}, {"last", request.last.value()},
+                {"largest_hole", central_.counts().largest_hole_pages << page_lg2},
+                {"modulus_lg2", request.placement.modulus_lg2});
+}
+
+/// Caches the leaf for the thread's next try_claim.
+template <SyncPolicy Sync>
+auto Allocator<Sync>::claim(Iova iova, ByteCount size) -> Result<Claim> {
+    const Result<Range> range = lookup_.take(iova, size, State::claimed);
+    if (!range)
+        return std::unexpected(range.error());
+    const std::uint64_t payload = whole_pages(size, granule_lg2_);
+    const bool cacheable = payload <= most_cached_pages &&
+                           record::is_cacheable(range->word->load(std::memory_order_relaxed));
+    Cache* const cache = cacheable ? caches_.local() : nullptr;
+    if (cache != nullptr)
+        (void)cache->leaves.load(central_.map(), iova.value());
+    return Claim(*range, cache, payload - 1);
+}
+
+template <SyncPolicy Sync>
+Result<void> Allocator<Sync>::release(const Claim& claim, When when) {
+    Cache* const cache = caches_.local();
+    if (when == When::now) {
+        if (claim.cache_ != nullptr && try_release(claim))
+            return {};
+        recycler_.set_state(claim.range(), State::cached);
+        recycler_.after_invalidation(claim.range(), cache);
+        return {};
+    }
+    if (!recycler_.can_defer())
+        return fail(ErrorCode::unsupported, "no invalidation was configured",
+                    {"iova", claim.start_.value()});
+    recycler_.set_state(claim.range(), State::queued);
+    return recycler_.enqueue(claim.range(), cache);
+}
+
+template <SyncPolicy Sync>
+Result<void> Allocator<Sync>::release_slowly(Iova iova, ByteCount size, When when) {
+    if (when == When::after_invalidation && !recycler_.can_defer())
+        return fail(ErrorCode::unsupported, "no invalidation was configured",
+                    {"iova", iova.value()});
+    Cache* const cache = caches_.local();
+    // The hot path also fails for an address whose leaf the thread has not cached.
+    const std::uint64_t payload = whole_pages(size, granule_lg2_);
+    if (cache != nullptr && when == When::now && payload - 1 < most_cached_pages &&
+        !cache->leaves.holds(iova.value()) && cache->leaves.load(central_.map(), iova.value()) &&
+        take_in(*cache, iova, payload - 1))
+        return {};
+    const Result<Range> range =
+        lookup_.take(iova, size, when == When::now ? State::cached : State::queued);
+    if (!range)
+        return std::unexpected(range.error());
+    if (when == When::after_invalidation)
+        return recycler_.enqueue(*range, cache);
+    recycler_.after_invalidation(*range, cache);
+    return {};
+}
+
+template <SyncPolicy Sync>
+Result<void> Allocator<Sync>::reserve(IovaRange range) {
+    const auto failed = [&](ErrorCode code, const char* what) {
+        return fail(code, what, {"start", range.start().value()}, {"size", range.size().value()});
+    };
+    const PageRun pages = outer_pages(range, granule_lg2_);
+    if (pages.count == 0 || pages.start >= end_page_)
+        return failed(ErrorCode::out_of_range, "a reserved region has bytes in the aperture");
+    Placed placed = central_.reserve(pages);
+    if (placed == Placed::overlap) {
+        recycler_.drain(caches_.local());
+        placed = central_.reserve(pages);
+    }
+    if (placed == Placed::done)
+        return {};
+    if (placed == Placed::no_memory)
+        return failed(ErrorCode::no_memory, "no memory to reserve a region");
+    return failed(ErrorCode::overlap, "a live range, or its guard, lies in the reserved region");
+}
+
+} // namespace moat::iova

@@ -1,44 +1,65 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// How an allocator is set up: its addresses, its unit, and what happens to released ranges.
-// Guards are a template parameter (guard_policy.hpp); allocator.hpp checks and applies all this.
+// How an allocator is set up: its addresses, guard and granule, and what happens to released
+// ranges. Allocator::create checks it.
 #pragma once
 
 #include "moat/core/range.hpp"
-#include "moat/iova/detail/free_space.hpp"
-#include "moat/iova/detail/quarantine.hpp"
-#include "moat/iova/flush_queue.hpp"
+#include "moat/core/result.hpp"
 
 #include <cstdint>
-#include <optional>
+#include <limits>
 #include <span>
 
 namespace moat::iova {
 
-/// Called for each range that is held because the invalidation hook failed, also in a timer's
-/// flush, on the thread that flushed and with no lock held: it may call the allocator. Without
-/// memory to note a range, Stats::held counts it and no call names it.
+/// Unmapped bytes around every payload, each side rounded up to whole granules; 0 is off. Less than
+/// 1 GiB a side.
+struct Guard {
+    ByteCount before{};
+    ByteCount after{};
+};
+
+/// How much the quarantine may hold; beyond any of the limits the oldest ranges leave. All zero is
+/// off.
+struct QuarantineBudget {
+    ByteCount bytes{}; ///< payloads and guards
+    std::uint64_t entries = 0;
+    /// The longest stay. Checked when a range enters and when space runs out.
+    std::uint64_t nanoseconds = std::numeric_limits<std::uint64_t>::max();
+
+    [[nodiscard]] constexpr bool enabled() const {
+        return bytes.value() != 0 && entries != 0 && nanoseconds != 0;
+    }
+};
+
+/// Returns once the device can use no translation that was removed before the call; an error where
+/// it may still use one. Runs under the flush queue's lock: it must neither flush nor allocate.
+struct Invalidation {
+    Result<void> (*invalidate)(void* context) = nullptr;
+    void* context = nullptr;
+};
+
+/// Called for each range that is held because an invalidation failed: on the flushing thread, which
+/// may be the timer's, without a lock, so that it may call the allocator. Ranges that there was no
+/// memory to note are only counted (Stats::held).
 struct HeldListener {
     void (*held)(void* context, IovaRange payload) = nullptr;
     void* context = nullptr;
 };
 
 struct Config {
-    /// The addresses that the IOMMU translates, ascending, apart; rounded inwards to the granule.
-    /// Below 2^57. Used during creation only.
+    /// The addresses that the IOMMU translates, below 2^57: disjoint ranges in ascending order,
+    /// rounded inwards to the granule. Read during creation only.
     std::span<const IovaRange> aperture{};
-    /// The IOMMU's page: 12, 14 or 16.
+    /// The IOMMU's page size: 12, 14 or 16.
     unsigned granule_lg2 = 12;
-    Preference preference = Preference::above_4gib;
+    Guard guard{};
     /// Off by default: released ranges are reused last in, first out.
     QuarantineBudget quarantine{};
-    /// Needed for releases `after_invalidation`.
+    /// Required for releases `after_invalidation`.
     Invalidation invalidation{};
-    /// No queued release waits longer for its invalidation to begin.
+    /// The longest time from a queued release to the start of its invalidation.
     std::uint64_t flush_delay_nanoseconds = 10'000'000;
-    /// Carved out of the aperture, or beside it; see Source::fixed_window.
-    std::optional<IovaRange> fixed_window{};
-    /// Of the random guards.
-    std::uint64_t seed = 1;
 };
 
 } // namespace moat::iova

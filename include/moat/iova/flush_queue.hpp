@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Released ranges that wait for an invalidation. A flush covers exactly what was queued before it:
-// it takes the ranges, invalidates, and releases them, or holds them where the invalidation failed.
-// allocator.hpp implements both.
+// Released ranges that wait for an invalidation. A flush takes the ranges queued before it,
+// invalidates, and releases them, or holds them where the invalidation failed; recycler.hpp
+// implements both.
 #pragma once
 
 #include "moat/core/result.hpp"
+#include "moat/iova/config.hpp"
 #include "moat/iova/detail/central.hpp"
 #include "moat/iova/sizes.hpp"
 
@@ -13,14 +14,6 @@
 #include <span>
 
 namespace moat::iova {
-
-/// Makes every translation that was removed before the call unusable by the device; returns when
-/// that is done. Return: an error where a device may still use one of them. Called with the queue's
-/// flush lock held: it may not flush, nor allocate.
-struct Invalidation {
-    Result<void> (*invalidate)(void* context) = nullptr;
-    void* context = nullptr;
-};
 
 template <SyncPolicy Sync>
 class FlushQueue {
@@ -45,7 +38,7 @@ class FlushQueue {
 
     enum class Pushed : std::uint8_t { done, full, no_memory };
 
-    /// Each thread keeps to a shard of its own as far as there are enough. `shard_index` < shards.
+    /// `shard_index` < shards; threads use different ones where possible.
     [[nodiscard]] Pushed push(unsigned shard_index, const Range& range) {
         Shard* const shard = find_or_make(shard_index);
         if (shard == nullptr)
@@ -59,12 +52,11 @@ class FlushQueue {
         return Pushed::done;
     }
 
-    /// On return every range that was queued before the call has passed through
-    /// `release(shard, ranges)`, called after an invalidation that began after they were queued; or
-    /// through `hold(ranges)`, where that invalidation failed. Both are called under the lock by
-    /// which flushes exclude one another. After a failure the next flush invalidates again, also
-    /// with an empty queue. Return: the invalidation's error. Success: no device reaches what was
-    /// queued before the call, held ranges included.
+    /// Passes every range queued before the call to `release(shard, ranges)` after an invalidation
+    /// that began later, or to `hold(ranges)` where that invalidation failed; both run under the
+    /// flush lock. After a failure the next flush invalidates again, even with an empty queue.
+    /// Return: the invalidation's error. After success no device reaches any range queued before
+    /// the call, held ranges included.
     template <class Release, class Hold>
     [[nodiscard]] Result<void> flush(Release&& release, Hold&& hold) MOAT_EXCLUDES(flush_mutex_) {
         const ExclusiveLock flushing(flush_mutex_);
@@ -88,18 +80,18 @@ class FlushQueue {
         return invalidated;
     }
 
-    /// For a range that found no place in the queue. Return: the invalidation's error.
+    /// Invalidates for a range that found no place in the queue. Return: the invalidation's error.
     [[nodiscard]] Result<void> invalidate() MOAT_EXCLUDES(flush_mutex_) {
         const ExclusiveLock flushing(flush_mutex_);
         return run_invalidation();
     }
 
-    /// How many invalidations failed, ever.
+    /// Failed invalidations since creation.
     [[nodiscard]] std::uint64_t failures() const {
         return failures_.load(std::memory_order_relaxed);
     }
 
-    /// Calls visit(range) for each range that waits to be flushed, under its shard's lock.
+    /// Calls visit(range) for each queued range, under its shard's lock.
     template <class Visit>
     void visit(Visit&& visit) {
         for (auto& each : shards_)
@@ -111,8 +103,8 @@ class FlushQueue {
     }
 
   private:
-    /// One half fills while the other is flushed; the halves trade places under the lock, and the
-    /// one being flushed belongs to the holder of the flush lock.
+    /// One half fills while the other is flushed. The halves trade places under the lock; the
+    /// flushed half belongs to the holder of the flush lock.
     struct Shard {
         typename Sync::Mutex mutex;
         typename Sync::template Plain<std::uint32_t> count MOAT_GUARDED_BY(mutex){};

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a caller may ask of the allocator, and when a release takes effect.
-// The payload only: guards are the allocator's affair (footprint.hpp).
+// What a caller may ask of the allocator, and when a release takes effect. All of it concerns the
+// payload; the allocator adds the guard.
 #pragma once
 
 #include "moat/core/types.hpp"
-#include "moat/iova/detail/extent.hpp"
 
 #include <cstdint>
 #include <limits>
@@ -14,7 +13,7 @@ namespace moat::iova {
 
 /// Where the payload may start: at addresses equal to `like` modulo 2^modulus_lg2.
 struct Congruence {
-    /// 0 asks for nothing beyond the granule.
+    /// 0 to 57; up to the granule it changes nothing.
     unsigned modulus_lg2 = 0;
     std::uint64_t like = 0;
 
@@ -37,27 +36,20 @@ struct Congruence {
     }
 };
 
-/// Which addresses a request draws on.
-enum class Source : std::uint8_t {
-    aperture,     ///< the free space, with guards
-    fixed_window, ///< the window that was carved out for interrupts; no guard, address or placement
-};
-
 struct Request {
-    Extent extent;
+    /// In bytes; the allocator rounds it up to the granule.
+    ByteCount size;
     Congruence placement{};
     /// The last address that the device can send; the payload ends there at the latest.
     Iova last{std::numeric_limits<std::uint64_t>::max()};
     /// The payload's own address, where the caller chooses it: a multiple of the granule that
     /// satisfies `placement` and `last`.
     std::optional<Iova> at{};
-    Source source = Source::aperture;
 
-    /// Whether any range of the right size will do, which is what the caches hold.
+    /// Whether any range of this size will do, as the caches hold them.
     [[nodiscard]] constexpr bool is_plain() const {
         return placement.modulus_lg2 == 0 &&
-               last.value() == std::numeric_limits<std::uint64_t>::max() && !at &&
-               source == Source::aperture && !extent.is_list();
+               last.value() == std::numeric_limits<std::uint64_t>::max() && !at;
     }
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What an allocator tells about itself; numbers only. allocator.hpp fills it in.
+// An allocator's counters. allocator.hpp fills them in.
 #pragma once
 
 #include "moat/core/types.hpp"
@@ -8,8 +8,8 @@
 
 namespace moat::iova {
 
-/// A sum over caches that go on working: exact while no call runs elsewhere. Payload bytes, but for
-/// guards and holes.
+/// Exact while no other thread calls the allocator. In bytes of payload, except `guard`, `free` and
+/// `largest_hole`.
 struct Stats {
     std::uint64_t live_ranges = 0;
     ByteCount live{};
@@ -18,16 +18,16 @@ struct Stats {
     ByteCount private_to_threads{};
     ByteCount quarantined{};
     ByteCount queued{};
-    /// Out of use for good: their invalidation failed, or the caller held them.
+    /// Never reused: their invalidation failed, or the caller held them.
     ByteCount held{};
     std::uint64_t held_ranges = 0;
     /// Failed calls of the invalidation hook since creation, those of the timer included.
     std::uint64_t failed_invalidations = 0;
-    /// Around everything above.
+    /// Around all ranges above.
     ByteCount guard{};
     ByteCount free{};
     ByteCount largest_hole{};
-    /// Summaries and bitmap words that searches of the free space looked at, ever.
+    /// Summaries and bitmap words that searches of the free space have read since creation.
     std::uint64_t search_steps = 0;
 };
 

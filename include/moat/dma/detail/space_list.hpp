@@ -27,7 +27,7 @@ Result<MappedList> Space<Domain, Sync>::map_list(std::span<const Memory> pieces,
             ? std::min<unsigned>(alignment_lg2(boundary), floor_lg2(size->value() - 1) + 1)
             : 0;
     const Result<Iova> start = allocator_->allocate(
-        {.extent = *size, .placement = iova::Congruence::aligned(aligned_lg2)});
+        {.size = *size, .placement = iova::Congruence::aligned(aligned_lg2)});
     if (!start)
         return std::unexpected(start.error());
     const auto mapped = map_list_at(*start, pieces, direction, segments, limits);
@@ -115,7 +115,7 @@ Result<Iova> Space<Domain, Sync>::map_coherent(const Memory& memory, std::string
         return fail(ErrorCode::unaligned, "coherent memory begins at a page",
                     {"memory", memory.physical.value()}, {"page", page_mask_ + 1});
     const Result<Iova> start =
-        allocator_->allocate({.extent = bytes, .placement = iova::Congruence::natural(bytes)});
+        allocator_->allocate({.size = bytes, .placement = iova::Congruence::natural(bytes)});
     if (!start)
         return start;
     if (const auto mapped = domain_.map(*start, bytes, memory.physical, read_write); !mapped) {

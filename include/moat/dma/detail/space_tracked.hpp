@@ -78,7 +78,9 @@ auto Space<Domain, Sync>::create_allocator(Domain& domain, const SpaceConfig& co
     const Options& options = config.options;
     const std::array reachable = {IovaRange::inclusive(
         limits.aperture.start(), std::min(limits.aperture.last(), config.dma_mask))};
-    iova::Config wanted = {.aperture = reachable, .granule_lg2 = page_lg2};
+    iova::Config wanted = {.aperture = reachable,
+                           .granule_lg2 = page_lg2,
+                           .guard = {options.guard_before, options.guard}};
     if (options.quarantine != ByteCount(0))
         wanted.quarantine = {.bytes = options.quarantine, .entries = ~std::uint64_t{0}};
     if constexpr (iommu::DeferringDomain<Domain>)
@@ -86,7 +88,7 @@ auto Space<Domain, Sync>::create_allocator(Domain& domain, const SpaceConfig& co
             wanted.invalidation = {
                 [](void* context) { return static_cast<Domain*>(context)->invalidate_all(); },
                 &domain};
-    auto allocator = Allocator::create(wanted, {options.guard_before, options.guard});
+    auto allocator = Allocator::create(wanted);
     if (!allocator)
         return allocator;
     for (const IovaRange& each : limits.reserved)

@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// How ranges move between a thread's magazines, the depot and the central free space.
-// The hot halves are Magazine::pop and push, called by allocator.hpp; here is what happens when
-// they fail, and how caches are emptied when space is short.
+// Moves ranges between a thread's magazines, the depot and the central free space, once the hot
+// paths (Magazine::pop and push, called by allocator.hpp) fail, and empties caches when space is
+// short.
 //
-// Emptying another thread's cache. A magazine is its owner's alone, without a lock or an atomic
-// read-modify-write, so nobody else can take from it. When space gets short, all magazines are
-// closed (their limit becomes 0): the owner's next call of any kind fails its fast path, sees the
-// shortage and returns all its ranges to the free space; while the shortage lasts nothing is cached
-// again. A closing cannot be lost: the owner opens a magazine first and looks for a shortage
-// afterwards, the other side announces the shortage first and closes afterwards. A thread that ends
-// returns everything; one that will be idle may call `rest`. So what stays out of reach is what
-// threads hold that made no call since the shortage began: at most their budget, and a share of the
-// space together.
+// Emptying another thread's cache. Only its owner touches a magazine, without a lock or an atomic
+// read-modify-write. When space gets short, any thread may close all magazines (limit 0). The
+// owner's next call fails its fast path, sees the shortage and returns all its ranges; nothing is
+// cached while the shortage lasts. No closing is lost: the owner opens a magazine and then checks
+// for a shortage; the other side announces the shortage and then closes. A thread that ends returns
+// everything; one that will be idle may call `rest`. Out of reach is only what idle threads hold:
+// at most their budget, and a share of the space together.
 #pragma once
 
 #include "moat/iova/detail/depot.hpp"
@@ -32,7 +30,7 @@ struct CacheBudget {
     std::uint64_t shelf_pages = 0; ///< each shelf of the depot
 };
 
-template <SyncPolicy Sync, GuardPolicy Guard>
+template <SyncPolicy Sync>
 class Caches {
   public:
     using Range = Entry<Sync>;
@@ -41,15 +39,15 @@ class Caches {
 
     static constexpr std::uint64_t most_cached_pages = Sizes<Sync>::most_cached_pages;
 
-    Caches(Central<Sync, Guard>& central, const CacheBudget& budget, std::uint64_t guard_pages)
-        : central_(central), budget_(budget), guard_pages_(guard_pages),
-          depot_(budget.shelf_pages, guard_pages), slots_(&thread_exits, this) {}
+    Caches(Central<Sync>& central, const CacheBudget& budget)
+        : central_(central), budget_(budget), guard_pages_(central.guard().both()),
+          depot_(budget.shelf_pages, guard_pages_), slots_(&thread_exits, this) {}
 
-    /// The calling thread's cache, or nullptr when memory for it failed.
+    /// The calling thread's cache; nullptr where there was no memory for it.
     [[nodiscard, gnu::always_inline]] Cache* local() { return slots_.local(); }
 
-    /// A cached range of `payload` pages, from wherever there is one, after the fast path failed.
-    /// Return: false where none fits; `memory_failed` tells why.
+    /// Finds a range of `payload` pages after the fast path failed: in the thread's cache, the
+    /// depot or the free space. Return: false where none fits, or with `memory_failed` set.
     [[nodiscard]] bool take(Cache* cache, std::uint64_t payload, Range& range,
                             bool& memory_failed) {
         if (cache != nullptr && take_from_closed(*cache, payload, range))
@@ -69,7 +67,7 @@ class Caches {
         return true;
     }
 
-    /// Takes in a released range whose record says `cached`, after the fast path failed.
+    /// Caches a released range, in state `cached`, after the fast path failed.
     void put(Cache* cache, std::uint64_t payload, const Range& range) {
         obey_shortage(cache);
         const std::optional<Mag> magazine = admit(cache, payload);
@@ -83,7 +81,7 @@ class Caches {
             put_shared(shelf_of(cache), payload, {&range, 1});
     }
 
-    /// Of the depot, and of the flush queue; the first where there is no cache.
+    /// The thread's shelf of the depot and shard of the flush queue; 0 without a cache.
     [[nodiscard]] unsigned shelf_of(Cache* cache) {
         if (cache == nullptr)
             return 0;
@@ -92,21 +90,21 @@ class Caches {
         return cache->number % Depot<Sync>::shelves;
     }
 
-    /// Into the depot, or back to the free space.
+    /// Puts ranges into the depot; those without a place there into the free space.
     void put_shared(unsigned shelf, std::uint64_t payload, std::span<const Range> ranges) {
         const std::uint32_t taken = central_.pressed() ? 0 : depot_.put(shelf, payload, ranges);
         if (taken != ranges.size())
             central_.take_back(ranges.subspan(taken));
     }
 
-    /// Brings all within reach back to the free space; see the head of this file. Constant work
-    /// where nothing is cached.
+    /// Returns all ranges within reach to the free space (see above). Constant work where nothing
+    /// is cached.
     void drain(Cache* cache) {
         central_.starve();
         obey_shortage(cache);
     }
 
-    /// The calling thread keeps nothing; for one that will make no call for a while.
+    /// Empties the calling thread's cache.
     void rest() {
         if (Cache* const cache = local(); cache != nullptr && cache->stocked)
             surrender(*cache);
@@ -119,7 +117,7 @@ class Caches {
         std::uint64_t depot_pages = 0;
     };
 
-    /// Payload pages; takes the policy's registry of threads.
+    /// Counts payload pages; locks the policy's registry of threads.
     [[nodiscard]] Counts counts() {
         Counts counts;
         slots_.for_each(
@@ -144,7 +142,7 @@ class Caches {
         caches.surrender(cache);
     }
 
-    /// A closed magazine still serves what it has before it is emptied.
+    /// Takes from a closed magazine before it is emptied.
     [[nodiscard]] static bool take_from_closed(Cache& cache, std::uint64_t payload, Range& range) {
         const Mag magazine = cache.magazine(payload);
         if (magazine.count() == 0)
@@ -175,8 +173,8 @@ class Caches {
             empty_depot();
     }
 
-    /// The caller's magazine of this size, open; none where the budget, memory or a shortage
-    /// forbids.
+    /// The caller's open magazine of this size; none where the budget, memory or a shortage
+    /// prevents one.
     [[nodiscard]] std::optional<Mag> admit(Cache* cache, std::uint64_t payload) {
         if (cache == nullptr || central_.pressed())
             return std::nullopt;
@@ -203,8 +201,8 @@ class Caches {
         return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(share, 2, Mag::capacity));
     }
 
-    /// Makes room for `pages` in the thread's budget, at the cost of the sizes that come up as the
-    /// hand goes round. Return: false where there is no room.
+    /// Makes room for `pages` in the thread's budget; retires other sizes in turn. Return: false
+    /// where there is no room.
     [[nodiscard]] bool charge(Cache& cache, std::uint64_t pages) {
         if (pages > budget_.thread_pages)
             return false;
@@ -254,8 +252,8 @@ class Caches {
         cache.stocked = false;
     }
 
-    /// Ranges from the depot or fresh ones, whichever keeps threads apart; else any.
-    /// Return: how many.
+    /// Fetches ranges: from the thread's own or a well filled shelf, else fresh, else from any
+    /// shelf. Return: how many.
     [[nodiscard]] std::uint32_t bring(Cache* cache, std::uint64_t payload, std::span<Range> room,
                                       std::span<Range> fresh_room, bool& memory_failed) {
         using From = typename Depot<Sync>::From;
@@ -274,7 +272,7 @@ class Caches {
                 central_.take_back(std::span(ranges).first(got));
     }
 
-    Central<Sync, Guard>& central_;
+    Central<Sync>& central_;
     const CacheBudget budget_;
     const std::uint64_t guard_pages_;
     typename Sync::template Atomic<bool> closed_{false};

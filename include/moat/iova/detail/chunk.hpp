@@ -19,7 +19,7 @@ struct RunSearch {
     std::uint64_t limit = 0;
     std::uint64_t carry = 0;
     std::uint64_t found = 0;
-    /// Summaries and bitmap words looked at.
+    /// Summaries and bitmap words read.
     unsigned steps = 0;
 };
 
@@ -67,8 +67,8 @@ class Chunk {
         return all;
     }
 
-    /// Goes on with a search in this chunk, whose first page is `base`, from `search.from` on.
-    /// Return: whether it ended here, with the run's first page in `search.found`.
+    /// Continues a search in this chunk, whose first page is `base`, from `search.from` on.
+    /// Return: whether it ended here; `search.found` is the run's first page then.
     [[nodiscard]] bool find(RunSearch& search, std::uint64_t base) const {
         const unsigned from = search.from > base ? static_cast<unsigned>(search.from - base) : 0;
         for (unsigned i = from / 64; i != words_.size(); ++i) {
@@ -105,8 +105,8 @@ class Chunk {
         return length;
     }
 
-    // For free_space.hpp: the class of payload that the chunk was opened for (0: none), and its
-    // place in the list of that class.
+    // For free_space.hpp: the payload class that the chunk was opened for (0: none), and its place
+    // in the list of that class.
 
     std::uint16_t size_class = 0;
     bool listed = false;

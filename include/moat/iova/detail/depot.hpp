@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What threads share between their magazines and the central lock: ranges by exact payload size.
-// A range freed on one thread reaches the thread that allocates through here, in batches.
+// Shared shelves between the threads' magazines and the central lock: ranges by exact payload size.
+// Ranges released on one thread travel in batches to the thread that allocates.
 //
-// A thread puts into its own shelf and takes from there. From another's it takes where that is well
-// filled, as it is where one thread allocates what the other releases; else fresh ranges are
-// better: two threads should not come to own neighbouring ranges, whose records share a cache line.
+// A thread puts into its own shelf and takes from it. It takes from another shelf only if that is
+// well filled, as when one thread allocates what the other releases. Otherwise fresh ranges are
+// better: the records of neighbouring ranges share a cache line, which two threads would fight for.
 #pragma once
 
 #include "moat/iova/detail/central.hpp"
@@ -26,8 +26,7 @@ class Depot {
     static constexpr unsigned shelves = Sizes<Sync>::shelves;
     static constexpr std::uint64_t most_cached_pages = Sizes<Sync>::most_cached_pages;
 
-    /// A shelf holds no more than `most_pages` pages of payload and guard; a size with its guard
-    /// takes `guard_pages` more than its payload.
+    /// A shelf holds at most `most_pages` pages of payload and guard, `guard_pages` a range.
     Depot(std::uint64_t most_pages, std::uint64_t guard_pages)
         : most_pages_(most_pages), guard_pages_(guard_pages) {}
 
@@ -40,7 +39,7 @@ class Depot {
     Depot(const Depot&) = delete;
     Depot& operator=(const Depot&) = delete;
 
-    /// Return: how many of `ranges`, from the front, it took in; the others stay the caller's.
+    /// Return: how many of `ranges` it stored, from the front; the others stay the caller's.
     [[nodiscard]] std::uint32_t put(unsigned shelf, std::uint64_t payload,
                                     std::span<const Range> ranges) {
         Shelf* const own = find_or_make(shelves_[shelf % shelves]);
@@ -66,8 +65,8 @@ class Depot {
 
     enum class From : std::uint8_t { own_or_well_filled, any };
 
-    /// Return: how many ranges of this size it gave out, all from one shelf: the named one, or the
-    /// next that may be taken from.
+    /// Takes ranges of one size from one shelf: `shelf`, or the next that `from` allows.
+    /// Return: how many.
     [[nodiscard]] std::uint32_t get(unsigned shelf, From from, std::uint64_t payload,
                                     std::span<Range> ranges) {
         std::uint32_t least = 1;
@@ -89,7 +88,7 @@ class Depot {
         });
     }
 
-    /// Calls visit(payload, count) for each size that it holds.
+    /// Calls visit(payload, count) for each size.
     template <class Visit>
     void visit(Visit&& visit) {
         for (auto& each : shelves_)

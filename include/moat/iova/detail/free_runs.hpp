@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a block of pages tells about its free runs in three numbers, and how blocks combine.
-// The blocks are chunk.hpp and run_tree.hpp.
+// A block's free runs in three numbers, and how blocks combine. chunk.hpp and run_tree.hpp are the
+// blocks.
 #pragma once
 
 #include <algorithm>
@@ -23,7 +23,7 @@ struct FreeRuns {
         return {pages, pages, pages};
     }
 
-    /// Whether a block of `pages` is all free or all used, so that nothing below it matters.
+    /// Whether a block of `pages` is all free or all used.
     [[nodiscard]] constexpr bool uniform(std::uint64_t pages) const {
         return longest == 0 || longest == pages;
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Where in the free space to put a range: under a limit, congruent, or beside its own kind.
-// The space itself is run_tree.hpp; guards and records are central.hpp's, which holds the lock.
+// Chooses where a range lies in the free space (run_tree.hpp): under a limit, congruent, or beside
+// ranges of its size. central.hpp holds the lock and adds guards and records.
 #pragma once
 
 #include "moat/core/bits.hpp"
@@ -14,55 +14,47 @@
 
 namespace moat::iova {
 
-/// Which half of a large aperture is used first.
-enum class Preference : std::uint8_t {
-    above_4gib, ///< leaves the low addresses to devices that reach no further
-    below_4gib, ///< short addresses first: one address cycle on the bus, fewer table levels
-};
-
-/// What a single range needs, in pages.
+/// The demands on a single range, in pages.
 struct Need {
     /// Payload and guards.
     std::uint64_t count = 0;
-    /// The distance from the range's first page to the page that placement speaks of.
+    /// The distance from the range's first page to its payload, to which the modulus applies.
     std::uint64_t lead = 0;
     unsigned modulus_lg2 = 0;
     std::uint64_t remainder = 0;
-    /// The range ends here at the latest.
+    /// The range's exclusive end, at most.
     std::uint64_t limit = 0;
 };
 
 template <SyncPolicy Sync>
 class FreeSpace {
   public:
-    /// Payloads of 1 to this many pages have chunks of their own, as far as there are enough.
+    /// Payloads of 1 to this many pages get chunks of their own while there are free ones.
     static constexpr std::uint64_t most_classes = 512;
 
-    FreeSpace(std::uint64_t end_page, Preference preference)
-        : tree_(end_page), end_(end_page), four_gib_((std::uint64_t{1} << 32) >> page_lg2),
-          preference_(preference) {}
+    explicit FreeSpace(std::uint64_t end_page) : tree_(end_page), end_(end_page) {}
 
     [[nodiscard]] RunTree<Sync>& tree() { return tree_; }
 
-    /// The lowest place in the preferred half that satisfies `need`, or in the other half, or
-    /// across both. With a modulus: any run of count + modulus - 1 pages serves and is found in
-    /// O(log n); shorter ones serve where one of the first few that are long enough happens to lie
-    /// right.
+    /// The lowest place that satisfies `need`: above 4 GiB first, which leaves the low addresses
+    /// to devices that reach no further, then below, then across. With a modulus: finds any run of
+    /// count + modulus - 1 pages, in O(log n), and a shorter one only among the first few that are
+    /// long enough.
     [[nodiscard]] std::optional<std::uint64_t> find(const Need& need) {
-        if (four_gib_ >= end_ || four_gib_ >= need.limit)
-            return find_within(need, 0);
-        Need low = need;
-        low.limit = four_gib_;
-        const bool low_first = preference_ == Preference::below_4gib;
-        auto found = low_first ? find_within(low, 0) : find_within(need, four_gib_);
-        if (!found)
-            found = low_first ? find_within(need, four_gib_) : find_within(low, 0);
-        return found ? found : find_within(need, 0);
+        if (four_gib < end_ && four_gib < need.limit) {
+            if (const auto found = find_within(need, four_gib))
+                return found;
+            Need low = need;
+            low.limit = four_gib;
+            if (const auto found = find_within(low, 0))
+                return found;
+        }
+        return find_within(need, 0);
     }
 
     /// Up to `most` ranges of `count` pages in a row, for payloads of size class `size_class`: in a
-    /// chunk where the class has been, else in a chunk that is all free, else wherever one fits.
-    /// Return: a run of one or more ranges; none where not one fits.
+    /// chunk of this class, else in a chunk that is all free, else the first that fits.
+    /// Return: a run of at least one range; none where not even one fits.
     [[nodiscard]] std::optional<PageRun> find_batch(std::uint64_t size_class, std::uint64_t count,
                                                     std::uint64_t most) {
         if (count > Chunk::pages / 2)
@@ -82,7 +74,7 @@ class FreeSpace {
         return start ? std::optional(PageRun{*start, count}) : std::nullopt;
     }
 
-    /// A range of this class became free: the class of its chunk may find room there.
+    /// Lists the chunk of a freed page again: its class may find room there.
     void returned(std::uint64_t page) {
         if (Chunk* const chunk = tree_.chunk(page); chunk != nullptr && chunk->size_class != 0)
             list(*chunk, page);
@@ -91,8 +83,10 @@ class FreeSpace {
     [[nodiscard]] std::uint64_t end_page() const { return end_; }
 
   private:
-    /// Chunks of the class that may have room, newest first. One without room leaves the list,
-    /// until something in it becomes free; so each look in vain was paid for by a release.
+    static constexpr std::uint64_t four_gib = std::uint64_t{1} << (32 - page_lg2);
+
+    /// Searches the chunks of the class that may have room, newest first. A full chunk leaves the
+    /// list until a release in it, so that releases pay for the searches in vain.
     [[nodiscard]] std::optional<PageRun>
     find_beside_its_own(std::uint64_t size_class, std::uint64_t count, std::uint64_t most) {
         constexpr unsigned tries = 3;
@@ -103,7 +97,7 @@ class FreeSpace {
                 list(chunk, chunk.first_page);
                 continue;
             }
-            // On the way down the chunk learns what its parents know better.
+            // Looking a chunk up refreshes it from its parents.
             MOAT_CHECK(tree_.chunk(chunk.first_page) == &chunk, "a chunk stays where it is");
             RunSearch search{.count = count, .from = chunk.first_page, .limit = end_};
             const bool found = chunk.find(search, chunk.first_page);
@@ -118,8 +112,8 @@ class FreeSpace {
         return std::nullopt;
     }
 
-    /// Fewer ranges than there could be, if then the next batch begins with a cache line of
-    /// records: it may be another thread's.
+    /// Trims a batch so that the next one, which may be another thread's, starts a cache line of
+    /// records.
     static PageRun batch(std::uint64_t start, std::uint64_t count, std::uint64_t ranges) {
         constexpr std::uint64_t records = 16;
         std::uint64_t fewer = ranges;
@@ -178,9 +172,7 @@ class FreeSpace {
     }
 
     RunTree<Sync> tree_;
-    std::uint64_t end_;
-    std::uint64_t four_gib_;
-    Preference preference_;
+    const std::uint64_t end_;
     std::array<Chunk*, most_classes + 1> lists_{};
 };
 

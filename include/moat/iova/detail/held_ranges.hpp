@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Ranges that are out of use for good because a device may still reach them: their counts, and
-// those not yet reported to the listener. allocator.hpp marks their records.
+// Counts the ranges that are never reused because a device may still reach them, and keeps those
+// not yet reported to the listener. recycler.hpp marks their records.
 #pragma once
 
 #include "moat/iova/config.hpp"
@@ -37,7 +37,7 @@ class HeldRanges {
 
     [[nodiscard]] std::uint64_t pages() const { return pages_.load(std::memory_order_relaxed); }
 
-    /// Keeps a range for `announce`; drops it where there is no memory.
+    /// Notes a range for `announce`; drops it without memory.
     void note(IovaRange payload) MOAT_EXCLUDES(mutex_) {
         const ExclusiveLock lock(mutex_);
         if (first_ == nullptr || first_->count == first_->ranges.size()) {

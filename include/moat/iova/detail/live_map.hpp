@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// From a page to the word that tells what starts there (record.hpp): a radix tree without locks for
-// readers. Leaves stay until the end, so that what a reader found stays valid. A thread puts a
-// small cache of leaves in front of it.
+// A radix tree from a page to the word of the range that starts there (record.hpp). Readers take no
+// lock: leaves stay until the end. Each thread has a small cache of leaves in front of it.
 #pragma once
 
-#include "moat/core/check.hpp"
-#include "moat/iova/detail/extent.hpp"
+#include "moat/iova/detail/pages.hpp"
 #include "moat/sync/concept.hpp"
 
 #include <array>
@@ -19,15 +17,12 @@ template <SyncPolicy Sync>
 class LiveMap {
   public:
     using Word = typename Sync::template Atomic<std::uint32_t>;
-    using Detail = typename Sync::template Atomic<std::uint64_t>;
 
     static constexpr unsigned leaf_lg2 = 7;
     static constexpr std::uint64_t leaf_pages = std::uint64_t{1} << leaf_lg2;
 
-    /// Words apart from details, so that what every call touches stays small.
     struct alignas(64) Leaf {
         std::array<Word, leaf_pages> words{};
-        std::array<Detail, leaf_pages> details{};
     };
 
     explicit LiveMap(std::uint64_t end_page) {
@@ -40,7 +35,7 @@ class LiveMap {
     LiveMap(const LiveMap&) = delete;
     LiveMap& operator=(const LiveMap&) = delete;
 
-    /// The leaf of a page, or nullptr where none was ever needed. Any thread.
+    /// The leaf of a page, or nullptr where it was never needed. Any thread.
     [[nodiscard]] Leaf* find(std::uint64_t page) const {
         if (page >> leaf_lg2 >> (fan_out_lg2 * (top_ + 1)) != 0)
             return nullptr;
@@ -54,24 +49,27 @@ class LiveMap {
         return static_cast<Leaf*>(node->below[index(page, 0)].load(std::memory_order_acquire));
     }
 
-    /// The leaf of a page of the space, made where it is missing. The caller holds the lock under
-    /// which all leaves are made. Return: nullptr when memory failed.
-    [[nodiscard]] Leaf* find_or_make(std::uint64_t page) {
+    /// The word of a page of the space; makes its leaf where it is missing. The caller holds the
+    /// lock that guards the making of leaves. Return: nullptr when memory failed.
+    [[nodiscard]] Word* find_or_make_word(std::uint64_t page) {
         Node* node = &root_;
         for (unsigned level = top_; level != 0; --level) {
             node = below<Node>(*node, index(page, level));
             if (node == nullptr)
                 return nullptr;
         }
-        return below<Leaf>(*node, index(page, 0));
+        Leaf* const leaf = below<Leaf>(*node, index(page, 0));
+        return leaf != nullptr ? &word(*leaf, page) : nullptr;
     }
 
     [[nodiscard]] static Word& word(Leaf& leaf, std::uint64_t page) {
         return leaf.words[page % leaf_pages];
     }
 
-    [[nodiscard]] static Detail& detail(Leaf& leaf, std::uint64_t page) {
-        return leaf.details[page % leaf_pages];
+    /// The word of a page, or nullptr where its leaf was never needed. Any thread.
+    [[nodiscard]] Word* find_word(std::uint64_t page) const {
+        Leaf* const leaf = find(page);
+        return leaf != nullptr ? &word(*leaf, page) : nullptr;
     }
 
   private:
@@ -119,7 +117,7 @@ class LiveMap {
     unsigned top_ = 0;
 };
 
-/// A thread's own view of the map: the leaves that it used last, found by one compare.
+/// The leaves that one thread used last, found by one compare.
 template <SyncPolicy Sync>
 class LeafCache {
   public:
@@ -127,22 +125,22 @@ class LeafCache {
     using Word = typename Map::Word;
 
     LeafCache() {
-        // No address that looks at a line lies where the line begins.
+        // Each empty line starts where no address that maps to it lies.
         for (std::size_t i = 0; i != size; ++i)
             lines_[i].start = static_cast<std::uint64_t>(i + 1) << line_lg2;
     }
 
-    /// Whether the word of an address is here; false for one that is no multiple of a page.
+    /// Whether the word of an address is cached; false for one that is no multiple of a page.
     [[nodiscard, gnu::always_inline]] bool holds(std::uint64_t iova) const {
         return place(iova) < Map::leaf_pages;
     }
 
-    /// Of an address that `holds` said yes to.
+    /// The word of an address for which `holds` is true.
     [[nodiscard, gnu::always_inline]] Word& word(std::uint64_t iova) const {
         return Map::word(*line(iova).leaf, place(iova));
     }
 
-    /// Return: what `holds` says after a look into the map.
+    /// Caches the leaf of an address, if there is one. Return: `holds(iova)`.
     [[nodiscard]] bool load(const Map& map, std::uint64_t iova) {
         const std::uint64_t page = iova >> page_lg2;
         typename Map::Leaf* const leaf = map.find(page);
@@ -159,16 +157,15 @@ class LeafCache {
     };
 
     static constexpr std::size_t size = 1024;
-    /// What a leaf spans.
+    /// The span of a leaf.
     static constexpr unsigned line_lg2 = Map::leaf_lg2 + page_lg2;
 
     static std::size_t index(std::uint64_t iova) { return (iova >> line_lg2) % size; }
 
     const Line& line(std::uint64_t iova) const { return lines_[index(iova)]; }
 
-    /// The index in the leaf. Rotating the bits below a page out makes any that are set the
-    /// highest, so that what lies outside of the leaf and what lies between two pages fail the same
-    /// compare.
+    /// The index in the leaf. The rotation makes bits below a page the highest, so that one compare
+    /// rejects addresses outside the leaf and between two pages.
     std::uint64_t place(std::uint64_t iova) const {
         return std::rotr(iova - line(iova).start, page_lg2);
     }

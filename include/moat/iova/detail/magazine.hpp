@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What one thread keeps to itself: ranges by exact payload size, touched by no other thread.
-// Others may only close a magazine (limit 0), which its owner notices at its next call. Filling and
-// emptying are allocator.hpp's.
+// One thread's own ranges by exact payload size. Other threads may only close a magazine (limit 0),
+// which fails the owner's next call. caches.hpp fills and empties magazines.
 #pragma once
 
 #include "moat/iova/detail/central.hpp"
@@ -14,10 +13,10 @@
 
 namespace moat::iova {
 
-/// What the magazines of one thread consist of, field by field: one scaled index finds the fields
-/// of a size, each a fixed distance on, and few cache lines hold those of many sizes. All pointers
-/// are null until a size is first used. `top` is atomic for statistics, floor and ceiling for
-/// closing; the entries are the owner's alone.
+/// The fields of one thread's magazines, field by field: one scaled index finds those of a size, at
+/// fixed distances, and few cache lines hold many sizes. A size's pointers are null until its first
+/// use. `top` is atomic for statistics, floor and ceiling for closing; only the owner reads
+/// entries.
 template <SyncPolicy Sync>
 struct MagazineRack {
     static constexpr std::uint32_t capacity = Sizes<Sync>::magazine_capacity;
@@ -115,14 +114,14 @@ class Magazine {
         ceiling().store(bottom(), std::memory_order_seq_cst);
     }
 
-    // The rest is for the owner, of a magazine that was made.
+    // The functions below are for the owner, once the magazine is made.
 
     void open(std::uint32_t limit) const {
         floor().store(bottom(), std::memory_order_seq_cst);
         ceiling().store(bottom() + limit, std::memory_order_seq_cst);
     }
 
-    /// Room for what a refill brings.
+    /// Room for a refill.
     [[nodiscard]] std::span<Range> vacant(std::uint32_t most) const {
         const std::uint32_t room = capacity - count();
         return {bottom() + count(), most < room ? most : room};
@@ -132,7 +131,7 @@ class Magazine {
 
     [[nodiscard]] std::span<const Range> contents() const { return {bottom(), count()}; }
 
-    /// What `pop` does, also where the magazine is closed.
+    /// Pops, also from a closed magazine.
     void remove_newest() const { set_count(count() - 1); }
 
     /// Drops the oldest `gone` entries, which lie at the bottom.
@@ -143,7 +142,7 @@ class Magazine {
         set_count(rest);
     }
 
-    /// How many ranges the next refill asks for: it starts with one and doubles.
+    /// The size of the next refill: one at first, then doubled each time.
     [[nodiscard]] std::uint32_t next_batch(std::uint32_t most) const {
         std::uint32_t& batch = store()->batch;
         const std::uint32_t now = batch < most ? batch : most;
@@ -197,7 +196,8 @@ class alignas(64) ThreadCache {
         return Mag(rack_, payload);
     }
 
-    /// Any thread that `for_each` let in: calls visit(payload, magazine) for those made.
+    /// Calls visit(payload, magazine) for each magazine that was made. Any thread inside
+    /// `for_each`.
     template <class Visit>
     void visit(Visit&& visit) {
         for (std::uint64_t payload = 1; payload <= most_cached_pages; ++payload)
@@ -210,9 +210,9 @@ class alignas(64) ThreadCache {
     std::uint64_t charged_pages = 0;
     /// Owner: whether any magazine was opened since all were emptied.
     bool stocked = false;
-    /// Owner: where the search for a magazine to give up goes on.
+    /// Owner: the size that was retired last; the search for the next one starts behind it.
     std::uint64_t clock_hand = 1;
-    /// Owner: the how manyth thread of the allocator this is; 0 until it matters.
+    /// Owner: numbers the allocator's threads from 1 in the order of their first need; 0 before.
     unsigned number = 0;
 
   private:

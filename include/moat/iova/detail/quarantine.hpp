@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A FIFO that holds released ranges back, so that a device which uses a buffer after its unmapping
-// still faults. What leaves it goes on to reuse: the caller's business.
+// A FIFO that delays the reuse of released ranges: a device that uses a buffer after its unmapping
+// still faults. recycler.hpp reuses the ranges that leave it.
 #pragma once
 
 #include "moat/iova/detail/central.hpp"
@@ -13,26 +13,15 @@
 
 namespace moat::iova {
 
-/// How much the quarantine may hold; whatever is exceeded, the oldest go. All zero is off.
-struct QuarantineBudget {
-    ByteCount bytes{}; ///< payload and guards
-    std::uint64_t entries = 0;
-    /// Nothing is held longer, looked at whenever something enters or space runs out.
-    std::uint64_t nanoseconds = std::numeric_limits<std::uint64_t>::max();
-
-    [[nodiscard]] constexpr bool enabled() const {
-        return bytes.value() != 0 && entries != 0 && nanoseconds != 0;
-    }
-};
-
 template <SyncPolicy Sync>
 class Quarantine {
   public:
     using Range = Entry<Sync>;
 
-    explicit Quarantine(const QuarantineBudget& budget)
+    /// `guard_pages`: of each range, beside its payload.
+    Quarantine(const QuarantineBudget& budget, std::uint64_t guard_pages)
         : most_pages_(budget.bytes.value() >> page_lg2), most_entries_(budget.entries),
-          most_age_(budget.nanoseconds), enabled_(budget.enabled()) {}
+          most_age_(budget.nanoseconds), guard_pages_(guard_pages), enabled_(budget.enabled()) {}
 
     ~Quarantine() {
         while (Block* each = std::exchange(oldest_, oldest_ == nullptr ? nullptr : oldest_->next))
@@ -45,7 +34,7 @@ class Quarantine {
     [[nodiscard]] bool enabled() const { return enabled_; }
 
     /// Return: false when memory failed; the range is still the caller's then.
-    [[nodiscard]] bool put(const Range& range, const Footprint& footprint) MOAT_EXCLUDES(mutex_) {
+    [[nodiscard]] bool put(const Range& range, std::uint64_t payload_pages) MOAT_EXCLUDES(mutex_) {
         const Lock lock(mutex_);
         if (newest_ == nullptr || newest_->end == newest_->held.size()) {
             Block* const made = Sync::template make<Block>();
@@ -57,18 +46,16 @@ class Quarantine {
                 newest_->next = made;
             newest_ = made;
         }
-        newest_->held[newest_->end++] = {range, footprint.payload, padded_pages(footprint),
-                                         Sync::now()};
+        newest_->held[newest_->end++] = {range, payload_pages, Sync::now()};
         entries_.write(entries_.read() + 1);
-        payload_pages_ += footprint.payload;
-        pages_ += padded_pages(footprint);
+        payload_pages_ += payload_pages;
         return true;
     }
 
-    /// Takes out the oldest, as many as `ranges` has room for: those over the budget, or all.
-    /// Return: how many; fewer than asked when no more are due.
     enum class Which : std::uint8_t { over_budget, all };
 
+    /// Removes the oldest ranges, those over the budget or all, up to the size of `ranges`.
+    /// Return: how many.
     [[nodiscard]] std::size_t take(Which which, std::span<Range> ranges) MOAT_EXCLUDES(mutex_) {
         const Lock lock(mutex_);
         std::size_t taken = 0;
@@ -79,7 +66,6 @@ class Quarantine {
             ranges[taken] = first.range;
             entries_.write(entries_.read() - 1);
             payload_pages_ -= first.payload_pages;
-            pages_ -= first.pages;
             if (++oldest_->start == oldest_->held.size())
                 drop_oldest_block();
         }
@@ -89,12 +75,11 @@ class Quarantine {
     struct Counts {
         std::uint64_t entries = 0;
         std::uint64_t payload_pages = 0;
-        std::uint64_t pages = 0;
     };
 
     [[nodiscard]] Counts counts() MOAT_EXCLUDES(mutex_) {
         const Lock lock(mutex_);
-        return {entries_.read(), payload_pages_, pages_};
+        return {entries_.read(), payload_pages_};
     }
 
   private:
@@ -103,7 +88,6 @@ class Quarantine {
     struct Held {
         Range range{};
         std::uint64_t payload_pages = 0;
-        std::uint64_t pages = 0;
         std::uint64_t since = 0;
     };
 
@@ -115,7 +99,8 @@ class Quarantine {
     };
 
     [[nodiscard]] bool over_budget(const Held& first) const MOAT_REQUIRES(mutex_) {
-        return entries_.read() > most_entries_ || pages_ > most_pages_ ||
+        return entries_.read() > most_entries_ ||
+               payload_pages_ + entries_.read() * guard_pages_ > most_pages_ ||
                (most_age_ != std::numeric_limits<std::uint64_t>::max() &&
                 Sync::now() - first.since > most_age_);
     }
@@ -131,13 +116,13 @@ class Quarantine {
     const std::uint64_t most_pages_;
     const std::uint64_t most_entries_;
     const std::uint64_t most_age_;
+    const std::uint64_t guard_pages_;
     const bool enabled_;
     typename Sync::Mutex mutex_;
     Block* oldest_ MOAT_GUARDED_BY(mutex_) = nullptr;
     Block* newest_ MOAT_GUARDED_BY(mutex_) = nullptr;
     typename Sync::template Plain<std::uint64_t> entries_ MOAT_GUARDED_BY(mutex_){};
     std::uint64_t payload_pages_ MOAT_GUARDED_BY(mutex_) = 0;
-    std::uint64_t pages_ MOAT_GUARDED_BY(mutex_) = 0;
 };
 
 } // namespace moat::iova

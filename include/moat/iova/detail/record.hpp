@@ -1,42 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The words that say, at the payload page of a mapping, what lives there: bits only.
-// Where the words live is live_map.hpp; who changes them is allocator.hpp and central.hpp.
+// The bits of the word at a range's payload page. live_map.hpp stores the words; allocator.hpp,
+// recycler.hpp and central.hpp change them.
 #pragma once
 
 #include "moat/core/bits.hpp"
-#include "moat/iova/detail/footprint.hpp"
 
 #include <cstdint>
 
 namespace moat::iova {
 
 enum class State : std::uint8_t {
-    none,        ///< no mapping starts here
+    none,        ///< no range starts here
     live,        ///< a caller has it
-    cached,      ///< released, padded, waiting in a magazine or the depot for the same size
+    cached,      ///< released; padded in a magazine or the depot for a request of the same size
     queued,      ///< released, waiting for an invalidation
-    quarantined, ///< released, held back so that a late access still faults
+    quarantined, ///< released; kept unmapped so that a late access still faults
     claimed,     ///< live; only the thread that claimed it can release it
-    held,        ///< out of use for good: a device may still reach it
+    held,        ///< never reused: a device may still reach it
 };
 
-/// Whether a released range may be cached for the next request of its size. One that was placed by
-/// a special wish is direct: it returns to the free space.
+/// Whether a released range may be cached for the next request of its size. A range with a special
+/// placement is direct: it returns to the free space.
 enum class Reuse : std::uint8_t { cacheable, direct };
 
 /// The word: payload pages 26..0, wide 27, direct 28, state 31..29, so that the whole word is one
-/// addition away from the payload; it changes with each allocation and release. The detail beside
-/// it is written once, when the range is cut: guard before 17..0, guard after 35..18,
-/// segments 63..36. A payload of 2^27 pages and more is wide: the detail of its second page holds
-/// the number.
+/// addition away from the payload. A payload of 2^27 pages or more is wide: the word of its second
+/// page holds the upper bits, in state `none`.
 namespace record {
 
 inline constexpr unsigned state_low = 29;
 inline constexpr std::uint32_t direct_bit = 1U << 28;
 inline constexpr std::uint32_t wide_bit = 1U << 27;
 inline constexpr std::uint32_t payload_mask = wide_bit - 1;
-inline constexpr std::uint64_t narrow_payload_limit = bit(27);
-inline constexpr std::uint64_t most_segments = bit(28) - 1;
 
 /// The whole word of a cacheable range.
 [[nodiscard]] constexpr std::uint32_t cacheable(State state, std::uint64_t payload) {
@@ -61,27 +56,17 @@ inline constexpr std::uint64_t most_segments = bit(28) - 1;
     return (word & (direct_bit | wide_bit)) == 0;
 }
 
-[[nodiscard]] constexpr bool is_wide(const Footprint& footprint) {
-    return footprint.payload >= narrow_payload_limit;
+[[nodiscard]] constexpr std::uint32_t upper_payload(std::uint64_t payload) {
+    return static_cast<std::uint32_t>(payload >> 27);
 }
 
-[[nodiscard]] constexpr std::uint32_t encode(State state, Reuse reuse, const Footprint& footprint) {
-    const std::uint32_t direct = reuse == Reuse::direct ? direct_bit : 0;
-    if (is_wide(footprint))
-        return cacheable(state, 0) | direct | wide_bit;
-    return cacheable(state, footprint.payload) | direct;
+[[nodiscard]] constexpr std::uint32_t encode(State state, Reuse reuse, std::uint64_t payload) {
+    return cacheable(state, payload & payload_mask) | (reuse == Reuse::direct ? direct_bit : 0) |
+           (upper_payload(payload) != 0 ? wide_bit : 0);
 }
 
-[[nodiscard]] constexpr std::uint64_t encode_detail(const Footprint& footprint) {
-    return footprint.guard.before | footprint.guard.after << 18 | footprint.segments << 36;
-}
-
-/// `wide_payload` counts where the word is wide.
-[[nodiscard]] constexpr Footprint decode(std::uint32_t word, std::uint64_t detail,
-                                         std::uint64_t wide_payload) {
-    return {(word & wide_bit) != 0 ? wide_payload : word & payload_mask,
-            detail >> 36,
-            {detail & low_bits(18), detail >> 18 & low_bits(18)}};
+[[nodiscard]] constexpr std::uint64_t wide_payload(std::uint32_t word, std::uint32_t second) {
+    return static_cast<std::uint64_t>(second) << 27 | (word & payload_mask);
 }
 
 } // namespace record

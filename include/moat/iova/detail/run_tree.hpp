@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The free pages of a space of up to 2^52 pages: a radix tree, eight children a node, over chunks.
-// Every block knows its free runs, so that a search never enters a block in vain. Where to look is
-// free_space.hpp's choice; its caller holds the lock.
+// Every block knows its free runs, so that a search enters only blocks that have one.
+// free_space.hpp chooses where to search; its caller holds the lock.
 #pragma once
 
 #include "moat/iova/detail/chunk.hpp"
-#include "moat/iova/detail/footprint.hpp"
 #include "moat/iova/detail/free_runs.hpp"
+#include "moat/iova/detail/pages.hpp"
 #include "moat/sync/concept.hpp"
 
 #include <array>
@@ -15,9 +15,8 @@
 
 namespace moat::iova {
 
-/// Nodes come into being when a range first ends inside their block, and stay. A block that its
-/// parent knows as all free or all used may have a stale node below it: it is brought up to date
-/// when next entered.
+/// A node is made when a range first ends inside its block, and stays. Below a block that is all
+/// free or all used the nodes may be stale; entering them refreshes them.
 template <SyncPolicy Sync>
 class RunTree {
   public:
@@ -36,7 +35,7 @@ class RunTree {
     RunTree(const RunTree&) = delete;
     RunTree& operator=(const RunTree&) = delete;
 
-    /// Makes the nodes that `set` needs where a range begins or ends at `page`.
+    /// Makes the nodes that `set` needs for a range that begins or ends at `page`.
     /// Return: false when memory failed; nothing else changed then.
     [[nodiscard]] bool prepare(std::uint64_t page) {
         Node* node = &root_;
@@ -50,7 +49,7 @@ class RunTree {
         return enter(*node, i, 0) || make_below(*node, i, 0);
     }
 
-    /// Marks a whole run, both of whose ends were prepared once.
+    /// Marks a whole run. Both of its ends must have been prepared.
     void set(PageRun run, Fill fill) {
         set_in(root_, top_, 0, run, fill);
         if (fill == Fill::free)
@@ -79,7 +78,7 @@ class RunTree {
         return found && *found == run.start;
     }
 
-    /// The chunk of a page, or nullptr where no range ever ended in it.
+    /// The chunk of a page, or nullptr where no range has ended in it.
     [[nodiscard]] Chunk* chunk(std::uint64_t page) {
         Node* node = &root_;
         for (unsigned level = top_; level != 0; --level) {
@@ -99,7 +98,7 @@ class RunTree {
     /// The longest free run, in pages.
     [[nodiscard]] std::uint64_t longest() const { return whole_longest(); }
 
-    /// Summaries and bitmap words that searches have looked at since the beginning.
+    /// Summaries and bitmap words that searches have read since creation.
     [[nodiscard]] std::uint64_t steps() const { return steps_; }
 
   private:
@@ -119,7 +118,7 @@ class RunTree {
 
     [[nodiscard]] std::uint64_t whole_longest() const { return whole_.longest; }
 
-    /// Brings what lies below child i up to date. Return: false where there is nothing below.
+    /// Refreshes the block below child i. Return: false where there is none.
     static bool enter(Node& node, unsigned i, unsigned level) {
         if (node.below[i] == nullptr)
             return false;
@@ -128,7 +127,7 @@ class RunTree {
         return true;
     }
 
-    /// Writes into a uniform child what its parent says of it.
+    /// Copies the parent's summary into a uniform child.
     static void refresh(Node& node, unsigned i, unsigned level) {
         const Fill fill = node.runs[i].longest == 0 ? Fill::used : Fill::free;
         if (level == 0)
@@ -204,7 +203,7 @@ class RunTree {
                 search.found = child - search.carry;
                 return true;
             }
-            // A run inside is certain, or the search begins inside and must look.
+            // A run lies inside, or the search begins inside.
             if (skipped != 0 || runs.longest >= search.count) {
                 const bool found =
                     level == 0

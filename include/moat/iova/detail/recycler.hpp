@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A released range's way to its reuse: queue, invalidation, quarantine, caches. Ranges whose
+// invalidation failed are held instead.
+#pragma once
+
+#include "moat/iova/detail/caches.hpp"
+#include "moat/iova/detail/held_ranges.hpp"
+#include "moat/iova/detail/quarantine.hpp"
+#include "moat/iova/flush_queue.hpp"
+#include "moat/iova/stats.hpp"
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+namespace moat::iova {
+
+template <SyncPolicy Sync>
+class Recycler {
+  public:
+    using Range = Entry<Sync>;
+    using Cache = ThreadCache<Sync>;
+
+    Recycler(Central<Sync>& central, Caches<Sync>& caches, const Config& config)
+        : central_(central), caches_(caches), flush_delay_(config.flush_delay_nanoseconds),
+          quarantine_(config.quarantine, central.guard().both()), queue_(config.invalidation),
+          timer_(&timer_fires, this) {}
+
+    ~Recycler() {
+        timer_.cancel();
+        (void)flush(); // the HeldListener reports a failure
+    }
+
+    Recycler(const Recycler&) = delete;
+    Recycler& operator=(const Recycler&) = delete;
+
+    void set_held_listener(const HeldListener& listener) { held_listener_ = listener; }
+
+    /// Whether ranges can wait for an invalidation.
+    [[nodiscard]] bool can_defer() const { return queue_.enabled(); }
+
+    static void set_state(const Range& range, State state) {
+        range.word->store(record::with_state(range.word->load(std::memory_order_relaxed), state),
+                          std::memory_order_relaxed);
+    }
+
+    /// Queues a range in state `queued`; flushes a full queue. Error: the invalidation's, where
+    /// there was no memory for a queue; the range is held then.
+    [[nodiscard]] Result<void> enqueue(const Range& range, Cache* cache) {
+        using Pushed = typename FlushQueue<Sync>::Pushed;
+        const unsigned shard = caches_.shelf_of(cache);
+        Pushed pushed = queue_.push(shard, range);
+        while (pushed == Pushed::full) {
+            (void)flush(); // it makes room even where it fails
+            pushed = queue_.push(shard, range);
+        }
+        if (pushed == Pushed::no_memory) {
+            const Result<void> invalidated = queue_.invalidate();
+            if (invalidated) {
+                after_invalidation(range, cache);
+            } else {
+                const IovaRange payload = hold(range);
+                if (held_listener_.held != nullptr)
+                    held_listener_.held(held_listener_.context, payload);
+            }
+            return invalidated;
+        }
+        if (!timer_armed_.load(std::memory_order_seq_cst) &&
+            !timer_armed_.exchange(true, std::memory_order_seq_cst))
+            timer_.arm(flush_delay_);
+        return {};
+    }
+
+    /// See Allocator::flush.
+    Result<void> flush() {
+        const Result<void> flushed = queue_.flush(
+            [this](unsigned shard, std::span<const Range> ranges) {
+                if (quarantine_.enabled())
+                    for (const Range& each : ranges)
+                        after_invalidation(each, nullptr);
+                else
+                    reuse_all(shard, ranges);
+            },
+            [this](std::span<const Range> ranges) {
+                for (const Range& each : ranges) {
+                    const IovaRange payload = hold(each);
+                    if (held_listener_.held != nullptr)
+                        held_.note(payload);
+                }
+            });
+        if (!flushed) [[unlikely]]
+            held_.announce(held_listener_);
+        return flushed;
+    }
+
+    /// Keeps a range that a device may still reach from any reuse. Return: its payload.
+    IovaRange hold(const Range& range) {
+        const std::uint64_t payload = central_.payload_of(range);
+        set_state(range, State::held);
+        held_.count(payload);
+        return {range.start, ByteCount(payload << page_lg2)};
+    }
+
+    /// Quarantines a range that no device can reach any more, or makes it allocatable at once.
+    /// `cache`: takes it; nullptr: the depot does.
+    void after_invalidation(const Range& range, Cache* cache) {
+        if (!quarantine_.enabled()) {
+            reuse(range, cache);
+            return;
+        }
+        set_state(range, State::quarantined);
+        if (!quarantine_.put(range, central_.payload_of(range)))
+            reuse(range, cache);
+        std::array<Range, 16> due;
+        using Which = typename Quarantine<Sync>::Which;
+        while (const std::size_t taken = quarantine_.take(Which::over_budget, due))
+            for (const Range& each : std::span(due).first(taken))
+                reuse(each, cache);
+    }
+
+    /// Returns everything within reach to the free space. In this order, so that each step frees
+    /// what the steps before it released.
+    void drain(Cache* cache) {
+        caches_.drain(cache);
+        (void)flush(); // a failure frees nothing
+        std::array<Range, 64> ranges;
+        using Which = typename Quarantine<Sync>::Which;
+        while (const std::size_t taken = quarantine_.take(Which::all, ranges))
+            central_.take_back(std::span(ranges).first(taken));
+    }
+
+    [[nodiscard]] Stats stats() {
+        const CentralCounts central = central_.counts();
+        const auto caches = caches_.counts();
+        const auto quarantine = quarantine_.counts();
+        std::uint64_t queued_ranges = 0;
+        std::uint64_t queued_pages = 0;
+        queue_.visit([&](const Range& range) {
+            queued_ranges += 1;
+            queued_pages += central_.payload_of(range);
+        });
+        const std::uint64_t idle_ranges = caches.magazine_ranges + caches.depot_ranges +
+                                          quarantine.entries + queued_ranges + held_.ranges();
+        const std::uint64_t idle_pages = caches.magazine_pages + caches.depot_pages +
+                                         quarantine.payload_pages + queued_pages + held_.pages();
+        const auto bytes = [](std::uint64_t pages) { return ByteCount(pages << page_lg2); };
+        return {
+            .live_ranges = central.ranges - std::min(idle_ranges, central.ranges),
+            .live = bytes(central.payload_pages - std::min(idle_pages, central.payload_pages)),
+            .cached = bytes(caches.magazine_pages + caches.depot_pages),
+            .private_to_threads = bytes(caches.magazine_pages),
+            .quarantined = bytes(quarantine.payload_pages),
+            .queued = bytes(queued_pages),
+            .held = bytes(held_.pages()),
+            .held_ranges = held_.ranges(),
+            .failed_invalidations = queue_.failures(),
+            .guard = bytes(central.guard_pages),
+            .free = bytes(central.free_pages),
+            .largest_hole = bytes(central.largest_hole_pages),
+            .search_steps = central.search_steps,
+        };
+    }
+
+  private:
+    /// The payload pages of a cacheable range; 0 for a direct one.
+    [[nodiscard]] static std::uint64_t cacheable_pages(const Range& range) {
+        const std::uint32_t word = range.word->load(std::memory_order_relaxed);
+        return record::is_cacheable(word) ? word & record::payload_mask : 0;
+    }
+
+    void reuse(const Range& range, Cache* cache) {
+        const std::uint64_t payload = cacheable_pages(range);
+        if (payload == 0) {
+            central_.take_back({&range, 1});
+            return;
+        }
+        set_state(range, State::cached);
+        if (cache != nullptr)
+            caches_.put(cache, payload, range);
+        else
+            caches_.put_shared(0, payload, {&range, 1});
+    }
+
+    /// Puts ranges of one size together onto `shelf`, where the threads that released them search
+    /// first. A range without a place there costs two searches of the free space.
+    void reuse_all(unsigned shelf, std::span<const Range> ranges) {
+        while (!ranges.empty()) {
+            const std::uint64_t payload = cacheable_pages(ranges.front());
+            std::size_t alike = 0;
+            while (alike != ranges.size() && cacheable_pages(ranges[alike]) == payload) {
+                if (payload != 0)
+                    set_state(ranges[alike], State::cached);
+                ++alike;
+            }
+            if (payload != 0)
+                caches_.put_shared(shelf, payload, ranges.first(alike));
+            else
+                central_.take_back(ranges.first(alike));
+            ranges = ranges.subspan(alike);
+        }
+    }
+
+    static void timer_fires(void* recycler) {
+        auto& self = *static_cast<Recycler*>(recycler);
+        self.timer_armed_.store(false, std::memory_order_seq_cst);
+        (void)self.flush(); // the HeldListener and the next flush report a failure
+    }
+
+    Central<Sync>& central_;
+    Caches<Sync>& caches_;
+    const std::uint64_t flush_delay_;
+    Quarantine<Sync> quarantine_;
+    HeldListener held_listener_{};
+    HeldRanges<Sync> held_;
+    FlushQueue<Sync> queue_;
+    typename Sync::template Atomic<bool> timer_armed_{false};
+    typename Sync::Timer timer_;
+};
+
+} // namespace moat::iova

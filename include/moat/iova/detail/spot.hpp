@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// A request's wishes in pages, checked, as the free space takes them.
+#pragma once
+
+#include "moat/core/bits.hpp"
+#include "moat/core/result.hpp"
+#include "moat/iova/detail/pages.hpp"
+#include "moat/iova/request.hpp"
+
+#include <cstdint>
+#include <limits>
+
+namespace moat::iova {
+
+/// Where a payload may lie, in pages; without `at` the free space chooses.
+struct Spot {
+    static constexpr std::uint64_t anywhere = std::numeric_limits<std::uint64_t>::max();
+
+    std::uint64_t at = anywhere;
+    unsigned modulus_lg2 = 0;
+    std::uint64_t remainder = 0;
+    std::uint64_t limit = anywhere; ///< the payload's exclusive end, at most
+};
+
+/// Errors: `out_of_range` (modulus), `unaligned` (a fixed address off the granule or its
+/// placement).
+[[nodiscard]] inline Result<Spot> spot_of(const Request& request, unsigned granule_lg2) {
+    Spot spot;
+    if (request.last.value() != std::numeric_limits<std::uint64_t>::max())
+        spot.limit = (request.last.value() + 1) >> page_lg2;
+    const auto& [modulus_lg2, like] = request.placement;
+    if (modulus_lg2 > granule_lg2) {
+        if (modulus_lg2 > 57)
+            return fail(ErrorCode::out_of_range, "an alignment is at most 2^57",
+                        {"modulus_lg2", modulus_lg2});
+        spot.modulus_lg2 = modulus_lg2 - page_lg2;
+        spot.remainder = (like & ~low_bits(granule_lg2)) >> page_lg2;
+    }
+    if (!request.at)
+        return spot;
+    const std::uint64_t at = request.at->value();
+    if (!is_aligned(at, granule_lg2))
+        return fail(ErrorCode::unaligned, "a fixed address is a multiple of the granule",
+                    {"at", at});
+    spot.at = at >> page_lg2;
+    if (((spot.at - spot.remainder) & low_bits(spot.modulus_lg2)) != 0)
+        return fail(ErrorCode::unaligned, "a fixed address must satisfy its placement", {"at", at},
+                    {"modulus_lg2", modulus_lg2}, {"like", like});
+    return spot;
+}
+
+} // namespace moat::iova
