@@ -44,14 +44,14 @@ def read_table(text: str) -> dict[str, Room]:
     for name, room in rooms.items():
         unknown = room.may_include - rooms.keys()
         if unknown:
-            sys.exit(f"docs/architecture.md: {name} names rooms that have no row: {unknown}")
+            sys.exit(f"docs/architecture.md: {name} includes unknown rooms: {unknown}")
     return rooms
 
 
 def reachable(rooms: dict[str, Room], name: str, path: tuple[str, ...] = ()) -> set[str]:
     """The rooms that `name` may include, itself among them."""
     if name in path:
-        sys.exit(f"docs/architecture.md: the table has a circle through {name}")
+        sys.exit(f"docs/architecture.md: the table has a cycle through {name}")
     found = {name}
     for below in rooms[name].may_include:
         found |= reachable(rooms, below, (*path, name))
@@ -76,13 +76,13 @@ def included_room(name: str) -> str:
 
 
 def check_existence(root: pathlib.Path, rooms: dict[str, Room]) -> list[str]:
-    """The column `today` says what is there."""
+    """Compares the column `today` with the folders."""
     problems = []
     for name, room in rooms.items():
         exists = any((root / folder / name).is_dir() for folder in FOLDERS)
         if exists != room.exists:
             problems.append(f"docs/architecture.md: {name} is "
-                            f"{'there' if exists else 'not there'} today; the table says otherwise")
+                            f"{'there' if exists else 'missing'}; correct its column `today`")
     return problems
 
 
@@ -93,21 +93,21 @@ def check_include(rooms, path, room: str, bracket: str, name: str) -> str | None
         if ".." in name:
             return f'{name} is neither "moat/...", "lab/...", "ROOM/..." nor beside this file'
         if wanted not in rooms:
-            return f"{name} belongs to no room"
+            return f"{name} is in no room"
         if wanted not in reachable(rooms, room):
             return f"{room} may not include {wanted} ({name})"
         if "/detail/" in name and wanted != room:
-            return f"{name} is for {wanted} alone"
+            return f"only {wanted} may include {name}"
         if path.parts[0] == "include" and not name.startswith("moat/"):
-            return f"{name} is not installed, and this header is"
+            return f"{name} is not installed, but this header is"
     elif name.endswith(".h") and not rooms[room].operating_system:
         if not COMPILER_HEADERS.search(name):
-            return f"<{name}> belongs to the operating system, and {room} may not include it"
+            return f"<{name}> belongs to the operating system, which {room} may not include"
     return None
 
 
 def unused_permissions(rooms: dict[str, Room], used: set[tuple[str, str]]) -> list[str]:
-    return [f"docs/architecture.md: {name} includes nothing of {below}; take {below} out of its row"
+    return [f"docs/architecture.md: {name} includes nothing of {below}; remove {below} from its row"
             for name, room in rooms.items() if room.exists
             for below in sorted(room.may_include) if (name, below) not in used]
 
@@ -124,7 +124,7 @@ def main() -> int:
         relative = path.relative_to(root)
         room = room_of(relative)
         if room not in rooms:
-            problems.append(f"{relative}:1: it lies in no room of docs/architecture.md")
+            problems.append(f"{relative}:1: the file is in no room of docs/architecture.md")
             continue
         for number, line in enumerate(path.read_text().splitlines(), 1):
             include = INCLUDE.match(line)

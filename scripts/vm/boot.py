@@ -86,10 +86,10 @@ def follow(machine, limit_s, on_line):
         elif outcome.began and outcome.status is None:
             on_line(line)
         if OOPS.search(line) and not outcome.why:
-            outcome.why = f"the kernel said: {line}"
+            outcome.why = f"the kernel printed: {line}"
     if not outcome.why and outcome.status is None:
         late = time.monotonic() >= deadline
-        outcome.why = f"no end within {limit_s} s" if late else "the machine went off before the job ended"
+        outcome.why = f"not finished within {limit_s} s" if late else "the machine stopped before the command finished"
     return outcome
 
 

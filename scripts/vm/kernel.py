@@ -45,17 +45,17 @@ def find(name):
         return debian("stock")
     if name == "new":
         if not (cache_folder() / "new" / "ready").exists():
-            raise Unavailable("no newer kernel yet: ./dev vm --fetch-kernel takes one from Debian "
+            raise Unavailable("no newer kernel yet: ./dev vm --fetch-kernel fetches one from Debian "
                               f"({NEWEST_SUITE})")
         return debian("new")
     if name == "iommufd":
         image = cache_folder() / "iommufd" / "bzImage"
         if not image.exists():
-            raise Unavailable("no iommufd kernel yet: ./dev vm --build-kernel makes it (10 to 15 minutes)")
+            raise Unavailable("no iommufd kernel yet: ./dev vm --build-kernel builds it (10 to 15 minutes)")
         return Kernel("iommufd", image, ())
     image = pathlib.Path(name)
     if not image.is_file():
-        raise Unavailable(f"no such kernel: {name} (stock, new, iommufd, or the path of a bzImage)")
+        raise Unavailable(f"unknown kernel {name}; valid: stock, new, iommufd, or the path of a bzImage")
     return Kernel(image.name, image, ())
 
 
@@ -78,7 +78,7 @@ def lists_of(suite, work):
     mirrors = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages",
                    "Origin: Debian", "Label: Debian"], stdout=subprocess.PIPE).stdout.split()
     if not mirrors:
-        raise Unavailable("apt knows no mirror of Debian to take a kernel from")
+        raise Unavailable("apt has no Debian mirror to fetch a kernel from")
     keys = pathlib.Path("/usr/share/keyrings/debian-archive-keyring.gpg")
     signed = f"[signed-by={keys}] " if keys.exists() else ""
     (work / "suite.list").write_text(f"deb {signed}{mirrors[0]} {suite} main\n")
@@ -148,7 +148,7 @@ def check_config(made):
     wanted = [line for line in CONFIG.read_text().splitlines() if line.endswith("=y")]
     missing = [line for line in wanted if line not in lines]
     if missing:
-        raise Unavailable("the kernel's source did not take: " + " ".join(missing))
+        raise Unavailable("the kernel's configuration rejected: " + " ".join(missing))
 
 
 def download(package, folder, apt_options=()):

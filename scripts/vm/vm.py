@@ -42,7 +42,7 @@ def run_but_for_flake(once):
     outcome = once()
     if not outcome.is_known_flake():
         return outcome
-    say("an emulated processor's known flake (it met a breakpoint that was gone): booting once more")
+    say("the emulated processor hit a removed breakpoint (a known flake): booting once more")
     return once()
 
 

@@ -59,28 +59,28 @@ class Flake(unittest.TestCase):
         return len(outcomes) - len(left), result
 
     def test_only_the_known_one_is_tried_again(self):
-        flake = boot.Outcome(why="the kernel said: Oops", console=FLAKE)
+        flake = boot.Outcome(why="the kernel printed: Oops", console=FLAKE)
         good = boot.Outcome(status=0, began=True)
         self.assertEqual(self.boots(good, good), (1, good))
         self.assertEqual(self.boots(flake, good), (2, good))
         self.assertEqual(self.boots(boot.Outcome(console=IN_7_3), good), (2, good))
         elsewhere = [FLAKE[0], "[    0.5] RIP: 0010:vfio_pci_mmap_fault+0x3c/0x100"]
         for other in (elsewhere, FLAKE[:1], FLAKE[1:], ["[    0.5] BUG: unable to handle page fault"], []):
-            bad = boot.Outcome(why="the kernel said: Oops", console=other)
+            bad = boot.Outcome(why="the kernel printed: Oops", console=other)
             self.assertEqual(self.boots(bad, good), (1, bad))
 
     def test_once_at_most(self):
-        flake = boot.Outcome(why="the kernel said: Oops", console=FLAKE)
+        flake = boot.Outcome(why="the kernel printed: Oops", console=FLAKE)
         again = boot.Outcome(why="again", console=FLAKE)
         self.assertEqual(self.boots(flake, again, flake), (2, again))
 
     def test_what_comes_after_our_first_word_is_ours_but_in_the_scheduler(self):
-        late = boot.Outcome(why="the kernel said: Oops", began=True, console=FLAKE)
+        late = boot.Outcome(why="the kernel printed: Oops", began=True, console=FLAKE)
         self.assertEqual(self.boots(late, late), (1, late))
         good = boot.Outcome(status=0, began=True)
-        traced = boot.Outcome(why="the kernel said: Oops", began=True, console=IN_SCHEDULER)
+        traced = boot.Outcome(why="the kernel printed: Oops", began=True, console=IN_SCHEDULER)
         self.assertEqual(self.boots(traced, good), (2, good))
-        other = boot.Outcome(why="the kernel said: Oops", began=True, console=IN_SCHEDULER[1:])
+        other = boot.Outcome(why="the kernel printed: Oops", began=True, console=IN_SCHEDULER[1:])
         self.assertEqual(self.boots(other, good), (1, other))
 
 
