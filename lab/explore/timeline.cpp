@@ -78,11 +78,11 @@ struct Column {
 [[nodiscard]] std::string mark(const std::optional<StaleRead>& stale, const Violation* violation,
                                std::size_t at) {
     if (stale && at == stale->knew)
-        return "  <- what it knows from here on ...";
+        return "  <- the value it relies on ...";
     if (stale && at == stale->changed)
-        return "  <- ... is made stale here";
+        return "  <- ... becomes stale here";
     if (stale && at == stale->looked)
-        return "  <- ... and is relied on, or found changed, here";
+        return "  <- ... and is used, or found changed, here";
     if (violation != nullptr && violation->other_step == static_cast<std::int32_t>(at))
         return "  <- the other side";
     return "";

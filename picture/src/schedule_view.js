@@ -37,9 +37,9 @@ export function showSchedule(place, data) {
 }
 
 const marks = (stale) => stale
-    ? { [stale.knew]: ['stale', 'what it knows from here on'],
-        [stale.changed]: ['cause', 'made stale here'],
-        [stale.looked]: ['stale', 'relied on, or found changed, here'] }
+    ? { [stale.knew]: ['stale', 'the value it relies on'],
+        [stale.changed]: ['cause', 'becomes stale here'],
+        [stale.looked]: ['stale', 'used, or found changed, here'] }
     : {};
 
 function lanesTable(data) {
@@ -85,5 +85,5 @@ function showPanel(panel, data, now) {
     panel.append(element('h2', { text: 'Claim' }), element('p', { text: data.claim }),
         element('h2', { text: 'Schedule' }), element('pre', { text: data.schedule }),
         element('h2', { text: 'Replay file' }), element('pre', { text: data.replay }),
-        keys([['↓ ↑', 'a step'], ['Home', 'the first'], ['End', 'the last']]));
+        keys([['↓ ↑', 'next, previous step'], ['Home', 'first step'], ['End', 'last step']]));
 }

@@ -217,7 +217,7 @@ class SpaceView {
         }
         context.fillStyle = paint.faint;
         context.font = '11px system-ui, sans-serif';
-        context.fillText(`${bytes(2 ** Math.round(Math.log2(high - low)))} in view, about`, left + 4, 36);
+        context.fillText(`about ${bytes(2 ** Math.round(Math.log2(high - low)))} in view`, left + 4, 36);
     }
 
     drawTimes() {
@@ -389,8 +389,8 @@ function showPanel(panel, space, view, what) {
             element('pre', { text: describe(space, { kind: 'mapping', mapping: what }) }),
             ...(what.stack ? [element('h2', { text: 'Mapped by' }), element('pre', { text: what.stack })] : []));
     panel.append(element('h2', { text: 'Legend' }), legend(), keys([
-        ['/', 'find'], ['n', 'next fault'], ['p', 'previous'], ['+', 'closer'], ['-', 'farther'],
-        ['← →', 'move'], ['↑ ↓', 'in time'], ['[ ]', 'longer, shorter'], ['Home', 'all mappings'], ['0', 'whole space']]));
+        ['/', 'find'], ['n', 'next fault'], ['p', 'previous fault'], ['+', 'zoom in'], ['-', 'zoom out'],
+        ['← →', 'move'], ['↑ ↓', 'move in time'], ['[ ]', 'zoom time'], ['Home', 'all mappings'], ['0', 'whole space']]));
 }
 
 function legend() {
