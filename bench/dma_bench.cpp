@@ -2,6 +2,7 @@
 // What the DMA API costs beside its parts: an address from the allocator, and a leaf in a table.
 // Goals and why each figure is what it is: docs/design/dma.md.
 #include "moat/dma/space.hpp"
+#include "moat/moat.hpp"
 
 #include "harness.hpp"
 #include "soft_system.hpp"
@@ -18,6 +19,7 @@ using namespace moat::tests;
 using dma::Direction;
 using dma::Level;
 using dma::Unmapping;
+using tests::Buffer;
 using Space = dma::Space<SoftDomain, RealSync>;
 
 constexpr fault::Source device_id = fault::Source::pci(0, 1, 0);
@@ -78,11 +80,10 @@ struct Parts {
     std::array<IovaRange, 1> aperture = {IovaRange(Iova(page), ByteCount(std::uint64_t{1} << 47))};
     Allocator::Owner allocator = *Allocator::create(
         {.aperture = aperture,
-         .invalidation = {[](void* domain) {
-                              return static_cast<SoftDomain*>(domain)->invalidate_all();
-                          },
-                          &system.domain}},
-        {.before = {}, .after = ByteCount(page)});
+         .guard = {.before = {}, .after = ByteCount(page)},
+         .invalidation = {
+             [](void* domain) { return static_cast<SoftDomain*>(domain)->invalidate_all(); },
+             &system.domain}});
 };
 
 /// A device that copies without pause, on a thread of its own.
@@ -170,6 +171,29 @@ void levels(Suite& suite, const dma::Memory& memory) {
                    .goal = 2});
 }
 
+/// The front door beside the templates behind it.
+void front_door(Suite& suite, const dma::Memory& memory) {
+    for (const Level level : {Level::guard, Level::track}) {
+        System system({.level = level});
+        auto container =
+            Container::open({.level = level, .environment = Environment::ignore}).value();
+        const auto buffer = container.allocate(page).value();
+        suite.compare(
+            {.name = level == Level::guard ? "moat.hpp: map + unmap, level guard, instructions"
+                                           : "moat.hpp: map + unmap, level track, instructions",
+             .subject =
+                 {.run =
+                      [&](std::uint64_t count) {
+                          for (; count != 0; --count)
+                              keep(container.map(buffer, bidirectional, "buffer").value().iova());
+                      }},
+             .against = "the templates",
+             .other = map_and_unmap(*system.space, memory),
+             .goal = 1.15,
+             .measure = Measure::instructions});
+    }
+}
+
 /// 256 pages whose memory lies apart, so that nothing can be mapped as one.
 void lists(Suite& suite) {
     constexpr std::uint64_t pages = 256;
@@ -211,8 +235,9 @@ void lists(Suite& suite) {
 
 int main(int argc, char** argv) {
     Suite suite("dma", argc, argv);
-    const Buffer buffer(page);
+    const tests::Buffer buffer(page);
     levels(suite, dma::Memory::own(buffer.bytes()));
+    front_door(suite, dma::Memory::own(buffer.bytes()));
     lists(suite);
     return suite.finish();
 }

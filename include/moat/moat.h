@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // moat for C: guard pages around what a device reaches. C11, and C++; -lmoat. The only header of
-// libmoat.so, which has nothing else to offer. docs/design/c_api.md says why it is as it is.
+// libmoat.so, which exports nothing else; moat.hpp is the same for C++. Reasons:
+// docs/design/api.md.
 #ifndef MOAT_H
 #define MOAT_H
 
@@ -14,8 +15,8 @@ extern "C" {
 // C's names, and C's way to write types:
 // NOLINTBEGIN(readability-identifier-naming,modernize-use-using)
 
-/// Grows when a function or a field is added; libmoat.so.1 goes on to serve who was built with
-/// less.
+/// That of the soname: libmoat.so.1 serves every program that was built with an earlier header.
+/// What was added since has a symbol version of its own: MOAT_1.1.
 ///
 /// Structs: the caller writes sizeof into `size`, the library reads and writes no byte past it. One
 /// that is shorter than the first version's is `MOAT_INVALID`; one that is longer than this
@@ -337,6 +338,65 @@ MOAT_API moat_code moat_sync_for_device(moat_container* container, uint64_t iova
                                         size_t bytes, moat_error* error);
 MOAT_API moat_code moat_sync_for_cpu(moat_container* container, uint64_t iova, uint64_t offset,
                                      size_t bytes, moat_error* error);
+
+/// Since MOAT_1.1. A piece of a scatter list: memory of the caller's.
+typedef struct moat_piece {
+    void* memory;
+    size_t bytes;
+} moat_piece;
+
+/// Since MOAT_1.1. What the device is told of a list: where, and how much.
+typedef struct moat_segment {
+    uint64_t iova;
+    uint64_t bytes;
+} moat_segment;
+
+/// Since MOAT_1.1. What a device can take in one segment: MOAT_SEGMENT_LIMITS_INIT, then changes.
+typedef struct moat_segment_limits {
+    uint32_t size;
+    uint32_t reserved;       ///< 0
+    uint64_t longest_bytes;  ///< of one segment
+    uint64_t boundary_bytes; ///< no segment crosses a multiple of it, a power of two; 0: it may
+    uint64_t guard_bytes;    ///< unmapped between pieces, rounded up to pages; 0: none
+} moat_segment_limits;
+
+#define MOAT_SEGMENT_LIMITS_INIT {(uint32_t)sizeof(moat_segment_limits), 0, UINT32_MAX, 0, 0}
+
+/// Since MOAT_1.1. Maps `count` pieces into one range, in order, each on pages of its own. Whole
+/// pages become reachable. `limits` may be null. `segments` has room for `count`; `*segment_count`
+/// of them are written: neighbours are one segment where the limits allow. moat_unmap of `*iova`,
+/// `*bytes` and the direction undoes it. moat_sync_* take the same range, or, with a guard between
+/// the pieces, each segment. Errors: moat_map's; MOAT_OUT_OF_RANGE (a piece is longer than a
+/// segment may be), MOAT_UNSUPPORTED (a boundary that is no power of two).
+MOAT_API MOAT_CHECKED moat_code moat_map_list(moat_container* container, const moat_piece* pieces,
+                                              size_t count, int32_t direction,
+                                              const moat_segment_limits* limits, const char* label,
+                                              moat_segment* segments, size_t* segment_count,
+                                              uint64_t* iova, uint64_t* bytes, moat_error* error);
+
+/// Since MOAT_1.1. Takes bytes of one mapping from the devices until moat_unpoison or moat_unmap:
+/// for sub-allocators. Errors: MOAT_UNSUPPORTED (below level exact; VFIO), MOAT_EMPTY,
+/// MOAT_OVERFLOW, MOAT_NOT_FOUND (not inside of one mapping), MOAT_IO.
+MOAT_API moat_code moat_poison(moat_container* container, uint64_t iova, uint64_t bytes,
+                               moat_error* error);
+MOAT_API moat_code moat_unpoison(moat_container* container, uint64_t iova, uint64_t bytes,
+                                 moat_error* error);
+
+/// Since MOAT_1.1. Enables up to `wanted` interrupt vectors, MSI-X or MSI; `*enabled` counts them.
+/// Errors: MOAT_EMPTY, MOAT_UNSUPPORTED (the device has none), MOAT_LIMIT, MOAT_IO.
+MOAT_API moat_code moat_device_enable_interrupts(moat_device* device, uint32_t wanted,
+                                                 uint32_t* enabled, moat_error* error);
+
+/// Since MOAT_1.1. `*raised` is 1 where `vector` was raised since the last call that gave 1, else
+/// 0. Waits up to `longest_ms`. Errors: MOAT_OUT_OF_RANGE (it is not enabled).
+MOAT_API moat_code moat_device_wait_for_interrupt(moat_device* device, uint32_t vector,
+                                                  uint32_t longest_ms, int32_t* raised,
+                                                  moat_error* error);
+
+/// Since MOAT_1.1. Soft: the device raises an interrupt. Errors: MOAT_OUT_OF_RANGE (it is not
+/// enabled), MOAT_UNSUPPORTED (VFIO).
+MOAT_API moat_code moat_device_raise_interrupt(moat_device* device, uint32_t vector,
+                                               moat_error* error);
 
 /// On return no device reaches what was unmapped before the call.
 MOAT_API moat_code moat_flush(moat_container* container, moat_error* error);

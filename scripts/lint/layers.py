@@ -15,8 +15,8 @@ ROW = re.compile(r"^\|([^|]*)\|[^|]*\|([^|]*)\|([^|]*)\|([^|]*)\|")
 COMPILER_HEADERS = re.compile(
     r"^(sanitizer|valgrind)/|^[a-z0-9]*intrin\.h$|^cxxabi\.h$|^std(def|int)\.h$")
 # Headers that lie beside the rooms' folders, so that users write "moat/moat.h": what api offers.
-FRONT = {"moat/moat.h"}
-FRONT_ROOM = "c_api"
+FRONT = {"moat/moat.h", "moat/moat.hpp"}
+FRONT_ROOM = "api"
 # What an include's path begins with, and where that lies; "moat/" and "lab/" are followed by a room.
 FOLDERS = ("include/moat", "src", "lab")
 

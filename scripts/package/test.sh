@@ -108,7 +108,7 @@ build_and_run() {
         { cat "$root/tmp/moat_build.log" >&2 && die "the examples do not build"; }
     # shellcheck disable=SC2016 # of the inner shell
     said=$(inside env LD_LIBRARY_PATH="$libraries" sh -c '
-        for each in c_driver build/c_driver build/catch_a_stray_device build/consumer; do
+        for each in c_driver build/c_driver build/soft_device build/consumer; do
             "$0/$each" 2>/dev/null || echo "$each: $?"
         done' "$work")
     if [ "$(grep -c '"receive ring" was passed by 64 bytes' <<<"$said")" != 2 ] ||

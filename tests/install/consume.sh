@@ -21,11 +21,11 @@ pkg_config)
     PKG_CONFIG_PATH=$(dirname "$(find "$scratch/prefix" -name moat.pc)")
     export PKG_CONFIG_PATH
     # shellcheck disable=SC2046,SC2086 # lists of words
-    for program in "$consumer/main" "$examples/catch_a_stray_device"; do
+    for program in "$consumer/main" "$examples/soft_device"; do
         "$compiler" $flags "$program.cpp" -o "$scratch/build/$(basename "$program")" \
             $(pkg-config --cflags --libs moat)
     done
-    "$scratch/build/catch_a_stray_device" # links only if moat.pc lists the libraries in link order
+    "$scratch/build/soft_device" # links only if moat.pc lists the libraries in link order
     mv "$scratch/build/main" "$scratch/build/consumer"
     ;;
 esac

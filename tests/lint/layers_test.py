@@ -120,15 +120,15 @@ class Layers(unittest.TestCase):
 
     def test_the_header_for_c(self):
         files = {"include/moat/moat.h": "#include <stdint.h>\n",
-                 "src/c_api/a.cpp": '#include "moat/moat.h"\n#include "moat/core/b.hpp"\n',
+                 "src/api/a.cpp": '#include "moat/moat.h"\n#include "moat/core/b.hpp"\n',
                  "include/moat/core/b.hpp": ""}
-        table = granted("c_api:core", "core:", "command:")
+        table = granted("api:core", "core:", "command:")
         self.assertEqual(check(files | {"src/command/a.cpp": ""}, table)[0], 0)
         status, said = check(files | {"include/moat/moat.h": '#include "command/a.hpp"\n',
                                       "src/command/a.cpp": ""}, table)
         self.assertEqual(status, 1, said)
-        self.assertIn("c_api may not include command", said)
-        self.catches("include/moat/dma/a.hpp", '#include "moat/moat.h"\n', "may not include c_api")
+        self.assertIn("api may not include command", said)
+        self.catches("include/moat/dma/a.hpp", '#include "moat/moat.h"\n', "may not include api")
 
     def test_an_include_of_no_room(self):
         self.catches("include/moat/core/a.hpp", '#include "moat/attic/a.hpp"\n', "no room")

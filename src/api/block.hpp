@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Block: a Buffer's memory, which its mappings share. buffer.cpp allocates and frees it.
+#pragma once
+
+#include "moat/moat.hpp"
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace moat::api {
+
+struct Block {
+    std::atomic<std::uint64_t> shares{1};
+    /// Whose mappings may leave it reachable until a flush: the container that allocated it.
+    Link home;
+    std::atomic<bool> unflushed{false};
+    std::byte* bytes = nullptr;
+
+    /// Return: `block`, with one share more; nullptr stays.
+    static Block* share(Block* block) {
+        if (block != nullptr)
+            block->shares.fetch_add(1, std::memory_order_relaxed);
+        return block;
+    }
+};
+
+/// Errors: empty, no_memory.
+[[nodiscard]] Result<Buffer> allocate_buffer(Link home, std::size_t bytes);
+
+/// What a mapping through `core` of memory that `share` keeps leaves behind, after its unmap.
+void leave_behind(Core& core, BlockShare& share, const Result<void>& unmapped);
+
+} // namespace moat::api

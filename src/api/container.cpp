@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Container: moat.hpp's functions over a Core.
+#include "moat/core/check.hpp"
+
+#include "block.hpp"
+#include "core.hpp"
+#include "machine/vfio_host/pci_devices.hpp"
+#include "open.hpp"
+
+#include <mutex>
+#include <new>
+#include <set>
+#include <string>
+#include <utility>
+
+namespace moat {
+
+namespace {
+
+[[nodiscard, gnu::cold]] std::unexpected<Error> no_container() {
+    return fail(ErrorCode::refused, "the container was moved away, or is closed");
+}
+
+/// Runs `act`, which returns a Result; no_memory where it throws std::bad_alloc.
+template <class Act>
+[[nodiscard]] auto with_memory(Act&& act) -> decltype(act()) {
+    try {
+        return act();
+    } catch (const std::bad_alloc&) {
+        return fail(ErrorCode::no_memory, "there is no memory left");
+    }
+}
+
+/// A sentence for an Error, whose sentences live for ever: so only the first few are kept.
+[[nodiscard]] const char* keep_sentence(const std::string& sentence) {
+    constexpr std::size_t most = 256;
+    static std::mutex& mutex = *new std::mutex;
+    static std::set<std::string>& kept = *new std::set<std::string>;
+    const std::lock_guard lock(mutex);
+    if (kept.size() == most && !kept.contains(sentence))
+        return "an option is wrong, as many were before: dma::options_help() lists what there is";
+    return kept.insert(sentence).first->c_str();
+}
+
+} // namespace
+
+Result<Container> api::open(const ContainerConfig& config, const dma::Options& options) {
+    auto core = config.backend == Backend::soft ? api::open_soft(config, options)
+                                                : api::open_vfio(config, options);
+    if (!core)
+        return std::unexpected(core.error());
+    return Container(std::move(*core));
+}
+
+Result<Container> Container::open(const ContainerConfig& config) {
+    return with_memory([&]() -> Result<Container> {
+        const auto options = api::options_of(config);
+        if (!options)
+            return fail(ErrorCode::unsupported, keep_sentence(options.error()));
+        return api::open(config, *options);
+    });
+}
+
+Container::Container(std::unique_ptr<api::Core> core) : core_(std::move(core)) {}
+
+Container::Container(Container&&) noexcept = default;
+
+Container& Container::operator=(Container&& other) noexcept {
+    if (this != &other) {
+        end();
+        core_ = std::move(other.core_);
+    }
+    return *this;
+}
+
+Container::~Container() {
+    end();
+}
+
+void Container::end() noexcept {
+    if (core_ == nullptr)
+        return;
+    MOAT_CHECK(close().has_value(), "a listener does not end its own container");
+}
+
+Result<void> Container::close() {
+    if (core_ == nullptr)
+        return no_container();
+    if (const auto closed = core_->close(); !closed)
+        return closed;
+    core_.reset();
+    return {};
+}
+
+Result<Device> Container::attach(std::string_view address) {
+    return attach_as(address, nullptr);
+}
+
+Result<Device> Container::attach(std::string_view address, DeviceModel& model) {
+    return attach_as(address, &model);
+}
+
+Result<Device> Container::attach_as(std::string_view address, DeviceModel* model) {
+    if (core_ == nullptr)
+        return no_container();
+    return with_memory([&]() -> Result<Device> {
+        const auto parsed = machine::vfio_host::parse_bdf(address);
+        if (!parsed)
+            return fail(ErrorCode::not_found, "an address of PCI is like 0000:00:03.0 or 00:03.0");
+        return core_->attach(*parsed, model);
+    });
+}
+
+Result<Buffer> Container::allocate(std::size_t bytes) {
+    return core_ != nullptr ? api::allocate_buffer(core_->link(), bytes) : no_container();
+}
+
+Result<CoherentBuffer> Container::allocate_coherent(std::size_t bytes, std::string_view label) {
+    auto buffer = allocate(bytes);
+    if (!buffer)
+        return std::unexpected(buffer.error());
+    auto mapping = core_->map_coherent(*buffer, label);
+    if (!mapping)
+        return std::unexpected(mapping.error());
+    return CoherentBuffer(std::move(*buffer), std::move(*mapping));
+}
+
+Result<Mapping> Container::map(const Memory& memory, Direction direction, std::string_view label) {
+    if (core_ == nullptr) [[unlikely]]
+        return no_container();
+    return core_->map(memory, direction, label);
+}
+
+Result<ListMapping> Container::map_list(std::span<const Memory> pieces, Direction direction,
+                                        const SegmentLimits& limits, std::string_view label) {
+    return core_ != nullptr ? core_->map_list(pieces, direction, limits, label) : no_container();
+}
+
+Result<Mapping> Container::map_region(const Bar& bar, std::uint64_t offset, std::uint64_t bytes,
+                                      Direction direction, std::string_view label) {
+    if (core_ == nullptr)
+        return no_container();
+    const auto memory = bar.memory();
+    if (!memory)
+        return std::unexpected(memory.error());
+    if (offset > memory->size() || bytes > memory->size() - offset)
+        return fail(ErrorCode::out_of_range, "the region is not inside of the BAR",
+                    {"offset", offset}, {"bytes", bytes}, {"size", memory->size()});
+    return core_->map_region(memory->subspan(offset, bytes), direction, label);
+}
+
+Result<void> Container::unmap(std::uint64_t iova, std::size_t bytes, Direction direction) {
+    return core_ != nullptr ? core_->unmap(iova, bytes, direction) : no_container();
+}
+
+Result<void> Container::sync_for_device(std::uint64_t iova, std::uint64_t offset,
+                                        std::size_t bytes) {
+    return core_ != nullptr ? core_->sync(api::SyncFor::device, iova, offset, bytes)
+                            : no_container();
+}
+
+Result<void> Container::sync_for_cpu(std::uint64_t iova, std::uint64_t offset, std::size_t bytes) {
+    return core_ != nullptr ? core_->sync(api::SyncFor::cpu, iova, offset, bytes) : no_container();
+}
+
+Result<void> Container::poison(std::uint64_t iova, std::size_t bytes) {
+    return core_ != nullptr ? core_->poison(iova, bytes) : no_container();
+}
+
+Result<void> Container::unpoison(std::uint64_t iova, std::size_t bytes) {
+    return core_ != nullptr ? core_->unpoison(iova, bytes) : no_container();
+}
+
+Result<void> Container::flush() {
+    return core_ != nullptr ? core_->flush() : no_container();
+}
+
+Result<PolledFaults> Container::poll_faults() {
+    if (core_ == nullptr)
+        return no_container();
+    return with_memory([&] { return core_->poll(); });
+}
+
+Result<void> Container::report_living() {
+    return core_ != nullptr ? core_->report_living() : no_container();
+}
+
+Result<ContainerLimits> Container::limits() {
+    return core_ != nullptr ? core_->limits() : no_container();
+}
+
+} // namespace moat

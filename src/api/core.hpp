@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Core: what a Container of moat.hpp points to, whatever bounds its devices. It owns the attached
+// devices and the labels, and calls the listeners. space_core.hpp adds the mappings, soft_core.cpp
+// and vfio_core.cpp the domain.
+#pragma once
+
+#include "moat/dma/reporter.hpp"
+#include "moat/iommu/domain.hpp"
+#include "moat/moat.hpp"
+
+#include "attached_device.hpp"
+#include "labels.hpp"
+#include "link.hpp"
+#include "machine/pci.hpp"
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace moat::api {
+
+/// Which side owns bytes from a sync on.
+enum class SyncFor : std::uint8_t { device, cpu };
+
+/// Thread-safe, except `close`. Functions return what moat.hpp says.
+class Core {
+  public:
+    virtual ~Core();
+    Core(const Core&) = delete;
+    Core& operator=(const Core&) = delete;
+
+    [[nodiscard]] virtual Result<Mapping> map(const Memory& memory, Direction direction,
+                                              std::string_view label) = 0;
+    [[nodiscard]] virtual Result<Mapping> map_coherent(const Memory& memory,
+                                                       std::string_view label) = 0;
+    /// `region` is where this process sees registers.
+    [[nodiscard]] virtual Result<Mapping>
+    map_region(std::span<std::byte> region, Direction direction, std::string_view label) = 0;
+    [[nodiscard]] virtual Result<ListMapping> map_list(std::span<const Memory> pieces,
+                                                       Direction direction,
+                                                       const SegmentLimits& limits,
+                                                       std::string_view label) = 0;
+    virtual Result<void> unmap(std::uint64_t iova, std::size_t bytes, Direction direction) = 0;
+    /// `unmap` of a mapping that ends, with what its share of a buffer needs then.
+    virtual void end(std::uint64_t iova, std::size_t bytes, Direction direction,
+                     BlockShare& share) noexcept = 0;
+    virtual Result<void> sync(SyncFor whom, std::uint64_t iova, std::uint64_t offset,
+                              std::size_t bytes) = 0;
+    virtual Result<void> poison(std::uint64_t iova, std::size_t bytes) = 0;
+    virtual Result<void> unpoison(std::uint64_t iova, std::size_t bytes) = 0;
+    virtual Result<void> flush() = 0;
+    virtual Result<void> report_living() = 0;
+    [[nodiscard]] virtual Result<PolledFaults> poll() = 0;
+    [[nodiscard]] virtual Result<ContainerLimits> limits() = 0;
+
+    [[nodiscard]] Result<Device> attach(machine::Bdf address, DeviceModel* model);
+    Result<void> detach(AttachedDevice& device);
+    /// The device accesses nothing from the return on, and is detached as soon as can be.
+    void abandon(AttachedDevice& device);
+
+    /// After it nothing but the end comes. Errors: busy (a listener calls).
+    Result<void> close();
+
+    [[nodiscard]] Link link() const { return {&anchor_, generation_}; }
+
+    /// Whether unmapped memory may be reached until a flush.
+    [[nodiscard]] bool defers() const { return defers_; }
+
+  protected:
+    Core(const ContainerConfig& config, const dma::Options& options);
+
+    /// The function, able to access memory.
+    [[nodiscard]] virtual Result<std::shared_ptr<AttachedDevice>>
+    make_device(machine::Bdf address, DeviceModel* model) = 0;
+    /// Whether what is mapped needs a device to stay attached, and something is mapped.
+    [[nodiscard]] virtual bool needs_a_device() = 0;
+    /// Reports what is still mapped, and unmaps it. Every device is stopped.
+    virtual void end_space() = 0;
+    [[nodiscard]] virtual std::uint64_t page_bytes() = 0;
+
+    [[nodiscard]] dma::Listener listener();
+
+    /// What is said where the container has no space (yet, or any more).
+    [[nodiscard]] std::unexpected<Error> no_space_yet() const;
+
+    /// The label as the space keeps it.
+    [[nodiscard, gnu::always_inline]] std::string_view keep(std::string_view label) {
+        return keeps_labels_ ? labels_.keep(label) : std::string_view();
+    }
+
+  private:
+    void report(const fault::Diagnosis& diagnosis) noexcept;
+    void report(const dma::DriverError& error) noexcept;
+    [[nodiscard]] Result<Device> attach_again(const std::shared_ptr<AttachedDevice>& known,
+                                              DeviceModel* model);
+
+    Anchor& anchor_;
+    const std::uint64_t generation_;
+    const bool keeps_labels_;
+    const bool defers_;
+    const std::function<void(const Fault&)> on_fault_;
+    const std::function<void(const DriverError&)> on_driver_error_;
+    dma::Reporter to_stderr_;
+    const dma::Listener stderr_listener_;
+    Labels labels_;
+    std::mutex devices_mutex_;
+    std::vector<std::shared_ptr<AttachedDevice>> devices_;
+    std::atomic<unsigned> in_listeners_{0};
+    std::atomic<bool> closing_{false};
+};
+
+/// The backends. Errors: Container::open's.
+[[nodiscard]] Result<std::unique_ptr<Core>> open_soft(const ContainerConfig& config,
+                                                      const dma::Options& options);
+[[nodiscard]] Result<std::unique_ptr<Core>> open_vfio(const ContainerConfig& config,
+                                                      const dma::Options& options);
+
+} // namespace moat::api
