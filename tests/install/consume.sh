@@ -1,11 +1,21 @@
 #!/usr/bin/env bash
-# consume.sh find_package|pkg_config BUILD SCRATCH COMPILER FLAGS: see CMakeLists.txt here.
+# consume.sh find_package|pkg_config|add_subdirectory BUILD SCRATCH COMPILER FLAGS: see CMakeLists.txt here.
 set -euo pipefail
 way=$1 build=$2 scratch=$3 compiler=$4 flags=$5
 consumer=$(dirname "$(realpath "$0")")/consumer
 examples=$consumer/../../../examples
 
 rm -rf "$scratch"
+if [ "$way" = add_subdirectory ]; then # without CLI11, GoogleTest, npm, and a network
+    launcher=$(command -v ccache) || launcher=
+    cmake -S "$consumer" -B "$scratch/build" -G Ninja -DCMAKE_CXX_COMPILER="$compiler" \
+        -DCMAKE_CXX_FLAGS="$flags" -DCMAKE_CXX_COMPILER_LAUNCHER="$launcher" \
+        -DCMAKE_DISABLE_FIND_PACKAGE_CLI11=ON -DCMAKE_DISABLE_FIND_PACKAGE_GTest=ON \
+        -DMOAT_SOURCE="$(realpath "$consumer/../../..")"
+    if grep -i npm "$scratch/build/CMakeCache.txt"; then exit 1; fi
+    cmake --build "$scratch/build" --target moat_platform CMakeFiles/consumer.dir/main.cpp.o
+    exit
+fi
 cmake --install "$build" --prefix "$scratch/prefix" >/dev/null
 for file in man/man1/moat.1 man/man1/moat-audit.1 bash-completion/completions/moat; do
     [ -f "$scratch/prefix/share/$file" ] || { echo "not installed: $file" && exit 1; }
