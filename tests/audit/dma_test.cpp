@@ -51,13 +51,13 @@ class DmaOnQemuTest : public DeviceTest {
 };
 
 TEST_F(DmaOnQemuTest, strict) {
-    if (driver)
-        expect_brought_home(dma::Unmapping::strict);
+    ASSERT_TRUE(driver);
+    expect_brought_home(dma::Unmapping::strict);
 }
 
 TEST_F(DmaOnQemuTest, deferred) {
-    if (driver)
-        expect_brought_home(dma::Unmapping::deferred);
+    ASSERT_TRUE(driver);
+    expect_brought_home(dma::Unmapping::deferred);
 }
 
 } // namespace

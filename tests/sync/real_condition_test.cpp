@@ -63,19 +63,22 @@ TEST(Condition, SaysWhenTimeRanOut) {
 }
 
 TEST(SharedMutex, KeepsAWriterFromReaders) {
+    constexpr int rounds = 200;
     RealSync::SharedMutex mutex;
     int one = 0;
     int other = 0;
     std::thread writer([&] {
-        for (int i = 0; i != 1000; ++i) {
+        for (int i = 0; i != rounds; ++i) {
             const ExclusiveLock lock(mutex);
             ++one;
+            RealSync::yield(); // a reader that was let in would see the two differ
             ++other;
         }
     });
-    for (int i = 0; i != 1000; ++i) {
+    for (int seen = 0; seen != rounds; RealSync::yield()) {
         const SharedLock lock(mutex);
         EXPECT_EQ(one, other);
+        seen = one;
     }
     writer.join();
 }

@@ -3,6 +3,8 @@
 // grace period that ends early would let happen is looked for as often as a test may take.
 #include "moat/sync/real.hpp"
 
+#include "eventually.hpp"
+
 #include <atomic>
 #include <cstdint>
 #include <gtest/gtest.h>
@@ -13,6 +15,7 @@
 namespace {
 
 using namespace moat;
+using tests::eventually;
 
 std::size_t slots_in_use_or_free() {
     std::size_t count = 0;
@@ -25,9 +28,19 @@ void in_a_thread(const auto& work) {
     std::thread(work).join();
 }
 
-TEST(GracePeriod, EndsAtOnceWhenNobodyReads) {
+std::uint64_t epoch_now() {
+    return epoch::domain.epoch.load(std::memory_order_relaxed);
+}
+
+TEST(GracePeriod, begins_one_epoch_and_a_barrier_without_calls_none) {
+    {
+        const RealSync::ReadSection closed; // its slot stays, and is not waited for
+    }
+    const std::uint64_t before = epoch_now();
     RealSync::synchronize();
+    EXPECT_EQ(epoch_now(), before + 1) << "sections that begin now must count as younger";
     RealSync::barrier();
+    EXPECT_EQ(epoch_now(), before + 1) << "no call was deferred, so no grace period is needed";
 }
 
 TEST(GracePeriod, OutlastsASectionThatWasOpen) {
@@ -54,20 +67,33 @@ TEST(GracePeriod, OutlastsASectionThatWasOpen) {
     }
 }
 
-TEST(GracePeriod, DoesNotWaitForSectionsThatBeginLater) {
-    std::atomic<bool> stop{false};
-    std::vector<std::thread> readers;
-    for (int i = 0; i != 2; ++i)
-        readers.emplace_back([&] {
-            while (!stop.load(std::memory_order_relaxed)) {
-                const RealSync::ReadSection reading;
-            }
-        });
-    for (int i = 0; i != 100; ++i)
+TEST(GracePeriod, does_not_wait_for_sections_that_begin_later) {
+    {
+        const RealSync::ReadSection reading; // now a grace period visits this thread's slot last
+    }
+    const std::uint64_t before = epoch_now();
+    std::latch earlier_is_open(1);
+    std::latch earlier_may_close(1);
+    std::thread earlier([&] {
+        const RealSync::ReadSection reading;
+        earlier_is_open.count_down();
+        earlier_may_close.wait();
+    });
+    earlier_is_open.wait();
+    std::atomic<bool> over{false};
+    std::thread waiter([&] {
         RealSync::synchronize();
-    stop.store(true, std::memory_order_relaxed);
-    for (std::thread& each : readers)
-        each.join();
+        over.store(true, std::memory_order_relaxed);
+    });
+    EXPECT_TRUE(eventually([&] { return epoch_now() != before; }));
+    {
+        const RealSync::ReadSection later;
+        EXPECT_FALSE(over.load(std::memory_order_relaxed)) << "the earlier section is open";
+        earlier_may_close.count_down();
+        EXPECT_TRUE(eventually([&] { return over.load(std::memory_order_relaxed); }));
+    }
+    waiter.join();
+    earlier.join();
 }
 
 TEST(GracePeriod, OutlastsTheOuterOfNestedSections) {
@@ -182,13 +208,32 @@ TEST(DeferredCalls, OfManyThreadsAllRunOnce) {
     EXPECT_EQ(ran.load(), static_cast<int>(threads * each_defers));
 }
 
-TEST(DeferredCalls, RunWithoutABarrierToo) {
+TEST(DeferredCalls, run_in_the_background_once_the_open_sections_have_ended) {
     struct Call : RcuHead {
+        std::atomic<bool> section_is_open{true};
+        bool ran_too_early = false;
+        std::thread::id on;
         std::latch ran{1};
-    } call;
 
-    RealSync::defer(&call, [](RcuHead* head) { static_cast<Call*>(head)->ran.count_down(); });
-    call.ran.wait();
+        void run() {
+            ran_too_early = section_is_open.load(std::memory_order_relaxed);
+            on = std::this_thread::get_id();
+            ran.count_down();
+        }
+    };
+
+    Call call;
+    {
+        const RealSync::ReadSection reading;
+        RealSync::defer(&call, [](RcuHead* head) { static_cast<Call*>(head)->run(); });
+        for (int i = 0; i != 100; ++i) // a call that does not wait would win
+            RealSync::yield();
+        call.section_is_open.store(false, std::memory_order_relaxed);
+    }
+    EXPECT_TRUE(eventually([&] { return call.ran.try_wait(); })) << "without a barrier";
+    RealSync::barrier(); // `call` must not outlive this function in a queue
+    EXPECT_FALSE(call.ran_too_early);
+    EXPECT_NE(call.on, std::this_thread::get_id());
 }
 
 TEST(ReaderSlots, AreReusedByLaterThreads) {

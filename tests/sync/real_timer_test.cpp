@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // RealSync's timers: they run on the background thread, not before their time and not after
-// cancel. Tests wait for latches that callbacks count down, never for time.
+// cancel. Tests wait for what callbacks do, never for time.
 #include "moat/sync/real.hpp"
+
+#include "eventually.hpp"
 
 #include <atomic>
 #include <cstdint>
@@ -13,12 +15,14 @@
 namespace {
 
 using namespace moat;
+using tests::eventually;
 
 constexpr std::uint64_t for_ever = std::numeric_limits<std::uint64_t>::max();
 constexpr std::uint64_t millisecond = 1'000'000;
 
 struct Alarm {
     std::latch rang{1};
+    std::atomic<int> times{0};
     std::uint64_t at = 0;
     std::thread::id on;
     RealSync::Timer timer{[](void* self) { static_cast<Alarm*>(self)->ring(); }, this};
@@ -26,7 +30,12 @@ struct Alarm {
     void ring() {
         at = RealSync::now();
         on = std::this_thread::get_id();
-        rang.count_down();
+        if (++times == 1)
+            rang.count_down();
+    }
+
+    [[nodiscard]] bool rings() {
+        return eventually([this] { return rang.try_wait(); });
     }
 };
 
@@ -34,16 +43,40 @@ TEST(Timer, RunsNotBeforeItsTimeAndOnAnotherThread) {
     Alarm alarm;
     const std::uint64_t start = RealSync::now();
     alarm.timer.arm(millisecond);
-    alarm.rang.wait();
+    ASSERT_TRUE(alarm.rings());
     EXPECT_GE(alarm.at, start + millisecond);
     EXPECT_NE(alarm.on, std::this_thread::get_id());
 }
 
-TEST(Timer, IsMovedByArmingItAgain) {
-    Alarm alarm;
-    alarm.timer.arm(for_ever);
-    alarm.timer.arm(0);
-    alarm.rang.wait();
+TEST(Timer, armed_again_for_an_earlier_time_runs_then_and_once) {
+    Alarm moved;
+    moved.timer.arm(for_ever);
+    moved.timer.arm(0);
+    ASSERT_TRUE(moved.rings());
+    Alarm after;
+    after.timer.arm(0);
+    ASSERT_TRUE(after.rings());
+    EXPECT_EQ(moved.times, 1);
+}
+
+TEST(Timer, armed_again_for_a_later_time_does_not_run_at_the_first) {
+    /// Arms both on the background thread, so that no timer runs in between.
+    struct Arming {
+        Alarm moved;
+        Alarm after;
+        RealSync::Timer timer{[](void* self) { static_cast<Arming*>(self)->run(); }, this};
+
+        void run() {
+            moved.timer.arm(0);
+            moved.timer.arm(for_ever);
+            after.timer.arm(0);
+        }
+    };
+
+    Arming arming;
+    arming.timer.arm(0);
+    ASSERT_TRUE(arming.after.rings());
+    EXPECT_EQ(arming.moved.times, 0);
 }
 
 TEST(Timer, OfAnEarlierTimeRunsFirst) {
@@ -51,8 +84,8 @@ TEST(Timer, OfAnEarlierTimeRunsFirst) {
     Alarm early;
     late.timer.arm(2 * millisecond);
     early.timer.arm(millisecond);
-    late.rang.wait();
-    early.rang.wait();
+    ASSERT_TRUE(late.rings());
+    ASSERT_TRUE(early.rings());
     EXPECT_LE(early.at, late.at);
 }
 
@@ -61,7 +94,7 @@ TEST(Timer, MayBeArmedForEver) {
     never.timer.arm(for_ever);
     Alarm soon; // were the deadline to wrap, `never` would run before this
     soon.timer.arm(0);
-    soon.rang.wait();
+    ASSERT_TRUE(soon.rings());
     EXPECT_FALSE(never.rang.try_wait());
 }
 
@@ -125,34 +158,56 @@ TEST(PeriodicTimer, StopsAtCancel) {
     }
 }
 
-TEST(PeriodicTimer, LeavesTimeForDeferredCalls) {
+TEST(PeriodicTimer, lets_deferred_calls_run_between_its_own) {
     Periodic periodic;
     periodic.timer.arm(0);
 
     struct Call : RcuHead {
         std::latch ran{1};
+        std::thread::id on;
+
+        void run() {
+            on = std::this_thread::get_id();
+            ran.count_down();
+        }
     } call;
 
-    RealSync::defer(&call, [](RcuHead* head) { static_cast<Call*>(head)->ran.count_down(); });
-    call.ran.wait();
+    ASSERT_TRUE(eventually([&] { return periodic.ran != 0; }));
+    RealSync::defer(&call, [](RcuHead* head) { static_cast<Call*>(head)->run(); });
+    EXPECT_TRUE(eventually([&] { return call.ran.try_wait(); }));
+    const int then = periodic.ran;
+    EXPECT_TRUE(eventually([&] { return periodic.ran > then; })) << "it goes on";
+    RealSync::barrier(); // `call` must not outlive this function in a queue
+    EXPECT_NE(call.on, std::this_thread::get_id());
 }
 
-TEST(Timer, MayBeDestroyedByItsCallback) {
+TEST(Timer, destroyed_by_its_callback_is_forgotten) {
+    struct Destroyed {
+        std::atomic<int> times{0};
+        std::thread::id on;
+    };
+
     struct Owner {
-        std::latch* destroyed;
+        Destroyed& destroyed;
         RealSync::Timer timer{[](void* self) { delete static_cast<Owner*>(self); }, this};
 
-        explicit Owner(std::latch& done) : destroyed(&done) {}
+        explicit Owner(Destroyed& note) : destroyed(note) {}
 
         ~Owner() {
             timer.cancel();
-            destroyed->count_down();
+            destroyed.on = std::this_thread::get_id();
+            ++destroyed.times;
         }
     };
 
-    std::latch destroyed(1);
+    Destroyed destroyed;
     (new Owner(destroyed))->timer.arm(0);
-    destroyed.wait();
+    ASSERT_TRUE(eventually([&] { return destroyed.times != 0; }));
+    Alarm next; // the background thread goes on without the one that is gone
+    next.timer.arm(0);
+    ASSERT_TRUE(next.rings());
+    EXPECT_EQ(destroyed.times, 1);
+    EXPECT_EQ(destroyed.on, next.on);
 }
 
 } // namespace
