@@ -3,6 +3,7 @@
 // under which memory model. `--gtest_filter=Table/Mutants*` prints it with the executions it took.
 #include "lab/explore/explorer.hpp"
 #include "lab/scenarios/scenario.hpp"
+#include "searched.hpp"
 
 #include <gtest/gtest.h>
 #include <iostream>
@@ -11,6 +12,9 @@
 namespace moat::explore::testing {
 namespace {
 
+/// A deep mutant is found after more than `sanitized_executions` only.
+enum class Depth : std::uint8_t { shallow, deep };
+
 struct Mutant {
     const char* scenario;
     const char* configuration;
@@ -18,6 +22,7 @@ struct Mutant {
     ViolationKind kind;
     const char* found_by; ///< how its report begins
     std::uint32_t most_steps = 600;
+    Depth depth = Depth::shallow;
 };
 
 void PrintTo(const Mutant& mutant, std::ostream* out) {
@@ -74,9 +79,10 @@ constexpr Mutant mutants[] = {
     {"iova", "case=remote variant=unlocked", sc, data_race, "plain variable", whole_table},
     {"iova", "case=exit variant=no-exit-hook", sc, check, "some of the space is lost", whole_table},
     {"iova", "case=drain variant=nobody-visited", sc, check, "a magazine stays open", whole_table},
-    {"dma-registry", "variant=unlocked", sc, check, "a search misses"},
+    {"dma-registry", "variant=unlocked", sc, check, "a search misses", 600, Depth::deep},
     {"dma-registry", "variant=unannounced", sc, check, "a search misses"},
-    {"dma-registry", "variant=forget-by-store leaves=two", sc, check, "a search misses"},
+    {"dma-registry", "variant=forget-by-store leaves=two", sc, check, "a search misses", 600,
+     Depth::deep},
     {"dma-registry", "variant=forget-all", sc, check, "a search misses"},
     {"iommu", "variant=unwaited", sc, data_race, "plain variable"},
     {"iommu", "variant=unforgotten", sc, data_race, "plain variable"},
@@ -97,10 +103,12 @@ class Mutants : public ::testing::TestWithParam<Mutant> {};
 
 TEST_P(Mutants, is_caught) {
     const Mutant& mutant = GetParam();
+    if (sanitized && mutant.depth == Depth::deep)
+        GTEST_SKIP() << "SKIPPED: found after so many executions that a sanitizer takes too long";
     ExploreOptions options;
     options.machine.memory_model = mutant.model;
     options.machine.most_steps = mutant.most_steps;
-    options.most_executions = 100000;
+    options.most_executions = mutant.depth == Depth::deep ? 100000 : sanitized_executions;
     options.minimises = false;
     const Report report =
         explore::explore(program_of(mutant.scenario, mutant.configuration), options);
@@ -131,11 +139,9 @@ TEST_P(Right, is_proved) {
     ExploreOptions options;
     options.machine.memory_model = model;
     options.machine.most_steps = 600;
-    options.most_executions = sanitized ? 200 : UINT64_MAX;
+    options.most_executions = most_searched;
     const Report report = explore::explore(program_of(scenario, ""), options);
-    EXPECT_FALSE(report.found) << report.found->violation.text;
-    EXPECT_TRUE(report.exhausted || sanitized) << claim(options, report, scenario);
-    RecordProperty("executions", std::to_string(report.tally.executions));
+    expect_proved(report);
 }
 
 INSTANTIATE_TEST_SUITE_P(Table, Right,

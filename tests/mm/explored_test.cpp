@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The shipped address space under every schedule of a few threads: each case is proved, and each
 // variant with a step left out is caught.
+#include "explore/searched.hpp"
 #include "lab/explore/explorer.hpp"
 #include "lab/scenarios/scenario.hpp"
 
@@ -29,12 +30,9 @@ class Right : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(Right, is_proved) {
     ExploreOptions options;
-    options.most_executions = sanitized ? 20 : UINT64_MAX;
+    options.most_executions = most_searched;
     const Report report = explore::explore(program_of(GetParam()), options);
-    EXPECT_FALSE(report.found) << report.found->violation.text;
-    EXPECT_TRUE(report.exhausted || sanitized) << claim(options, report, GetParam());
-    EXPECT_EQ(report.tally.cut, 0U);
-    RecordProperty("executions", std::to_string(report.tally.executions));
+    expect_proved(report);
 }
 
 /// Memory models weaker than one order of all; where that takes below a second.
@@ -44,10 +42,9 @@ TEST_P(RightWeaker, is_proved) {
     const auto& [configuration, model] = GetParam();
     ExploreOptions options;
     options.machine.memory_model = model;
-    options.most_executions = sanitized ? 20 : UINT64_MAX;
+    options.most_executions = most_searched;
     const Report report = explore::explore(program_of(configuration), options);
-    EXPECT_FALSE(report.found) << report.found->violation.text;
-    EXPECT_TRUE(report.exhausted || sanitized) << claim(options, report, configuration);
+    expect_proved(report);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -111,7 +108,7 @@ class Mutants : public ::testing::TestWithParam<Mutant> {};
 TEST_P(Mutants, is_caught) {
     ExploreOptions options;
     options.strategy = GetParam().strategy;
-    options.most_executions = 20000;
+    options.most_executions = sanitized_executions;
     options.minimises = false;
     const Report report = explore::explore(program_of(GetParam().configuration), options);
     ASSERT_TRUE(report.found) << report.tally.executions << " executions and nothing found";
