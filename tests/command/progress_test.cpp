@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What a line of progress says; where and when it is shown, terminal_test.py sees.
-#include "src/command/progress.hpp"
+#include "command/progress.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The watchdog tells who stands still, by times that the test makes up.
-#include "src/command/watchdog.hpp"
+#include "command/watchdog.hpp"
 
 #include <gtest/gtest.h>
 

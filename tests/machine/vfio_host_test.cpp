@@ -3,8 +3,8 @@
 // needs a kernel is in tests/vm.
 #include "moat/core/text.hpp"
 
-#include "../../src/machine/vfio_host/host_domain.hpp"
 #include "machine/vfio_host/fault_log.hpp"
+#include "machine/vfio_host/host_domain.hpp"
 #include "machine/vfio_host/pci_devices.hpp"
 
 #include <array>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What a mapping costs beside the kernel's calls alone, and a large BAR's by leaves of each size.
 // Figures are printed, to be read: what one is on a busy machine is no test.
-#include "../../src/machine/vfio_host/uapi.hpp"
 #include "guest.hpp"
+#include "machine/vfio_host/uapi.hpp"
 
 #include <array>
 #include <chrono>
