@@ -54,6 +54,7 @@ lengths() {
 
 check format format
 check layers scripts/lint/layers.py
+check tests scripts/lint/tests.py
 check freestanding scripts/lint/freestanding.py
 check headers headers
 check reference scripts/docs/build.sh

@@ -72,7 +72,7 @@ class SoftDevices : public testing::Test, protected audit::BufferSource {
     std::uint64_t next_ = 0x100000;
 };
 
-TEST_F(SoftDevices, EduMovesDataForItsDriver) {
+TEST_F(SoftDevices, edu_moves_data_for_its_driver) {
     drive(edu);
     if (!driver)
         return;
@@ -86,7 +86,7 @@ TEST_F(SoftDevices, EduMovesDataForItsDriver) {
     EXPECT_TRUE(system->faults().empty());
 }
 
-TEST_F(SoftDevices, NvmeDoesEveryOperationOfItsDriver) {
+TEST_F(SoftDevices, nvme_does_every_operation_of_its_driver) {
     drive(nvme);
     if (!driver)
         return;
@@ -102,7 +102,7 @@ TEST_F(SoftDevices, NvmeDoesEveryOperationOfItsDriver) {
     EXPECT_TRUE(system->faults().empty());
 }
 
-TEST_F(SoftDevices, NvmeThatWritesTooMuchIsCaughtBehindItsDriver) {
+TEST_F(SoftDevices, nvme_that_writes_too_much_is_caught_behind_its_driver) {
     drive(nvme);
     if (!driver)
         return;

@@ -122,15 +122,15 @@ std::vector<Row> audits() {
     };
 }
 
-TEST(AuditContracts, Plans) {
+TEST(AuditContracts, plans) {
     expect_contracts(plans);
 }
 
-TEST(AuditContracts, Arenas) {
+TEST(AuditContracts, arenas) {
     expect_contracts(arenas);
 }
 
-TEST(AuditContracts, Audits) {
+TEST(AuditContracts, audits) {
     expect_contracts(audits);
 }
 

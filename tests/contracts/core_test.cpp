@@ -32,7 +32,7 @@ Row range_row(const char* name) {
             }};
 }
 
-TEST(CoreContracts, Ranges) {
+TEST(CoreContracts, ranges) {
     expect_contracts([] {
         return std::vector<Row>{
             range_row<IovaRange, Iova>("IovaRange::make"),
@@ -42,7 +42,7 @@ TEST(CoreContracts, Ranges) {
     });
 }
 
-TEST(CoreContracts, BitsAndTexts) {
+TEST(CoreContracts, bits_and_texts) {
     expect_contracts([] {
         return std::vector<Row>{
             {.name = "align",

@@ -113,11 +113,11 @@ std::vector<Row> limits() {
     };
 }
 
-TEST(DmaMapContracts, DmaMap) {
+TEST(DmaMapContracts, dma_map) {
     expect_contracts(rows);
 }
 
-TEST(VfioContracts, Limits) {
+TEST(VfioContracts, limits) {
     expect_contracts(limits);
 }
 

@@ -333,16 +333,16 @@ std::vector<Row> texts() {
 
 class DmaContracts : public ::testing::TestWithParam<Level> {};
 
-TEST_P(DmaContracts, Map) {
+TEST_P(DmaContracts, map) {
     expect_contracts([] { return maps(options_of(GetParam())); });
     expect_contracts([] { return special_maps(options_of(GetParam())); });
 }
 
-TEST_P(DmaContracts, Unmap) {
+TEST_P(DmaContracts, unmap) {
     expect_contracts([] { return unmaps(options_of(GetParam())); });
 }
 
-TEST_P(DmaContracts, UnmapDeferred) {
+TEST_P(DmaContracts, unmap_deferred) {
     expect_contracts([] {
         dma::Options options = options_of(GetParam());
         options.unmapping = dma::Unmapping::deferred;
@@ -350,7 +350,7 @@ TEST_P(DmaContracts, UnmapDeferred) {
     });
 }
 
-TEST_P(DmaContracts, SyncAndPoison) {
+TEST_P(DmaContracts, sync_and_poison) {
     expect_contracts([] { return syncs(options_of(GetParam())); });
     expect_contracts([] { return faults(options_of(GetParam())); });
 }
@@ -358,11 +358,11 @@ TEST_P(DmaContracts, SyncAndPoison) {
 INSTANTIATE_TEST_SUITE_P(Level, DmaContracts,
                          ::testing::Values(Level::guard, Level::track, Level::exact));
 
-TEST(DmaContracts, Create) {
+TEST(DmaContracts, create) {
     expect_contracts(creations);
 }
 
-TEST(DmaContracts, Options) {
+TEST(DmaContracts, options) {
     expect_contracts(texts);
 }
 

@@ -31,11 +31,11 @@ Outcome refuse_top(std::uint64_t value) {
     return Error(ErrorCode::out_of_range, "too large", {"a", value});
 }
 
-TEST(ContractDriver, AcceptsAFunctionThatKeepsIt) {
+TEST(ContractDriver, accepts_a_function_that_keeps_it) {
     EXPECT_THAT(broken_by(refuse_top), IsEmpty());
 }
 
-TEST(ContractDriver, FindsACheckThatFails) {
+TEST(ContractDriver, finds_a_check_that_fails) {
     EXPECT_THAT(broken_by([](std::uint64_t value) -> Outcome {
                     MOAT_CHECK(value != top, "not so much");
                     return {};
@@ -43,7 +43,7 @@ TEST(ContractDriver, FindsACheckThatFails) {
                 Contains(HasSubstr("f(a=0xffffffffffffffff) ended the process: Aborted")));
 }
 
-TEST(ContractDriver, GoesOnAfterACallThatEndedTheProcess) {
+TEST(ContractDriver, goes_on_after_a_call_that_ended_the_process) {
     const auto lines = broken_by([](std::uint64_t value) -> Outcome {
         MOAT_CHECK(value != 0 && value != top, "not so much");
         return {};
@@ -51,7 +51,7 @@ TEST(ContractDriver, GoesOnAfterACallThatEndedTheProcess) {
     EXPECT_EQ(lines.size(), 2U);
 }
 
-TEST(ContractDriver, FindsAnErrorThatDoesNotNameTheValue) {
+TEST(ContractDriver, finds_an_error_that_does_not_name_the_value) {
     EXPECT_THAT(broken_by([](std::uint64_t value) {
                     return value == top ? Outcome(Error(ErrorCode::limit, "no", {"a", 0x12345}))
                                         : Outcome();
@@ -59,14 +59,14 @@ TEST(ContractDriver, FindsAnErrorThatDoesNotNameTheValue) {
                 Contains(HasSubstr("does not name a: limit: no (a=0x12345)")));
 }
 
-TEST(ContractDriver, FindsAnException) {
+TEST(ContractDriver, finds_an_exception) {
     EXPECT_THAT(broken_by([](std::uint64_t value) -> Outcome {
                     return value == top ? throw std::length_error("long") : Outcome();
                 }),
                 Contains(HasSubstr("threw long")));
 }
 
-TEST(ContractDriver, FindsAChangeByACallThatFailed) {
+TEST(ContractDriver, finds_a_change_by_a_call_that_failed) {
     EXPECT_THAT(broken_contracts([] {
                     const auto state = std::make_shared<int>(0);
                     return std::vector<Row>{{.name = "f",
@@ -81,7 +81,7 @@ TEST(ContractDriver, FindsAChangeByACallThatFailed) {
                 Contains(HasSubstr("changed [0] to [1]")));
 }
 
-TEST(ContractDriver, CallsWithPairs) {
+TEST(ContractDriver, calls_with_pairs) {
     EXPECT_THAT(broken_contracts([] {
                     return std::vector<Row>{
                         {.name = "f",

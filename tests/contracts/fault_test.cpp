@@ -186,15 +186,15 @@ std::vector<Row> histories() {
     };
 }
 
-TEST(FaultContracts, Lines) {
+TEST(FaultContracts, lines) {
     expect_contracts(lines);
 }
 
-TEST(FaultContracts, Diagnoses) {
+TEST(FaultContracts, diagnoses) {
     expect_contracts(diagnoses);
 }
 
-TEST(FaultContracts, Histories) {
+TEST(FaultContracts, histories) {
     expect_contracts(histories);
 }
 

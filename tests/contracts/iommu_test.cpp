@@ -222,15 +222,15 @@ std::vector<Row> creations() {
     };
 }
 
-TEST(IommuContracts, Domains) {
+TEST(IommuContracts, domains) {
     expect_contracts(domains);
 }
 
-TEST(IommuContracts, Lanes) {
+TEST(IommuContracts, lanes) {
     expect_contracts(lanes);
 }
 
-TEST(IommuContracts, Creations) {
+TEST(IommuContracts, creations) {
     expect_contracts(creations);
 }
 
@@ -399,11 +399,11 @@ std::vector<Row> vtd_registers() {
     };
 }
 
-TEST(IommuContracts, VtdDomains) {
+TEST(IommuContracts, vtd_domains) {
     expect_contracts(vtd_domains);
 }
 
-TEST(IommuContracts, VtdRegisters) {
+TEST(IommuContracts, vtd_registers) {
     expect_contracts(vtd_registers);
 }
 

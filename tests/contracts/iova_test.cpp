@@ -151,11 +151,11 @@ std::vector<Row> others(unsigned granule_lg2) {
 
 class IovaContracts : public ::testing::TestWithParam<unsigned> {};
 
-TEST_P(IovaContracts, Allocate) {
+TEST_P(IovaContracts, allocate) {
     expect_contracts([] { return allocations(GetParam()); }, bit(GetParam()));
 }
 
-TEST_P(IovaContracts, ReleaseAndReserve) {
+TEST_P(IovaContracts, release_and_reserve) {
     expect_contracts([] { return releases(GetParam()); }, bit(GetParam()));
     expect_contracts([] { return others(GetParam()); }, bit(GetParam()));
 }
@@ -240,7 +240,7 @@ std::vector<Row> creations_with_guards() {
     };
 }
 
-TEST(IovaContracts, Create) {
+TEST(IovaContracts, create) {
     expect_contracts(creations);
     expect_contracts(creations_with_guards);
 }

@@ -237,21 +237,21 @@ std::vector<Row> platforms() {
     };
 }
 
-TEST(MachineContracts, Edu) {
+TEST(MachineContracts, edu) {
     expect_contracts([] { return soft_machine<machine::soft::Edu>("edu"); });
     expect_contracts([] { return soft_device<machine::soft::Edu>("edu"); });
 }
 
-TEST(MachineContracts, Nvme) {
+TEST(MachineContracts, nvme) {
     expect_contracts([] { return soft_machine<machine::soft::Nvme>("nvme"); });
     expect_contracts([] { return soft_device<machine::soft::Nvme>("nvme"); });
 }
 
-TEST(MachineContracts, Texts) {
+TEST(MachineContracts, texts) {
     expect_contracts(texts);
 }
 
-TEST(PlatformContracts, All) {
+TEST(PlatformContracts, all) {
     expect_contracts(platforms);
 }
 

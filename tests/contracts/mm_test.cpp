@@ -362,23 +362,23 @@ std::vector<Row> physical() {
     };
 }
 
-TEST(AddressSpaceContracts, Map) {
+TEST(AddressSpaceContracts, map) {
     expect_contracts(maps);
 }
 
-TEST(AddressSpaceContracts, Change) {
+TEST(AddressSpaceContracts, change) {
     expect_contracts(changes);
 }
 
-TEST(AddressSpaceContracts, Points) {
+TEST(AddressSpaceContracts, points) {
     expect_contracts(points);
 }
 
-TEST(AddressSpaceContracts, Walk) {
+TEST(AddressSpaceContracts, walk) {
     expect_contracts(walks);
 }
 
-TEST(AddressSpaceContracts, PhysicalMemory) {
+TEST(AddressSpaceContracts, physical_memory) {
     expect_contracts(physical);
 }
 

@@ -329,26 +329,26 @@ std::vector<Row> sizes() {
     };
 }
 
-TEST(CApiContracts, LevelTrack) {
+TEST(CApiContracts, level_track) {
     expect_contracts([] { return mappings(MOAT_LEVEL_TRACK); });
     expect_contracts([] { return accesses(MOAT_LEVEL_TRACK); });
 }
 
-TEST(CApiContracts, LevelExact) {
+TEST(CApiContracts, level_exact) {
     expect_contracts([] { return mappings(MOAT_LEVEL_EXACT); });
     expect_contracts([] { return accesses(MOAT_LEVEL_EXACT); });
 }
 
-TEST(CApiContracts, LevelGuard) {
+TEST(CApiContracts, level_guard) {
     expect_contracts([] { return mappings(MOAT_LEVEL_GUARD); });
     expect_contracts([] { return accesses(MOAT_LEVEL_GUARD); });
 }
 
-TEST(CApiContracts, Configs) {
+TEST(CApiContracts, configs) {
     expect_contracts(configs);
 }
 
-TEST(CApiContracts, Sizes) {
+TEST(CApiContracts, sizes) {
     expect_contracts(sizes);
 }
 

@@ -281,20 +281,20 @@ std::vector<Row> configs() {
     return rows;
 }
 
-TEST(MoatHppContracts, Mappings) {
+TEST(MoatHppContracts, mappings) {
     for (const Level level : {Level::guard, Level::track, Level::exact})
         expect_contracts([=] { return mappings(level); });
 }
 
-TEST(MoatHppContracts, ListsAndMemory) {
+TEST(MoatHppContracts, lists_and_memory) {
     expect_contracts(lists);
 }
 
-TEST(MoatHppContracts, Devices) {
+TEST(MoatHppContracts, devices) {
     expect_contracts(devices);
 }
 
-TEST(MoatHppContracts, Configs) {
+TEST(MoatHppContracts, configs) {
     expect_contracts(configs);
 }
 

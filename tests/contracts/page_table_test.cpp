@@ -139,11 +139,11 @@ std::vector<Row> reads(const FormatUnderTest& format) {
 
 class PageTableContracts : public ::testing::TestWithParam<FormatUnderTest> {};
 
-TEST_P(PageTableContracts, Edit) {
+TEST_P(PageTableContracts, edit) {
     expect_contracts([] { return edits(GetParam()); }, GetParam().facts.page());
 }
 
-TEST_P(PageTableContracts, Reader) {
+TEST_P(PageTableContracts, reader) {
     expect_contracts([] { return reads(GetParam()); }, GetParam().facts.page());
 }
 
@@ -179,13 +179,13 @@ Row create_row(const char* name) {
             .state = [=] { return plain->state(); }};
 }
 
-TEST(PageTableContracts, Create) {
+TEST(PageTableContracts, create) {
     expect_contracts([] {
         return std::vector<Row>{create_row<X86>("create, x86-64"), create_row<Amd>("create, AMD")};
     });
 }
 
-TEST(PageTableContracts, MapPages) {
+TEST(PageTableContracts, map_pages) {
     expect_contracts([] {
         const auto plain = std::make_shared<Plain<X86>>();
         return std::vector<Row>{
@@ -216,7 +216,7 @@ TEST(PageTableContracts, MapPages) {
     });
 }
 
-TEST(PageTableContracts, TablePool) {
+TEST(PageTableContracts, table_pool) {
     expect_contracts([] {
         const auto plain = std::make_shared<Plain<X86>>();
         return std::vector<Row>{

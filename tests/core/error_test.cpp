@@ -21,32 +21,32 @@ std::string describe(const Error& error, std::size_t room = 200) {
     return line;
 }
 
-TEST(ErrorLine, HasCodeSentenceAndValues) {
+TEST(ErrorLine, has_code_sentence_and_values) {
     const Error error(ErrorCode::overlap, "a leaf is mapped here", {"start", 0x1000},
                       {"size", 0x2000});
     EXPECT_EQ(describe(error), "overlap: a leaf is mapped here (start=0x1000, size=0x2000)");
 }
 
-TEST(ErrorLine, LeavesOutValuesThatAreNotThere) {
+TEST(ErrorLine, leaves_out_values_that_are_not_there) {
     EXPECT_EQ(describe({ErrorCode::busy, "try again"}), "busy: try again");
     EXPECT_EQ(describe({ErrorCode::io, "no answer", {}, {"b", 2}, {}, {"d", 4}}),
               "input / output: no answer (b=0x2, d=0x4)");
 }
 
-TEST(ErrorLine, PrintsEveryValueInFull) {
+TEST(ErrorLine, prints_every_value_in_full) {
     constexpr std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
     EXPECT_EQ(describe({ErrorCode::limit, "s", {"a", 0}, {"b", 0xf}, {"c", 0x10}, {"d", most}}),
               "limit: s (a=0x0, b=0xf, c=0x10, d=0xffffffffffffffff)");
 }
 
-TEST(ErrorLine, IsCutWhereTheRoomEnds) {
+TEST(ErrorLine, is_cut_where_the_room_ends) {
     const Error error(ErrorCode::overlap, "a leaf is mapped here", {"start", 0x1000});
     const std::string whole = describe(error);
     for (std::size_t room = 0; room <= whole.size() + 1; ++room)
         EXPECT_EQ(describe(error, room), whole.substr(0, room));
 }
 
-TEST(ErrorValues, AreFoundByName) {
+TEST(ErrorValues, are_found_by_name) {
     const Error error(ErrorCode::no_space, "no free range fits", {"size", 0x5000}, {"free", 0});
     ASSERT_NE(error.find("size"), nullptr);
     EXPECT_EQ(*error.find("size"), 0x5000U);
@@ -56,7 +56,7 @@ TEST(ErrorValues, AreFoundByName) {
     EXPECT_EQ(error.find(""), nullptr);
 }
 
-TEST(ErrorCodes, HaveNamesOfTheirOwn) {
+TEST(ErrorCodes, have_names_of_their_own) {
     std::set<std::string_view> names;
     for (unsigned code = 0; code <= static_cast<unsigned>(ErrorCode::io); ++code)
         names.insert(name(static_cast<ErrorCode>(code)));
@@ -64,12 +64,12 @@ TEST(ErrorCodes, HaveNamesOfTheirOwn) {
     EXPECT_EQ(names.count(""), 0U);
 }
 
-TEST(Errors, AreEqualWhenACallerWouldActAlike) {
+TEST(Errors, are_equal_when_a_caller_would_act_alike) {
     EXPECT_EQ(Error(ErrorCode::busy, "one", {"a", 1}), Error(ErrorCode::busy, "another"));
     EXPECT_NE(Error(ErrorCode::busy, "one"), Error(ErrorCode::io, "one"));
 }
 
-TEST(Errors, TravelAsPlainBytes) {
+TEST(Errors, travel_as_plain_bytes) {
     static_assert(std::is_trivially_copyable_v<Error>);
     static_assert(std::is_nothrow_move_constructible_v<Result<std::uint64_t>>);
 }
@@ -80,7 +80,7 @@ Result<int> half(int number) {
     return number / 2;
 }
 
-TEST(Results, CarryEitherAValueOrAnError) {
+TEST(Results, carry_either_a_value_or_an_error) {
     EXPECT_EQ(half(4), 2);
     ASSERT_FALSE(half(5).has_value());
     EXPECT_EQ(half(5).error().code(), ErrorCode::unaligned);

@@ -19,7 +19,7 @@ IovaRange range(std::uint64_t start, std::uint64_t size) {
     return {Iova(start), ByteCount(size)};
 }
 
-TEST(RangeAtTheTop, MayEndAtTwoToThe64) {
+TEST(RangeAtTheTop, may_end_at_two_to_the_64) {
     const IovaRange last_page = range(top - 0xfff, 0x1000);
     EXPECT_EQ(last_page.last(), Iova(top));
     EXPECT_TRUE(last_page.contains(Iova(top)));
@@ -28,7 +28,7 @@ TEST(RangeAtTheTop, MayEndAtTwoToThe64) {
     EXPECT_TRUE(last_page.overlaps(range(top, 1)));
 }
 
-TEST(RangeAtTheTop, MayHoldEveryByteButOne) {
+TEST(RangeAtTheTop, may_hold_every_byte_but_one) {
     const IovaRange all = range(1, top);
     EXPECT_EQ(all.last(), Iova(top));
     EXPECT_TRUE(all.contains(range(top, 1)));
@@ -36,7 +36,7 @@ TEST(RangeAtTheTop, MayHoldEveryByteButOne) {
     EXPECT_EQ(IovaRange::inclusive(Iova(1), Iova(top)), all);
 }
 
-TEST(RangeAtTheTop, IsRefusedPastIt) {
+TEST(RangeAtTheTop, is_refused_past_it) {
     const auto refused = IovaRange::make(Iova(top - 0xfff), ByteCount(0x1001));
     ASSERT_FALSE(refused.has_value());
     EXPECT_EQ(refused.error().code(), ErrorCode::overflow);
@@ -47,7 +47,7 @@ TEST(RangeAtTheTop, IsRefusedPastIt) {
     EXPECT_TRUE(IovaRange::make(Iova(top), ByteCount(0)).has_value());
 }
 
-TEST(RangeDeathTest, RefusesAProgrammersErrors) {
+TEST(RangeDeathTest, refuses_a_programmers_errors) {
     EXPECT_DEATH(range(top, 2), "within 64 bits");
     EXPECT_DEATH((void)range(top - 0xfff, 0x1000).end(), "fits 64 bits");
     EXPECT_DEATH((void)range(0x1000, 0).last(), "no last byte");
@@ -56,7 +56,7 @@ TEST(RangeDeathTest, RefusesAProgrammersErrors) {
     EXPECT_DEATH((void)range(0, 1).hull(range(top, 1)), "do not fit");
 }
 
-TEST(EmptyRange, HoldsNothingAndMeetsNothing) {
+TEST(EmptyRange, holds_nothing_and_meets_nothing) {
     const IovaRange empty = range(0x1000, 0);
     EXPECT_TRUE(empty.empty());
     EXPECT_TRUE(IovaRange().empty());
@@ -69,7 +69,7 @@ TEST(EmptyRange, HoldsNothingAndMeetsNothing) {
     EXPECT_EQ(range(7, 1).hull(empty), range(7, 1));
 }
 
-TEST(Range, EndIsExclusiveAndLastInclusive) {
+TEST(Range, end_is_exclusive_and_last_inclusive) {
     EXPECT_EQ(range(0x1000, 0x2000).end(), Iova(0x3000));
     EXPECT_EQ(range(0x1000, 0x2000).last(), Iova(0x2fff));
     EXPECT_EQ(IovaRange::inclusive(Iova(5), Iova(5)), range(5, 1));
@@ -97,14 +97,14 @@ class SmallRanges : public testing::TestWithParam<std::uint64_t> {
     }
 };
 
-TEST_P(SmallRanges, HoldTheirBytes) {
+TEST_P(SmallRanges, hold_their_bytes) {
     for (const IovaRange& each : all())
         EXPECT_EQ(static_cast<std::uint64_t>(__builtin_popcount(members(each))),
                   each.size().value())
             << each;
 }
 
-TEST_P(SmallRanges, MeetAsSetsDo) {
+TEST_P(SmallRanges, meet_as_sets_do) {
     for (const IovaRange& a : all()) {
         for (const IovaRange& b : all()) {
             SCOPED_TRACE(testing::Message() << a << ' ' << b);

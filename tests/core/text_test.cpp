@@ -19,7 +19,7 @@ std::string printed(const T& value) {
     return out.str();
 }
 
-TEST(Text, OfByteCountsUsesTheLargestUnit) {
+TEST(Text, of_byte_counts_uses_the_largest_unit) {
     EXPECT_EQ(printed(0_B), "0B");
     EXPECT_EQ(printed(1023_B), "1023B");
     EXPECT_EQ(printed(4_KiB), "4K");
@@ -32,14 +32,14 @@ TEST(Text, OfByteCountsUsesTheLargestUnit) {
               "18446744073709551615B");
 }
 
-TEST(Text, OfAddressesAndRangesIsHexadecimal) {
+TEST(Text, of_addresses_and_ranges_is_hexadecimal) {
     EXPECT_EQ(printed(Iova(0)), "0x0");
     EXPECT_EQ(printed(PhysicalAddress(0xfee0'0000)), "0xfee00000");
     EXPECT_EQ(printed(IovaRange(Iova(0x1000), 8_KiB)), "[0x1000, +8K)");
     EXPECT_EQ(hexadecimal(std::numeric_limits<std::uint64_t>::max()), "0xffffffffffffffff");
 }
 
-TEST(Text, OfAnErrorIsItsLine) {
+TEST(Text, of_an_error_is_its_line) {
     EXPECT_EQ(printed(Error(ErrorCode::empty, "nothing to map", {"start", 0x1000})),
               "empty: nothing to map (start=0x1000)");
 }

@@ -26,19 +26,19 @@ static_assert(!std::convertible_to<std::uint64_t, Iova> && !std::convertible_to<
 static_assert(!std::convertible_to<std::uint64_t, ByteCount>);
 static_assert(sizeof(Iova) == 8 && std::is_trivially_copyable_v<Iova>);
 
-TEST(Address, MovesByBytes) {
+TEST(Address, moves_by_bytes) {
     EXPECT_EQ(Iova(0x1000) + 4_KiB, Iova(0x2000));
     EXPECT_EQ(Iova(0x3000) - Iova(0x1000), 8_KiB);
     EXPECT_EQ(Iova(top) - Iova(0), ByteCount(top));
     EXPECT_LT(Iova(top - 1), Iova(top));
 }
 
-TEST(AddressDeathTest, DoesNotWrap) {
+TEST(AddressDeathTest, does_not_wrap) {
     EXPECT_DEATH((void)(Iova(top) + 1_B), "an address fits 64 bits");
     EXPECT_DEATH((void)(Iova(0) - Iova(1)), "not negative");
 }
 
-TEST(ByteCount, AddsUp) {
+TEST(ByteCount, adds_up) {
     ByteCount sum = 1_GiB;
     sum += 1_GiB;
     EXPECT_EQ(sum, 2_GiB);
@@ -46,18 +46,18 @@ TEST(ByteCount, AddsUp) {
     EXPECT_EQ(1_TiB, ByteCount(std::uint64_t{1} << 40));
 }
 
-TEST(ByteCountDeathTest, DoesNotWrap) {
+TEST(ByteCountDeathTest, does_not_wrap) {
     EXPECT_DEATH((void)(ByteCount(top) + 1_B), "fits 64 bits");
     EXPECT_DEATH((void)(1_B - 2_B), "not negative");
 }
 
-TEST(PageCount, IsBytesOfAGranule) {
+TEST(PageCount, is_bytes_of_a_granule) {
     EXPECT_EQ(PageCount(3).bytes(12), 12_KiB);
     EXPECT_EQ(PageCount(1).bytes(63), ByteCount(std::uint64_t{1} << 63));
     EXPECT_EQ(PageCount(0).bytes(63), 0_B);
 }
 
-TEST(PageCountDeathTest, DoesNotWrap) {
+TEST(PageCountDeathTest, does_not_wrap) {
     EXPECT_DEATH((void)PageCount(2).bytes(63), "fits 64 bits");
     EXPECT_DEATH((void)PageCount(1).bytes(64), "fits 64 bits");
 }

@@ -78,7 +78,7 @@ struct Golden {
     return all;
 }
 
-TEST(Decode, GoldenLinesGiveTheirRecords) {
+TEST(Decode, golden_lines_give_their_records) {
     const auto all = golden_lines();
     ASSERT_GE(all.size(), 40U);
     for (const Golden& golden : all)
@@ -86,7 +86,7 @@ TEST(Decode, GoldenLinesGiveTheirRecords) {
                                                            << golden.lines.front();
 }
 
-TEST(Decode, GoldenLinesGiveThemInOneLogAsWell) {
+TEST(Decode, golden_lines_give_them_in_one_log_as_well) {
     std::vector<std::string> lines;
     std::string expected;
     for (const Golden& golden : golden_lines()) {
@@ -99,7 +99,7 @@ TEST(Decode, GoldenLinesGiveThemInOneLogAsWell) {
     EXPECT_EQ(describe(lines), expected);
 }
 
-TEST(Decode, ReadsTheTimeWhereTheLogHasIt) {
+TEST(Decode, reads_the_time_where_the_log_has_it) {
     const std::string line = "DMAR: [DMA Read NO_PASID] Request device [00:1f.2] fault addr 0x0 "
                              "[fault reason 0x06] PTE Read access is not set";
     EXPECT_EQ(decode({"[   11.236557] " + line}).at(0).record.time_ns, 11'236'557'000U);
@@ -111,7 +111,7 @@ TEST(Decode, ReadsTheTimeWhereTheLogHasIt) {
     EXPECT_EQ(decode({"[Fri Nov 21 00:46:01 2025] " + line}).at(0).record.time_ns, std::nullopt);
 }
 
-TEST(Decode, ReadsRealLogsWithTheirNoise) {
+TEST(Decode, reads_real_logs_with_their_noise) {
     EXPECT_EQ(describe(lines_of("intel-6.12.117-type1.txt")),
               "qemu 00:01.0: access at 0x1001000: unknown\n"
               "intel 00:01.0: write of page 0x1001000: permission (code 0x5)\n"
@@ -124,7 +124,7 @@ TEST(Decode, ReadsRealLogsWithTheirNoise) {
         EXPECT_EQ(virtio[index].record.where.start(), Iova(0x1001000 + 4 * (index - 1)));
 }
 
-TEST(Decode, KeepsAFaultWhoseOtherLinesNeverCame) {
+TEST(Decode, keeps_a_fault_whose_other_lines_never_came) {
     EXPECT_EQ(describe({"DMAR:[DMA Read] Request device [00:02.0] fault addr 1000"}),
               "intel 00:02.0: read of page 0x1000: unknown");
     EXPECT_EQ(
@@ -132,7 +132,7 @@ TEST(Decode, KeepsAFaultWhoseOtherLinesNeverCame) {
         "smmu-v3 unknown device: access: not-present (code 0x10)");
 }
 
-TEST(Decode, GivesUpWaitingAfterSomeNoise) {
+TEST(Decode, gives_up_waiting_after_some_noise) {
     std::vector<std::string> lines = {"DMAR:[DMA Read] Request device [00:02.0] fault addr 1000"};
     unsigned found = 0;
     const auto count = [&](const Decoded&) { ++found; };
@@ -143,7 +143,7 @@ TEST(Decode, GivesUpWaitingAfterSomeNoise) {
     EXPECT_EQ(found, 1U);
 }
 
-TEST(Decode, NothingComesOfNoise) {
+TEST(Decode, nothing_comes_of_noise) {
     for (const char* line :
          {"", " ", "DMAR: IOMMU enabled", "DMAR: DRHD: handling fault status reg 2",
           "DMAR: [DMA Write NO_PASID] Request device [zz:01.0] fault addr 0x1 [fault reason 0x05]",
@@ -155,7 +155,7 @@ TEST(Decode, NothingComesOfNoise) {
         EXPECT_EQ(describe({line}), "") << line;
 }
 
-TEST(Decode, BrokenLinesGiveARecordOrNone) {
+TEST(Decode, broken_lines_give_a_record_or_none) {
     const std::uint64_t seed = 6;
     SCOPED_TRACE(seed);
     std::mt19937_64 random(seed);

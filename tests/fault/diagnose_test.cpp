@@ -40,7 +40,7 @@ class Diagnose : public testing::Test {
     EXPECT_EQ((diagnosis).mapping->label, expected_label);                                         \
     EXPECT_EQ((diagnosis).distance, (Distance{least_, most_}))
 
-TEST_F(Diagnose, CountsBytesPastTheEnd) {
+TEST_F(Diagnose, counts_bytes_past_the_end) {
     const Diagnosis found = (*this)(exact(0x11010, 8));
     EXPECT_BESIDE(found, Kind::out_of_bounds_right, "a", 0x11, 0x11);
     EXPECT_EQ(found.side, Side::right);
@@ -49,13 +49,13 @@ TEST_F(Diagnose, CountsBytesPastTheEnd) {
     EXPECT_EQ(found.right->label, "b");
 }
 
-TEST_F(Diagnose, CountsBytesBeforeTheStart) {
+TEST_F(Diagnose, counts_bytes_before_the_start) {
     const Diagnosis found = (*this)(exact(0xfff0, 4));
     EXPECT_BESIDE(found, Kind::out_of_bounds_left, "a", 13, 13);
     EXPECT_EQ(found.side, Side::left);
 }
 
-TEST_F(Diagnose, SaysARangeOfBytesWhereThePageIsAllThatIsKnown) {
+TEST_F(Diagnose, says_a_range_of_bytes_where_the_page_is_all_that_is_known) {
     const Diagnosis right = (*this)(page(0x11000));
     EXPECT_BESIDE(right, Kind::out_of_bounds_right, "a", 1, 0x1000);
     EXPECT_EQ(right.bytes_outside, 0U);
@@ -65,13 +65,13 @@ TEST_F(Diagnose, SaysARangeOfBytesWhereThePageIsAllThatIsKnown) {
     EXPECT_BESIDE(small, Kind::out_of_bounds_right, "b", 0x1001 - 100, 0x2000 - 100);
 }
 
-TEST_F(Diagnose, CountsFromTheBufferAndNotFromItsPage) {
+TEST_F(Diagnose, counts_from_the_buffer_and_not_from_its_page) {
     EXPECT_BESIDE((*this)(starts(0x20064)), Kind::out_of_bounds_right, "b", 1, 1);
     EXPECT_BESIDE((*this)(starts(0x20fff)), Kind::out_of_bounds_right, "b", 0x1000 - 100,
                   0x1000 - 100);
 }
 
-TEST_F(Diagnose, SeesAnAccessThatBeginsInsideAndEndsOutside) {
+TEST_F(Diagnose, sees_an_access_that_begins_inside_and_ends_outside) {
     const Diagnosis found = (*this)(exact(0x10ff0, 64));
     EXPECT_BESIDE(found, Kind::out_of_bounds_right, "a", 1, 1);
     EXPECT_EQ(found.bytes_outside, 48U);
@@ -80,14 +80,14 @@ TEST_F(Diagnose, SeesAnAccessThatBeginsInsideAndEndsOutside) {
     EXPECT_EQ(before.bytes_outside, 16U);
 }
 
-TEST_F(Diagnose, SeesACrossingIntoTheNextMapping) {
+TEST_F(Diagnose, sees_a_crossing_into_the_next_mapping) {
     const Diagnosis found = (*this)(exact(0x30f00, 0x200));
     EXPECT_BESIDE(found, Kind::crossing, "c", 1, 1);
     EXPECT_EQ(found.next->label, "d");
     EXPECT_EQ(found.bytes_outside, 0x100U);
 }
 
-TEST_F(Diagnose, SeesACrossingThatWasRefusedFromTheFirstByteOutside) {
+TEST_F(Diagnose, sees_a_crossing_that_was_refused_from_the_first_byte_outside) {
     const std::array<Mapping, 2> two = {mapping(0x1000, 0x80, "low"), mapping(0x5000, 8, "high")};
     const SortedMappings live(two);
     const Diagnosis over = diagnose(live, NoHistory{}, exact(0x1080, 0x3f84));
@@ -101,7 +101,7 @@ TEST_F(Diagnose, SeesACrossingThatWasRefusedFromTheFirstByteOutside) {
     EXPECT_EQ(under.mapping->label, "high");
 }
 
-TEST_F(Diagnose, SeesWhatAMappingForbids) {
+TEST_F(Diagnose, sees_what_a_mapping_forbids) {
     const Diagnosis found = (*this)(page(0x20000, Access::write));
     EXPECT_BESIDE(found, Kind::permission, "b", 0, 0);
     EXPECT_EQ(found.left->label, "a");
@@ -110,17 +110,17 @@ TEST_F(Diagnose, SeesWhatAMappingForbids) {
     EXPECT_EQ((*this)(exact(0x31000, 4, Access::unknown)).kind, Kind::permission);
 }
 
-TEST_F(Diagnose, SaysWhereTheIommuDisagreesWithTheMappings) {
+TEST_F(Diagnose, says_where_the_iommu_disagrees_with_the_mappings) {
     EXPECT_BESIDE((*this)(exact(0x31000, 4)), Kind::mapped_and_allowed, "d", 0, 0);
 }
 
-TEST_F(Diagnose, CallsPoisonedWhatIsOutOfBoundsInsideThem) {
+TEST_F(Diagnose, calls_poisoned_what_is_out_of_bounds_inside_them) {
     Record record = exact(0x31000, 4);
     record.reason = Reason::out_of_bounds;
     EXPECT_BESIDE((*this)(record), Kind::poisoned, "d", 0, 0);
 }
 
-TEST_F(Diagnose, FindsWhatWasUnmapped) {
+TEST_F(Diagnose, finds_what_was_unmapped) {
     history.note(mapping(0x40000, 0x2000, "old"), {.time_ns = 5, .thread = 9});
     const Diagnosis found = (*this)(exact(0x41010, 4));
     EXPECT_EQ(found.kind, Kind::use_after_unmap);
@@ -131,21 +131,21 @@ TEST_F(Diagnose, FindsWhatWasUnmapped) {
     EXPECT_EQ(found.left->label, "d");
 }
 
-TEST_F(Diagnose, BlamesALivingMappingInWhoseGuardItLies) {
+TEST_F(Diagnose, blames_a_living_mapping_in_whose_guard_it_lies) {
     history.note(mapping(0x11000, 0x1000, "was here before the guard"), {});
     const Diagnosis found = (*this)(exact(0x11ff0, 4));
     EXPECT_BESIDE(found, Kind::out_of_bounds_right, "a", 0xff1, 0xff1);
     EXPECT_EQ(found.past->mapping.label, "was here before the guard");
 }
 
-TEST_F(Diagnose, BlamesWhatWasThereWhereTheNeighbourHasNoGuard) {
+TEST_F(Diagnose, blames_what_was_there_where_the_neighbour_has_no_guard) {
     history.note(mapping(0x32000, 0x1000, "old"), {});
     const Diagnosis found = (*this)(exact(0x32000, 4));
     EXPECT_EQ(found.kind, Kind::use_after_unmap);
     EXPECT_EQ(found.left->label, "d");
 }
 
-TEST_F(Diagnose, SeesAnOverrunOfWhatWasUnmapped) {
+TEST_F(Diagnose, sees_an_overrun_of_what_was_unmapped) {
     history.note(mapping(0x900000, 0x1000, "old"), {});
     const Diagnosis found = (*this)(exact(0x901008, 4));
     EXPECT_EQ(found.kind, Kind::use_after_unmap);
@@ -153,7 +153,7 @@ TEST_F(Diagnose, SeesAnOverrunOfWhatWasUnmapped) {
     EXPECT_EQ(found.distance, (Distance{9, 9}));
 }
 
-TEST_F(Diagnose, CallsWildWhatIsFarFromEverything) {
+TEST_F(Diagnose, calls_wild_what_is_far_from_everything) {
     history.note(mapping(0x900000, 0x1000, "old"), {});
     const Diagnosis found = (*this)(starts(0xdead0000));
     EXPECT_EQ(found.kind, Kind::wild);
@@ -162,7 +162,7 @@ TEST_F(Diagnose, CallsWildWhatIsFarFromEverything) {
     EXPECT_FALSE(found.right);
 }
 
-TEST_F(Diagnose, ReachSaysWhatIsFar) {
+TEST_F(Diagnose, reach_says_what_is_far) {
     const Record record = exact(0x31fff + 1 + 0x5000, 1);
     const SortedMappings live(buffers);
     EXPECT_EQ(diagnose(live, NoHistory{}, record, {.reach = ByteCount(0x5000)}).kind, Kind::wild);
@@ -170,12 +170,12 @@ TEST_F(Diagnose, ReachSaysWhatIsFar) {
               Kind::out_of_bounds_right);
 }
 
-TEST_F(Diagnose, SaysWhereNothingWasEverMapped) {
+TEST_F(Diagnose, says_where_nothing_was_ever_mapped) {
     const Diagnosis found = diagnose(SortedMappings({}), NoHistory{}, page(0));
     EXPECT_EQ(found.kind, Kind::never_mapped);
 }
 
-TEST_F(Diagnose, LooksAtNoMappingWhereTheDeviceHasNoDomain) {
+TEST_F(Diagnose, looks_at_no_mapping_where_the_device_has_no_domain) {
     Record record = page(0x20000);
     record.reason = Reason::not_attached;
     EXPECT_EQ((*this)(record).kind, Kind::not_attached);
@@ -184,7 +184,7 @@ TEST_F(Diagnose, LooksAtNoMappingWhereTheDeviceHasNoDomain) {
     EXPECT_EQ((*this)({}).kind, Kind::no_access);
 }
 
-TEST_F(Diagnose, HoldsAtBothEndsOfTheAddressSpace) {
+TEST_F(Diagnose, holds_at_both_ends_of_the_address_space) {
     const std::uint64_t top = ~std::uint64_t{0} - 0xfff;
     const std::array<Mapping, 2> ends = {mapping(0, 0x1000, "zero"), mapping(top, 0x1000, "top")};
     const SortedMappings live(ends);
@@ -220,7 +220,7 @@ std::uint64_t most_steps(const Order& order) {
     return most;
 }
 
-TEST(DiagnoseSteps, AreFewWithMappingsUndoneInOrder) {
+TEST(DiagnoseSteps, are_few_with_mappings_undone_in_order) {
     const auto in_order = [] {
         std::vector<std::uint64_t> order(1'000'000);
         std::iota(order.begin(), order.end(), 0U);
@@ -229,7 +229,7 @@ TEST(DiagnoseSteps, AreFewWithMappingsUndoneInOrder) {
     EXPECT_LE(most_steps(in_order), 64U);
 }
 
-TEST(DiagnoseSteps, AreFewWithMappingsUndoneInAnyOrder) {
+TEST(DiagnoseSteps, are_few_with_mappings_undone_in_any_order) {
     const auto shuffled = [] {
         std::vector<std::uint64_t> order(1'000'000);
         std::iota(order.begin(), order.end(), 0U);

@@ -70,7 +70,7 @@ void compare(const History& history, const Model& model, IovaRange range) {
     EXPECT_EQ(index(found.above), model.above(range.last())) << range;
 }
 
-TEST(History, FindsTheLatestMappingThatCoveredAnAddress) {
+TEST(History, finds_the_latest_mapping_that_covered_an_address) {
     History history(8);
     history.note(mapping(0x1000, 0x3000, "first"), {});
     history.note(mapping(0x2000, 0x1000, "second"), {.time_ns = 7});
@@ -85,7 +85,7 @@ TEST(History, FindsTheLatestMappingThatCoveredAnAddress) {
     EXPECT_EQ(history.around(bytes(0x1ff0, 0x20), steps).latest->mapping.label, "second");
 }
 
-TEST(History, KnowsTheNearestOnBothSidesOfAnAddressThatWasNeverMapped) {
+TEST(History, knows_the_nearest_on_both_sides_of_an_address_that_was_never_mapped) {
     History history(8);
     history.note(mapping(0x1000, 0x1000, "below"), {});
     history.note(mapping(0x4000, 0x1000, "above"), {});
@@ -97,7 +97,7 @@ TEST(History, KnowsTheNearestOnBothSidesOfAnAddressThatWasNeverMapped) {
     EXPECT_EQ(found.above->mapping.label, "above");
 }
 
-TEST(History, ForgetsTheOldestWhereTheRingIsFull) {
+TEST(History, forgets_the_oldest_where_the_ring_is_full) {
     History history(2);
     for (std::uint64_t page = 1; page != 6; ++page) {
         history.note(mapping(page << 12, 0x1000, "page"), {});
@@ -112,7 +112,7 @@ TEST(History, ForgetsTheOldestWhereTheRingIsFull) {
     EXPECT_TRUE(history.around(bytes(0x4000, 0x1000), steps).latest);
 }
 
-TEST(History, ReachesTheLastAddress) {
+TEST(History, reaches_the_last_address) {
     History history(4);
     const std::uint64_t top = ~std::uint64_t{0} - 0xfff;
     history.note(mapping(top, 0x1000, "top"), {});
@@ -124,7 +124,7 @@ TEST(History, ReachesTheLastAddress) {
     EXPECT_EQ(history.around(bytes(top, 1), steps).latest->mapping.label, "top");
 }
 
-TEST(History, AgreesWithAListOnRandomMappings) {
+TEST(History, agrees_with_a_list_on_random_mappings) {
     const std::uint64_t seed = 20251121;
     SCOPED_TRACE(seed);
     std::mt19937_64 random(seed);

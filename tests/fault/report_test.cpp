@@ -71,7 +71,7 @@ class Report : public testing::Test {
     };
 };
 
-TEST_F(Report, Overflow) {
+TEST_F(Report, overflow) {
     Record record = exact(0x11010, 8);
     record.domain = 2;
     record.time_ns = 1'600'000'000;
@@ -80,25 +80,25 @@ TEST_F(Report, Overflow) {
     expect_golden("overflow.json", json_report(find(record), options) + "\n");
 }
 
-TEST_F(Report, UnderflowOfWhichThePageAloneIsKnown) {
+TEST_F(Report, underflow_of_which_the_page_alone_is_known) {
     Record record = page(0xf000, Access::read);
     record.code = 6;
     expect_golden("underflow_page.txt", text_report(find(record), options));
 }
 
-TEST_F(Report, OverrunOfABufferSmallerThanItsPage) {
+TEST_F(Report, overrun_of_a_buffer_smaller_than_its_page) {
     expect_golden("overflow_small.txt", text_report(find(starts(0x14064)), options));
 }
 
-TEST_F(Report, AccessThatRunsOverTheEnd) {
+TEST_F(Report, access_that_runs_over_the_end) {
     expect_golden("overrun.txt", text_report(find(exact(0x10ff0, 64)), options));
 }
 
-TEST_F(Report, Crossing) {
+TEST_F(Report, crossing) {
     expect_golden("crossing.txt", text_report(find(exact(0x30f00, 0x200)), options));
 }
 
-TEST_F(Report, UseAfterUnmap) {
+TEST_F(Report, use_after_unmap) {
     Mapping old = mapping(0x50000, 0x2000, "old ring");
     old.mapped = buffers[0].mapped;
     history.note(old, {.time_ns = 1'550'000'000, .thread = 8, .stack = unmap_stack});
@@ -107,42 +107,42 @@ TEST_F(Report, UseAfterUnmap) {
     expect_golden("use_after_unmap.json", json_report(find(exact(0x51800, 256)), options) + "\n");
 }
 
-TEST_F(Report, OverflowWhereAFormerMappingIsAnotherExplanation) {
+TEST_F(Report, overflow_where_a_former_mapping_is_another_explanation) {
     history.note(mapping(0x11000, 0x1000, "older"), {});
     expect_golden("or_else.txt", text_report(find(exact(0x11000, 4)), options));
 }
 
-TEST_F(Report, Permission) {
+TEST_F(Report, permission) {
     expect_golden("permission.txt", text_report(find(page(0x14000)), options));
 }
 
-TEST_F(Report, Wild) {
+TEST_F(Report, wild) {
     expect_golden("wild.txt", text_report(find(starts(0xdead0000, Access::unknown)), options));
 }
 
-TEST_F(Report, NotAttached) {
+TEST_F(Report, not_attached) {
     const Record record = {.source = Source::stream(0x10), .reason = Reason::not_attached};
     expect_golden("not_attached.txt", text_report(find(record), {}));
 }
 
-TEST_F(Report, MappedAndAllowed) {
+TEST_F(Report, mapped_and_allowed) {
     expect_golden("mapped.txt", text_report(find(exact(0x30000, 4)), {}));
 }
 
-TEST_F(Report, Poisoned) {
+TEST_F(Report, poisoned) {
     Record record = exact(0x30000, 4);
     record.reason = Reason::out_of_bounds;
     expect_golden("poisoned.txt", text_report(find(record), {}));
 }
 
-TEST_F(Report, HasColourOnlyWhereAsked) {
+TEST_F(Report, has_colour_only_where_asked) {
     const Diagnosis found = find(exact(0x11010, 8));
     EXPECT_EQ(text_report(found, options).find('\033'), std::string::npos);
     options.colour = Colour::ansi;
     EXPECT_NE(text_report(found, options).find("\033[1;31m==4711==ERROR"), std::string::npos);
 }
 
-TEST_F(Report, JsonIsOneLineWhateverALabelHolds) {
+TEST_F(Report, json_is_one_line_whatever_a_label_holds) {
     buffers[0].label = "quote\" newline\n not utf-8 \xff";
     const std::string line = json_report(find(exact(0x11010, 8)), options);
     EXPECT_EQ(line.find('\n'), std::string::npos);
@@ -150,7 +150,7 @@ TEST_F(Report, JsonIsOneLineWhateverALabelHolds) {
     EXPECT_EQ(json["mapping"]["label"], "quote\" newline\n not utf-8 \uFFFD");
 }
 
-TEST_F(Report, DrawsTheEndsOfTheAddressSpace) {
+TEST_F(Report, draws_the_ends_of_the_address_space) {
     const std::uint64_t top = ~std::uint64_t{0} - 0xfff;
     const std::array<Mapping, 2> ends = {mapping(0, 0x1000, "zero", Allows::read, 0x1000),
                                          mapping(top, 0x1000, "top", Allows::read, 0x1000)};

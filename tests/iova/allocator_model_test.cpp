@@ -248,7 +248,7 @@ TEST_P(AllocatorModel, agrees_with_intervals) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(shapes, AllocatorModel,
+INSTANTIATE_TEST_SUITE_P(Shapes, AllocatorModel,
                          ::testing::Combine(::testing::Range<std::size_t>(0, shapes.size()),
                                             ::testing::Values(12U, 14U, 16U)),
                          [](const auto& each) {

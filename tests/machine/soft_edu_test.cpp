@@ -43,7 +43,7 @@ class SoftEdu : public testing::Test {
     System system{edu};
 };
 
-TEST_F(SoftEdu, IsThatDevice) {
+TEST_F(SoftEdu, is_that_device) {
     ASSERT_EQ(system.machine().functions().size(), 1U);
     EXPECT_EQ(system.function().config().read32(0), 0x11e81234U);
     EXPECT_EQ(system.registers().read32(0), 0x010000edU);
@@ -51,7 +51,7 @@ TEST_F(SoftEdu, IsThatDevice) {
     EXPECT_EQ(system.registers().read32(4), ~0x12345678U);
 }
 
-TEST_F(SoftEdu, ComputesFactorialsAndInterrupts) {
+TEST_F(SoftEdu, computes_factorials_and_interrupts) {
     ASSERT_EQ(need(system.function().enable_interrupts(4)), 1U);
     system.registers().write32(0x20, 0x80);
     system.registers().write32(8, 10);
@@ -66,7 +66,7 @@ TEST_F(SoftEdu, ComputesFactorialsAndInterrupts) {
     EXPECT_EQ(system.registers().read32(0x24), 0U);
 }
 
-TEST_F(SoftEdu, MovesDataBothWays) {
+TEST_F(SoftEdu, moves_data_both_ways) {
     const Mapped from = system.map(buffer_iova, size, "from", fault::Allows::read);
     const Mapped to = system.map(buffer_iova + 0x10000, size, "to", fault::Allows::write);
     std::mt19937 random(1);
@@ -78,7 +78,7 @@ TEST_F(SoftEdu, MovesDataBothWays) {
     EXPECT_TRUE(system.faults().empty());
 }
 
-TEST_F(SoftEdu, ReachesNothingUnlessItMayMasterTheBus) {
+TEST_F(SoftEdu, reaches_nothing_unless_it_may_master_the_bus) {
     const Mapped to = system.map(buffer_iova, size, "to");
     std::ranges::fill(to.bytes(), std::byte{1});
     system.function().set_bus_master(false);
@@ -87,7 +87,7 @@ TEST_F(SoftEdu, ReachesNothingUnlessItMayMasterTheBus) {
         std::ranges::all_of(to.bytes(), [](std::byte each) { return each == std::byte{1}; }));
 }
 
-TEST_F(SoftEdu, DoesNothingOutsideOfItsOwnBuffer) {
+TEST_F(SoftEdu, does_nothing_outside_of_its_own_buffer) {
     const Mapped to = system.map(buffer_iova, size, "to");
     std::ranges::fill(to.bytes(), std::byte{1});
     for (const auto& [from, count] : {std::pair{Edu::buffer_start + 1, size},
@@ -100,7 +100,7 @@ TEST_F(SoftEdu, DoesNothingOutsideOfItsOwnBuffer) {
     EXPECT_TRUE(system.faults().empty());
 }
 
-TEST_F(SoftEdu, OverrunHitsTheNeighbourInSilenceWithoutAGuard) {
+TEST_F(SoftEdu, overrun_hits_the_neighbour_in_silence_without_a_guard) {
     system.map(buffer_iova, size, "buffer");
     const Mapped neighbour = system.map(buffer_iova + size, size, "neighbour");
     edu.misbehave({Misdeed::overrun, 100});
@@ -109,7 +109,7 @@ TEST_F(SoftEdu, OverrunHitsTheNeighbourInSilenceWithoutAGuard) {
     EXPECT_TRUE(system.faults().empty());
 }
 
-TEST_F(SoftEdu, OverrunIsCaughtByAGuard) {
+TEST_F(SoftEdu, overrun_is_caught_by_a_guard) {
     system.map(buffer_iova, size, "buffer");
     const Mapped neighbour = system.map(buffer_iova + 2 * size, size, "neighbour");
     edu.misbehave({Misdeed::overrun, 100});
@@ -123,7 +123,7 @@ TEST_F(SoftEdu, OverrunIsCaughtByAGuard) {
     EXPECT_EQ(faults[0].bytes_outside, 100U);
 }
 
-TEST_F(SoftEdu, UnderrunIsCaughtByAGuard) {
+TEST_F(SoftEdu, underrun_is_caught_by_a_guard) {
     system.map(buffer_iova, size, "buffer");
     edu.misbehave({Misdeed::underrun, 16});
     to_device(buffer_iova, size);
@@ -134,7 +134,7 @@ TEST_F(SoftEdu, UnderrunIsCaughtByAGuard) {
     EXPECT_EQ(faults[0].bytes_outside, 16U);
 }
 
-TEST_F(SoftEdu, WriteAfterCompletionIsAUseAfterUnmap) {
+TEST_F(SoftEdu, write_after_completion_is_a_use_after_unmap) {
     const Mapped buffer = system.map(buffer_iova, size, "buffer");
     edu.misbehave({Misdeed::write_after_completion, 32});
     system.registers().write64(0x80, Edu::buffer_start);
@@ -153,7 +153,7 @@ TEST_F(SoftEdu, WriteAfterCompletionIsAUseAfterUnmap) {
     EXPECT_EQ(strays_in(buffer), 0U);
 }
 
-TEST_F(SoftEdu, StaleAddressIsAUseAfterUnmap) {
+TEST_F(SoftEdu, stale_address_is_a_use_after_unmap) {
     const Mapped before = system.map(buffer_iova, size, "before");
     const Mapped now = system.map(buffer_iova + 0x10000, size, "now");
     to_memory(before.iova.value(), size);
@@ -166,7 +166,7 @@ TEST_F(SoftEdu, StaleAddressIsAUseAfterUnmap) {
     EXPECT_EQ(faults[0].past->mapping.label, "before");
 }
 
-TEST_F(SoftEdu, WriteToAReadOnlyBufferIsRefused) {
+TEST_F(SoftEdu, write_to_a_read_only_buffer_is_refused) {
     const Mapped buffer = system.map(buffer_iova, size, "buffer", fault::Allows::read);
     edu.misbehave({Misdeed::read_only_violated, 8});
     to_device(buffer_iova, size);
@@ -177,7 +177,7 @@ TEST_F(SoftEdu, WriteToAReadOnlyBufferIsRefused) {
     EXPECT_EQ(strays_in(buffer), 0U);
 }
 
-TEST_F(SoftEdu, WrongLengthLeavesTheEndAsItWas) {
+TEST_F(SoftEdu, wrong_length_leaves_the_end_as_it_was) {
     const Mapped buffer = system.map(buffer_iova, size, "buffer");
     std::ranges::fill(buffer.bytes(), std::byte{1});
     edu.misbehave({Misdeed::wrong_length, 100});

@@ -166,7 +166,7 @@ class SoftNvme : public testing::Test {
     std::uint16_t number = 0;
 };
 
-TEST_F(SoftNvme, IdentifiesItself) {
+TEST_F(SoftNvme, identifies_itself) {
     const Mapped data = system.map(data_iova, page, "data", fault::Allows::write);
     Words command{6};
     set_wide(command, 6, data_iova);
@@ -183,7 +183,7 @@ TEST_F(SoftNvme, IdentifiesItself) {
     EXPECT_TRUE(system.faults().empty());
 }
 
-TEST_F(SoftNvme, WritesAndReadsBack) {
+TEST_F(SoftNvme, writes_and_reads_back) {
     const Mapped data = system.map(data_iova, 16 * page, "data");
     const Mapped list = system.map(list_iova, page, "list", fault::Allows::read);
     std::mt19937 random(2);
@@ -208,7 +208,7 @@ TEST_F(SoftNvme, WritesAndReadsBack) {
     EXPECT_TRUE(system.faults().empty());
 }
 
-TEST_F(SoftNvme, FollowsAPageListIntoItsNextPage) {
+TEST_F(SoftNvme, follows_a_page_list_into_its_next_page) {
     fill_medium();
     const Mapped data = system.map(data_iova, 8 * page, "data", fault::Allows::write);
     const Mapped list = system.map(list_iova, 2 * page, "list", fault::Allows::read);
@@ -221,7 +221,7 @@ TEST_F(SoftNvme, FollowsAPageListIntoItsNextPage) {
     EXPECT_TRUE(std::ranges::equal(data.bytes(), nvme.medium().first(8 * page)));
 }
 
-TEST_F(SoftNvme, ReadsByScatterGatherList) {
+TEST_F(SoftNvme, reads_by_scatter_gather_list) {
     fill_medium();
     const Mapped data = system.map(data_iova, 4 * page, "data", fault::Allows::write);
     const Mapped list = system.map(list_iova, page, "list", fault::Allows::read);
@@ -240,7 +240,7 @@ TEST_F(SoftNvme, ReadsByScatterGatherList) {
     EXPECT_TRUE(system.faults().empty());
 }
 
-TEST_F(SoftNvme, HasLogsAndFeatures) {
+TEST_F(SoftNvme, has_logs_and_features) {
     const Mapped data = system.map(data_iova, page, "data", fault::Allows::write);
     Words command{2};
     set_wide(command, 6, data_iova);
@@ -262,7 +262,7 @@ TEST_F(SoftNvme, HasLogsAndFeatures) {
     EXPECT_EQ(submit(admin, feature).result, (Nvme::most_queues - 2) * 0x10001);
 }
 
-TEST_F(SoftNvme, RefusesWhatIsWrong) {
+TEST_F(SoftNvme, refuses_what_is_wrong) {
     system.map(data_iova, page, "data");
     const std::uint32_t all = static_cast<std::uint32_t>(nvme.medium().size() / 512);
     EXPECT_EQ(submit(io, {0x7f, 1}).status, Status::invalid_opcode);
@@ -283,17 +283,17 @@ TEST_F(SoftNvme, RefusesWhatIsWrong) {
     EXPECT_TRUE(system.faults().empty());
 }
 
-TEST_F(SoftNvme, GoesAroundItsQueues) {
+TEST_F(SoftNvme, goes_around_its_queues) {
     for (unsigned command = 0; command != 3 * depth; ++command)
         ASSERT_EQ(submit(io, {0, 1}).status, Status::success) << command;
 }
 
-TEST_F(SoftNvme, SaysThatDataDidNotArrive) {
+TEST_F(SoftNvme, says_that_data_did_not_arrive) {
     EXPECT_EQ(submit(io, blocks(2, 0, 1)).status, Status::data_transfer_error);
     EXPECT_EQ(one_fault().record.where.start(), Iova(data_iova));
 }
 
-TEST_F(SoftNvme, WritesMoreThanWasAskedFor) {
+TEST_F(SoftNvme, writes_more_than_was_asked_for) {
     fill_medium();
     system.map(data_iova, page, "log page", fault::Allows::write);
     const Mapped neighbour = system.map(data_iova + 2 * page, page, "neighbour");
@@ -307,7 +307,7 @@ TEST_F(SoftNvme, WritesMoreThanWasAskedFor) {
     EXPECT_EQ(strays_in(neighbour), 0U);
 }
 
-TEST_F(SoftNvme, WritesBeforeTheBuffer) {
+TEST_F(SoftNvme, writes_before_the_buffer) {
     system.map(data_iova, page, "data", fault::Allows::write);
     nvme.misbehave({Misdeed::underrun, 64});
     EXPECT_EQ(submit(io, blocks(2, 0, 8)).status, Status::success);
@@ -316,7 +316,7 @@ TEST_F(SoftNvme, WritesBeforeTheBuffer) {
     EXPECT_EQ(found.bytes_outside, 64U);
 }
 
-TEST_F(SoftNvme, WritesAfterItsCompletion) {
+TEST_F(SoftNvme, writes_after_its_completion) {
     fill_medium();
     const Mapped data = system.map(data_iova, page, "data", fault::Allows::write);
     nvme.misbehave({Misdeed::write_after_completion, 64});
@@ -330,7 +330,7 @@ TEST_F(SoftNvme, WritesAfterItsCompletion) {
     EXPECT_EQ(strays_in(data), 0U);
 }
 
-TEST_F(SoftNvme, WritesToAStaleAddress) {
+TEST_F(SoftNvme, writes_to_a_stale_address) {
     const Mapped before = system.map(data_iova, page, "before", fault::Allows::write);
     const Mapped now = system.map(data_iova + 4 * page, page, "now", fault::Allows::write);
     ASSERT_EQ(submit(io, blocks(2, 0, 8)).status, Status::success);
@@ -342,7 +342,7 @@ TEST_F(SoftNvme, WritesToAStaleAddress) {
     EXPECT_EQ(found.past->mapping.label, "before");
 }
 
-TEST_F(SoftNvme, WritesWhatItShouldRead) {
+TEST_F(SoftNvme, writes_what_it_should_read) {
     const Mapped data = system.map(data_iova, page, "data", fault::Allows::read);
     nvme.misbehave({Misdeed::read_only_violated, 64});
     EXPECT_EQ(submit(io, blocks(1, 0, 8)).status, Status::success);
@@ -350,7 +350,7 @@ TEST_F(SoftNvme, WritesWhatItShouldRead) {
     EXPECT_EQ(strays_in(data), 0U);
 }
 
-TEST_F(SoftNvme, LeavesOutTheEnd) {
+TEST_F(SoftNvme, leaves_out_the_end) {
     fill_medium();
     const Mapped data = system.map(data_iova, page, "data", fault::Allows::write);
     std::ranges::fill(data.bytes(), std::byte{0xff});
@@ -360,7 +360,7 @@ TEST_F(SoftNvme, LeavesOutTheEnd) {
     EXPECT_TRUE(system.faults().empty());
 }
 
-TEST_F(SoftNvme, EndsOnListsThatDoNot) {
+TEST_F(SoftNvme, ends_on_lists_that_do_not) {
     system.map(data_iova, page, "data");
     const Mapped list = system.map(list_iova, page, "list", fault::Allows::read);
     // A page list whose last entry is the next list: itself.
@@ -384,7 +384,7 @@ TEST_F(SoftNvme, EndsOnListsThatDoNot) {
     EXPECT_EQ(submit(io, command).status, Status::invalid_descriptor_type);
 }
 
-TEST_F(SoftNvme, IsFatalWhereItsQueuesAreOutOfReach) {
+TEST_F(SoftNvme, is_fatal_where_its_queues_are_out_of_reach) {
     system.unmap(io.submissions);
     EXPECT_EQ(submit(io, {0, 1}).status, no_answer);
     EXPECT_EQ(system.registers().read32(0x1c) & 2, 2U);
@@ -392,7 +392,7 @@ TEST_F(SoftNvme, IsFatalWhereItsQueuesAreOutOfReach) {
     EXPECT_EQ(system.registers().read32(0x1c), 0U);
 }
 
-TEST_F(SoftNvme, InterruptsWhereTheQueueWantsIt) {
+TEST_F(SoftNvme, interrupts_where_the_queue_wants_it) {
     ASSERT_GE(need(system.function().enable_interrupts(4)), 1U);
     EXPECT_EQ(submit(io, {0, 1}).status, Status::success);
     EXPECT_TRUE(system.function().take_interrupt(0));

@@ -59,7 +59,7 @@ struct Line {
     return -1;
 }
 
-TEST(Stack, NamesTheCallersInOrder) {
+TEST(Stack, names_the_callers_in_order) {
     Taken taken;
     outer_function(taken);
     const auto lines = lines_of(taken);
@@ -70,7 +70,7 @@ TEST(Stack, NamesTheCallersInOrder) {
     EXPECT_LE(inner, 1) << "nothing but what was inlined lies above the caller";
 }
 
-TEST(Stack, NamesFilesLinesAndInlinedFunctions) {
+TEST(Stack, names_files_lines_and_inlined_functions) {
     Taken taken;
     outer_function(taken);
     const auto lines = lines_of(taken);
@@ -81,7 +81,7 @@ TEST(Stack, NamesFilesLinesAndInlinedFunctions) {
     EXPECT_EQ(find(lines, "inner_function"), 1);
 }
 
-TEST(Stack, IsPutIntoWordsByAnyThread) {
+TEST(Stack, is_put_into_words_by_any_thread) {
     Taken taken;
     outer_function(taken);
     std::array<std::size_t, 4> found{};
@@ -94,7 +94,7 @@ TEST(Stack, IsPutIntoWordsByAnyThread) {
     EXPECT_TRUE(std::ranges::all_of(found, [&](std::size_t each) { return each == found[0]; }));
 }
 
-TEST(Stack, SkipsWhatItIsTold) {
+TEST(Stack, skips_what_it_is_told) {
     Taken all;
     outer_function(all);
     std::array<std::uintptr_t, 16> frames{};
@@ -104,7 +104,7 @@ TEST(Stack, SkipsWhatItIsTold) {
     EXPECT_EQ(capture_stack(few), 2U);
 }
 
-TEST(Stack, AnAddressOfNothingGivesTheAddressAlone) {
+TEST(Stack, an_address_of_nothing_gives_the_address_alone) {
     unsigned frames = 0;
     const auto check = [&](const StackFrame& frame) {
         ++frames;
@@ -115,7 +115,7 @@ TEST(Stack, AnAddressOfNothingGivesTheAddressAlone) {
     EXPECT_EQ(frames, 1U);
 }
 
-TEST(Stack, AReportShowsIt) {
+TEST(Stack, a_report_shows_it) {
     Taken taken;
     outer_function(taken);
     fault::Diagnosis diagnosis;

@@ -49,7 +49,7 @@ class Policy : public testing::Test {};
 using Policies = testing::Types<SerialSync, RealSync>;
 TYPED_TEST_SUITE(Policy, Policies);
 
-TYPED_TEST(Policy, AtomicsReturnTheOldValue) {
+TYPED_TEST(Policy, atomics_return_the_old_value) {
     typename TypeParam::template Atomic<std::uint64_t> word{5};
     EXPECT_EQ(word.fetch_add(3, relaxed), 5U);
     EXPECT_EQ(word.fetch_sub(1, relaxed), 8U);
@@ -60,7 +60,7 @@ TYPED_TEST(Policy, AtomicsReturnTheOldValue) {
     EXPECT_EQ(word.load(acquire), 2U);
 }
 
-TYPED_TEST(Policy, CompareExchangeTellsWhatWasThere) {
+TYPED_TEST(Policy, compare_exchange_tells_what_was_there) {
     typename TypeParam::template Atomic<std::uint64_t> word{5};
     std::uint64_t expected = 4;
     EXPECT_FALSE(word.compare_exchange_strong(expected, 6, acq_rel, acquire));
@@ -73,7 +73,7 @@ TYPED_TEST(Policy, CompareExchangeTellsWhatWasThere) {
     EXPECT_EQ(word.load(relaxed), 7U);
 }
 
-TYPED_TEST(Policy, AReferenceIsTheWordItself) {
+TYPED_TEST(Policy, a_reference_is_the_word_itself) {
     std::uint64_t memory = 5;
     typename TypeParam::template AtomicRef<std::uint64_t> word(memory);
     word.fetch_add(1, relaxed);
@@ -82,7 +82,7 @@ TYPED_TEST(Policy, AReferenceIsTheWordItself) {
     EXPECT_EQ(word.load(relaxed), 9U);
 }
 
-TYPED_TEST(Policy, ALockIsHeldOnce) {
+TYPED_TEST(Policy, a_lock_is_held_once) {
     typename TypeParam::Mutex mutex;
     {
         const ExclusiveLock lock(mutex);
@@ -93,7 +93,7 @@ TYPED_TEST(Policy, ALockIsHeldOnce) {
         ADD_FAILURE() << "it was unlocked before";
 }
 
-TYPED_TEST(Policy, ReadersShareALock) {
+TYPED_TEST(Policy, readers_share_a_lock) {
     typename TypeParam::SharedMutex mutex;
     {
         const SharedLock one(mutex);
@@ -105,7 +105,7 @@ TYPED_TEST(Policy, ReadersShareALock) {
         ADD_FAILURE() << "it was unlocked before";
 }
 
-TYPED_TEST(Policy, DeferredCallsRunInOrderAndBeforeABarrierEnds) {
+TYPED_TEST(Policy, deferred_calls_run_in_order_and_before_a_barrier_ends) {
     std::vector<int> log;
     std::vector<Call> calls(100);
     std::vector<int> numbers;
@@ -119,7 +119,7 @@ TYPED_TEST(Policy, DeferredCallsRunInOrderAndBeforeABarrierEnds) {
     EXPECT_EQ(log, numbers);
 }
 
-TYPED_TEST(Policy, ADeferredCallWaitsForTheOutermostSection) {
+TYPED_TEST(Policy, a_deferred_call_waits_for_the_outermost_section) {
     std::vector<int> log;
     Call call;
     call.log = &log;
@@ -135,7 +135,7 @@ TYPED_TEST(Policy, ADeferredCallWaitsForTheOutermostSection) {
     EXPECT_EQ(log.size(), 1U);
 }
 
-TYPED_TEST(Policy, ADeferredCallMayDeferTheNext) {
+TYPED_TEST(Policy, a_deferred_call_may_defer_the_next) {
     struct Chain : RcuHead {
         int left = 1000;
 
@@ -152,7 +152,7 @@ TYPED_TEST(Policy, ADeferredCallMayDeferTheNext) {
     EXPECT_EQ(chain.left, 0);
 }
 
-TYPED_TEST(Policy, NodesAreMadeDestroyedAndRetired) {
+TYPED_TEST(Policy, nodes_are_made_destroyed_and_retired) {
     Counted* const destroyed = TypeParam::template make<Counted>(7);
     Counted* const retired = TypeParam::template make<Counted>();
     ASSERT_NE(destroyed, nullptr);
@@ -169,7 +169,7 @@ TYPED_TEST(Policy, NodesAreMadeDestroyedAndRetired) {
     EXPECT_EQ(Counted::living, 0);
 }
 
-TYPED_TEST(Policy, NodesKeepTheirAlignment) {
+TYPED_TEST(Policy, nodes_keep_their_alignment) {
     struct alignas(256) Aligned {
         char bytes[3];
     };
@@ -180,7 +180,7 @@ TYPED_TEST(Policy, NodesKeepTheirAlignment) {
     TypeParam::barrier();
 }
 
-TYPED_TEST(Policy, ThreadLocalStateIsMadeAtFirstUse) {
+TYPED_TEST(Policy, thread_local_state_is_made_at_first_use) {
     std::optional<typename TypeParam::template ThreadLocal<Counted>> slot(
         std::in_place, [](void*, Counted&) {}, nullptr);
     const auto sum = [&] {
@@ -197,7 +197,7 @@ TYPED_TEST(Policy, ThreadLocalStateIsMadeAtFirstUse) {
     EXPECT_EQ(Counted::living, 0);
 }
 
-TYPED_TEST(Policy, TimeDoesNotGoBack) {
+TYPED_TEST(Policy, time_does_not_go_back) {
     const std::uint64_t before = TypeParam::now();
     TypeParam::pause();
     TypeParam::yield();

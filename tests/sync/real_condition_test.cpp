@@ -40,7 +40,7 @@ class Channel {
     bool full_ MOAT_GUARDED_BY(mutex_) = false;
 };
 
-TEST(Condition, HandsOverBetweenThreads) {
+TEST(Condition, hands_over_between_threads) {
     constexpr int numbers = 1000;
     Channel channel;
     std::thread producer([&] {
@@ -52,7 +52,7 @@ TEST(Condition, HandsOverBetweenThreads) {
     producer.join();
 }
 
-TEST(Condition, SaysWhenTimeRanOut) {
+TEST(Condition, says_when_time_ran_out) {
     RealSync::Mutex mutex;
     RealSync::Condition condition;
     const std::uint64_t start = RealSync::now();
@@ -62,7 +62,7 @@ TEST(Condition, SaysWhenTimeRanOut) {
     EXPECT_GE(RealSync::now(), start + 1'000'000);
 }
 
-TEST(SharedMutex, KeepsAWriterFromReaders) {
+TEST(SharedMutex, keeps_a_writer_from_readers) {
     constexpr int rounds = 200;
     RealSync::SharedMutex mutex;
     int one = 0;

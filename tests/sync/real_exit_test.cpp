@@ -29,7 +29,7 @@ struct Engine {
     }
 };
 
-TEST_F(RealExitDeathTest, OutlivesItsBackgroundThread) {
+TEST_F(RealExitDeathTest, outlives_its_background_thread) {
     EXPECT_EXIT(
         {
             static Engine engine;
@@ -41,7 +41,7 @@ TEST_F(RealExitDeathTest, OutlivesItsBackgroundThread) {
         testing::ExitedWithCode(3), "");
 }
 
-TEST_F(RealExitDeathTest, MayComeInsideASection) {
+TEST_F(RealExitDeathTest, may_come_inside_a_section) {
     EXPECT_EXIT(
         {
             static Engine engine;
@@ -52,7 +52,7 @@ TEST_F(RealExitDeathTest, MayComeInsideASection) {
         testing::ExitedWithCode(3), "");
 }
 
-TEST_F(RealExitDeathTest, MayComeFromATimer) {
+TEST_F(RealExitDeathTest, may_come_from_a_timer) {
     EXPECT_EXIT(
         {
             RealSync::Timer timer([](void*) { std::exit(3); }, nullptr);
@@ -62,7 +62,7 @@ TEST_F(RealExitDeathTest, MayComeFromATimer) {
         testing::ExitedWithCode(3), "");
 }
 
-TEST_F(RealExitDeathTest, LeavesThreadsWithStateBehind) {
+TEST_F(RealExitDeathTest, leaves_threads_with_state_behind) {
     EXPECT_EXIT(
         {
             static Engine engine;

@@ -43,7 +43,7 @@ TEST(GracePeriod, begins_one_epoch_and_a_barrier_without_calls_none) {
     EXPECT_EQ(epoch_now(), before + 1) << "no call was deferred, so no grace period is needed";
 }
 
-TEST(GracePeriod, OutlastsASectionThatWasOpen) {
+TEST(GracePeriod, outlasts_a_section_that_was_open) {
     constexpr int rounds = 100;
     for (int round = 0; round != rounds; ++round) {
         std::latch section_open(1);
@@ -96,7 +96,7 @@ TEST(GracePeriod, does_not_wait_for_sections_that_begin_later) {
     earlier.join();
 }
 
-TEST(GracePeriod, OutlastsTheOuterOfNestedSections) {
+TEST(GracePeriod, outlasts_the_outer_of_nested_sections) {
     std::latch inner_closed(1);
     std::atomic<bool> outer_done{false};
     std::thread reader([&] {
@@ -115,7 +115,7 @@ TEST(GracePeriod, OutlastsTheOuterOfNestedSections) {
     reader.join();
 }
 
-TEST(GracePeriodDeathTest, IsNotAskedForInsideASection) {
+TEST(GracePeriodDeathTest, is_not_asked_for_inside_a_section) {
     testing::FLAGS_gtest_death_test_style = "threadsafe";
     const RealSync::ReadSection reading;
     EXPECT_DEATH(RealSync::synchronize(), "read section");
@@ -173,18 +173,18 @@ void swap_beside_readers(std::uint64_t swaps, const Free& free) {
     EXPECT_EQ(torn.load(), 0U);
 }
 
-TEST(RetiredNodes, AreWholeWhileAnybodyReadsThem) {
+TEST(RetiredNodes, are_whole_while_anybody_reads_them) {
     swap_beside_readers(2000, [](Published* old) { RealSync::retire(old); });
 }
 
-TEST(RetiredNodes, MayBeFreedByHandAfterAGracePeriod) {
+TEST(RetiredNodes, may_be_freed_by_hand_after_a_grace_period) {
     swap_beside_readers(200, [](Published* old) {
         RealSync::synchronize();
         RealSync::destroy(old);
     });
 }
 
-TEST(DeferredCalls, OfManyThreadsAllRunOnce) {
+TEST(DeferredCalls, of_many_threads_all_run_once) {
     struct Call : RcuHead {
         std::atomic<int>* count = nullptr;
     };
@@ -236,7 +236,7 @@ TEST(DeferredCalls, run_in_the_background_once_the_open_sections_have_ended) {
     EXPECT_NE(call.on, std::this_thread::get_id());
 }
 
-TEST(ReaderSlots, AreReusedByLaterThreads) {
+TEST(ReaderSlots, are_reused_by_later_threads) {
     in_a_thread([] { const RealSync::ReadSection reading; });
     const std::size_t before = slots_in_use_or_free();
     for (int i = 0; i != 50; ++i)
@@ -244,7 +244,7 @@ TEST(ReaderSlots, AreReusedByLaterThreads) {
     EXPECT_EQ(slots_in_use_or_free(), before);
 }
 
-TEST(ReaderSlots, AreReusedAfterAnExitHookThatReads) {
+TEST(ReaderSlots, are_reused_after_an_exit_hook_that_reads) {
     // The order in which a thread first reads and first has thread-local state must not matter.
     for (const bool reads_first : {true, false}) {
         std::atomic<int> hooks{0};
@@ -277,7 +277,7 @@ struct ReadsAtTheEnd {
     ~ReadsAtTheEnd() { const RealSync::ReadSection reading; }
 };
 
-TEST(ReaderSlots, AreReusedAfterADestructorThatReads) {
+TEST(ReaderSlots, are_reused_after_a_destructor_that_reads) {
     const auto life = [] {
         static thread_local ReadsAtTheEnd constructed_before_the_slot;
         constructed_before_the_slot.used = true;

@@ -36,7 +36,7 @@ int sum(Slot& slot) {
     return total;
 }
 
-TEST(ThreadLocal, IsEachThreadsOwn) {
+TEST(ThreadLocal, is_each_threads_own) {
     std::atomic<int> returned{0};
     {
         Slot slot(
@@ -56,7 +56,7 @@ TEST(ThreadLocal, IsEachThreadsOwn) {
     EXPECT_EQ(Magazine::living.load(), 0);
 }
 
-TEST(ThreadLocal, OfManyObjectsIsKeptApart) {
+TEST(ThreadLocal, of_many_objects_is_kept_apart) {
     constexpr int objects = 40; // past the room that a thread begins with
     std::vector<std::unique_ptr<Slot>> slots;
     for (int i = 0; i != objects; ++i)
@@ -71,7 +71,7 @@ TEST(ThreadLocal, OfManyObjectsIsKeptApart) {
     EXPECT_EQ(Magazine::living.load(), 0);
 }
 
-TEST(ThreadLocal, MayBeDestroyedWhileItsThreadsLive) {
+TEST(ThreadLocal, may_be_destroyed_while_its_threads_live) {
     std::optional<Slot> slot(std::in_place, ignore, nullptr);
     std::latch used(2);
     std::latch replaced(1);
@@ -93,7 +93,7 @@ TEST(ThreadLocal, MayBeDestroyedWhileItsThreadsLive) {
     EXPECT_EQ(sum(*slot), 0);
 }
 
-TEST(ThreadLocal, OfObjectsAndThreadsThatComeAndGo) {
+TEST(ThreadLocal, of_objects_and_threads_that_come_and_go) {
     constexpr int rounds = 100;
     std::atomic<int> hooks{0};
     const auto hook = [](void* count, Magazine&) { ++*static_cast<std::atomic<int>*>(count); };
@@ -121,7 +121,7 @@ struct UsedAtTheEnd {
     ~UsedAtTheEnd() { late_slot->local()->loaded = 1; }
 };
 
-TEST(ThreadLocal, MayBeUsedByADestructorAtTheEndOfItsThread) {
+TEST(ThreadLocal, may_be_used_by_a_destructor_at_the_end_of_its_thread) {
     std::atomic<int> hooks{0};
     Slot slot([](void* count, Magazine&) { ++*static_cast<std::atomic<int>*>(count); }, &hooks);
     late_slot = &slot;

@@ -39,7 +39,7 @@ struct Alarm {
     }
 };
 
-TEST(Timer, RunsNotBeforeItsTimeAndOnAnotherThread) {
+TEST(Timer, runs_not_before_its_time_and_on_another_thread) {
     Alarm alarm;
     const std::uint64_t start = RealSync::now();
     alarm.timer.arm(millisecond);
@@ -79,7 +79,7 @@ TEST(Timer, armed_again_for_a_later_time_does_not_run_at_the_first) {
     EXPECT_EQ(arming.moved.times, 0);
 }
 
-TEST(Timer, OfAnEarlierTimeRunsFirst) {
+TEST(Timer, of_an_earlier_time_runs_first) {
     Alarm late;
     Alarm early;
     late.timer.arm(2 * millisecond);
@@ -89,7 +89,7 @@ TEST(Timer, OfAnEarlierTimeRunsFirst) {
     EXPECT_LE(early.at, late.at);
 }
 
-TEST(Timer, MayBeArmedForEver) {
+TEST(Timer, may_be_armed_for_ever) {
     Alarm never;
     never.timer.arm(for_ever);
     Alarm soon; // were the deadline to wrap, `never` would run before this
@@ -98,7 +98,7 @@ TEST(Timer, MayBeArmedForEver) {
     EXPECT_FALSE(never.rang.try_wait());
 }
 
-TEST(Timer, DoesNotRunAfterCancel) {
+TEST(Timer, does_not_run_after_cancel) {
     std::atomic<int> ran{0};
     for (int i = 0; i != 200; ++i) {
         RealSync::Timer timer([](void* count) { ++*static_cast<std::atomic<int>*>(count); }, &ran);
@@ -110,7 +110,7 @@ TEST(Timer, DoesNotRunAfterCancel) {
     }
 }
 
-TEST(Timer, IsWaitedForByCancelWhileItRuns) {
+TEST(Timer, is_waited_for_by_cancel_while_it_runs) {
     struct {
         std::latch running{1};
         std::atomic<bool> done{false};
@@ -142,7 +142,7 @@ struct Periodic {
     }
 };
 
-TEST(PeriodicTimer, StopsAtCancel) {
+TEST(PeriodicTimer, stops_at_cancel) {
     for (int round = 0; round != 20; ++round) {
         Periodic periodic;
         periodic.timer.arm(0);

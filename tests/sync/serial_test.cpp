@@ -17,7 +17,7 @@ using namespace moat;
 
 constexpr std::uint64_t for_ever = std::numeric_limits<std::uint64_t>::max();
 
-TEST(SerialLocksDeathTest, FindALockTakenTwice) MOAT_NO_THREAD_SAFETY_ANALYSIS {
+TEST(SerialLocksDeathTest, find_a_lock_taken_twice) MOAT_NO_THREAD_SAFETY_ANALYSIS {
     SerialSync::Mutex mutex;
     const ExclusiveLock lock(mutex);
     EXPECT_FALSE(mutex.try_lock());
@@ -25,7 +25,7 @@ TEST(SerialLocksDeathTest, FindALockTakenTwice) MOAT_NO_THREAD_SAFETY_ANALYSIS {
     EXPECT_DEATH(mutex.lock_shared(), "waits for a lock that it holds");
 }
 
-TEST(SerialLocksDeathTest, FindAnUnlockWithoutALock) MOAT_NO_THREAD_SAFETY_ANALYSIS {
+TEST(SerialLocksDeathTest, find_an_unlock_without_a_lock) MOAT_NO_THREAD_SAFETY_ANALYSIS {
     SerialSync::SharedMutex mutex;
     EXPECT_DEATH(mutex.unlock(), "an unlock follows a lock");
     EXPECT_DEATH(mutex.unlock_shared(), "an unlock follows a lock");
@@ -33,13 +33,13 @@ TEST(SerialLocksDeathTest, FindAnUnlockWithoutALock) MOAT_NO_THREAD_SAFETY_ANALY
     EXPECT_DEATH(mutex.lock(), "waits for a lock that it holds");
 }
 
-TEST(SerialRcuDeathTest, FindsASectionThatWaitsForItself) {
+TEST(SerialRcuDeathTest, finds_a_section_that_waits_for_itself) {
     const SerialSync::ReadSection reading;
     EXPECT_DEATH(SerialSync::synchronize(), "read section");
     EXPECT_DEATH(SerialSync::barrier(), "read section");
 }
 
-TEST(SerialRcu, DefersFromDeferredCallsWithoutRecursion) {
+TEST(SerialRcu, defers_from_deferred_calls_without_recursion) {
     struct Chain : RcuHead {
         int left = 1'000'000; // a recursion as deep as this would overflow the stack
 
@@ -69,7 +69,7 @@ struct Alarm {
     }
 };
 
-TEST(SerialTimers, RunInOrderEachAtItsMoment) {
+TEST(SerialTimers, run_in_order_each_at_its_moment) {
     std::vector<std::uint64_t> log;
     const std::uint64_t start = SerialSync::now();
     Alarm late(log);
@@ -83,7 +83,7 @@ TEST(SerialTimers, RunInOrderEachAtItsMoment) {
     EXPECT_EQ(SerialSync::now(), start + 1099);
 }
 
-TEST(SerialTimers, ArmingAgainMovesAndCancellingStops) {
+TEST(SerialTimers, arming_again_moves_and_cancelling_stops) {
     std::vector<std::uint64_t> log;
     const std::uint64_t start = SerialSync::now();
     Alarm moved(log);
@@ -96,7 +96,7 @@ TEST(SerialTimers, ArmingAgainMovesAndCancellingStops) {
     EXPECT_EQ(log, (std::vector<std::uint64_t>{start + 50}));
 }
 
-TEST(SerialTimers, MayArmThemselvesOrBeDestroyedWhileArmed) {
+TEST(SerialTimers, may_arm_themselves_or_be_destroyed_while_armed) {
     std::vector<std::uint64_t> log;
     {
         Alarm periodic(log);
@@ -109,7 +109,7 @@ TEST(SerialTimers, MayArmThemselvesOrBeDestroyedWhileArmed) {
     EXPECT_EQ(log.size(), 3U);
 }
 
-TEST(SerialTimers, MayBeArmedForEver) {
+TEST(SerialTimers, may_be_armed_for_ever) {
     std::vector<std::uint64_t> log;
     Alarm never(log);
     never.timer.arm(for_ever);
@@ -130,7 +130,7 @@ struct Waiting {
     }
 };
 
-TEST(SerialCondition, IsWokenByATimerWhichMayTakeTheLock) {
+TEST(SerialCondition, is_woken_by_a_timer_which_may_take_the_lock) {
     Waiting waiting;
     const std::uint64_t start = SerialSync::now();
     waiting.timer.arm(100);
@@ -140,7 +140,7 @@ TEST(SerialCondition, IsWokenByATimerWhichMayTakeTheLock) {
     EXPECT_EQ(SerialSync::now(), start + 100);
 }
 
-TEST(SerialCondition, WaitsNoLongerThanItIsNotified) {
+TEST(SerialCondition, waits_no_longer_than_it_is_notified) {
     Waiting waiting;
     const std::uint64_t start = SerialSync::now();
     waiting.timer.arm(100);
@@ -153,13 +153,13 @@ TEST(SerialCondition, WaitsNoLongerThanItIsNotified) {
     EXPECT_TRUE(waiting.done);
 }
 
-TEST(SerialConditionDeathTest, FindsAWaitThatNobodyEnds) {
+TEST(SerialConditionDeathTest, finds_a_wait_that_nobody_ends) {
     Waiting waiting;
     const ExclusiveLock lock(waiting.mutex);
     EXPECT_DEATH(waiting.condition.wait(waiting.mutex), "cannot exist");
 }
 
-TEST(SerialThreadLocal, ExitsWhenToldTo) {
+TEST(SerialThreadLocal, exits_when_told_to) {
     std::string seen;
     SerialSync::ThreadLocal<std::string> slot(
         [](void* to, std::string& value) { *static_cast<std::string*>(to) += value; }, &seen);
