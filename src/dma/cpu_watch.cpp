@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// AddressSanitizer is found by weak symbols of its interface (sanitizer/asan_interface.h and
-// allocator_interface.h of compiler-rt), so nothing is linked or built for it; memcheck by its
-// client requests, where valgrind's header is there at build time.
+// Finds AddressSanitizer by weak symbols of its interface (compiler-rt's sanitizer/asan_interface.h
+// and allocator_interface.h), so nothing is linked or built for it; and memcheck by its client
+// requests, if valgrind's header was present at build time.
 #include "moat/dma/detail/cpu_watch.hpp"
 
 #include "moat/dma/detail/interval_index.hpp"
@@ -65,13 +65,13 @@ namespace {
     return reinterpret_cast<std::uintptr_t>(address);
 }
 
-/// A call of `freed` that runs now.
+/// A running call of `freed`.
 struct Call {
     const void* context;
     std::thread::id thread;
 };
 
-/// How much of a mapping is checked for bad memory: a caller's number takes no hours.
+/// The most bytes of a mapping that are checked: a huge size takes no hours.
 constexpr std::size_t most_checked = std::size_t{1} << 30;
 
 /// Every watched mapping of the process, by the CPU's addresses.
@@ -83,20 +83,20 @@ struct Index {
     std::condition_variable call_ended;
 };
 
-/// Never destroyed: memory is freed after the end of main.
+/// Never destroyed: memory is freed after main returns.
 [[nodiscard]] Index& index() {
     static Index* const the_index = new Index;
     return *the_index;
 }
 
-/// Whether this thread holds the index's lock: what it allocates and frees then is the index's own.
+/// Whether this thread holds the index's lock, and so allocates and frees for the index.
 constinit thread_local bool in_index = false;
 
 class IndexLock {
   public:
     IndexLock() : lock_(index().mutex) { in_index = true; }
 
-    /// Until a call of `freed` has ended.
+    /// Waits until a call of `freed` has ended.
     void wait() { index().call_ended.wait(lock_); }
 
     ~IndexLock() { in_index = false; }
@@ -128,7 +128,7 @@ class IndexLock {
     return {number(start), ByteCount(size), {frames.data(), count}};
 }
 
-/// Return: a mapping that overlaps the block, whose call is noted; or nothing.
+/// Return: a mapping that overlaps the block, with its call recorded; or nothing.
 [[nodiscard]] std::optional<WatchedMapping> begin_call(std::uint64_t first, std::uint64_t last) {
     const IndexLock lock;
     std::optional<WatchedMapping> found;
@@ -151,7 +151,7 @@ void end_call(const void* context) {
     index().call_ended.notify_all();
 }
 
-/// Inside free(): the block is still as it was. No lock is held while `freed` runs, since others
+/// Runs inside free(), before the block changes. `freed` runs without a lock, since other threads
 /// free memory under locks that it takes.
 void block_is_freed(const volatile void* block) {
     if (block == nullptr || in_index || index().count.load(std::memory_order_acquire) == 0)
@@ -167,7 +167,7 @@ void block_is_freed(const volatile void* block) {
     }
 }
 
-/// After the checker's own report.
+/// Called after the checker's own report.
 void name_the_mapping(const char*) {
     if (__asan_get_report_address == nullptr || in_index)
         return;
@@ -175,7 +175,7 @@ void name_the_mapping(const char*) {
     const IndexLock lock;
     (void)index().mappings.find(
         address, address, [&](std::uint64_t first, std::uint64_t, const WatchedMapping& each) {
-            if (!each.device_writes) // the CPU may read it, so the error is another one
+            if (!each.device_writes) // the CPU may read it, so another mapping is concerned
                 return false;
             std::fprintf(stderr,
                          "moat: the CPU touched byte %llu of \"%.*s\" (%llu bytes, mapped at IOVA "
@@ -188,7 +188,7 @@ void name_the_mapping(const char*) {
         });
 }
 
-/// With the first mapping that is watched.
+/// Called with the first watched mapping.
 void install_hooks() {
     static std::once_flag once;
     std::call_once(once, [] {
@@ -213,7 +213,7 @@ void install_hooks() {
 #endif
 }
 
-/// Return: the last byte of a watched mapping that has the byte at `address`, or nothing.
+/// Return: the last byte of a watched mapping that contains `address`, or nothing.
 [[nodiscard]] std::optional<std::uint64_t> last_of_mapping_at(std::uint64_t address) {
     std::optional<std::uint64_t> found;
     const IndexLock lock;

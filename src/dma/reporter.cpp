@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The words are fault/report.hpp's and driver_error.hpp's; here they only find their way out.
+// Writes reports; fault/report.hpp and driver_error.hpp compose them.
 #include "moat/dma/reporter.hpp"
 
 #include "moat/core/text.hpp"

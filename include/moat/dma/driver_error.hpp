@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a driver does wrong with the DMA API itself, and who is told of that and of faults.
-// Found by space.hpp from level `track` on; `not_invalidated` at every level.
+// A driver's misuse of the DMA API, and the listener that gets reports of it and of faults.
+// space.hpp finds it from level `track` on; `not_invalidated` at every level.
 #pragma once
 
 #include "moat/core/range.hpp"
-#include "moat/dma/detail/cpu_watch.hpp"
 #include "moat/fault/diagnosis.hpp"
 
 #include <array>
@@ -18,18 +17,18 @@
 namespace moat::dma {
 
 enum class DriverErrorKind : std::uint8_t {
-    not_mapped,      ///< an unmap or sync of what no mapping begins at: a second unmap, mostly
-    wrong_size,      ///< of another size than was mapped
-    wrong_direction, ///< with another direction than was mapped
-    outside,         ///< a sync that leaves its mapping
-    cpu_wrote,       ///< the CPU changed a buffer while it was the device's
-    red_zone,        ///< something wrote beside the buffer, inside its page
+    not_mapped, ///< an unmap or sync of an address where no mapping begins: often a second unmap
+    wrong_size, ///< another size than was mapped
+    wrong_direction, ///< another direction than was mapped
+    outside,         ///< a sync beyond its mapping
+    cpu_wrote,       ///< the CPU changed a buffer that the device owned
+    red_zone,        ///< something wrote beside the buffer, in its page
     leak,            ///< still mapped when its space ended
-    missing_sync,    ///< returned to the device with bytes that the CPU never took
-    double_mapping,  ///< memory that another mapping has, where the device may write it
-    not_addressable, ///< maps memory that the program may not touch, as AddressSanitizer knows
-    freed,           ///< the memory of a living mapping was freed; no device reaches it any more
-    not_invalidated, ///< unmapped, but a device may still reach it: the invalidation failed
+    missing_sync,    ///< given to the device with bytes of its own that the CPU never took
+    double_mapping,  ///< the same memory is mapped twice, and a device may write it
+    not_addressable, ///< memory that the program may not access, according to AddressSanitizer
+    freed,           ///< the memory of a mapping was freed; no device reaches it any more
+    not_invalidated, ///< unmapped, but devices may still reach it: the invalidation failed
 };
 
 [[nodiscard]] constexpr std::string_view name(DriverErrorKind kind) {
@@ -48,33 +47,40 @@ enum class DriverErrorKind : std::uint8_t {
     return names[static_cast<std::size_t>(kind)];
 }
 
+/// Heap memory, as far as a memory checker in the process knows it.
+struct HeapBlock {
+    std::uint64_t start = 0;         ///< the CPU's address; 0: not in a heap block
+    ByteCount size = {};             ///< as requested from the allocator
+    fault::StackView allocated = {}; ///< innermost first
+};
+
 struct DriverError {
     DriverErrorKind kind = DriverErrorKind::not_mapped;
-    /// What the call named; for `cpu_wrote`, `red_zone` and `missing_sync` the bytes that were
-    /// changed, as the device sees them.
+    /// The range of the call; for `cpu_wrote`, `red_zone` and `missing_sync` the changed bytes, as
+    /// device addresses.
     IovaRange range = {};
-    /// The mapping that lives there, or that it was about; its range is empty where there is none.
+    /// The mapping at that range, or the one that the call named; its range is empty if there is
+    /// none.
     fault::Mapping mapping = {};
-    /// Of `not_mapped`: the mapping that was there last.
+    /// Of `not_mapped`: the latest mapping there.
     std::optional<fault::PastMapping> past = {};
-    /// Of `double_mapping`: the one that was there before.
+    /// Of `double_mapping`: the earlier mapping.
     std::optional<fault::Mapping> other = {};
-    /// Of `not_addressable` and `freed`: what the CPU's memory is, as far as it is known. The stack
-    /// lives as long as the call of the listener.
+    /// Of `not_addressable` and `freed`: the CPU's memory, as far as it is known. The stack is
+    /// valid during the listener's call.
     HeapBlock block = {};
-    /// Of the same: what the mapping named.
+    /// Of the same: the mapping's memory.
     std::span<const std::byte> memory = {};
-    /// Of `freed`: who freed the memory, and when.
+    /// Of `freed`: when, and the stack of the free.
     fault::Event when = {};
 };
 
 /// One line: 'wrong-size: [0x1000, +4K) of "command queue" [0x1000, +8K)'.
 [[nodiscard]] std::string summary(const DriverError& error);
 
-/// Called as soon as something is found, on the thread that found it, with no lock of the space
-/// held: it may map and unmap. The call comes last, when the operation is done. A listener does not
-/// throw, since a device's thread or free() may call it. What `context` points to outlives the
-/// space.
+/// Called on the thread that finds something, at the end of the operation and without a lock of the
+/// space: it may map and unmap. It does not throw, since a device's thread or free() may call it.
+/// What `context` points to outlives the space.
 struct Listener {
     void (*fault)(void* context, const fault::Diagnosis& diagnosis) noexcept = nullptr;
     void (*driver_error)(void* context, const DriverError& error) noexcept = nullptr;

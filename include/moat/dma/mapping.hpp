@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Mapping: memory that is mapped for as long as this object lives.
-// A user's handle; the work is space.hpp's.
+// Mapping: an RAII handle; unmaps its memory at its end.
 #pragma once
 
 #include "moat/core/check.hpp"
@@ -12,9 +11,9 @@
 
 namespace moat::dma {
 
-/// Ends before its space. A refusal to unmap at the end is a programmer's error. An IOMMU that does
-/// not answer is none: the space reports `not_invalidated`, and a device may still reach the
-/// memory; a driver that must know calls `unmap`.
+/// Its space outlives it. A failed unmap in the destructor is a programmer's error, except io: the
+/// space then reports `not_invalidated`, and devices may still reach the memory. To handle that
+/// error, call `unmap`.
 template <class Space>
 class Mapping {
   public:
@@ -42,18 +41,18 @@ class Mapping {
         MOAT_CHECK(done || done.error().code() == ErrorCode::io, "what was mapped is unmapped");
     }
 
-    /// What the device is told.
+    /// The device's address of the first byte.
     [[nodiscard]] Iova iova() const { return iova_; }
 
     [[nodiscard]] ByteCount size() const { return size_; }
 
-    /// Errors: Space's of the same name.
+    /// Errors: those of Space's functions of the same name.
     Result<void> sync_for_device() { return space_->sync_for_device(iova_, {}, size_); }
 
     Result<void> sync_for_cpu() { return space_->sync_for_cpu(iova_, {}, size_); }
 
-    /// Undoes the mapping now, where an error can be answered. Errors: Space::unmap's, after which
-    /// nothing is tried again.
+    /// Unmaps now, so that the caller can handle an error. Errors: Space::unmap's; the destructor
+    /// does not retry.
     Result<void> unmap() { return std::exchange(space_, nullptr)->unmap(iova_, size_, direction_); }
 
   private:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What is mapped for a device, and which way data flows. Values only.
+// Memory that is mapped for a device, and the direction of its data. Values only.
 #pragma once
 
 #include "moat/core/types.hpp"
@@ -14,7 +14,7 @@
 
 namespace moat::dma {
 
-/// Who may do what while the mapping lives: the device reads, writes, or both.
+/// What the device may do: read, write, or both.
 enum class Direction : std::uint8_t { to_device, from_device, bidirectional };
 
 [[nodiscard]] constexpr std::string_view name(Direction direction) {
@@ -34,13 +34,13 @@ enum class Direction : std::uint8_t { to_device, from_device, bidirectional };
     return allows[static_cast<std::size_t>(direction)];
 }
 
-/// Contiguous memory: where the CPU sees it, and by what a domain names it (iommu/domain.hpp).
-/// Neither need be aligned, but both are equal modulo the domain's page.
+/// Contiguous memory: the CPU's view, and the domain's name for it (iommu/domain.hpp). Neither need
+/// be aligned, but both are equal modulo the domain's page.
 struct Memory {
     std::span<std::byte> bytes = {};
     PhysicalAddress physical = {};
 
-    /// Memory of this process, for domains that name it by its own address.
+    /// Memory of this process, for domains that use the process's own addresses.
     [[nodiscard]] static Memory own(std::span<std::byte> bytes) {
         return {bytes, PhysicalAddress(reinterpret_cast<std::uintptr_t>(bytes.data()))};
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Poison: bytes of living mappings that their owner has taken from the devices for a while, for who
-// hands out parts of a mapping. When it holds, and where it cannot, space.hpp says.
+// Poison: bytes of mappings that their owner denies to devices for a while, for sub-allocators.
+// space.hpp documents its limits.
 #pragma once
 
 #include "moat/core/range.hpp"
@@ -14,12 +14,12 @@
 
 namespace moat::dma {
 
-/// Thread-safe. Asked inside accesses of devices: its lock is held for a search, and never while
-/// somebody waits for an access to end.
+/// Thread-safe. Devices' accesses query it: its lock is held for one search, never during a wait
+/// for an access.
 template <SyncPolicy Sync>
 class Poison {
   public:
-    /// `memory` keeps the ranges, outlives this, and is used under the lock.
+    /// `memory` allocates the ranges, under the lock, and outlives this.
     explicit Poison(std::pmr::memory_resource* memory = std::pmr::new_delete_resource())
         : poisoned_(memory) {}
 
@@ -37,7 +37,7 @@ class Poison {
         any_.store(poisoned_.empty() ? 0 : 1, std::memory_order_release);
     }
 
-    /// How many bytes from `start` on, `size` at most, come before a poisoned one.
+    /// How many bytes from `start` on, up to `size`, precede a poisoned one.
     [[nodiscard]] ByteCount clear_from(Iova start, ByteCount size) const {
         if (any_.load(std::memory_order_acquire) == 0) [[likely]]
             return size;
@@ -51,9 +51,9 @@ class Poison {
     typename Sync::template Atomic<std::uint64_t> any_{0};
 };
 
-/// On return no device of `domain` reaches the range. Errors: io, after which the range is poisoned
-/// but an access that began before may go on. What was poisoned is asked for at each
-/// access, so there is nothing to forget; but accesses that asked before must end.
+/// On return no device of `domain` reaches the range. Every access queries the poison, so no
+/// translation need be invalidated; but accesses that queried before must end. Errors: io; the
+/// range is poisoned, but an earlier access may continue.
 template <class Domain, SyncPolicy Sync>
 [[nodiscard]] Result<void> poison_and_wait(Poison<Sync>& poison, Domain& domain, IovaRange range) {
     poison.add(range);

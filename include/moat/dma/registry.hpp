@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Registry: who mapped what, to the byte, found by address: the living mappings, and the last ones
-// that were undone. space.hpp writes it, fault/diagnose.hpp reads it.
+// Registry: finds mappings by address, to the byte: the living ones, and the latest past ones. The
+// tracker writes it, fault/diagnose.hpp reads it.
 #pragma once
 
 #include "moat/core/bits.hpp"
@@ -20,11 +20,11 @@
 
 namespace moat::dma {
 
-/// A tree over page numbers, nine bits a level. A leaf covers 2 MiB, has a lock of its own and room
-/// for a mapping that begins at each of its pages; nodes and leaves stay until the registry ends,
-/// since addresses are used again. Inner nodes say which children may hold something; one whose
-/// leaf is found empty by a search is marked so then. So noting a mapping costs a descent and one
-/// uncontended lock, and a neighbour is found without looking at what lies between.
+/// A tree over page numbers, nine bits per level. A leaf covers 2 MiB and has its own lock and one
+/// slot per page, for a mapping that begins there. Nodes and leaves stay until the registry ends,
+/// since addresses are reused. Inner nodes mark children that may hold something; a search that
+/// finds a leaf empty clears its mark. So adding a mapping costs one descent and one uncontended
+/// lock, and a search for a neighbour skips empty subtrees.
 template <SyncPolicy Sync>
 class Registry {
   public:
@@ -35,8 +35,8 @@ class Registry {
     Registry(const Registry&) = delete;
     Registry& operator=(const Registry&) = delete;
 
-    /// Calls fill(Registered&) to note the mapping that begins at `start`; nothing lives at its
-    /// page. Errors: no_memory.
+    /// Adds a mapping that begins at `start`, where no other begins in the same page;
+    /// fill(Registered&) sets it. Errors: no_memory.
     template <class Fill>
     [[nodiscard, gnu::always_inline]] Result<void> add(Iova start, Fill&& fill) {
         Leaf* const leaf = find_or_make(page_of(start));
@@ -52,8 +52,8 @@ class Registry {
         return {};
     }
 
-    /// The mapping that begins at `start` goes, if `accept(const Registered&)` says so; that is not
-    /// called where none does. Return: whether it went.
+    /// Removes the mapping that begins at `start` if `accept(const Registered&)` returns true; not
+    /// called if there is none. Return: whether it was removed.
     template <class Accept>
     [[nodiscard, gnu::always_inline]] bool remove(Iova start, Accept&& accept) {
         Leaf* const leaf = find(page_of(start));
@@ -69,8 +69,8 @@ class Registry {
         return true;
     }
 
-    /// Calls use(Registered&) for the mapping that begins at `start`; it may change it, but not its
-    /// range. Return: what `use` returns, a Result<void>; or not_found.
+    /// Calls use(Registered&) for the mapping that begins at `start`; `use` does not change its
+    /// range. Return: the result of `use`, a Result<void>; or not_found.
     template <class Use>
     [[nodiscard]] Result<void> with(Iova start, Use&& use) {
         if (Leaf* const leaf = find(page_of(start))) {
@@ -90,7 +90,7 @@ class Registry {
         return here ? found.at_or_below : found.above;
     }
 
-    /// Without memory for the history nothing is remembered, and the unmap succeeds all the same.
+    /// Adds to the past mappings; does nothing if the history has no memory.
     void note_past(const fault::Mapping& mapping, const fault::Event& unmapped) {
         past_.note(mapping, unmapped);
     }
@@ -102,7 +102,7 @@ class Registry {
         });
     }
 
-    /// The mapping that was undone last among those that covered a byte of `range`.
+    /// The latest past mapping that covered a byte of `range`.
     [[nodiscard]] std::optional<fault::PastMapping> latest_at(IovaRange range) {
         if (range.empty())
             return std::nullopt;
@@ -112,7 +112,7 @@ class Registry {
         });
     }
 
-    /// The model of fault::LiveMappings.
+    /// Models fault::LiveMappings.
     [[nodiscard]] fault::Neighbours around(Iova address, fault::SearchSteps& steps) const {
         fault::Neighbours found;
         const std::uint64_t page = page_of(address);
@@ -123,19 +123,19 @@ class Registry {
         return found;
     }
 
-    /// The mapping whose start is nearest at or below an address.
+    /// The mapping with the nearest start at or below `address`.
     [[nodiscard]] std::optional<fault::Mapping> at_or_below(Iova address) const {
         fault::SearchSteps steps;
         const auto found = search<Below>(page_of(address), address, steps);
         return found ? std::optional(found->mapping) : std::nullopt;
     }
 
-    /// Calls visit(Registered) for each living mapping, in order of addresses. Mappings that come
-    /// and go meanwhile may be visited or not.
+    /// Calls visit(Registered) for each living mapping, by address. Mappings that are added or
+    /// removed meanwhile may be visited or not.
     template <class Visit>
     void for_each(Visit&& visit) const {
         fault::SearchSteps steps;
-        auto next = search<Below>(0, Iova(0), steps); // the search above is for what begins beyond
+        auto next = search<Below>(0, Iova(0), steps); // the search above begins after address 0
         if (!next)
             next = search<Above>(0, Iova(0), steps);
         while (next) {
@@ -159,7 +159,7 @@ class Registry {
 
     struct Leaf {
         typename Sizes::LeafLock mutex;
-        bool announced MOAT_GUARDED_BY(mutex) = false; ///< that it may hold something
+        bool announced MOAT_GUARDED_BY(mutex) = false; ///< marked as possibly not empty
         Occupied occupied MOAT_GUARDED_BY(mutex){};
         Slots slots MOAT_GUARDED_BY(mutex){};
 
@@ -215,8 +215,7 @@ class Registry {
         return found;
     }
 
-    /// Says on the way from the root that the leaf may hold something; under the leaf's lock, which
-    /// `forget_empty` holds too.
+    /// Marks the path from the root to the leaf; under the leaf's lock, like `forget_empty`.
     void announce(std::uint64_t page) {
         void* child = root_.load(std::memory_order_acquire);
         for (unsigned level = levels - 1; level != 0; --level) {
@@ -245,7 +244,7 @@ class Registry {
         }
     };
 
-    /// The bit of `word` nearest to `from` on the side of `Side`, `from` included; or nothing.
+    /// The set bit of `word` nearest to `from` on `Side`, including `from`; or nothing.
     template <class Side>
     [[nodiscard]] static std::optional<unsigned> nearest(std::uint64_t word, unsigned from) {
         word &= Side::up ? ~low_bits(from) : low_bits(from) | bit(from);
@@ -255,7 +254,7 @@ class Registry {
                         : 63U - static_cast<unsigned>(std::countl_zero(word));
     }
 
-    /// Goes through set bits from `from` on, away from it, until use(index) says that it is found.
+    /// Visits set bits from `from` on, in the direction of `Side`, until use(index) returns true.
     template <class Side, class Load, class Use>
     static bool scan(unsigned from, fault::SearchSteps& steps, Load&& load, Use&& use) {
         for (unsigned word = from / 64, at = from % 64;;) {
@@ -297,7 +296,8 @@ class Registry {
             });
     }
 
-    /// `edge`: the search begins within this subtree, at `page`; else it is all on the right side.
+    /// `edge`: the search begins in this subtree, at `page`; otherwise the whole subtree is on the
+    /// right side.
     template <class Side>
     static bool descend(void* here, unsigned level, std::uint64_t page, bool edge, Iova at,
                         fault::SearchSteps& steps, std::optional<Registered>& found) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Reporter: a Listener that writes reports as MOAT_OPTIONS asks for: text, or lines of JSON. For
-// programs that want to be told and have no handler of their own.
+// Reporter: a Listener that writes reports in the form that MOAT_OPTIONS asks for: text, or lines
+// of JSON. For programs without a handler of their own.
 #pragma once
 
 #include "moat/dma/driver_error.hpp"
@@ -14,15 +14,15 @@
 
 namespace moat::dma {
 
-/// The options of the variable MOAT_OPTIONS over `defaults`; `help=1` in it writes the list of
-/// options to `out`. Errors: parse_options'. Reads the environment: not while others change it.
+/// Reads the variable MOAT_OPTIONS over `defaults`; writes the list of options to `out` for
+/// `help=1`. Errors: parse_options'. Call while no other thread changes the environment.
 [[nodiscard]] std::expected<Options, std::string>
 options_from_environment(std::ostream& out, const Options& defaults = {});
 
-/// Any thread may report; reports do not mix. Outlives the spaces that have its listener.
+/// Thread-safe: reports do not mix. Outlives the spaces that use its listener.
 class Reporter {
   public:
-    /// What `options` points to lives as long.
+    /// What `options` points to outlives it.
     Reporter(std::ostream& out, ReportForm form, const fault::ReportOptions& options = {})
         : out_(out), form_(form), options_(options) {}
 
@@ -40,11 +40,11 @@ class Reporter {
     std::mutex mutex_;
 };
 
-/// `summary`, and the stacks that are known; lines, each with its end.
+/// `summary` and the known stacks, as lines with line ends.
 [[nodiscard]] std::string text_report(const DriverError& error,
                                       const fault::ReportOptions& options = {});
 
-/// One line of JSON without its end, of schema moat.driver_error/1.
+/// One line of JSON without a line end, of schema moat.driver_error/1.
 [[nodiscard]] std::string json_report(const DriverError& error);
 
 } // namespace moat::dma

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A scatter list: pieces of memory that get one range of addresses, and the segments that the
-// device is told. The layout alone, without effects; space.hpp maps it.
+// A scatter list: pieces of memory that share one range of addresses, and the segments for the
+// device. Only the layout; detail/list_mapper.hpp maps it.
 #pragma once
 
 #include "moat/core/bits.hpp"
@@ -14,18 +14,18 @@
 
 namespace moat::dma {
 
-/// What a device can take in one segment.
+/// The limits of one segment of a device.
 struct SegmentLimits {
     /// The longest segment.
     ByteCount longest{std::numeric_limits<std::uint32_t>::max()};
-    /// No segment crosses a multiple of it; a power of two. 0: it may.
+    /// A power of two; segments do not cross its multiples. 0: no boundary.
     ByteCount boundary{};
-    /// Unmapped bytes between one piece and the next, rounded up to pages: each is a segment of its
-    /// own then, and what leaves it faults. 0: none, and neighbours are one segment.
+    /// Unmapped bytes between pieces, rounded up to pages: each piece is then its own segment, and
+    /// accesses beside it fault. 0: no guard; adjacent pieces share a segment.
     ByteCount guard{};
 };
 
-/// What the device is told: where, and how much.
+/// The address and size that a device gets.
 struct Segment {
     Iova iova = {};
     ByteCount size = {};
@@ -33,15 +33,22 @@ struct Segment {
     friend bool operator==(const Segment&, const Segment&) = default;
 };
 
-/// Places one piece after the other: each on pages of its own, at its offset in the page, past the
-/// guard of the one before, and past a boundary where it would cross one.
+/// A scatter list that is mapped.
+struct MappedList {
+    Iova start = {};                  ///< of its range, for `unmap`
+    ByteCount size = {};              ///< of its range, whole pages, for `unmap`
+    std::span<Segment> segments = {}; ///< for the device, in order, in the caller's memory
+};
+
+/// Places pieces one after the other: each on its own pages, at its offset in the page, after the
+/// previous one's guard, and moved past a boundary that it would cross.
 class ListLayout {
   public:
     ListLayout(const SegmentLimits& limits, std::uint64_t page_mask)
         : boundary_(limits.boundary.value()), page_mask_(page_mask),
           guard_((limits.guard.value() + page_mask) & ~page_mask) {}
 
-    /// Return: where the piece's first page lies, from the list's start.
+    /// Return: the offset of the piece's first page in the list.
     [[nodiscard]] std::uint64_t place(const Memory& piece) {
         const std::uint64_t offset = piece.physical.value() & page_mask_;
         std::uint64_t at = next_;
@@ -54,7 +61,7 @@ class ListLayout {
         return at;
     }
 
-    /// Of everything that was placed, one piece at least.
+    /// The size of the list; at least one piece was placed.
     [[nodiscard]] ByteCount size() const { return ByteCount(next_ - guard_); }
 
   private:
@@ -64,13 +71,12 @@ class ListLayout {
     std::uint64_t next_ = 0;
 };
 
-/// No list needs a longer range: no aperture has as much.
+/// Longer than any aperture.
 inline constexpr std::uint64_t longest_list = std::uint64_t{1} << 57;
 
-/// Return: how long a range the list needs, whole pages. Errors, where a piece cannot be told to
-/// the device: empty, unsupported (a boundary that is no power of two, or below a page),
-/// out_of_range (a piece that is longer than a segment may be, or than the boundary; a guard, or
-/// the list as a whole, that is longer than any aperture).
+/// Return: the size of the list's range, whole pages. Errors: empty; unsupported (a boundary that
+/// is not a power of two, or below a page); out_of_range (a piece longer than a segment or the
+/// boundary; a guard or a list longer than any aperture).
 [[nodiscard]] inline Result<ByteCount>
 measure_list(std::span<const Memory> pieces, const SegmentLimits& limits, std::uint64_t page_mask) {
     const std::uint64_t boundary = limits.boundary.value();
@@ -101,7 +107,7 @@ measure_list(std::span<const Memory> pieces, const SegmentLimits& limits, std::u
     return layout.size();
 }
 
-/// Collects segments: what begins where the last one ends is added to it, as far as the limits go.
+/// Collects segments, and joins adjacent ones within the limits.
 class SegmentWriter {
   public:
     SegmentWriter(std::span<Segment> room, const SegmentLimits& limits)
@@ -118,7 +124,7 @@ class SegmentWriter {
         ++count_;
     }
 
-    /// When all were added.
+    /// Call after the last `add`.
     [[nodiscard]] std::span<Segment> written() const {
         if (count_ != 0)
             room_[count_ - 1] = last_;
@@ -137,7 +143,7 @@ class SegmentWriter {
     std::span<Segment> room_;
     SegmentLimits limits_;
     std::size_t count_ = 0;
-    Segment last_; ///< not in the room yet: it grows in registers
+    Segment last_; ///< not in the room yet, so that it grows in registers
 };
 
 } // namespace moat::dma

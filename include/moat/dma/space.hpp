@@ -1,24 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Space: the DMA API. Memory is mapped for the devices of one domain, at addresses with guards
-// around them; from level `track` on it is known whose they are. docs/life_of_a_mapping.md tells
-// the way. What a scatter list is: scatter_list.hpp. What level `exact` does: exact_buffer.hpp.
+// Space: the DMA API. It maps memory for the devices of one domain, at addresses with guards around
+// them, and finds misuse. docs/life_of_a_mapping.md follows one mapping through the parts.
 #pragma once
 
-#include "moat/core/check.hpp"
-#include "moat/dma/detail/cpu_watch.hpp"
+#include "moat/dma/detail/buffer_watch.hpp"
+#include "moat/dma/detail/byte_access.hpp"
 #include "moat/dma/detail/double_mappings.hpp"
-#include "moat/dma/detail/edge.hpp"
-#include "moat/dma/detail/exact_buffers.hpp"
-#include "moat/dma/detail/sampling.hpp"
-#include "moat/dma/detail/stack_depot.hpp"
-#include "moat/dma/driver_error.hpp"
-#include "moat/dma/memory.hpp"
-#include "moat/dma/options.hpp"
-#include "moat/dma/poison.hpp"
-#include "moat/dma/registry.hpp"
+#include "moat/dma/detail/list_mapper.hpp"
+#include "moat/dma/detail/page_mapper.hpp"
+#include "moat/dma/detail/tracker.hpp"
 #include "moat/dma/scatter_list.hpp"
+#include "moat/dma/space_config.hpp"
 #include "moat/iommu/soft_domain.hpp"
-#include "moat/iova/allocator.hpp"
 
 #include <cstdint>
 #include <memory>
@@ -28,168 +21,113 @@
 
 namespace moat::dma {
 
-/// Writes the callers' return addresses. Return: how many. platform/stack.hpp has one.
-using CaptureStack = std::size_t (*)(std::span<std::uintptr_t> frames);
-
-struct SpaceConfig {
-    Options options = {};
-    /// The last address that every device of the domain can send.
-    Iova dma_mask{~std::uint64_t{0}};
-    Listener listener = {};
-    /// Needed where `options.stacks` is not 0. If set, sampled mappings and those that a memory
-    /// checker watches have their stacks as well.
-    CaptureStack capture = nullptr;
-    /// Needed at level `exact` and for sampling: whole pages for small buffers. For in-process
-    /// devices, a memory checker watches only mappings with such pages.
-    PageSource pages = {};
-};
-
-/// A scatter list that is mapped.
-struct MappedList {
-    Iova start = {};                  ///< of its range: what `unmap` takes
-    ByteCount size = {};              ///< of its range, whole pages: what `unmap` takes
-    std::span<Segment> segments = {}; ///< for the device, in order, in the caller's memory
-};
-
-namespace detail {
-
-template <class Domain>
-struct BoundsOf {
-    using Type = struct None {};
-};
-
-template <iommu::BoundedDomain Domain>
-struct BoundsOf<Domain> {
-    using Type = typename Domain::BoundsRegistration;
-};
-
-} // namespace detail
-
-template <class Domain>
-using BoundsOf = typename detail::BoundsOf<Domain>::Type;
-
-/// Thread-safe: any thread may map, and unmap what another one mapped. Neither from inside an
-/// access of a device. Ends after all of its mappings; at level `track` and `exact` what is left is
-/// reported as a leak, and unmapped.
+/// Thread-safe: any thread may map, and unmap what another one mapped, but not from inside a
+/// device's access. Outlives its mappings; at levels `track` and `exact` its destructor reports
+/// each remaining mapping as a leak and unmaps it.
 template <iommu::Domain Domain, SyncPolicy Sync>
 class Space {
   public:
-    /// `domain` has nothing mapped, and is mapped by nobody else. Errors: out_of_range (the mask
-    /// leaves nothing of the aperture), unsupported (deferred unmapping of a domain that cannot;
-    /// exact or sampling without pages; stacks without a way to take them; a page that is not 4K,
-    /// 16K or 64K), busy (another space asks the domain for byte bounds), no_memory.
+    /// `domain` has no mappings and no other user, and outlives the space. Errors: out_of_range
+    /// (the mask excludes the whole aperture); unsupported (deferred unmapping of a domain that
+    /// cannot defer; exact or sampling without pages; stacks without `capture`; a page size other
+    /// than 4K, 16K and 64K); busy (another space registered byte bounds); no_memory.
     [[nodiscard]] static Result<std::unique_ptr<Space>> create(Domain& domain,
                                                                const SpaceConfig& config = {});
 
     ~Space() {
         report_leaks();
-        (void)flush();   // what it holds is reported
-        bounds_.reset(); // it asks the registry
-        cpu_watch::wait_for_calls(this);
-        allocator_.reset(); // its timer reports to the registry, which ends after it
+        (void)flush(); // the tracker reports what a failure holds
+        pages_.close();
     }
 
     Space(const Space&) = delete;
     Space& operator=(const Space&) = delete;
 
-    /// Maps `memory` (not empty) for `direction`. Whole pages become reachable; at level `exact`
-    /// its bytes alone. `label` outlives the space: a literal, mostly.
-    /// Return: the address of its first byte for the device.
-    /// Errors: empty, no_space, no_memory, out_of_range (reported as `not_addressable`), and those
-    /// of the domain; nothing is mapped then.
+    /// Maps `memory` (not empty) for `direction`. Devices reach whole pages; at level `exact` only
+    /// its bytes. `label` outlives the space; usually a literal.
+    /// Return: the device's address of the first byte.
+    /// Errors: empty, no_space, no_memory, out_of_range (reported as `not_addressable`), and the
+    /// domain's; nothing is mapped then.
     [[nodiscard]] Result<Iova> map(const Memory& memory, Direction direction,
                                    std::string_view label = {}) {
         if (next_needs_care()) [[unlikely]]
             return map_with_care(memory, direction, label);
-        return map_pages(memory.physical, memory.size(), attributes_of(direction));
+        return pages_.map(memory.physical, memory.size(), attributes_of(direction));
     }
 
-    /// Maps `pieces` into one range, in order, each on pages of its own. What the device is told is
-    /// written to `segments`, which has room for as many as there are pieces; neighbours are told
-    /// as one where `limits` allow, or, with a guard between them, each by itself: then from level
-    /// `track` on each is told of by itself, too. `unmap` of the whole range undoes it. Whole pages
-    /// are reachable, also at level `exact`, but for lists with guards. Errors: measure_list's, and
-    /// map's; nothing is mapped then.
+    /// Maps `pieces` into one range, in order, each on its own pages. Writes the segments for the
+    /// device to `segments`, which has at least as many elements as `pieces`. Adjacent pieces share
+    /// a segment where `limits` allow it. With a guard, each piece is a segment, and from level
+    /// `track` on a fault names its segment. `unmap` of the whole range undoes it. Devices reach
+    /// whole pages, also at level `exact`, except with a guard. Errors: measure_list's and map's;
+    /// nothing is mapped then.
     [[nodiscard]] Result<MappedList> map_list(std::span<const Memory> pieces, Direction direction,
                                               std::span<Segment> segments,
                                               const SegmentLimits& limits = {},
                                               std::string_view label = {});
 
-    /// Memory that driver and device share for long, at an address that is a multiple of its size
-    /// (rounded up to a power of two), as rings want it. `memory` begins at a page; `unmap` of the
-    /// same size, bidirectional, undoes it. Errors: map's; unaligned.
+    /// Maps memory that driver and device share for long, such as a ring, for both directions, at a
+    /// multiple of its size (rounded up to a power of two). `memory` begins at a page; `unmap` of
+    /// the same size, bidirectional, undoes it. Errors: map's; unaligned.
     [[nodiscard]] Result<Iova> map_coherent(const Memory& memory, std::string_view label = {});
 
-    /// Peer to peer: maps whole pages of another device, a part of its BAR, uncached where the
-    /// domain can say so. No memory of the CPU's is behind it: nothing is copied or checked.
-    /// `unmap` of the same size and direction undoes it. Errors: map's; unaligned.
+    /// Maps whole pages of another device's BAR (peer to peer), uncached where the domain supports
+    /// it. The CPU has no memory there, so nothing is copied or checked. `unmap` of the same size
+    /// and direction undoes it. Errors: map's; unaligned.
     [[nodiscard]] Result<Iova> map_region(PhysicalAddress region, ByteCount size,
                                           Direction direction, std::string_view label = {});
 
     /// Undoes `map` of the same size and direction. Strict: on return no device reaches the memory.
-    /// Deferred: after `flush`; mappings that are watched to the byte are unmapped strictly. The
-    /// memory then has what the device wrote, except bytes that the CPU changed after it took them
-    /// by sync_for_cpu. Errors: empty, overflow, not_found, mismatch (reported from level
-    /// `track` on); nothing is changed then. io: the invalidation failed, and the memory must be
-    /// taken for reachable; the address is never used again (Stats::held), and `not_invalidated` is
-    /// reported.
+    /// Deferred: after `flush`; but mappings that are watched to the byte are unmapped strictly.
+    /// The memory then has what the device wrote, except bytes that the CPU changed after
+    /// sync_for_cpu. Errors: empty, overflow, not_found, mismatch (reported from level `track` on);
+    /// nothing is changed then. io: the invalidation failed, and devices may still reach the
+    /// memory; `not_invalidated` is reported and the address is never used again (Stats::held).
     Result<void> unmap(Iova iova, ByteCount size, Direction direction) {
         if (needs_care(iova)) [[unlikely]]
             return unmap_tracked(iova, size, direction);
-        return unmap_pages(iova, size);
+        return pages_.unmap(iova, size);
     }
 
-    /// The device owns [iova + offset, + size) from the return on, and finds what the CPU wrote
-    /// there; other bytes of the mapping are left alone. `iova` is what `map` returned. Reported
-    /// as `missing_sync`: the device wrote there, and the CPU has taken no byte of the mapping
-    /// since. Errors: not_found, out_of_range (reported as `outside`), no_memory; nothing is
-    /// changed then.
+    /// Makes the device the owner of [iova + offset, + size): it finds what the CPU wrote there.
+    /// Other bytes of the mapping do not change. `iova` is what `map` returned. Reports
+    /// `missing_sync` if the device wrote there and the CPU has since taken no byte of the mapping.
+    /// Errors: not_found, out_of_range (reported as `outside`), no_memory; nothing is changed then.
     Result<void> sync_for_device(Iova iova, ByteCount offset, ByteCount size) {
         return needs_care(iova) ? sync(iova, offset, size, Owner::device) : Result<void>{};
     }
 
-    /// The CPU owns [iova + offset, + size) from the return on, and finds what the device wrote
-    /// there, except bytes that the CPU changed since it took them; other bytes of the mapping are
-    /// left alone. The red zones are checked. Reported as `cpu_wrote`: the CPU wrote there while
-    /// the device owned it. Errors: as sync_for_device.
+    /// Makes the CPU the owner of [iova + offset, + size): it finds what the device wrote there,
+    /// except bytes that the CPU changed since it took them. Other bytes of the mapping do not
+    /// change. Checks the red zones. Reports `cpu_wrote` if the CPU wrote there while the device
+    /// owned it. Errors: as sync_for_device.
     Result<void> sync_for_cpu(Iova iova, ByteCount offset, ByteCount size) {
         return needs_care(iova) ? sync(iova, offset, size, Owner::cpu) : Result<void>{};
     }
 
-    /// Takes [start, start + size), bytes of one mapping that the caller keeps meanwhile, from the
-    /// devices until `unpoison` or `unmap`; on return no device reaches them. For
-    /// sub-allocators. Errors: unsupported (below level exact, and behind what knows only
-    /// pages), empty, not_found (not inside one living mapping); nothing is changed then.
-    Result<void> poison(Iova start, ByteCount size);
+    /// Denies devices [start, start + size), bytes of one mapping, until `unpoison` or `unmap`; on
+    /// return no device reaches them. The caller keeps the mapping meanwhile. For sub-allocators.
+    /// Errors: unsupported (below level exact, and for a domain that checks only pages), empty,
+    /// not_found (not inside one living mapping); nothing is changed then.
+    Result<void> poison(Iova start, ByteCount size) { return bytes_.poison(start, size); }
 
-    /// Gives the devices back what is poisoned of the range. Errors: poison's.
-    Result<void> unpoison(Iova start, ByteCount size);
+    /// Allows devices the poisoned bytes of the range again. Errors: poison's.
+    Result<void> unpoison(Iova start, ByteCount size) { return bytes_.unpoison(start, size); }
 
-    /// On return no device reaches what was unmapped before the call. Errors: io, after which all
-    /// that waited must be taken for reachable: each range is reported as `not_invalidated` and
-    /// never used again. The same is reported where a flush by the timer, or of a full queue,
-    /// fails; the next flush invalidates again.
-    Result<void> flush() { return allocator_->flush(); }
+    /// On return no device reaches what was unmapped before the call. Errors: io; devices may then
+    /// reach every range that waited, each is reported as `not_invalidated` and never used again.
+    /// The same holds for a flush by the timer or of a full queue; the next flush invalidates
+    /// again.
+    Result<void> flush() { return pages_.allocator().flush(); }
 
-    /// Reports each living mapping to the listener as a leak, and leaves it as it is: for a driver
-    /// that ends before its space. From level `track` on; sampled mappings otherwise.
-    void report_living() {
-        registry_.for_each([&](const Registered& each) {
-            report({.kind = DriverErrorKind::leak,
-                    .range = each.mapping.range,
-                    .mapping = each.mapping});
-        });
-    }
+    /// Reports each living mapping to the listener as a leak, and keeps it: for a driver that ends
+    /// before its space. From level `track` on; otherwise sampled mappings.
+    void report_living() { tracker_.report_living(); }
 
-    /// Reports what the IOMMU recorded to the listener, with the mapping that is affected. At level
-    /// `guard` none is known. Return: the diagnosis, whose labels and stacks live as long as the
+    /// Reports what the IOMMU recorded to the listener, with the mapping that is affected; level
+    /// `guard` knows none. Return: the diagnosis, whose labels and stacks live as long as the
     /// space.
-    fault::Diagnosis fault(const fault::Record& record) {
-        const fault::Diagnosis diagnosis = registry_.diagnose(record, diagnose_options());
-        if (listener_.fault != nullptr)
-            listener_.fault(listener_.context, diagnosis);
-        return diagnosis;
-    }
+    fault::Diagnosis fault(const fault::Record& record) { return tracker_.report_fault(record); }
 
     /// `fault`, for an IOMMU in software to call.
     [[nodiscard]] iommu::FaultHandler fault_handler() {
@@ -199,28 +137,20 @@ class Space {
                 this};
     }
 
-    /// How many of the bytes from `start` on lie in one mapping and are not poisoned: for an IOMMU
-    /// in software to ask (iommu::ByteBounds). From level `track` on.
+    /// How many of the bytes from `start` on, up to `size`, lie in one mapping and are not
+    /// poisoned: for an IOMMU in software to ask (iommu::ByteBounds). From level `track` on.
     [[nodiscard]] ByteCount bytes_inside(Iova start, ByteCount size) const {
-        const auto found = registry_.at_or_below(start);
-        if (!found || !found->range.contains(start))
-            return {};
-        const std::uint64_t left = found->range.last().value() - start.value() + 1;
-        return poison_.clear_from(start, left < size.value() ? ByteCount(left) : size);
+        return bytes_.bytes_inside(start, size);
     }
 
-    /// As they are in effect.
+    /// The options in effect.
     [[nodiscard]] const Options& options() const { return options_; }
 
-    [[nodiscard]] Domain& domain() { return domain_; }
+    [[nodiscard]] Domain& domain() { return pages_.domain(); }
 
-    [[nodiscard]] iova::Stats stats() { return allocator_->stats(); }
+    [[nodiscard]] iova::Stats stats() { return pages_.allocator().stats(); }
 
   private:
-    using Allocator = iova::Allocator<Sync>;
-    using Buffer = ExactBuffer<Sync>;
-    using BufferPointer = std::shared_ptr<Buffer>;
-
     /// What happens to a mapping.
     enum class Care : std::uint8_t {
         guard,  ///< pages are mapped and unmapped
@@ -228,23 +158,17 @@ class Space {
         track,  ///< each is registered
     };
 
-    enum class Owner : std::uint8_t { device, cpu };
-
-    Space(Domain& domain, const SpaceConfig& config, unsigned page_lg2,
-          typename Allocator::Owner allocator, std::unique_ptr<Sampling<Sync>> sampling);
+    Space(const SpaceConfig& config, PageMapper<Domain, Sync> pages)
+        : pages_(std::move(pages)), options_(config.options), care_(care_of(options_)),
+          tracker_(config), watch_(config, tracker_, pages_), bytes_(pages_.domain(), tracker_) {
+        pages_.set_held_listener({[](void* context, IovaRange range) {
+                                      static_cast<Tracker<Sync>*>(context)->report_held(range);
+                                  },
+                                  &tracker_});
+    }
 
     [[nodiscard]] static Result<void> check_config(const iommu::DomainLimits& limits,
                                                    const SpaceConfig& config);
-    [[nodiscard]] static Result<typename Allocator::Owner>
-    create_allocator(Domain& domain, const SpaceConfig& config, unsigned page_lg2);
-    [[nodiscard]] Result<void> register_bounds();
-
-    /// What is compared and copied back must be at rest, so level exact unmaps strictly.
-    [[nodiscard]] static Options effective(Options options) {
-        if (options.level == Level::exact)
-            options.unmapping = Unmapping::strict;
-        return options;
-    }
 
     [[nodiscard]] static Care care_of(const Options& options) {
         return options.sample != 0             ? Care::sample
@@ -254,190 +178,200 @@ class Space {
 
     [[nodiscard]] bool tracks() const { return care_ == Care::track; }
 
+    [[nodiscard]] bool tracks_to_the_byte() const {
+        return tracks() && options_.level == Level::exact;
+    }
+
     /// Whether the next mapping is tracked or sampled.
     [[nodiscard, gnu::always_inline]] bool next_needs_care() const {
-        return care_ != Care::guard && (care_ == Care::track || sampling_->next_is_sampled());
+        return care_ != Care::guard && (care_ == Care::track || watch_.samples_next());
     }
 
     [[nodiscard, gnu::always_inline]] bool needs_care(Iova iova) {
-        return care_ != Care::guard && (care_ == Care::track || is_sampled(iova));
+        return care_ != Care::guard && (care_ == Care::track || watch_.is_sampled(iova));
     }
 
-    /// Of a mapping that is tracked or sampled.
-    [[nodiscard]] bool to_the_byte() const { return options_.level == Level::exact || sampling_; }
-
-    /// Whether mappings have an ExactBuffer.
-    [[nodiscard]] bool watches_buffers() const { return to_the_byte() || watch_ != CpuWatch::off; }
-
-    [[nodiscard]] std::uint64_t whole_pages(std::uint64_t offset, std::uint64_t size) const {
-        return (offset + size + page_mask_) & ~page_mask_;
-    }
-
+    /// Adds what was mapped to the tracker, from level `track` on; unmaps it if that fails.
     [[nodiscard, gnu::always_inline]] Result<Iova>
-    map_pages(PhysicalAddress physical, ByteCount size, Attributes attributes) {
-        const std::uint64_t offset = physical.value() & page_mask_;
-        const ByteCount bytes(whole_pages(offset, size.value()));
-        if (size.value() - 1 >= most_bytes) [[unlikely]]
-            return cannot_map(size);
-        const Result<Iova> start = bytes.value() < large_bytes
-                                       ? allocator_->allocate({.size = bytes})
-                                       : allocate_large(physical, bytes);
-        if (!start) [[unlikely]]
-            return start;
-        const Result<void> mapped =
-            domain_.map(*start, bytes, PhysicalAddress(physical.value() - offset), attributes);
-        if (!mapped) [[unlikely]] {
-            give_back(*start, bytes, mapped.error());
-            return std::unexpected(mapped.error());
+    track(const Result<Iova>& mapped, ByteCount size, Direction direction, std::string_view label) {
+        if (!mapped || !tracks()) [[unlikely]]
+            return mapped;
+        if (const auto added = tracker_.add({*mapped, size}, direction, label); !added)
+            [[unlikely]] {
+            (void)pages_.unmap(*mapped, size);
+            return std::unexpected(added.error());
         }
-        return Iova(start->value() + offset);
-    }
-
-    [[nodiscard, gnu::noinline, gnu::cold]] static std::unexpected<Error>
-    cannot_map(ByteCount size) {
-        if (size == ByteCount(0))
-            return fail(ErrorCode::empty, "there is nothing to map");
-        return fail(ErrorCode::overflow, "no mapping has so many bytes", {"size", size.value()});
-    }
-
-    /// At the same offset in a large page as the memory, so that large leaves can map it.
-    [[gnu::noinline]] Result<Iova> allocate_large(PhysicalAddress physical, ByteCount bytes) {
-        const PhysicalAddress first(physical.value() & ~page_mask_);
-        return allocator_->allocate(
-            {.size = bytes, .placement = iova::Congruence::with(first, large_lg2)});
-    }
-
-    /// The allocator checks the range first: what it does not know as one range stays mapped.
-    [[gnu::always_inline]] Result<void> unmap_pages(Iova iova, ByteCount size) {
-        const std::uint64_t offset = iova.value() & page_mask_;
-        const ByteCount bytes(whole_pages(offset, size.value()));
-        const Iova start(iova.value() - offset);
-        if (options_.unmapping == Unmapping::strict && size.value() - 1 < large_bytes) [[likely]]
-            if (const auto claim = allocator_->try_claim(start, bytes)) [[likely]] {
-                const Result<void> done = domain_.unmap(start, bytes);
-                if (done && allocator_->try_release(claim)) [[likely]]
-                    return {};
-                return finish_unmap(allocator_->claim_at(start), {start, bytes}, done);
-            }
-        return unmap_slowly(iova, size);
-    }
-
-    [[gnu::noinline]] Result<void> unmap_slowly(Iova iova, ByteCount size);
-    [[gnu::noinline]] Result<void> finish_unmap(const typename Allocator::Claim& claim,
-                                                IovaRange range, const Result<void>& unmapped);
-    void report_held(IovaRange range);
-
-    [[nodiscard]] Result<std::span<Segment>> map_list_at(Iova start, std::span<const Memory> pieces,
-                                                         Direction direction,
-                                                         std::span<Segment> segments,
-                                                         const SegmentLimits& limits);
-    [[nodiscard]] std::span<const iommu::Piece> next_runs(Iova start,
-                                                          std::span<const Memory>& pieces,
-                                                          ListLayout& layout, SegmentWriter& writer,
-                                                          std::span<iommu::Piece> room) const;
-    [[nodiscard]] Result<void> note_list(const MappedList& list, Direction direction,
-                                         std::string_view label);
-    [[nodiscard]] Result<void> note_parts(const MappedList& list, Direction direction,
-                                          const SegmentLimits& limits, std::string_view label);
-    void forget_parts(IovaRange list);
-
-    /// Releases a new range that could not be mapped because of `why`.
-    [[gnu::noinline, gnu::cold]] void give_back(Iova start, ByteCount bytes, const Error& why) {
-        const bool reachable = why.code() == ErrorCode::io;
-        const auto released =
-            reachable ? allocator_->hold(start, bytes) : allocator_->release(start, bytes);
-        MOAT_CHECK(released.has_value(), "what was just allocated can be released");
-        if (reachable)
-            report_held({start, bytes});
+        return mapped;
     }
 
     [[gnu::noinline]] Result<Iova> map_with_care(const Memory& memory, Direction direction,
                                                  std::string_view label);
     [[gnu::noinline]] Result<void> unmap_tracked(Iova iova, ByteCount size, Direction direction);
-    [[nodiscard]] Result<Iova> map_tracked(const Memory& memory, Direction direction,
-                                           std::string_view label);
-    [[nodiscard]] Result<void> forget(Iova iova, ByteCount size, Direction direction,
-                                      std::optional<fault::Mapping>& was);
     [[gnu::noinline]] Result<void> sync(Iova iova, ByteCount offset, ByteCount size, Owner next);
-    [[nodiscard]] fault::Mapping describe(IovaRange range, Direction direction,
-                                          std::string_view label, const fault::Event& mapped) const;
-
-    [[gnu::noinline]] Result<Iova> map_watched(const Memory& memory, Direction direction,
-                                               std::string_view label);
-    [[gnu::noinline]] Result<void> unmap_watched(Iova iova, ByteCount size,
-                                                 const std::optional<fault::Mapping>& was);
-    [[nodiscard]] Result<void> check_addressable(const Memory& memory, std::string_view label);
-    [[nodiscard]] Result<BufferPointer> buffer_for(const Memory& memory, Direction direction);
-    [[nodiscard]] Result<Memory> at_an_edge(const Memory& memory);
-    void release_pages(const Memory& bounce);
-    [[nodiscard]] Result<Iova> map_sampled_pages(const Memory& memory, Direction direction);
-    [[nodiscard]] Result<void> note_watched(Iova iova, const BufferPointer& buffer,
-                                            const fault::Mapping& mapping, Direction direction);
-
-    [[nodiscard]] bool is_sampled(Iova iova) {
-        return sampling_->may_be_sampled(iova) && buffers_.find(iova) != nullptr;
-    }
-
-    [[nodiscard]] Result<void> release_watched(const typename Allocator::Claim& claim,
-                                               IovaRange pages);
-    void look_for_double_mapping(const fault::Mapping& mapping, std::span<const Memory> pieces,
-                                 Direction direction);
-    void memory_freed(Iova iova, const HeapBlock& block) noexcept;
-    [[nodiscard]] Result<IovaRange> range_to_poison(Iova start, ByteCount size) const;
-
-    [[nodiscard, gnu::always_inline]] fault::Event now_by_whom() {
-        return options_.stacks == 0 ? fault::Event{} : every_so_often();
-    }
-
-    [[nodiscard, gnu::noinline]] fault::Event every_so_often();
-    [[nodiscard]] fault::Event now_with_stack();
-
-    /// Mappings that are not registered lie between sampled ones, so distance is no evidence.
-    [[nodiscard]] fault::DiagnoseOptions diagnose_options() const {
-        return sampling_ ? fault::DiagnoseOptions{.reach = {}} : fault::DiagnoseOptions{};
-    }
-
-    void report(const DriverError& error) const {
-        if (listener_.driver_error != nullptr)
-            listener_.driver_error(listener_.context, error);
-    }
-
-    void report(const BufferFindings& found, const fault::Mapping& mapping) const;
-    std::unexpected<Error> report_misuse(DriverErrorKind kind, Iova iova, ByteCount size,
-                                         const fault::Mapping* found);
+    void look_for_double_mapping(IovaRange range, std::span<const Memory> pieces,
+                                 Direction direction, std::string_view label);
     void report_leaks();
 
-    /// A device may want its buffers aligned; no more than to this is kept when one is moved.
-    static constexpr unsigned edge_alignment_lg2 = 6;
-    static constexpr unsigned large_lg2 = 21;
-    static constexpr std::uint64_t large_bytes = bit(large_lg2);
-    /// No IOVA range is as large, and none of up to this many bytes overflows in whole_pages.
-    static constexpr std::uint64_t most_bytes = bit(62);
-
-    Domain& domain_;
+    // First, so that the hot paths need no register for its address beside that of the space.
+    PageMapper<Domain, Sync> pages_;
     const Options options_;
     const Care care_;
-    const CpuWatch watch_;
-    const Listener listener_;
-    const CaptureStack capture_;
-    const PageSource pages_;
-    const std::uint64_t page_mask_;
-    typename Allocator::Owner allocator_;
-    const std::unique_ptr<Sampling<Sync>> sampling_; ///< where options ask for it
-    Registry<Sync> registry_;
-    /// The ranges of lists whose parts `registry_` has.
-    Registry<Sync> guarded_lists_{1};
-    ExactBuffers<Sync> buffers_;
+    Tracker<Sync> tracker_;
+    BufferWatch<Domain, Sync> watch_;
+    ByteAccess<Domain, Sync> bytes_;
     DoubleMappings<Sync> double_mappings_;
-    StackDepot<Sync> stacks_;
-    Poison<Sync> poison_;
-    typename Sync::template Atomic<std::uint64_t> events_{0};
-    /// At level exact, of a domain that can ask.
-    std::optional<BoundsOf<Domain>> bounds_;
 };
 
-} // namespace moat::dma
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<std::unique_ptr<Space<Domain, Sync>>>
+Space<Domain, Sync>::create(Domain& domain, const SpaceConfig& config) {
+    if (const auto possible = check_config(domain.limits(), config); !possible)
+        return std::unexpected(possible.error());
+    SpaceConfig effective = config;
+    if (config.options.level == Level::exact) // bytes are compared and copied after the last access
+        effective.options.unmapping = Unmapping::strict;
+    auto pages = PageMapper<Domain, Sync>::create(domain, effective);
+    if (!pages)
+        return std::unexpected(pages.error());
+    std::unique_ptr<Space> space(new Space(effective, std::move(*pages)));
+    if (space->tracks_to_the_byte())
+        if (const auto enabled = space->bytes_.enable(); !enabled)
+            return std::unexpected(enabled.error());
+    return space;
+}
 
-#include "moat/dma/detail/space_list.hpp"
-#include "moat/dma/detail/space_tracked.hpp"
-#include "moat/dma/detail/space_watched.hpp"
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<void> Space<Domain, Sync>::check_config(const iommu::DomainLimits& limits,
+                                               const SpaceConfig& config) {
+    const Options& options = config.options;
+    const bool defers = iommu::DeferringDomain<Domain> && limits.defers;
+    if (options.unmapping == Unmapping::deferred && !defers)
+        return fail(ErrorCode::unsupported,
+                    "this domain invalidates at each unmap and cannot defer: "
+                    "use unmapping=strict");
+    if (options.level == Level::exact && config.pages.allocate == nullptr)
+        return fail(ErrorCode::unsupported,
+                    "level exact needs pages for small buffers: set SpaceConfig::pages");
+    if (options.sample != 0 && config.pages.allocate == nullptr)
+        return fail(ErrorCode::unsupported,
+                    "sampling needs pages for small buffers: set SpaceConfig::pages",
+                    {"sample", options.sample});
+    if (options.stacks != 0 && config.capture == nullptr)
+        return fail(ErrorCode::unsupported,
+                    "stacks need a function that takes them: set SpaceConfig::capture",
+                    {"stacks", options.stacks});
+    return {};
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<Iova> Space<Domain, Sync>::map_with_care(const Memory& memory, Direction direction,
+                                                std::string_view label) {
+    if (!watch_.enabled())
+        return track(pages_.map(memory.physical, memory.size(), attributes_of(direction)),
+                     memory.size(), direction, label);
+    const Result<Iova> iova = watch_.map(memory, direction, label);
+    if (iova)
+        look_for_double_mapping({*iova, memory.size()}, {&memory, 1}, direction, label);
+    return iova;
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<void> Space<Domain, Sync>::unmap_tracked(Iova iova, ByteCount size, Direction direction) {
+    std::optional<fault::Mapping> was;
+    if (const auto removed = tracker_.remove(iova, size, direction, was); !removed) [[unlikely]]
+        return removed;
+    if (!watch_.enabled())
+        return pages_.unmap(iova, size);
+    double_mappings_.remove(iova);
+    bytes_.forget({iova, size});
+    return watch_.unmap(iova, size, was);
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<void> Space<Domain, Sync>::sync(Iova iova, ByteCount offset, ByteCount size, Owner next) {
+    const Result<fault::Mapping> mapping = tracker_.find_for_sync(iova, offset, size);
+    if (!mapping)
+        return std::unexpected(mapping.error());
+    return watch_.enabled() ? watch_.hand_over(*mapping, offset, size, next) : Result<void>{};
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<MappedList> Space<Domain, Sync>::map_list(std::span<const Memory> pieces,
+                                                 Direction direction, std::span<Segment> segments,
+                                                 const SegmentLimits& limits,
+                                                 std::string_view label) {
+    const Result<MappedList> list = ListMapper(pages_).map(pieces, direction, segments, limits);
+    if (!list || !tracks())
+        return list;
+    const IovaRange range(list->start, list->size);
+    const Result<void> added = limits.guard == ByteCount(0)
+                                   ? tracker_.add(range, direction, label)
+                                   : tracker_.add_parts(*list, direction, limits.guard, label);
+    if (!added) {
+        (void)pages_.unmap(list->start, list->size);
+        return std::unexpected(added.error());
+    }
+    look_for_double_mapping(range, pieces, direction, label);
+    return list;
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<Iova> Space<Domain, Sync>::map_coherent(const Memory& memory, std::string_view label) {
+    if ((memory.physical.value() & pages_.page_mask()) != 0)
+        return fail(ErrorCode::unaligned, "coherent memory begins at a page",
+                    {"memory", memory.physical.value()}, {"page", pages_.page_mask() + 1});
+    constexpr Direction direction = Direction::bidirectional;
+    const Result<Iova> iova =
+        track(pages_.map_aligned(memory, read_write), memory.size(), direction, label);
+    if (iova)
+        look_for_double_mapping({*iova, memory.size()}, {&memory, 1}, direction, label);
+    return iova;
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<Iova> Space<Domain, Sync>::map_region(PhysicalAddress region, ByteCount size,
+                                             Direction direction, std::string_view label) {
+    if (((region.value() | size.value()) & pages_.page_mask()) != 0)
+        return fail(ErrorCode::unaligned, "a region of a device is whole pages",
+                    {"region", region.value()}, {"size", size.value()},
+                    {"page", pages_.page_mask() + 1});
+    const Attributes uncached = domain().limits().known & Attributes::uncached;
+    return track(pages_.map(region, size, attributes_of(direction) | uncached), size, direction,
+                 label);
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+void Space<Domain, Sync>::look_for_double_mapping(IovaRange range, std::span<const Memory> pieces,
+                                                  Direction direction, std::string_view label) {
+    if (!tracks_to_the_byte() || options_.double_mapping == DoubleMapping::ignore)
+        return;
+    const auto start = double_mappings_.add(range.start(), pieces, direction);
+    if (!start)
+        return;
+    const auto mapping = tracker_.find(range.start());
+    DriverError error = {.kind = DriverErrorKind::double_mapping,
+                         .range = range,
+                         .mapping = mapping && mapping->range == range // a part of a list is not
+                                        ? *mapping
+                                        : tracker_.describe(range, direction, label),
+                         .other = tracker_.find(*start)};
+    if (error.other) // another thread may have unmapped it
+        tracker_.report(error);
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+void Space<Domain, Sync>::report_leaks() {
+    tracker_.for_each([&](const Registered& each) {
+        const IovaRange range = each.mapping.range;
+        if (!each.is_part && watch_.enabled())
+            (void)watch_.unmap(range.start(), range.size(), each.mapping);
+        else if (!each.is_part)
+            (void)pages_.unmap(range.start(), range.size());
+        tracker_.report_leak(each.mapping);
+    });
+    tracker_.for_each_list([&](const Registered& each) {
+        (void)pages_.unmap(each.mapping.range.start(), each.mapping.range.size());
+    });
+}
+
+} // namespace moat::dma

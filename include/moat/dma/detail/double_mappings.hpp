@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// DoubleMappings: which memory is mapped, to find memory that is mapped twice while a device may
-// write it. Space asks at level exact; what it reports is driver_error.hpp's `double_mapping`.
+// DoubleMappings: finds memory that is mapped twice while a device may write it. Space uses it at
+// level exact and reports driver_error.hpp's `double_mapping`.
 #pragma once
 
 #include "moat/dma/detail/interval_index.hpp"
@@ -16,14 +16,13 @@
 
 namespace moat::dma {
 
-/// Thread-safe. Memory is compared by what the domain calls it (Memory::physical).
+/// Thread-safe. Compares memory by the domain's name for it (Memory::physical).
 template <SyncPolicy Sync>
 class DoubleMappings {
   public:
-    /// Adds `pieces` (none empty) as memory of the mapping that begins at `start`. Without memory
-    /// for the index some are left out: a mapping does not fail for want of this check.
-    /// Return: the start of another mapping that shares a byte with them, where a device may write
-    /// either; or nothing.
+    /// Adds `pieces` (none empty) as memory of the mapping that begins at `start`. Omits some if
+    /// the index has no memory: mapping does not fail for lack of this check. Return: the start of
+    /// another mapping that shares a byte with them, if a device may write either.
     [[nodiscard]] std::optional<Iova> add(Iova start, std::span<const Memory> pieces,
                                           Direction direction) {
         const bool writes = direction != Direction::to_device;
@@ -85,7 +84,7 @@ class DoubleMappings {
     }
 
     typename Sync::Mutex mutex_;
-    /// Apart, so that many mappings which only read the same memory are not searched one by one.
+    /// Separate, so that a search skips the many mappings that only read the same memory.
     IntervalIndex<Iova> written_ MOAT_GUARDED_BY(mutex_);
     IntervalIndex<Iova> read_ MOAT_GUARDED_BY(mutex_);
     std::unordered_multimap<std::uint64_t, Bytes> bytes_by_start_ MOAT_GUARDED_BY(mutex_);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// ExactBuffer: what a Space keeps of a mapping that it watches to the byte: which bytes the CPU
-// owns, what the device was handed, and the pages that the device reaches instead of the memory.
-// It moves bytes and finds what is wrong; space_watched.hpp decides when, and reports.
+// ExactBuffer: the state of a mapping that is watched to the byte: the bytes that the CPU owns,
+// what the device was given, and its bounce pages. It copies bytes and finds wrong ones;
+// buffer_watch.hpp calls and reports.
 #pragma once
 
 #include "moat/core/range.hpp"
 #include "moat/core/result.hpp"
+#include "moat/dma/detail/bounce_pages.hpp"
 #include "moat/dma/detail/cpu_watch.hpp"
-#include "moat/dma/detail/edge.hpp"
 #include "moat/dma/detail/range_set.hpp"
 #include "moat/dma/memory.hpp"
 #include "moat/sync/concept.hpp"
@@ -24,13 +24,13 @@
 
 namespace moat::dma {
 
-/// The smallest range of bytes that holds every byte found. Offsets count from the buffer's first
-/// byte and are negative before it.
+/// The smallest range that holds every byte found. Offsets are relative to the buffer's first byte,
+/// negative before it.
 struct FoundBytes {
     std::int64_t first = 0;
     std::int64_t last = 0;
 
-    /// As addresses of the device, of a mapping that begins at `start`.
+    /// As device addresses of a mapping that begins at `start`.
     [[nodiscard]] IovaRange at(Iova start) const {
         return {Iova(start.value() + static_cast<std::uint64_t>(first)),
                 ByteCount(static_cast<std::uint64_t>(last - first) + 1)};
@@ -42,26 +42,26 @@ struct FoundBytes {
     }
 };
 
-/// What went wrong with a buffer since the last check.
+/// Errors found since the last check.
 struct BufferFindings {
     std::optional<FoundBytes> cpu_wrote = {};    ///< while the device owned the bytes
-    std::optional<FoundBytes> missing_sync = {}; ///< the device's bytes, which the CPU never got
-    std::optional<FoundBytes> red_zone = {};     ///< outside of the buffer
+    std::optional<FoundBytes> missing_sync = {}; ///< the device's bytes that the CPU never took
+    std::optional<FoundBytes> red_zone = {};     ///< outside the buffer
 };
 
-/// Ownership follows the DMA API's rules: the device owns every byte from the mapping on,
-/// sync_for_cpu gives bytes to the CPU, sync_for_device returns them, and unmapping ends it all.
-/// Three copies show who wrote: the driver's memory, the bounce pages that the device reaches, and
-/// the content of both when the bytes last changed hands. Without bounce pages the device writes
-/// the memory itself; then only what it may not write (to_device) has the third copy.
+/// Ownership follows the DMA API's rules: the device owns every byte after mapping, sync_for_cpu
+/// passes bytes to the CPU, sync_for_device returns them, unmapping ends it. Three copies show who
+/// wrote: the driver's memory, the bounce pages that the device reaches, and the common content of
+/// both at the last change of owner. Without bounce pages the device writes the memory itself; then
+/// only buffers that it may not write (to_device) have the third copy.
 ///
-/// Thread-safe; shared by whoever is about to sync or unmap.
+/// Thread-safe; shared by threads that sync or unmap.
 template <SyncPolicy Sync>
 class ExactBuffer {
   public:
     /// `bounce` is empty, or as long as `memory`, with red zones around it up to whole pages of
-    /// `page_bytes`. `watch`: the CPU may not touch bytes that the device owns and may write.
-    /// Return: nullptr where there is no memory.
+    /// `page_bytes`. `watch`: forbid the CPU bytes that the device owns and may write. Return:
+    /// nullptr without memory.
     [[nodiscard]] static std::shared_ptr<ExactBuffer>
     create(const Memory& memory, const Memory& bounce, Direction direction,
            std::uint64_t page_bytes, CpuWatch watch) {
@@ -96,12 +96,12 @@ class ExactBuffer {
 
     [[nodiscard]] std::span<std::byte> memory() const { return memory_; }
 
-    /// Where the device reaches the bytes instead of the memory; empty where it reaches the memory.
+    /// The device's copy of the buffer; empty if the device reaches the memory itself.
     [[nodiscard]] const Memory& bounce() const { return bounce_; }
 
-    /// sync_for_cpu of [offset, offset + size), which is not empty and lies in the buffer. On
-    /// return the memory has what the device wrote there, but for bytes that the CPU has changed
-    /// since it took them, and the CPU owns it. Errors: no_memory; the device owns the bytes still.
+    /// sync_for_cpu of [offset, offset + size), not empty and inside the buffer. On return the CPU
+    /// owns the bytes, and the memory has what the device wrote there, except bytes that the CPU
+    /// changed since it took them. Errors: no_memory; the device keeps the bytes.
     [[nodiscard]] Result<BufferFindings> take(std::uint64_t offset, std::uint64_t size) {
         const ExclusiveLock lock(mutex_);
         BufferFindings found;
@@ -119,9 +119,9 @@ class ExactBuffer {
         return found;
     }
 
-    /// sync_for_device of the same: on return the device finds what the CPU wrote there, and owns
-    /// it. Bytes that the device owned already keep what it wrote, unless the CPU wrote them too.
-    /// Errors: no_memory; the CPU owns the bytes still.
+    /// sync_for_device of the same: on return the device owns the bytes and finds what the CPU
+    /// wrote there. Bytes that it owned before keep what it wrote, unless the CPU wrote them too.
+    /// Errors: no_memory; the CPU keeps the bytes.
     [[nodiscard]] Result<BufferFindings> give(std::uint64_t offset, std::uint64_t size) {
         const ExclusiveLock lock(mutex_);
         BufferFindings found;
@@ -151,7 +151,7 @@ class ExactBuffer {
         return found;
     }
 
-    /// Ends the mapping: takes every byte. Later calls do nothing.
+    /// Ends the mapping: takes every byte. Later calls have no effect.
     [[nodiscard]] BufferFindings end() {
         const ExclusiveLock lock(mutex_);
         BufferFindings found;
@@ -163,7 +163,7 @@ class ExactBuffer {
         return found;
     }
 
-    /// The memory is being freed: on return nothing here touches it any more.
+    /// Call before the memory is freed: on return nothing here accesses it.
     void abandon() {
         const ExclusiveLock lock(mutex_);
         over_ = true;
@@ -178,7 +178,7 @@ class ExactBuffer {
         return std::memcmp(one, other, size) == 0;
     }
 
-    /// Calls visit(zone, offset of its first byte) for the zone before and the zone behind.
+    /// Calls visit(zone, offset of its first byte) for the zones before and after the buffer.
     template <class Visit>
     void each_red_zone(Visit&& visit) const {
         const std::span<std::byte> all = pages_around(bounce_, page_bytes_);
@@ -194,7 +194,7 @@ class ExactBuffer {
         });
     }
 
-    /// The device finds what the memory has.
+    /// Copies the memory to the device.
     void hand_over(std::uint64_t first, std::uint64_t last) MOAT_REQUIRES(mutex_) {
         const std::size_t size = last - first + 1;
         if (handed_)
@@ -203,7 +203,7 @@ class ExactBuffer {
             std::memcpy(bounce_.bytes.data() + first, memory_.data() + first, size);
     }
 
-    /// The same of bytes that the device owned already: only those that the CPU changed.
+    /// The same for bytes that the device owned already: only those that the CPU changed.
     void hand_over_changes(std::uint64_t first, std::uint64_t last, BufferFindings& found)
         MOAT_REQUIRES(mutex_) {
         const std::span<std::byte> bounce = bounce_.bytes;
@@ -218,8 +218,8 @@ class ExactBuffer {
                 FoundBytes::extend(found.missing_sync, static_cast<std::int64_t>(at));
     }
 
-    /// What the device wrote goes to the memory; what the CPU wrote while it did not own the bytes
-    /// is found first.
+    /// Finds what the CPU wrote while the device owned the bytes, then copies what the device wrote
+    /// to the memory.
     void fetch(std::uint64_t first, std::uint64_t last, BufferFindings& found)
         MOAT_REQUIRES(mutex_) {
         for (std::uint64_t at = first; at <= last;) {
@@ -257,7 +257,7 @@ class ExactBuffer {
                 FoundBytes::extend(found.cpu_wrote, static_cast<std::int64_t>(at));
     }
 
-    /// Reports damage once: the zones are restored on return.
+    /// Restores the zones, so that damage is reported once.
     void check_red_zones(BufferFindings& found) MOAT_REQUIRES(mutex_) {
         if (!bounced())
             return;
@@ -266,10 +266,10 @@ class ExactBuffer {
         });
     }
 
-    /// `offset`: of the zone's first byte from the buffer's.
+    /// `offset`: of the zone's first byte, relative to the buffer.
     static void check_red_zone(std::span<std::byte> zone, std::int64_t offset,
                                BufferFindings& found) {
-        // All bytes are alike where each is like the next.
+        // All bytes are equal if each equals the next.
         if (zone.empty() ||
             (zone[0] == red_zone_byte && same(zone.data(), zone.data() + 1, zone.size() - 1)))
             return;
@@ -290,11 +290,11 @@ class ExactBuffer {
     const std::uint64_t page_bytes_;
     const CpuWatch watch_;
     typename Sync::Mutex mutex_;
-    /// What memory and bounce pages held when each byte changed hands last.
+    /// The content of memory and bounce pages when each byte last changed its owner.
     std::unique_ptr<std::byte[]> handed_;
-    /// Offsets that the CPU owns; all others are the device's.
+    /// Offsets that the CPU owns; the device owns the others.
     RangeSet cpu_owned_ MOAT_GUARDED_BY(mutex_);
-    bool reported_missing_sync_ MOAT_GUARDED_BY(mutex_) = false; ///< since the CPU looked last
+    bool reported_missing_sync_ MOAT_GUARDED_BY(mutex_) = false; ///< since the CPU last took bytes
     bool over_ MOAT_GUARDED_BY(mutex_) = false;
 };
 

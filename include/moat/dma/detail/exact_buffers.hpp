@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// ExactBuffers: the buffers of a Space that are watched to the byte, by the address of their
-// mapping.
+// ExactBuffers: the buffers of a Space that are watched to the byte, by their mapping's address.
 #pragma once
 
 #include "moat/dma/detail/exact_buffer.hpp"
@@ -13,13 +12,13 @@
 
 namespace moat::dma {
 
-/// Thread-safe. Who has found a buffer may use it after it was removed.
+/// Thread-safe. A buffer that was found stays usable after its removal.
 template <SyncPolicy Sync>
 class ExactBuffers {
   public:
     using Pointer = std::shared_ptr<ExactBuffer<Sync>>;
 
-    /// Nothing is known at `iova`. Return: false where there is no memory.
+    /// `iova` has no buffer yet. Return: false without memory.
     [[nodiscard]] bool add(Iova iova, Pointer buffer) {
         const ExclusiveLock lock(mutex_);
         try {
@@ -37,7 +36,7 @@ class ExactBuffers {
         return found == by_iova_.end() ? nullptr : found->second;
     }
 
-    /// The same, and it is not found any more.
+    /// The same, and removes it.
     [[nodiscard]] Pointer remove(Iova iova) {
         const ExclusiveLock lock(mutex_);
         const auto found = by_iova_.find(iova.value());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// IntervalIndex: intervals of addresses that may overlap, each with a value, found by overlap.
-// Not thread-safe; double_mappings.hpp and src/dma/cpu_watch.cpp lock around it.
+// IntervalIndex: finds intervals of addresses, which may overlap, and their values. Not thread-
+// safe; double_mappings.hpp and src/dma/cpu_watch.cpp lock it.
 #pragma once
 
 #include "moat/core/bits.hpp"
@@ -12,21 +12,21 @@
 
 namespace moat::dma {
 
-/// One sorted map for each power of two of sizes, so that a search looks back by at most twice the
-/// length of what it may find: O(log n) for each size class in use, and for each interval found.
+/// One sorted map per power of two of sizes, so that a search looks back by at most twice the
+/// length of what it may find: O(log n) per size class in use, and per interval found.
 template <class Value>
 class IntervalIndex {
   public:
     [[nodiscard]] bool empty() const { return classes_ == 0; }
 
-    /// `first` <= `last`. Throws std::bad_alloc; nothing has changed then.
+    /// `first` <= `last`. Throws std::bad_alloc; nothing changes then.
     void add(std::uint64_t first, std::uint64_t last, const Value& value) {
         const unsigned size_class = class_of(first, last);
         by_first_[size_class].emplace(first, Entry{last, value});
         classes_ |= bit(size_class);
     }
 
-    /// Removes one interval that was added so and whose value is accepted.
+    /// Removes one interval that was added with these bounds and whose value `accept` accepts.
     template <class Accept>
     void remove(std::uint64_t first, std::uint64_t last, Accept&& accept) {
         const unsigned size_class = class_of(first, last);
@@ -64,7 +64,7 @@ class IntervalIndex {
         Value value;
     };
 
-    /// Of an interval whose last number is 2^n to 2^(n+1) - 1 above its first: n.
+    /// n, for an interval whose last number is 2^n to 2^(n+1) - 1 above its first.
     [[nodiscard]] static unsigned class_of(std::uint64_t first, std::uint64_t last) {
         return last == first ? 0 : floor_lg2(last - first);
     }

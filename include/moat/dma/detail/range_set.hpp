@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// RangeSet: a set of 64-bit numbers, kept as ranges that neither overlap nor touch.
-// Not thread-safe. Poison (poison.hpp) and ownership (exact_buffer.hpp) are such sets.
+// RangeSet: a set of 64-bit numbers, stored as ranges that neither overlap nor touch. Not thread-
+// safe. Used for poison (poison.hpp) and ownership (exact_buffer.hpp).
 #pragma once
 
 #include <algorithm>
@@ -11,8 +11,8 @@
 
 namespace moat::dma {
 
-/// Every range is [first, last] with first <= last. Each change costs O(log n) for each range that
-/// it touches.
+/// Every range is [first, last] with first <= last. A change costs O(log n) per range that it
+/// touches.
 class RangeSet {
   public:
     /// `memory` outlives the set.
@@ -21,7 +21,7 @@ class RangeSet {
 
     [[nodiscard]] bool empty() const { return last_by_first_.empty(); }
 
-    /// Throws std::bad_alloc; the set has not changed then.
+    /// Throws std::bad_alloc; the set does not change then.
     void add(std::uint64_t first, std::uint64_t last) {
         auto each = touching(first, last);
         std::uint64_t joined_first = first;
@@ -36,7 +36,7 @@ class RangeSet {
             at = last_by_first_.erase(at);
     }
 
-    /// Throws std::bad_alloc; the set has not changed then.
+    /// Throws std::bad_alloc; the set does not change then.
     void remove(std::uint64_t first, std::uint64_t last) {
         if (const auto end = last_by_first_.upper_bound(last); end != last_by_first_.begin())
             if (const auto longest = std::prev(end); longest->second > last) {
@@ -51,7 +51,7 @@ class RangeSet {
             each = last_by_first_.erase(each);
     }
 
-    /// How many numbers from `at` on, `most` at most, come before one of the set.
+    /// How many numbers from `at` on, up to `most`, precede one of the set.
     [[nodiscard]] std::uint64_t clear_from(std::uint64_t at, std::uint64_t most) const {
         const auto next = last_by_first_.upper_bound(at);
         if (next != last_by_first_.begin() && std::prev(next)->second >= at)
@@ -61,11 +61,11 @@ class RangeSet {
 
     struct Piece {
         std::uint64_t last = 0;
-        bool inside = false; ///< all of it; else none
+        bool inside = false; ///< wholly inside the set, else wholly outside
     };
 
-    /// The longest piece that begins at `at`, ends at `most` at the latest, and lies wholly inside
-    /// or wholly outside of the set.
+    /// The longest piece from `at` to `most` at the latest that is wholly inside or wholly outside
+    /// the set.
     [[nodiscard]] Piece piece_from(std::uint64_t at, std::uint64_t most) const {
         const auto next = last_by_first_.upper_bound(at);
         if (next != last_by_first_.begin() && std::prev(next)->second >= at)

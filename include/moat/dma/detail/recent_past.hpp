@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// RecentPast: the mappings undone last. An unmap stores one in a ring allocated beforehand;
-// diagnosis moves them into the index (fault/history.hpp).
+// RecentPast: the latest past mappings. An unmap stores one in a preallocated ring; diagnosis moves
+// them to the index (fault/history.hpp).
 #pragma once
 
 #include "moat/fault/history.hpp"
@@ -18,12 +18,12 @@
 
 namespace moat::dma {
 
-/// Two locks: the ring's, held for one entry at a time and never across an allocation; and the
-/// index's, a mutex that only queries take.
+/// Two locks: the ring's, held for one entry and never during an allocation; and the index's, a
+/// mutex that only queries take.
 template <SyncPolicy Sync>
 class RecentPast {
   public:
-    /// Remembers the newest `capacity` mappings; none where there is no memory for them.
+    /// Keeps the newest `capacity` mappings, or none without memory.
     explicit RecentPast(std::size_t capacity)
         : ring_(allocate(capacity)), capacity_(ring_ == nullptr ? 0 : capacity),
           history_(capacity_ == 0 ? 1 : capacity_) {}
@@ -45,7 +45,7 @@ class RecentPast {
         ++noted_;
     }
 
-    /// Return: what use(const History&) returns; its index is up to date.
+    /// Brings the index up to date. Return: the result of use(const History&).
     template <class Use>
     [[nodiscard]] auto with_history(Use&& use) {
         const ExclusiveLock lock(index_mutex_);
@@ -64,7 +64,7 @@ class RecentPast {
         fault::Event unmapped;
     };
 
-    /// The entry that follows those taken over, and how many were ever noted.
+    /// The next entry to move, and how many were added in all.
     struct Taken {
         std::optional<Entry> entry = {};
         std::uint64_t noted = 0;
@@ -72,7 +72,7 @@ class RecentPast {
 
     static_assert(std::is_trivially_destructible_v<Entry>);
 
-    /// Its pages are touched as it fills.
+    /// Touches no page before it is used.
     [[nodiscard]] static Entry* allocate(std::size_t capacity) {
         try {
             return capacity == 0 ? nullptr : std::allocator<Entry>().allocate(capacity);
@@ -81,8 +81,8 @@ class RecentPast {
         }
     }
 
-    /// Moves the entries noted before the call into the history. If the ring wrapped since the last
-    /// call, the history holds only older entries and is cleared.
+    /// Moves the entries added before the call to the history. If the ring wrapped since the last
+    /// call, clears the history first: it holds only older entries.
     void take_over() MOAT_REQUIRES(index_mutex_) {
         for (std::uint64_t end = count(); taken_ < end; ++taken_) {
             const Taken next = take();
@@ -119,7 +119,8 @@ class RecentPast {
     std::uint64_t noted_ MOAT_GUARDED_BY(ring_lock_) = 0;
 
     typename Sync::Mutex index_mutex_;
-    std::uint64_t taken_ MOAT_GUARDED_BY(index_mutex_) = 0; ///< of those noted, into the history
+    std::uint64_t
+        taken_ MOAT_GUARDED_BY(index_mutex_) = 0; ///< how many of them were moved to the history
     fault::History history_ MOAT_GUARDED_BY(index_mutex_);
 };
 

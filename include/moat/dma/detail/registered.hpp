@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Registered: what the registry keeps of a living mapping. A value only.
+// Registered: the registry's entry for a living mapping. A value only.
 #pragma once
 
 #include "moat/dma/memory.hpp"
@@ -7,11 +7,11 @@
 
 namespace moat::dma {
 
-/// Labels and stacks live as long as the registry.
+/// Labels and stacks outlive the registry.
 struct Registered {
     fault::Mapping mapping = {};
     Direction direction = Direction::bidirectional;
-    bool is_part = false; ///< of a list with guards: it ends with its list alone
+    bool is_part = false; ///< of a list with guards: it ends with its list
 };
 
 } // namespace moat::dma

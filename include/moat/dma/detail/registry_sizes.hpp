@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// How large the registry's tree is, and what locks a leaf. A trait of the Sync policy, as
-// iova/sizes.hpp is, so that the explorer runs the very code with a small tree.
+// The size of the registry's tree, and the lock of a leaf. A trait of the Sync policy, like
+// iova/sizes.hpp, so that the explorer runs the shipped code with a small tree.
 #pragma once
 
 #include "moat/sync/concept.hpp"
@@ -12,7 +12,7 @@ template <SyncPolicy Sync>
 struct RegistrySizes {
     static constexpr unsigned levels = 5; ///< of nine bits over pages of 4K: 2^57
     static constexpr unsigned level_bits = 9;
-    /// Held for the scan of one leaf at most.
+    /// Held for the scan of one leaf.
     using LeafLock = SpinLock<Sync>;
 };
 

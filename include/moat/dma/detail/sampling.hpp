@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Sampling, after GWP-ASan: chooses the mappings to watch closely, filters addresses at unmap, and
-// keeps the addresses of ended samples out of use. space_watched.hpp does the rest.
+// Sampling, in the way of GWP-ASan: chooses the mappings to watch, filters addresses at unmap, and
+// keeps the addresses of ended samples out of use. buffer_watch.hpp does the rest.
 #pragma once
 
 #include "moat/core/range.hpp"
@@ -17,18 +17,18 @@
 
 namespace moat::dma {
 
-/// Random numbers of the calling thread: a linear congruential generator modulo 2^64 (multiplier of
-/// Knuth's MMIX), of which only high bits are used. Not for secrets.
+/// The calling thread's random numbers: a linear congruential generator modulo 2^64 (multiplier of
+/// Knuth's MMIX); only its high bits are used. Not for secrets.
 namespace sample_random {
 
 struct State {
     std::uint64_t number = 0;
-    std::uint64_t increment = 0; ///< odd; 0: not seeded yet, and every number is 0
+    std::uint64_t increment = 0; ///< odd; 0: not seeded, every number is 0
 };
 
 inline constinit thread_local State state;
 
-/// The thread's numbers follow from `seed` from now on, so that a run can be repeated.
+/// Makes the thread's numbers repeatable.
 inline void seed(std::uint64_t seed) {
     constexpr std::uint64_t golden_ratio = 0x9e3779b97f4a7c15;
     state = {(seed + 1) * golden_ratio, seed << 1 | 1};
@@ -44,13 +44,13 @@ inline void seed(std::uint64_t seed) {
 template <SyncPolicy Sync>
 class Sampling {
   public:
-    /// How many ended mappings are kept out of use.
+    /// How many ended samples stay out of use.
     static constexpr std::size_t quarantine_entries = 1024;
-    /// How many the history remembers: fewer, so that it forgets each one before the address is
-    /// used again, also where threads unmap at the same time.
+    /// How many past mappings the history keeps: fewer, so that it drops each one before its
+    /// address is reused, also when threads unmap at the same time.
     static constexpr std::size_t remembered = quarantine_entries - 128;
 
-    /// On average one of `one_in` mappings is sampled; 0: none.
+    /// Samples one of `one_in` mappings on average; 0: none.
     explicit Sampling(std::uint32_t one_in)
         : one_in_(one_in),
           most_(one_in == 0 ? 0 : std::numeric_limits<std::uint64_t>::max() / one_in) {}
@@ -62,7 +62,7 @@ class Sampling {
         return sample_random::next() <= most_ && seeded_next_is_sampled();
     }
 
-    /// Whether a sampled mapping may live in the page of `iova`: false is certain.
+    /// Whether a sampled mapping may be in the page of `iova`; false is certain.
     [[nodiscard, gnu::always_inline]] bool may_be_sampled(Iova iova) const {
         return counter(iova).load(std::memory_order_relaxed) != 0;
     }
@@ -71,7 +71,8 @@ class Sampling {
 
     void note_end(Iova iova) { counter(iova).fetch_sub(1, std::memory_order_relaxed); }
 
-    /// Adds whole pages that no device reaches. Return: the range that leaves to make room, if any.
+    /// Adds whole pages that no device reaches. Return: the range that leaves, if the quarantine is
+    /// full.
     [[nodiscard]] std::optional<IovaRange> quarantine(IovaRange range) {
         const ExclusiveLock lock(mutex_);
         std::optional<IovaRange> oldest = std::exchange(ring_[next_], range);

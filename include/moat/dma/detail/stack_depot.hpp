@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// StackDepot: call stacks, each kept once and for good, so that records can point to them.
-// Who takes them is a policy (space.hpp); who prints them, fault/report.hpp.
+// StackDepot: call stacks, each stored once and for good, so that records can refer to them.
+// SpaceConfig::capture takes them; fault/report.hpp prints them.
 #pragma once
 
 #include "moat/sync/concept.hpp"
@@ -21,8 +21,8 @@ class StackDepot {
   public:
     static constexpr std::size_t most_frames = 16;
 
-    /// Return: the same frames, for as long as the depot lives; none where there is no memory, so
-    /// that a mapping does not fail for want of its stack.
+    /// Return: the same frames, valid as long as the depot; empty without memory, since a mapping
+    /// does not fail for lack of its stack.
     [[nodiscard]] std::span<const std::uintptr_t> keep(std::span<const std::uintptr_t> frames) {
         const ExclusiveLock lock(mutex_);
         if (const auto known = kept_.find(frames); known != kept_.end())

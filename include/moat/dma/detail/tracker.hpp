@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Tracker: records who mapped what, and checks later calls against it. It reports misuse to the
+// space's listener and touches no page table. registry.hpp finds the mappings.
+#pragma once
+
+#include "moat/dma/detail/sampling.hpp"
+#include "moat/dma/detail/stack_depot.hpp"
+#include "moat/dma/registry.hpp"
+#include "moat/dma/scatter_list.hpp"
+#include "moat/dma/space_config.hpp"
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <span>
+#include <string_view>
+
+namespace moat::dma {
+
+/// Thread-safe. Labels outlive it.
+template <SyncPolicy Sync>
+class Tracker {
+  public:
+    explicit Tracker(const SpaceConfig& config)
+        : guard_before_(config.options.guard_before), guard_after_(config.options.guard),
+          one_stack_in_(config.options.stacks), sampled_of_(config.options.sample),
+          listener_(config.listener), capture_(config.capture),
+          // An address that leaves the samples' quarantine may become one that is not sampled.
+          registry_(sampled_of_ != 0 ? Sampling<Sync>::remembered : config.options.history) {}
+
+    /// Adds a mapping that is not sampled. Errors: no_memory.
+    [[nodiscard, gnu::always_inline]] Result<void> add(IovaRange range, Direction direction,
+                                                       std::string_view label) {
+        const fault::Event mapped = event(); // outside the registry's lock
+        return registry_.add(range.start(), [&](Registered& entry) {
+            entry.mapping.range = range;
+            entry.mapping.guard_before = guard_before_;
+            entry.mapping.guard_after = guard_after_;
+            entry.mapping.allows = allows_of(direction);
+            entry.mapping.label = label;
+            entry.mapping.mapped = mapped;
+            entry.direction = direction;
+            entry.is_part = false;
+        });
+    }
+
+    [[nodiscard]] Result<void> add(const fault::Mapping& mapping, Direction direction) {
+        return registry_.add(mapping.range.start(), [&](Registered& entry) {
+            entry = {.mapping = mapping, .direction = direction};
+        });
+    }
+
+    /// Adds a list with guards: once as a whole, and each segment separately, so that a fault
+    /// beside a segment names that segment. Errors: no_memory; nothing is added then.
+    [[nodiscard]] Result<void> add_parts(const MappedList& list, Direction direction,
+                                         ByteCount guard, std::string_view label) {
+        const IovaRange range(list.start, list.size);
+        if (const Result<void> added = lists_.add(list.start,
+                                                  [&](Registered& entry) {
+                                                      entry = {.direction = direction};
+                                                      entry.mapping.range = range;
+                                                      entry.mapping.label = label;
+                                                  });
+            !added)
+            return added;
+        const fault::Event mapped = event();
+        for (const Segment& each : list.segments) {
+            fault::Mapping part = describe({each.iova, each.size}, direction, label, mapped);
+            if (&each != &list.segments.front())
+                part.guard_before = guard;
+            if (&each != &list.segments.back())
+                part.guard_after = guard;
+            const Result<void> added = registry_.add(each.iova, [&](Registered& entry) {
+                entry = {.mapping = part, .direction = direction, .is_part = true};
+            });
+            if (!added) {
+                (void)lists_.remove(list.start, [](const Registered&) { return true; });
+                remove_parts(range);
+                return added;
+            }
+        }
+        return {};
+    }
+
+    /// Removes the mapping that begins at `iova`, before it is unmapped: a later access is reported
+    /// with a past mapping. `was` stays empty for a list with guards. Errors: not_found, mismatch,
+    /// which are reported.
+    [[nodiscard, gnu::always_inline]] Result<void>
+    remove(Iova iova, ByteCount size, Direction direction, std::optional<fault::Mapping>& was) {
+        const bool removed = registry_.remove(iova, [&](const Registered& each) {
+            was.emplace(each.mapping);
+            return matches(each, size, direction) && !each.is_part;
+        });
+        if (!removed) [[unlikely]]
+            return remove_list(iova, size, direction, was);
+        registry_.note_past(*was, event());
+        return {};
+    }
+
+    /// The mapping that begins at `iova`.
+    [[nodiscard]] std::optional<fault::Mapping> find(Iova iova) {
+        std::optional<fault::Mapping> found;
+        (void)registry_.with(iova, [&](Registered& each) -> Result<void> {
+            found.emplace(each.mapping);
+            return {};
+        });
+        return found;
+    }
+
+    /// The mapping that begins at `iova`, for a sync of [iova + offset, + size). Errors: not_found,
+    /// out_of_range, which are reported.
+    [[nodiscard]] Result<fault::Mapping> find_for_sync(Iova iova, ByteCount offset,
+                                                       ByteCount size) {
+        const std::optional<fault::Mapping> mapping = find(iova);
+        const std::uint64_t end = std::numeric_limits<std::uint64_t>::max();
+        const Iova first(offset.value() > end - iova.value() ? end : iova.value() + offset.value());
+        if (!mapping)
+            return report_misuse(DriverErrorKind::not_mapped, first, size, nullptr);
+        const ByteCount all = mapping->range.size();
+        if (offset > all || size.value() > all.value() - offset.value())
+            return report_misuse(DriverErrorKind::outside, first, size, &*mapping);
+        return *mapping;
+    }
+
+    /// Denies the device every access in the records of the mapping at `iova`. Return: the mapping
+    /// as it was, or nothing.
+    [[nodiscard]] std::optional<fault::Mapping> deny_all(Iova iova) {
+        std::optional<fault::Mapping> found;
+        (void)registry_.with(iova, [&](Registered& each) -> Result<void> {
+            found.emplace(each.mapping);
+            each.mapping.allows = fault::Allows::nothing;
+            return {};
+        });
+        return found;
+    }
+
+    [[nodiscard]] std::optional<fault::Mapping> at_or_below(Iova iova) const {
+        return registry_.at_or_below(iova);
+    }
+
+    /// Calls visit(Registered) for each living mapping and each part of a list with guards.
+    template <class Visit>
+    void for_each(Visit&& visit) const {
+        registry_.for_each(visit);
+    }
+
+    /// Calls visit(Registered) for each living list with guards.
+    template <class Visit>
+    void for_each_list(Visit&& visit) const {
+        lists_.for_each(visit);
+    }
+
+    [[nodiscard]] fault::Mapping describe(IovaRange range, Direction direction,
+                                          std::string_view label,
+                                          const fault::Event& mapped = {}) const {
+        return {.range = range,
+                .guard_before = guard_before_,
+                .guard_after = guard_after_,
+                .allows = allows_of(direction),
+                .label = label,
+                .mapped = mapped,
+                .sampled_of = sampled_of_};
+    }
+
+    /// The time and the caller's stack, as often as the options ask for stacks.
+    [[nodiscard, gnu::always_inline]] fault::Event event() {
+        return one_stack_in_ == 0 ? fault::Event{} : event_of_some();
+    }
+
+    /// The time, and the caller's stack if there is a way to take it.
+    [[nodiscard]] fault::Event event_with_stack() {
+        if (capture_ == nullptr)
+            return {.time_ns = Sync::now()};
+        std::array<std::uintptr_t, StackDepot<Sync>::most_frames> frames;
+        const std::size_t count = capture_(frames);
+        return {.time_ns = Sync::now(), .stack = stacks_.keep({frames.data(), count})};
+    }
+
+    void report(const DriverError& error) const {
+        if (listener_.driver_error != nullptr)
+            listener_.driver_error(listener_.context, error);
+    }
+
+    /// Reports each living mapping as a leak.
+    void report_living() const {
+        for_each([&](const Registered& each) { report_leak(each.mapping); });
+    }
+
+    void report_leak(const fault::Mapping& mapping) const {
+        report({.kind = DriverErrorKind::leak, .range = mapping.range, .mapping = mapping});
+    }
+
+    /// Reports that devices may still reach `range`, with its mapping unless the history lost it.
+    void report_held(IovaRange range) {
+        DriverError error = {.kind = DriverErrorKind::not_invalidated, .range = range};
+        const auto living = registry_.at_or_below(range.last());
+        if (living && living->range.overlaps(range))
+            error.mapping = *living;
+        else if (const auto past = registry_.latest_at(range))
+            error.mapping = past->mapping;
+        report(error);
+    }
+
+    /// Diagnoses `record` and reports it.
+    fault::Diagnosis report_fault(const fault::Record& record) {
+        // Mappings that are not registered lie between sampled ones: distance is no evidence.
+        const fault::Diagnosis diagnosis =
+            registry_.diagnose(record, sampled_of_ != 0 ? fault::DiagnoseOptions{.reach = {}}
+                                                        : fault::DiagnoseOptions{});
+        if (listener_.fault != nullptr)
+            listener_.fault(listener_.context, diagnosis);
+        return diagnosis;
+    }
+
+  private:
+    [[nodiscard]] static bool matches(const Registered& each, ByteCount size, Direction direction) {
+        return each.mapping.range.size() == size && each.direction == direction;
+    }
+
+    [[gnu::noinline]] Result<void> remove_list(Iova iova, ByteCount size, Direction direction,
+                                               std::optional<fault::Mapping>& was) {
+        if (lists_.remove(iova,
+                          [&](const Registered& each) { return matches(each, size, direction); })) {
+            was.reset();
+            remove_parts({iova, size});
+            return {};
+        }
+        const bool same_size = was && was->range.size() == size;
+        return report_misuse(!was        ? DriverErrorKind::not_mapped
+                             : same_size ? DriverErrorKind::wrong_direction
+                                         : DriverErrorKind::wrong_size,
+                             iova, size, was ? &*was : nullptr);
+    }
+
+    void remove_parts(IovaRange list) {
+        const fault::Event now = event();
+        for (auto part = registry_.first_from(list.start()); part && list.contains(part->range);
+             part = registry_.first_from(list.start())) {
+            (void)registry_.remove(part->range.start(), [](const Registered&) { return true; });
+            registry_.note_past(*part, now);
+        }
+    }
+
+    [[gnu::noinline]] fault::Event event_of_some() {
+        if (events_.fetch_add(1, std::memory_order_relaxed) % one_stack_in_ != 0)
+            return {};
+        return event_with_stack();
+    }
+
+    /// Of a call that named [iova, iova + size), cut off at 2^64.
+    std::unexpected<Error> report_misuse(DriverErrorKind kind, Iova iova, ByteCount size,
+                                         const fault::Mapping* found) {
+        const std::uint64_t left = std::numeric_limits<std::uint64_t>::max() - iova.value();
+        const IovaRange named(iova, size.value() > left ? ByteCount(left) : size);
+        DriverError error = {.kind = kind, .range = named};
+        if (found != nullptr)
+            error.mapping = *found;
+        else
+            error.past = registry_.latest_at(named);
+        report(error);
+        return fail(found == nullptr                   ? ErrorCode::not_found
+                    : kind == DriverErrorKind::outside ? ErrorCode::out_of_range
+                                                       : ErrorCode::mismatch,
+                    found == nullptr ? "no mapping begins here" : "the mapping here is another one",
+                    {"iova", iova.value()}, {"size", size.value()},
+                    {"mapped", error.mapping.range.start().value()},
+                    {"mapped_size", error.mapping.range.size().value()});
+    }
+
+    const ByteCount guard_before_;
+    const ByteCount guard_after_;
+    const std::uint32_t one_stack_in_;
+    const std::uint32_t sampled_of_;
+    const Listener listener_;
+    const CaptureStack capture_;
+    Registry<Sync> registry_;
+    Registry<Sync> lists_{1}; ///< ranges of the lists whose parts `registry_` has
+    StackDepot<Sync> stacks_;
+    typename Sync::template Atomic<std::uint64_t> events_{0};
+};
+
+} // namespace moat::dma
