@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A domain of a machine that is chosen at run time: the Domain concept of iommu/, as a class.
-// The engines behind it are iommu/'s or the kernel's; a machine makes one (machine.hpp).
+// A machine's domain, chosen at run time: the Domain concept of iommu/ as a class. machine.hpp
+// creates it; iommu/'s engines or the kernel implement it.
 #pragma once
 
 #include "moat/iommu/domain.hpp"
 
 namespace moat::machine {
 
-/// Functions that are attached reach what is mapped here and nothing else; memory is named by
-/// SharedMemory::physical. The concepts say what each function promises. It is detached from every
-/// function before it ends.
+/// Attached functions reach what is mapped here and nothing else; SharedMemory::physical names
+/// memory. The concepts document each function. Detached from every function before it ends.
 class Domain {
   public:
     virtual ~Domain() = default;
@@ -23,7 +22,7 @@ class Domain {
 
     [[nodiscard]] virtual Result<void> unmap(Iova start, ByteCount size) = 0;
 
-    /// Strict where the machine does not defer (DomainLimits::defers).
+    /// Strict unless the machine defers (DomainLimits::defers).
     [[nodiscard]] virtual Result<void> unmap_deferred(Iova start, ByteCount size) {
         return unmap(start, size);
     }

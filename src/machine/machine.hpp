@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Where devices live: their functions, registers and interrupts, memory they share with the CPU,
-// and the domains that bound them. The models are in the folders beside this file; drivers and the
-// audit call it. Why classes and not a concept: docs/design/machine.md.
+// Machine: where devices live. Their functions, registers and interrupts, the memory that they
+// share with the CPU, and the domains that bound them. Drivers and the audit call it; the folders
+// beside this file implement it. Why classes and not a concept: docs/design/machine.md.
 #pragma once
 
 #include "moat/core/function_ref.hpp"
@@ -22,12 +22,12 @@
 
 namespace moat::machine {
 
-/// How wide an access is. Its offset is a multiple of it.
+/// The width of an access; its offset is a multiple.
 enum class Width : std::uint8_t { bits8 = 1, bits16 = 2, bits32 = 4, bits64 = 8 };
 
-/// Registers of a function: a BAR, or its configuration space. As on a bus, nothing here fails:
-/// writes are posted (they arrive in order, at the latest before the next read or wait), and a read
-/// of a device that is gone gives all ones. Machine::health says why it is gone.
+/// Registers of a function: a BAR, or its configuration space. Like a bus, it never fails: writes
+/// are posted (in order, and complete before the next read or wait), and reads of an absent device
+/// return all ones. Machine::health reports why it is absent.
 class Registers {
   public:
     virtual ~Registers() = default;
@@ -36,7 +36,7 @@ class Registers {
 
     [[nodiscard]] virtual ByteCount size() const = 0;
 
-    /// `offset` lies inside and is a multiple of the width: else a programmer's error.
+    /// `offset` lies inside and is a multiple of the width; anything else is a programmer's error.
     [[nodiscard]] virtual std::uint64_t read(std::uint64_t offset, Width width) = 0;
     virtual void write(std::uint64_t offset, Width width, std::uint64_t value) = 0;
 
@@ -66,8 +66,8 @@ class Registers {
     Registers() = default;
 };
 
-/// One PCI function, opened: its BARs are assigned, and it may not master the bus yet. Used by one
-/// thread at a time; ends before its machine. On destruction mastering is turned off again.
+/// One open PCI function: its BARs are assigned, bus mastering is off. Used by one thread at a
+/// time; its machine outlives it. Its destructor turns bus mastering off.
 class Function {
   public:
     virtual ~Function() = default;
@@ -85,28 +85,29 @@ class Function {
     /// Whether it may access memory and send interrupts.
     virtual void set_bus_master(bool allowed) = 0;
 
-    /// Turns MSI-X on with up to `wanted` vectors, each unmasked. The function is attached to a
-    /// domain; a machine whose interrupts are seen in memory maps a page of it (docs/design).
-    /// Return: how many, at least one. Errors: unsupported (no MSI-X), refused (not attached), io.
+    /// Enables MSI-X with up to `wanted` vectors, each unmasked. The function is attached to a
+    /// domain; a machine that receives interrupts in memory maps a page of it
+    /// (docs/design/machine.md). Return: how many, at least one. Errors: unsupported (no MSI-X),
+    /// refused (not attached), io.
     [[nodiscard]] virtual Result<unsigned> enable_interrupts(unsigned wanted) = 0;
 
-    /// Whether `vector` was raised since the last call that returned true; never waits. False for
-    /// a vector that is not enabled.
+    /// Whether `vector` was raised since the last call that returned true; does not wait. False for
+    /// a disabled vector.
     [[nodiscard]] virtual bool take_interrupt(unsigned vector) = 0;
 
-    /// Back to how it was opened, by a function-level reset where it has one.
-    /// Errors: unsupported, io.
+    /// Restores its state after opening, by a function-level reset if it supports one. Errors:
+    /// unsupported, io.
     [[nodiscard]] virtual Result<void> reset() = 0;
 
   protected:
     Function() = default;
 };
 
-/// Memory that the CPU and, once it is mapped in a domain, devices reach. Returns to its machine by
-/// itself, zeroed for the next user; it is mapped nowhere by then.
+/// Memory that the CPU reaches and, once mapped in a domain, devices. The destructor returns it to
+/// its machine, which zeroes it; it is unmapped before.
 class SharedMemory {
   public:
-    /// Whoever made it takes it back.
+    /// The machine that allocated it.
     class Owner {
       public:
         virtual void release_shared(PhysicalAddress physical, ByteCount size) = 0;
@@ -131,10 +132,10 @@ class SharedMemory {
             owner_->release_shared(physical_, size());
     }
 
-    /// Where the CPU sees it.
+    /// The CPU's view.
     [[nodiscard]] std::span<std::byte> bytes() const { return bytes_; }
 
-    /// By what Domain::map names it: a physical address, or on Linux this process's own.
+    /// The address that Domain::map takes: a physical one, or on Linux this process's own.
     [[nodiscard]] PhysicalAddress physical() const { return physical_; }
 
     [[nodiscard]] ByteCount size() const { return ByteCount(bytes_.size()); }
@@ -156,20 +157,20 @@ class Machine {
     /// "soft", "qemu", "vfio"
     [[nodiscard]] virtual std::string_view name() const = 0;
 
-    /// Every function but bridges, in the order of their addresses; constant.
+    /// Every function except bridges, by address; constant.
     [[nodiscard]] virtual std::span<const FunctionInfo> functions() const = 0;
 
-    /// Errors: not_found, busy (opened already), io.
+    /// Errors: not_found, busy (already open), io.
     [[nodiscard]] virtual Result<std::unique_ptr<Function>> open(Bdf address) = 0;
 
-    /// An empty domain; ends before the machine. Errors: no_memory, unsupported, io.
+    /// An empty domain, which the machine outlives. Errors: no_memory, unsupported, io.
     [[nodiscard]] virtual Result<std::unique_ptr<Domain>> create_domain() = 0;
 
-    /// From the return on the function's accesses go through `domain`, of this machine. A function
-    /// that is attached to none reaches nothing. Errors: not_found, busy (attached already), io.
+    /// On return the function's accesses go through `domain`, of this machine. An unattached
+    /// function reaches nothing. Errors: not_found, busy (already attached), io.
     [[nodiscard]] virtual Result<void> attach(Bdf function, Domain& domain) = 0;
 
-    /// From the return on the function reaches nothing. Errors: not_found, io.
+    /// On return the function reaches nothing. Errors: not_found, io.
     [[nodiscard]] virtual Result<void> detach(Bdf function) = 0;
 
     /// Zeroed memory of `size`, rounded up to pages of 4K, aligned to 2^alignment_lg2.
@@ -177,38 +178,37 @@ class Machine {
     [[nodiscard]] virtual Result<SharedMemory> allocate(ByteCount size,
                                                         unsigned alignment_lg2 = 12) = 0;
 
-    /// Hands out what the IOMMU recorded since the last call, oldest first, and clears it.
-    /// Return: how many faults it says or admits to have lost. Errors: io.
+    /// Calls each(record) for what the IOMMU recorded since the last call, oldest first, and clears
+    /// the records. Return: how many faults were lost, as far as the IOMMU reports it. Errors: io.
     [[nodiscard]] virtual Result<std::uint64_t>
     take_faults(FunctionRef<void(const fault::Record&)> each) = 0;
 
-    /// Sends what is posted, then lets devices run until `happened()` or for `longest` at most.
+    /// Sends posted writes, then runs devices until `happened()` or for `longest`.
     [[nodiscard]] virtual Wait wait_until(FunctionRef<bool()> happened,
                                           std::chrono::nanoseconds longest) = 0;
 
-    /// Does `work` once: now, or where answers come from elsewhere, while the next one is waited
-    /// for, in finish_meanwhile at the latest. It uses nothing of the machine but memory.
-    /// Meanwhile calls both.
+    /// Runs `work` once: now or, if answers come from another process, during the next wait for
+    /// one, in finish_meanwhile at the latest. `work` uses only the machine's memory. See
+    /// Meanwhile.
     virtual void do_meanwhile(FunctionRef<void()> work) { work(); }
 
     virtual void finish_meanwhile() {}
 
-    /// The clock of this machine's devices: monotonic, from an unsaid start; the time of
-    /// wait_until.
+    /// The clock of this machine's devices and of wait_until: monotonic, with an arbitrary start.
     [[nodiscard]] virtual std::chrono::nanoseconds now() = 0;
 
-    /// An error from the moment on when the machine is of no use any more (its process died, does
-    /// not answer, or answers nonsense); it says why, and every call fails in the same way.
+    /// Fails once the machine has failed (its process died, hangs or sends invalid answers); the
+    /// error gives the reason, and every later call fails with it.
     [[nodiscard]] virtual Result<void> health() const = 0;
 
   protected:
     Machine() = default;
 };
 
-/// Work that is done while the machine is waited for next, and by the end of this object's life.
+/// Work to run during the machine's next wait, and before this object's end at the latest.
 class Meanwhile {
   public:
-    /// `work` outlives it.
+    /// `work` outlives this object.
     Meanwhile(Machine& machine, FunctionRef<void()> work) : machine_(machine) {
         machine.do_meanwhile(work);
     }

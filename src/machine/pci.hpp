@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The numbers of PCI that every machine shares: a function's address, and where its configuration
-// space says what. No access to any device: that is machine.hpp.
+// PCI numbers that every machine shares: a function's address, and offsets in configuration space.
+// No access to a device: that is machine.hpp.
 // Source: PCI Local Bus 3.0, 6.1 and 6.8.2; PCI Express Base 5.0, 7.5.
 #pragma once
 
@@ -34,7 +34,7 @@ class Bdf {
 
     [[nodiscard]] constexpr unsigned function() const { return requester_ & 7U; }
 
-    /// What an IOMMU knows the function by: bus 15..8, device 7..3, function 2..0.
+    /// The requester ID, as an IOMMU uses it: bus 15..8, device 7..3, function 2..0.
     [[nodiscard]] constexpr std::uint16_t requester() const { return requester_; }
 
     friend constexpr auto operator<=>(const Bdf&, const Bdf&) = default;
@@ -44,7 +44,7 @@ class Bdf {
     std::uint16_t requester_ = 0;
 };
 
-/// "0000:00:04.0", as Linux and lspci write it.
+/// "0000:00:04.0", the format of Linux and lspci.
 [[nodiscard]] inline std::string to_string(Bdf bdf) {
     const auto digits = [](unsigned value, unsigned count) {
         std::string text;
@@ -56,7 +56,7 @@ class Bdf {
            '.' + digits(bdf.function(), 1);
 }
 
-/// What a BAR decodes. Ports are told so, and not mapped by any machine.
+/// What a BAR decodes. No machine maps ports.
 enum class BarKind : std::uint8_t { absent, memory32, memory64, ports };
 
 struct Bar {
@@ -65,7 +65,7 @@ struct Bar {
     ByteCount size = {};
 };
 
-/// What the header of a function's configuration space says.
+/// From the header of a function's configuration space.
 struct FunctionInfo {
     Bdf address;
     std::uint16_t vendor = 0;

@@ -19,8 +19,8 @@ namespace {
 
 constexpr ByteCount words_size(4096);
 
-/// What the child does between fork and exec: calls that are safe after a fork of a program with
-/// threads, and nothing else. Return: the errno that kept it from starting.
+/// Runs in the child between fork and exec: only async-signal-safe calls. Return: the errno that
+/// prevented the start.
 int become(char* const* arguments, std::span<const int> descriptors, int nothing, int words,
            pid_t parent) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -47,7 +47,7 @@ Ending ending_of(int status) {
     return {.status = WEXITSTATUS(status), .signal = 0};
 }
 
-/// Once more where a signal came between.
+/// Retries after a signal.
 pid_t wait_for(pid_t number, int* status, int options) {
     pid_t found = -1;
     do
@@ -62,7 +62,7 @@ Result<ChildProcess> ChildProcess::start(std::span<const std::string> arguments,
                                          std::span<const int> descriptors) {
     std::vector<char*> pointers;
     for (const std::string& each : arguments)
-        pointers.push_back(const_cast<char*>(each.c_str())); // as execvp has it
+        pointers.push_back(const_cast<char*>(each.c_str())); // execvp takes non-const strings
     pointers.push_back(nullptr);
     auto words = MemoryFile::create("moat child's words", words_size);
     if (!words)
@@ -85,7 +85,7 @@ Result<ChildProcess> ChildProcess::start(std::span<const std::string> arguments,
     }
     ChildProcess child(number, std::move(*words));
     write_end.reset();
-    // Closed by exec, so this ends at once either way.
+    // exec closes it, so the read ends either way.
     int why = 0;
     ssize_t size = -1;
     do

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A child process that cannot outlive this one, and is ended by its number. How to talk to it is
-// stream_socket.hpp.
+// A child process that does not outlive this one, and is ended by its number. stream_socket.hpp
+// talks to it.
 #pragma once
 
 #include "moat/core/result.hpp"
@@ -16,19 +16,19 @@
 
 namespace moat::platform {
 
-/// What a child that ended has left: its exit status, or the signal that ended it.
+/// How a child ended: its exit status, or its signal.
 struct Ending {
     int status = 0;
     int signal = 0;
 };
 
-/// Used by one thread at a time; started by a thread that outlives it, since Linux ends a child
-/// with the thread that made it (PR_SET_PDEATHSIG).
+/// Used by one thread at a time. The thread that starts it outlives it: Linux ends a child with the
+/// thread that created it (PR_SET_PDEATHSIG).
 class ChildProcess {
   public:
-    /// Starts `arguments[0]`, looked for in PATH. It gets `descriptors` under the same numbers, no
-    /// input and no output; what it writes to its standard error is kept. It leaves no core file.
-    /// Errors: not_found (no such program), io.
+    /// Starts `arguments[0]`, searched in PATH, with `descriptors` under the same numbers, no input
+    /// and no output; keeps its standard error. It writes no core file. Errors: not_found (no such
+    /// program), io.
     static Result<ChildProcess> start(std::span<const std::string> arguments,
                                       std::span<const int> descriptors);
 
@@ -44,16 +44,16 @@ class ChildProcess {
 
     [[nodiscard]] pid_t number() const { return number_; }
 
-    /// How it ended, if it did.
+    /// How it ended; nothing while it runs.
     [[nodiscard]] std::optional<Ending> ended();
 
-    /// The same, once it has ended or `longest` is over.
+    /// The same, waiting up to `longest`.
     [[nodiscard]] std::optional<Ending> ended_within(std::chrono::milliseconds longest);
 
-    /// Ends it if it has not ended; when this returns there is no such process.
+    /// Ends it if it runs; on return there is no such process.
     Ending end();
 
-    /// The beginning of what it wrote to its standard error.
+    /// The beginning of its standard error.
     [[nodiscard]] std::string words() const;
 
   private:

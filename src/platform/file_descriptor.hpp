@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The owner of a file descriptor, and errno as an Error.
-// No operation on files lives here; the rest of platform/, machines and tests use it.
+// The owner of a file descriptor, and errno as an Error. No operations on files.
 #pragma once
 
 #include "moat/core/result.hpp"
@@ -12,7 +11,7 @@
 
 namespace moat::platform {
 
-/// `io`, or the code given, with errno among the values.
+/// `io`, or the given code, with errno among the values.
 [[nodiscard]] inline std::unexpected<Error>
 fail_errno(const char* sentence, ErrorCode code = ErrorCode::io, ErrorValue value = {}) {
     return fail(code, sentence, {"errno", static_cast<std::uint64_t>(errno)}, value);
@@ -20,10 +19,10 @@ fail_errno(const char* sentence, ErrorCode code = ErrorCode::io, ErrorValue valu
 
 class FileDescriptor {
   public:
-    /// Of nothing.
+    /// Owns nothing.
     FileDescriptor() = default;
 
-    /// Takes what an open function returned; below 0 it owns nothing.
+    /// Takes the result of an open function; owns nothing if it is below 0.
     explicit FileDescriptor(int number) : number_(number) {}
 
     FileDescriptor(FileDescriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
@@ -41,7 +40,7 @@ class FileDescriptor {
             ::close(number_);
     }
 
-    /// Below 0 where it owns nothing.
+    /// Below 0 if it owns nothing.
     [[nodiscard]] int get() const { return number_; }
 
     /// Closes it now.

@@ -1,20 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "platform/memory_file.hpp"
 
+#include "moat/core/bits.hpp"
+
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 namespace moat::platform {
 
-Result<Mapping> Mapping::create(int file, ByteCount size) {
+/// Reserves addresses around the mapping first, since mmap aligns only to pages.
+Result<Mapping> Mapping::create(int file, ByteCount size, const MappingOptions& options) {
+    constexpr unsigned page_lg2 = 12;
+    constexpr unsigned most_lg2 = 46; // a process has 2^47 addresses
     if (size == ByteCount(0))
         return fail(ErrorCode::empty, "a mapping has a length");
-    void* const address = ::mmap(nullptr, size.value(), PROT_READ | PROT_WRITE,
-                                 MAP_SHARED | (file < 0 ? MAP_ANONYMOUS : 0), file, 0);
-    if (address == MAP_FAILED)
-        return fail_errno("memory cannot be mapped", ErrorCode::no_memory, {"size", size.value()});
-    return Mapping({static_cast<std::byte*>(address), size.value()});
+    if (size.value() > bit(most_lg2) || options.alignment_lg2 > most_lg2)
+        return fail(ErrorCode::no_memory, "more than a process has addresses for",
+                    {"size", size.value()}, {"alignment_lg2", options.alignment_lg2});
+    const std::uint64_t bytes = align_up(size.value(), page_lg2);
+    const std::uint64_t room =
+        bytes + (options.alignment_lg2 > page_lg2 ? bit(options.alignment_lg2) : 0);
+    constexpr int nothing = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void* const reserved = ::mmap(nullptr, room, PROT_NONE, nothing, -1, 0);
+    if (reserved == MAP_FAILED)
+        return fail_errno("no addresses are left in this process", ErrorCode::no_memory,
+                          {"size", size.value()});
+    auto* const first = static_cast<std::byte*>(reserved);
+    const auto at = reinterpret_cast<std::uintptr_t>(first);
+    std::byte* const start = first + (align_up(at, options.alignment_lg2) - at);
+    if (::mmap(start, bytes, PROT_READ | (options.writable ? PROT_WRITE : 0),
+               MAP_FIXED | MAP_SHARED | (file < 0 ? MAP_ANONYMOUS : 0), file,
+               static_cast<off_t>(options.offset)) == MAP_FAILED) {
+        const auto failed = fail_errno(
+            file < 0 ? "memory cannot be mapped" : "the file cannot be mapped",
+            file < 0 ? ErrorCode::no_memory : ErrorCode::unsupported, {"size", size.value()});
+        ::munmap(reserved, room);
+        return failed;
+    }
+    if (start != first)
+        ::munmap(first, static_cast<std::size_t>(start - first));
+    if (std::byte* const end = start + bytes; end != first + room)
+        ::munmap(end, static_cast<std::size_t>(first + room - end));
+    return Mapping({start, size.value()});
 }
 
 Mapping::~Mapping() {
@@ -29,7 +57,7 @@ Result<MemoryFile> MemoryFile::create(const char* label, ByteCount size) {
     if (::ftruncate(file.get(), static_cast<off_t>(size.value())) < 0)
         return fail_errno("a file of memory cannot get its size", ErrorCode::no_memory,
                           {"size", size.value()});
-    // Another process can neither cut memory off under the mapping nor let the file grow.
+    // Seals the size: another process can neither shrink the file under the mapping nor grow it.
     if (::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
         return fail_errno("a file of memory cannot be sealed");
     auto mapping = Mapping::create(file.get(), size);

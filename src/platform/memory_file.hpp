@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Mapped memory, and files of memory that another process can map too. They have no name in any
-// folder, so that nothing of them is left, however this process ends.
+// Mapped memory, and files of memory that other processes can map. The files have no name, so
+// nothing of them outlives the processes.
 #pragma once
 
 #include "moat/core/types.hpp"
@@ -8,17 +8,25 @@
 #include "platform/file_descriptor.hpp"
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <utility>
 
 namespace moat::platform {
 
-/// Readable, writable, shared with whoever maps the same file; zero where never written.
+struct MappingOptions {
+    std::uint64_t offset = 0;    ///< in the file, a multiple of a page
+    unsigned alignment_lg2 = 12; ///< of the address
+    bool writable = true;
+};
+
+/// Memory shared with every process that maps the same file; zero where never written.
 class Mapping {
   public:
-    /// Of a file from its start on, or, with -1, of nothing. Errors: empty, no_memory.
-    static Result<Mapping> create(int file, ByteCount size);
+    /// Maps `size` bytes of `file`, or memory without a file if that is -1. Errors: empty,
+    /// no_memory, unsupported (the file cannot be mapped).
+    static Result<Mapping> create(int file, ByteCount size, const MappingOptions& options = {});
 
     Mapping(Mapping&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
 
@@ -37,15 +45,15 @@ class Mapping {
 
 class MemoryFile {
   public:
-    /// `label` is seen in /proc/PID/maps alone. Errors: empty, no_memory, io.
+    /// `label` appears only in /proc/PID/maps. Errors: empty, no_memory, io.
     static Result<MemoryFile> create(const char* label, ByteCount size);
 
     [[nodiscard]] std::span<std::byte> bytes() const { return mapping_.bytes(); }
 
-    /// To be handed to a ChildProcess, which then opens `path`.
+    /// For a ChildProcess, which opens `path`.
     [[nodiscard]] int descriptor() const { return descriptor_.get(); }
 
-    /// Names the file inside a process that has the descriptor.
+    /// The path of the file in a process that has the descriptor.
     [[nodiscard]] std::string path() const;
 
   private:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Stacks by the compiler's unwinder, and their words by libbacktrace. See platform/stack.hpp.
+// Stacks by the compiler's unwinder; symbols by libbacktrace.
 #include "platform/stack.hpp"
 
 #include <backtrace.h>
@@ -43,7 +43,7 @@ struct Free {
     return status == 0 ? text.get() : name;
 }
 
-/// The file that holds an address, without its folder. Lives as long as it is loaded.
+/// The module at an address, without its folder. Lives as long as the module is loaded.
 [[nodiscard]] std::string_view module_of(std::uintptr_t address) {
     Dl_info info{};
     if (dladdr(reinterpret_cast<void*>(address), &info) == 0 || info.dli_fname == nullptr)
@@ -52,7 +52,7 @@ struct Free {
     return path.substr(path.rfind('/') + 1);
 }
 
-/// What libbacktrace's callbacks add to, and hand out.
+/// What libbacktrace's callbacks collect.
 struct Question {
     StackFrame frame;
     FunctionRef<void(const StackFrame&)> sink;
@@ -79,14 +79,14 @@ void on_symbol(void* question, std::uintptr_t, const char* symbol, std::uintptr_
         static_cast<Question*>(question)->answer(symbol, nullptr, 0);
 }
 
-/// What has no symbols is no error: the address alone is handed out.
+/// Missing symbols are not an error: the frame has only an address.
 void on_error(void*, const char*, int) {}
 
 } // namespace
 
 std::size_t capture_stack(std::span<std::uintptr_t> frames, unsigned skip) {
     constexpr unsigned all = ~0U;
-    Capture capture{frames, 0, skip == all ? all : skip + 1}; // the first frame is this function
+    Capture capture{frames, 0, skip == all ? all : skip + 1}; // skips this function
     _Unwind_Backtrace(add_frame, &capture);
     return capture.written;
 }

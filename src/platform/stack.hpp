@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Call stacks of this process: taken as addresses, cheaply, and turned into words later.
-// Who keeps them is the DMA API's registry; who prints them, fault/report.hpp.
+// Call stacks of this process: captured as addresses, symbolised later. The DMA API's registry
+// keeps them; fault/report.hpp prints them.
 #pragma once
 
 #include "moat/core/function_ref.hpp"
@@ -12,17 +12,16 @@
 
 namespace moat::platform {
 
-/// Writes the return addresses of the caller and of its callers into `frames`, innermost first,
-/// without the innermost `skip` of them. Allocates nothing and takes no lock of ours; some 100 ns a
-/// frame, by the unwinder's tables, so it needs no frame pointers. Any thread.
-/// Return: how many were written.
+/// Writes the return addresses of the caller and its callers to `frames`, innermost first, without
+/// the innermost `skip`. Uses the unwinder's tables, not frame pointers: about 100 ns per frame, no
+/// allocation, no lock of its own. Any thread. Return: how many were written.
 [[gnu::noinline]] std::size_t capture_stack(std::span<std::uintptr_t> frames, unsigned skip = 0);
 
-/// Words for a return address of this process, by its debug information, with the functions that
-/// were inlined: hands out at least one frame, innermost first, whose views die with the call of
-/// `sink`. Without debug information: the symbol, or the module alone. Reads the debug information
-/// at the first call, which allocates and takes a while; libraries loaded later stay addresses. Any
-/// thread, one at a time: `sink` is called under a lock and does not symbolise.
+/// Passes the frames at a return address of this process to `sink`, innermost first, with inlined
+/// functions: at least one frame, whose views are valid during the call. Without debug information,
+/// a frame has only the symbol or the module. The first call reads the debug information, which
+/// allocates and is slow; libraries loaded later have no symbols. Any thread; calls `sink` under a
+/// lock, so `sink` does not call this.
 void symbolise(std::uintptr_t return_address, FunctionRef<void(const StackFrame&)> sink);
 
 } // namespace moat::platform

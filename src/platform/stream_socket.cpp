@@ -38,7 +38,7 @@ Result<void> StreamSocket::wait_for(short events) const {
     }
 }
 
-/// An answer comes sooner than a processor that sleeps is woken: so it is looked for first.
+/// Spins first: an answer comes sooner than a sleeping processor wakes up.
 ssize_t StreamSocket::receive(std::span<char> piece) const {
     using namespace std::chrono_literals;
     std::optional<std::chrono::steady_clock::time_point> begin;

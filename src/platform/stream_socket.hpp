@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A unix socket between this process and a child that inherits the other end. Every wait on it is
-// bounded. What is said over it is the callers' (QEMU's protocols).
+// A Unix socket to a child process that inherits the other end. Every wait is bounded. The callers
+// know the protocol (QEMU's).
 #pragma once
 
 #include "moat/core/result.hpp"
@@ -16,23 +16,23 @@
 
 namespace moat::platform {
 
-/// Used by one thread at a time. Nothing is left of it in any folder: it has no name.
+/// Used by one thread at a time. It has no name in the file system.
 class StreamSocket {
   public:
     /// `patience` bounds each wait for the other end. Errors: io.
     static Result<StreamSocket> create(std::chrono::milliseconds patience);
 
-    /// The child's end, to be handed to a ChildProcess.
+    /// The child's end, for a ChildProcess.
     [[nodiscard]] int child() const { return child_.get(); }
 
-    /// Once the child has it: so that its death is seen here.
+    /// Call after the child has started, so that its death is noticed.
     void close_child() { child_.reset(); }
 
-    /// All of `text`. Errors: io (the other end is closed), busy (patience is over).
+    /// Sends all of `text`. Errors: io (the other end is closed), busy (timeout).
     [[nodiscard]] Result<void> send(std::string_view text);
 
-    /// Up to and without the next `end`, which is valid until the next call.
-    /// Errors: as send; limit where `most` characters came without `end`.
+    /// Return: the text up to the next `end`, without it; valid until the next call. Errors:
+    /// send's; limit (`most` characters without `end`).
     [[nodiscard]] Result<std::string_view> receive_until(char end, std::size_t most = 1U << 20);
 
   private:

@@ -62,7 +62,8 @@ class BusWalk {
         return {};
     }
 
-    /// What lies behind a bridge gets the next bus number, and addresses in one piece.
+    /// Assigns the next bus number to a bridge's secondary bus, and one range of addresses to what
+    /// is behind it.
     Result<void> bridge(Bdf at) {
         if (++last_bus_ == most_buses)
             return fail(ErrorCode::limit, "there are more PCI buses than expected",
@@ -78,7 +79,7 @@ class BusWalk {
             return done;
         numbers(last_bus_);
         next_ = align_up(next_, bridge_granule_lg2);
-        // A window whose base lies above its limit is closed.
+        // A window whose base exceeds its limit is closed.
         const std::uint64_t base = next_ == first ? 0xfff00000 : first;
         const std::uint64_t limit = next_ == first ? 0 : next_ - 1;
         config_.write(at, pci::memory_window,
@@ -89,7 +90,7 @@ class BusWalk {
         return {};
     }
 
-    /// Return: how many more registers it takes.
+    /// Return: how many more registers the BAR uses.
     unsigned bar(Bdf at, PciFunction& function, unsigned index) {
         const unsigned offset = pci::first_bar + 4 * index;
         const std::uint32_t low = probe(at, offset);
@@ -114,7 +115,7 @@ class BusWalk {
         return wide ? 1 : 0;
     }
 
-    /// The bits that can be written are those above the size.
+    /// The writable bits are those above the size.
     std::uint32_t probe(Bdf at, unsigned offset) {
         config_.write(at, offset, 0xffffffff);
         const std::uint32_t value = config_.read(at, offset);
@@ -127,7 +128,7 @@ class BusWalk {
     }
 
     std::optional<PhysicalAddress> place(ByteCount size) {
-        // A page at least, so that no two functions share one.
+        // At least a page, so that no two functions share one.
         const std::uint64_t bytes = std::max<std::uint64_t>(size.value(), 4096);
         if (size == ByteCount(0) || bytes > last_ - std::min(next_, last_))
             return std::nullopt;

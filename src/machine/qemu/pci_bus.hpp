@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Does what firmware does to a PCI bus: finds functions, walks and numbers bridges, sizes BARs and
-// gives them addresses. How configuration space is reached is the caller's (qemu_machine.cpp).
+// Sets up a PCI bus like firmware: finds functions, numbers bridges, sizes BARs and assigns
+// addresses. The caller provides access to configuration space (qemu_machine.cpp).
 // Source: PCI Local Bus 3.0, 6.2.5.1 (sizing); PCI-to-PCI Bridge 1.2, 3.2.5.
 #pragma once
 
@@ -26,18 +26,18 @@ class ConfigSpace {
 
 struct PciFunction {
     FunctionInfo info;
-    /// Where each BAR was put; nothing where it is absent, ports, or did not fit.
+    /// The address of each BAR; nothing if it is absent, a port range, or did not fit.
     std::array<std::optional<PhysicalAddress>, 6> bars{};
 };
 
-/// Gives every memory BAR an address in `window` and enables it; masters stay off. What it is told
-/// is taken for hostile: the work is bounded, and no address leaves the window.
-/// Return: every function but bridges, in order. Errors: limit (more buses than 32).
+/// Assigns every memory BAR an address in `window` and enables it; bus mastering stays off. Treats
+/// devices as hostile: the work is bounded, and every address lies in the window. Return: every
+/// function except bridges, in order. Errors: limit (more than 32 buses).
 [[nodiscard]] Result<std::vector<PciFunction>> configure_bus(ConfigSpace& config,
                                                              PhysicalRange window);
 
-/// Where the capability `id` begins in the function's configuration space; a list that does not
-/// end is taken for one without it.
+/// The offset of capability `id` in the function's configuration space; nothing if the list does
+/// not have it or does not end.
 [[nodiscard]] std::optional<unsigned> find_capability(ConfigSpace& config, Bdf function,
                                                       std::uint8_t id);
 

@@ -67,7 +67,7 @@ void QemuFunction::set_bus_master(bool allowed) {
                                                        : command & ~pci::command_master));
 }
 
-/// PCI Local Bus 3.0, 6.8.2: the table of vectors lies in a BAR, 16 bytes each.
+/// PCI Local Bus 3.0, 6.8.2: the vector table lies in a BAR, 16 bytes per vector.
 Result<unsigned> QemuFunction::enable_interrupts(unsigned wanted) {
     const Bdf address = function_.info.address;
     const auto found = find_capability(*machine_.config_, address, pci::capability_msix);
@@ -95,7 +95,7 @@ Result<unsigned> QemuFunction::enable_interrupts(unsigned wanted) {
         (*registers)->write32(entry, static_cast<std::uint32_t>(message));
         (*registers)->write32(entry + 4, static_cast<std::uint32_t>(message >> 32));
         (*registers)->write32(entry + 8, 1);
-        (*registers)->write32(entry + 12, 0); // not masked
+        (*registers)->write32(entry + 12, 0); // unmasked
     }
     constexpr std::uint16_t enabled = 1U << 15;
     config_.write16(control, enabled);
@@ -111,7 +111,7 @@ bool QemuFunction::take_interrupt(unsigned vector) {
            message.exchange(0, std::memory_order_acquire) != 0;
 }
 
-/// PCI Express Base 5.0, 7.5.3.3 and 7.5.3.4: what FLR forgets of the header is written again.
+/// PCI Express Base 5.0, 7.5.3.3 and 7.5.3.4: restores the header fields that FLR resets.
 Result<void> QemuFunction::reset() {
     constexpr std::uint8_t capability_express = 0x10;
     constexpr std::uint32_t can_reset = 1U << 28;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A function of QEMU's, and configuration space through q35's ECAM. Made by qemu_machine.cpp.
+// One function of QEMU, and configuration space through q35's ECAM. qemu_machine.cpp creates it.
 #pragma once
 
 #include "machine/qemu/qemu_machine.hpp"
@@ -11,11 +11,11 @@
 
 namespace moat::machine::qemu {
 
-/// Where ECAM is put, and what BARs may use below it.
+/// The address of ECAM, and the addresses below it for BARs.
 inline constexpr PhysicalAddress ecam(0xe0000000);
 inline constexpr PhysicalRange bar_window(PhysicalAddress(0xc0000000), ByteCount(0x20000000));
 
-/// Registers that lie in memory.
+/// Registers in memory.
 class MemoryRegisters final : public Registers {
   public:
     MemoryRegisters(Qtest& qtest, PhysicalAddress start, ByteCount size)

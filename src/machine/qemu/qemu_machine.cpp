@@ -16,9 +16,9 @@ namespace moat::machine::qemu {
 namespace {
 
 constexpr std::uint64_t unit_start = 0xfed90000;
-/// Where q35 keeps memory below 4G, at least.
+/// The least memory that q35 keeps below 4G.
 constexpr std::uint64_t most_ram = std::uint64_t{2} << 30;
-/// Tables of the unit, and above them what is shared. Below lies what a PC has there.
+/// The IOMMU's tables, with shared memory above; a PC uses what is below.
 constexpr std::uint64_t tables_start = std::uint64_t{1} << 20;
 constexpr std::uint64_t tables_end = std::uint64_t{16} << 20;
 
@@ -57,8 +57,8 @@ class QemuDomain final : public Domain {
     iommu::DomainLimits limits_;
 };
 
-/// Keeps the processor in a halt, so that nothing but devices runs, and virtual time with them:
-/// cli; hlt; jmp back, where an x86 begins.
+/// Halts the processor at the x86 reset vector (cli; hlt; jmp back), so that only devices run, and
+/// virtual time with them.
 Result<platform::MemoryFile> halting_firmware() {
     constexpr std::size_t size = 64 << 10;
     constexpr std::array<std::uint8_t, 4> halt = {0xfa, 0xf4, 0xeb, 0xfd};
@@ -79,7 +79,7 @@ std::vector<std::string> command_line(const QemuOptions& options, const platform
                                       const platform::MemoryFile& firmware, int socket) {
     std::vector<std::string> line = {
         options.program, "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off",
-        // First, so that the devices behind it find it.
+        // First, so that the devices after it find it.
         "-device", "intel-iommu,aw-bits=48", "-accel", "tcg", "-no-user-config", "-nodefaults",
         "-display", "none", "-bios", firmware.path(), "-m", megabytes(options.ram), "-object",
         "memory-backend-file,id=ram,share=on,size=" + megabytes(options.ram) +
@@ -114,8 +114,8 @@ void UnitRegistersByQtest::write64(unsigned offset, std::uint64_t value) {
     qtest_.write(Space::memory, unit_start + offset, Width::bits64, value);
 }
 
-/// QEMU's unit does what it is told before it answers: one look again is enough, unless it is not
-/// QEMU's unit.
+/// QEMU's IOMMU completes commands before it answers: a second look suffices, unless the device is
+/// not QEMU's.
 bool UnitRegistersByQtest::relax(unsigned attempt) {
     qtest_.drain();
     return qtest_.health() && attempt < 16;
@@ -171,7 +171,8 @@ QemuMachine::~QemuMachine() {
                "functions are closed and detached before their machine ends");
 }
 
-/// Turns ECAM on (Intel 3 Series, 5.1.15: PCIEXBAR of 256 buses), then does what firmware does.
+/// Enables ECAM (Intel 3 Series, 5.1.15: PCIEXBAR of 256 buses), then sets up the bus like
+/// firmware.
 Result<void> QemuMachine::set_up(const iommu::vtd::UnitOptions& options) {
     constexpr unsigned pciexbar = 0x60;
     const auto host_bridge = [&](unsigned offset, std::uint32_t value) {
@@ -333,7 +334,7 @@ Wait QemuMachine::wait_until(FunctionRef<bool()> happened, std::chrono::nanoseco
         const auto passed = now() - begin;
         if (passed >= longest || !health())
             return Wait::timed_out;
-        // QEMU does most things within less than the shortest sleep, given a processor.
+        // QEMU answers sooner than the shortest sleep, if it has a processor.
         if (passed < 300us) {
             ::sched_yield();
             continue;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// QEMU's device models behind QEMU's VT-d, in a process without a guest: a model of Machine.
-// How QEMU is spoken to is qtest.hpp, how its bus is set up pci_bus.hpp.
+// QemuMachine: QEMU's device models behind QEMU's VT-d, in a process without a guest. qtest.hpp
+// talks to QEMU, pci_bus.hpp sets up its bus.
 #pragma once
 
 #include "moat/iommu/vtd/domain.hpp"
@@ -28,21 +28,21 @@ namespace moat::machine::qemu {
 
 struct QemuOptions {
     std::string program = "qemu-system-x86_64";
-    /// Each the argument of a -device: "edu,addr=4", "nvme,drive=disk0,serial=x,addr=5".
+    /// Arguments of -device: "edu,addr=4", "nvme,drive=disk0,serial=x,addr=5".
     std::vector<std::string> devices = {};
-    /// Raw disks, zeroed, that devices know as disk0, disk1, ...
+    /// Raw, zeroed disks that devices know as disk0, disk1, ...
     std::vector<ByteCount> disks = {};
-    /// More arguments as they are, for what belongs to a device: "-netdev", ...
+    /// Further arguments, unchanged: "-netdev", ...
     std::vector<std::string> arguments = {};
     ByteCount ram{std::uint64_t{512} << 20};
-    /// How long QEMU may take for one answer before it is ended.
+    /// The longest wait for one answer, after which QEMU is ended.
     std::chrono::milliseconds patience{10'000};
     iommu::vtd::UnitOptions unit = {.coherence = iommu::vtd::Coherence::known};
-    /// Gets what QEMU wrote to its standard error where it could not be started.
+    /// Gets QEMU's standard error if it does not start.
     std::string* words = nullptr;
 };
 
-/// Registers of the unit, at their place in q35's memory.
+/// The IOMMU's registers, at their address in q35.
 class UnitRegistersByQtest {
   public:
     explicit UnitRegistersByQtest(Qtest& qtest) : qtest_(qtest) {}
@@ -67,8 +67,8 @@ class QemuMachine final : public Machine, private SharedMemory::Owner {
     using UnitDomain = iommu::vtd::Domain<Unit, 4>;
     static_assert(iommu::DeferringDomain<UnitDomain>);
 
-    /// Errors: not_found (QEMU is not installed), no_memory, io (it ended, hangs, or talks
-    /// nonsense), and what the bus and the unit say.
+    /// Errors: not_found (QEMU is not installed), no_memory, io (it ended, hangs or sends invalid
+    /// answers), and those of the bus and the IOMMU.
     static Result<std::unique_ptr<QemuMachine>> start(const QemuOptions& options);
 
     ~QemuMachine() override;
@@ -95,7 +95,7 @@ class QemuMachine final : public Machine, private SharedMemory::Owner {
 
     [[nodiscard]] Result<void> health() const override { return qtest_.health(); }
 
-    /// What disk `index` holds, as its device sees it.
+    /// The content of disk `index`.
     [[nodiscard]] std::span<std::byte> disk(std::size_t index) const {
         return disks_[index].bytes();
     }
@@ -110,7 +110,7 @@ class QemuMachine final : public Machine, private SharedMemory::Owner {
   private:
     friend class QemuFunction;
 
-    /// What a function is attached to, and the memory that its interrupt messages are written to.
+    /// A function's domain, and the memory that receives its interrupt messages.
     struct Attachment {
         UnitDomain* domain;
         std::optional<SharedMemory> interrupts;
@@ -119,11 +119,11 @@ class QemuMachine final : public Machine, private SharedMemory::Owner {
     QemuMachine(platform::MemoryFile ram, std::vector<platform::MemoryFile> disks,
                 platform::ChildProcess process, platform::StreamSocket socket);
 
-    /// Where the function's messages go: the upper half of its domain.
+    /// The address of the function's messages: in the upper half of its domain.
     static Iova interrupts_of(const UnitDomain& domain, Bdf function);
 
-    /// Lets the function's messages arrive in memory. Return: where the function writes them, and
-    /// where they are seen. Errors: refused (not attached), no_memory, io.
+    /// Makes the function's messages arrive in memory. Return: where the function writes them, and
+    /// where the CPU reads them. Errors: refused (not attached), no_memory, io.
     Result<std::pair<Iova, std::span<std::byte>>> map_interrupts(Bdf function);
 
     Result<void> set_up(const iommu::vtd::UnitOptions& options);
@@ -139,10 +139,10 @@ class QemuMachine final : public Machine, private SharedMemory::Owner {
     std::unique_ptr<ConfigSpace> config_;
     std::vector<PciFunction> functions_;
     std::vector<FunctionInfo> infos_;
-    /// Start and length of what is free, in order, never touching.
+    /// Start and length of each free range, in order; no two are adjacent.
     std::map<std::uint64_t, std::uint64_t> free_;
     std::map<Bdf, Attachment> attached_;
-    /// Memory that devices may still write, because an invalidation failed.
+    /// Devices may still write here, because an invalidation failed.
     std::vector<SharedMemory> kept_;
     std::set<Bdf> opened_;
 };

@@ -32,7 +32,7 @@ void append_hexadecimal(std::string& text, std::uint64_t value) {
     text.append("0x").append(digits.data(), end.ptr);
 }
 
-/// Of "OK 0x1f".
+/// Parses "OK 0x1f".
 std::optional<std::uint64_t> value_in(std::string_view line) {
     constexpr std::string_view before = "OK 0x";
     if (!line.starts_with(before))
@@ -107,7 +107,7 @@ void Qtest::drain() {
     take_answers();
 }
 
-/// Of everything that is posted.
+/// Waits for the answers to everything posted.
 void Qtest::take_answers() {
     while (health_ && unanswered_ != 0) {
         --unanswered_;
@@ -119,7 +119,7 @@ Result<void> Qtest::health() const {
     return health_;
 }
 
-/// The next line that answers a command; a line that tells of an interrupt pin is none.
+/// The next line that answers a command; skips lines about interrupt pins.
 std::string_view Qtest::answer() {
     constexpr std::size_t most = 256;
     for (;;) {
@@ -139,7 +139,7 @@ std::string_view Qtest::answer() {
     }
 }
 
-/// Ends the process: whatever it would say from now on is not to be trusted.
+/// Ends the process: its later answers would not be trustworthy.
 void Qtest::broken(const Error& why) {
     process_.end();
     unsent_.clear();
@@ -149,7 +149,7 @@ void Qtest::broken(const Error& why) {
 
 void Qtest::socket_failed(const Error& error) {
     const ErrorValue process{"process", static_cast<std::uint64_t>(process_.number())};
-    // One that closed its socket is about to end, and says how if it is let.
+    // A process that closed its socket is about to end; waits to report how.
     if (error.code() == ErrorCode::io)
         (void)process_.ended_within(std::chrono::seconds(1));
     const platform::Ending ending = process_.end();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// QEMU's qtest protocol: physical memory and ports of its machine, read and written by lines of
-// text. Which registers lie where is the callers' (pci_bus.hpp, qemu_machine.hpp).
+// QEMU's qtest protocol: reads and writes physical memory and ports of its machine, as lines of
+// text. The callers know the registers (pci_bus.hpp, qemu_machine.hpp).
 // Source: QEMU, docs/devel/qtest.rst and the comment in softmmu/qtest.c.
 #pragma once
 
@@ -19,12 +19,12 @@
 
 namespace moat::machine::qemu {
 
-/// Where an address lies.
+/// The address space of an access.
 enum class Space : std::uint8_t { memory, ports };
 
-/// Writes are posted: they are sent together with the next read, or by `flush`, and their answers
-/// are read then. Whatever goes wrong ends the process, by its number, and stays: reads give all
-/// ones from then on, and `health` says why. Used by one thread at a time.
+/// Writes are posted: the next read, or `flush`, sends them and reads their answers. Any failure
+/// ends the process for good: reads then return all ones, and `health` reports why. Used by one
+/// thread at a time.
 class Qtest {
   public:
     Qtest(platform::ChildProcess process, platform::StreamSocket socket)
@@ -33,13 +33,13 @@ class Qtest {
     [[nodiscard]] std::uint64_t read(Space space, std::uint64_t address, Width width);
     void write(Space space, std::uint64_t address, Width width, std::uint64_t value);
 
-    /// Sends what is posted, without waiting for answers.
+    /// Sends posted writes without waiting for answers.
     void flush();
 
-    /// Sends what is posted and waits until QEMU has done it.
+    /// Sends posted writes and waits until QEMU has executed them.
     void drain();
 
-    /// Is done once, between the next sending and the wait for its answers, or when it is finished.
+    /// `work` runs once: between the next sending and the wait for its answers, or in finish.
     void do_meanwhile(FunctionRef<void()> work) {
         finish_meanwhile();
         meanwhile_ = work;
@@ -52,10 +52,10 @@ class Qtest {
 
     [[nodiscard]] Result<void> health() const;
 
-    /// Reads, and drains that had something to wait for: what the socket's latency is paid for.
+    /// How many waits for an answer there were: each costs the socket's latency.
     [[nodiscard]] std::uint64_t round_trips() const { return round_trips_; }
 
-    /// What QEMU wrote to its standard error.
+    /// QEMU's standard error.
     [[nodiscard]] std::string words() const { return process_.words(); }
 
     [[nodiscard]] pid_t process() const { return process_.number(); }
@@ -67,7 +67,7 @@ class Qtest {
     void broken(const Error& why);
     void socket_failed(const Error& error);
 
-    /// Answers that QEMU may leave in the socket before it is read: few enough for its buffer.
+    /// The most answers that QEMU may leave in the socket, so that its buffer does not fill up.
     static constexpr unsigned most_posted = 64;
 
     platform::ChildProcess process_;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Data on its way, and the ways in which it goes astray.
+// Moves the data of a command, and commits the misdeeds.
 #include "machine/soft/data_phase.hpp"
 
 #include <algorithm>
@@ -9,12 +9,12 @@ namespace moat::machine::soft {
 
 namespace {
 
-/// `start` minus `bytes`, or from 0 on, as a device's counter that does not wrap.
+/// `start` - `bytes`, at least 0, like a device's counter that does not wrap.
 [[nodiscard]] std::uint64_t before(Iova start, std::uint64_t bytes) {
     return start.value() - std::min(start.value(), bytes);
 }
 
-/// Calls use(segment, offset of its data) as long as that says true, for `bytes` in all.
+/// Calls use(segment, offset of its data) for `bytes` in all, until it returns false.
 template <class Use>
 [[nodiscard]] bool each_segment(std::span<const Segment> segments, std::uint64_t bytes,
                                 const Use& use) {
@@ -96,7 +96,7 @@ void DataPhase::stray(BusMaster& bus, Iova start, std::uint64_t bytes, Way way) 
     if (strays.empty())
         return;
     ++misdeeds_;
-    // Whether it gets through is for the IOMMU to say.
+    // The IOMMU decides whether it succeeds.
     if (way == Way::to_memory)
         static_cast<void>(bus.write(start, strays));
     else
@@ -107,7 +107,7 @@ void DataPhase::stray_around(BusMaster& bus, std::span<const Segment> segments, 
     if (segments.empty())
         return;
     const Segment& last = segments.back();
-    const std::uint64_t end = last.start.value() + last.bytes; // may wrap to 0: nothing is there
+    const std::uint64_t end = last.start.value() + last.bytes; // may wrap to 0; nothing lies there
     if (how_.misdeed == Misdeed::overrun && end != 0)
         stray(bus, Iova(end), how_.bytes, way);
     const Iova first = segments.front().start;

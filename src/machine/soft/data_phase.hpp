@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The data of one command on its way between a device and memory, and how a device can get that
-// wrong on request. Where the data comes from, and which commands there are, the models know.
+// The transfer of one command's data between a device and memory, and the ways in which a device
+// can get it wrong on request. The models know the commands.
 #pragma once
 
 #include "machine/soft/device_model.hpp"
@@ -15,15 +15,15 @@
 
 namespace moat::machine::soft {
 
-/// What a device does wrong. It reports success all the same.
+/// What a device does wrong. It reports success nevertheless.
 enum class Misdeed : std::uint8_t {
     none,
-    overrun,                ///< goes on past the end of the last segment
-    underrun,               ///< begins before the first segment
-    write_after_completion, ///< writes the first segment once more, after it said it was done
-    stale_address,          ///< uses the addresses of the command before
-    read_only_violated,     ///< writes what it was told to read
-    wrong_length,           ///< leaves the end of the data out
+    overrun,                ///< continues past the end of the last segment
+    underrun,               ///< starts before the first segment
+    write_after_completion, ///< writes the first segment again, after completion
+    stale_address,          ///< uses the addresses of the previous command
+    read_only_violated,     ///< writes a segment that it should read
+    wrong_length,           ///< omits the end of the data
 };
 
 [[nodiscard]] constexpr std::string_view name(Misdeed misdeed) {
@@ -36,38 +36,38 @@ enum class Misdeed : std::uint8_t {
 
 struct Misbehaviour {
     Misdeed misdeed = Misdeed::none;
-    /// How far it strays, how much it writes or leaves out.
+    /// How far it strays, or how much it writes or omits.
     std::uint64_t bytes = 64;
 };
 
-/// Bytes of memory as the device was told of them; `bytes` is not 0.
+/// A range of memory as the device was given it; `bytes` is not 0.
 struct Segment {
     Iova start;
     std::uint64_t bytes = 0;
 };
 
-/// What a device writes where it has no business: to be found by tests.
+/// The byte that a device writes outside its buffers, for tests to find.
 inline constexpr std::byte stray_byte{0xa5};
 
-/// Moves data, rightly or as asked. Strays at most `most_stray` bytes. Used by one thread.
+/// Transfers data, correctly or as asked. Strays at most `most_stray` bytes. Used by one thread.
 class DataPhase {
   public:
     static constexpr std::uint64_t most_stray = std::uint64_t{1} << 20;
 
-    /// From the next command on.
+    /// Applies from the next command on.
     void misbehave(Misbehaviour how) { how_ = how; }
 
-    /// How many misdeeds happened: 0 where no command had data for one.
+    /// How many misdeeds happened: 0 if no command had data for one.
     [[nodiscard]] std::uint64_t misdeeds() const { return misdeeds_; }
 
-    /// The segments together are as long as `data`. Return: whether what was asked for arrived;
-    /// how a misdeed ends is not told.
+    /// The segments together are as long as `data`. Return: whether the requested data was
+    /// transferred; the result of a misdeed is not returned.
     [[nodiscard]] bool to_memory(BusMaster& bus, std::span<const Segment> segments,
                                  std::span<const std::byte> data);
     [[nodiscard]] bool from_memory(BusMaster& bus, std::span<const Segment> segments,
                                    std::span<std::byte> data);
 
-    /// What was left for after the completion. Return: whether there was anything.
+    /// Does what was postponed until after the completion. Return: whether there was anything.
     [[nodiscard]] bool after_completion(BusMaster& bus);
 
     void reset();
@@ -75,9 +75,9 @@ class DataPhase {
   private:
     enum class Way : std::uint8_t { to_memory, from_memory };
 
-    /// The segments to use in place of those told; until the next command.
+    /// The segments to use instead of the given ones; valid until the next command.
     [[nodiscard]] std::span<const Segment> chosen(std::span<const Segment> told);
-    /// How much of `size` bytes of data is moved.
+    /// How many of `size` bytes are transferred.
     [[nodiscard]] std::uint64_t moved(std::uint64_t size);
     void stray(BusMaster& bus, Iova start, std::uint64_t bytes, Way way);
     void stray_around(BusMaster& bus, std::span<const Segment> segments, Way way);

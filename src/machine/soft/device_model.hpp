@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a model of a device is, and all that it sees of the world: its registers being accessed, and
-// a bus to master. The models are beside this file; soft_machine.hpp puts them into a machine.
+// The interface of a device model, and its view of the world: accesses to its registers, and a bus
+// to master. soft_machine.hpp puts the models beside this file into a machine.
 #pragma once
 
 #include "moat/core/types.hpp"
@@ -14,11 +14,11 @@
 
 namespace moat::machine::soft {
 
-/// A device's way to memory and to the CPU. An access may be refused on its way; what came before
-/// the refused byte has happened.
+/// A device's access to memory and to the CPU. An access may be refused midway; the bytes before
+/// the refused one are transferred.
 class BusMaster {
   public:
-    /// Return: how many bytes were transferred, all where nothing was refused.
+    /// Return: how many bytes were transferred; all unless refused.
     [[nodiscard]] virtual ByteCount read(Iova from, std::span<std::byte> into) = 0;
     [[nodiscard]] virtual ByteCount write(Iova to, std::span<const std::byte> from) = 0;
 
@@ -29,25 +29,25 @@ class BusMaster {
     ~BusMaster() = default;
 };
 
-/// One function. What it is given is hostile: values of registers, and everything that it reads
-/// from memory. Used by one thread.
+/// One function. Its input is hostile: register values, and everything that it reads from memory.
+/// Used by one thread.
 class DeviceModel {
   public:
     virtual ~DeviceModel() = default;
     DeviceModel(const DeviceModel&) = delete;
     DeviceModel& operator=(const DeviceModel&) = delete;
 
-    /// But for the address, which the machine gives.
+    /// Without the address, which the machine assigns.
     [[nodiscard]] virtual FunctionInfo info() const = 0;
 
-    /// How many interrupts it can tell apart, at least one.
+    /// How many interrupt vectors it has, at least one.
     [[nodiscard]] virtual unsigned vectors() const = 0;
 
-    /// `offset` is a multiple of the width and inside of the BAR, which the function has.
+    /// `offset` is a multiple of the width and inside the BAR, which exists.
     [[nodiscard]] virtual std::uint64_t read(unsigned bar, std::uint64_t offset, Width width) = 0;
     virtual void write(unsigned bar, std::uint64_t offset, Width width, std::uint64_t value) = 0;
 
-    /// Does a piece of what it was told to. Return: false where nothing was left to do.
+    /// Performs a step of pending work. Return: false if nothing is pending.
     [[nodiscard]] virtual bool step(BusMaster& bus) = 0;
 
     virtual void reset() = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The registers of the edu device and its DMA engine.
+// The edu device's registers and its DMA engine.
 #include "machine/soft/edu.hpp"
 
 #include <span>
@@ -146,7 +146,7 @@ void Edu::transfer(BusMaster& bus) {
     if (own < buffer_bytes && count_ <= buffer_bytes - own && count_ != 0) {
         const Segment segment{Iova(memory), count_};
         const std::span<std::byte> bytes = std::span(buffer_).subspan(own, count_);
-        // The device has no way to say that an access was refused.
+        // The device cannot report a refused access.
         if (to_memory)
             static_cast<void>(data_.to_memory(bus, {&segment, 1}, bytes));
         else

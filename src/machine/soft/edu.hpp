@@ -10,8 +10,8 @@
 
 namespace moat::machine::soft {
 
-/// Like QEMU's, it reaches 28 bits of addresses unless told otherwise; where QEMU ends on a
-/// transfer outside of its buffer, it does nothing.
+/// Like QEMU's, it reaches 28 bits of addresses by default. A transfer outside its buffer aborts
+/// QEMU; here it has no effect.
 class Edu final : public DeviceModel {
   public:
     static constexpr std::uint64_t buffer_start = 0x40000;
@@ -43,7 +43,7 @@ class Edu final : public DeviceModel {
     std::uint32_t factorial_ = 0;
     std::uint32_t status_ = 0;
     std::uint32_t interrupts_ = 0;
-    std::uint32_t to_raise_ = 0; ///< by the register for that
+    std::uint32_t to_raise_ = 0; ///< by writing the register that raises interrupts
     std::uint64_t source_ = 0;
     std::uint64_t destination_ = 0;
     std::uint64_t count_ = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The controller's registers, and whose turn it is.
+// The controller's registers, and its arbitration.
 #include "machine/soft/nvme.hpp"
 
 #include "moat/core/bits.hpp"
@@ -24,7 +24,7 @@ constexpr std::uint64_t doorbells = 0x1000;
 
 } // namespace reg
 
-/// 256 entries a queue, which must lie together; half a second to start; NVM commands; pages of 4K.
+/// 256 contiguous entries per queue; half a second to start; NVM commands; pages of 4K.
 constexpr std::uint64_t capabilities =
     (Nvme::most_entries - 1) | bit(16) | std::uint64_t{1} << 24 | bit(37);
 constexpr std::uint32_t version_1_4 = 0x00010400;
@@ -35,7 +35,7 @@ constexpr std::uint32_t ready = 1U << 0;
 constexpr std::uint32_t fatal = 1U << 1;
 constexpr std::uint32_t shutdown_complete = 2U << 2;
 
-/// The half of a register of 64 bits that a write of 32 bits at `offset` reaches.
+/// The half of a 64-bit register that a 32-bit write at `offset` affects.
 [[nodiscard]] std::uint64_t with_half(std::uint64_t old, std::uint64_t offset, Width width,
                                       std::uint64_t value) {
     if (width == Width::bits64)
@@ -54,7 +54,7 @@ Nvme::Nvme(const NvmeOptions& options)
 
 FunctionInfo Nvme::info() const {
     FunctionInfo info;
-    info.vendor = 0x1b36; // as QEMU's
+    info.vendor = 0x1b36; // like QEMU's
     info.device = 0x0010;
     info.class_code = 0x010802;
     info.bars[0] = {.kind = BarKind::memory64, .size = ByteCount(register_bytes)};
@@ -162,7 +162,7 @@ void Nvme::ring(std::uint64_t doorbell, std::uint32_t value) {
     const std::uint64_t queue = doorbell / 2;
     if (queue >= most_queues)
         return;
-    // A value that is no place in the queue is ignored; so is a queue that is not there.
+    // Ignores a value outside the queue, and a queue that does not exist.
     if (doorbell % 2 == 0) {
         if (value < submissions_[queue].entries)
             submissions_[queue].tail = value;
@@ -181,7 +181,7 @@ bool Nvme::step(BusMaster& bus) {
                 completions_[from.completions].full())
                 continue;
             if (!take_command(bus, queue))
-                status_ |= fatal; // its own structures are out of reach
+                status_ |= fatal; // its own structures are not accessible
             return true;
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A model of an NVM Express controller with one namespace in memory of this process: admin and I/O
-// queues, PRP and SGL, and the commands that a driver needs. How it misbehaves: data_phase.hpp.
+// A model of an NVM Express controller with one namespace in this process's memory: admin and I/O
+// queues, PRP and SGL, and the commands that a driver needs. Misbehaviour: data_phase.hpp.
 // Source: NVM Express Base Specification 1.4, chapters 3 (registers), 4 (structures), 5 and 6.
 #pragma once
 
@@ -22,14 +22,14 @@ struct NvmeOptions {
     unsigned block_lg2 = 9;
 };
 
-/// Queues, lists and commands are read from memory that the driver, or anyone, may have filled with
-/// anything: every number is checked, and the work for one command is bounded.
+/// Queues, lists and commands come from memory with arbitrary contents: every number is checked,
+/// and the work for one command is bounded.
 class Nvme final : public DeviceModel {
   public:
-    static constexpr unsigned most_queues = 9; ///< pairs, with the admin queues
+    static constexpr unsigned most_queues = 9; ///< pairs, including the admin queues
     static constexpr unsigned most_entries = 256;
     static constexpr std::uint64_t page_bytes = 4096;
-    /// Of one command.
+    /// Limits of one command.
     static constexpr std::uint64_t most_data = 32 * page_bytes;
     static constexpr unsigned most_descriptors = 1024;
 
@@ -73,7 +73,7 @@ class Nvme final : public DeviceModel {
     };
 
   private:
-    /// A submission entry, as 16 words of 32 bits.
+    /// A submission entry: 16 words of 32 bits.
     struct Command {
         std::array<std::uint32_t, 16> words{};
 
@@ -96,10 +96,10 @@ class Nvme final : public DeviceModel {
 
     struct SubmissionQueue {
         Iova base = {};
-        unsigned entries = 0; ///< 0: there is no such queue
+        unsigned entries = 0; ///< 0: the queue does not exist
         unsigned head = 0;
         unsigned tail = 0;
-        unsigned completions = 0; ///< the queue they go to
+        unsigned completions = 0; ///< the completion queue's number
     };
 
     struct CompletionQueue {
@@ -114,13 +114,13 @@ class Nvme final : public DeviceModel {
         [[nodiscard]] bool full() const { return (tail + 1) % entries == head; }
     };
 
-    /// What a command ends with; nothing where it does not end now.
+    /// The result of a command; nothing if it does not complete now.
     struct Outcome {
         Status status = Status::success;
         std::uint32_t result = 0;
     };
 
-    /// Until the next command.
+    /// Valid until the next command.
     using Segments = std::expected<std::span<const Segment>, Status>;
 
     // Registers: nvme.cpp.
@@ -130,7 +130,7 @@ class Nvme final : public DeviceModel {
     void stop();
 
     // Queues: nvme_queues.cpp.
-    // Return: false where the queue's memory is out of reach.
+    // Return: false if the queue's memory is not accessible.
     [[nodiscard]] bool take_command(BusMaster& bus, unsigned queue);
     [[nodiscard]] bool complete(BusMaster& bus, const SubmissionQueue& from, unsigned queue,
                                 std::uint16_t number, Outcome outcome);
@@ -158,8 +158,9 @@ class Nvme final : public DeviceModel {
     const unsigned block_lg2_;
     std::vector<std::byte> medium_;
     DataPhase data_;
-    std::vector<Segment> segments_; ///< of the command that runs; kept for their memory
-    std::vector<std::byte> log_;    ///< the same
+    std::vector<Segment>
+        segments_;               ///< of the current command; members so that their memory is reused
+    std::vector<std::byte> log_; ///< likewise
 
     std::uint32_t configuration_ = 0;
     std::uint32_t status_ = 0;
@@ -169,7 +170,7 @@ class Nvme final : public DeviceModel {
     std::uint64_t admin_completions_ = 0;
     std::array<SubmissionQueue, most_queues> submissions_{};
     std::array<CompletionQueue, most_queues> completions_{};
-    unsigned turn_ = 0; ///< the submission queue that is looked at next
+    unsigned turn_ = 0; ///< the submission queue to look at next
     std::array<std::uint32_t, 16> features_{};
     unsigned waiting_for_events_ = 0;
 };

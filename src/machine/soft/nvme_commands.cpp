@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What the controller does with a command: chapter 5 (admin) and 6 (NVM) of the specification.
+// The controller's commands: chapters 5 (admin) and 6 (NVM) of the specification.
 #include "moat/core/bits.hpp"
 
 #include "machine/soft/nvme.hpp"
@@ -32,7 +32,7 @@ constexpr std::uint32_t every_namespace = 0xffffffff;
 constexpr unsigned number_of_queues = 0x07;
 constexpr unsigned most_event_requests = 4;
 
-/// Bits of the features that exist: arbitration to asynchronous events.
+/// The features that exist: arbitration to asynchronous events, one bit each.
 constexpr std::uint32_t known_features = 1U << 0x1 | 1U << 0x2 | 1U << 0x4 | 1U << 0x5 | 1U << 0x6 |
                                          1U << 0x7 | 1U << 0x8 | 1U << 0x9 | 1U << 0xa | 1U << 0xb;
 
@@ -43,7 +43,7 @@ void put(std::span<std::byte> page, std::size_t offset, T value) {
     std::memcpy(page.data() + offset, &value, sizeof value);
 }
 
-/// Padded with spaces, as the specification has its strings.
+/// Padded with spaces, as the specification requires.
 void put_text(std::span<std::byte> page, std::size_t offset, std::size_t size,
               std::string_view text) {
     std::memset(page.data() + offset, ' ', size);
@@ -95,7 +95,7 @@ std::optional<Nvme::Outcome> Nvme::run_admin(BusMaster& bus, const Command& comm
     case identify_opcode:
         return identify(bus, command);
     case abort_opcode:
-        return Outcome{.result = 1}; // not aborted: it was done already
+        return Outcome{.result = 1}; // not aborted: it has completed
     case set_features_opcode:
         return set_features(command);
     case get_features_opcode:
@@ -157,7 +157,7 @@ Nvme::Outcome Nvme::log_page(BusMaster& bus, const Command& command) {
     std::array<std::byte, 512> log{};
     if (which == 2) {
         put<std::uint16_t>(log, 1, 300); // 300 K
-        put<std::uint8_t>(log, 3, 100);  // all of its spare
+        put<std::uint8_t>(log, 3, 100);  // available spare, in percent
     } else if (which == 3) {
         put<std::uint8_t>(log, 0, 1); // slot 1 is active
     }
@@ -173,7 +173,7 @@ Nvme::Outcome Nvme::set_features(const Command& command) {
     if (which >= features_.size() || (known_features >> which & 1) == 0)
         return {Status::invalid_field};
     if (which == number_of_queues)
-        return get_features(command); // as many as there are, whatever is asked
+        return get_features(command); // a fixed number of queues, whatever is requested
     features_[which] = command.words[11];
     return {};
 }
@@ -183,7 +183,7 @@ Nvme::Outcome Nvme::get_features(const Command& command) const {
     if (which >= features_.size() || (known_features >> which & 1) == 0)
         return {Status::invalid_field};
     if (which == number_of_queues)
-        return {.result = (most_queues - 2) | (most_queues - 2) << 16}; // less one, of I/O
+        return {.result = (most_queues - 2) | (most_queues - 2) << 16}; // of I/O queues, minus one
     return {.result = features_[which]};
 }
 

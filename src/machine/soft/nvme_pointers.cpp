@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Where a command's data lies: physical region pages (4.3) and scatter-gather lists (4.4).
-// Both are read from memory that is hostile: what is read and followed is bounded.
+// Finds a command's data: physical region pages (4.3) and scatter-gather lists (4.4), from hostile
+// memory: everything is bounded.
 #include "moat/core/bits.hpp"
 
 #include "machine/soft/nvme.hpp"
@@ -35,7 +35,7 @@ Nvme::Segments Nvme::segments(BusMaster& bus, const Command& command, std::uint6
     case 0:
         return by_pages(bus, command, bytes);
     case 1:
-    case 2: // differs in metadata alone, of which there is none
+    case 2: // differs only in metadata, which does not exist here
         return by_list(bus, command, bytes);
     default:
         return std::unexpected(Status::invalid_field);
@@ -60,8 +60,8 @@ Nvme::Segments Nvme::by_pages(BusMaster& bus, const Command& command, std::uint6
     }
     if (list % 8 != 0)
         return std::unexpected(Status::invalid_prp_offset);
-    // A pointer to the next list leads to the start of a page, so that each list brings data, and
-    // this ends however the lists are linked.
+    // A link leads to the start of a page: each list then describes data, so the loop ends however
+    // the lists are linked.
     while (left != 0) {
         std::uint64_t entry = 0;
         if (bus.read(Iova(list), std::as_writable_bytes(std::span(&entry, 1))).value() !=
@@ -106,7 +106,7 @@ Nvme::Segments Nvme::by_list(BusMaster& bus, const Command& command, std::uint64
         if (bus.read(Iova(next.address), std::as_writable_bytes(std::span(list))).value() !=
             next.bytes)
             return std::unexpected(Status::data_transfer_error);
-        // The last of a segment that is not the last points to the next.
+        // The last entry of a segment links to the next segment.
         const std::uint64_t blocks = is_last ? count : count - 1;
         for (std::uint64_t index = 0; index != blocks; ++index) {
             if (list[index].kind() != Descriptor::data_block || list[index].has_subtype())

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The controller's queues: commands taken, completions posted, queues created and deleted.
+// The controller's queues: fetches commands, posts completions, creates and deletes queues.
 #include "machine/soft/nvme.hpp"
 
 #include <algorithm>
@@ -27,7 +27,7 @@ bool Nvme::take_command(BusMaster& bus, unsigned queue) {
     from.head = (from.head + 1) % from.entries;
     const std::optional<Outcome> outcome =
         queue == 0 ? run_admin(bus, command) : run_io(bus, command);
-    // A queue that was deleted by the command itself is not the admin queue: `from` still stands.
+    // Only admin commands delete queues, and never the admin queue: `from` stays valid.
     return !outcome || complete(bus, from, queue, command.number(), *outcome);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What the CPU sees of a model: its registers, its configuration space, its interrupts.
+// The CPU's view of a model: its registers, configuration space and interrupts.
 #include "soft_function.hpp"
 
 #include <algorithm>

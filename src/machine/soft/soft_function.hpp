@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A place on the soft machine's bus: a model, what it reaches memory by, and what the CPU sees of
-// it. Made by soft_machine.cpp.
+// A slot on the soft machine's bus: a model, its access to memory, and the CPU's view of it.
+// soft_machine.cpp creates it.
 #pragma once
 
 #include "moat/core/check.hpp"
@@ -22,8 +22,8 @@ namespace moat::machine::soft {
 using SoftTree = Tree<formats::VtdSecondStage<4>, RealSync, TablePool<RealSync>>;
 using TranslatingDomain = iommu::SoftDomain<SoftTree>;
 
-/// The memory of one machine, which devices reach by its own addresses: a bad physical address in
-/// a table finds nothing.
+/// The memory of one machine. Devices use its own addresses: a bad physical address in a table
+/// reaches nothing.
 class HostRam {
   public:
     using Pieces = std::map<std::uint64_t, std::uint64_t>; ///< start to size
@@ -74,7 +74,7 @@ class Slot final : public BusMaster {
             raised.set(vector);
     }
 
-    // What the function that is opened sets and asks.
+    // For the open function.
     bool open = false;
     bool attached = false;
     bool master = false;
@@ -104,7 +104,7 @@ class BarRegisters final : public Registers {
     const ByteCount size_;
 };
 
-/// Configuration space: the header of a function, with mastering alone to be set.
+/// Configuration space: a function's header, in which only bus mastering is writable.
 class ConfigRegisters final : public Registers {
   public:
     explicit ConfigRegisters(Slot& slot);

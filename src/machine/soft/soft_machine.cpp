@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The soft machine: its bus, its memory, its clock, and domains over the software IOMMU.
+// The soft machine's bus, memory and clock, and its domains over the software IOMMU.
 #include "machine/soft/soft_machine.hpp"
 
 #include "soft_function.hpp"
@@ -22,7 +22,7 @@ struct Free {
 
 using Bytes = std::unique_ptr<std::byte, Free>;
 
-/// `size` is a multiple of the alignment. Return: zeroed, or nothing.
+/// `size` is a multiple of the alignment. Return: zeroed memory, or nothing.
 [[nodiscard]] Bytes aligned_bytes(std::size_t size, std::size_t alignment) {
     Bytes bytes(static_cast<std::byte*>(std::aligned_alloc(alignment, size)));
     if (bytes)
@@ -71,7 +71,7 @@ class OwnDomain final : public Domain {
     TranslatingDomain domain_;
 };
 
-/// How long a step of the devices takes, by the machine's clock.
+/// The duration of a step of the devices, by the machine's clock.
 constexpr std::chrono::nanoseconds step_time{1000};
 
 } // namespace
@@ -217,7 +217,7 @@ Wait SoftMachine::wait_until(FunctionRef<bool()> happened, std::chrono::nanoseco
         bool worked = false;
         for (const auto& slot : parts_->slots)
             worked |= slot->model().step(*slot);
-        // Where no device has anything to do, nothing will change while waiting.
+        // If no device has work, waiting changes nothing.
         parts_->now = worked ? parts_->now + step_time : end;
     }
     return Wait::happened;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A machine in this process: models of devices behind a software IOMMU. Deterministic: it has no
-// thread, and its clock moves only while it is waited on. The models are beside this file.
+// A machine in this process: device models behind a software IOMMU. Deterministic: it has no
+// thread, and its clock advances only during waits.
 #pragma once
 
 #include "machine/machine.hpp"
@@ -11,15 +11,14 @@
 
 namespace moat::machine::soft {
 
-/// Its concrete IOMMU is src/machine/soft's affair. Used by one thread at a time.
+/// Its IOMMU is private to src/machine/soft. Used by one thread at a time.
 class SoftMachine final : public Machine, private SharedMemory::Owner {
   public:
     SoftMachine();
     ~SoftMachine() override;
 
-    /// Puts a function onto the bus before anything is opened; it stays the caller's, who may tell
-    /// it to misbehave, and outlives the machine. Errors: overlap (the address is taken), busy
-    /// (something was opened).
+    /// Adds a function to the bus, before anything is opened. The caller owns the model, which
+    /// outlives the machine. Errors: overlap (the address is taken), busy (something was opened).
     [[nodiscard]] Result<void> add(Bdf address, DeviceModel& model);
 
     [[nodiscard]] std::string_view name() const override { return "soft"; }

@@ -14,11 +14,11 @@
 namespace moat::machine::vfio_host {
 namespace {
 
-/// The longest record of /dev/kmsg; a shorter buffer gets none at all.
+/// The longest record of /dev/kmsg; a shorter buffer gets nothing.
 constexpr std::size_t longest_record = 8192;
 
-/// "6,123,4567890,-;text" and lines of properties, to the line as dmesg prints it: the decoder
-/// knows that form's time.
+/// Converts "6,123,4567890,-;text" and property lines to dmesg's format, whose time the decoder
+/// knows.
 std::string as_printed(std::string_view record) {
     const std::size_t semicolon = record.find(';');
     if (semicolon == record.npos)
@@ -55,7 +55,7 @@ std::optional<std::uint64_t> count_fault_interrupts(const std::string& interrupt
             continue;
         std::istringstream numbers(line.substr(0, end));
         std::string number;
-        numbers >> number; // the interrupt's own
+        numbers >> number; // the interrupt's own number
         std::uint64_t of_processor = 0;
         while (numbers >> of_processor)
             count = count.value_or(0) + of_processor;
@@ -114,7 +114,7 @@ Result<bool> FaultLog::read_record(fault::Decoder::Sink count_and_hand_out) {
                       count_and_hand_out);
         return true;
     }
-    // What was overwritten before it was read is made up for by the count of interrupts.
+    // The count of interrupts makes up for records that were overwritten.
     if (size < 0 && (errno == EPIPE || errno == EINTR))
         return true;
     if (size == 0 || errno == EAGAIN)

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The kernel's own words about refused accesses, followed as they come: /dev/kmsg, and beside it
-// the count of the IOMMU's interrupts, because the log is lossy. Lines are fault/'s to decode.
-// host_faults.hpp asks it.
+// FaultLog: follows the kernel's messages about refused accesses in /dev/kmsg, and counts the
+// IOMMU's interrupts, because the log drops lines. fault/ decodes the lines; host_faults.hpp calls.
 #pragma once
 
 #include "moat/core/function_ref.hpp"
@@ -17,24 +16,23 @@
 
 namespace moat::machine::vfio_host {
 
-/// How many interrupts Linux's VT-d driver has had for faults, by the text of /proc/interrupts;
-/// none where that driver has none. One can stand for several faults: a lower bound.
+/// How many fault interrupts Linux's VT-d driver had, from the text of /proc/interrupts; nothing
+/// for other drivers. A lower bound: one interrupt can stand for several faults.
 [[nodiscard]] std::optional<std::uint64_t> count_fault_interrupts(const std::string& interrupts);
 
 /// Used by one thread at a time.
 class FaultLog {
   public:
-    /// Follows the log of the running kernel, from now on.
-    /// Errors: refused (no right to read: dmesg_restrict), not_found.
+    /// Follows the running kernel's log from now on. Errors: refused (dmesg_restrict), not_found.
     [[nodiscard]] static Result<FaultLog> open();
 
-    /// `log` gives one record of /dev/kmsg a read and never blocks; `interrupts` is the path of
-    /// what looks like /proc/interrupts.
+    /// `log` returns one record of /dev/kmsg per read and never blocks; `interrupts` is the path of
+    /// a file like /proc/interrupts.
     FaultLog(platform::FileDescriptor log, std::string interrupts);
 
-    /// Hands out what has come since the last call. Where the count of interrupts says that a line
-    /// is still to come, waits for it for up to `patience`.
-    /// Return: how many more faults there were, at least. Errors: io.
+    /// Calls each() for what has come since the last call. Waits up to `patience` for a line that
+    /// the count of interrupts announces. Return: how many more faults there were, at least.
+    /// Errors: io.
     [[nodiscard]] Result<std::uint64_t>
     take(fault::Decoder::Sink each,
          std::chrono::milliseconds patience = std::chrono::milliseconds(20));
@@ -42,8 +40,8 @@ class FaultLog {
   private:
     /// Return: whether there was a record.
     Result<bool> read_record(fault::Decoder::Sink count_and_hand_out);
-    /// Where there are interrupts to count, the kernel's own number is none of faults: it counts
-    /// each line that it held back, of which VT-d's driver has two a fault.
+    /// If there are interrupts to count, the kernel's number of suppressed lines is not used:
+    /// VT-d's driver writes two lines per fault.
     [[nodiscard]] std::uint64_t lost() const;
     bool wait_for_line(std::chrono::steady_clock::time_point until) const;
 
@@ -51,9 +49,9 @@ class FaultLog {
     std::string interrupts_;
     std::optional<std::uint64_t> interrupts_before_;
     std::optional<std::uint64_t> interrupts_now_;
-    std::uint64_t seen_ = 0;       ///< faults with a line of their own
-    std::uint64_t suppressed_ = 0; ///< by the kernel's own count
-    std::uint64_t told_ = 0;       ///< as lost
+    std::uint64_t seen_ = 0;       ///< faults with their own line
+    std::uint64_t suppressed_ = 0; ///< the kernel's count
+    std::uint64_t told_ = 0;       ///< as lost, so far
     fault::Decoder decoder_;
 };
 

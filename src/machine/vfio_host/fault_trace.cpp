@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 constexpr std::string_view event = "events/iommu/io_page_fault";
 constexpr std::string_view prefix = "moat-";
 
-/// Instances outlive who made them: "moat-PID-N".
+/// Instances ("moat-PID-N") outlive the process that created them.
 void remove_orphans(const fs::path& instances) {
     std::error_code error;
     for (const auto& each : fs::directory_iterator(instances, error)) {
@@ -66,7 +66,7 @@ Result<FaultTrace> FaultTrace::open(std::string_view root) {
 }
 
 FaultTrace::~FaultTrace() {
-    pipe_.reset(); // an instance that is open stays
+    pipe_.reset(); // an open instance cannot be removed
     if (!instance_.empty())
         ::rmdir(instance_.c_str());
 }
@@ -85,7 +85,7 @@ Result<std::uint64_t> FaultTrace::take(fault::Decoder::Sink each) {
             lost += line(std::string_view(rest_).substr(0, end), each);
             rest_.erase(0, end + 1);
         }
-        // A line that is longer than any event is none.
+        // No event is longer than this; drop it.
         if (rest_.size() > fault::Decoder::longest_line)
             rest_.clear();
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a backend does beside mapping: it is probed, and takes functions in. One class each; the
-// machine (vfio_machine.cpp) calls them.
+// The backends' part beside mapping: probing, and attaching functions. One class each;
+// vfio_machine.cpp calls them.
 #pragma once
 
 #include "machine/vfio_host/kernel_domain.hpp"
@@ -16,14 +16,14 @@
 
 namespace moat::machine::vfio_host {
 
-/// A function in a domain, for as long as this lives and what it opened is open.
+/// A function in a domain, as long as this and its open file live.
 class Attachment {
   public:
     virtual ~Attachment() = default;
     Attachment(const Attachment&) = delete;
     Attachment& operator=(const Attachment&) = delete;
 
-    /// The device's file. Errors: busy (somebody has it open), io.
+    /// The device's file. Errors: busy (another process has it open), io.
     [[nodiscard]] virtual Result<platform::FileDescriptor> open_device() = 0;
 
   protected:
@@ -32,8 +32,8 @@ class Attachment {
 
 class HostDomain : public KernelDomain {
   public:
-    /// Takes a range as the kernel tells it, `last` included: what lies below 2^57, where every
-    /// IOMMU's five levels end, and the allocator of addresses too. AMD's driver names all 2^64.
+    /// Adds the part below 2^57 of a range that the kernel reports, `last` inclusive: IOMMUs with
+    /// five levels and the IOVA allocator end there. AMD's driver reports all 2^64.
     static void add_reachable(std::vector<IovaRange>& ranges, std::uint64_t first,
                               std::uint64_t last) {
         constexpr std::uint64_t topmost = (std::uint64_t{1} << 57) - 1;
@@ -41,8 +41,8 @@ class HostDomain : public KernelDomain {
             ranges.push_back(IovaRange::inclusive(Iova(first), Iova(std::min(last, topmost))));
     }
 
-    /// Errors: unsupported (no IOMMU, or one that is not isolating enough), refused (rights),
-    /// busy, not_found (the kernel shows no file for it: not bound to vfio-pci), mismatch, io.
+    /// Errors: unsupported (no IOMMU, or insufficient isolation), refused (no right), busy,
+    /// not_found (no file: not bound to vfio-pci), mismatch, io.
     [[nodiscard]] virtual Result<std::unique_ptr<Attachment>> attach(const HostFunction& function,
                                                                      std::string_view root) = 0;
 };
@@ -72,7 +72,7 @@ class Type1Domain final : public HostDomain {
     Result<std::shared_ptr<GroupOfFunctions>> join(unsigned group);
     [[nodiscard]] Result<Info> info() const;
     Result<void> learn();
-    /// One call. Return: whether it succeeded; errno says why not.
+    /// One call. Return: whether it succeeded; errno has the reason.
     bool map_piece(Iova start, ByteCount size, PhysicalAddress memory, Attributes attributes);
 
     platform::FileDescriptor container_;

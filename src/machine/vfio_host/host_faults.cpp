@@ -19,7 +19,7 @@ Result<std::uint64_t> HostFaults::take(fault::Decoder::Sink each,
                                        std::chrono::milliseconds patience) {
     if (!trace_)
         return log_.take(each, patience);
-    // The log first: what it tells of is in the trace by then.
+    // The log first: its faults are in the trace by then.
     std::vector<fault::Decoded> logged;
     const auto keep = [&](const fault::Decoded& decoded) { logged.push_back(decoded); };
     const auto lost_by_log = log_.take(keep, patience);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Faults of this host by both of the kernel's ways: its log, and its tracepoint where the IOMMU's
-// driver uses it; each fault once. VfioMachine asks it.
+// HostFaults: this host's faults from the kernel's log and, if the IOMMU's driver uses it, its
+// tracepoint; each fault once. VfioMachine calls it.
 #pragma once
 
 #include "machine/vfio_host/fault_log.hpp"
@@ -16,7 +16,7 @@ namespace moat::machine::vfio_host {
 /// Used by one thread at a time.
 class HostFaults {
   public:
-    /// Without a tracepoint the log is followed alone. Errors: FaultLog::open's.
+    /// Follows only the log if there is no tracepoint. Errors: FaultLog::open's.
     [[nodiscard]] static Result<HostFaults> open();
 
     HostFaults(FaultLog log, std::optional<FaultTrace> trace)
@@ -24,9 +24,9 @@ class HostFaults {
 
     [[nodiscard]] bool follows_tracepoint() const { return trace_.has_value(); }
 
-    /// Hands out what has come since the last call. A driver that emits the tracepoint does so for
-    /// every fault, before its line in the log, which is limited: from its first event on the trace
-    /// alone tells. Return: how many more faults there were, at least. Errors: io.
+    /// Calls each() for what has come since the last call. A driver that emits the tracepoint does
+    /// so for every fault, before its rate-limited line in the log: from its first event on only
+    /// the trace is used. Return: how many more faults there were, at least. Errors: io.
     [[nodiscard]] Result<std::uint64_t>
     take(fault::Decoder::Sink each,
          std::chrono::milliseconds patience = std::chrono::milliseconds(20));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// iommufd: a domain is an I/O address space, functions come into it by their own files.
+// iommufd: a domain is an I/O address space, which functions join by their own files.
 // Source: Linux, Documentation/userspace-api/iommufd.rst and driver-api/vfio.rst.
 #include "host_domain.hpp"
 #include "kernel_call.hpp"
@@ -33,7 +33,7 @@ class AttachmentByFile final : public Attachment {
     platform::FileDescriptor file_;
 };
 
-/// "vfio0" in /dev/vfio/devices, by the function's folder in sysfs; empty where it has none.
+/// "vfio0" in /dev/vfio/devices, from the function's sysfs folder; empty if it has none.
 std::string device_file(Bdf address, std::string_view root) {
     std::error_code error;
     const fs::path folder = fs::path(root) / "bus/pci/devices" / to_string(address) / "vfio-dev";
@@ -86,7 +86,7 @@ Result<std::unique_ptr<Attachment>> IommufdDomain::attach(const HostFunction& fu
                                         "interrupt remapping on, or set "
                                         "iommufd.allow_unsafe_interrupts=1",
                                         ErrorCode::refused);
-        // EINVAL is what a function that is bound elsewhere gives.
+        // EINVAL: the function is bound elsewhere.
         if (errno == EBUSY || errno == EINVAL)
             return platform::fail_errno("another program or domain uses the function",
                                         ErrorCode::busy);
@@ -107,7 +107,7 @@ Result<void> IommufdDomain::learn() {
     uapi::IoasIovaRanges ask;
     ask.ioas = ioas_;
     std::vector<uapi::IovaRange> ranges;
-    // Without room it fails and tells how many there are.
+    // Without enough room the call fails and reports the count.
     while (call(iommufd_, uapi::ioas_iova_ranges, &ask) < 0) {
         if (errno != EMSGSIZE || ask.count <= ranges.size())
             return platform::fail_errno("cannot query the addresses that the function reaches");
@@ -117,7 +117,7 @@ Result<void> IommufdDomain::learn() {
     std::vector<IovaRange> reachable;
     for (std::size_t i = 0; i != ask.count && i != ranges.size(); ++i)
         add_reachable(reachable, ranges[i].first, ranges[i].last);
-    // Larger leaves than a page are used, and not told.
+    // The kernel uses leaves larger than a page but does not report their sizes.
     capabilities_ = {.backend = Backend::iommufd};
     return set_limits(reachable, ask.alignment);
 }

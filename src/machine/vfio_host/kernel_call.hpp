@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Calls into the kernel that are tried again where a signal came, and errno as an Error that says
-// what to do. All of machine/vfio_host uses it.
+// Calls into the kernel, retried after signals, and errno as an Error that suggests a remedy. All
+// of machine/vfio_host uses it.
 #pragma once
 
 #include "moat/core/result.hpp"
@@ -14,7 +14,7 @@
 
 namespace moat::machine::vfio_host {
 
-/// Return: what the kernel returned; below 0 errno says why.
+/// Return: the kernel's result; if below 0, errno has the reason.
 template <class Argument>
 [[nodiscard]] int call(const platform::FileDescriptor& file, unsigned long request,
                        Argument argument) {
@@ -25,11 +25,11 @@ template <class Argument>
     return result;
 }
 
-/// Errors: not_found, refused, busy, io; `missing` is said where there is no such file.
+/// Errors: not_found (with the sentence `missing`), refused, busy, io.
 [[nodiscard]] Result<platform::FileDescriptor> open_file(const std::string& path,
                                                          const char* missing);
 
-/// Why the kernel did not map; errno is its answer.
+/// Why the kernel did not map, from errno.
 [[nodiscard]] std::unexpected<Error> fail_map(Iova start, ByteCount size);
 
 } // namespace moat::machine::vfio_host

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A domain whose tables Linux keeps: the same over VFIO type1 and over iommufd, and what differs
-// between them as capabilities. How each speaks to the kernel is src/machine/vfio_host's.
-// VfioMachine makes them; dma::Space maps into them.
+// A domain whose tables Linux keeps, by VFIO type1 or iommufd; capabilities describe the
+// differences. VfioMachine creates it; dma::Space maps into it.
 #pragma once
 
 #include "machine/domain.hpp"
@@ -15,7 +14,7 @@
 
 namespace moat::machine::vfio_host {
 
-/// Which of the kernel's interfaces.
+/// The kernel's interface.
 enum class Backend : std::uint8_t { type1, iommufd };
 
 [[nodiscard]] constexpr std::string_view name(Backend backend) {
@@ -23,43 +22,42 @@ enum class Backend : std::uint8_t { type1, iommufd };
     return names[static_cast<std::size_t>(backend)];
 }
 
-/// What the backends differ in. Constant once a function is attached.
+/// The backends' differences. Constant once a function is attached.
 struct KernelCapabilities {
     Backend backend = Backend::type1;
-    /// Whether another device's BAR can be mapped, by the address where it lies in this process.
+    /// Whether another device's BAR can be mapped, by its address in this process.
     bool peer_to_peer = false;
     bool dirty_tracking = false;
-    /// Whether `unmap` passes over ranges where nothing is mapped; else that is not_found.
+    /// Whether `unmap` skips unmapped ranges; otherwise they are not_found.
     bool unmaps_holes = false;
-    /// How many mappings a domain holds at most; none: as many as memory can be pinned.
+    /// The most mappings of a domain; nothing if pinned memory is the only limit.
     std::optional<std::uint32_t> most_mappings = {};
 };
 
-/// Memory is named by this process's own address, is readable and, where the device writes,
-/// writable; the kernel pins it. Limits are known, and constant, from the first function on that is
-/// attached; until then nothing can be mapped. Thread-safe, the kernel being so.
+/// Memory is named by this process's own address and is readable and, if the device writes,
+/// writable; the kernel pins it. Nothing can be mapped before a function is attached; limits are
+/// known and constant from then on. Thread-safe, like the kernel.
 ///
-/// Errors beside the concept's: `limit` (as many mappings as there can be, or RLIMIT_MEMLOCK),
-/// `overlap` (something is mapped there), `busy` (readers of numa_maps take a BAR's leaves from
-/// under the kernel, however often it is tried).
+/// Additional errors: `limit` (too many mappings, or RLIMIT_MEMLOCK), `overlap` (something is
+/// mapped there), `busy` (readers of numa_maps keep removing a BAR's leaves under the kernel).
 class KernelDomain : public Domain {
   public:
     [[nodiscard]] const iommu::DomainLimits& limits() const final { return limits_; }
 
     [[nodiscard]] const KernelCapabilities& capabilities() const { return capabilities_; }
 
-    /// How many more mappings fit, where the kernel counts. Errors: io.
+    /// How many more mappings fit, if the kernel counts them. Errors: io.
     [[nodiscard]] virtual Result<std::optional<std::uint32_t>> mappings_left() const = 0;
 
-    /// How often a BAR's map was tried again, because somebody read numa_maps meanwhile. Callers
-    /// see it by the time that it takes, and by mappings_left: it is tried in smaller pieces.
+    /// How often mapping a BAR was retried, because a process read numa_maps at the same time.
+    /// Retries take time and use smaller pieces (mappings_left).
     [[nodiscard]] std::uint64_t map_retries() const {
         return map_retries_.load(std::memory_order_relaxed);
     }
 
   protected:
-    /// What devices reach, in ascending order; what lies between is reserved.
-    /// Errors: mismatch (other limits are promised already), unsupported (no range at all).
+    /// Sets what devices reach, in ascending order; gaps are reserved. Errors: mismatch (other
+    /// limits were set before), unsupported (no range at all).
     Result<void> set_limits(const std::vector<IovaRange>& reachable, std::uint64_t leaf_sizes);
 
     /// Whether [start, start + size) and `memory` are whole pages inside the limits.

@@ -38,14 +38,14 @@ std::string content(const fs::path& file) {
     return text.str();
 }
 
-/// The last part of what a link leads to; empty where there is none.
+/// The last part of a link's target; empty if there is none.
 std::string target_name(const fs::path& link) {
     std::error_code error;
     const fs::path target = fs::read_symlink(link, error);
     return error ? std::string() : target.filename().string();
 }
 
-/// Lines of "first last flags"; the first six are the BARs. Flags: Linux, ioport.h.
+/// Parses lines of "first last flags"; the first six are the BARs. Flags: Linux, ioport.h.
 void read_bars(const std::string& text, std::array<Bar, 6>& bars) {
     constexpr std::uint64_t is_ports = 0x100;
     constexpr std::uint64_t is_memory = 0x200;
@@ -88,13 +88,13 @@ HostFunction read_function(Bdf address, const fs::path& folder) {
                                              : std::nullopt;
     };
     found.group = small(target_name(folder / "iommu_group"));
-    found.node = small(content(folder / "numa_node")); // "-1" where nobody knows
+    found.node = small(content(folder / "numa_node")); // "-1" if unknown
     constexpr std::uint32_t class_bridge = 6;
     found.bridge = found.info.class_code >> 16 == class_bridge;
     return found;
 }
 
-/// One write, as sysfs wants it.
+/// One write, as sysfs requires.
 Result<void> write_attribute(const fs::path& file, std::string_view text, const char* sentence) {
     const platform::FileDescriptor out(::open(file.c_str(), O_WRONLY | O_CLOEXEC));
     if (out.get() >= 0 &&
@@ -192,7 +192,7 @@ Result<void> bind_to_vfio(Bdf address, std::string_view root) {
             return {};
         done = fail(ErrorCode::io, "vfio-pci did not bind the function: see the kernel's log");
     }
-    // Whoever had it may have it again.
+    // Lets the previous driver bind it again.
     (void)write_attribute(override_file, "\n", "the choice of a driver cannot be undone");
     (void)probe_again(address, root);
     return done;

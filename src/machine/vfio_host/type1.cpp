@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// VFIO type1: a domain is a container, functions come into it by their groups.
+// VFIO type1: a domain is a container, which functions join by their groups.
 // Source: Linux, Documentation/driver-api/vfio.rst.
 #include "host_domain.hpp"
 #include "kernel_call.hpp"
@@ -19,7 +19,7 @@ constexpr const char* no_vfio = "no /dev/vfio/vfio: run modprobe vfio_iommu_type
 
 } // namespace
 
-/// What VFIO_IOMMU_GET_INFO tells.
+/// The result of VFIO_IOMMU_GET_INFO.
 struct Type1Domain::Info {
     std::uint64_t page_sizes = 0;
     std::vector<IovaRange> reachable;
@@ -27,7 +27,7 @@ struct Type1Domain::Info {
     bool dirty_tracking = false;
 };
 
-/// A group that is open and in the container; it leaves when the last function of it is detached.
+/// An open group in the container; leaves it when its last function is detached.
 class Type1Domain::GroupOfFunctions {
   public:
     explicit GroupOfFunctions(platform::FileDescriptor file) : file_(std::move(file)) {}
@@ -126,7 +126,7 @@ Result<Type1Domain::Info> Type1Domain::info() const {
     uapi::IommuInfo head;
     if (call(container_, uapi::iommu_get_info, &head) < 0)
         return platform::fail_errno("VFIO does not tell of its IOMMU");
-    // Filled by the kernel where there is room; it says how much it takes.
+    // The kernel fills it if there is room, and reports its size.
     std::vector<std::byte> all(head.argument_bytes);
     head.flags = 0;
     std::memcpy(all.data(), &head, sizeof head);
@@ -142,7 +142,7 @@ Result<Type1Domain::Info> Type1Domain::info() const {
     };
     std::size_t offset =
         (head.flags & uapi::IommuInfo::has_capabilities) != 0 ? head.capabilities : 0;
-    // A chain that does not end has no more links than bytes.
+    // A chain without an end has no more links than bytes.
     for (std::size_t seen = 0; offset != 0 && seen != all.size(); ++seen) {
         uapi::CapabilityHeader link;
         if (!at(offset, link))
@@ -154,7 +154,7 @@ Result<Type1Domain::Info> Type1Domain::info() const {
                  at(offset, ranges) && i != ranges.count &&
                  at(offset + sizeof ranges + i * sizeof range, range) && range.first <= range.last;
                  ++i) {
-                // Before its first function is open, iommufd's emulation says so of every address.
+                // iommufd's emulation reports every address until its first function is open.
                 if (range.first == 0 && range.last == ~std::uint64_t{0})
                     return fail(ErrorCode::unsupported,
                                 "this kernel emulates type1 by iommufd, without the addresses "
@@ -197,9 +197,9 @@ Result<void> Type1Domain::map(Iova start, ByteCount size, PhysicalAddress memory
                               Attributes attributes) {
     if (const auto good = check(start, size, memory); !good)
         return good;
-    // Every argument is checked. But the kernel faults a BAR's page in and looks it up again, and
-    // where a reader of numa_maps unmapped its leaf in between, the whole call is undone: EINVAL.
-    // The shorter the piece, the rarer that is.
+    // Every argument was checked. But the kernel faults a BAR's page in and looks it up again; if a
+    // reader of numa_maps unmapped its leaf in between, it undoes the whole call with EINVAL.
+    // Shorter pieces make that rarer.
     const std::uint64_t least =
         std::max(std::uint64_t{1} << 21, std::bit_floor(size.value()) >> 12);
     constexpr unsigned most_tries = 32;

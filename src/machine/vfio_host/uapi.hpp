@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What Linux takes and gives at /dev/vfio and /dev/iommu: numbers and layouts, nothing else.
-// Declared here because distributions' headers lack iommufd; machine/vfio_host alone knows them.
+// Numbers and layouts of Linux's /dev/vfio and /dev/iommu, declared here because distributions'
+// headers lack iommufd. Only machine/vfio_host uses them.
 // Source: Linux, Documentation/driver-api/vfio.rst and userspace-api/iommufd.rst.
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace moat::machine::vfio_host::uapi {
 
-/// An ioctl number without a direction: the size of the argument stands in the argument.
+/// An ioctl number without a direction: the argument holds its own size.
 [[nodiscard]] constexpr unsigned long request(unsigned number) {
     return (static_cast<unsigned long>(';') << 8) | number;
 }
@@ -36,8 +36,8 @@ struct GroupStatus {
     std::uint32_t flags = 0;
 };
 
-/// A capability in a chain that follows an info structure; `next` counts from that structure's
-/// start, 0 ends the chain.
+/// A capability in the chain after an info structure; `next` is an offset from that structure's
+/// start, 0 at the end.
 struct CapabilityHeader {
     std::uint16_t id = 0;
     std::uint16_t version = 0;
@@ -50,7 +50,7 @@ struct IommuInfo {
 
     std::uint32_t argument_bytes = sizeof(IommuInfo);
     std::uint32_t flags = 0;
-    std::uint64_t page_sizes = 0; ///< one bit a size
+    std::uint64_t page_sizes = 0; ///< one bit per size
     std::uint32_t capabilities = 0;
     std::uint32_t padding = 0;
 };
@@ -91,7 +91,7 @@ struct UnmapDma {
     std::uint32_t argument_bytes = sizeof(UnmapDma);
     std::uint32_t flags = 0;
     std::uint64_t iova = 0;
-    std::uint64_t size = 0; ///< back: how much was unmapped
+    std::uint64_t size = 0; ///< out: how much was unmapped
 };
 
 // -- A device, however it was opened ----------------------------------------------------------
@@ -169,7 +169,7 @@ struct BindIommufd {
     std::uint32_t argument_bytes = sizeof(BindIommufd);
     std::uint32_t flags = 0;
     std::int32_t iommufd = -1;
-    std::uint32_t device = 0; ///< back: its number in the iommufd
+    std::uint32_t device = 0; ///< out: its number in the iommufd
 };
 
 struct AttachIoas {
@@ -181,13 +181,13 @@ struct AttachIoas {
 struct IoasAllocate {
     std::uint32_t bytes = sizeof(IoasAllocate);
     std::uint32_t flags = 0;
-    std::uint32_t ioas = 0; ///< back
+    std::uint32_t ioas = 0; ///< out
 };
 
 struct IoasIovaRanges {
     std::uint32_t bytes = sizeof(IoasIovaRanges);
     std::uint32_t ioas = 0;
-    std::uint32_t count = 0; ///< in: room for so many; back: there are so many
+    std::uint32_t count = 0; ///< in: the capacity; out: the count
     std::uint32_t reserved = 0;
     std::uint64_t ranges = 0; ///< address of an array of IovaRange
     std::uint64_t alignment = 0;
@@ -211,7 +211,7 @@ struct IoasUnmap {
     std::uint32_t bytes = sizeof(IoasUnmap);
     std::uint32_t ioas = 0;
     std::uint64_t iova = 0;
-    std::uint64_t length = 0; ///< back: how much was unmapped
+    std::uint64_t length = 0; ///< out: how much was unmapped
 };
 
 static_assert(sizeof(IommuInfo) == 24 && sizeof(MapDma) == 32 && sizeof(UnmapDma) == 24);

@@ -11,7 +11,6 @@
 #include <atomic>
 #include <cstring>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 
 namespace moat::machine::vfio_host {
 namespace {
@@ -26,7 +25,7 @@ void check_access(std::uint64_t offset, Width width, ByteCount size) {
                "an access lies inside of its registers, at a multiple of its width");
 }
 
-/// The device decides when a register is looked at: once for each call, and in order.
+/// The device decides when a register is read: volatile, so once per call and in order.
 template <class Word>
 std::uint64_t load(const std::byte* at) {
     const Word value = *reinterpret_cast<const volatile Word*>(at);
@@ -36,7 +35,7 @@ std::uint64_t load(const std::byte* at) {
 
 template <class Word>
 void store(std::byte* at, std::uint64_t value) {
-    // Memory that the device is told of is written before it is told.
+    // Publishes memory before the device learns of it.
     std::atomic_thread_fence(std::memory_order_release);
     *reinterpret_cast<volatile Word*>(at) = static_cast<Word>(value);
 }
@@ -53,7 +52,7 @@ std::uint64_t RegionByCalls::read(std::uint64_t offset, Width width) {
     return value;
 }
 
-/// A write that fails is one that a device does not take, as on a bus.
+/// Like a bus, it drops a write that fails.
 void RegionByCalls::write(std::uint64_t offset, Width width, std::uint64_t value) {
     check_access(offset, width, size_);
     const auto bytes = static_cast<std::size_t>(width);
@@ -62,7 +61,7 @@ void RegionByCalls::write(std::uint64_t offset, Width width, std::uint64_t value
 }
 
 std::uint64_t MappedBar::read(std::uint64_t offset, Width width) {
-    check_access(offset, width, size_);
+    check_access(offset, width, size());
     const std::byte* const at = mapping_.bytes().data() + offset;
     switch (width) {
     case Width::bits8:
@@ -78,7 +77,7 @@ std::uint64_t MappedBar::read(std::uint64_t offset, Width width) {
 }
 
 void MappedBar::write(std::uint64_t offset, Width width, std::uint64_t value) {
-    check_access(offset, width, size_);
+    check_access(offset, width, size());
     std::byte* const at = mapping_.bytes().data() + offset;
     switch (width) {
     case Width::bits8:
@@ -133,7 +132,8 @@ Result<Registers*> VfioFunction::bar(unsigned index) {
     return bars_[index].get();
 }
 
-/// A leaf maps a BAR only where both addresses are its multiples; BARs are multiples of their size.
+/// A leaf can map a BAR only at addresses that are multiples of the leaf; BARs are multiples of
+/// their own size.
 Result<void> VfioFunction::map_bar(unsigned index) {
     uapi::RegionInfo region;
     region.index = index;
@@ -144,10 +144,11 @@ Result<void> VfioFunction::map_bar(unsigned index) {
     const ByteCount size(region.size);
     if ((region.flags & uapi::RegionInfo::mappable) != 0) {
         const bool writable = (region.flags & uapi::RegionInfo::writable) != 0;
-        auto mapping = AlignedMapping::create(size, alignment_lg2, device_.get(), region.offset,
-                                              PROT_READ | (writable ? PROT_WRITE : 0));
+        auto mapping = platform::Mapping::create(
+            device_.get(), size,
+            {.offset = region.offset, .alignment_lg2 = alignment_lg2, .writable = writable});
         if (mapping) {
-            bars_[index] = std::make_unique<MappedBar>(std::move(*mapping), size);
+            bars_[index] = std::make_unique<MappedBar>(std::move(*mapping));
             return {};
         }
     }
@@ -171,7 +172,7 @@ void VfioFunction::set_bus_master(bool allowed) {
                                                         : command & ~pci::command_master));
 }
 
-/// MSI-X, or else MSI.
+/// MSI-X, otherwise MSI.
 Result<unsigned> VfioFunction::enable_interrupts(unsigned wanted) {
     disable_interrupts();
     for (const std::uint32_t kind : {uapi::interrupts_msix, uapi::interrupts_msi}) {

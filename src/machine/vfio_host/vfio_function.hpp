@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A function that VFIO handed out: its regions, interrupts by eventfd, reset. The domain that it is
-// in is not its affair. Made by vfio_machine.cpp.
+// A function opened through VFIO: its regions, interrupts by eventfd, reset. vfio_machine.cpp
+// creates it and manages its domain.
 #pragma once
 
-#include "aligned_mapping.hpp"
 #include "machine/machine.hpp"
 #include "machine/vfio_host/pci_devices.hpp"
 #include "platform/file_descriptor.hpp"
+#include "platform/memory_file.hpp"
 
 #include <array>
 #include <atomic>
@@ -18,7 +18,7 @@
 
 namespace moat::machine::vfio_host {
 
-/// A region that is read and written by calls: configuration space, and BARs that cannot be mapped.
+/// A region accessed by calls: configuration space, and BARs that cannot be mapped.
 class RegionByCalls final : public Registers {
   public:
     RegionByCalls(int device, std::uint64_t offset, ByteCount size)
@@ -37,25 +37,22 @@ class RegionByCalls final : public Registers {
 
 class MappedBar final : public Registers {
   public:
-    MappedBar(AlignedMapping mapping, ByteCount size) : mapping_(std::move(mapping)), size_(size) {}
+    explicit MappedBar(platform::Mapping mapping) : mapping_(std::move(mapping)) {}
 
-    [[nodiscard]] ByteCount size() const override { return size_; }
+    [[nodiscard]] ByteCount size() const override { return ByteCount(bytes().size()); }
 
-    [[nodiscard]] std::span<std::byte> bytes() const {
-        return mapping_.bytes().first(size_.value());
-    }
+    [[nodiscard]] std::span<std::byte> bytes() const { return mapping_.bytes(); }
 
     [[nodiscard]] std::uint64_t read(std::uint64_t offset, Width width) override;
     void write(std::uint64_t offset, Width width, std::uint64_t value) override;
 
   private:
-    AlignedMapping mapping_;
-    const ByteCount size_;
+    platform::Mapping mapping_;
 };
 
 class VfioFunction final : public Function {
   public:
-    /// The function takes itself out of `open_ones` when it ends.
+    /// The function removes itself from `open_ones` when it ends.
     static Result<std::unique_ptr<VfioFunction>> create(const HostFunction& function,
                                                         platform::FileDescriptor device,
                                                         std::set<VfioFunction*>& open_ones);
@@ -71,15 +68,15 @@ class VfioFunction final : public Function {
     [[nodiscard]] bool take_interrupt(unsigned vector) override;
     [[nodiscard]] Result<void> reset() override;
 
-    /// A memory BAR where this process sees it. Errors: bar's; unsupported (it cannot be mapped).
+    /// A memory BAR mapped in this process. Errors: bar's; unsupported (it cannot be mapped).
     [[nodiscard]] Result<std::span<std::byte>> bar_memory(unsigned index);
 
-    /// Becomes readable with the first interrupt; -1 where none are enabled.
+    /// Each file becomes readable with its interrupt; -1 without interrupts.
     [[nodiscard]] std::span<const platform::FileDescriptor> interrupt_files() const {
         return vectors_;
     }
 
-    /// Notes what has arrived, for take_interrupt, so that the files are not readable any more.
+    /// Records pending interrupts for take_interrupt and makes the files unreadable again.
     void collect_interrupts();
 
   private:

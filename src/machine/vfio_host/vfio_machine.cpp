@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "machine/vfio_host/vfio_machine.hpp"
 
-#include "aligned_mapping.hpp"
+#include "moat/core/bits.hpp"
+
 #include "host_domain.hpp"
+#include "platform/memory_file.hpp"
 #include "vfio_function.hpp"
 
 #include <algorithm>
 #include <map>
 #include <poll.h>
 #include <set>
-#include <sys/mman.h>
 #include <time.h>
 #include <vector>
 
@@ -21,7 +22,7 @@ std::unexpected<Error> no_function(Bdf address) {
                 {"requester", address.requester()}, {"segment", address.segment()});
 }
 
-/// iommufd is what Linux goes on with; its domains are taken where they are to be had.
+/// Prefers iommufd, which Linux develops further.
 Result<Backend> choose(std::optional<Backend> wanted) {
     if (wanted.value_or(Backend::iommufd) == Backend::iommufd) {
         const auto good = IommufdDomain::probe();
@@ -61,7 +62,7 @@ class VfioMachine::Parts {
     std::vector<FunctionInfo> infos;
     std::map<Bdf, std::unique_ptr<Attachment>> attached;
     std::set<VfioFunction*> open_ones;
-    std::map<std::uint64_t, AlignedMapping> memory;
+    std::map<std::uint64_t, platform::Mapping> memory;
 };
 
 Result<std::unique_ptr<VfioMachine>> VfioMachine::open(const VfioOptions& options) {
@@ -152,8 +153,10 @@ Result<void> VfioMachine::detach(Bdf address) {
 Result<SharedMemory> VfioMachine::allocate(ByteCount size, unsigned alignment_lg2) {
     if (size == ByteCount(0))
         return fail(ErrorCode::empty, "memory of no bytes");
+    constexpr unsigned page_lg2 = 12;
+    const ByteCount pages(align_up(std::min(size.value(), bit(62)), page_lg2));
     auto mapping =
-        AlignedMapping::create(size, std::max(alignment_lg2, 12U), -1, 0, PROT_READ | PROT_WRITE);
+        platform::Mapping::create(-1, pages, {.alignment_lg2 = std::max(alignment_lg2, page_lg2)});
     if (!mapping)
         return std::unexpected(mapping.error());
     const std::span<std::byte> bytes = mapping->bytes();
@@ -184,7 +187,7 @@ Result<std::uint64_t> VfioMachine::take_faults(FunctionRef<void(const fault::Rec
 }
 
 Wait VfioMachine::wait_until(FunctionRef<bool()> happened, std::chrono::nanoseconds longest) {
-    // What is done soon is seen soon: sleep begins after a while of looking.
+    // Busy-waits for a while before sleeping, since most events come soon.
     constexpr std::chrono::microseconds looking{50};
     constexpr std::chrono::nanoseconds longest_sleep = std::chrono::milliseconds(1);
     const std::chrono::nanoseconds began = now();
