@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The driver of AHCI controllers: the first port with a disk, one command at a time in slot 0.
 // Source: Serial ATA AHCI 1.3.1: 3 (registers), 4 (memory), 10.1 (start); ATA/ATAPI-8 (commands).
+#include "audit/device.hpp"
 #include "audit/drivers.hpp"
 
 #include <array>
@@ -40,7 +41,7 @@ constexpr std::uint32_t busy_or_error = 0x89; ///< of the task file: BSY, DRQ, E
 constexpr std::uint32_t task_error = 1U << 30;
 
 constexpr std::uint64_t sector = 512;
-constexpr ByteCount longest(std::uint64_t{4} << 20); // of one entry of the list of regions
+constexpr ByteCount longest(std::uint64_t{4} << 20); // of one region
 
 enum Place : std::uint8_t { read_place, write_place, identify_place, flush_place };
 
@@ -51,7 +52,7 @@ constexpr std::array<Operation, 4> operations_of_ahci = {
      {"identify", Direction::from_device, 1, ByteCount(sector), ByteCount(sector)},
      {"flush", Direction::to_device, 0, ByteCount(1), ByteCount(0)}}};
 
-/// The first 32 bytes of the command list: slot 0.
+/// The first 32 bytes of the command list are slot 0.
 struct Slot {
     std::uint16_t flags;
     std::uint16_t regions;
@@ -74,12 +75,11 @@ constexpr std::size_t regions_in_table = 0x80;
 class Ahci final : public Driver {
   public:
     Ahci(machine::Machine& machine, machine::Function& function, machine::Registers& registers)
-        : machine_(machine), function_(function), registers_(registers) {}
+        : device_(machine, function), registers_(registers) {}
 
     ~Ahci() override {
         if (port_)
             (void)stop();
-        function_.set_bus_master(false);
     }
 
     [[nodiscard]] std::string_view name() const override { return "ahci"; }
@@ -106,13 +106,12 @@ class Ahci final : public Driver {
         write(at + 4, static_cast<std::uint32_t>(address.value() >> 32));
     }
 
-    machine::Machine& machine_;
-    machine::Function& function_;
+    Device device_;
     machine::Registers& registers_;
     Buffer list_{};
     Buffer received_{};
     Buffer table_{};
-    std::optional<unsigned> port_; ///< where its registers begin
+    std::optional<unsigned> port_; ///< the offset of its registers
     bool running_ = false;
 };
 
@@ -130,16 +129,13 @@ Result<void> Ahci::prepare(BufferSource& buffers) {
         return fail(ErrorCode::unsupported, "an AHCI controller without a disk",
                     {"ports", implemented});
     using enum Direction;
-    const std::array<std::pair<Buffer*, Need>, 3> needs = {
-        {{&list_, {"command list", bidirectional, ByteCount(1024), 10}},
-         {&received_, {"received FIS", from_device, ByteCount(256), 8}},
-         {&table_, {"command table", to_device, ByteCount(regions_in_table + sizeof(Region)), 7}}}};
-    for (const auto& [buffer, need] : needs) {
-        const auto got = buffers.obtain(need);
-        if (!got)
-            return std::unexpected(got.error());
-        *buffer = *got;
-    }
+    const ByteCount table(regions_in_table + sizeof(Region));
+    if (const auto obtained =
+            Device::obtain(buffers, {{list_, {"command list", bidirectional, ByteCount(1024), 10}},
+                                     {received_, {"received FIS", from_device, ByteCount(256), 8}},
+                                     {table_, {"command table", to_device, table, 7}}});
+        !obtained)
+        return obtained;
     return start();
 }
 
@@ -148,18 +144,13 @@ Result<void> Ahci::stop() {
     const std::uint32_t command = read(reg::command);
     write(reg::command, command & ~(start_bit | receive_bit));
     auto stopped = [&] { return (read(reg::command) & (list_running | receive_running)) == 0; };
-    const bool happened = machine_.wait_until(stopped, 1s) == machine::Wait::happened;
-    if (const auto healthy = machine_.health(); !healthy)
-        return healthy;
-    if (!happened)
-        return fail(ErrorCode::io, "the port does not stop");
-    return {};
+    return device_.require(stopped, 1s, "the port does not stop");
 }
 
 Result<void> Ahci::start() {
     if (const auto stopped = stop(); !stopped)
         return stopped;
-    function_.set_bus_master(true);
+    device_.function().set_bus_master(true);
     std::memset(list_.bytes.data(), 0, list_.bytes.size());
     write_address(reg::list, list_.iova);
     write_address(reg::received, received_.iova);
@@ -168,13 +159,16 @@ Result<void> Ahci::start() {
     write(reg::command, read(reg::command) | receive_bit);
     write(reg::command, read(reg::command) | start_bit);
     auto idle = [&] { return (read(reg::task_file) & 0x88) == 0; };
-    if (machine_.wait_until(idle, 1s) == machine::Wait::timed_out)
+    const auto ready = device_.wait_until(idle, 1s);
+    if (!ready)
+        return std::unexpected(ready.error());
+    if (!*ready)
         return fail(ErrorCode::io, "the disk stays busy", {"task_file", read(reg::task_file)});
     running_ = true;
-    return machine_.health();
+    return {};
 }
 
-/// 4.2: slot 0, its table with a register FIS (host to device), and one region of memory.
+/// 4.2: slot 0, its table with a register FIS (host to device), and one region.
 void Ahci::post(const Request& request) {
     const bool writes = operations_of_ahci.at(request.operation).direction == Direction::to_device;
     const bool has_data = request.length != ByteCount(0);
@@ -197,7 +191,7 @@ void Ahci::post(const Request& request) {
                                               byte(at, 0),
                                               byte(at, 1),
                                               byte(at, 2),
-                                              0x40, // the address counts sectors
+                                              0x40, // a sector address
                                               byte(at, 3),
                                               byte(at, 4),
                                               byte(at, 5),
@@ -228,16 +222,16 @@ Result<Answer> Ahci::run(const Request& request) {
     auto completed = [&] {
         return (read(reg::issued) & 1) == 0 || (read(reg::interrupts) & task_error) != 0;
     };
-    const auto waited = machine_.wait_until(completed, 5s);
-    if (const auto healthy = machine_.health(); !healthy)
-        return std::unexpected(healthy.error());
+    const auto waited = device_.wait_until(completed, 5s);
+    if (!waited)
+        return std::unexpected(waited.error());
     const std::uint32_t task_file = read(reg::task_file);
-    if (waited == machine::Wait::timed_out) {
+    if (!*waited) {
         running_ = false;
         return Answer{Verdict::no_answer, task_file};
     }
     const bool failed = (task_file & busy_or_error) != 0;
-    running_ = !failed; // after an error a port is started again (6.2.2.1)
+    running_ = !failed; // after an error the port must be restarted (6.2.2.1)
     return Answer{failed ? Verdict::failure : Verdict::success, task_file & 0xffff};
 }
 
@@ -251,10 +245,7 @@ Result<std::unique_ptr<Driver>> probe_ahci(machine::Machine& machine, machine::F
     const auto registers = function.bar(5);
     if (!registers)
         return std::unexpected(registers.error());
-    auto driver = std::make_unique<Ahci>(machine, function, **registers);
-    if (const auto prepared = driver->prepare(buffers); !prepared)
-        return std::unexpected(prepared.error());
-    return driver;
+    return prepared(std::make_unique<Ahci>(machine, function, **registers), buffers);
 }
 
 } // namespace moat::audit

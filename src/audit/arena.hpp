@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Where an audit's buffers lie: against guards, with canaries around them, in a domain that has
-// nothing else. What was unmapped rests, full of canaries, and is looked at again.
-// Who touched what is judge.hpp's to say; audit.hpp's engine uses both.
+// Arena: places an audit's buffers against guards, with canaries around them, in a domain of their
+// own. Unmapped buffers rest, filled with canaries, and are inspected again. judge.hpp draws
+// conclusions; audit.hpp's engine uses both.
 #pragma once
 
 #include "moat/core/range.hpp"
@@ -18,17 +18,17 @@
 
 namespace moat::audit {
 
-/// A buffer that was placed. The memory of its pages around it is a red zone, full of canaries.
+/// A placed buffer. The rest of its pages' memory is a red zone filled with canaries.
 struct Placed {
     std::string_view label;
     Direction direction = Direction::bidirectional;
-    IovaRange range = {};             ///< the buffer's bytes
-    IovaRange pages = {};             ///< what is, or was, mapped for it
+    IovaRange range = {};             ///< of the buffer
+    IovaRange pages = {};             ///< mapped for it, now or before
     std::span<std::byte> memory = {}; ///< of the pages
-    /// Memory that is mapped nowhere, at the physical address that equals the pages' IOVA: what
-    /// touches it goes past the IOMMU. Empty where there is none.
+    /// Unmapped memory whose physical address equals the pages' IOVA: an access to it bypasses the
+    /// IOMMU. Empty without decoys.
     std::span<std::byte> decoy = {};
-    /// Of the memory's first page and of the decoy's; each page has others, in each lap.
+    /// Seeds of the first page's canaries; each page differs, in each lap.
     std::uint64_t canaries = 0;
     std::uint64_t decoy_canaries = 0;
     std::uint64_t case_number = 0;
@@ -42,7 +42,7 @@ struct Placed {
     }
 };
 
-/// How many bytes are not what was left there.
+/// How many bytes differ from what the arena left there.
 struct Changed {
     std::uint64_t before = 0; ///< the buffer
     std::uint64_t inside = 0;
@@ -52,20 +52,21 @@ struct Changed {
     [[nodiscard]] std::uint64_t around() const { return before + after; }
 };
 
-struct ChangedAtRest {
+/// A buffer, and what has changed of it.
+struct Inspected {
     Placed placed;
-    Changed changed;
+    Changed changed = {};
 };
 
-/// Whether a device that goes past the IOMMU can be told: the machine names memory by what such a
-/// device would send.
+/// Whether accesses that bypass the IOMMU can be detected: only where the machine's names of memory
+/// are the addresses that such a device sends.
 enum class Decoys : std::uint8_t { none, at_physical_addresses };
 
 struct ArenaConfig {
     ByteCount guard{4096}; ///< rounded up to pages
     std::uint64_t seed = 0;
     Decoys decoys = Decoys::none;
-    /// Of addresses, and of memory.
+    /// Address space, and memory.
     ByteCount window{std::uint64_t{64} << 20};
     ByteCount memory{std::uint64_t{16} << 20};
 };
@@ -73,7 +74,7 @@ struct ArenaConfig {
 /// How long a buffer lives.
 enum class Life : std::uint8_t { driver, operation };
 
-/// Used by one thread. Ends before its domain and its machine, and after the driver that uses it.
+/// Used by one thread. Outlives the driver that uses it, but not its domain and machine.
 class Arena {
   public:
     static constexpr std::uint64_t page = 4096;
@@ -88,46 +89,47 @@ class Arena {
     Arena& operator=(const Arena&) = delete;
     ~Arena() = default;
 
-    /// Before an operation's buffers are placed: memory and addresses may be used again from here
-    /// on, those of one operation never by each other.
+    /// Call before placing an operation's buffers: from here on memory and addresses may be reused,
+    /// except among the buffers of one operation.
     void begin_operation();
 
-    /// A buffer whose first (left) or last byte (right) lies as near to a guard as its alignment
-    /// allows, mapped for its direction; canaries are in and around it, but what a driver keeps is
-    /// zeroed. Errors: no_space (longer than the arena), and the domain's.
+    /// Places a buffer whose first (left) or last byte (right) is as close to a guard as its
+    /// alignment allows, and maps it for its direction. Fills it and its surroundings with
+    /// canaries; zeroes a driver's buffers instead. Errors: no_space (longer than the arena), and
+    /// the domain's.
     [[nodiscard]] Result<Placed> place(const Need& need, dma::Placement placement, Life life,
                                        std::uint64_t case_number);
 
-    /// What is not as it was left around a buffer that lives, and of its decoy.
+    /// Return: what has changed around a live buffer, and in its decoy.
     [[nodiscard]] static Changed look(const Placed& placed);
 
-    /// The same where one of the 64 bytes on either side changed; else nothing.
+    /// The same if one of the 64 bytes on either side has changed; otherwise nothing.
     [[nodiscard]] static Changed glance(const Placed& placed);
 
-    /// Canaries again, around a buffer that lives.
+    /// Restores the canaries around a live buffer.
     static void put_right_around(const Placed& placed);
 
-    /// How many bytes at the buffer's end were never written since it was placed.
+    /// How many bytes at the buffer's end were not written since it was placed.
     [[nodiscard]] static std::uint64_t unwritten_at_end(const Placed& placed, ByteCount of);
 
-    /// No device reaches it any more. Errors: the domain's.
+    /// Unmaps the buffer's pages. Errors: the domain's.
     [[nodiscard]] Result<void> unmap(const Placed& placed);
 
-    /// From now on it rests, full of canaries. It is unmapped, and `seen` is what `look` said.
+    /// Fills an unmapped buffer with canaries and keeps it at rest. `seen` is the result of `look`.
     void lay_to_rest(Placed placed, const Changed& seen);
 
-    /// The same of a buffer that nobody asks about any more: its driver ends.
+    /// The same for a buffer whose driver ends; it is not inspected again.
     void give_back(const Placed& placed);
 
-    /// Where the first 64 bytes of what was laid to rest last changed, looks at all of it and puts
-    /// it right. What changed elsewhere is found when it gives way.
-    void glance_at_last(std::vector<ChangedAtRest>& found);
-    /// The same of every byte that rests.
-    void look_at_all(std::vector<ChangedAtRest>& found);
+    /// Checks the first 64 bytes of the buffer that came to rest last; if they changed, inspects
+    /// all of it and restores the canaries. Changes elsewhere are found when the buffer leaves.
+    void glance_at_last(std::vector<Inspected>& found);
+    /// Inspects every byte of every buffer at rest.
+    void look_at_all(std::vector<Inspected>& found);
 
     [[nodiscard]] const std::deque<Placed>& resting() const { return resting_; }
 
-    /// Nothing is mapped or known to a device any more: for the next driver.
+    /// Prepares for the next driver: nothing is mapped or known to a device.
     void start_over();
 
     [[nodiscard]] ByteCount guard() const { return guard_; }
@@ -140,7 +142,7 @@ class Arena {
     [[nodiscard]] std::uint64_t canaries_of_decoys(std::uint64_t offset) const;
     static void fill_up_to(std::uint64_t end, std::span<std::byte> memory, std::uint64_t& filled,
                            std::uint64_t canaries);
-    static void look_at(Placed& placed, std::vector<ChangedAtRest>& found);
+    static void look_at(Placed& placed, std::vector<Inspected>& found);
 
     machine::Domain* domain_;
     ByteCount guard_;
@@ -151,14 +153,14 @@ class Arena {
     std::uint64_t window_end_;
     std::uint64_t next_address_;
     std::uint64_t next_offset_ = 0;
-    std::uint64_t kept_address_; ///< below lie buffers of the driver
+    std::uint64_t kept_address_; ///< buffers of the driver lie below
     std::uint64_t kept_offset_ = 0;
-    std::uint64_t highest_address_; ///< that was ever used
-    std::uint64_t lap_ = 1;         ///< how often the memory was begun anew, more or less
+    std::uint64_t highest_address_; ///< ever used
+    std::uint64_t lap_ = 1;         ///< how often memory was reused from its start, roughly
     std::uint64_t ready_ = 0;       ///< how much of the memory has this lap's canaries
     std::uint64_t decoys_filled_ = 0;
     std::deque<Placed> resting_;
-    std::vector<ChangedAtRest> changed_before_;
+    std::vector<Inspected> changed_before_;
 };
 
 } // namespace moat::audit

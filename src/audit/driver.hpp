@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What the audit asks of a device's driver: which operations there are, what memory each needs, and
-// what the device says about one. Where the memory lies, and what was touched around it, is not the
-// drivers' business: they take what they are given, and believe what the device says.
+// The interface of a device's driver to the audit: its operations, the memory that each needs, and
+// the device's answer. Drivers use the memory that they get and believe the device; the arena
+// places memory, and the judge decides what was touched.
 #pragma once
 
 #include "moat/core/result.hpp"
@@ -21,36 +21,36 @@ namespace moat::audit {
 
 using dma::Direction;
 
-/// Memory as the CPU and as the device see it. The CPU sees the bytes that the driver may use; the
-/// device may have been told of more, or of fewer, by whoever made it: that is what an audit is.
+/// Memory as the CPU and as the device see it. The CPU sees the bytes that the driver may use; an
+/// injected error may give the device another length.
 struct Buffer {
     Iova iova;
     std::span<std::byte> bytes;
 };
 
-/// How long a driver uses what it obtained.
+/// How long a driver uses a buffer.
 enum class Use : std::uint8_t { always, at_start };
 
-/// Memory that an operation, or a driver for as long as it lives, asks for.
+/// Memory that an operation needs, or a driver for its lifetime.
 struct Need {
     std::string_view what; ///< "data", "PRP list", "submission queue"; static
     Direction direction = Direction::bidirectional;
     ByteCount size = {};
     unsigned alignment_lg2 = 0;
-    Use use = Use::always; ///< at_start: no device knows it once `probe` has returned
+    Use use = Use::always; ///< at_start: unknown to the device after `probe`
 };
 
-/// Gives memory for a driver's life: queues, mostly.
+/// Allocates memory for a driver's lifetime, such as queues.
 class BufferSource {
   public:
-    /// Zeroed, and mapped for the device. Errors: no_memory, no_space.
+    /// Allocates zeroed memory and maps it for the device. Errors: no_memory, no_space.
     [[nodiscard]] virtual Result<Buffer> obtain(const Need& need) = 0;
 
   protected:
     ~BufferSource() = default;
 };
 
-/// One thing that a device can be told to do with data of any length within bounds.
+/// An operation of a device on data of any length within bounds.
 struct Operation {
     std::string_view name; ///< "read", "identify"; static
     Direction direction = Direction::from_device;
@@ -58,13 +58,13 @@ struct Operation {
     ByteCount granule{1};       ///< lengths are multiples of it
     ByteCount longest = {};
     ByteCount shortest = {};
-    /// How many bytes at most the device writes of longer data; the rest is undefined.
+    /// The most bytes that the device writes of longer data; the rest is undefined.
     ByteCount fills{~std::uint64_t{0}};
 };
 
-/// What is to be done. `data` may be shorter than `length`: the device is told `length`.
+/// A request to the device. The data's memory may be shorter than `length`, which the device gets.
 struct Request {
-    unsigned operation = 0; ///< its place in Driver::operations
+    unsigned operation = 0; ///< an index in Driver::operations
     Iova data;
     ByteCount length;
     std::uint64_t position = 0; ///< on the medium, in the device's own unit
@@ -72,16 +72,16 @@ struct Request {
     std::span<const Buffer> lists = {};
 };
 
-/// What the device says, which need not be so.
+/// The device's claim, which may be false.
 enum class Verdict : std::uint8_t { success, failure, no_answer };
 
 struct Answer {
     Verdict verdict = Verdict::no_answer;
-    std::uint64_t code = 0; ///< the device's own
+    std::uint64_t code = 0; ///< specific to the device
 };
 
-/// One device, started and idle between calls. Used by one thread. Ends before its function and
-/// its buffers; the device does not touch memory any more then.
+/// One device, started and idle between calls. Used by one thread. Its function and buffers outlive
+/// it; the device accesses no memory after its end.
 class Driver {
   public:
     virtual ~Driver() = default;
@@ -92,19 +92,20 @@ class Driver {
 
     [[nodiscard]] virtual std::span<const Operation> operations() const = 0;
 
-    /// Lists (of pages, of segments) that `request` needs beside its data.
+    /// Lists (of pages, of segments) that `request` needs beside its data. The data's address
+    /// decides.
     [[nodiscard]] virtual std::vector<Need> lists_for(const Request&) const { return {}; }
 
-    /// Errors: io (the machine is of no use any more), out_of_range (a request that the driver
-    /// cannot express). What the device refuses is an Answer.
+    /// Errors: io (the machine failed), out_of_range (the driver cannot express the request). A
+    /// refusal by the device is an Answer.
     [[nodiscard]] virtual Result<Answer> run(const Request& request) = 0;
 
   protected:
     Driver() = default;
 };
 
-/// Drives an attached function, if it knows it: else unsupported. Other errors: io, and those of
-/// `buffers`.
+/// Starts a driver for an attached function. Errors: unsupported (another kind of device), io, and
+/// those of `buffers`.
 using Probe = Result<std::unique_ptr<Driver>> (*)(machine::Machine& machine,
                                                   machine::Function& function,
                                                   BufferSource& buffers);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The drivers that there are, one source file each in src/audit/.
+// The available drivers, one source file each in src/audit/.
 #pragma once
 
 #include "audit/driver.hpp"
@@ -26,8 +26,8 @@ probe_ahci(machine::Machine& machine, machine::Function& function, BufferSource&
 [[nodiscard]] Result<std::unique_ptr<Driver>>
 probe_e1000e(machine::Machine& machine, machine::Function& function, BufferSource& buffers);
 
-/// The first of all drivers that knows the function. Errors: unsupported (none does), and those of
-/// the driver that does.
+/// Starts the first driver that supports the function. Errors: unsupported (none does), and those
+/// of that driver.
 [[nodiscard]] Result<std::unique_ptr<Driver>>
 probe(machine::Machine& machine, machine::Function& function, BufferSource& buffers);
 

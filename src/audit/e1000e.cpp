@@ -3,6 +3,7 @@
 // frame and receives it.
 // Source: Intel 82574 GbE Controller Family datasheet, 7.1 (receive), 7.2 (transmit), 10
 // (registers).
+#include "audit/device.hpp"
 #include "audit/drivers.hpp"
 
 #include <array>
@@ -39,12 +40,12 @@ constexpr std::uint32_t everything = 1U << 15 | 3U << 3; ///< broadcast, multica
 constexpr std::uint32_t mac_loopback = 1U << 6;
 constexpr std::uint32_t strip_checksum = 1U << 26;
 
-constexpr unsigned depth = 8; ///< the shortest ring there is
+constexpr unsigned depth = 8; ///< the shortest ring
 constexpr ByteCount shortest(60);
 constexpr ByteCount longest(1514);
-constexpr std::size_t frame_room = 2048; ///< of a receive buffer, as the controller is told
+constexpr std::size_t frame_room = 2048; ///< of a receive buffer, as the controller is configured
 
-/// Both kinds: address, length, and a byte of status that says when it is done.
+/// Both kinds: an address, a length, and a status.
 struct Descriptor {
     std::uint64_t address = 0;
     std::uint16_t length = 0;
@@ -65,12 +66,11 @@ constexpr std::array<Operation, 2> operations_of_e1000e = {
 class E1000e final : public Driver {
   public:
     E1000e(machine::Machine& machine, machine::Function& function, machine::Registers& registers)
-        : machine_(machine), function_(function), registers_(registers) {}
+        : device_(machine, function), registers_(registers) {}
 
     ~E1000e() override {
         registers_.write32(reg::receive_control, 0);
         registers_.write32(reg::transmit_control, 0);
-        function_.set_bus_master(false);
     }
 
     [[nodiscard]] std::string_view name() const override { return "e1000e"; }
@@ -86,54 +86,46 @@ class E1000e final : public Driver {
   private:
     void set_ring(unsigned at, const Buffer& ring, const Descriptor& first);
 
-    /// The word of the first descriptor that holds its status; done when bit 0 is set.
+    /// Whether the first descriptor's status is done; acquires what the device wrote before it.
     static bool is_done(const Buffer& ring) {
         auto& word = reinterpret_cast<std::uint32_t*>(ring.bytes.data())[3];
         return (std::atomic_ref<std::uint32_t>(word).load(std::memory_order_acquire) & 1) != 0;
     }
 
-    machine::Machine& machine_;
-    machine::Function& function_;
+    Device device_;
     machine::Registers& registers_;
     Buffer receive_ring_{};
     Buffer transmit_ring_{};
-    Buffer received_{}; ///< where the frame goes that `transmit` sends
-    Buffer sent_{};     ///< what `receive` gets
+    Buffer received_{}; ///< the destination of the frame that `transmit` sends
+    Buffer sent_{};     ///< the source of the frame that `receive` gets
 };
 
 Result<void> E1000e::prepare(BufferSource& buffers) {
     using enum Direction;
     const ByteCount ring(depth * sizeof(Descriptor));
-    const std::array<std::pair<Buffer*, Need>, 4> needs = {
-        {{&receive_ring_, {"receive ring", bidirectional, ring, 7}},
-         {&transmit_ring_, {"transmit ring", bidirectional, ring, 7}},
-         {&received_, {"received frame", from_device, ByteCount(frame_room), 0}},
-         {&sent_, {"sent frame", to_device, longest, 0}}}};
-    for (const auto& [buffer, need] : needs) {
-        const auto got = buffers.obtain(need);
-        if (!got)
-            return std::unexpected(got.error());
-        *buffer = *got;
-    }
-    // A frame of an experimental kind (IEEE 802, 0x88b5), to everybody.
+    if (const auto obtained = Device::obtain(
+            buffers, {{receive_ring_, {"receive ring", bidirectional, ring, 7}},
+                      {transmit_ring_, {"transmit ring", bidirectional, ring, 7}},
+                      {received_, {"received frame", from_device, ByteCount(frame_room), 0}},
+                      {sent_, {"sent frame", to_device, longest, 0}}});
+        !obtained)
+        return obtained;
+    // A broadcast frame of an experimental type (IEEE 802, 0x88b5).
     for (std::size_t i = 0; i != sent_.bytes.size(); ++i)
         sent_.bytes[i] = static_cast<std::byte>(i < 6 ? 0xff : i);
     sent_.bytes[12] = std::byte{0x88};
     sent_.bytes[13] = std::byte{0xb5};
     registers_.write32(reg::control, reset);
     auto is_reset = [&] { return (registers_.read32(reg::control) & reset) == 0; };
-    const auto waited = machine_.wait_until(is_reset, 1s);
-    if (const auto healthy = machine_.health(); !healthy)
-        return healthy;
-    if (waited == machine::Wait::timed_out)
-        return fail(ErrorCode::io, "the controller is not reset");
+    if (const auto done = device_.require(is_reset, 1s, "the controller does not reset"); !done)
+        return done;
     registers_.write32(reg::interrupt_mask_clear, ~0U);
     registers_.write32(reg::control, link_up);
-    function_.set_bus_master(true);
-    return machine_.health();
+    device_.function().set_bus_master(true);
+    return device_.health();
 }
 
-/// One descriptor, handed over when the tail is written.
+/// Sets up a ring of one descriptor; writing the tail starts it.
 void E1000e::set_ring(unsigned at, const Buffer& ring, const Descriptor& first) {
     std::memset(ring.bytes.data(), 0, ring.bytes.size());
     std::memcpy(ring.bytes.data(), &first, sizeof first);
@@ -163,13 +155,13 @@ Result<Answer> E1000e::run(const Request& request) {
     registers_.write32(reg::receive_ring + reg::tail, 1);
     registers_.write32(reg::transmit_ring + reg::tail, 1);
     auto completed = [&] { return is_done(transmit_ring_) && is_done(receive_ring_); };
-    const auto waited = machine_.wait_until(completed, 2s);
-    if (const auto healthy = machine_.health(); !healthy)
-        return std::unexpected(healthy.error());
+    const auto waited = device_.wait_until(completed, 2s);
+    if (!waited)
+        return std::unexpected(waited.error());
     std::uint32_t status = 0;
     std::memcpy(&status, receive_ring_.bytes.data() + 12, sizeof status);
     constexpr std::uint32_t errors = 0xff00;
-    if (waited == machine::Wait::timed_out)
+    if (!*waited)
         return Answer{Verdict::no_answer, status};
     return Answer{(status & errors) == 0 ? Verdict::success : Verdict::failure, status};
 }
@@ -185,10 +177,7 @@ Result<std::unique_ptr<Driver>> probe_e1000e(machine::Machine& machine, machine:
         return std::unexpected(registers.error());
     if ((*registers)->size() < ByteCount(0x4000))
         return fail(ErrorCode::io, "a controller with too few registers");
-    auto driver = std::make_unique<E1000e>(machine, function, **registers);
-    if (const auto prepared = driver->prepare(buffers); !prepared)
-        return std::unexpected(prepared.error());
-    return driver;
+    return prepared(std::make_unique<E1000e>(machine, function, **registers), buffers);
 }
 
 } // namespace moat::audit

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The driver of QEMU's edu device. Source: QEMU, docs/specs/edu.rst.
+#include "audit/device.hpp"
 #include "audit/drivers.hpp"
 
 #include <array>
@@ -21,7 +22,7 @@ constexpr unsigned dma_command = 0x98;
 constexpr std::uint64_t start = 1;
 constexpr std::uint64_t to_memory = 2;
 constexpr std::uint64_t device_buffer = 0x40000;
-/// 4096 from the buffer's start are one too many for QEMU, which then aborts.
+/// 4096 bytes from the buffer's start make QEMU abort.
 constexpr ByteCount longest(4095);
 
 constexpr std::array operations_of_edu = {
@@ -31,11 +32,9 @@ constexpr std::array operations_of_edu = {
 class Edu final : public Driver {
   public:
     Edu(machine::Machine& machine, machine::Function& function, machine::Registers& registers)
-        : machine_(machine), function_(function), registers_(registers) {
-        function_.set_bus_master(true);
+        : device_(machine, function), registers_(registers) {
+        function.set_bus_master(true);
     }
-
-    ~Edu() override { function_.set_bus_master(false); }
 
     [[nodiscard]] std::string_view name() const override { return "edu"; }
 
@@ -56,15 +55,14 @@ class Edu final : public Driver {
         registers_.write64(reg::dma_command, start | (reads ? to_memory : 0));
         auto idle = [&] { return (registers_.read64(reg::dma_command) & start) == 0; };
         // Each transfer takes 100 ms of the device's time.
-        const auto waited = machine_.wait_until(idle, std::chrono::seconds(5));
-        if (const auto healthy = machine_.health(); !healthy)
-            return std::unexpected(healthy.error());
-        return Answer{waited == machine::Wait::happened ? Verdict::success : Verdict::no_answer};
+        const auto waited = device_.wait_until(idle, std::chrono::seconds(5));
+        if (!waited)
+            return std::unexpected(waited.error());
+        return Answer{*waited ? Verdict::success : Verdict::no_answer};
     }
 
   private:
-    machine::Machine& machine_;
-    machine::Function& function_;
+    Device device_;
     machine::Registers& registers_;
 };
 

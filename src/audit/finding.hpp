@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What an audit can find out about a device. Values only: judge.hpp makes them, tools print them.
+// What an audit can find about a device. Values only: judge.hpp makes them, the command prints
+// them.
 #pragma once
 
 #include "moat/core/range.hpp"
@@ -17,14 +18,14 @@
 namespace moat::audit {
 
 enum class FindingKind : std::uint8_t {
-    wrote_outside,            ///< of a buffer, or into one that it may only read
-    read_outside,             ///< of a buffer, or from one that it may only write
-    bypasses_iommu,           ///< reaches memory that is mapped nowhere
-    success_though_blocked,   ///< says that all went well, and was refused an access
-    touched_after_completion, ///< reached, or tried to, what was unmapped when it was done
-    left_unwritten,           ///< says that all went well, and the end of the data was not written
-    fault_without_access,     ///< was refused an access that no operation explains
-    hang,                     ///< gave no answer
+    wrote_outside,            ///< wrote outside a buffer, or into one that it may only read
+    read_outside,             ///< read outside a buffer, or from one that it may only write
+    bypasses_iommu,           ///< accessed memory that is mapped nowhere
+    success_though_blocked,   ///< reported success after the IOMMU blocked an access
+    touched_after_completion, ///< accessed, or tried to access, a buffer after its operation
+    left_unwritten,           ///< reported success without writing the end of the data
+    fault_without_access,     ///< the IOMMU blocked an access that no operation explains
+    hang,                     ///< no answer
 };
 
 [[nodiscard]] constexpr std::string_view name(FindingKind kind) {
@@ -42,25 +43,25 @@ enum class FindingKind : std::uint8_t {
 /// How well a number of bytes is known.
 enum class Known : std::uint8_t {
     exactly,
-    at_least, ///< the IOMMU tells the page of an access and not its bytes, and stops it there
+    at_least, ///< the IOMMU reports the page of an access, not its bytes, and stops it there
 };
 
 struct Finding {
     FindingKind kind = FindingKind::hang;
     std::string operation = {};
     Case about = {};
-    /// The first case that a run needs to show it again; the last is `about`.
+    /// The first case that a run needs to reproduce it; the last is `about`.
     std::uint64_t first_case = 0;
-    std::string buffer = {}; ///< its label; empty where none is concerned
+    std::string buffer = {}; ///< a label; empty if no buffer is concerned
     IovaRange range = {};    ///< the buffer's
     fault::Side side = fault::Side::inside;
     std::uint64_t bytes = 0; ///< on that side, or inside
     Known known = Known::exactly;
     Answer answer = {};
-    /// Where the IOMMU said something.
+    /// The IOMMU's record, if there is one.
     std::optional<fault::Record> record = {};
     std::string report = {}; ///< text, with line ends
-    std::uint64_t times = 1; ///< how often the like of it was found
+    std::uint64_t times = 1; ///< how many findings are alike
 };
 
 } // namespace moat::audit

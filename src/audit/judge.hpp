@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The judge: from canaries, fault records and the device's own words to findings. It sees nothing
-// else, and does nothing: what was done wrong on purpose, or to whom, it cannot know.
+// The judge: derives findings from canaries, fault records and the device's answer. A pure
+// function; it does not know what an injection did.
 #pragma once
 
 #include "moat/fault/history.hpp"
@@ -13,27 +13,26 @@
 
 namespace moat::audit {
 
-/// What was seen of one operation, or, without an answer, between operations.
+/// Observations of one operation or, without an answer, between operations.
 struct Observed {
     std::string_view operation = {};
     Case about = {};
     std::optional<Answer> answer = {};
-    /// How many of the data's bytes the device writes where it succeeds; the rest is undefined.
+    /// How many of the data's bytes the device writes on success; the rest is undefined.
     ByteCount fills = {};
     std::uint16_t requester = 0;
     ByteCount guard = {};
-    std::span<const Placed> kept = {};  ///< the driver's
-    std::span<const Placed> given = {}; ///< the operation's, its data last; unmapped by now
-    /// For each of both, in their order; and the data's bytes at its end that were not written.
-    std::span<const Changed> changed = {};
-    std::uint64_t unwritten = 0;
+    std::span<const Inspected> kept = {};  ///< the driver's buffers
+    std::span<const Inspected> lists = {}; ///< the operation's, which are unmapped by now
+    const Inspected* data = nullptr;       ///< the same; null if the operation has none
+    std::uint64_t unwritten = 0;           ///< bytes at the data's end
     /// The first case that may have changed what surrounds the driver's buffers.
     std::uint64_t kept_since = 0;
-    std::span<const ChangedAtRest> at_rest = {};
+    std::span<const Inspected> at_rest = {};    ///< unmapped before, and changed since
     std::span<const fault::Record> faults = {}; ///< taken after the buffers were unmapped
 };
 
-/// What was unmapped before, for diagnosis: their owner notes it.
+/// Buffers unmapped before, for diagnosis. The caller records them.
 struct Past {
     fault::History& history;
     const std::deque<Placed>& resting;

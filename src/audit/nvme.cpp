@@ -3,6 +3,7 @@
 // Source: NVM Express Base Specification 1.4: 3.1 (registers), 4 (queues), 4.3 (PRP), 4.4 (SGL).
 #include "moat/core/bits.hpp"
 
+#include "audit/device.hpp"
 #include "audit/drivers.hpp"
 
 #include <algorithm>
@@ -39,7 +40,7 @@ constexpr std::uint32_t status_fatal = 1U << 1;
 constexpr unsigned page_lg2 = 12;
 constexpr std::uint64_t page = std::uint64_t{1} << page_lg2;
 constexpr unsigned depth = 16; ///< entries of each queue
-/// The entries for so much need two pages of a list.
+/// Data of this size needs a list of two pages.
 constexpr unsigned most_data_lg2 = 21;
 
 enum Opcode : std::uint8_t {
@@ -52,10 +53,10 @@ enum Opcode : std::uint8_t {
     read = 0x02,
 };
 
-/// As it lies in memory.
+/// In memory layout.
 struct Command {
     std::uint8_t opcode = 0;
-    std::uint8_t flags = 0; ///< bits 7..6: how the data is described
+    std::uint8_t flags = 0; ///< bits 7..6: PRP or SGL
     std::uint16_t number = 0;
     std::uint32_t name_space = 0;
     std::uint64_t reserved = 0;
@@ -82,7 +83,7 @@ struct Queue {
     unsigned number = 0;
     unsigned tail = 0;
     unsigned head = 0;
-    bool phase = true; ///< of an entry that is new
+    bool phase = true; ///< of a new entry
 
     void restart() {
         tail = head = 0;
@@ -95,7 +96,7 @@ struct Queue {
         tail = (tail + 1) % depth;
     }
 
-    /// The completion that the device has written, with the word that makes it valid read first.
+    /// The device's new completion. Acquires the word that makes it valid before reading the rest.
     std::optional<Completion> look() {
         std::byte* const entry = completions.bytes.data() + sizeof(Completion) * head;
         auto& last = reinterpret_cast<std::uint32_t*>(entry)[3];
@@ -117,7 +118,7 @@ struct Queue {
 
 class Nvme final : public Driver {
   public:
-    /// Places in `operations`; those by SGL are there where the controller offers it.
+    /// Indices in `operations`; SGL operations exist if the controller supports them.
     enum Place : std::uint8_t {
         identify_place,
         health_place,
@@ -129,13 +130,10 @@ class Nvme final : public Driver {
     };
 
     Nvme(machine::Machine& machine, machine::Function& function, machine::Registers& registers)
-        : machine_(machine), function_(function), registers_(registers),
+        : device_(machine, function), registers_(registers),
           capabilities_(registers.read64(reg::capabilities)) {}
 
-    ~Nvme() override {
-        (void)stop();
-        function_.set_bus_master(false);
-    }
+    ~Nvme() override { (void)stop(); }
 
     [[nodiscard]] std::string_view name() const override { return "nvme"; }
 
@@ -155,10 +153,9 @@ class Nvme final : public Driver {
     [[nodiscard]] Result<Command> command_for(const Request& request) const;
     [[nodiscard]] Result<Answer> issue(Queue& queue, Command command);
     void ring(const Queue& queue, bool completion);
-    Result<bool> becomes_ready(bool wanted);
+    Result<void> become_ready(bool wanted, const char* message);
 
-    machine::Machine& machine_;
-    machine::Function& function_;
+    Device device_;
     machine::Registers& registers_;
     const std::uint64_t capabilities_;
     std::vector<Operation> operations_;
@@ -167,7 +164,6 @@ class Nvme final : public Driver {
     Buffer scratch_{};
     std::uint16_t next_number_ = 0;
     std::uint32_t block_bytes_ = 512;
-    unsigned vectors_ = 0;
     bool running_ = false;
 };
 
@@ -180,59 +176,41 @@ Result<void> Nvme::prepare(BufferSource& buffers) {
         return fail(ErrorCode::io, "a controller whose doorbells lie outside of its registers",
                     {"stride", stride});
     io_.number = 1;
-    const auto obtain = [&](Buffer& buffer, std::string_view what, Direction direction,
-                            std::size_t bytes, Use use = Use::always) -> Result<void> {
-        const auto got = buffers.obtain({.what = what,
-                                         .direction = direction,
-                                         .size = ByteCount(bytes),
-                                         .alignment_lg2 = page_lg2,
-                                         .use = use});
-        if (!got)
-            return std::unexpected(got.error());
-        buffer = *got;
-        return {};
-    };
     using enum Direction;
-    for (Queue* const queue : {&admin_, &io_}) {
-        if (auto got =
-                obtain(queue->submissions, "submission queue", to_device, depth * sizeof(Command));
-            !got)
-            return got;
-        if (auto got = obtain(queue->completions, "completion queue", from_device,
-                              depth * sizeof(Completion));
-            !got)
-            return got;
-    }
-    if (auto got = obtain(scratch_, "identify", from_device, page, Use::at_start); !got)
-        return got;
-    // Before it is enabled (5.3.1 of the 1.4 base): QEMU's looks at this once.
-    const auto vectors = function_.enable_interrupts(2);
-    if (!vectors && vectors.error().code() != ErrorCode::unsupported)
-        return std::unexpected(vectors.error());
-    vectors_ = vectors.value_or(0);
+    const Need submissions{"submission queue", to_device, ByteCount(depth * sizeof(Command)),
+                           page_lg2};
+    const Need completions{"completion queue", from_device, ByteCount(depth * sizeof(Completion)),
+                           page_lg2};
+    if (const auto obtained = Device::obtain(
+            buffers,
+            {{admin_.submissions, submissions},
+             {admin_.completions, completions},
+             {io_.submissions, submissions},
+             {io_.completions, completions},
+             {scratch_, {"identify", from_device, ByteCount(page), page_lg2, Use::at_start}}});
+        !obtained)
+        return obtained;
+    // Before the controller is enabled (base specification 1.4, 5.3.1): QEMU's reads this once.
+    if (const auto enabled = device_.enable_interrupts(2); !enabled)
+        return enabled;
     if (const auto started = start(); !started)
         return started;
     return learn();
 }
 
-Result<bool> Nvme::becomes_ready(bool wanted) {
+Result<void> Nvme::become_ready(bool wanted, const char* message) {
     auto ready = [&] { return ((registers_.read32(reg::status) & status_ready) != 0) == wanted; };
-    const auto longest = (capabilities_ >> 24 & 0xff) * 500ms + 500ms;
-    const bool happened = machine_.wait_until(ready, longest) == machine::Wait::happened;
-    if (const auto healthy = machine_.health(); !healthy)
-        return std::unexpected(healthy.error());
-    return happened;
+    const auto done = device_.wait_until(ready, (capabilities_ >> 24 & 0xff) * 500ms + 500ms);
+    if (!done)
+        return std::unexpected(done.error());
+    return *done ? Result<void>{}
+                 : fail(ErrorCode::io, message, {"status", registers_.read32(reg::status)});
 }
 
 Result<void> Nvme::stop() {
     running_ = false;
     registers_.write32(reg::configuration, 0);
-    const auto stopped = becomes_ready(false);
-    if (!stopped)
-        return std::unexpected(stopped.error());
-    if (!*stopped)
-        return fail(ErrorCode::io, "the controller does not stop");
-    return {};
+    return become_ready(false, "the controller does not stop");
 }
 
 Result<void> Nvme::start() {
@@ -240,20 +218,16 @@ Result<void> Nvme::start() {
         return stopped;
     admin_.restart();
     io_.restart();
-    function_.set_bus_master(true);
+    device_.function().set_bus_master(true);
     registers_.write32(reg::admin_sizes, (depth - 1) << 16 | (depth - 1));
     registers_.write64(reg::admin_submission, admin_.submissions.iova.value());
     registers_.write64(reg::admin_completion, admin_.completions.iova.value());
     registers_.write32(reg::configuration, entry_sizes | enable);
-    const auto ready = becomes_ready(true);
-    if (!ready)
-        return std::unexpected(ready.error());
-    if (!*ready)
-        return fail(ErrorCode::io, "the controller does not become ready",
-                    {"status", registers_.read32(reg::status)});
-    const std::uint32_t vector = vectors_ > 1 ? 1 : 0;
+    if (const auto ready = become_ready(true, "the controller does not become ready"); !ready)
+        return ready;
+    const std::uint32_t vector = device_.vectors() > 1 ? 1 : 0;
     constexpr std::uint32_t contiguous = 1;
-    const std::uint32_t interrupts = vectors_ != 0 ? 2 : 0;
+    const std::uint32_t interrupts = device_.vectors() != 0 ? 2 : 0;
     if (auto made = create_queue(create_completion, io_.completions,
                                  vector << 16 | interrupts | contiguous);
         !made)
@@ -279,8 +253,8 @@ Result<void> Nvme::create_queue(Opcode opcode, const Buffer& memory, std::uint32
     return {};
 }
 
-/// What the controller says of itself (5.15.2.1): the largest transfer is a power of two of its
-/// smallest pages (CAP.MPSMIN); 0 is no limit.
+/// From identify (5.15.2.1): the largest transfer is a power of two of the smallest page
+/// (CAP.MPSMIN); 0 is no limit.
 unsigned Nvme::longest_lg2(std::span<const std::byte> about) const {
     constexpr std::size_t largest_transfer = 77;
     const auto limit_lg2 = static_cast<unsigned>(about[largest_transfer]);
@@ -288,7 +262,7 @@ unsigned Nvme::longest_lg2(std::span<const std::byte> about) const {
     return limit_lg2 == 0 ? most_data_lg2 : std::min(most_data_lg2, limit_lg2 + smallest_page_lg2);
 }
 
-/// The size of a block, the largest transfer, and whether there are SGLs.
+/// Reads the block size, the largest transfer and SGL support.
 Result<void> Nvme::learn() {
     constexpr std::uint32_t controller = 1;
     std::array<std::byte, page> about{};
@@ -347,7 +321,7 @@ std::vector<Need> Nvme::lists_for(const Request& request) const {
     const std::uint64_t pages = pages_of(request);
     if (pages <= 2 || request.operation >= read_sgl_place)
         return {};
-    // An entry for each page but the first, and one that leads on for each page of the list.
+    // An entry for each page except the first, and a link for each page of the list.
     const std::uint64_t entries = pages - 1 + (pages - 1) / 511 + 1;
     return {{.what = "PRP list",
              .direction = Direction::to_device,
@@ -355,8 +329,8 @@ std::vector<Need> Nvme::lists_for(const Request& request) const {
              .alignment_lg2 = 3}};
 }
 
-/// 4.3: entries for the pages from the second one on; where a page of the list ends before they
-/// do, its last entry leads on.
+/// 4.3: writes an entry for each page from the second one on; the last entry of a full list page
+/// links to the next list page.
 Result<void> write_list(const Buffer& list, std::uint64_t second, std::uint64_t pages) {
     std::uint64_t at = 0;
     for (std::uint64_t i = 0; i != pages; at += 8) {
@@ -420,7 +394,7 @@ Result<Answer> Nvme::run(const Request& request) {
     const auto command = command_for(request);
     if (!command)
         return std::unexpected(command.error());
-    // A controller that did not answer before begins anew.
+    // Restarts a controller that did not answer.
     if (!running_)
         if (const auto started = start(); !started)
             return std::unexpected(started.error());
@@ -433,25 +407,18 @@ void Nvme::ring(const Queue& queue, bool completion) {
                        completion ? queue.head : queue.tail);
 }
 
-/// One command, and the controller's answer to it.
+/// Issues one command and waits for its completion.
 Result<Answer> Nvme::issue(Queue& queue, Command command) {
     command.number = next_number_++;
     queue.append(command);
     ring(queue, false);
-    const unsigned vector = vectors_ > 1 ? queue.number : 0;
-    bool interrupted = vectors_ == 0;
-    auto completed = [&] {
-        interrupted = interrupted || function_.take_interrupt(vector);
-        return interrupted && queue.look();
-    };
-    auto waited = machine_.wait_until(completed, 20ms);
-    // Slow, or broken: a fatal status is not waited out.
-    if (waited == machine::Wait::timed_out && machine_.health() &&
-        (registers_.read32(reg::status) & status_fatal) == 0)
-        waited = machine_.wait_until(completed, 5s);
-    if (const auto healthy = machine_.health(); !healthy)
-        return std::unexpected(healthy.error());
-    if (waited == machine::Wait::timed_out) {
+    auto completed = [&] { return queue.look().has_value(); };
+    auto is_broken = [&] { return (registers_.read32(reg::status) & status_fatal) != 0; };
+    const auto waited =
+        device_.wait_for_completion(device_.vectors() > 1 ? queue.number : 0, completed, is_broken);
+    if (!waited)
+        return std::unexpected(waited.error());
+    if (!*waited) {
         running_ = false;
         return Answer{Verdict::no_answer, registers_.read32(reg::status)};
     }
@@ -475,10 +442,7 @@ Result<std::unique_ptr<Driver>> probe_nvme(machine::Machine& machine, machine::F
     const auto registers = function.bar(0);
     if (!registers)
         return std::unexpected(registers.error());
-    auto driver = std::make_unique<Nvme>(machine, function, **registers);
-    if (const auto prepared = driver->prepare(buffers); !prepared)
-        return std::unexpected(prepared.error());
-    return driver;
+    return prepared(std::make_unique<Nvme>(machine, function, **registers), buffers);
 }
 
 } // namespace moat::audit

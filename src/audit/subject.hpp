@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The devices that an audit can start by name, each alone in a machine, and what can be made wrong
-// about them on purpose. The audit's engine and judge see none of the latter.
+// The devices that an audit can start by name, each alone in a machine, and the errors that can be
+// injected. The audit's engine and judge do not know of injections.
 #pragma once
 
 #include "audit/audit.hpp"
@@ -16,18 +16,18 @@
 
 namespace moat::audit {
 
-/// What is wrong. On the soft machine the device is, or its driver where it says so; QEMU's devices
-/// are what they are, so there the driver is.
+/// The injected error. On the soft machine the device commits it unless noted; for QEMU's devices
+/// the driver does.
 enum class Injection : std::uint8_t {
     none,
-    overrun,        ///< the device goes on past the buffer; QEMU's is told of a longer one
-    underrun,       ///< it begins before the buffer
+    overrun,        ///< the device writes past the buffer; QEMU's gets a longer length
+    underrun,       ///< it starts before the buffer
     late,           ///< it writes again after completion; for QEMU's, the driver unmaps too early
-    stale,          ///< the addresses of the operation before are used
-    read_only,      ///< it writes what it may only read
-    short_transfer, ///< it leaves the end of the data out
-    short_buffer,   ///< the driver tells of more than there is, also on the soft machine
-    no_invalidate,  ///< stale addresses, and an IOTLB that is not invalidated
+    stale,          ///< it uses the addresses of the previous operation
+    read_only,      ///< it writes to a read-only buffer
+    short_transfer, ///< it omits the end of the data
+    short_buffer,  ///< the driver gives a longer length than the buffer's, also on the soft machine
+    no_invalidate, ///< stale addresses, without invalidating the IOTLB
 };
 
 inline constexpr std::array<std::string_view, 9> injection_names = {
@@ -40,21 +40,21 @@ inline constexpr std::array<std::string_view, 9> injection_names = {
 
 struct Wrong {
     Injection what = Injection::none;
-    std::uint64_t bytes = 64; ///< how far; a driver rounds up to what its device can be told
+    std::uint64_t bytes = 64; ///< how far; drivers round up to their device's granule
 };
 
-/// A device that there is by name.
+/// A device that can be named.
 struct Kind {
     std::string_view machine; ///< "soft", "qemu", "vfio"
     std::string_view name;
     std::string_view summary;
-    bool by_default = true; ///< audited where none is named
-    /// Where it is found in its machine; the host says where those of "vfio" are.
+    bool by_default = true; ///< audited if no device is named
+    /// Its address in its machine; nothing for "vfio", where the host decides.
     std::optional<machine::Bdf> address = {};
 };
 
-/// The device of this host at `address`, which vfio-pci has. Errors: not_found, which names what
-/// there is in `words`; unsupported (no driver here knows it), and those of the machine.
+/// The device of this host at `address`, if vfio-pci is its driver. Errors: not_found (`words`
+/// lists what vfio-pci has); unsupported (no driver here supports it); the machine's.
 [[nodiscard]] Result<Kind> vfio_kind_at(machine::Bdf address, std::string& words);
 
 [[nodiscard]] std::span<const Kind> kinds();
@@ -62,8 +62,8 @@ struct Kind {
 /// A machine with one device, ready to be audited.
 class Subject {
   public:
-    /// `kind` is one of kinds(), or what vfio_kind_at returned. Errors: the machine's; `words` gets
-    /// what QEMU said then.
+    /// `kind` is one of kinds() or a result of vfio_kind_at. Errors: the machine's; `words` then
+    /// gets QEMU's messages.
     [[nodiscard]] static Result<std::unique_ptr<Subject>>
     start(const Kind& kind, const Wrong& wrong, std::string* words = nullptr);
 
@@ -75,14 +75,13 @@ class Subject {
 
     [[nodiscard]] virtual machine::Bdf address() { return machine().functions().front().address; }
 
-    /// What an audit of it must know of the machine and the driver; the rest is as it is.
+    /// Options that the machine and the driver require; the others have their defaults.
     [[nodiscard]] virtual AuditOptions options() = 0;
 
-    /// How often something was done wrong on purpose: never, where no operation of the device can
-    /// be told of so many bytes.
+    /// How many errors were injected; 0 if no operation of the device takes so many bytes.
     [[nodiscard]] virtual std::uint64_t wronged() const = 0;
 
-    /// Nothing where it is not QEMU's.
+    /// Null unless the machine is QEMU.
     [[nodiscard]] virtual machine::qemu::QemuMachine* qemu() { return nullptr; }
 
   protected:

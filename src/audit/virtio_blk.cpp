@@ -3,6 +3,7 @@
 // Source: Virtual I/O Device (VIRTIO) 1.1: 2.6 (split queues), 4.1 (PCI), 5.2 (block device).
 #include "moat/core/bits.hpp"
 
+#include "audit/device.hpp"
 #include "audit/drivers.hpp"
 
 #include <array>
@@ -38,7 +39,7 @@ constexpr unsigned bytes = 56;
 
 enum Status : std::uint8_t { acknowledge = 1, driver_found = 2, driver_ok = 4, features_ok = 8 };
 
-/// Of the second word of features: modern, and addresses that an IOMMU translates.
+/// In the second word of features: VIRTIO 1, and addresses that an IOMMU translates.
 constexpr std::uint32_t version_1 = 1U << 0;
 constexpr std::uint32_t access_platform = 1U << 1;
 
@@ -46,7 +47,7 @@ constexpr std::uint16_t no_vector = 0xffff;
 constexpr unsigned depth = 8;
 constexpr std::uint64_t sector = 512;
 
-/// As it lies in memory.
+/// In memory layout.
 struct Descriptor {
     std::uint64_t address;
     std::uint32_t length;
@@ -77,10 +78,10 @@ constexpr std::array<Operation, 4> operations_of_block = {
       .direction = Direction::from_device,
       .granule = ByteCount(20),
       .longest = ByteCount(20),
-      .fills = ByteCount(1)}, // a text that ends with 0 where it is shorter
+      .fills = ByteCount(1)}, // a text that ends with 0 if it is shorter
      {"flush", Direction::to_device, 0, ByteCount(1), ByteCount(0)}}};
 
-/// A piece of a BAR.
+/// A part of a BAR.
 struct Window {
     machine::Registers* registers = nullptr;
     std::uint64_t offset = 0;
@@ -90,12 +91,11 @@ struct Window {
 class VirtioBlk final : public Driver {
   public:
     VirtioBlk(machine::Machine& machine, machine::Function& function)
-        : machine_(machine), function_(function) {}
+        : device_(machine, function) {}
 
     ~VirtioBlk() override {
         if (common_.registers != nullptr)
             set_status(0);
-        function_.set_bus_master(false);
     }
 
     [[nodiscard]] std::string_view name() const override { return "virtio-blk"; }
@@ -139,14 +139,13 @@ class VirtioBlk final : public Driver {
         write32(at + 4, static_cast<std::uint32_t>(value.value() >> 32));
     }
 
-    /// The index that the device counts in the used ring.
+    /// The device's index in the used ring.
     std::uint16_t used_index() {
         auto& word = reinterpret_cast<std::uint16_t*>(used_.bytes.data())[1];
         return std::atomic_ref<std::uint16_t>(word).load(std::memory_order_acquire);
     }
 
-    machine::Machine& machine_;
-    machine::Function& function_;
+    Device device_;
     Window common_;
     Window notify_;
     std::uint32_t notify_step_ = 0;
@@ -155,14 +154,13 @@ class VirtioBlk final : public Driver {
     Buffer used_{};
     Buffer header_{};
     Buffer status_{};
-    unsigned vectors_ = 0;
     std::uint16_t posted_ = 0;
     bool running_ = false;
 };
 
-/// 4.1.4: what the windows are, vendor capabilities say. A window outside of its BAR is refused.
+/// 4.1.4: vendor capabilities describe the windows. Rejects a window outside its BAR.
 Result<void> VirtioBlk::find_windows() {
-    machine::Registers& config = function_.config();
+    machine::Registers& config = device_.function().config();
     unsigned at = config.read8(machine::pci::capabilities) & 0xfcU;
     for (unsigned seen = 0; at >= 0x40 && seen != 48; ++seen) {
         const std::uint32_t head = config.read32(at);
@@ -188,8 +186,8 @@ Result<void> VirtioBlk::find_windows() {
 }
 
 Result<Window> VirtioBlk::window_at(unsigned capability) {
-    machine::Registers& config = function_.config();
-    const auto bar = function_.bar(config.read8(capability + 4));
+    machine::Registers& config = device_.function().config();
+    const auto bar = device_.function().bar(config.read8(capability + 4));
     if (!bar)
         return std::unexpected(bar.error());
     const Window window{.registers = *bar,
@@ -206,41 +204,28 @@ Result<void> VirtioBlk::prepare(BufferSource& buffers) {
     if (const auto found = find_windows(); !found)
         return found;
     using enum Direction;
-    const auto obtain = [&](Buffer& buffer, const Need& need) -> Result<void> {
-        const auto got = buffers.obtain(need);
-        if (!got)
-            return std::unexpected(got.error());
-        buffer = *got;
-        return {};
-    };
-    const std::array<std::pair<Buffer*, Need>, 5> needs = {
-        {{&descriptors_, {"descriptor table", to_device, ByteCount(16 * depth), 4}},
-         {&available_, {"available ring", to_device, ByteCount(6 + 2 * depth), 1}},
-         {&used_,
-          {"used ring", bidirectional, ByteCount(6 + 8 * depth), 2} /* it reads its index back */},
-         {&header_, {"request header", to_device, ByteCount(sizeof(Header)), 3}},
-         {&status_, {"status", from_device, ByteCount(1), 0}}}};
-    for (const auto& [buffer, need] : needs)
-        if (auto got = obtain(*buffer, need); !got)
-            return got;
-    const auto vectors = function_.enable_interrupts(1);
-    if (!vectors && vectors.error().code() != ErrorCode::unsupported)
-        return std::unexpected(vectors.error());
-    vectors_ = vectors.value_or(0);
+    constexpr Direction reads_index_back = bidirectional;
+    if (const auto obtained = Device::obtain(
+            buffers, {{descriptors_, {"descriptor table", to_device, ByteCount(16 * depth), 4}},
+                      {available_, {"available ring", to_device, ByteCount(6 + 2 * depth), 1}},
+                      {used_, {"used ring", reads_index_back, ByteCount(6 + 8 * depth), 2}},
+                      {header_, {"request header", to_device, ByteCount(sizeof(Header)), 3}},
+                      {status_, {"status", from_device, ByteCount(1), 0}}});
+        !obtained)
+        return obtained;
+    if (const auto enabled = device_.enable_interrupts(1); !enabled)
+        return enabled;
     return start();
 }
 
-/// 3.1.1: the order in which a device is started.
+/// 3.1.1: the initialization sequence.
 Result<void> VirtioBlk::start() {
     running_ = false;
     set_status(0);
     auto is_reset = [&] { return read8(common::status) == 0; };
-    if (machine_.wait_until(is_reset, 1s) == machine::Wait::timed_out) {
-        if (const auto healthy = machine_.health(); !healthy)
-            return healthy;
-        return fail(ErrorCode::io, "the device is not reset");
-    }
-    function_.set_bus_master(true);
+    if (const auto done = device_.require(is_reset, 1s, "the device does not reset"); !done)
+        return done;
+    device_.function().set_bus_master(true);
     set_status(acknowledge | driver_found);
     write32(common::device_feature_select, 1);
     const std::uint32_t offered = read32(common::device_feature);
@@ -256,7 +241,7 @@ Result<void> VirtioBlk::start() {
     if (read16(common::queue_size) < depth)
         return fail(ErrorCode::io, "the device has no queue");
     write16(common::queue_size, depth);
-    write16(common::queue_vector, vectors_ != 0 ? 0 : no_vector);
+    write16(common::queue_vector, device_.vectors() != 0 ? 0 : no_vector);
     write64(common::queue_descriptors, descriptors_.iova);
     write64(common::queue_driver, available_.iova);
     write64(common::queue_device, used_.iova);
@@ -266,7 +251,7 @@ Result<void> VirtioBlk::start() {
     write16(common::queue_enable, 1);
     set_status(acknowledge | driver_found | features_ok | driver_ok);
     running_ = true;
-    return machine_.health();
+    return device_.health();
 }
 
 /// 5.2.6: a header, the data, a byte of status.
@@ -286,7 +271,7 @@ void VirtioBlk::post(const Request& request) {
     if (request.length == ByteCount(0))
         chain[0].next = 2;
     std::memcpy(descriptors_.bytes.data(), chain.data(), sizeof chain);
-    // The ring of one chain, which begins at descriptor 0 each time; then the index that shows it.
+    // The chain begins at descriptor 0; the index publishes it.
     auto* const ring = reinterpret_cast<std::uint16_t*>(available_.bytes.data());
     ring[2 + posted_ % depth] = 0;
     ++posted_;
@@ -308,19 +293,13 @@ Result<Answer> VirtioBlk::run(const Request& request) {
         return fail(ErrorCode::io, "a queue whose doorbell lies outside of the device's",
                     {"offset", bell});
     notify_.registers->write16(notify_.offset + bell, 0);
-    bool interrupted = vectors_ == 0;
-    auto completed = [&] {
-        interrupted = interrupted || function_.take_interrupt(0);
-        return interrupted && used_index() == posted_;
-    };
-    auto waited = machine_.wait_until(completed, 20ms);
     constexpr std::uint8_t needs_reset = 0x40;
-    if (waited == machine::Wait::timed_out && machine_.health() &&
-        (read8(common::status) & needs_reset) == 0)
-        waited = machine_.wait_until(completed, 5s);
-    if (const auto healthy = machine_.health(); !healthy)
-        return std::unexpected(healthy.error());
-    if (waited == machine::Wait::timed_out) {
+    auto completed = [&] { return used_index() == posted_; };
+    auto is_broken = [&] { return (read8(common::status) & needs_reset) != 0; };
+    const auto waited = device_.wait_for_completion(0, completed, is_broken);
+    if (!waited)
+        return std::unexpected(waited.error());
+    if (!*waited) {
         running_ = false;
         return Answer{Verdict::no_answer, read8(common::status)};
     }
@@ -337,10 +316,7 @@ probe_virtio_blk(machine::Machine& machine, machine::Function& function, BufferS
     const machine::FunctionInfo& info = function.info();
     if (info.vendor != 0x1af4 || (info.device != modern && info.device != transitional))
         return fail(ErrorCode::unsupported, "not a virtio block device");
-    auto driver = std::make_unique<VirtioBlk>(machine, function);
-    if (const auto prepared = driver->prepare(buffers); !prepared)
-        return std::unexpected(prepared.error());
-    return driver;
+    return prepared(std::make_unique<VirtioBlk>(machine, function), buffers);
 }
 
 } // namespace moat::audit

@@ -13,7 +13,7 @@ namespace moat::tests {
 namespace {
 
 using audit::Arena;
-using audit::ChangedAtRest;
+using audit::Inspected;
 using audit::Life;
 using audit::Placed;
 using dma::Direction;
@@ -45,8 +45,8 @@ class ArenaTest : public testing::Test {
         return placed;
     }
 
-    std::vector<ChangedAtRest> glance() {
-        std::vector<ChangedAtRest> found;
+    std::vector<Inspected> glance() {
+        std::vector<Inspected> found;
         arena.glance_at_last(found);
         return found;
     }
@@ -135,7 +135,7 @@ TEST_F(ArenaTest, late_write_at_the_start_is_seen_at_once_and_put_right) {
 TEST_F(ArenaTest, late_write_elsewhere_is_seen_before_the_memory_is_used_again) {
     const Placed placed = operation(20000);
     placed.bytes()[12345] = other;
-    std::vector<ChangedAtRest> found = glance();
+    std::vector<Inspected> found = glance();
     EXPECT_TRUE(found.empty());
     while (found.empty() && next_case != 1000) {
         arena.begin_operation();

@@ -3,13 +3,14 @@
 #include "audit/judge.hpp"
 
 #include <gtest/gtest.h>
+#include <optional>
 
 namespace moat::tests {
 namespace {
 
-using audit::Changed;
 using audit::Finding;
 using audit::FindingKind;
+using audit::Inspected;
 using audit::Placed;
 using audit::Verdict;
 using fault::Access;
@@ -31,9 +32,8 @@ Placed placed(std::string_view label, std::uint64_t start, std::uint64_t bytes,
 class JudgeTest : public testing::Test {
   protected:
     JudgeTest() {
-        kept = {placed("queue", 0x10000, 1024, audit::Direction::to_device)};
-        given = {placed("data", 0x20000, 512, audit::Direction::from_device)};
-        changed.resize(2);
+        kept = {{placed("queue", 0x10000, 1024, audit::Direction::to_device)}};
+        data = {placed("data", 0x20000, 512, audit::Direction::from_device)};
     }
 
     std::vector<Finding> judge(Verdict verdict = Verdict::success) {
@@ -43,8 +43,7 @@ class JudgeTest : public testing::Test {
                                    .requester = requester,
                                    .guard = ByteCount(4096),
                                    .kept = kept,
-                                   .given = given,
-                                   .changed = changed,
+                                   .data = data ? &*data : nullptr,
                                    .unwritten = unwritten,
                                    .at_rest = at_rest,
                                    .faults = faults};
@@ -57,11 +56,10 @@ class JudgeTest : public testing::Test {
                                              IovaRange(Iova(at), ByteCount(bytes)), reason));
     }
 
-    std::vector<Placed> kept;
-    std::vector<Placed> given;
-    std::vector<Changed> changed;
+    std::vector<Inspected> kept;
+    std::optional<Inspected> data;
     std::uint64_t unwritten = 0;
-    std::vector<audit::ChangedAtRest> at_rest;
+    std::vector<Inspected> at_rest;
     std::vector<fault::Record> faults;
     fault::History history{16};
     std::deque<Placed> resting;
@@ -73,7 +71,7 @@ TEST_F(JudgeTest, says_nothing_where_nothing_was) {
 }
 
 TEST_F(JudgeTest, canaries_and_the_fault_behind_them_are_one_finding) {
-    changed[1].after = 16;
+    data->changed.after = 16;
     fault(Access::write, 0x21000, 48, Reason::not_present);
     const auto found = judge();
     ASSERT_EQ(found.size(), 2U);
@@ -117,7 +115,7 @@ TEST_F(JudgeTest, buffer_at_rest_that_changed_is_late_without_a_fault) {
 }
 
 TEST_F(JudgeTest, decoy_that_changed_is_a_bypass) {
-    changed[1].decoy = 512;
+    data->changed.decoy = 512;
     const auto found = judge();
     ASSERT_EQ(found.size(), 1U);
     EXPECT_EQ(found[0].kind, FindingKind::bypasses_iommu);

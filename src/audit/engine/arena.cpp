@@ -17,23 +17,22 @@ namespace {
 
 constexpr unsigned page_lg2 = 12;
 constexpr std::size_t most_resting = 64;
-/// Memory that was touched a short while ago is still in caches, ours and a device's.
+/// Reusing memory sooner would find it in caches, ours and a device's.
 constexpr std::uint64_t used_before_reuse = std::uint64_t{512} << 10;
 
-/// Addresses begin where no machine has anything else.
+/// No machine has anything else at the addresses from here on.
 constexpr std::uint64_t first_address = std::uint64_t{16} << 20;
 constexpr std::uint64_t most_window = std::uint64_t{1} << 40;
 
 constexpr std::size_t page_bytes = Arena::page;
 constexpr std::size_t line = 64;
 
-/// Of canaries beside what a device reads. It may read them as well, and keep them.
+/// Marks canaries beside a buffer that the device reads: it may read and keep them.
 constexpr std::uint64_t beside_read = std::uint64_t{1} << 63;
 
-/// Four bytes, of which the page-th page is full. So that what was overwritten is counted to the
-/// byte, all have their top bit set, which what is written to media has not; those beside what a
-/// device reads have the next one set, which others have not; and none is what a soft device
-/// strays with (0xa5).
+/// The canary of one page: four bytes, repeated. All have their top bit set, which data written to
+/// media has not, so overwritten bytes are counted exactly. Only those beside a buffer that the
+/// device reads have the next bit set. None is 0xa5, which soft devices write when they stray.
 std::uint32_t canary_of(std::uint64_t canaries, std::size_t page) {
     constexpr std::uint32_t top_bits = 0x80808080;
     constexpr std::uint32_t next_bits = top_bits >> 1;
@@ -42,7 +41,7 @@ std::uint32_t canary_of(std::uint64_t canaries, std::size_t page) {
     const std::uint32_t canary =
         (random & ~next_bits) | top_bits | ((canaries & beside_read) != 0 ? next_bits : 0);
     const std::uint32_t without_top = (canary ^ strays) & ~top_bits;
-    const std::uint32_t is_stray = ~(without_top + ~top_bits) & top_bits; // a bit for each byte
+    const std::uint32_t is_stray = ~(without_top + ~top_bits) & top_bits; // one bit per byte
     return canary ^ is_stray >> 7;
 }
 
@@ -54,7 +53,7 @@ std::byte canary_at(const Placed& placed, std::size_t at) {
     return canary_byte(canary_of(placed.canaries, at / page_bytes), at);
 }
 
-/// The C library fills with words of four bytes as fast as with single ones.
+/// wmemset fills with words of four bytes as fast as memset with bytes.
 void fill_page(std::span<std::byte> memory, std::uint64_t canaries, std::size_t page) {
     static_assert(sizeof(wchar_t) == sizeof(std::uint32_t));
     std::byte* const start = memory.data() + page * page_bytes;
@@ -62,13 +61,13 @@ void fill_page(std::span<std::byte> memory, std::uint64_t canaries, std::size_t 
                  page_bytes / sizeof(wchar_t));
 }
 
-/// Memory is of whole pages.
+/// `memory` is whole pages.
 void fill(std::span<std::byte> memory, std::uint64_t canaries) {
     for (std::size_t page = 0; page * page_bytes != memory.size(); ++page)
         fill_page(memory, canaries, page);
 }
 
-/// The pages that a buffer does not fill.
+/// Fills the parts of the pages that the buffer does not use.
 void fill_red_zones(const Placed& placed) {
     const std::size_t end = placed.offset() + placed.range.size().value();
     const std::size_t last = placed.memory.size() / page_bytes - 1;
@@ -78,7 +77,8 @@ void fill_red_zones(const Placed& placed) {
         fill_page(placed.memory, placed.canaries, last);
 }
 
-/// Whether memory repeats the canary: its first line does, and all repeats the line.
+/// Whether memory repeats the canary: compares its first line with the canary, the rest with
+/// itself.
 bool is_full(std::span<const std::byte> memory, std::uint32_t four_bytes) {
     const std::byte* const start = memory.data();
     const std::uint64_t canary = four_bytes | std::uint64_t{four_bytes} << 32;
@@ -92,7 +92,7 @@ bool is_full(std::span<const std::byte> memory, std::uint32_t four_bytes) {
            std::memcmp(start + words, &canary, memory.size() - words) == 0;
 }
 
-/// How many bytes of a page's part that begins at `begin` are not its canary's.
+/// How many bytes of one page, from `begin` on, differ from its canary.
 std::uint64_t changed_in_page(std::span<const std::byte> memory, std::size_t begin,
                               std::uint32_t canary) {
     const std::uint32_t turned = std::rotr(canary, static_cast<int>(8 * (begin % 4)));
@@ -149,7 +149,7 @@ Arena::Arena(machine::Domain& domain, const ArenaConfig& config, machine::Shared
       window_end_(window_start_ + config.window.value()), next_address_(window_start_),
       kept_address_(window_start_), highest_address_(window_start_) {}
 
-/// Others in each lap: a device that keeps what it read beyond a buffer may write it there again.
+/// Laps differ: a device may write back what it read beyond a buffer in an earlier lap.
 std::uint64_t Arena::canaries_of_memory(std::uint64_t offset, std::uint64_t lap) const {
     return (mixed(seed_, lap) + offset / page) & ~beside_read;
 }
@@ -158,7 +158,7 @@ std::uint64_t Arena::canaries_of_decoys(std::uint64_t offset) const {
     return (mixed(seed_, 0) + offset / page) & ~beside_read;
 }
 
-/// What lay to rest there is full of canaries already.
+/// Buffers at rest have filled their memory already.
 void Arena::fill_up_to(std::uint64_t end, std::span<std::byte> memory, std::uint64_t& filled,
                        std::uint64_t canaries) {
     if (end <= filled)
@@ -175,7 +175,7 @@ void Arena::begin_operation() {
         next_address_ = kept_address_;
     if (!memory_is_due && !addresses_are_due)
         return;
-    // All that rests gives way at once; it lay there with the canaries of the lap that begins.
+    // All buffers at rest leave at once; they already have the canaries of the next lap.
     look_at_all(changed_before_);
     resting_.clear();
     ++lap_;
@@ -213,7 +213,7 @@ Result<Placed> Arena::place(const Need& need, dma::Placement placement, Life lif
             placed.decoy = here;
             placed.decoy_canaries = canaries_of_decoys(start - window_start_);
         } else {
-            // Queues lie where a device finds them that goes past the IOMMU, so that it starts.
+            // A device that bypasses the IOMMU finds its queues here, so that it can start.
             placed.memory = here;
             placed.canaries = canaries_of_decoys(start - window_start_);
             physical = PhysicalAddress(start);
@@ -284,7 +284,7 @@ Result<void> Arena::unmap(const Placed& placed) {
 void Arena::lay_to_rest(Placed placed, const Changed& seen) {
     if (const auto offset =
             static_cast<std::uint64_t>(placed.memory.data() - memory_.bytes().data());
-        offset < memory_.size().value()) // and not among the decoys
+        offset < memory_.size().value()) // and not in the decoys
         placed.canaries = canaries_of_memory(offset, lap_ + 1);
     fill(placed.memory, placed.canaries);
     if (seen.decoy != 0)
@@ -300,7 +300,7 @@ void Arena::give_back(const Placed& placed) {
     fill(placed.memory, placed.canaries);
 }
 
-void Arena::look_at(Placed& placed, std::vector<ChangedAtRest>& found) {
+void Arena::look_at(Placed& placed, std::vector<Inspected>& found) {
     const std::uint64_t all = changed(placed.memory, 0, placed.memory.size(), placed.canaries);
     if (all + changed(placed.decoy, 0, placed.decoy.size(), placed.decoy_canaries) == 0)
         return;
@@ -311,7 +311,7 @@ void Arena::look_at(Placed& placed, std::vector<ChangedAtRest>& found) {
     fill(placed.decoy, placed.decoy_canaries);
 }
 
-void Arena::glance_at_last(std::vector<ChangedAtRest>& found) {
+void Arena::glance_at_last(std::vector<Inspected>& found) {
     found.insert(found.end(), changed_before_.begin(), changed_before_.end());
     changed_before_.clear();
     if (resting_.empty())
@@ -323,7 +323,7 @@ void Arena::glance_at_last(std::vector<ChangedAtRest>& found) {
         look_at(last, found);
 }
 
-void Arena::look_at_all(std::vector<ChangedAtRest>& found) {
+void Arena::look_at_all(std::vector<Inspected>& found) {
     if (&found != &changed_before_) {
         found.insert(found.end(), changed_before_.begin(), changed_before_.end());
         changed_before_.clear();
@@ -333,9 +333,9 @@ void Arena::look_at_all(std::vector<ChangedAtRest>& found) {
 }
 
 void Arena::start_over() {
-    look_at_all(changed_before_); // puts right what the next driver's buffers are to lie in
+    look_at_all(changed_before_); // restores the memory of the next driver's buffers
     resting_.clear();
-    // Other addresses than before, so that those of a driver that ended are told from these.
+    // New addresses distinguish the buffers of ended drivers from these.
     if (highest_address_ - window_start_ > (window_end_ - window_start_) / 2)
         highest_address_ = window_start_;
     kept_address_ = next_address_ = highest_address_;

@@ -16,12 +16,12 @@ namespace moat::audit {
 namespace {
 
 constexpr std::size_t remembered = 4096;
-/// At all that surrounds a driver's queues.
+/// Between complete inspections of the memory around a driver's queues.
 constexpr std::uint64_t cases_between_looks = 16;
-/// For what a driver keeps: later than every case.
+/// The case number of the driver's own buffers: later than every case.
 constexpr std::uint64_t of_no_case = ~std::uint64_t{0};
 
-/// Of a device, whatever session: what was found, and the labels that findings name.
+/// The findings of a device over all sessions, and how close its buffers came to guards.
 class Ledger {
   public:
     Ledger(const AuditOptions& options, DeviceReport& report)
@@ -42,7 +42,7 @@ class Ledger {
         }
     }
 
-    /// Nearer to a guard than ever, on either side?
+    /// Records how close the buffer is to its guards.
     void note(const Placed& placed) {
         const std::uint64_t before = placed.offset();
         const std::uint64_t after = placed.memory.size() - before - placed.range.size().value();
@@ -65,7 +65,7 @@ class Ledger {
     std::map<Key, std::size_t> places_;
 };
 
-/// A driver's life, with its buffers placed at one end of their pages.
+/// The lifetime of a driver, with its buffers at one end of their pages.
 class Session final : private BufferSource {
   public:
     Session(machine::Machine& machine, machine::Function& function, Arena& arena,
@@ -77,9 +77,9 @@ class Session final : private BufferSource {
     ~Session() {
         driver_.reset();
         for (const auto* all : {&kept_, &only_at_start_})
-            for (const Placed& each : *all) {
-                (void)arena_.unmap(each);
-                arena_.give_back(each);
+            for (const auto& [placed, _] : *all) {
+                (void)arena_.unmap(placed);
+                arena_.give_back(placed);
             }
         arena_.start_over();
     }
@@ -93,11 +93,11 @@ class Session final : private BufferSource {
             return std::unexpected(driver.error());
         driver_ = std::move(*driver);
         ++ledger_.tally().sessions;
-        for (const Placed& each : only_at_start_) {
-            if (const auto unmapped = arena_.unmap(each); !unmapped)
+        for (const auto& [placed, _] : only_at_start_) {
+            if (const auto unmapped = arena_.unmap(placed); !unmapped)
                 return unmapped;
-            arena_.lay_to_rest(each, Arena::look(each));
-            note_past(each);
+            arena_.lay_to_rest(placed, Arena::look(placed));
+            note_past(placed);
         }
         only_at_start_.clear();
         return observe({.operation = "start"});
@@ -105,39 +105,41 @@ class Session final : private BufferSource {
 
     [[nodiscard]] const Driver& driver() const { return *driver_; }
 
-    /// Return: whether the driver can go on. Errors: the machine's.
+    /// Return: whether the driver can continue. Errors: the machine's.
     Result<bool> run(const Case& about);
 
-    /// Lets the device do what it may still do, and looks at everything once more.
+    /// Lets the device run, then inspects everything once more.
     Result<void> finish(const Case& last) {
         settle(options_.last_settle);
         const std::uint64_t since = look_at_kept(last, Look::everywhere);
         at_rest_.clear();
         arena_.look_at_all(at_rest_);
-        return observe({.operation = "end",
-                        .about = last,
-                        .changed = changed_,
-                        .kept_since = since,
-                        .at_rest = at_rest_});
+        return observe(
+            {.operation = "end", .about = last, .kept_since = since, .at_rest = at_rest_});
     }
 
   private:
     [[nodiscard]] Result<Buffer> obtain(const Need& need) override {
-        auto placed = arena_.place(need, placement_, Life::driver, of_no_case);
+        const auto placed = place(need, Life::driver, of_no_case);
         if (!placed)
             return std::unexpected(placed.error());
-        ledger_.note(*placed);
-        (need.use == Use::always ? kept_ : only_at_start_).push_back(*placed);
+        (need.use == Use::always ? kept_ : only_at_start_).push_back({*placed});
         return Buffer{placed->range.start(), placed->bytes()};
     }
 
-    Result<Buffer> give(const Need& need, const Case& about) {
-        auto placed = arena_.place(need, placement_, Life::operation, about.number);
-        if (!placed)
-            return std::unexpected(placed.error());
-        ledger_.note(*placed);
-        given_.push_back(*placed);
-        return Buffer{placed->range.start(), placed->bytes()};
+    Result<Placed> place(const Need& need, Life life, std::uint64_t case_number) {
+        auto placed = arena_.place(need, placement_, life, case_number);
+        if (placed)
+            ledger_.note(*placed);
+        return placed;
+    }
+
+    /// Calls visit(Inspected&) for each buffer of the operation.
+    template <class Visit>
+    void each_given(Visit&& visit) {
+        std::ranges::for_each(lists_, visit);
+        if (data_)
+            visit(*data_);
     }
 
     enum class Look : std::uint8_t { nearby, everywhere };
@@ -159,9 +161,10 @@ class Session final : private BufferSource {
 
     void tell_lives(std::string_view operation) {
         for (; told_ != kept_.size(); ++told_)
-            options_.lived({kept_[told_], "start", machine_.now(), std::nullopt});
-        for (const Placed& each : given_)
-            options_.lived({each, operation, placed_at_, machine_.now()});
+            options_.lived({kept_[told_].placed, "start", machine_.now(), std::nullopt});
+        each_given([&](const Inspected& each) {
+            options_.lived({each.placed, operation, placed_at_, machine_.now()});
+        });
     }
 
     void settle(std::chrono::nanoseconds longest) {
@@ -185,47 +188,49 @@ class Session final : private BufferSource {
     fault::History& history_;
     const Placement placement_;
     std::unique_ptr<Driver> driver_;
-    std::vector<Placed> kept_;
-    std::vector<Placed> only_at_start_;
-    std::size_t told_ = 0; ///< of those kept
+    std::vector<Inspected> kept_;
+    std::vector<Inspected> only_at_start_;
+    std::size_t told_ = 0; ///< how many of `kept_` were reported
     std::uint64_t counted_ = 0;
-    /// The first case after which not every byte around what is kept was looked at.
+    /// The first case since the last complete inspection around the driver's buffers.
     std::optional<std::uint64_t> not_looked_since_;
     std::chrono::nanoseconds placed_at_{};
-    // Of the operation that runs; kept for their memory.
-    std::vector<Placed> given_;
-    std::vector<Buffer> lists_;
-    std::vector<Changed> changed_;
-    std::vector<ChangedAtRest> at_rest_;
+    // Of the current operation; members so that their memory is reused.
+    std::vector<Inspected> lists_;
+    std::vector<Buffer> list_buffers_; ///< of `lists_`
+    std::optional<Inspected> data_;
+    std::vector<Inspected> at_rest_;
     std::vector<fault::Record> faults_;
 };
 
-/// What lists are needed, the data's address says.
+/// Places the data first: its address determines which lists are needed.
 Result<void> Session::give_all(const Case& about, Request& request) {
     const Operation& operation = driver_->operations()[about.operation];
-    given_.clear();
+    data_.reset();
     lists_.clear();
+    list_buffers_.clear();
     arena_.begin_operation();
     if (about.length == ByteCount(0))
         return {};
-    const auto data = give({.what = "data",
-                            .direction = operation.direction,
-                            .size = about.length,
-                            .alignment_lg2 = operation.alignment_lg2},
-                           about);
+    const auto data = place({.what = "data",
+                             .direction = operation.direction,
+                             .size = about.length,
+                             .alignment_lg2 = operation.alignment_lg2},
+                            Life::operation, about.number);
     if (!data)
         return std::unexpected(data.error());
-    request.data = data->iova;
+    data_.emplace(*data);
+    request.data = data->range.start();
     if (operation.direction == Direction::to_device)
-        std::ranges::fill(data->bytes, static_cast<std::byte>(about.number & 0x7f)); // no canary
+        std::ranges::fill(data->bytes(), static_cast<std::byte>(about.number & 0x7f)); // no canary
     for (const Need& need : driver_->lists_for(request)) {
-        const auto list = give(need, about);
+        const auto list = place(need, Life::operation, about.number);
         if (!list)
             return std::unexpected(list.error());
-        lists_.push_back(*list);
+        lists_.push_back({*list});
+        list_buffers_.push_back({list->range.start(), list->bytes()});
     }
-    request.lists = lists_;
-    std::ranges::rotate(given_, given_.begin() + 1); // the data last
+    request.lists = list_buffers_;
     return {};
 }
 
@@ -244,24 +249,27 @@ Result<bool> Session::run(const Case& about) {
         return std::unexpected(answer.error());
     const ByteCount fills = std::min(operation.fills, about.length);
     const bool should_be_written = answer && answer->verdict == Verdict::success &&
-                                   operation.direction == Direction::from_device && !given_.empty();
+                                   operation.direction == Direction::from_device && data_;
     std::uint64_t unwritten = 0;
     std::uint64_t kept_since = 0;
     {
-        // The memory is looked at while the machine invalidates.
+        // The CPU inspects memory while the machine invalidates.
         auto look = [&] {
             kept_since = look_at_buffers(about);
-            unwritten = should_be_written ? Arena::unwritten_at_end(given_.back(), fills) : 0;
+            unwritten = should_be_written ? Arena::unwritten_at_end(data_->placed, fills) : 0;
         };
         const machine::Meanwhile meanwhile(machine_, look);
-        for (const Placed& each : given_)
-            if (const auto unmapped = arena_.unmap(each); !unmapped)
-                return std::unexpected(unmapped.error());
+        Result<void> unmapped;
+        each_given([&](const Inspected& each) {
+            if (unmapped)
+                unmapped = arena_.unmap(each.placed);
+        });
+        if (!unmapped)
+            return std::unexpected(unmapped.error());
     }
     count(Phase::unmap);
     auto lay_to_rest = [&] {
-        for (std::size_t index = 0; index != given_.size(); ++index)
-            arena_.lay_to_rest(given_[index], changed_[kept_.size() + index]);
+        each_given([&](const Inspected& each) { arena_.lay_to_rest(each.placed, each.changed); });
     };
     const machine::Meanwhile meanwhile(machine_, lay_to_rest);
     if (options_.settle != std::chrono::nanoseconds())
@@ -269,15 +277,15 @@ Result<bool> Session::run(const Case& about) {
     Tally& tally = ledger_.tally();
     ++tally.cases;
     tally.bytes += about.length.value();
-    // A driver that got no sense out of its device got no answer.
+    // The driver got no valid answer from its device.
     const Answer said = answer.value_or(Answer{});
     tally.refused += said.verdict == Verdict::failure ? 1 : 0;
     if (const auto seen = observe({.operation = operation.name,
                                    .about = about,
                                    .answer = said,
                                    .fills = fills,
-                                   .given = given_,
-                                   .changed = changed_,
+                                   .lists = lists_,
+                                   .data = data_ ? &*data_ : nullptr,
                                    .unwritten = unwritten,
                                    .kept_since = kept_since,
                                    .at_rest = at_rest_});
@@ -289,7 +297,7 @@ Result<bool> Session::run(const Case& about) {
 Result<void> Session::take_faults() {
     faults_.clear();
     auto keep = [&](fault::Record record) {
-        record.time_ns.reset(); // the reporter's clock: another in each run
+        record.time_ns.reset(); // the reporter's clock differs between runs
         faults_.push_back(record);
     };
     const auto lost = machine_.take_faults(keep);
@@ -298,27 +306,26 @@ Result<void> Session::take_faults() {
     return {};
 }
 
-/// Return: the first case that may have changed what is found.
+/// Return: the first case that may have caused the changes.
 std::uint64_t Session::look_at_kept(const Case& about, Look how) {
-    changed_.clear();
-    for (const Placed& each : kept_) {
-        changed_.push_back(how == Look::nearby ? Arena::glance(each) : Arena::look(each));
-        if (changed_.back().around() != 0)
-            Arena::put_right_around(each);
+    for (auto& [placed, changed] : kept_) {
+        changed = how == Look::nearby ? Arena::glance(placed) : Arena::look(placed);
+        if (changed.around() != 0)
+            Arena::put_right_around(placed);
     }
     if (how == Look::nearby)
         return about.number;
     return std::exchange(not_looked_since_, about.number + 1).value_or(about.number);
 }
 
-/// What lives, and what was laid to rest last. Around queues is much that changes seldom.
+/// Inspects live buffers and the last one at rest. Memory around queues is large and seldom
+/// changes.
 std::uint64_t Session::look_at_buffers(const Case& about) {
     if (!not_looked_since_)
         not_looked_since_ = about.number;
     const bool is_due = about.number - *not_looked_since_ + 1 >= cases_between_looks;
     const std::uint64_t since = look_at_kept(about, is_due ? Look::everywhere : Look::nearby);
-    for (const Placed& each : given_)
-        changed_.push_back(Arena::look(each));
+    each_given([](Inspected& each) { each.changed = Arena::look(each.placed); });
     at_rest_.clear();
     arena_.glance_at_last(at_rest_);
     return since;
@@ -327,7 +334,7 @@ std::uint64_t Session::look_at_buffers(const Case& about) {
 Result<void> Session::observe(Observed seen) {
     if (const auto taken = take_faults(); !taken)
         return taken;
-    if (seen.answer) // not at the start and the end
+    if (seen.answer) // absent at the start and the end
         count(Phase::faults);
     if (options_.lived)
         tell_lives(seen.operation);
@@ -336,13 +343,13 @@ Result<void> Session::observe(Observed seen) {
     seen.kept = kept_;
     seen.faults = faults_;
     ledger_.note(judge(seen, {history_, arena_.resting()}));
-    for (const Placed& each : given_)
-        note_past(each);
-    given_.clear();
+    each_given([&](const Inspected& each) { note_past(each.placed); });
+    lists_.clear();
+    data_.reset();
     return {};
 }
 
-/// The function, attached to a domain of its own.
+/// The function, attached to its own domain.
 class Attached {
   public:
     static Result<std::unique_ptr<Attached>> create(machine::Machine& machine,
@@ -402,7 +409,7 @@ class Audit {
             report_.driver = session.driver().name();
             plan_.emplace(session.driver().operations(), options_.placements, options_.seed);
             if (plan_->at(next).placement != session_placement_)
-                continue; // now it is known how long a round is
+                continue; // the length of a round is known only now
             end = options_.end_case.value_or(plan_->systematic());
             if (const auto done = round(session, next, end); !done && machine_.health())
                 return done;
@@ -413,7 +420,7 @@ class Audit {
     }
 
   private:
-    /// The machine is of no use any more since a case ran, or while the driver was let go on.
+    /// The machine failed during a case or while the device was settling.
     void note_death(const Driver& driver, const Case& about, const Error& why) {
         report_.ended_early = true;
         ledger_.note({{.kind = FindingKind::hang,
@@ -429,7 +436,7 @@ class Audit {
         return session_placement_;
     }
 
-    /// The cases up to the end of the round, or to the first that the driver does not survive.
+    /// Runs cases up to the end of the round, or to the first that the driver does not survive.
     Result<void> round(Session& session, std::uint64_t& next, std::uint64_t end) {
         const std::uint64_t round_end = std::min(end, plan_->round_end(next));
         Case about = plan_->at(next);

@@ -32,12 +32,10 @@ class Judge {
     Judge(const Observed& seen, const Past& past) : seen_(seen), past_(past) {}
 
     std::vector<Finding> decide() {
-        for (std::size_t index = 0; index != seen_.changed.size(); ++index) {
-            const bool is_kept = index < seen_.kept.size();
-            judge_canaries(placed(index), seen_.changed[index],
-                           is_kept ? seen_.kept_since : seen_.about.number);
-        }
-        for (const ChangedAtRest& each : seen_.at_rest)
+        for (const Inspected& each : seen_.kept)
+            judge_canaries(each, seen_.kept_since);
+        each_given([&](const Inspected& each) { judge_canaries(each, seen_.about.number); });
+        for (const Inspected& each : seen_.at_rest)
             judge_rest(each);
         if (!seen_.faults.empty())
             prepare_diagnosis();
@@ -48,18 +46,23 @@ class Judge {
     }
 
   private:
-    /// Of faults, which most operations have none of.
-    void prepare_diagnosis() {
-        past_.history.catch_up();
-        for (const auto& placed : {seen_.kept, seen_.given})
-            for (const Placed& each : placed)
-                living_.push_back(mapping_of(each, seen_.guard));
-        std::ranges::sort(living_, {}, [](const auto& each) { return each.range.start(); });
+    /// Calls visit(Inspected) for each buffer of the operation.
+    template <class Visit>
+    void each_given(Visit&& visit) const {
+        std::ranges::for_each(seen_.lists, visit);
+        if (seen_.data != nullptr)
+            visit(*seen_.data);
     }
 
-    [[nodiscard]] const Placed& placed(std::size_t index) const {
-        return index < seen_.kept.size() ? seen_.kept[index]
-                                         : seen_.given[index - seen_.kept.size()];
+    /// Most operations have no faults to diagnose.
+    void prepare_diagnosis() {
+        past_.history.catch_up();
+        const auto add = [&](const Inspected& each) {
+            living_.push_back(mapping_of(each.placed, seen_.guard));
+        };
+        std::ranges::for_each(seen_.kept, add);
+        each_given(add);
+        std::ranges::sort(living_, {}, [](const auto& each) { return each.range.start(); });
     }
 
     Finding& add(FindingKind kind, const Placed* buffer, Side side, std::uint64_t bytes) {
@@ -77,7 +80,8 @@ class Judge {
         return found_.emplace_back(std::move(made));
     }
 
-    void judge_canaries(const Placed& buffer, const Changed& changed, std::uint64_t since) {
+    void judge_canaries(const Inspected& inspected, std::uint64_t since) {
+        const auto& [buffer, changed] = inspected;
         if (changed.around() + changed.decoy == 0)
             return;
         const std::string whose = " \"" + std::string(buffer.label) + "\" of " +
@@ -100,10 +104,10 @@ class Judge {
                 "\n";
     }
 
-    void judge_rest(const ChangedAtRest& each) {
+    void judge_rest(const Inspected& each) {
         const Placed& buffer = each.placed;
         if (each.changed.decoy != 0)
-            judge_canaries(buffer, {.decoy = each.changed.decoy}, seen_.about.number);
+            judge_canaries({buffer, {.decoy = each.changed.decoy}}, seen_.about.number);
         const std::uint64_t bytes = each.changed.inside + each.changed.around();
         if (bytes == 0)
             return;
@@ -131,14 +135,16 @@ class Judge {
         case Kind::crossing:
             return outside(diagnosis);
         case Kind::permission:
-            // An IOMMU that tells no leaf from a forbidding one says that it was unmapped.
+            // Some IOMMUs report a missing leaf for one that forbids the access; the buffer was
+            // unmapped.
             if (record.reason == fault::Reason::not_present && is_given(diagnosis.mapping->range))
                 return after(diagnosis, diagnosis.mapping->range);
             return outside(diagnosis);
         case Kind::use_after_unmap:
             return after(diagnosis, diagnosis.past->mapping.range);
         case Kind::mapped_and_allowed:
-            // The operation's buffers are unmapped when faults are taken; a driver's are not.
+            // Faults are taken after the operation's buffers are unmapped; the driver's own stay
+            // mapped.
             if (is_given(diagnosis.mapping->range))
                 return after(diagnosis, diagnosis.mapping->range);
             break;
@@ -149,18 +155,21 @@ class Judge {
     }
 
     [[nodiscard]] bool is_given(IovaRange range) const {
-        return std::ranges::find(seen_.given, range, &Placed::range) != seen_.given.end();
+        bool found = false;
+        each_given([&](const Inspected& each) { found = found || each.placed.range == range; });
+        return found;
     }
 
     [[nodiscard]] const Placed* find(IovaRange range) const {
-        for (const auto& all : {seen_.kept, seen_.given})
-            for (const Placed& each : all)
-                if (each.range == range)
-                    return &each;
-        for (const Placed& each : past_.resting)
-            if (each.range == range)
-                return &each;
-        return nullptr;
+        const Placed* found = nullptr;
+        const auto compare = [&](const Placed& each) {
+            if (found == nullptr && each.range == range)
+                found = &each;
+        };
+        std::ranges::for_each(seen_.kept, compare, &Inspected::placed);
+        each_given([&](const Inspected& each) { compare(each.placed); });
+        std::ranges::for_each(past_.resting, compare);
+        return found;
     }
 
     static void report(Finding& made, const Diagnosis& diagnosis) {
@@ -170,9 +179,8 @@ class Judge {
         made.report += fault::text_report(diagnosis);
     }
 
-    /// Canaries of the same side may have told of its first bytes: then it is one finding.
+    /// Merges with canaries of the same side, which may have caught the first bytes.
     void outside(const Diagnosis& diagnosis) {
-        blocked_ = true;
         const bool wrote = diagnosis.record.access == fault::Access::write;
         const FindingKind kind = wrote ? FindingKind::wrote_outside : FindingKind::read_outside;
         const Placed* const buffer = find(diagnosis.mapping->range);
@@ -184,10 +192,10 @@ class Judge {
             return each.kind == kind && each.range == diagnosis.mapping->range &&
                    each.side == diagnosis.side;
         });
-        if (same == found_.end())
-            return report(add(kind, buffer, diagnosis.side, bytes), diagnosis);
-        same->bytes += bytes;
-        report(*same, diagnosis);
+        Finding& made = same == found_.end() ? add(kind, buffer, diagnosis.side, 0) : *same;
+        made.bytes += bytes;
+        report(made, diagnosis);
+        first_blocked_ = std::min(made.first_case, first_blocked_.value_or(made.first_case));
     }
 
     void after(const Diagnosis& diagnosis, IovaRange range) {
@@ -198,7 +206,7 @@ class Judge {
         if (buffer != nullptr)
             made.first_case = std::min(buffer->case_number, made.first_case);
         else if (made.first_case != 0)
-            --made.first_case; // of a driver before, whose last operation it was
+            --made.first_case; // the last operation of a previous driver
         if (buffer == nullptr && diagnosis.past)
             made.buffer = diagnosis.past->mapping.label;
         report(made, diagnosis);
@@ -207,22 +215,21 @@ class Judge {
     void judge_answer() {
         if (!seen_.answer)
             return;
-        const Placed* const data = seen_.given.empty() ? nullptr : &seen_.given.back();
+        const Placed* const data = seen_.data == nullptr ? nullptr : &seen_.data->placed;
         if (seen_.answer->verdict == Verdict::no_answer)
             add(FindingKind::hang, nullptr, Side::inside, 0).report =
                 "the device did not answer; its status is " + hexadecimal(seen_.answer->code) +
                 "\n";
         if (seen_.answer->verdict != Verdict::success || data == nullptr)
             return;
-        if (blocked_) {
-            // Whose access was blocked, the finding before says.
-            const Finding first = found_.front();
+        if (first_blocked_) {
+            // Another finding names the buffer beside which the access was blocked.
             Finding& made = add(FindingKind::success_though_blocked, data, Side::inside, 0);
-            made.first_case = first.first_case;
+            made.first_case = *first_blocked_;
             made.report = "the device reported success for \"" + std::string(seen_.operation) +
                           "\", but the IOMMU blocked one of its accesses\n";
         }
-        // A byte that was written may by chance be the canary's.
+        // A written byte may equal the canary by chance.
         constexpr std::uint64_t least = 4;
         if (found_.empty() && seen_.unwritten >= least && data->direction == Direction::from_device)
             add(FindingKind::left_unwritten, data, Side::inside, seen_.unwritten).report =
@@ -234,7 +241,7 @@ class Judge {
     const Past& past_;
     std::vector<fault::Mapping> living_;
     std::vector<Finding> found_;
-    bool blocked_ = false;
+    std::optional<std::uint64_t> first_blocked_; ///< the first case that shows a blocked access
 };
 
 } // namespace

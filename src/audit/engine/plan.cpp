@@ -11,10 +11,10 @@ namespace moat::audit {
 namespace {
 
 constexpr std::uint64_t page = 4096;
-/// A page of entries for pages.
+/// The bytes that one page of a list covers.
 constexpr std::uint64_t list_of_a_page = 512 * page;
 
-/// Where a driver names no granule, a length is any number of bytes.
+/// Without a granule, a length is any number of bytes.
 std::uint64_t granule_of(const Operation& operation) {
     return std::max<std::uint64_t>(operation.granule.value(), 1);
 }
@@ -88,7 +88,7 @@ Case Plan::at(std::uint64_t number) const {
         return made;
     const std::uint64_t granule = granule_of(operation);
     const std::uint64_t shortest = std::max(operation.shortest.value(), granule);
-    // Mostly some pages: long ones take long, and differ little from each other.
+    // Mostly a few pages: long transfers take long and differ little.
     const bool is_long = random % 256 == 0;
     const std::uint64_t most =
         is_long ? operation.longest.value() : std::min(operation.longest.value(), 4 * page);

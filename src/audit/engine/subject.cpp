@@ -57,23 +57,41 @@ machine::qemu::QemuOptions qemu_options(std::string_view name) {
     return options;
 }
 
-/// Wraps the driver of the audit where something is to be wrong.
-AuditOptions options_with(WrongMachine& machine, const Wrong& wrong,
-                          const std::function<void(Injection)>& before_each) {
-    AuditOptions options;
-    if (wrong.what != Injection::none)
-        options.probe = [&machine, wrong,
-                         before_each](machine::Machine&, machine::Function& function,
-                                      BufferSource& buffers) -> Result<std::unique_ptr<Driver>> {
-            auto driver = audit::probe(machine, function, buffers);
-            if (!driver)
-                return driver;
-            return std::make_unique<WrongDriver>(std::move(*driver), machine, wrong, before_each);
-        };
-    return options;
-}
+/// A machine as the audit sees it: wrapped only if something is to be wrong.
+class Injector {
+  public:
+    Injector(machine::Machine& machine, const Wrong& wrong) : machine_(machine), wrong_(wrong) {
+        if (wrong.what != Injection::none)
+            wrapped_.emplace(machine, wrong);
+    }
 
-/// What a soft device does; the rest is its driver's.
+    [[nodiscard]] machine::Machine& machine() { return wrapped_ ? *wrapped_ : machine_; }
+
+    [[nodiscard]] std::uint64_t wronged() const { return wrapped_ ? wrapped_->wronged() : 0; }
+
+    /// `before_each`: see WrongDriver.
+    [[nodiscard]] AuditOptions options(const std::function<void(Injection)>& before_each = {}) {
+        AuditOptions options;
+        if (wrapped_)
+            options.probe =
+                [this, before_each](machine::Machine&, machine::Function& function,
+                                    BufferSource& buffers) -> Result<std::unique_ptr<Driver>> {
+                auto driver = audit::probe(*wrapped_, function, buffers);
+                if (!driver)
+                    return driver;
+                return std::make_unique<WrongDriver>(std::move(*driver), *wrapped_, wrong_,
+                                                     before_each);
+            };
+        return options;
+    }
+
+  private:
+    machine::Machine& machine_;
+    const Wrong wrong_;
+    std::optional<WrongMachine> wrapped_;
+};
+
+/// What a soft device does wrong; its driver does the rest.
 [[nodiscard]] machine::soft::Misdeed misdeed_of(Injection what) {
     using machine::soft::Misdeed;
     constexpr std::array<Misdeed, injection_names.size()> misdeeds = {
@@ -92,16 +110,15 @@ class SoftSubject final : public Subject {
         MOAT_CHECK(soft_.add(address, model_).has_value(), "the bus is empty");
     }
 
-    [[nodiscard]] machine::Machine& machine() override { return machine_; }
+    [[nodiscard]] machine::Machine& machine() override { return injector_.machine(); }
 
     [[nodiscard]] std::uint64_t wronged() const override {
-        return machine_.wronged() + model_.misdeeds();
+        return injector_.wronged() + model_.misdeeds();
     }
 
     [[nodiscard]] AuditOptions options() override {
-        AuditOptions options = options_with(machine_, wrong_, [this](Injection what) {
-            model_.misbehave({misdeed_of(what), wrong_.bytes});
-        });
+        AuditOptions options = injector_.options(
+            [this](Injection what) { model_.misbehave({misdeed_of(what), wrong_.bytes}); });
         options.settle = 1ms;
         return options;
     }
@@ -110,20 +127,20 @@ class SoftSubject final : public Subject {
     const Wrong wrong_;
     Model model_;
     machine::soft::SoftMachine soft_;
-    WrongMachine machine_{soft_, wrong_};
+    Injector injector_{soft_, wrong_};
 };
 
 class QemuSubject final : public Subject {
   public:
     QemuSubject(std::unique_ptr<machine::qemu::QemuMachine> qemu, const Wrong& wrong)
-        : wrong_(wrong), qemu_(std::move(qemu)) {}
+        : qemu_(std::move(qemu)), injector_(*qemu_, wrong) {}
 
-    [[nodiscard]] machine::Machine& machine() override { return machine_; }
+    [[nodiscard]] machine::Machine& machine() override { return injector_.machine(); }
 
-    [[nodiscard]] std::uint64_t wronged() const override { return machine_.wronged(); }
+    [[nodiscard]] std::uint64_t wronged() const override { return injector_.wronged(); }
 
     [[nodiscard]] AuditOptions options() override {
-        AuditOptions options = options_with(machine_, wrong_, {});
+        AuditOptions options = injector_.options();
         options.decoys = Decoys::at_physical_addresses;
         options.round_trips = [this] { return qemu_->qtest().round_trips(); };
         return options;
@@ -132,9 +149,8 @@ class QemuSubject final : public Subject {
     [[nodiscard]] machine::qemu::QemuMachine* qemu() override { return qemu_.get(); }
 
   private:
-    const Wrong wrong_;
     std::unique_ptr<machine::qemu::QemuMachine> qemu_;
-    WrongMachine machine_{*qemu_, wrong_};
+    Injector injector_;
 };
 
 [[nodiscard]] bool is_of(const Kind& kind, const machine::FunctionInfo& function) {
@@ -143,22 +159,22 @@ class QemuSubject final : public Subject {
     return kind.name == "nvme" ? function.class_code == nvm_express : function.device == edu_device;
 }
 
-/// A device of this host. Nothing is wrong with it but what its driver does.
+/// A device of this host. Only its driver can do wrong.
 class VfioSubject final : public Subject {
   public:
     VfioSubject(std::unique_ptr<machine::vfio_host::VfioMachine> vfio, machine::Bdf address,
                 const Wrong& wrong)
-        : wrong_(wrong), vfio_(std::move(vfio)), address_(address) {}
+        : vfio_(std::move(vfio)), address_(address), injector_(*vfio_, wrong) {}
 
-    [[nodiscard]] machine::Machine& machine() override { return machine_; }
+    [[nodiscard]] machine::Machine& machine() override { return injector_.machine(); }
 
-    [[nodiscard]] std::uint64_t wronged() const override { return machine_.wronged(); }
+    [[nodiscard]] std::uint64_t wronged() const override { return injector_.wronged(); }
 
     [[nodiscard]] machine::Bdf address() override { return address_; }
 
     [[nodiscard]] AuditOptions options() override {
-        AuditOptions options = options_with(machine_, wrong_, {});
-        options.settle = 2ms; // the kernel tells of a fault some tenths later
+        AuditOptions options = injector_.options();
+        options.settle = 2ms; // the kernel reports a fault some tenths of a millisecond later
         return options;
     }
 
@@ -174,10 +190,9 @@ class VfioSubject final : public Subject {
     }
 
   private:
-    const Wrong wrong_;
     std::unique_ptr<machine::vfio_host::VfioMachine> vfio_;
     const machine::Bdf address_;
-    WrongMachine machine_{*vfio_, wrong_};
+    Injector injector_;
 };
 
 } // namespace

@@ -7,7 +7,7 @@
 
 namespace moat::audit {
 
-/// Forwards to a domain of the machine within.
+/// Forwards to a domain of the inner machine.
 class WrongMachine::OwnDomain final : public machine::Domain {
   public:
     OwnDomain(WrongMachine& machine, std::unique_ptr<machine::Domain> inner)
@@ -51,8 +51,7 @@ class WrongMachine::OwnDomain final : public machine::Domain {
     }
 
   private:
-    /// The soft IOMMU forgets at once what is unmapped. So leaves stay here for a while, as a
-    /// cached translation would.
+    /// The soft IOMMU invalidates at once. Leaves stay mapped for a while, as in a cache.
     static constexpr std::size_t most_kept = 64;
 
     Result<void> unmap_kept(IovaRange where) {
@@ -88,7 +87,7 @@ Result<void> WrongMachine::attach(machine::Bdf function, machine::Domain& domain
     return inner_.attach(function, dynamic_cast<OwnDomain&>(domain).inner());
 }
 
-/// What is posted arrives before the unmapping does, and is done after it.
+/// Posted writes arrive before the unmap, and the device acts on them after it.
 machine::Wait WrongMachine::wait_until(FunctionRef<bool()> happened,
                                        std::chrono::nanoseconds longest) {
     if (doomed_ && domain_ != nullptr)
@@ -96,7 +95,7 @@ machine::Wait WrongMachine::wait_until(FunctionRef<bool()> happened,
     return inner_.wait_until(happened, longest);
 }
 
-/// Told of so many bytes more, as far as the operation has such a length.
+/// Adds `bytes` to the length, as far as the operation supports it.
 Request WrongDriver::longer(Request request, std::uint64_t bytes) const {
     const Operation& operation = inner_->operations()[request.operation];
     const std::uint64_t granule = operation.granule.value();
@@ -126,7 +125,7 @@ Request WrongDriver::opposite(Request request) const {
 
 Request WrongDriver::changed(Request request) const {
     if (before_each_ && wrong_.what != Injection::short_buffer)
-        return request; // the device does it
+        return request; // the device does wrong
     if (request.length == ByteCount(0))
         return request;
     const Operation& operation = inner_->operations()[request.operation];

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A machine and a driver that do something wrong on purpose: wrapped around the real ones.
-// subject.cpp puts them together; nothing else knows of them.
+// A machine and a driver that inject errors: wrappers of the real ones. Only subject.cpp uses them.
 #pragma once
 
 #include "audit/subject.hpp"
@@ -10,17 +9,17 @@
 
 namespace moat::audit {
 
-/// Forwards, and can unmap too early or without invalidation.
+/// Forwards; can unmap too early or without invalidation.
 class WrongMachine final : public machine::Machine {
   public:
     WrongMachine(machine::Machine& inner, const Wrong& wrong) : inner_(inner), wrong_(wrong) {}
 
-    /// How often something was done wrong.
+    /// How many errors were injected.
     [[nodiscard]] std::uint64_t wronged() const { return wronged_; }
 
     void note_wronged() { ++wronged_; }
 
-    /// The next wait begins with the unmapping of what holds `address`.
+    /// Makes the next wait begin by unmapping what contains `address`.
     void unmap_at_next_wait(Iova address) { doomed_ = address; }
 
     [[nodiscard]] std::string_view name() const override { return inner_.name(); }
@@ -71,10 +70,10 @@ class WrongMachine final : public machine::Machine {
     std::uint64_t wronged_ = 0;
 };
 
-/// Tells the device something else than it was told to.
+/// Changes requests before they reach the device's driver.
 class WrongDriver final : public Driver {
   public:
-    /// `before_each` is called before each operation; it may make the device misbehave.
+    /// `before_each` is called before each operation and may make the device misbehave.
     WrongDriver(std::unique_ptr<Driver> inner, WrongMachine& machine, const Wrong& wrong,
                 std::function<void(Injection)> before_each)
         : inner_(std::move(inner)), machine_(machine), wrong_(wrong),
