@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The reader of logs: times, suppressed lines, and lines that belong together.
-// What one line says, the dialects know (dialects.hpp).
+// Reads logs: times, suppressed lines, and lines that belong together. dialects.hpp decodes single
+// lines.
 #include "moat/fault/decode.hpp"
 
 #include "dialects.hpp"
@@ -48,7 +48,7 @@ namespace {
     return TextCursor(head.substr(head.rfind(' ') + 1)).decimal().value_or(0);
 }
 
-/// How many lines of noise may lie between two that belong together.
+/// The most unrelated lines between two that belong together.
 constexpr unsigned most_noise = 8;
 
 [[nodiscard]] std::optional<Decoded> decode_whole(std::string_view line) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The fault lines of Linux's VT-d driver, in the dialects it has spoken since 2.6.
+// The fault lines of Linux's VT-d driver, in its dialects since 2.6.
 // Codes: Intel VT-d specification, chapter 7 "Translation Faults", and interrupt remapping's.
 #include "dialects.hpp"
 #include "text_cursor.hpp"
@@ -12,7 +12,7 @@ namespace {
     return code >= 0x20 && code <= 0x2f ? Reason::interrupt : reason;
 }
 
-/// Scalable mode has some fifty codes; the words that the driver prints with them say which table.
+/// Scalable mode has about fifty codes; the driver prints a text that names the table.
 [[nodiscard]] Reason reason_from_words(std::string_view text) {
     const auto has = [&](std::string_view word) { return text.find(word) != text.npos; };
     if (has("attempting to access"))
@@ -38,18 +38,18 @@ namespace {
         return Reason::not_attached;
     case 0x4:
         return Reason::address_size;
-    case 0x5: // no write permission, which is also what an empty entry is
+    case 0x5: // no write permission, or an empty entry
     case 0x6: // no read permission
         return Reason::permission;
-    case 0x7: // a table in the walk could not be read
-    case 0x8: // the root table
-    case 0x9: // the context table
+    case 0x7: // a table of the walk is unreadable
+    case 0x8: // the root table is
+    case 0x9: // the context table is
         return Reason::table_access;
-    case 0xa: // reserved bits: root entry
-    case 0xb: // context entry
-    case 0xc: // paging entry
+    case 0xa: // reserved bits in a root entry
+    case 0xb: // in a context entry
+    case 0xc: // in a paging entry
         return Reason::malformed_table;
-    case 0xd: // translated or translation requests blocked
+    case 0xd: // translated or translation requests are blocked
         return Reason::bad_request;
     default:
         return interrupt_or(reason_from_words(text), code);
@@ -123,7 +123,7 @@ bool add_intel_reason(std::string_view line, Decoded& decoded) {
     TextCursor cursor(line);
     if (!cursor.find("[fault reason "))
         return false;
-    // Decimal in the dialects that have no "0x".
+    // Decimal in the dialects without "0x".
     const auto code = cursor.accept("0x") ? cursor.number<std::uint64_t>(16) : cursor.decimal();
     if (!code || !cursor.accept("]"))
         return false;

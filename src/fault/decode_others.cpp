@@ -54,7 +54,7 @@ struct Cause {
     }
 }
 
-/// Both emulators' devices are named "05:00:00", all hexadecimal.
+/// Both emulators name devices "05:00:00", all hexadecimal.
 void set_address(Record& record, std::uint64_t address) {
     record.where = byte_at(address);
     record.precision = Precision::start;

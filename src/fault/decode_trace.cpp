@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Lines of tracefs: the events of Linux's iommu and dma systems.
-// A mapping's device is its label; the iommu system does not name one.
+// Lines of tracefs: the events of Linux's iommu and dma systems. A mapping's label is its device,
+// which only the dma system names.
 #include "dialects.hpp"
 #include "text_cursor.hpp"
 
@@ -8,7 +8,7 @@ namespace moat::fault {
 
 namespace {
 
-/// "12.345678:" just before the event's name, where tracefs prints the time.
+/// "12.345678:" before the event's name, the format of tracefs.
 [[nodiscard]] std::uint64_t time_before(std::string_view head) {
     while (head.ends_with(' '))
         head.remove_suffix(1);
@@ -20,7 +20,7 @@ namespace {
     return *seconds * std::uint64_t{1'000'000'000} + microseconds.value_or(0) * std::uint64_t{1000};
 }
 
-/// What begins at `key`, with the time of the event, if the line has it.
+/// Moves past `key`, and reads the event's time if the line has it.
 [[nodiscard]] bool find_event(TextCursor& cursor, std::string_view line, std::string_view key,
                               std::uint64_t& time) {
     if (!cursor.find(key))
@@ -29,13 +29,10 @@ namespace {
     return true;
 }
 
-[[nodiscard]] std::optional<Decoded> iommu_event(std::string_view line, std::string_view key,
-                                                 Decoded::What what) {
-    TextCursor cursor(line);
-    Decoded decoded{.what = what, .origin = Origin::tracepoint};
-    if (!find_event(cursor, line, key, decoded.mapping.mapped.time_ns))
-        return std::nullopt;
-    const auto start = cursor.hex_after("iova=");
+/// Reads the hexadecimal start after `key` and "size=". Return: nothing without a valid range.
+[[nodiscard]] std::optional<Decoded> with_range(Decoded decoded, TextCursor& cursor,
+                                                std::string_view key) {
+    const auto start = cursor.hex_after(key);
     const auto size = cursor.find("size=") ? cursor.decimal() : std::nullopt;
     if (!start || !size || *size == 0)
         return std::nullopt;
@@ -46,6 +43,15 @@ namespace {
     return decoded;
 }
 
+[[nodiscard]] std::optional<Decoded> iommu_event(std::string_view line, std::string_view key,
+                                                 Decoded::What what) {
+    TextCursor cursor(line);
+    Decoded decoded{.what = what, .origin = Origin::tracepoint};
+    if (!find_event(cursor, line, key, decoded.mapping.mapped.time_ns))
+        return std::nullopt;
+    return with_range(decoded, cursor, "iova=");
+}
+
 [[nodiscard]] Allows direction(std::string_view name) {
     if (name == "TO_DEVICE")
         return Allows::read;
@@ -54,8 +60,8 @@ namespace {
     return name == "NONE" ? Allows::nothing : Allows::read_write;
 }
 
-/// dma_map_page, dma_map_phys, dma_map_resource, dma_alloc and their opposites. Those of scatter
-/// lists name many ranges, or none (unmap): they are left to the iommu system's events.
+/// Decodes dma_map_page, dma_map_phys, dma_map_resource, dma_alloc and their opposites. Events of
+/// scatter lists name many ranges, or none (unmap): the iommu system's events cover them.
 [[nodiscard]] std::optional<Decoded> dma_event(std::string_view line) {
     struct Name {
         std::string_view key;
@@ -79,15 +85,7 @@ namespace {
         decoded.device = cursor.until(" ");
         if (cursor.accept("dir="))
             decoded.mapping.allows = direction(cursor.until(" "));
-        const auto start = cursor.hex_after("dma_addr=");
-        const auto size = cursor.find("size=") ? cursor.decimal() : std::nullopt;
-        if (!start || !size || *size == 0)
-            return std::nullopt;
-        const auto range = IovaRange::make(Iova(*start), ByteCount(*size));
-        if (!range)
-            return std::nullopt;
-        decoded.mapping.range = *range;
-        return decoded;
+        return with_range(decoded, cursor, "dma_addr=");
     }
     return std::nullopt;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// One function a driver or emulator: a line in, what it says out. No state; lines that belong
-// together are put together by decode.cpp, the only caller.
+// One function per driver or emulator decodes its lines. No state; decode.cpp, the only caller,
+// combines lines that belong together.
 #pragma once
 
 #include "moat/fault/decode.hpp"
@@ -12,7 +12,7 @@
 
 namespace moat::fault {
 
-/// Each of them returns nothing where the line is not its own.
+/// Each returns nothing for lines of others.
 [[nodiscard]] std::optional<Decoded> decode_amd(std::string_view line);
 [[nodiscard]] std::optional<Decoded> decode_smmu_v2(std::string_view line);
 [[nodiscard]] std::optional<Decoded> decode_riscv(std::string_view line);
@@ -21,19 +21,19 @@ namespace moat::fault {
 [[nodiscard]] std::optional<Decoded> decode_vfio(std::string_view line);
 [[nodiscard]] std::optional<Decoded> decode_tracepoint(std::string_view line);
 
-/// The reason may be missing: old kernels print it in a second line.
+/// The reason may be absent: old kernels print it in a second line.
 [[nodiscard]] std::optional<Decoded> decode_intel(std::string_view line);
 [[nodiscard]] bool has_intel_reason(const Decoded& decoded);
 /// Reads "[fault reason 05] PTE Write access is not set". Return: whether the line has one.
 [[nodiscard]] bool add_intel_reason(std::string_view line, Decoded& decoded);
 
-/// "event 0x10 received:", or lost events; four lines with a word each follow the former.
+/// "event 0x10 received:", followed by four lines of one word each; or lost events.
 [[nodiscard]] std::optional<Decoded> decode_smmu_v3(std::string_view line);
-/// One of those lines.
+/// One of those four lines.
 [[nodiscard]] std::optional<std::uint64_t> smmu_word(std::string_view line);
 void add_smmu_words(const std::array<std::uint64_t, 4>& words, Decoded& decoded);
-/// The lines in words that newer kernels print after those. Return: whether it is one of them and
-/// is about the same fault.
+/// The text lines that newer kernels print afterwards. Return: whether the line is one, about the
+/// same fault.
 [[nodiscard]] bool add_smmu_names(std::string_view line, Decoded& decoded);
 
 } // namespace moat::fault

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Plain words for decoded lines: one function says what happened, one what to look at.
+// Explains decoded lines: one function says what happened, another what to check.
 #include "moat/fault/explain.hpp"
 
 #include "moat/fault/text.hpp"
@@ -56,7 +56,7 @@ namespace {
     }
 }
 
-/// The reasons that are about something else than an access to memory.
+/// The reasons that do not concern an access to memory.
 [[nodiscard]] std::string other_event(const Record& record) {
     const std::string device = "Device " + to_string(record.source);
     switch (record.reason) {

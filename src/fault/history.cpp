@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The ring of undone mappings and the painted index over it; see history.hpp for the idea.
+// The ring of past mappings and the index over it; history.hpp explains both.
 #include "moat/fault/history.hpp"
 
 #include <algorithm>

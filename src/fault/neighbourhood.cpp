@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The map of what lies around an access, drawn to scale in one row of characters.
-// Which mappings matter is the diagnosis's choice; report_text.cpp prints the map in a report.
+// Draws the surroundings of an access to scale, in one row of characters. The diagnosis chooses the
+// mappings; report_text.cpp prints the row.
 #include "moat/core/text.hpp"
 #include "moat/fault/report.hpp"
 
@@ -12,7 +12,7 @@ namespace moat::fault {
 
 namespace {
 
-// What a column shows, in the order in which one hides another: the last wins.
+// What a column shows; the last one hides the others.
 constexpr char nothing = '.';
 constexpr char past = 'x';
 constexpr char guard = 'g';
@@ -21,8 +21,8 @@ constexpr char other = 'm';
 constexpr char blamed = 'B';
 constexpr std::string_view order = ".xgrmB";
 
-/// Addresses `first` to `last`, both inclusive, in at most `columns` + 1 columns. A column is a
-/// power of two and begins at a multiple of itself, so that pages begin where columns do.
+/// Divides [first, last] into at most `columns` + 1 columns. A column is a power of two and begins
+/// at a multiple of itself, so that pages begin at columns.
 class Canvas {
   public:
     Canvas(std::uint64_t first, std::uint64_t last, unsigned columns)
@@ -39,7 +39,8 @@ class Canvas {
 
     [[nodiscard]] const std::string& row() const { return row_; }
 
-    /// Shows [first, last] as `what`, in at least one column, where nothing weightier is.
+    /// Shows [first, last] as `what`, in at least one column, unless something later in the order
+    /// is there.
     void draw(std::uint64_t first, std::uint64_t last, char what) {
         if (last < first_ || first > this->last() || first > last)
             return;
@@ -49,7 +50,7 @@ class Canvas {
                 row_[at] = what;
     }
 
-    /// A row of carets below the columns of [first, last].
+    /// A row of carets under the columns of [first, last].
     [[nodiscard]] std::string carets(std::uint64_t first, std::uint64_t last) const {
         const auto [low, high] = columns(first, last);
         return std::string(low, ' ') + std::string(high - low + 1, '^');
@@ -94,7 +95,8 @@ void draw_mapping(Canvas& canvas, const Mapping& mapping, char what, std::uint64
     canvas.draw(first, last, what);
 }
 
-/// What the map shows: the access, what is blamed, its guard, and an eighth more on each side.
+/// The range of the map: the access, the blamed mapping, its guard, and an eighth more on each
+/// side.
 [[nodiscard]] Canvas canvas_for(const Diagnosis& diagnosis, unsigned columns) {
     std::uint64_t first = diagnosis.record.where.start().value();
     std::uint64_t last = diagnosis.record.where.last().value();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // A diagnosis, or a decoded line, as one line of JSON: docs/report_schema.md.
-// Addresses are strings, because JSON's numbers hold 53 bits for many readers.
+// Addresses are strings, because many JSON readers hold only 53 bits.
 #include "moat/fault/report.hpp"
 #include "moat/fault/text.hpp"
 

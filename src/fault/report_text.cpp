@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A diagnosis in words, in the order that readers of AddressSanitizer's reports know.
-// The map is neighbourhood.cpp's.
+// Writes a diagnosis in the order of AddressSanitizer's reports. neighbourhood.cpp draws the map.
 #include "moat/fault/report.hpp"
 #include "moat/fault/text.hpp"
 
@@ -56,7 +55,7 @@ namespace {
     return diagnosis.mapping ? &*diagnosis.mapping : nullptr;
 }
 
-/// Whether the access lies partly in the mapping that it strayed from.
+/// Whether the access overlaps the mapping that it strayed from.
 [[nodiscard]] bool runs_out(const Diagnosis& diagnosis) {
     return diagnosis.bytes_outside != 0 &&
            diagnosis.bytes_outside != diagnosis.record.where.size().value();
@@ -89,7 +88,7 @@ namespace {
     return record.precision == Precision::page ? "page " + start : "IOVA " + start;
 }
 
-/// Builds the text line by line, with colour where it is wanted.
+/// Builds the text line by line, in colour if wanted.
 class Writer {
   public:
     explicit Writer(const ReportOptions& options) : options_(options) {}
@@ -102,7 +101,7 @@ class Writer {
 
     void raw(const std::string& text) { text_ += text; }
 
-    /// "mapped by thread 7 at 1.5 s:" and the stack; nothing where nothing is known.
+    /// "mapped by thread 7 at 1.5 s:" and the stack; nothing if the event is unknown.
     void event(std::string_view what, const Event& event) {
         if (event.thread == 0 && event.time_ns == 0 && event.stack.empty())
             return;
@@ -235,7 +234,7 @@ void write_neighbours(Writer& out, const Diagnosis& diagnosis) {
         return;
     out.line("Neighbours:");
     write_neighbour(out, diagnosis, "below", diagnosis.left);
-    if (!diagnosis.next) // it is named already
+    if (!diagnosis.next) // otherwise it is named already
         write_neighbour(out, diagnosis, "above", diagnosis.right);
     out.line();
 }

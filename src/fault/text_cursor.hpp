@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A position in a line of text that only moves past what it was asked to find.
-// No knowledge of any format; the decoders use it.
+// A position in a line of text; each function moves it only past what it finds. Knows no format;
+// the decoders use it.
 #pragma once
 
 #include "moat/fault/record.hpp"
@@ -20,7 +20,7 @@ class TextCursor {
 
     [[nodiscard]] std::string_view rest() const { return rest_; }
 
-    /// Moves past the first `wanted`, or not at all.
+    /// Moves past the first `wanted`; stays if there is none.
     [[nodiscard]] bool find(std::string_view wanted) {
         const std::size_t at = rest_.find(wanted);
         if (at == std::string_view::npos)
@@ -29,7 +29,7 @@ class TextCursor {
         return true;
     }
 
-    /// Moves past `wanted` if it comes next.
+    /// Moves past `wanted` if it is next.
     [[nodiscard]] bool accept(std::string_view wanted) {
         if (!rest_.starts_with(wanted))
             return false;
@@ -37,7 +37,7 @@ class TextCursor {
         return true;
     }
 
-    /// What comes before `stop`, or all; moves past the stop.
+    /// Returns what precedes `stop`, or the rest; moves past the stop.
     [[nodiscard]] std::string_view until(std::string_view stop) {
         const std::size_t at = rest_.find(stop);
         const std::string_view found = rest_.substr(0, at);
@@ -45,7 +45,7 @@ class TextCursor {
         return found;
     }
 
-    /// A number without sign or prefix. Return: nothing where there is no digit, or it is too big.
+    /// A number without sign or prefix. Return: nothing without digits, or on overflow.
     template <std::unsigned_integral T = std::uint64_t>
     [[nodiscard]] std::optional<T> number(int base) {
         T value = 0;
@@ -69,13 +69,13 @@ class TextCursor {
         return number<T>(10);
     }
 
-    /// `key` anywhere further on, and the hexadecimal number behind it.
+    /// Finds `key` and reads the hexadecimal number after it.
     template <std::unsigned_integral T = std::uint64_t>
     [[nodiscard]] std::optional<T> hex_after(std::string_view key) {
         return find(key) ? hex<T>() : std::nullopt;
     }
 
-    /// "02:00.0", where `prefix` ("0x", as one dialect has it) may stand before bus and device.
+    /// "02:00.0", in one dialect with `prefix` "0x" before bus and device.
     [[nodiscard]] std::optional<Source> pci_function(std::string_view prefix = {}) {
         static_cast<void>(accept(prefix));
         const auto bus = number<std::uint8_t>(16);
@@ -95,7 +95,7 @@ class TextCursor {
     std::string_view rest_;
 };
 
-/// "0000:02:00.0" with its segment, or "02:00.0" without; nothing where it is neither.
+/// "0000:02:00.0" with a segment, or "02:00.0" without; nothing otherwise.
 [[nodiscard]] inline std::optional<Source> parse_pci_address(std::string_view text) {
     TextCursor with_segment(text);
     const auto segment = with_segment.number<std::uint16_t>(16);

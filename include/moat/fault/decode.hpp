@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Lines of kernel logs, emulators and tracefs, read into fault records; noise is passed over.
-// What a record means is diagnose.hpp's affair. Fed by `moat explain` and by log followers.
+// Decodes lines of kernel logs, emulators and tracefs into fault records; skips other lines.
+// diagnose.hpp interprets a record. `moat explain` and log followers call it.
 #pragma once
 
 #include "moat/core/function_ref.hpp"
@@ -16,7 +16,7 @@
 
 namespace moat::fault {
 
-/// Whose words a line is in.
+/// The program that wrote a line.
 enum class Origin : std::uint8_t {
     intel,        ///< Linux's VT-d driver
     amd,          ///< Linux's AMD-Vi driver
@@ -27,7 +27,7 @@ enum class Origin : std::uint8_t {
     qemu,         ///< the emulator, on its standard error
     vfio,         ///< Linux's VFIO
     tracepoint,   ///< tracefs
-    kernel,       ///< Linux's rate limit, for any driver
+    kernel,       ///< Linux's rate limit, of any driver
 };
 
 [[nodiscard]] constexpr std::string_view name(Origin origin) {
@@ -37,11 +37,11 @@ enum class Origin : std::uint8_t {
     return names[static_cast<std::size_t>(origin)];
 }
 
-/// What a line, or some lines that belong together, said.
+/// The content of a line, or of several lines that belong together.
 struct Decoded {
     enum class What : std::uint8_t {
         fault,        ///< `record`
-        memory_limit, ///< VFIO could not pin: `value` is the limit in bytes
+        memory_limit, ///< VFIO could not pin memory: `value` is the limit in bytes
         mapped,       ///< `mapping`
         unmapped,     ///< `mapping`
     };
@@ -49,17 +49,17 @@ struct Decoded {
     What what = What::fault;
     Origin origin = Origin::kernel;
     Record record = {};
-    /// The range and what it allows; the label is `device`. Only with a time, no thread or stack.
+    /// The range and its direction; `device` is the label. Has a time, but no thread or stack.
     Mapping mapping = {};
     std::uint64_t value = 0;
-    /// The device as the line names it ("0000:02:00.0"), where it does.
+    /// The device's name in the line ("0000:02:00.0"), if it has one.
     std::string device = {};
-    /// The hardware's reason in the line's words, where it has any.
+    /// The reason in the line's own words, if it has one.
     std::string text = {};
 };
 
-/// Reads a log line by line. Never fails: what is not understood is noise. Lines of other sources
-/// may lie anywhere, also within a line. Keeps a bounded amount of text. Not thread-safe.
+/// Decodes a log line by line. Never fails: it skips unknown lines, and other programs' output
+/// within a line. Keeps a bounded amount of text. Not thread-safe.
 class Decoder {
   public:
     using Sink = FunctionRef<void(const Decoded&)>;
@@ -67,27 +67,27 @@ class Decoder {
     /// Longer lines are cut.
     static constexpr std::size_t longest_line = 4096;
 
-    /// Reads one line, without its end. `sink` gets what is complete: nothing, one, or two.
+    /// Decodes one line, without its end. Passes complete results to `sink`: none, one, or two.
     void line(std::string_view line, Sink sink);
 
-    /// Hands out what waits for lines that did not come: at the end of a log, or when a follower
-    /// has seen no line for a while.
+    /// Passes on an incomplete result: at the end of a log, or when a follower has seen no line for
+    /// a while.
     void end(Sink sink);
 
   private:
-    /// A fault whose report is not complete, and of which lines are still expected.
+    /// A fault that needs further lines.
     struct Pending {
         enum class Stage : std::uint8_t { none, intel_reason, smmu_words, smmu_names };
 
         Stage stage = Stage::none;
         Decoded decoded = {};
         bool waits = false;
-        unsigned noise = 0; ///< lines since the last that belonged to it
+        unsigned noise = 0; ///< unrelated lines since its last line
         unsigned words_read = 0;
         std::array<std::uint64_t, 4> words = {};
     };
 
-    /// Return: whether the line continued what waits.
+    /// Return: whether the line belongs to the pending fault.
     [[nodiscard]] bool continues(std::string_view line, Sink sink);
     void begin(Decoded decoded, Pending::Stage stage, std::optional<std::uint64_t> time_ns,
                Sink sink);

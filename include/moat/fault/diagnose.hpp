@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The pure function from (living mappings, past mappings, fault record) to a diagnosis.
-// No device, no text, no clock. Called by fault handlers, `moat explain` and the tests.
+// The pure function from (living mappings, past mappings, fault record) to a diagnosis. No device,
+// no text, no clock. Fault handlers, `moat explain` and tests call it.
 #pragma once
 
 #include "moat/fault/diagnosis.hpp"
@@ -10,13 +10,13 @@
 namespace moat::fault {
 
 struct DiagnoseOptions {
-    /// How far from a mapping an access may lie and still be blamed on it.
+    /// How far from a mapping an access may lie and still be attributed to it.
     ByteCount reach = ByteCount(std::uint64_t{1} << 20);
 };
 
 namespace detail {
 
-/// Whether the record is about no address, and which kind that makes it.
+/// The diagnosis of a record without an address; nothing if it has one.
 [[nodiscard]] constexpr std::optional<Kind> kind_without_mappings(const Record& record) {
     switch (record.reason) {
     case Reason::not_attached:
@@ -56,12 +56,12 @@ namespace detail {
     return {least, least + (last - first)};
 }
 
-/// Bytes of guard that the mapping has on that side.
+/// The mapping's guard on that side, in bytes.
 [[nodiscard]] constexpr std::uint64_t guard_on(const Mapping& mapping, Side side) {
     return (side == Side::right ? mapping.guard_after : mapping.guard_before).value();
 }
 
-/// Fills in what lies between the access and a mapping beside which it is.
+/// Sets the side, the distance and the bytes outside, relative to `range`.
 constexpr void place_beside(Diagnosis& diagnosis, const IovaRange& range) {
     const Record& record = diagnosis.record;
     diagnosis.side = side_of(range, record.where);
@@ -89,7 +89,7 @@ constexpr void blame(Diagnosis& diagnosis, const PastMapping& past) {
     place_beside(diagnosis, past.mapping.range);
 }
 
-/// Of the neighbours, the one whose guard the access lies in, else nothing.
+/// The neighbour whose guard contains the access, or nothing.
 [[nodiscard]] constexpr std::optional<Mapping> guard_owner(const Diagnosis& diagnosis) {
     std::optional<Mapping> owner;
     std::uint64_t nearest = 0;
@@ -106,8 +106,8 @@ constexpr void blame(Diagnosis& diagnosis, const PastMapping& past) {
     return owner;
 }
 
-/// The nearer of two, if it is within reach; what lies on the left where they are equally near,
-/// because devices count upwards.
+/// The nearer of two, if it is within reach; the left one if both are equally near, because devices
+/// count upwards.
 template <class T, class RangeOf>
 [[nodiscard]] constexpr std::optional<T>
 nearest_within(ByteCount reach, const Record& record, const std::optional<T>& left,
@@ -126,7 +126,7 @@ nearest_within(ByteCount reach, const Record& record, const std::optional<T>& le
     return nearest;
 }
 
-/// The access touches a byte of `touched`, a living mapping; `after` is the one that follows it.
+/// The access touches a byte of the living mapping `touched`; `after` follows it.
 constexpr void blame_touched(Diagnosis& diagnosis, const Mapping& touched,
                              const std::optional<Mapping>& after) {
     const IovaRange& where = diagnosis.record.where;
@@ -149,21 +149,21 @@ constexpr void blame_touched(Diagnosis& diagnosis, const Mapping& touched,
     } else if (!permits(touched.allows, diagnosis.record.access)) {
         diagnosis.kind = Kind::permission;
     } else if (diagnosis.record.reason == Reason::out_of_bounds) {
-        diagnosis.kind = Kind::poisoned; // inside the bounds, nothing else is out of them
+        diagnosis.kind = Kind::poisoned; // inside the bounds, only poison is out of bounds
     } else {
         diagnosis.kind = Kind::mapped_and_allowed;
     }
 }
 
-/// Whether the access begins at the very byte behind `mapping`: what came before went through, so
-/// the device ran over its end.
+/// Whether the access begins at the byte after `mapping`: the bytes before were accessible, so the
+/// device ran over its end.
 [[nodiscard]] constexpr bool runs_over(const Record& record, const Mapping& mapping) {
     return record.precision == Precision::exact && record.where.start() != Iova(0) &&
            record.where.start().value() - 1 == mapping.range.last().value();
 }
 
-/// Return: whether the access touches a living mapping, which is then blamed; or the one that it
-/// ran over before.
+/// Return: whether the access touches a living mapping. Blames that one, or the one before, if the
+/// device ran over its end.
 template <LiveMappings Live>
 [[nodiscard]] constexpr bool blame_where_touched(Diagnosis& diagnosis, const Live& live) {
     const IovaRange& where = diagnosis.record.where;
@@ -191,7 +191,7 @@ template <LiveMappings Live>
     return false;
 }
 
-/// Nothing living is touched: it strayed from a neighbour, or lies where something was.
+/// The access touches no living mapping: it strayed from a neighbour, or lies where a past one was.
 constexpr void blame_beside(Diagnosis& diagnosis, const PastNeighbours& past,
                             const DiagnoseOptions& options) {
     const Record& record = diagnosis.record;
@@ -213,12 +213,12 @@ constexpr void blame_beside(Diagnosis& diagnosis, const PastNeighbours& past,
 
 } // namespace detail
 
-/// What `record` means, given the mappings of the domain it happened in. Pure; O(log n): at most
-/// 64 comparisons with 100,000 living and a million past mappings (`Diagnosis::steps`).
+/// Diagnoses `record`, given the mappings of its domain. Pure; O(log n): at most 64 comparisons
+/// with 100,000 living and a million past mappings (`Diagnosis::steps`).
 ///
-/// How it decides, in this order: the device has no domain; the access touches a living mapping;
-/// it lies in the guard of one, which therefore lived when it happened; a mapping that was undone
-/// covered it; a living one is near; one that was undone is near; none of these.
+/// The order of decisions: the device has no domain; the access touches a living mapping; it lies
+/// in the guard of one, which therefore lived at that time; a past mapping covered it; a living one
+/// is near; a past one is near; none of these.
 template <LiveMappings Live, PastMappings Past>
 [[nodiscard]] constexpr Diagnosis diagnose(const Live& live, const Past& past, const Record& record,
                                            const DiagnoseOptions& options = {}) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a refused access was: which mapping it strayed from, by how many bytes, and who lies beside.
-// The answer only: diagnose.hpp finds it, report.hpp says it in words.
+// Diagnosis: the mapping that a refused access strayed from, by how many bytes, and the mappings
+// beside it. diagnose.hpp computes it, report.hpp renders it.
 #pragma once
 
 #include "moat/fault/mapping.hpp"
@@ -20,15 +20,15 @@ enum class Kind : std::uint8_t {
     crossing,            ///< from one living mapping into the next
     use_after_unmap,     ///< where a mapping was, or just beside it
     permission,          ///< inside a living mapping that does not allow this access
-    poisoned,            ///< inside a living mapping, where its owner has forbidden it for a while
+    poisoned,            ///< inside a living mapping, where its owner has poisoned the bytes
     wild,                ///< far from every mapping, living or past
-    never_mapped,        ///< nothing is or was mapped at all
+    never_mapped,        ///< nothing is or was mapped
     mapped_and_allowed,  ///< inside a living mapping that allows it: the IOMMU disagrees
     not_attached,        ///< the device, or its PASID, has no domain, or is blocked
-    no_access,           ///< no access of a device to memory: interrupts, the IOMMU's own errors
+    no_access, ///< not an access of a device to memory: interrupts, the IOMMU's own errors
 };
 
-/// The report's name of it, as AddressSanitizer would write it.
+/// The kind's name in reports, in the style of AddressSanitizer.
 [[nodiscard]] constexpr std::string_view name(Kind kind) {
     constexpr std::array<std::string_view, 11> names = {
         "dma-buffer-overflow",     "dma-buffer-underflow", "dma-buffer-crossing",
@@ -38,13 +38,12 @@ enum class Kind : std::uint8_t {
     return names[static_cast<std::size_t>(kind)];
 }
 
-/// On which side of the mapping the access lies.
+/// The side of the mapping on which the access lies.
 enum class Side : std::uint8_t { inside, left, right };
 
-/// Which byte outside of the mapping is the nearest, counted from its edge: 1 for the byte next to
-/// it, which is one byte past the end (or before the start). Both are equal where the record tells
-/// bytes; where it tells a page, the byte is one of that page's, as "1 to 4096 bytes past". 0 where
-/// the access lies inside.
+/// The nearest byte outside the mapping, counted from its edge: 1 is the byte next to it. `least`
+/// equals `most` if the record has exact bytes; if it has only a page, the byte is one of that
+/// page's, as in "1 to 4096 bytes past". 0 inside.
 struct Distance {
     std::uint64_t least = 0;
     std::uint64_t most = 0;
@@ -56,20 +55,20 @@ struct Diagnosis {
     Kind kind = Kind::never_mapped;
     Record record = {};
     /// The living mapping that the access strayed from, or lies in. None for `wild` and the kinds
-    /// after it, but for `mapped_and_allowed`.
+    /// after it, except `mapped_and_allowed`.
     std::optional<Mapping> mapping = {};
-    /// `use_after_unmap`: the mapping that was. Elsewhere: the last mapping that was there before,
-    /// if one is remembered, as a second explanation.
+    /// `use_after_unmap`: the past mapping. Otherwise the latest past mapping there, if one is
+    /// known, as a second explanation.
     std::optional<PastMapping> past = {};
     /// Relative to `mapping`, or to `past` for `use_after_unmap`.
     Side side = Side::inside;
-    /// Where `side` is not inside.
+    /// If `side` is not inside.
     Distance distance = {};
-    /// How many bytes of the access lie outside of the mapping; only where the record is exact.
+    /// How many bytes of the access lie outside the mapping, if the record is exact.
     std::uint64_t bytes_outside = 0;
     /// `crossing`: the mapping that the access ran into.
     std::optional<Mapping> next = {};
-    /// The living mappings nearest to the access on each side, but for `mapping`.
+    /// The living mappings nearest to the access on each side, except `mapping`.
     std::optional<Mapping> left = {};
     std::optional<Mapping> right = {};
     SearchSteps steps = {};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A decoded line in plain words: what happened, and what to look at. No mappings are known here;
-// where they are, diagnose.hpp knows more. Called by `moat explain`.
+// Explains a decoded line: what happened, and what to check. Without mappings; with them,
+// diagnose.hpp finds more. `moat explain` calls it.
 #pragma once
 
 #include "moat/fault/decode.hpp"
@@ -13,7 +13,7 @@ namespace moat::fault {
 struct Explanation {
     /// A sentence or two.
     std::string happened;
-    /// Each a thing to check, the likeliest first.
+    /// Things to check, the likeliest first.
     std::vector<std::string> look_at;
 };
 

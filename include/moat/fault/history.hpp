@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The mappings of a domain that were undone, the newest so many of them: a ring, and an index.
-// No lock of its own and no copies of labels and stacks. Diagnosis asks it (mapping.hpp).
+// History: the latest past mappings of a domain: a ring, and an index. It has no lock, and does not
+// copy labels and stacks. Diagnosis queries it (mapping.hpp).
 #pragma once
 
 #include "moat/fault/mapping.hpp"
@@ -12,36 +12,36 @@
 
 namespace moat::fault {
 
-/// To note an unmap is one store into the ring. The index is brought up to date by `catch_up`,
-/// which whoever handles a fault calls before it asks, so that its cost stays away from unmap.
+/// Adding a past mapping is one store into the ring. `catch_up` updates the index; a fault handler
+/// calls it before it queries, so unmapping does not pay for it.
 ///
-/// The index paints: it holds, sorted and disjoint, the addresses that were ever mapped, each run
-/// with the mapping that was undone there last. So the newest of many mappings that overlapped is
-/// found by one search, and a new one adds at most two runs.
+/// The index holds the addresses that were ever mapped, as sorted, disjoint runs, each with the
+/// latest mapping there. So one search finds the newest of many overlapping mappings, and adding a
+/// mapping adds at most two runs.
 ///
-/// Not thread-safe. Labels and stacks that the views name must outlive their place in the ring.
+/// Not thread-safe. Labels and stacks outlive their entry in the ring.
 class History {
   public:
     static constexpr unsigned most_runs = 8;
 
-    /// Remembers the newest `capacity` mappings; 0 counts as 1. Memory is taken as it fills.
+    /// Keeps the newest `capacity` mappings; 0 counts as 1. Allocates as it fills.
     explicit History(std::size_t capacity);
 
-    /// Notes that `mapping` was undone just now; the oldest one is forgotten where the ring is
-    /// full. A mapping without bytes is not noted.
+    /// Adds `mapping`, which was just unmapped; drops the oldest one if the ring is full. Ignores a
+    /// mapping without bytes.
     void note(const Mapping& mapping, const Event& unmapped);
 
-    /// Brings the index up to date: O(log n) for each mapping noted since.
+    /// Updates the index: O(log n) per mapping added since.
     void catch_up();
 
-    /// How many mappings are remembered.
+    /// How many mappings it holds.
     [[nodiscard]] std::size_t size() const;
 
-    /// The model of PastMappings; the index must be up to date. Nothing for an empty range. Looks
-    /// at no more than the first `most_runs` runs of `range`.
+    /// Models PastMappings; the index is up to date. Returns nothing for an empty range. Looks at
+    /// no more than the first `most_runs` runs of `range`.
     [[nodiscard]] PastNeighbours around(IovaRange range, SearchSteps& steps) const;
 
-    /// Ends the program where the index is not what it promises. For tests.
+    /// Ends the program if the index is inconsistent. For tests.
     void verify() const;
 
   private:
@@ -50,13 +50,13 @@ class History {
         Event unmapped;
     };
 
-    /// A run of addresses up to `last`, whose latest mapping is the `sequence`-th ever noted.
+    /// A run of addresses up to `last`; the `sequence`-th mapping ever added was its latest.
     struct Run {
         std::uint64_t last;
         std::uint64_t sequence;
     };
 
-    /// An address that a search looks for, which counts how often it is compared.
+    /// The address of a search; counts its comparisons.
     struct Probe {
         std::uint64_t at;
         SearchSteps* steps;
@@ -84,20 +84,20 @@ class History {
     [[nodiscard]] const Entry& entry(std::uint64_t sequence) const;
     [[nodiscard]] PastMapping past(std::uint64_t sequence) const;
 
-    /// Makes sure that a run begins at `start`, where a run covers it.
+    /// Splits the run that covers `start`, if any, so that one begins there.
     void split(std::uint64_t start);
     void paint(IovaRange range, std::uint64_t sequence);
     void unpaint(IovaRange range, std::uint64_t sequence);
 
     std::vector<Entry> ring_;
-    /// The ranges of painted entries whose slots were taken, oldest first: to be unpainted. Never
-    /// more than `capacity`.
+    /// The ranges of indexed entries whose slots were reused, oldest first: to be removed from the
+    /// index. At most `capacity`.
     std::vector<IovaRange> displaced_;
     Runs runs_;
     std::size_t capacity_;
-    std::uint64_t noted_ = 0;     ///< the sequence of the next one
-    std::uint64_t indexed_ = 0;   ///< all below were painted, or forgotten before they were
-    std::uint64_t unpainted_ = 0; ///< the sequence of the first in `displaced_`
+    std::uint64_t noted_ = 0;     ///< the sequence of the next mapping
+    std::uint64_t indexed_ = 0;   ///< all below were indexed, or dropped before
+    std::uint64_t unpainted_ = 0; ///< the sequence of the first one in `displaced_`
 };
 
 static_assert(PastMappings<History>);

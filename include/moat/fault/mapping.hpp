@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What diagnosis must know of mappings, living and past: views, and the concepts of their owners.
-// It keeps none itself: the DMA API's registry does, or history.hpp, or a sorted array.
+// Views of mappings, living and past, and the concepts of their owners, for diagnosis. Owners: the
+// DMA API's registry, history.hpp, or a sorted array.
 #pragma once
 
 #include "moat/core/range.hpp"
@@ -23,7 +23,7 @@ enum class Allows : std::uint8_t { nothing, read, write, read_write };
     return names[static_cast<std::size_t>(allows)];
 }
 
-/// An unknown access is allowed only where every access is.
+/// Permits an unknown access only if it permits every access.
 [[nodiscard]] constexpr bool permits(Allows allows, Access access) {
     switch (access) {
     case Access::read:
@@ -37,41 +37,41 @@ enum class Allows : std::uint8_t { nothing, read, write, read_write };
     return allows == Allows::read_write;
 }
 
-/// Return addresses, innermost first; empty where none was taken.
+/// Return addresses, innermost first; may be empty.
 using StackView = std::span<const std::uintptr_t>;
 
-/// When something was done, and by whom.
+/// The time, thread and stack of a call.
 struct Event {
-    /// Of the same clock as Record::time_ns; 0 where not known.
+    /// Of the same clock as Record::time_ns; 0 if unknown.
     std::uint64_t time_ns = 0;
-    /// The operating system's number of the thread; 0 where not known.
+    /// The operating system's number of the thread; 0 if unknown.
     std::uint64_t thread = 0;
     StackView stack = {};
 };
 
-/// A view of one mapping. The label's and the stack's memory is its owner's.
+/// A view of one mapping. Its owner keeps the memory of label and stack.
 struct Mapping {
-    /// What the caller asked for, to the byte; not empty.
+    /// The range that the caller mapped, to the byte; not empty.
     IovaRange range = {};
-    /// Unmapped bytes that belong to it on each side of its pages; 0 where there is no guard.
+    /// Unmapped bytes on each side of its pages that belong to it; 0: no guard.
     ByteCount guard_before = {};
     ByteCount guard_after = {};
     Allows allows = Allows::read_write;
     std::string_view label = {};
     Event mapped = {};
-    /// One of how many mappings is watched so closely; 0: every one.
+    /// One of so many mappings is sampled; 0: not sampled.
     std::uint32_t sampled_of = 0;
 };
 
-/// A mapping that is no more.
+/// A mapping that was unmapped.
 struct PastMapping {
     Mapping mapping = {};
     Event unmapped = {};
-    /// How many mappings were undone after it.
+    /// How many mappings were unmapped after it.
     std::uint64_t unmaps_since = 0;
 };
 
-/// How often a search compared addresses; what is promised about diagnosis is counted in these.
+/// How many addresses a search compared; the bounds of diagnosis are counts of these.
 struct SearchSteps {
     std::uint64_t count = 0;
 };
@@ -84,29 +84,29 @@ struct Neighbours {
 
 /// The past mappings around a range.
 struct PastNeighbours {
-    /// The mapping undone last among those that covered a byte of the range.
+    /// The latest past mapping that covered a byte of the range.
     std::optional<PastMapping> latest = {};
-    /// Where there is no `latest`: the mappings that the nearest addresses on each side belong to.
+    /// Without `latest`: the mappings of the nearest addresses on each side.
     std::optional<PastMapping> below = {};
     std::optional<PastMapping> above = {};
 };
 
-/// The mappings of one domain that live. They never overlap.
+/// The living mappings of one domain. They do not overlap.
 template <class T>
 concept LiveMappings = requires(const T& live, Iova at, SearchSteps& steps) {
     /// One search, O(log n).
     { live.around(at, steps) } -> std::same_as<Neighbours>;
 };
 
-/// The mappings of one domain that were undone, as far back as they are remembered. They overlap
-/// where addresses were used again; an address belongs to the one that was undone last.
+/// The past mappings of one domain, as far as they are kept. They overlap where addresses were
+/// reused; an address belongs to the latest one.
 template <class T>
 concept PastMappings = requires(const T& past, IovaRange range, SearchSteps& steps) {
     /// One search, O(log n); `range` is not empty.
     { past.around(range, steps) } -> std::same_as<PastNeighbours>;
 };
 
-/// Living mappings as an array that is sorted by start. A view; the array is its owner's.
+/// Living mappings in an array sorted by start. A view.
 class SortedMappings {
   public:
     constexpr explicit SortedMappings(std::span<const Mapping> sorted) : sorted_(sorted) {}
@@ -136,7 +136,7 @@ class SortedMappings {
 
 static_assert(LiveMappings<SortedMappings>);
 
-/// Where nothing is remembered.
+/// No past mappings.
 class NoHistory {
   public:
     [[nodiscard]] static constexpr PastNeighbours around(IovaRange /*range*/,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What an IOMMU, of hardware or of software, says about one access that it refused.
-// Not who was hurt by it: that is diagnose.hpp. Written by IOMMUs and by the decoders of logs.
+// Record: what an IOMMU, in hardware or software, reports about one refused access. IOMMUs and log
+// decoders create it; diagnose.hpp finds the mapping.
 #pragma once
 
 #include "moat/core/check.hpp"
@@ -14,7 +14,7 @@
 
 namespace moat::fault {
 
-/// What the device tried.
+/// The kind of access.
 enum class Access : std::uint8_t { unknown, read, write, execute };
 
 [[nodiscard]] constexpr std::string_view name(Access access) {
@@ -22,13 +22,13 @@ enum class Access : std::uint8_t { unknown, read, write, execute };
     return names[static_cast<std::size_t>(access)];
 }
 
-/// Whose access it was: a PCI function, or a number that only the IOMMU's firmware tables explain.
+/// The origin of an access: a PCI function, or a number that the IOMMU's firmware tables explain.
 /// Trivially copyable.
 class Source {
   public:
     enum class Kind : std::uint8_t {
-        unknown,   ///< the report does not say
-        pci,       ///< a requester ID, with a segment where the report tells one
+        unknown,   ///< not reported
+        pci,       ///< a requester ID, and a segment if it is reported
         stream,    ///< an Arm StreamID
         endpoint,  ///< a virtio-iommu endpoint
         device_id, ///< a RISC-V device_id
@@ -36,7 +36,7 @@ class Source {
 
     constexpr Source() = default;
 
-    /// A PCI function; segments are not told by every report. `device` < 32, `function` < 8.
+    /// A PCI function; not every report has a segment. `device` < 32, `function` < 8.
     [[nodiscard]] static constexpr Source pci(unsigned bus, unsigned device, unsigned function,
                                               std::optional<std::uint16_t> segment = std::nullopt) {
         MOAT_CHECK(bus < 256 && device < 32 && function < 8, "a PCI function's numbers");
@@ -65,7 +65,7 @@ class Source {
 
     [[nodiscard]] constexpr Kind kind() const { return kind_; }
 
-    /// The requester ID of a PCI function, else the number itself; 0 where unknown.
+    /// The requester ID of a PCI function, otherwise the number itself; 0 if unknown.
     [[nodiscard]] constexpr std::uint32_t id() const { return id_; }
 
     [[nodiscard]] constexpr std::optional<std::uint16_t> segment() const { return segment_; }
@@ -92,31 +92,31 @@ class Source {
     Kind kind_ = Kind::unknown;
 };
 
-/// How much of the access `Record::where` tells.
+/// How precise `Record::where` is.
 enum class Precision : std::uint8_t {
-    none,  ///< no address: the report is about the device, or the IOMMU itself
-    exact, ///< the device touched, or tried to, these bytes and no others
-    start, ///< it began at this byte; how far it went is not known (one byte in `where`)
-    page,  ///< it touched something within these bytes (VT-d reports pages)
+    none,  ///< no address: the report is about the device or the IOMMU
+    exact, ///< exactly the bytes of the access
+    start, ///< the first byte; the length is unknown (`where` has one byte)
+    page,  ///< the access lies within these bytes (VT-d reports pages)
 };
 
-/// Why the IOMMU refused. The hardware's own number stays in `Record::code`.
+/// The reason for the refusal. `Record::code` has the hardware's number.
 enum class Reason : std::uint8_t {
     unknown,
     not_present,     ///< no leaf translates the address
-    permission,      ///< a leaf does, and forbids this access; or it is not there (VT-d cannot say)
-    address_size,    ///< wider than what the device, the tables or the IOMMU can reach
-    not_attached,    ///< root, context, device-table or stream-table entry is missing or invalid
-    blocked,         ///< the device is in a domain that refuses everything
-    pasid,           ///< the PASID or its table is missing or invalid
+    permission,      ///< a leaf forbids this access; or is absent (VT-d does not distinguish)
+    address_size,    ///< beyond the reach of the device, the tables or the IOMMU
+    not_attached,    ///< the root, context, device-table or stream-table entry is absent or invalid
+    blocked,         ///< the device's domain refuses everything
+    pasid,           ///< the PASID or its table is absent or invalid
     malformed_table, ///< reserved bits or impossible entries in the IOMMU's own tables
     table_access,    ///< the IOMMU could not read or write its own tables
-    bad_request,     ///< a kind of request that this device may not make
-    out_of_bounds,   ///< translated, but outside of the buffer's true bounds (byte-precise checks)
+    bad_request,     ///< a request of a kind that this device may not make
+    out_of_bounds,   ///< translated, but outside the buffer's bounds (byte-precise checks)
     interrupt,       ///< an interrupt message that the IOMMU refused; the address is an index
     invalidation,    ///< the device did not answer an invalidation of its cache
-    hardware,        ///< the IOMMU, or memory behind it, reports an error of its own
-    events_lost,     ///< faults happened and were not recorded; `suppressed` says how many if known
+    hardware,        ///< an error of the IOMMU, or of memory behind it
+    events_lost,     ///< faults were not recorded; `suppressed` is their number if known
 };
 
 [[nodiscard]] constexpr std::string_view name(Reason reason) {
@@ -127,21 +127,21 @@ enum class Reason : std::uint8_t {
     return names[static_cast<std::size_t>(reason)];
 }
 
-/// One refused access. Trivially copyable; holds no pointer into the log or queue it came from.
+/// One refused access. Trivially copyable; does not refer to its log or queue.
 struct Record {
     Source source = {};
     Access access = Access::unknown;
     Precision precision = Precision::none;
     Reason reason = Reason::unknown;
-    /// Not empty, but where `precision` is none; a record that breaks this is about no address.
+    /// Not empty, unless `precision` is none; a record that violates this has no address.
     IovaRange where = {};
-    /// The IOMMU's number of the domain, where the report tells it.
+    /// The IOMMU's number of the domain, if it is reported.
     std::optional<std::uint32_t> domain = {};
     std::optional<std::uint32_t> pasid = {};
-    /// The hardware's own code or flags: VT-d's fault reason, AMD's flags, an SMMU's event number
-    /// or FSR, RISC-V's cause. What it means, the report's origin says.
+    /// The hardware's code or flags: VT-d's fault reason, AMD's flags, an SMMU's event number or
+    /// FSR, RISC-V's cause.
     std::optional<std::uint64_t> code = {};
-    /// How many faults were lost or held back just before this one.
+    /// How many faults were lost or suppressed just before this one.
     std::uint64_t suppressed = 0;
     /// Nanoseconds of the reporter's monotonic clock.
     std::optional<std::uint64_t> time_ns = {};
@@ -149,7 +149,7 @@ struct Record {
     friend constexpr bool operator==(const Record&, const Record&) = default;
 };
 
-/// A record whose bytes are known; the rest is the caller's to fill in.
+/// A record with known bytes; the caller fills in the rest.
 [[nodiscard]] constexpr Record exact_record(Source source, Access access, IovaRange bytes,
                                             Reason reason) {
     return {.source = source,

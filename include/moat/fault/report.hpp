@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A diagnosis as text in the manner of AddressSanitizer, and as one line of JSON.
-// It finds nothing out and prints nothing itself; docs/report_schema.md documents the JSON.
+// Renders a diagnosis as text in the style of AddressSanitizer, and as one line of JSON
+// (docs/report_schema.md). Pure.
 #pragma once
 
 #include "moat/core/function_ref.hpp"
@@ -14,13 +14,13 @@
 
 namespace moat::fault {
 
-/// Hands out the frames of one address, innermost first: several where functions were inlined.
+/// Passes on the frames of one address, innermost first: several for inlined functions.
 using FrameSink = FunctionRef<void(const StackFrame&)>;
 
-/// Turns an address of a stack into frames, or hands out one with the address alone.
+/// Passes on the frames of an address, or one with the address alone.
 using Symbolise = FunctionRef<void(std::uintptr_t address, FrameSink sink)>;
 
-/// The addresses and nothing else: for reports where no symbols are wanted.
+/// A symboliser without symbols: addresses alone.
 inline constexpr auto no_symbols = [](std::uintptr_t address, FrameSink sink) {
     sink(StackFrame{.address = address});
 };
@@ -29,14 +29,14 @@ enum class Colour : std::uint8_t { none, ansi };
 
 struct ReportOptions {
     Colour colour = Colour::none;
-    /// Printed in the headline, where it is not 0.
+    /// Printed in the headline unless 0.
     std::uint64_t process_id = 0;
-    /// What the device is called beside its number, say "edu"; may be empty.
+    /// The device's name beside its number, such as "edu"; may be empty.
     std::string_view device = {};
     unsigned most_frames = 16;
-    /// Columns of the map of the neighbourhood; what is not 16 to 4096 is made so.
+    /// Columns of the neighbourhood's map; clamped to 16 to 4096.
     unsigned map_columns = 64;
-    /// The IOMMU's smallest page: what lies between a buffer and the end of its page is a red zone.
+    /// The IOMMU's smallest page: the red zone of a buffer is the rest of its page.
     std::uint64_t page_bytes = 4096;
     Symbolise symbolise = no_symbols;
 };
@@ -44,23 +44,22 @@ struct ReportOptions {
 /// One line: "dma-buffer-overflow: write by 00:01.0, 17 bytes past the end of "a"".
 [[nodiscard]] std::string summary(const Diagnosis& diagnosis);
 
-/// The whole report, some lines, each with its end.
+/// The whole report, as lines with line ends.
 [[nodiscard]] std::string text_report(const Diagnosis& diagnosis,
                                       const ReportOptions& options = {});
 
-/// One line of JSON without its end. Bytes of labels that are not UTF-8 are replaced.
+/// One line of JSON without a line end. Replaces bytes of labels that are not UTF-8.
 [[nodiscard]] std::string json_report(const Diagnosis& diagnosis,
                                       const ReportOptions& options = {});
 
-/// The same for a line of a log, of which no mappings are known.
+/// The same for a line of a log, without mappings.
 [[nodiscard]] std::string json_report(const Decoded& decoded);
 
-/// "WHAT by thread 7 at 1.5 s here:" and the stack, each frame a line; empty where nothing is
-/// known.
+/// "WHAT by thread 7 at 1.5 s here:" and the stack, one frame per line; empty if nothing is known.
 [[nodiscard]] std::string event_text(std::string_view what, const Event& event,
                                      const ReportOptions& options = {});
 
-/// The map alone: what lies around the access, drawn to scale. Empty where there is no address.
+/// The map alone: the surroundings of the access, to scale. Empty without an address.
 [[nodiscard]] std::string neighbourhood(const Diagnosis& diagnosis,
                                         const ReportOptions& options = {});
 

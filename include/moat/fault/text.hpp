@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Records and sources as short text, for tools, tests and reports, on a hosted system.
-// Whole reports are report.hpp's.
+// Records and sources as short text, for the command, tests and reports. Hosted systems only. Whole
+// reports: report.hpp.
 #pragma once
 
 #include "moat/core/text.hpp"
@@ -21,7 +21,7 @@ namespace detail {
 
 } // namespace detail
 
-/// "0000:02:00.0", "02:00.0" where the segment is not known, "StreamID 0x10", "endpoint 16".
+/// "0000:02:00.0", "02:00.0" without a segment, "StreamID 0x10", "endpoint 16".
 [[nodiscard]] inline std::string to_string(const Source& source) {
     switch (source.kind()) {
     case Source::Kind::pci: {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The Domain concept: what bounds a device, whoever keeps its tables - this library, QEMU's IOMMU
-// or a kernel. Which addresses are used is the IOVA allocator's; dma/ brings the two together.
+// The Domain concept: the tables that bound a device, whether this library, QEMU's IOMMU or a
+// kernel keeps them. The IOVA allocator chooses addresses; dma/ combines both.
 #pragma once
 
 #include "moat/core/range.hpp"
@@ -13,17 +13,18 @@
 
 namespace moat::iommu {
 
-/// What differs between domains. Constant for a domain's life.
+/// The differences between domains. Constant for a domain's life.
 struct DomainLimits {
     IovaRange aperture = {};                  ///< every mapping lies inside
-    std::span<const IovaRange> reserved = {}; ///< and outside of these: interrupt messages, ...
-    std::uint64_t leaf_sizes = 0;  ///< bit n is set where a leaf may have 2^n bytes; lowest: a page
-    Attributes known = read_write; ///< what a mapping may be given
-    /// Devices can be held to bytes, not only to pages: see BoundedDomain.
+    std::span<const IovaRange> reserved = {}; ///< and outside these: interrupt messages, ...
+    std::uint64_t leaf_sizes =
+        0; ///< bit n is set if a leaf may have 2^n bytes; the lowest is a page
+    Attributes known = read_write; ///< attributes that a mapping may have
+    /// Whether the domain can check bytes, not only pages: see BoundedDomain.
     bool byte_bounds = false;
-    /// Devices are code of this process, which reaches memory as its CPU.
+    /// Whether devices are code of this process, and reach memory like its CPU.
     bool in_process = false;
-    /// Whether `unmap_deferred` leaves the invalidation to `invalidate_all`. Where it does not, a
+    /// Whether `unmap_deferred` leaves the invalidation to `invalidate_all`. If not, a
     /// DeferringDomain unmaps strictly.
     bool defers = false;
 };
@@ -53,8 +54,8 @@ namespace detail {
 
 } // namespace detail
 
-/// Whether every byte of [start, start + size) may be mapped. Return: empty, overflow,
-/// out_of_range or overlap (with a reserved range).
+/// Checks that every byte of [start, start + size) may be mapped. Errors: empty, overflow,
+/// out_of_range, overlap (with a reserved range).
 [[nodiscard]] inline Result<void> check_limits(const DomainLimits& limits, Iova start,
                                                ByteCount size) {
     const std::uint64_t first = start.value();
@@ -70,39 +71,38 @@ namespace detail {
     return detail::check_limits_slowly(limits, start, size);
 }
 
-/// Threads may use a domain at the same time for ranges that do not overlap: whoever owns a range
+/// Threads may use a domain at the same time for ranges that do not overlap: the owner of a range
 /// (the IOVA allocator's caller) is its only writer.
 template <class D>
 concept Domain = requires(D& domain, const D& constant, Iova start, ByteCount size,
                           PhysicalAddress memory, Attributes attributes) {
     { constant.limits() } -> std::convertible_to<DomainLimits>;
-    // Maps [start, start + size) to memory from `memory` on: a physical address where tables are
-    // walked by hardware or a model of it, the process's own address where a kernel translates.
-    // All three are multiples of a page. Errors: empty, unaligned, overflow, out_of_range, overlap,
-    // unsupported, no_memory, limit; io, after which devices may reach the range. After any other
-    // error nothing has changed.
+    // Maps [start, start + size) to memory from `memory` on: a physical address if hardware or a
+    // model of it walks the tables, the process's own address if a kernel translates. All three are
+    // multiples of a page. Errors: empty, unaligned, overflow, out_of_range, overlap, unsupported,
+    // no_memory, limit; nothing changes then. io: devices may reach the range.
     { domain.map(start, size, memory, attributes) } -> std::same_as<Result<void>>;
-    // Strict: on return no access reaches what was mapped, not even one that began before. Holes
-    // are no error. Errors: empty, unaligned, overflow, out_of_range, unsupported (part of a leaf);
-    // io, after which the range must be taken for reachable still.
+    // Strict: on return no access reaches what was mapped, including accesses that began before.
+    // Skips holes. Errors: empty, unaligned, overflow, out_of_range, unsupported (part of a leaf);
+    // io: devices may still reach the range.
     { domain.unmap(start, size) } -> std::same_as<Result<void>>;
 };
 
-/// A domain that can unmap now and invalidate later, many at once: what the flush queue needs. It
-/// does where DomainLimits::defers is set.
+/// A domain that can unmap now and invalidate later, many ranges at once, for the flush queue.
+/// DomainLimits::defers says whether it does.
 template <class D>
 concept DeferringDomain = Domain<D> && requires(D& domain, Iova start, ByteCount size) {
-    // As unmap, but accesses may go through until an `invalidate_all` that begins afterwards
-    // returns; until then neither addresses nor memory are used for anything else.
+    // Like unmap, but accesses may succeed until a later `invalidate_all` returns; until then the
+    // caller reuses neither addresses nor memory.
     { domain.unmap_deferred(start, size) } -> std::same_as<Result<void>>;
-    // On return no access uses a translation that was unmapped before the call. Errors: io, after
-    // which accesses may still use any of them.
+    // On return no access uses a translation that was unmapped before the call. Errors: io:
+    // accesses may still use any of them.
     { domain.invalidate_all() } -> std::same_as<Result<void>>;
 };
 
-/// Bounds that are finer than pages: how many of the bytes from `start` on, `size` at most, lie in
-/// the buffer that `start` lies in. Called inside accesses, by any thread: it takes no lock under
-/// which someone unmaps.
+/// Bounds finer than pages: how many of the bytes from `start` on, up to `size`, lie in the buffer
+/// that contains `start`. Any thread calls it inside accesses: it takes no lock that is held during
+/// an unmap.
 struct ByteBounds {
     ByteCount (*inside)(void* context, Iova start, ByteCount size) = nullptr;
     void* context = nullptr;
@@ -113,42 +113,41 @@ template <class D>
 concept BoundedDomain = Domain<D> && std::movable<typename D::BoundsRegistration> &&
                         requires(D& domain, const ByteBounds& bounds) {
                             // Accesses that begin after the return call `bounds`, until the
-                            // registration is destroyed; none calls it after that. Destroy it
-                            // before the domain, and outside accesses. Errors: unsupported
-                            // (DomainLimits::byte_bounds is clear), busy (others are registered).
+                            // registration is destroyed, before the domain and outside accesses.
+                            // Errors: unsupported (DomainLimits::byte_bounds is clear), busy (other
+                            // bounds are registered).
                             {
                                 domain.register_bounds(bounds)
                             } -> std::same_as<Result<typename D::BoundsRegistration>>;
                         };
 
-/// A domain whose tables say what devices wrote to.
+/// A domain whose tables record what devices wrote to.
 template <class D>
 concept DirtyTrackingDomain =
     Domain<D> && requires(D& domain, Iova start, ByteCount size, void (*visit)(Iova, ByteCount)) {
-        // Calls visit(start, size) for each leaf that the range touches and that was written to
-        // since it was mapped or visited, and makes it clean. A leaf is visited as a whole. Strict:
-        // a write that comes later makes it dirty again. Errors: empty, unaligned, overflow,
-        // out_of_range.
+        // Calls visit(start, size) for each leaf that overlaps the range and was written to since
+        // it was mapped or visited, and makes it clean. Visits whole leaves. Strict: a later write
+        // makes a leaf dirty again. Errors: empty, unaligned, overflow, out_of_range.
         { domain.clear_dirty(start, size, visit) } -> std::same_as<Result<void>>;
     };
 
-/// One of several runs that are mapped by one call.
+/// One of several runs that one call maps.
 struct Piece {
     Iova start = {};
     ByteCount size = {};
     PhysicalAddress memory = {};
 };
 
-/// A domain that maps many runs faster than one by one.
+/// A domain that maps many runs faster together than one by one.
 template <class D>
 concept ListingDomain =
     Domain<D> && requires(D& domain, std::span<const Piece> pieces, Attributes attributes) {
-        // As many `map`s, all or none. Errors: map's.
+        // Equals one `map` per piece; all or none. Errors: map's.
         { domain.map_all(pieces, attributes) } -> std::same_as<Result<void>>;
     };
 
-/// Maps all pieces or none, whatever the domain. Errors: map's; unmap's where pieces could not be
-/// unmapped again.
+/// Maps all pieces or none, for any domain. Errors: map's; unmap's if pieces could not be unmapped
+/// again.
 template <Domain D>
 [[nodiscard]] Result<void> map_pieces(D& domain, std::span<const Piece> pieces,
                                       Attributes attributes) {

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// How software invalidates: each block of addresses has a generation, translations are cached with
-// the one they were made in, and a change of it makes them worthless. table_domain.hpp's
-// Invalidator for domains that a SoftIommu walks; the cache is iotlb.hpp.
+// Invalidation in software: each block of addresses has a generation, a cached translation records
+// the generation in which it was made, and a new generation makes it stale. It is
+// table_domain.hpp's Invalidator for domains that a SoftIommu walks; iotlb.hpp is the cache.
 //
-// Why it is enough. A device's access is one read section: it takes a generation, then looks at the
-// tables, then touches memory. An unmap clears the leaf, then changes the generation, then waits
-// for the sections that were open. A section that was open is waited for. One that opens later
-// reads the new generation (the wait and the entry into a section meet in the section's slot), so
-// what was cached before does not match. One that read the new generation while it was open sees,
-// by acquire, the cleared leaf: so nothing old is ever cached under a new generation.
+// Why it is sufficient: a device's access is one read section: it reads a generation, then the
+// tables, then accesses memory. An unmap clears the leaf, then changes the generation, then waits
+// for open sections. A section that was open is waited for. A section that opens later reads the
+// new generation (the wait and the entry into a section synchronise at the section's slot), so
+// cached translations do not match. An open section that reads the new generation also sees the
+// cleared leaf, by acquire. So no old translation is cached under a new generation.
 #pragma once
 
 #include "moat/core/bits.hpp"
@@ -22,12 +22,12 @@
 
 namespace moat::iommu {
 
-/// log2 of the blocks that translations are cached for: a page, or a large leaf's part.
+/// log2 of the blocks that translations are cached for: a page, or part of a large leaf.
 inline constexpr unsigned small_block_lg2 = 12;
 inline constexpr unsigned large_block_lg2 = 21;
 
-/// log2 of the addresses that share a generation: some pages, since an invalidation of a long range
-/// pays for each (a locked instruction), and neighbours are mostly unmapped together.
+/// log2 of the addresses that share a generation: several pages, since invalidating a range costs a
+/// locked instruction per generation, and neighbours are mostly unmapped together.
 inline constexpr unsigned small_generation_lg2 = 15;
 inline constexpr unsigned large_generation_lg2 = large_block_lg2;
 
@@ -50,7 +50,7 @@ class Generations {
     /// Not from inside a device's access.
     void wait_for_accesses() { Sync::synchronize(); }
 
-    /// Of the block that holds `address`; never 0.
+    /// The generation of the block that contains `address`; never 0.
     [[nodiscard, gnu::always_inline]] std::uint64_t small(std::uint64_t address) const {
         return at(small_, address >> small_generation_lg2).load(std::memory_order_acquire);
     }
@@ -60,8 +60,8 @@ class Generations {
     }
 
   private:
-    /// Blocks share a counter where their numbers are equal modulo the count: so an invalidation of
-    /// a page costs its seven neighbours a look at the tables, and others once in 1024, never more.
+    /// Blocks share a counter if their numbers are equal modulo the count: invalidating a page
+    /// makes its seven neighbours, and one in 1024 other blocks, read the tables again.
     template <std::size_t N>
     struct Counters {
         std::array<Counter, N> each;

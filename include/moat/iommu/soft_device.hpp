@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A device of the software IOMMU: what it is attached to, and the lanes by which it reaches memory.
-// Attaching is soft_iommu.hpp's; what a device wants to reach, its model knows.
+// A device of the software IOMMU: its attachment, and the lanes through which it reaches memory.
+// soft_iommu.hpp attaches it; the device's model uses the lanes.
 #pragma once
 
 #include "moat/iommu/detail/fault_queue.hpp"
@@ -19,7 +19,7 @@ namespace moat::iommu {
 
 template <class M>
 concept HostMemory = requires(const M& memory, PhysicalAddress physical, ByteCount size) {
-    // Where the process sees [physical, physical + size); nullptr where that is no memory. Called
+    // The process's address of [physical, physical + size); nullptr if that is not memory. Called
     // inside accesses: no lock.
     { memory.find(physical, size) } -> std::same_as<std::byte*>;
 };
@@ -33,8 +33,7 @@ struct OwnMemory {
 
 static_assert(HostMemory<OwnMemory>);
 
-/// How far an access came. Bytes before the one that was refused have been transferred, as on a
-/// bus.
+/// How far an access came. Like on a bus, the bytes before the refused one were transferred.
 struct Transfer {
     ByteCount done = {};
     std::optional<fault::Record> fault = {};
@@ -42,14 +41,14 @@ struct Transfer {
     [[nodiscard]] bool complete() const { return !fault; }
 };
 
-/// What a device's accesses go through. Never changes; replaced as a whole.
+/// What a device's accesses go through. Immutable; replaced as a whole.
 template <class Domain>
 struct Attachment {
     enum class Kind : std::uint8_t { blocked, identity, translated };
 
     Kind kind = Kind::blocked;
-    Domain* domain = nullptr; ///< where translated
-    std::uint64_t serial = 0; ///< never the same twice: tells a lane that its cache is another's
+    Domain* domain = nullptr; ///< if translated
+    std::uint64_t serial = 0; ///< unique: a lane drops its cache when it changes
 };
 
 template <class Domain_, HostMemory Memory_ = OwnMemory>
@@ -70,8 +69,8 @@ class SoftDevice {
 
     [[nodiscard]] FaultQueue<Sync>& faults() { return faults_; }
 
-    /// From the return on no access goes through what was attached before. `next` outlives the
-    /// attachment. Not from inside an access; one thread at a time.
+    /// On return no access goes through the previous attachment. `next` outlives the attachment.
+    /// Not from inside an access; one thread at a time.
     void attach(const Attached& next) {
         attached_.store(&next, std::memory_order_release);
         Sync::synchronize();
@@ -102,8 +101,8 @@ class SoftDevice {
     FaultQueue<Sync> faults_;
 };
 
-/// One thread's way into memory for one device, with translations cached. Used by one thread at a
-/// time; any number of lanes a device. Ends before its device.
+/// One thread's access to memory for one device, with a cache of translations. Used by one thread
+/// at a time; a device may have many lanes, and outlives them.
 template <class Device_>
 class Lane {
   public:
@@ -114,9 +113,9 @@ class Lane {
 
     using Section = typename Sync::ReadSection;
 
-    /// While it lives, the lane's accesses count as one: entering and leaving costs once. A strict
-    /// unmap waits for all of it, so keep it for a command. What is refused meanwhile is told when
-    /// it ends.
+    /// While it lives, the lane's accesses count as one, so entering and leaving costs once. A
+    /// strict unmap waits for the whole batch, so use one per command. Faults are reported when it
+    /// ends.
     class Batch {
       public:
         explicit Batch(Lane& lane) : lane_(lane) {
@@ -160,8 +159,8 @@ class Lane {
     }
 
     /// Calls use(memory, offset, size) for each piece of [start, start + size), in order, as long
-    /// as the device may reach it. What is refused is recorded and the handlers are called, once
-    /// the access has ended. An unmap that returns before or after is strict: see generations.hpp.
+    /// as the device may reach it. Records a refusal, and calls the handlers after the access has
+    /// ended. An unmap that returns before or after is strict: see generations.hpp.
     template <fault::Access Kind, class Use>
     Transfer access(Iova start, ByteCount size, Use&& use) {
         if (batch_ != nullptr)
@@ -176,8 +175,8 @@ class Lane {
         return transfer;
     }
 
-    /// Where the device reaches the byte at `address`; nullptr where it does not, and no fault is
-    /// recorded. Valid as long as the batch.
+    /// The process's address of the byte at `address`; nullptr if the device may not reach it,
+    /// without a fault. Valid during the batch.
     template <fault::Access Kind>
     [[nodiscard, gnu::always_inline]] std::byte* translate(const Batch& batch, Iova address) {
         fault::Reason reason{};
@@ -187,7 +186,7 @@ class Lane {
     }
 
   private:
-    /// A refusal that is told once no section is open.
+    /// A refusal, reported after the sections have closed.
     struct Refusal {
         fault::Record record;
         FaultHandler of_domain;
@@ -204,7 +203,7 @@ class Lane {
         return transfer;
     }
 
-    /// In the order in which they were refused; handlers may use this lane's device.
+    /// In the order of the refusals; handlers may use this lane's device.
     [[gnu::noinline, gnu::cold]] void tell() {
         std::vector<Refusal> refusals;
         refusals.swap(refusals_);
@@ -214,7 +213,7 @@ class Lane {
 
     struct Piece {
         std::byte* memory;
-        std::uint64_t size; ///< that lie together from `memory` on, at least
+        std::uint64_t size; ///< contiguous from `memory` on, at least
     };
 
     template <fault::Access Kind, class Use>
@@ -224,7 +223,7 @@ class Lane {
         std::uint64_t done = 0;
         while (done != size.value()) {
             const std::uint64_t address = start.value() + done;
-            if (address < start.value()) [[unlikely]] { // past the last address there is
+            if (address < start.value()) [[unlikely]] { // past the last address
                 reason = fault::Reason::address_size;
                 break;
             }
@@ -269,7 +268,7 @@ class Lane {
         return walk<Kind>(open, *attached.domain, address, left, reason);
     }
 
-    /// Forgets what was cached of another attachment. Return: whether there are tables to walk.
+    /// Drops the cache of another attachment. Return: whether there are tables to walk.
     [[gnu::noinline]] bool turn_to(const Attached& attached) {
         if (attached.kind != Attached::Kind::translated)
             return false;
@@ -290,7 +289,8 @@ class Lane {
         return {device_.memory().find(PhysicalAddress(address), here), here.value()};
     }
 
-    /// The generations are read before the tables: what they say of a leaf that is going is old.
+    /// Reads the generation before the tables: a leaf that is being removed is then cached under an
+    /// old one.
     template <fault::Access Kind>
     [[gnu::always_inline]] Piece walk(const Section& open, Domain& domain, std::uint64_t address,
                                       ByteCount left, fault::Reason& reason) {
@@ -313,7 +313,7 @@ class Lane {
         return found;
     }
 
-    /// The block of `cache` that holds `address`, cached from now on where nobody asks for more.
+    /// The block that contains `address`, cached from now on unless byte bounds are registered.
     template <fault::Access Kind, std::size_t Entries, unsigned BlockLg2, class Leaf>
     [[gnu::always_inline]] Piece take(Iotlb<Entries, BlockLg2>& cache, const Domain& domain,
                                       Leaf leaf, std::uint64_t address, std::uint64_t generation,
@@ -339,7 +339,7 @@ class Lane {
 
     Piece within(const Domain& domain, std::uint64_t address, Piece piece, fault::Reason& reason) {
         const ByteBounds* const bounds = domain.bounds();
-        if (bounds == nullptr) // unregistered meanwhile
+        if (bounds == nullptr) // unregistered by another thread
             return piece;
         piece.size = bounds->inside(bounds->context, Iova(address), ByteCount(piece.size)).value();
         if (piece.size != 0)
@@ -351,8 +351,9 @@ class Lane {
     template <fault::Access Kind>
     [[gnu::noinline, gnu::cold]] void refuse(Transfer& transfer, Iova start, ByteCount size,
                                              fault::Reason reason, const Attached& attached) {
-        const Iova first(start.value() + transfer.done.value()); // may wrap: a device's number
-        const std::uint64_t most = 0 - first.value();            // up to 2^64; 0 is all of it
+        const Iova first(start.value() +
+                         transfer.done.value());      // may wrap: the device chose the address
+        const std::uint64_t most = 0 - first.value(); // up to 2^64; 0 is all of it
         const std::uint64_t left = size.value() - transfer.done.value();
         const ByteCount refused(most == 0 ? left : std::min(left, most));
         fault::Record record =
@@ -367,9 +368,9 @@ class Lane {
     static constexpr std::size_t large_entries = 32;
 
     Device& device_;
-    const Section* batch_ = nullptr; ///< of the batch that is open
+    const Section* batch_ = nullptr; ///< the open batch
     std::vector<Refusal> refusals_;
-    /// Of the attachment that the caches are of; at first none's.
+    /// The attachment of the cached translations; none at first.
     std::uint64_t serial_ = ~std::uint64_t{0};
     Iotlb<small_entries, small_block_lg2> small_;
     Iotlb<large_entries, large_block_lg2> large_;

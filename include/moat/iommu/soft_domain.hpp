@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// SoftDomain: a domain that devices in this process reach memory through, with what the DMA API
-// may ask beyond tables: byte-precise bounds, and word of faults.
+// SoftDomain: a domain for devices in this process, with two additions to its tables for the DMA
+// API: byte-precise bounds, and a handler of faults.
 #pragma once
 
 #include "moat/fault/record.hpp"
@@ -14,9 +14,8 @@
 
 namespace moat::iommu {
 
-/// Called on the device's thread after the access that was refused has ended, with no lock held: it
-/// may map, unmap, attach and detach. What `context` points to outlives every device that was ever
-/// attached.
+/// Called on the device's thread after the refused access has ended, without a lock: it may map,
+/// unmap, attach and detach. What `context` points to outlives every device that was ever attached.
 struct FaultHandler {
     void (*call)(void* context, const fault::Record& record) = nullptr;
     void* context = nullptr;
@@ -31,7 +30,7 @@ struct SoftDomainOptions {
     FaultHandler handler = {};
     std::span<const IovaRange> reserved = {};
     unsigned address_bits = 57;
-    /// Clear it for a domain that checks pages only, as hardware does.
+    /// Clear it for a domain that checks only pages, like hardware.
     bool byte_bounds = true;
 };
 
@@ -52,7 +51,7 @@ class SoftDomain : public TableDomain<Tree_, Invalidator_> {
 
     [[nodiscard]] const FaultHandler& handler() const { return handler_; }
 
-    /// See BoundedDomain. Translations are not cached meanwhile.
+    /// See BoundedDomain. No translations are cached while it lives.
     class BoundsRegistration {
       public:
         BoundsRegistration(BoundsRegistration&& other) noexcept
@@ -89,7 +88,7 @@ class SoftDomain : public TableDomain<Tree_, Invalidator_> {
         return BoundsRegistration(*this);
     }
 
-    /// The bounds that an access checks, or nullptr. Valid inside the access.
+    /// The bounds to check in an access, or nullptr. Valid inside the access.
     [[nodiscard, gnu::always_inline]] const ByteBounds* bounds() const {
         return asked_.load(std::memory_order_acquire);
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// SoftIommu: which device is attached to what. Devices reach memory through lanes of their own
-// (soft_device.hpp); machine/soft and models of devices elsewhere own one of these.
+// SoftIommu: the attachments of devices to domains. Devices reach memory through their lanes
+// (soft_device.hpp); machine/soft and other device models own one.
 #pragma once
 
 #include "moat/iommu/soft_device.hpp"
@@ -12,8 +12,8 @@
 
 namespace moat::iommu {
 
-/// Devices are blocked until attached. Thread-safe; nothing here is called from inside an access,
-/// everything from inside a fault handler.
+/// Devices are blocked until attached. Thread-safe; call nothing from inside an access, anything
+/// from a fault handler.
 template <class Domain_, HostMemory Memory_ = OwnMemory>
 class SoftIommu {
   public:
@@ -28,8 +28,8 @@ class SoftIommu {
     SoftIommu(const SoftIommu&) = delete;
     SoftIommu& operator=(const SoftIommu&) = delete;
 
-    /// A device that is blocked; it lives as long as the IOMMU. Errors: overlap (that source is
-    /// known).
+    /// Adds a blocked device, which lives as long as the IOMMU. Errors: overlap (the source
+    /// exists).
     [[nodiscard]] Result<Device*> add_device(fault::Source source, FaultHandler handler = {}) {
         const ExclusiveLock lock(mutex_);
         if (devices_.contains(key(source)))
@@ -39,30 +39,30 @@ class SoftIommu {
         return added->second.device.get();
     }
 
-    /// From the return on the device's accesses go through `domain`, which stays until the device
-    /// is attached elsewhere or detached. Errors: not_found.
+    /// On return the device's accesses go through `domain`, which lives until the device is
+    /// attached elsewhere or detached. Errors: not_found.
     [[nodiscard]] Result<void> attach(fault::Source source, Domain& domain) {
         return replace(source, {Attached::Kind::translated, &domain, 0});
     }
 
-    /// Addresses are physical ones. Errors: not_found.
+    /// Attaches the device to physical addresses. Errors: not_found.
     [[nodiscard]] Result<void> attach_identity(fault::Source source) {
         return replace(source, {Attached::Kind::identity, nullptr, 0});
     }
 
-    /// From the return on the device reaches nothing. Needs no memory. Errors: not_found.
+    /// On return the device reaches nothing. Allocates nothing. Errors: not_found.
     [[nodiscard]] Result<void> detach(fault::Source source) {
         const ExclusiveLock lock(mutex_);
         const auto found = devices_.find(key(source));
         if (found == devices_.end())
             return unknown(source);
         found->second.device->detach();
-        found->second.attached.reset(); // nobody looks at it any more
+        found->second.attached.reset(); // no access uses it any more
         return {};
     }
 
-    /// Hands out the faults of one device, oldest first. Return: how many were lost because its
-    /// queue was full. Errors: not_found.
+    /// Passes on the faults of one device, oldest first, and removes them. Return: how many were
+    /// lost because its queue was full. Errors: not_found.
     template <class Visit>
     [[nodiscard]] Result<std::uint64_t> take_faults(fault::Source source, Visit&& visit) {
         Device* device = nullptr;
@@ -82,7 +82,7 @@ class SoftIommu {
   private:
     struct Entry {
         std::unique_ptr<Device> device;
-        std::unique_ptr<Attached> attached = {}; ///< what the device looks at, unless blocked
+        std::unique_ptr<Attached> attached = {}; ///< null: blocked
 
         Entry(fault::Source source, const Memory& memory, FaultHandler handler)
             : device(std::make_unique<Device>(source, memory, handler)) {}
@@ -105,7 +105,8 @@ class SoftIommu {
         next.serial = ++serial_;
         auto fresh = std::make_unique<Attached>(next);
         found->second.device->attach(*fresh);
-        found->second.attached = std::move(fresh); // the old one: nobody looks at it any more
+        found->second.attached =
+            std::move(fresh); // frees the old one, which no access uses any more
         return {};
     }
 

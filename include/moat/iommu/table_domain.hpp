@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// TableDomain: a domain whose tables are this library's, in any format. How cached translations are
-// made to go is its Invalidator's affair; software's is generations.hpp.
+// TableDomain: a domain with tables of this library, in any format. Its Invalidator drops cached
+// translations; generations.hpp is software's.
 #pragma once
 
 #include "moat/iommu/domain.hpp"
@@ -16,33 +16,34 @@
 
 namespace moat::iommu {
 
-/// What an invalidator's function returns: nothing where it cannot fail.
+/// The result of an invalidator's function: void if it cannot fail.
 template <class R>
 concept InvalidationOutcome = std::same_as<R, void> || std::same_as<R, Result<void>>;
 
-/// Errors: io, after which accesses may still use everything that the call was for.
+/// Errors: io: accesses may still use everything that the call was for.
 template <class I>
 concept Invalidator = requires(I& invalidator, const InvalidationRequest<Iova>& request) {
-    // On return no access uses what was cached of the range, nor a table that was reached from it.
+    // On return no access uses cached translations of the range, or a table reached from it.
     { invalidator.invalidate(request) } -> InvalidationOutcome;
-    // The same without the wait: such accesses may go on until `wait_for_accesses` has returned.
+    // The same without waiting: such accesses may continue until `wait_for_accesses` returns.
     { invalidator.forget(request) } -> InvalidationOutcome;
-    // Everything that was forgotten before the call is out of use.
+    // On return everything invalidated before the call is out of use.
     { invalidator.wait_for_accesses() } -> InvalidationOutcome;
 };
 
-/// The invalidator of hardware, which caches tables and maybe absent entries, and may support less
-/// than its format.
+/// The invalidator of hardware, which caches tables and perhaps absent entries, and may support
+/// less than its format.
 template <class I>
 concept HardwareInvalidator =
     Invalidator<I> && requires(I& invalidator, const InvalidationRequest<Iova>& request) {
-        // Called once absent entries of the range were filled: on return accesses use the new ones.
+        // Called after absent entries of the range were filled: on return accesses use the new
+        // ones.
         { invalidator.added(request) } -> std::same_as<Result<void>>;
     };
 
 namespace detail {
 
-/// Success where `call` returns nothing.
+/// Converts void to success.
 template <class Call>
 [[nodiscard, gnu::always_inline]] inline Result<void> outcome_of(Call&& call) {
     if constexpr (std::is_void_v<decltype(call())>) {
@@ -53,11 +54,11 @@ template <class Call>
     }
 }
 
-/// When an edit's invalidation is done: before the edit ends, or with the next wait.
+/// When an edit's invalidation completes: before the edit ends, or with the next wait.
 enum class Timing : std::uint8_t { now, later };
 
-/// The callback of an edit, which keeps the error of a call that failed. As small as a reference
-/// where none can fail.
+/// The callback of an edit; keeps the error of a failed call. The size of a reference if no call
+/// can fail.
 template <Invalidator I, Timing timing>
 class EditInvalidation {
     using Request = InvalidationRequest<Iova>;
@@ -103,7 +104,7 @@ class EditInvalidation {
 
 } // namespace detail
 
-/// Bit n is set where the format has leaves of 2^n bytes.
+/// Bit n is set if the format has leaves of 2^n bytes.
 template <PageTableFormat F>
 [[nodiscard]] constexpr std::uint64_t leaf_sizes_of() {
     std::uint64_t sizes = 0;
@@ -112,7 +113,7 @@ template <PageTableFormat F>
     return sizes;
 }
 
-/// Everything that a leaf which may be read and written can also be.
+/// Every attribute that a readable and writable leaf can have.
 template <PageTableFormat F>
 [[nodiscard]] constexpr Attributes known_attributes() {
     Attributes known = Attributes::none;
@@ -122,10 +123,10 @@ template <PageTableFormat F>
     return known;
 }
 
-/// Page table, aperture, reserved regions and invalidation. See the Domain concept for threads and
-/// errors; `map` adds: `unsupported` attributes. Every function returns io where an invalidation
-/// failed; tables that it removed are freed with the domain then. A leaf is unmapped in part by
-/// taking it apart.
+/// A page table, an aperture, reserved regions and invalidation. The Domain concept documents
+/// threads and errors; `map` adds `unsupported` for attributes. Every function returns io if an
+/// invalidation failed; the domain then frees removed tables at its end. Unmapping part of a leaf
+/// splits it.
 template <class Tree_, Invalidator Invalidator_>
 class TableDomain {
   public:
@@ -136,7 +137,7 @@ class TableDomain {
     using Table = PageTable<Tree>;
 
     /// Takes an empty `table`. `reserved` outlives the domain. The aperture begins at 0 and has as
-    /// many address bits as the table translates, but `address_bits` and 57 at most.
+    /// many address bits as the table translates, at most `address_bits` and 57.
     explicit TableDomain(Table table, std::span<const IovaRange> reserved = {},
                          unsigned address_bits = 57)
         : table_(std::move(table)),
@@ -172,8 +173,8 @@ class TableDomain {
         }
     }
 
-    /// One edit for all of them. What was mapped before one failed is unmapped strictly: a device
-    /// may have looked.
+    /// One edit for all pieces. If one fails, the earlier ones are unmapped strictly, since a
+    /// device may have used them.
     [[nodiscard]] Result<void> map_all(std::span<const Piece> pieces, Attributes attributes) {
         Result<void> mapped =
             edit([&](Edit<Tree>& open) { return map_each(open, pieces, attributes); });
@@ -187,8 +188,8 @@ class TableDomain {
         return mapped;
     }
 
-    /// Runs `change(Edit&)` and finishes the edit, strict invalidations included. Return: what
-    /// `change` returned, a Result; or io where an invalidation failed.
+    /// Runs `change(Edit&)` and finishes the edit, strict invalidations included. Return: the
+    /// result of `change`; or io if an invalidation failed.
     template <class Change>
     auto edit(Change&& change) -> decltype(change(std::declval<Edit<Tree>&>())) {
         detail::EditInvalidation<Invalidator, detail::Timing::now> invalidation(invalidator_);
@@ -204,7 +205,7 @@ class TableDomain {
         return unmap_and<detail::Timing::now>(start, size, CoveredTables::remove);
     }
 
-    /// Empty tables stay: they may not be freed before the invalidation.
+    /// Keeps empty tables, which may not be freed before the invalidation.
     [[nodiscard]] Result<void> unmap_deferred(Iova start, ByteCount size) {
         return unmap_and<detail::Timing::later>(start, size, CoveredTables::keep);
     }
@@ -227,7 +228,7 @@ class TableDomain {
 
     [[nodiscard]] Reader<Tree> reader() const { return table_.reader(); }
 
-    /// Within a section that the caller has open.
+    /// Inside a section that the caller opened.
     [[nodiscard, gnu::always_inline]] auto
     reader(const typename Tree::Sync::ReadSection& open) const {
         return table_.reader(open);
@@ -238,7 +239,7 @@ class TableDomain {
     [[nodiscard]] const Table& table() const { return table_; }
 
   protected:
-    /// Passes the tables to the caller: for a destructor, while devices may still walk them.
+    /// Passes the tables to the caller, for a destructor while devices may still walk them.
     [[nodiscard]] Table take_table() { return std::move(table_); }
 
   private:
@@ -280,12 +281,12 @@ class TableDomain {
         return open.map(piece.start, piece.size, piece.memory, attributes, options);
     }
 
-    /// Whether the hardware has these attributes; for software the format checks them.
+    /// Whether the hardware supports these attributes; for software the format checks them.
     [[nodiscard]] bool knows(Attributes attributes) const {
         return !HardwareInvalidator<Invalidator> || has(limits_.known, attributes);
     }
 
-    /// Invalidates new entries, which the hardware may have cached as absent.
+    /// Invalidates new entries that the hardware may have cached as absent.
     [[nodiscard]] Result<void> announce(std::span<const Piece> pieces)
         requires HardwareInvalidator<Invalidator>
     {
@@ -308,7 +309,7 @@ class TableDomain {
         return true;
     }
 
-    /// How many pieces, from the first on, are single pages that follow one another.
+    /// How many pieces, from the first on, are consecutive single pages.
     [[nodiscard]] static std::size_t pages_in_front(std::span<const Piece> pieces) {
         constexpr std::uint64_t page = bit(Format::granule_lg2);
         const std::uint64_t start = pieces.front().start.value();
@@ -345,7 +346,7 @@ class TableDomain {
     Table table_;
 
   protected:
-    DomainLimits limits_; ///< constant once the domain is made
+    DomainLimits limits_; ///< constant after construction
 
   private:
     Invalidator invalidator_;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// FaultQueue: the faults of one device that nobody has taken yet. Bounded: what does not fit is
-// counted. One queue a device, so that a flood hides nothing of another's.
+// FaultQueue: the pending faults of one device. Bounded: it counts what does not fit. One queue per
+// device, so that one device's flood does not hide another's faults.
 #pragma once
 
 #include "moat/core/function_ref.hpp"
@@ -29,8 +29,8 @@ class FaultQueue {
         slot.suppressed = std::exchange(lost_, 0);
     }
 
-    /// Takes one record. Return: false where there is none. The last record's losses, those after
-    /// it, are added to `lost`.
+    /// Takes one record. Return: false if there is none. Adds the losses to `lost`; those after the
+    /// last record with the last record.
     [[nodiscard]] bool pop(fault::Record& record, std::uint64_t& lost) {
         const ExclusiveLock lock(mutex_);
         if (count_ == 0) {
@@ -49,7 +49,7 @@ class FaultQueue {
     std::array<fault::Record, Capacity> records_ MOAT_GUARDED_BY(mutex_){};
     std::size_t first_ MOAT_GUARDED_BY(mutex_) = 0;
     std::size_t count_ MOAT_GUARDED_BY(mutex_) = 0;
-    /// Since the last record that found room.
+    /// Since the last record that fitted.
     std::uint64_t lost_ MOAT_GUARDED_BY(mutex_) = 0;
 };
 

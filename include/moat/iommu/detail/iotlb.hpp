@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Iotlb: translations that one thread of a device used lately, so that it need not walk the tables.
-// What makes them worthless is generations.hpp; what fills it is soft_device.hpp.
+// Iotlb: the recent translations of one thread of a device, so that it need not walk the tables.
+// generations.hpp invalidates them; soft_device.hpp fills it.
 #pragma once
 
 #include "moat/core/types.hpp"
@@ -12,12 +12,12 @@
 
 namespace moat::iommu {
 
-/// Direct-mapped; owned by one thread. An entry is found by comparing its address and generation in
-/// one go, with a separate address for reads and for writes, so permissions cost nothing.
+/// Direct-mapped; owned by one thread. One comparison checks an entry's address and generation;
+/// reads and writes have separate entries, so permissions cost nothing.
 template <std::size_t Entries, unsigned BlockLg2>
 class Iotlb {
   public:
-    /// Return: where `address` lies in memory; nullptr for a miss.
+    /// Return: the memory at `address`; nullptr for a miss.
     template <fault::Access Kind>
     [[nodiscard, gnu::always_inline]] std::byte* find(std::uint64_t address,
                                                       std::uint64_t generation) const {
@@ -29,7 +29,7 @@ class Iotlb {
         return entry.memory + (address & ((std::uint64_t{1} << BlockLg2) - 1));
     }
 
-    /// `memory` is where the whole block that holds `address` begins.
+    /// `memory` is the start of the block that contains `address`.
     void fill(std::uint64_t address, std::uint64_t generation, std::byte* memory, bool readable,
               bool writable) {
         const std::uint64_t block = address >> BlockLg2;

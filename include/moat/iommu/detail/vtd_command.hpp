@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// One invalidation that a VT-d unit is asked for, and the two ways to say it: a descriptor of the
-// queue, or a value for its registers. Bits only; who sends and waits is invalidation_port.hpp.
+// One invalidation command for a VT-d unit, in its two encodings: a descriptor of the queue, or
+// values for registers. Bits only; vtd_invalidation_port.hpp sends it and waits.
 // Source: VT-d, 6.5.2 "Queued Invalidation Interface" and 11.4.5, 11.4.6.
 #pragma once
 
@@ -13,7 +13,7 @@
 
 namespace moat::iommu::vtd {
 
-/// As the queue holds it.
+/// The format of the queue.
 using Descriptor = std::array<std::uint64_t, 2>;
 
 struct Command {
@@ -23,8 +23,8 @@ struct Command {
     Cache cache = Cache::iotlb;
     Reach reach = Reach::all;
     std::uint16_t domain = 0;
-    std::uint16_t requester = 0; ///< of a narrow invalidation of the context cache
-    Iova pages = {};             ///< of a narrow one of the IOTLB: aligned to its length
+    std::uint16_t requester = 0; ///< for a narrow invalidation of the context cache
+    Iova pages = {};             ///< for a narrow one of the IOTLB: aligned to its length
     unsigned pages_lg2 = 0;
     bool leaves_only = false; ///< cached upper entries may stay
 
@@ -45,19 +45,19 @@ struct Command {
                 page_word()};
     }
 
-    /// For CCMD_REG; bit 63 starts it and is clear when it is done.
+    /// For CCMD_REG; bit 63 starts it and is clear on completion.
     [[nodiscard]] constexpr std::uint64_t context_register() const {
         return bit(63) | reach_code() << 61 | std::uint64_t{requester} << 16 | domain;
     }
 
-    /// For IOTLB_REG, after `page_word` was written to IVA_REG; bit 63 likewise.
+    /// For IOTLB_REG, after writing `page_word` to IVA_REG; bit 63 likewise.
     [[nodiscard]] constexpr std::uint64_t iotlb_register(Capabilities capabilities) const {
         return bit(63) | reach_code() << 60 | (capabilities.drains_reads() ? bit(49) : 0) |
                (capabilities.drains_writes() ? bit(48) : 0) | std::uint64_t{domain} << 32;
     }
 };
 
-/// Writes `data` to the 32-bit word at `status`, after everything before it in the queue is done.
+/// Writes `data` to the 32-bit word at `status` after completing everything before it in the queue.
 [[nodiscard]] constexpr Descriptor wait_descriptor(PhysicalAddress status, std::uint32_t data) {
     constexpr std::uint64_t kind = 5;
     constexpr std::uint64_t writes_status = bit(5);

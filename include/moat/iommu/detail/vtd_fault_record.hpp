@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a VT-d unit's fault recording register says, as a fault::Record.
-// Reading and clearing the registers is unit.hpp's.
+// Decodes a VT-d unit's fault recording register to a fault::Record. vtd/unit.hpp reads and clears
+// the registers.
 // Source: VT-d, 11.4.8.2 "Fault Recording Registers" and 7.1.3 "Fault Reasons".
 #pragma once
 
@@ -21,18 +21,18 @@ namespace moat::iommu::vtd {
     case 0x4:
         return address_size;
     case 0x5: // a write
-    case 0x6: // a read; both also where nothing is mapped
+    case 0x6: // a read; both also report an absent mapping
         return permission;
-    case 0x7: // a paging entry cannot be read
+    case 0x7: // a paging entry is unreadable
     case 0x8: // a root entry
     case 0x9: // a context entry
         return table_access;
-    case 0x3: // a context entry of no valid kind
+    case 0x3: // a context entry of an invalid kind
     case 0xa: // reserved bits in a root entry
     case 0xb: // in a context entry
     case 0xc: // in a paging entry
         return malformed_table;
-    case 0xd: // a translation request that the context forbids
+    case 0xd: // a translation request that the context entry forbids
     case 0xe:
         return bad_request;
     default:
@@ -40,7 +40,7 @@ namespace moat::iommu::vtd {
     }
 }
 
-/// `low` and `high` are the two halves of a record whose fault bit is set.
+/// `low` and `high` are the halves of a record whose fault bit is set.
 [[nodiscard]] constexpr fault::Record decode(std::uint64_t low, std::uint64_t high) {
     const auto code = static_cast<unsigned>(high >> 32 & 0xff);
     fault::Record record = {.source = fault::Source::requester(static_cast<std::uint16_t>(high)),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Sends invalidations to a VT-d unit and waits until they are done: through the queue with a wait
-// descriptor behind each batch, or through registers. Which ones are needed is unit.hpp's.
+// Sends invalidations to a VT-d unit and waits for completion: through the queue, with a wait
+// descriptor after each batch, or through registers. vtd/unit.hpp chooses the invalidations.
 #pragma once
 
 #include "moat/core/result.hpp"
@@ -15,17 +15,17 @@ namespace moat::iommu::vtd {
 
 enum class InvalidateBy : std::uint8_t { queue, registers };
 
-/// Not thread-safe: the unit's lock is held.
+/// Not thread-safe: the caller holds the unit's lock.
 template <UnitRegisters Registers, TableMemory Memory, SyncPolicy Sync>
 class InvalidationPort {
   public:
-    /// Two pages for the queue: the descriptors, and the word that wait descriptors write.
+    /// Two pages: the descriptors, and the word that wait descriptors write.
     InvalidationPort(Registers& registers, Memory& memory, Capabilities capabilities,
                      InvalidateBy by, PhysicalAddress page, PhysicalAddress status_page)
         : registers_(registers), memory_(memory), capabilities_(capabilities), by_(by), page_(page),
           status_page_(status_page) {}
 
-    /// Return: when each of `commands` is done. Errors: io, and from then on every call gives it.
+    /// Returns when each of `commands` is complete. Errors: io, as does every later call then.
     [[nodiscard]] Result<void> run(std::span<const Command> commands) {
         if (failed_)
             return failure("the unit has failed to invalidate before");
@@ -37,7 +37,7 @@ class InvalidationPort {
         return run_by_queue(commands);
     }
 
-    /// Before the unit's queue is turned on, which begins at slot 0.
+    /// Call before enabling the unit's queue, which begins at slot 0.
     void prepare_queue() {
         tail_ = 0;
         registers_.write64(reg::queue_tail, 0);
@@ -78,7 +78,7 @@ class InvalidationPort {
                                                                      std::memory_order_release);
     }
 
-    /// What the last wait descriptor that is done has written.
+    /// The value written by the last completed wait descriptor.
     [[nodiscard]] std::uint32_t status() {
         return static_cast<std::uint32_t>(
             typename Sync::template AtomicRef<std::uint64_t>(*memory_.words(status_page_))

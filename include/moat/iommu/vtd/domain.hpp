@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // A domain of a VT-d unit: a TableDomain of second-stage tables whose invalidator is the unit, and
-// functions that are attached to them. The unit's registers are unit.hpp's.
+// the functions attached to it. unit.hpp accesses the registers.
 #pragma once
 
 #include "moat/iommu/table_domain.hpp"
@@ -24,7 +24,7 @@ class UnitInvalidator {
         return unit_->invalidate(domain_, {&request, 1});
     }
 
-    /// Does nothing: `wait_for_accesses` invalidates all of the domain.
+    /// Does nothing: `wait_for_accesses` invalidates the whole domain.
     void forget(const InvalidationRequest<Iova>& /*request*/) {}
 
     [[nodiscard]] Result<void> wait_for_accesses() { return unit_->invalidate_all(domain_); }
@@ -38,8 +38,8 @@ class UnitInvalidator {
     std::uint16_t domain_;
 };
 
-/// Threads may use it at the same time for ranges that do not overlap (PageTable). Ends before its
-/// unit, after its functions are detached.
+/// Threads may use it at the same time for ranges that do not overlap (PageTable). Its unit
+/// outlives it; its functions are detached before.
 template <class Unit_, unsigned Levels>
 class Domain
     : public TableDomain<
@@ -52,8 +52,8 @@ class Domain
     using Base = TableDomain<Types, UnitInvalidator<Unit>>;
     static_assert(HardwareInvalidator<UnitInvalidator<Unit>>);
 
-    /// An empty one. Errors: unsupported (the unit has no tables of so many levels), limit,
-    /// no_memory.
+    /// Creates an empty domain. Errors: unsupported (the unit has no tables of so many levels),
+    /// limit, no_memory.
     static Result<std::unique_ptr<Domain>> create(Unit& unit) {
         if (!unit.capabilities().has_levels(Levels))
             return fail(ErrorCode::unsupported, "the unit walks no tables of so many levels",
@@ -67,7 +67,8 @@ class Domain
         return std::unique_ptr<Domain>(new Domain(unit, std::move(*table), *number));
     }
 
-    /// Where the last invalidation fails, number and tables stay out of use until the unit ends.
+    /// If the last invalidation fails, the number and the tables stay out of use until the unit
+    /// ends.
     ~Domain() {
         Unit::Sync::barrier();
         if (unit_.invalidate_all(number_))
@@ -81,8 +82,8 @@ class Domain
 
     [[nodiscard]] std::uint16_t number() const { return number_; }
 
-    /// From the return on the function's accesses go through this domain.
-    /// Errors: busy (attached already), no_memory, io.
+    /// On return the function's accesses go through this domain. Errors: busy (attached already),
+    /// no_memory, io.
     [[nodiscard]] Result<void> attach(std::uint16_t requester) {
         return unit_.attach(requester, Base::table().root(), number_);
     }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The register interface of a VT-d unit: where what lies, and the policy through which it is
-// reached. What is done with it is unit.hpp's.
+// The register layout of a VT-d unit, and the policy that accesses it. unit.hpp uses both.
 // Source: Intel Virtualization Technology for Directed I/O, 11.4 "Register Descriptions".
 #pragma once
 
@@ -11,17 +10,17 @@
 
 namespace moat::iommu::vtd {
 
-/// How a unit's registers are reached: mapped, through an emulator's socket, or a test's.
+/// Access to a unit's registers: mapped, through an emulator's socket, or a test's.
 template <class R>
 concept UnitRegisters = requires(R& registers, unsigned offset, std::uint32_t word,
                                  std::uint64_t value, unsigned attempt) {
     { registers.read32(offset) } -> std::same_as<std::uint32_t>;
     { registers.read64(offset) } -> std::same_as<std::uint64_t>;
-    // In order; done at the latest when `relax` returns or a register is read.
+    // In order; complete at the latest when `relax` returns or a register is read.
     registers.write32(offset, word);
     registers.write64(offset, value);
-    // Called between looks at something that the unit should change; `attempt` counts from 0.
-    // Return: false when it is of no use to go on looking.
+    // Called between polls of something that the unit should change; `attempt` counts from 0.
+    // Return: false to stop polling.
     { registers.relax(attempt) } -> std::same_as<bool>;
 };
 
@@ -47,7 +46,7 @@ inline constexpr std::uint32_t translation = 1U << 31;
 inline constexpr std::uint32_t root_pointer = 1U << 30;
 inline constexpr std::uint32_t write_buffer = 1U << 27;
 inline constexpr std::uint32_t queue = 1U << 26;
-/// Those of the status that stay as they are when they are written back (11.4.4.1).
+/// Status bits that keep their value when written back (11.4.4.1).
 inline constexpr std::uint32_t kept = 0x96ffffff;
 
 } // namespace global
@@ -71,7 +70,7 @@ class Capabilities {
     constexpr Capabilities(std::uint64_t capability, std::uint64_t extended)
         : cap_(capability), ecap_(extended) {}
 
-    /// At most 2^16, which is what a domain identifier can hold.
+    /// At most 2^16, the range of a domain identifier.
     [[nodiscard]] constexpr unsigned domains() const {
         const unsigned bits = 4 + 2 * field(cap_, 2, 0);
         return 1U << (bits < 16 ? bits : 16);
@@ -79,7 +78,7 @@ class Capabilities {
 
     [[nodiscard]] constexpr bool flushes_write_buffer() const { return has(cap_, 4); }
 
-    /// Absent entries are cached too: a new mapping is to be invalidated.
+    /// Whether absent entries are cached: new mappings need an invalidation.
     [[nodiscard]] constexpr bool caches_absent() const { return has(cap_, 7); }
 
     /// Second-stage tables of 3, 4 or 5 levels.
@@ -93,7 +92,7 @@ class Capabilities {
 
     [[nodiscard]] constexpr unsigned fault_record_count() const { return field(cap_, 47, 40) + 1; }
 
-    /// Bit n is set where a leaf may have 2^n bytes.
+    /// Bit n is set if a leaf may have 2^n bytes.
     [[nodiscard]] constexpr std::uint64_t leaf_sizes() const {
         return bit(12) | (has(cap_, 34) ? bit(21) : 0) |
                (has(cap_, 34) && has(cap_, 35) ? bit(30) : 0);
@@ -101,21 +100,21 @@ class Capabilities {
 
     [[nodiscard]] constexpr bool invalidates_pages() const { return has(cap_, 39); }
 
-    /// At most 2^this pages in one invalidation by page.
+    /// log2 of the most pages that one invalidation by page can cover.
     [[nodiscard]] constexpr unsigned most_pages_lg2() const { return field(cap_, 53, 48); }
 
     [[nodiscard]] constexpr bool drains_writes() const { return has(cap_, 54); }
 
     [[nodiscard]] constexpr bool drains_reads() const { return has(cap_, 55); }
 
-    /// Tables are read through the processors' caches.
+    /// Whether the unit reads tables through the processors' caches.
     [[nodiscard]] constexpr bool walks_coherently() const { return has(ecap_, 0); }
 
     [[nodiscard]] constexpr bool has_queue() const { return has(ecap_, 1); }
 
     [[nodiscard]] constexpr bool snoop_control() const { return has(ecap_, 7); }
 
-    /// Of IVA; IOTLB follows 8 bytes behind.
+    /// The offset of IVA; IOTLB is 8 bytes further.
     [[nodiscard]] constexpr unsigned iotlb_registers() const { return 16 * field(ecap_, 17, 8); }
 
   private:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A VT-d remapping unit in legacy mode: turned on and off, functions attached to second-stage
-// tables, invalidations, faults. The tables themselves are domain.hpp's.
+// A VT-d remapping unit in legacy mode: enabling and disabling, attaching functions to second-stage
+// tables, invalidations, faults. domain.hpp has the tables.
 // Source: VT-d, 3.4 "Device to Domain Mapping", 6.5 "Invalidation", 7.3 "Fault Recording".
 #pragma once
 
@@ -23,21 +23,21 @@
 
 namespace moat::iommu::vtd {
 
-/// Whether tables reach a unit that does not read through the processors' caches (ECAP.C clear).
+/// How a unit that does not read through the processors' caches (ECAP.C clear) is treated.
 enum class Coherence : std::uint8_t {
     reported, ///< such a unit is refused: nothing here flushes caches
-    known,    ///< it reads what processors wrote all the same: an emulator, for one
+    known,    ///< it sees processors' writes nevertheless, such as an emulator
 };
 
 struct UnitOptions {
-    /// Where nothing is said: the queue, where the unit has one.
+    /// By default the queue, if the unit has one.
     std::optional<InvalidateBy> invalidate_by = {};
     Coherence coherence = Coherence::reported;
 };
 
-/// Owns the unit from `open` on: translation is on, and a function that is attached to nothing
-/// reaches nothing. Thread-safe. `Memory` is where the unit finds tables; it outlives the unit.
-/// After an error of kind io the unit is of no use: what devices can reach is not known then.
+/// Owns the unit from `open` on: translation is enabled, and an unattached function reaches
+/// nothing. Thread-safe. `Memory` is where the unit finds tables; it outlives the unit. After an io
+/// error the unit is unusable: it is unknown what devices can reach.
 template <UnitRegisters Registers_, TableMemory Memory_, SyncPolicy Sync_>
 class Unit {
   public:
@@ -45,7 +45,7 @@ class Unit {
     using Memory = Memory_;
     using Sync = Sync_;
 
-    /// Turns translation off and on again with tables of its own, whatever was there.
+    /// Disables translation and enables it again with its own tables, whatever the previous state.
     /// Errors: unsupported (not a unit; not coherent; no such way to invalidate), no_memory, io.
     static Result<std::unique_ptr<Unit>> open(Registers& registers, Memory& memory,
                                               UnitOptions options = {}) {
@@ -76,7 +76,7 @@ class Unit {
         return unit;
     }
 
-    /// Turns translation off: every device reaches all of memory again. No domain is left.
+    /// Disables translation: every device then reaches all of memory. No domain exists.
     ~Unit() {
         (void)command_off(global::translation);
         (void)command_off(global::queue);
@@ -94,7 +94,7 @@ class Unit {
 
     [[nodiscard]] Memory& memory() const { return memory_; }
 
-    /// A number for a domain. Errors: limit.
+    /// Allocates a number for a domain. Errors: limit.
     [[nodiscard]] Result<std::uint16_t> take_domain_number() {
         const ExclusiveLock lock(mutex_);
         for (std::size_t number = 1; number != capabilities_.domains(); ++number) {
@@ -109,7 +109,7 @@ class Unit {
                     {"domains", capabilities_.domains()});
     }
 
-    /// After its functions are detached: what is cached under the number goes first.
+    /// Call after its functions are detached: invalidates what is cached under the number first.
     void give_domain_number_back(std::uint16_t number) {
         const ExclusiveLock lock(mutex_);
         if (number != 0 && number < numbers_.size())
@@ -117,14 +117,14 @@ class Unit {
     }
 
     /// Keeps tables that the unit may still use after a failed invalidation, until translation is
-    /// off.
+    /// disabled.
     void keep_until_end(std::shared_ptr<void> tables) {
         const ExclusiveLock lock(mutex_);
         kept_.push_back(std::move(tables));
     }
 
-    /// The function's accesses go through the tables below `root` from the return on.
-    /// Errors: unsupported (levels), unaligned (the table), busy (attached already), no_memory, io.
+    /// On return the function's accesses go through the tables below `root`. Errors: unsupported
+    /// (levels), unaligned (the table), busy (attached already), no_memory, io.
     [[nodiscard]] Result<void> attach(std::uint16_t requester, Root root, std::uint16_t domain) {
         if (!capabilities_.has_levels(root.levels))
             return fail(ErrorCode::unsupported, "the unit walks no tables of so many levels",
@@ -149,7 +149,7 @@ class Unit {
         return run(commands);
     }
 
-    /// The function reaches nothing from the return on. Errors: not_found, io.
+    /// On return the function reaches nothing. Errors: not_found, io.
     [[nodiscard]] Result<void> detach(std::uint16_t requester) {
         const ExclusiveLock lock(mutex_);
         Word* const words = find_context_entry(requester);
@@ -163,8 +163,8 @@ class Unit {
         return run(commands);
     }
 
-    /// Forgets what is cached of `requests`, in one batch: when it returns, no translation from
-    /// before is in use, and accesses that used one are done. Errors: io.
+    /// Invalidates `requests` in one batch: on return no earlier translation is in use, and
+    /// accesses that used one are complete. Errors: io.
     [[nodiscard]] Result<void> invalidate(std::uint16_t domain,
                                           std::span<const InvalidationRequest<Iova>> requests) {
         std::array<Command, most_commands> commands;
@@ -180,14 +180,14 @@ class Unit {
         return run(std::span(commands).first(count));
     }
 
-    /// Everything that is cached of a domain. Errors: io.
+    /// Invalidates everything cached of a domain. Errors: io.
     [[nodiscard]] Result<void> invalidate_all(std::uint16_t domain) {
         const ExclusiveLock lock(mutex_);
         return run({{iotlb_of(domain)}});
     }
 
-    /// After an entry was made that was absent: where the unit caches such entries, or holds
-    /// writes back, it is told. Errors: io.
+    /// Call after filling an absent entry: invalidates if the unit caches absent entries, and
+    /// flushes writes if it buffers them. Errors: io.
     [[nodiscard]] Result<void> added(std::uint16_t domain, InvalidationRequest<Iova> request) {
         if (capabilities_.caches_absent())
             return invalidate(domain, {&request, 1});
@@ -197,8 +197,8 @@ class Unit {
         return flush_write_buffer();
     }
 
-    /// Hands out the recorded faults, oldest first, and clears them. Return: how many times the
-    /// records overflowed since the last call: at least so many faults were lost.
+    /// Passes on the recorded faults, oldest first, and clears them. Return: how often the records
+    /// overflowed since the last call: at least so many faults were lost.
     [[nodiscard]] std::uint64_t take_faults(FunctionRef<void(const fault::Record&)> each) {
         const ExclusiveLock lock(mutex_);
         const std::uint32_t status = registers_.read32(reg::fault_status);
@@ -210,7 +210,7 @@ class Unit {
             const unsigned at = capabilities_.fault_records() + 16 * ((first + i) % count);
             const std::uint64_t high = registers_.read64(at + 8);
             if ((high & fault_bits::set) == 0)
-                break; // they are filled in order
+                break; // the unit fills them in order
             each(decode(registers_.read64(at), high));
             registers_.write64(at + 8, fault_bits::set);
         }
@@ -302,13 +302,13 @@ class Unit {
         return {.reach = Command::Reach::domain, .domain = domain};
     }
 
-    /// One command for each aligned block of the range. Return: false where they do not fit.
+    /// One command per aligned block of the range. Return: false if they do not fit.
     bool append_pages(std::array<Command, most_commands>& commands, std::size_t& count,
                       std::uint16_t domain, const InvalidationRequest<Iova>& request) const {
         std::uint64_t page = request.start.value() >> page_lg2;
         const std::uint64_t last = request.last.value() >> page_lg2;
         if (last < page)
-            return false; // not a range: invalidate everything
+            return false; // not a range: the caller invalidates everything
         for (;;) {
             if (count == most_commands)
                 return false;
@@ -326,7 +326,7 @@ class Unit {
         }
     }
 
-    /// Its context table is made where there is none.
+    /// Creates its context table if there is none.
     Result<Word*> context_entry(std::uint16_t requester) MOAT_REQUIRES(mutex_) {
         Word& root = memory_.words(pages_[0])[2 * (requester >> 8)];
         if ((root & present) == 0) {
@@ -345,7 +345,7 @@ class Unit {
         return memory_.words(PhysicalAddress(align_down(root, page_lg2))) + 2 * (requester & 0xff);
     }
 
-    /// The unit reads it at any time.
+    /// The unit may read it at any time.
     static void store(Word& word, std::uint64_t value) {
         typename Sync::template AtomicRef<std::uint64_t>(word).store(value,
                                                                      std::memory_order_release);
