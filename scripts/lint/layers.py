@@ -106,6 +106,36 @@ def check_include(rooms, path, room: str, bracket: str, name: str) -> str | None
     return None
 
 
+def resolve(path: pathlib.PurePath, name: str) -> pathlib.PurePath:
+    """The file that `path` includes as "name": moat/x, lab/x, ROOM/x, or x beside it."""
+    if name.startswith("moat/"):
+        return pathlib.PurePath("include") / name
+    if name.startswith("lab/"):
+        return pathlib.PurePath(name)
+    return pathlib.PurePath("src") / name if "/" in name else path.parent / name
+
+
+def include_cycles(includes: dict[pathlib.PurePath, list[tuple[int, pathlib.PurePath]]]) -> list[str]:
+    """A header that includes itself through others, its parent for one, has no order of its own."""
+    problems = []
+    done = set()
+
+    def visit(path: pathlib.PurePath, above: tuple[pathlib.PurePath, ...]) -> None:
+        done.add(path)
+        for number, below in includes.get(path, []):
+            if below in (*above, path):
+                cycle = [*above, path][[*above, path].index(below):]
+                problems.append(f"{path}:{number}: an include cycle: "
+                                + " -> ".join(each.name for each in [*cycle, below]))
+            elif below not in done:
+                visit(below, (*above, path))
+
+    for path in includes:
+        if path not in done:
+            visit(path, ())
+    return problems
+
+
 def unused_permissions(rooms: dict[str, Room], used: set[tuple[str, str]]) -> list[str]:
     return [f"docs/architecture.md: {name} includes nothing of {below}; remove {below} from its row"
             for name, room in rooms.items() if room.exists
@@ -117,6 +147,7 @@ def main() -> int:
     rooms = read_table((root / "docs/architecture.md").read_text())
     problems = check_existence(root, rooms)
     used = set()
+    includes: dict[pathlib.PurePath, list[tuple[int, pathlib.PurePath]]] = {}
     files = [path for folder in ("include", "src", "lab")
              for path in sorted((root / folder).rglob("*"))
              if path.suffix in (".hpp", ".cpp", ".h", ".c")]
@@ -131,9 +162,12 @@ def main() -> int:
             if not include:
                 continue
             used.add((room, included_room(include[2])))
+            if include[1] == '"':
+                includes.setdefault(relative, []).append((number, resolve(relative, include[2])))
             wrong = check_include(rooms, relative, room, include[1], include[2])
             if wrong:
                 problems.append(f"{relative}:{number}: {wrong}")
+    problems += include_cycles(includes)
     problems += unused_permissions(rooms, used)
     print("\n".join(problems) if problems else f"{len(files)} files, {len(rooms)} rooms")
     return 1 if problems else 0

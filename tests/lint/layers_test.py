@@ -95,6 +95,22 @@ class Layers(unittest.TestCase):
         self.assertEqual(status, 1)
         self.assertIn("core is missing; correct", said)
 
+    def test_a_header_that_includes_its_parent(self):
+        self.catches("include/moat/core/a.hpp", '#include "moat/core/a.hpp"\n',
+                     "a.hpp:1: an include cycle: a.hpp -> a.hpp")
+        files = {"include/moat/iova/a.hpp": '#include "moat/iova/detail/b.hpp"\n',
+                 "include/moat/iova/detail/b.hpp": '\n#include "moat/iova/detail/c.hpp"\n',
+                 "include/moat/iova/detail/c.hpp": '#include "moat/iova/detail/b.hpp"\n'}
+        status, said = check(files, granted("iova:"))
+        self.assertEqual(status, 1, said)
+        self.assertIn("detail/c.hpp:1: an include cycle: b.hpp -> c.hpp -> b.hpp", said)
+        private = {"src/audit/a.hpp": '#include "audit/b.hpp"\n',
+                   "src/audit/b.hpp": '#include "a.hpp"\n'}
+        self.assertIn("b.hpp:1: an include cycle", check(private, granted("audit:"))[1])
+        lab = {"lab/explore/a.hpp": '#include "lab/explore/b.hpp"\n',
+               "lab/explore/b.hpp": '#include "lab/explore/a.hpp"\n'}
+        self.assertIn("b.hpp:1: an include cycle", check(lab, granted("explore:"))[1])
+
     def test_up(self):
         self.catches("include/moat/core/a.hpp", '\n#include "moat/sync/lock.hpp"\n',
                      "include/moat/core/a.hpp:2: core may not include sync")
