@@ -27,9 +27,12 @@ void end_links(Anchor& anchor);
 void return_anchor(Anchor& anchor);
 
 inline Core* Link::core() const {
-    return anchor_ != nullptr && anchor_->generation.load(std::memory_order_acquire) == generation_
-               ? anchor_->core
-               : nullptr;
+    if (anchor_ == nullptr || anchor_->generation.load(std::memory_order_acquire) != generation_)
+        return nullptr;
+    Core* const found = anchor_->core;
+    if (found == nullptr)
+        __builtin_unreachable(); // a living anchor has a core: one test less for each mapping
+    return found;
 }
 
 } // namespace moat::api

