@@ -20,12 +20,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 UNITS = ROOT / "build/lint/units"
 PASSED = ROOT / "build/lint/passed"
 FOLDERS = ("src", "lab", "tests", "bench", "fuzz", "examples")
-# Where a source's flags are: the first that has it.
-PRESETS = ("clang", "asan")
+# The build whose flags sources have, and which has all of them.
+PRESET = "clang"
 CONFIGURATION = b"".join(each.read_bytes() for each in (ROOT / ".clang-tidy",
                                                          *sorted(ROOT.glob("*/.clang-tidy"))))
 HEADER_FLAGS = ["-std=gnu++23", "-I" + str(ROOT / "include")]
-# Of tests that neither build has: they include what lies beside them and in other tests' folders.
+# Of tests that the build lacks: they include what lies beside them and in other tests' folders.
 TEST_FLAGS = ["-I" + str(ROOT / folder) for folder in ("tests", "tests/iommu")]
 DIAGNOSTIC = re.compile(r"^(.*:\d+:\d+: (?:error|warning): .*)$", re.MULTILINE)
 
@@ -46,14 +46,13 @@ def header_units() -> list[pathlib.Path]:
 def flags_of_sources() -> dict[pathlib.Path, list[str]]:
     """What CMake compiles each source with, the compiler and the files left out."""
     flags: dict[pathlib.Path, list[str]] = {}
-    for preset in PRESETS:
-        for entry in json.loads((ROOT / f"build/{preset}/compile_commands.json").read_text()):
-            if not entry["file"].endswith(".cpp"):
-                continue
-            words = shlex.split(entry["command"])
-            start = next(i for i, word in enumerate(words) if "clang++" in word) + 1
-            kept = words[start:words.index("-o")] if "-o" in words else words[start:]
-            flags.setdefault(pathlib.Path(entry["file"]), kept)
+    for entry in json.loads((ROOT / f"build/{PRESET}/compile_commands.json").read_text()):
+        if not entry["file"].endswith(".cpp"):
+            continue
+        words = shlex.split(entry["command"])
+        start = next(i for i, word in enumerate(words) if "clang++" in word) + 1
+        kept = words[start:words.index("-o")] if "-o" in words else words[start:]
+        flags.setdefault(pathlib.Path(entry["file"]), kept)
     return flags
 
 
