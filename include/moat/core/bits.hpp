@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Powers of two: masks, alignment, and fields of a 64-bit word.
-// Pure functions of integers; a shift by 64 is defined here. Formats and allocators call them.
+// Powers of two: masks, alignment, and fields of a 64-bit word. Pure functions that also define a
+// shift by 64.
 #pragma once
 
 #include <bit>
@@ -32,7 +32,7 @@ namespace moat {
     return value & ~low_bits(alignment_lg2);
 }
 
-/// Rounds up; wraps to 0 where the result would be 2^64, so test the operand first where it may be.
+/// Rounds up; wraps to 0 where the result would be 2^64.
 [[nodiscard]] constexpr std::uint64_t align_up(std::uint64_t value, unsigned alignment_lg2) {
     return align_down(value + low_bits(alignment_lg2), alignment_lg2);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// MOAT_CHECK: an assertion that stays on in production, for a programmer's error and nothing else.
-// Expected failures are a Result (core/result.hpp). Every room includes this file.
+// MOAT_CHECK: an assertion for programmer errors, also in production. Expected failures return a
+// Result (core/result.hpp).
 #pragma once
 
 #if __STDC_HOSTED__
@@ -8,7 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #else
-/// An embedder without a C library defines this; it reports and must not return.
+/// Reports and does not return. An embedder without a C library defines it.
 extern "C" [[noreturn]] void moat_check_failed(const char* condition, const char* message,
                                                const char* file, int line);
 #endif
@@ -16,8 +16,8 @@ extern "C" [[noreturn]] void moat_check_failed(const char* condition, const char
 namespace moat::detail {
 
 #if __STDC_HOSTED__
-/// Asked before the program ends. It may leave for another stack, as the explorer does to report
-/// the schedule; where it returns, the program ends. Only the explorer sets it.
+/// Called before the program ends. It may switch to another stack, as the explorer does to report
+/// the schedule; if it returns, the program ends. Only the explorer sets it.
 using CheckHandler = void (*)(const char* condition, const char* message, const char* file,
                               int line);
 inline constinit std::atomic<CheckHandler> check_handler{nullptr};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What went wrong, in one line with the values involved, without allocating.
-// A programmer's error is not here (core/check.hpp). Every function that can fail returns one.
+// Error: what went wrong, in one line with the values involved, without allocating. Programmer
+// errors hit MOAT_CHECK instead (core/check.hpp).
 #pragma once
 
 #include <array>
@@ -11,16 +11,16 @@
 
 namespace moat {
 
-/// The kind of failure, for a caller that decides what to do next.
+/// The kind of failure, for decisions of the caller.
 enum class ErrorCode : std::uint8_t {
     empty,        ///< a length of zero
-    unaligned,    ///< an address or length that is no multiple of what is required
-    out_of_range, ///< outside what the format, aperture or device can reach
+    unaligned,    ///< an address or length off the required multiple
+    out_of_range, ///< beyond the format, the aperture or the device's reach
     overflow,     ///< start + length does not fit the address space
-    overlap,      ///< something lives there already
-    not_found,    ///< nothing lives there, or not what was named
-    mismatch,     ///< something lives there, but not of the size or kind that was named
-    refused,      ///< a policy that the caller chose forbids it
+    overlap,      ///< the place is taken
+    not_found,    ///< nothing is there, or not the named thing
+    mismatch,     ///< the thing there has another size or kind
+    refused,      ///< the caller's policy forbids it
     unsupported,  ///< the format, device or backend cannot express it
     no_memory,    ///< an allocation of memory failed
     no_space,     ///< no free range of addresses fits
@@ -37,7 +37,7 @@ enum class ErrorCode : std::uint8_t {
     return names[static_cast<std::size_t>(code)];
 }
 
-/// One value that took part in the failure; printed as `name=0x...`.
+/// A value involved in the failure; printed as `name=0x...`.
 struct ErrorValue {
     const char* name = nullptr;
     std::uint64_t value = 0;
@@ -56,7 +56,7 @@ class Error {
 
     [[nodiscard]] constexpr std::string_view sentence() const { return sentence_; }
 
-    /// The value called `wanted`, or nullptr when the error does not carry it.
+    /// The value with the name `wanted`, or nullptr.
     [[nodiscard]] constexpr const std::uint64_t* find(std::string_view wanted) const {
         for (const ErrorValue& each : values_)
             if (each.name != nullptr && wanted == each.name)
@@ -64,8 +64,8 @@ class Error {
         return nullptr;
     }
 
-    /// Writes "overlap: a leaf is mapped here (start=0x1000, size=0x2000)" into `line`, cut where
-    /// it is full and without a final zero. Return: the number of characters written.
+    /// Writes "overlap: a leaf is mapped here (start=0x1000, size=0x2000)" into `line`, truncated
+    /// to its size, without a final zero. Return: the number of characters written.
     constexpr std::size_t describe(std::span<char> line) const {
         LineWriter out{line};
         out.text(name(code_));
@@ -86,7 +86,7 @@ class Error {
         return out.used;
     }
 
-    /// Two errors are equal when a caller would act alike: the same code.
+    /// Compares the codes only, which decide what a caller does.
     friend constexpr bool operator==(const Error& a, const Error& b) { return a.code_ == b.code_; }
 
   private:

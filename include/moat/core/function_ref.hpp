@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// FunctionRef: a callable that is borrowed, not owned; two words, no allocation.
-// For callbacks that run before the call returns, or whose owner promises to outlive the reference.
+// FunctionRef: a reference to a callable; two words, no allocation. The callable must outlive it.
 #pragma once
 
 #include <concepts>
@@ -19,7 +18,7 @@ class FunctionRef<R(Args...)> {
     template <class F>
         requires(!std::same_as<std::remove_cvref_t<F>, FunctionRef> &&
                  std::is_invocable_r_v<R, F&, Args...>)
-    // Implicit, as a reference is.
+    // Implicit, like a reference.
     constexpr FunctionRef(F& callable) // NOLINT(google-explicit-constructor)
         : callable_(const_cast<void*>(static_cast<const void*>(std::addressof(callable)))),
           call_([](void* target, Args... args) -> R {

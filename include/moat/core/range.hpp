@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A half-open range of addresses whose arithmetic cannot overflow, up to the last byte of 2^64.
-// Used wherever two numbers would otherwise travel as a pair.
+// A half-open range of addresses, up to 2^64, whose arithmetic cannot overflow.
 #pragma once
 
 #include "moat/core/result.hpp"
@@ -12,14 +11,14 @@
 
 namespace moat {
 
-/// [start, start + size). A range may end at 2^64, where `end()` has no value but `last()` has.
+/// [start, start + size). A range may end at 2^64: then it has a `last()` but no `end()`.
 /// `Addr` is an Address.
 template <class Addr>
 class Range {
   public:
     constexpr Range() = default;
 
-    /// A range that passes 2^64 is a programmer's error; `make` is for input from outside.
+    /// A range past 2^64 is a programmer error; `make` is for external input.
     constexpr Range(Addr start, ByteCount size) : start_(start), size_(size) {
         MOAT_CHECK(fits(start, size), "a range ends within 64 bits");
     }
@@ -44,13 +43,13 @@ class Range {
 
     [[nodiscard]] constexpr bool empty() const { return size_ == ByteCount(0); }
 
-    /// The address of the last byte; an empty range has none.
+    /// The address of the last byte. Not for an empty range.
     [[nodiscard]] constexpr Addr last() const {
         MOAT_CHECK(!empty(), "an empty range has no last byte");
         return Addr(start_.value() + (size_.value() - 1));
     }
 
-    /// One past the last byte; a range that ends at 2^64 has none.
+    /// One past the last byte. Not for a range that ends at 2^64.
     [[nodiscard]] constexpr Addr end() const { return start_ + size_; }
 
     [[nodiscard]] constexpr bool contains(Addr address) const {
@@ -65,7 +64,7 @@ class Range {
         return !empty() && !other.empty() && start_ <= other.last() && other.start_ <= last();
     }
 
-    /// What both share; empty where they share nothing.
+    /// The common part, or an empty range.
     [[nodiscard]] constexpr Range intersection(const Range& other) const {
         if (!overlaps(other))
             return {};
@@ -73,8 +72,7 @@ class Range {
                          last() < other.last() ? last() : other.last());
     }
 
-    /// The smallest range that holds both, with whatever lies between them. From address 0 to the
-    /// top it would have 2^64 bytes, which is a programmer's error.
+    /// The smallest range that contains both. One of 2^64 bytes is a programmer error.
     [[nodiscard]] constexpr Range hull(const Range& other) const {
         if (empty())
             return other;

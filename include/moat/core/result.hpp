@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Result<T>: a value, or the Error that says why there is none.
-// Every function whose failure is expected returns one and is [[nodiscard]], which g++ 12's
-// std::expected is not by itself; the lint step finds a result that is ignored all the same.
+// Result<T>: a value or an Error. Functions with expected failures return one and are
+// [[nodiscard]], since g++ 12's std::expected is not; lint reports ignored results too.
 #pragma once
 
 #include "moat/core/error.hpp"

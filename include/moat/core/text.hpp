@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Core values as std::string and on streams: for tools, tests and reports, on a hosted system.
-// The freestanding rooms do not include this file.
+// Core values as std::string and on streams, on a hosted system. No freestanding header includes
+// it.
 #pragma once
 
 #include "moat/core/error.hpp"
@@ -29,7 +29,7 @@ namespace moat {
     return "0x" + digits;
 }
 
-/// "4K", "2M", "1G": the largest unit that leaves no remainder; plain bytes are "17B".
+/// "4K", "2M", "1G": the largest unit without remainder; "17B" for bytes.
 [[nodiscard]] inline std::string to_string(ByteCount bytes) {
     constexpr std::array<char, 6> units = {'K', 'M', 'G', 'T', 'P', 'E'};
     std::uint64_t value = bytes.value();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The kinds of 64-bit number that must not be mixed up: three kinds of address, and two counts.
-// No arithmetic that can overflow in silence lives here; ranges are in core/range.hpp.
+// Distinct types for 64-bit numbers: three kinds of address and two counts. Their arithmetic checks
+// for overflow. core/range.hpp has ranges.
 #pragma once
 
 #include "moat/core/check.hpp"
@@ -21,7 +21,7 @@ class ByteCount {
 
     friend constexpr auto operator<=>(ByteCount, ByteCount) = default;
 
-    /// Sums and differences are checked: one that does not fit 64 bits is a programmer's error.
+    /// A sum or difference that does not fit 64 bits is a programmer error.
     friend constexpr ByteCount operator+(ByteCount a, ByteCount b) {
         MOAT_CHECK(a.bytes_ + b.bytes_ >= a.bytes_, "a sum of byte counts fits 64 bits");
         return ByteCount(a.bytes_ + b.bytes_);
@@ -38,7 +38,7 @@ class ByteCount {
     std::uint64_t bytes_ = 0;
 };
 
-/// A number of pages; what a page is, the context says (a format's or an IOMMU's granule).
+/// A number of pages of the format's or the IOMMU's granule.
 class PageCount {
   public:
     constexpr PageCount() = default;
@@ -59,7 +59,7 @@ class PageCount {
     std::uint64_t pages_ = 0;
 };
 
-/// An address of the space that `Space` names. Addresses of different spaces do not mix.
+/// An address in the space `Space`. Addresses of different spaces do not convert.
 template <class Space>
 class Address {
   public:
@@ -71,13 +71,13 @@ class Address {
 
     friend constexpr auto operator<=>(Address, Address) = default;
 
-    /// The address `bytes` further on; past 2^64 - 1 is a programmer's error.
+    /// The address plus `bytes`; past 2^64 - 1 is a programmer error.
     friend constexpr Address operator+(Address address, ByteCount bytes) {
         MOAT_CHECK(address.value_ + bytes.value() >= address.value_, "an address fits 64 bits");
         return Address(address.value_ + bytes.value());
     }
 
-    /// The distance from `b` up to `a`.
+    /// The distance from `b` to `a`, which is not below `b`.
     friend constexpr ByteCount operator-(Address a, Address b) {
         MOAT_CHECK(a.value_ >= b.value_, "a distance between addresses is not negative");
         return ByteCount(a.value_ - b.value_);
@@ -87,11 +87,11 @@ class Address {
     std::uint64_t value_ = 0;
 };
 
-/// I/O virtual address: what a device puts on the bus behind an IOMMU.
+/// I/O virtual address: a device's address before translation by its IOMMU.
 using Iova = Address<struct IovaSpace>;
-/// What a CPU's load or store names.
+/// A CPU's address before translation.
 using VirtualAddress = Address<struct VirtualSpace>;
-/// What the memory controller sees: RAM, or a device's registers.
+/// An address on the memory bus: RAM, or a device's registers.
 using PhysicalAddress = Address<struct PhysicalSpace>;
 
 namespace literals {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a leaf permits and how its memory behaves, in words that every format shares.
-// The bits that a format spends on them are in page_table/formats/.
+// A leaf's permissions and memory type, the same for every format. page_table/formats/ has the
+// bits.
 #pragma once
 
 #include <bit>
@@ -17,10 +17,10 @@ enum class Attributes : std::uint32_t {
     user = 1U << 3,     ///< reachable by unprivileged code
     global = 1U << 4,   ///< the same in every address space
     uncached = 1U << 5, ///< device registers: no caching, no reordering
-    special = 1U << 6,  ///< no page metadata behind it (a device's memory): never to be split
+    special = 1U << 6,  ///< memory without page metadata (a device's); never split
     snoop = 1U << 7,    ///< the IOMMU forces the access to be cache-coherent
-    accessed = 1U << 8, ///< set when the leaf was used; preset where its absence would fault
-    dirty = 1U << 9,    ///< set when the leaf was written to; preset likewise
+    accessed = 1U << 8, ///< the leaf was used; preset where its absence would fault
+    dirty = 1U << 9,    ///< the leaf was written to; preset where its absence would fault
 };
 
 [[nodiscard]] constexpr Attributes operator|(Attributes a, Attributes b) {
@@ -48,7 +48,7 @@ constexpr Attributes& operator|=(Attributes& a, Attributes b) {
 inline constexpr Attributes read_only = Attributes::read;
 inline constexpr Attributes read_write = Attributes::read | Attributes::write;
 
-/// What hardware may set in a live leaf behind software's back.
+/// The properties that hardware may set in a live leaf.
 inline constexpr Attributes accessed_and_dirty = Attributes::accessed | Attributes::dirty;
 
 namespace detail {
@@ -59,8 +59,8 @@ namespace detail {
     return has(set, property) ? word : 0;
 }
 
-/// Those of `properties` whose bits in `word` are set: bit by bit, the bits of `mask` stand for
-/// `properties` in the same order and at the same distances. One mask and one shift.
+/// The `properties` whose bits are set in `word`. The bits of `mask` stand for them in the same
+/// order and at the same distances, so that this is one mask and one shift.
 [[nodiscard]] constexpr Attributes properties_in(std::uint64_t word, std::uint64_t mask,
                                                  Attributes properties) {
     const int to = std::countr_zero(static_cast<std::uint32_t>(properties));

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Edit: every change to a PageTable, as an object that must be finished: finish() invalidates what
-// changed, and only then gives removed tables up. The operations themselves are in the files beside
-// it; input is checked here, so that they meet none that is wrong.
+// Edit: every change to a PageTable. finish() invalidates what changed, then frees removed tables.
+// This file checks all input; the operations in detail/ rely on it.
 #pragma once
 
 #include "moat/page_table/detail/cut.hpp"
@@ -17,9 +16,9 @@
 
 namespace moat {
 
-/// Used by one thread, for ranges that it alone edits meanwhile (see PageTable). Every start and
-/// size is a multiple of the format's granule. An operation that fails changed nothing, and the
-/// edit goes on being usable.
+/// One thread uses an edit, on ranges that no other thread edits meanwhile (see PageTable). Every
+/// start and size is in bytes, a multiple of the format's granule. A failed operation changes
+/// nothing; the edit stays usable. finish() must be called before the end.
 template <class Tree>
 class Edit {
   public:
@@ -27,16 +26,15 @@ class Edit {
     using Input = typename Tree::Input;
     using Invalidate = typename PendingInvalidation<Tree>::Callback;
 
-    /// `invalidate` outlives the edit. It is called with an InvalidationRequest, from finish() and,
-    /// where ranges lie apart or the format wants break-before-make, from operations; what it asks
-    /// for is done when it returns; where it returns false instead, removed tables are held until
-    /// the PageTable ends.
+    /// `invalidate` outlives the edit. finish() calls it with an InvalidationRequest; so do
+    /// operations on ranges that lie apart, or on formats with break-before-make. It returns once
+    /// the request is done. If it returns false, removed tables are held until the PageTable ends.
     Edit(PageTable<Tree>& page_table, Invalidate invalidate)
         : page_table_(page_table), pending_(invalidate, page_table.held_) {}
 
     /// Maps [start, start + size) to memory from `physical` on, with leaves as large as addresses,
-    /// length and `options` allow. A new leaf is sure to be seen once the edit is finished; on
-    /// hardware that caches no absent entries, mostly at once.
+    /// length and `options` allow. Hardware uses the leaves after finish() at the latest; hardware
+    /// that caches no absent entries mostly uses them at once.
     /// Errors: empty, unaligned, overflow, out_of_range, overlap (also with a part), unsupported
     /// attributes, no_memory.
     [[gnu::always_inline]] Result<void> map(Input start, ByteCount size, PhysicalAddress physical,
@@ -58,10 +56,9 @@ class Edit {
         });
     }
 
-    /// Maps pages that follow one another from `start` on, page i to `memory_of(i)`, wherever that
-    /// is; with leaves of a page only. It goes as far as all is simple: tables that exist, entries
-    /// that are absent, addresses and attributes that are good. Return: how many pages it mapped;
-    /// what map() says of the next one, if any, is why it stopped. A scatter list is mapped so.
+    /// Maps consecutive pages from `start` on, page i to `memory_of(i)`, with leaves of a page; for
+    /// scatter lists. Stops at a missing table, a present entry, or invalid input. Return: how many
+    /// pages it mapped; map() of the next page continues or returns the error.
     template <class MemoryOf>
     [[nodiscard]] std::uint64_t map_pages(Input start, std::uint64_t count, MemoryOf&& memory_of,
                                           Attributes attributes) {
@@ -76,9 +73,9 @@ class Edit {
         });
     }
 
-    /// Unmaps what is mapped in [start, start + size); holes are no error.
-    /// Errors: empty, unaligned, overflow, out_of_range; refused (a leaf is covered in part and may
-    /// not be split, or not without break-before-make), no_memory (for splitting).
+    /// Unmaps everything in [start, start + size); holes are allowed.
+    /// Errors: empty, unaligned, overflow, out_of_range; refused (a leaf that lies partly inside
+    /// may not be split, or not without break-before-make), no_memory (for splitting).
     [[gnu::always_inline]] Result<Unmapped> unmap(Input start, ByteCount size,
                                                   UnmapOptions options = {}) {
         const std::uint64_t first = start.value();
@@ -97,8 +94,8 @@ class Edit {
             });
     }
 
-    /// Gives every leaf in [start, start + size) `attributes`; accessed and dirty stay, and holes
-    /// are no error. Errors: as unmap, and unsupported attributes.
+    /// Sets the attributes of every leaf in [start, start + size); keeps accessed and dirty. Holes
+    /// are allowed. Errors: unmap's; unsupported (attributes).
     Result<Protected> protect(Input start, ByteCount size, Attributes attributes,
                               ProtectOptions options = {}) {
         return in_range<Protected>(
@@ -110,8 +107,8 @@ class Edit {
             });
     }
 
-    /// Takes the leaves apart that lie across either end of [start, start + size); translations
-    /// stay as they are. Return: how many leaves were taken apart. Errors: as unmap.
+    /// Splits the leaves that lie across either end of [start, start + size); translations stay the
+    /// same. Return: how many leaves it split. Errors: unmap's.
     Result<std::uint64_t> split(Input start, ByteCount size, Break breaking = Break::forbidden) {
         return in_range<std::uint64_t>(
             start, size, [&](auto root, std::uint64_t last) -> Result<std::uint64_t> {
@@ -123,10 +120,10 @@ class Edit {
             });
     }
 
-    /// Replaces the table that covers exactly [start, start + size) by one leaf that maps the same.
-    /// Accessed is kept; so is dirty, and a writable leaf counts as dirty where hardware sets it.
-    /// Errors: as unmap; unsupported (no such leaf), mismatch (no table there, holes in it, or
-    /// leaves that are not one piece with one set of attributes).
+    /// Replaces the table that covers exactly [start, start + size) with one leaf that maps the
+    /// same. Keeps accessed and dirty; a writable leaf becomes dirty where hardware sets that bit.
+    /// Errors: unmap's; unsupported (no such leaf size), mismatch (no table, holes, or leaves that
+    /// differ in attributes or are not contiguous).
     Result<void> fold(Input start, ByteCount size, Break breaking = Break::forbidden) {
         return in_range<void>(start, size, [&](auto root, std::uint64_t last) -> Result<void> {
             if (!std::has_single_bit(size.value()) ||
@@ -139,9 +136,9 @@ class Edit {
     }
 
     /// Clears `which` of accessed and dirty in every leaf that [start, start + size) touches, and
-    /// calls `visit(Input start, ByteCount size, Attributes had)` for each leaf that had one. A
-    /// leaf that sticks out is cleared and reported as a whole: hardware keeps one bit for all of
-    /// it. Errors: as unmap; unsupported where the format has no such bits.
+    /// calls `visit(Input start, ByteCount size, Attributes had)` for each leaf that had one.
+    /// Hardware has one bit for a whole leaf, so a leaf partly outside is cleared and reported
+    /// whole. Errors: unmap's; unsupported (the format has no such bits).
     template <class Visit>
     Result<void> clear_accessed_dirty(Input start, ByteCount size, Attributes which,
                                       Visit&& visit) {
@@ -156,9 +153,9 @@ class Edit {
         });
     }
 
-    /// Puts one level on top, so that more addresses can be mapped. The root changes: the caller
-    /// tells the hardware, for which `PageTable::root` gives table and levels; the old root goes on
-    /// translating what it did. Errors: unsupported at the format's last level, no_memory.
+    /// Adds a level on top for more addresses. The caller then writes the new `PageTable::root` to
+    /// the hardware; the old root keeps its translations. Errors: unsupported (at the format's last
+    /// level), no_memory.
     Result<void> grow()
         requires(F::fewest_levels != F::most_levels)
     {
@@ -170,8 +167,8 @@ class Edit {
             [&](auto root) -> Result<void> { return grow_above(root, old); });
     }
 
-    /// Invalidates what this edit changed, then lets the removed tables go. The edit may be used
-    /// again, and must be finished again then.
+    /// Invalidates what this edit changed, then frees the removed tables. The edit may be used and
+    /// finished again.
     [[gnu::always_inline]] void finish() { pending_.now(); }
 
   private:
@@ -229,7 +226,7 @@ class Edit {
         return std::unexpected(attribute_error(attributes));
     }
 
-    // The two below take values, and find the root again: so the common case spills nothing.
+    // The two below take values and load the root again, so that the common case spills nothing.
 
     [[gnu::noinline]] Result<void> map_in_two_passes(detail::MapRequest request) {
         return page_table_.with_root([&](auto root) {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The snapshot rule, as types: a Table is loaded from into an immutable Entry, and an Entry hands
-// out what it *is* - a hole, a Leaf, or the Table below. There is no other way to get a Table: none
-// from an address, none from an entry that is looked at again. So a walker cannot test one value
-// and descend through another. Source: the page-walk race, docs/design/page_table.md.
+// The snapshot rule, as types: Table::load returns an immutable Entry, and Entry::match is the only
+// way to the Table below it. So a walker cannot test one value of an entry and descend through
+// another. Source: the page-walk race, docs/design/page_table.md.
 #pragma once
 
 #include "moat/core/types.hpp"
@@ -15,7 +14,7 @@
 
 namespace moat {
 
-/// The three choices that make a tree of tables.
+/// The types that define a tree of tables.
 template <PageTableFormat F, SyncPolicy S, TableMemory M>
 struct Tree {
     using Format = F;
@@ -33,26 +32,26 @@ class PageTable;
 template <class Tree>
 class EntryWriter;
 
-/// An entry that held a leaf when it was looked at.
+/// An entry that held a leaf when it was loaded.
 template <class Tree, unsigned L>
 class Leaf {
   public:
     using Format = typename Tree::Format;
     static constexpr unsigned level = L;
 
-    /// log2 of the bytes that the whole leaf maps; of a group, those of all its entries.
+    /// log2 of the bytes that the whole leaf maps, all entries of a group together.
     [[nodiscard, gnu::always_inline]] unsigned size_lg2() const {
         return entry_lg2<Format>(L) + Format::template leaf_group_lg2<L>(word_);
     }
 
     [[nodiscard]] ByteCount size() const { return ByteCount(bit(size_lg2())); }
 
-    /// Where the leaf begins, given any input address inside it.
+    /// The leaf's first input address, from any address inside it.
     [[nodiscard]] typename Tree::Input start(typename Tree::Input inside) const {
         return typename Tree::Input(align_down(inside.value(), size_lg2()));
     }
 
-    /// What the first byte of the leaf maps to.
+    /// The physical address of the leaf's first byte.
     [[nodiscard, gnu::always_inline]] PhysicalAddress physical() const {
         return PhysicalAddress(Format::template leaf_physical<L>(word_));
     }
@@ -73,23 +72,23 @@ class Leaf {
     Word word_;
 };
 
-/// A table of level L, reached from the root through entries that were tables. It is valid as long
-/// as the Reader or Edit that it came from.
+/// A table of level L, reached from the root through snapshots. Valid as long as the Reader or Edit
+/// that it came from.
 template <class Tree, unsigned L>
 class Table {
   public:
     static constexpr unsigned level = L;
     static constexpr unsigned entries = 1U << Tree::Format::index_bits(L);
 
-    /// Looks once. `index` is below `entries`.
+    /// Loads an entry once. `index` is below `entries`.
     [[nodiscard, gnu::always_inline]] Entry<Tree, L> load(unsigned index) const {
         using Ref = typename Tree::Sync::template AtomicRef<Word>;
-        // Acquire: a table that is seen is seen initialised.
+        // Acquire: the words of the table below are initialised.
         return Entry<Tree, L>(Ref(words_[index]).load(std::memory_order_acquire), memory_);
     }
 
-    /// `leaf`, found at `index`, with accessed and dirty as any entry of its group has them. The
-    /// entries of a group are looked at one after the other.
+    /// `leaf`, loaded at `index`, with the accessed and dirty bits of all entries of its group,
+    /// which it loads one after the other.
     [[nodiscard]] Leaf<Tree, L> with_group_flags(Leaf<Tree, L> leaf, unsigned index) const {
         using F = typename Tree::Format;
         const unsigned group_lg2 = F::template leaf_group_lg2<L>(leaf.word());
@@ -113,7 +112,7 @@ class Table {
     typename Tree::Memory* memory_;
 };
 
-/// One look at one entry. It does not change; look again to see another.
+/// An immutable snapshot of one entry.
 template <class Tree, unsigned L>
 class Entry {
   public:
@@ -126,8 +125,8 @@ class Entry {
 
     [[nodiscard]] Word word() const { return word_; }
 
-    /// Calls one of the three with what the entry is: `absent()`, `leaf(Leaf<Tree, L>)`,
-    /// `table(Table<Tree, L - 1>)`. What a level cannot hold is never called, nor instantiated.
+    /// Calls `absent()`, `leaf(Leaf<Tree, L>)` or `table(Table<Tree, L - 1>)`, as the entry is. A
+    /// kind that the level cannot hold is not instantiated.
     template <class OnAbsent, class OnLeaf, class OnTable>
     [[gnu::always_inline]] decltype(auto) match(OnAbsent&& absent, OnLeaf&& leaf,
                                                 OnTable&& table) const {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What an Edit still owes: the ranges whose cached translations must go, and the tables that may be
-// freed only afterwards. How an invalidation reaches the hardware is the caller's callback.
+// An Edit's pending work: ranges to invalidate, and the tables to free afterwards. The caller's
+// callback passes an invalidation to the hardware.
 #pragma once
 
 #include "moat/core/check.hpp"
@@ -21,8 +21,8 @@ enum class CachedEntries : std::uint8_t {
     leaves_and_tables, ///< tables were removed: cached upper entries must go too
 };
 
-/// "Forget what you cached of [start, last]." When the callback returns, no translation from before
-/// it is used for a new access.
+/// Asks for the invalidation of [start, last]. Once the callback returns, no new access uses an
+/// older translation.
 template <class Input>
 struct InvalidationRequest {
     Input start;
@@ -30,7 +30,7 @@ struct InvalidationRequest {
     CachedEntries cached = CachedEntries::leaves;
 };
 
-/// A reference to a callable that invalidates. It returns nothing, or false where it failed.
+/// A reference to a callable that invalidates. It returns void, or false where it failed.
 template <class Input>
 class InvalidateRef {
   public:
@@ -40,7 +40,7 @@ class InvalidateRef {
         requires(!std::same_as<std::remove_cvref_t<F>, InvalidateRef> &&
                  (std::same_as<std::invoke_result_t<F&, const Request&>, void> ||
                   std::same_as<std::invoke_result_t<F&, const Request&>, bool>))
-    // Implicit, as a reference is.
+    // Implicit, like a reference.
     constexpr InvalidateRef(F& callable) // NOLINT(google-explicit-constructor)
         : callable_(const_cast<void*>(static_cast<const void*>(std::addressof(callable)))),
           call_([](void* target, const Request& request) -> bool {
@@ -76,8 +76,8 @@ class PendingInvalidation {
     PendingInvalidation(const PendingInvalidation&) = delete;
     PendingInvalidation& operator=(const PendingInvalidation&) = delete;
 
-    /// [start, last] changed. A range that does not touch what is pending sends that off first, so
-    /// that two far ranges never become an invalidation of all that lies between.
+    /// Adds [start, last]. Invalidates a pending range that it does not touch first, so that two
+    /// distant ranges never become one invalidation of everything between.
     [[gnu::always_inline]] void cover(std::uint64_t start, std::uint64_t last) {
         if (any_) [[unlikely]]
             extend(start, last);
@@ -88,8 +88,7 @@ class PendingInvalidation {
         }
     }
 
-    /// The table is unlinked and its range covered; free it after the invalidation and a grace
-    /// period.
+    /// Frees an unlinked table, whose range was added, after the invalidation and a grace period.
     void remove(Memory& memory, PhysicalAddress table, unsigned bytes_lg2) {
         MOAT_CHECK(any_, "a table is removed after its range was covered");
         TableHeader& header = memory.header(table);
@@ -99,8 +98,7 @@ class PendingInvalidation {
         header.next = std::exchange(removed_, &header);
     }
 
-    /// Invalidates what is pending; then frees the removed tables, or holds them where that
-    /// failed.
+    /// Invalidates the pending range, then frees the removed tables; holds them after a failure.
     [[gnu::always_inline]] void now() {
         if (!any_)
             return;
@@ -158,7 +156,7 @@ class PendingInvalidation {
     Callback invalidate_;
     Held& held_;
     bool any_ = false;
-    /// Meaningful while `any_`. Passed on as it is: a copy of what was just stored would stall.
+    /// Valid while `any_`. Passed by reference: copying a value just stored would stall.
     InvalidationRequest<Input> request_{};
     TableHeader* removed_ = nullptr;
 };

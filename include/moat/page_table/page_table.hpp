@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// PageTable: owns a tree of tables, and opens Readers and Edits on it.
-// What can be asked is reader.hpp and what can be changed edit.hpp: include those.
+// PageTable: owns a tree of tables and opens Readers (reader.hpp) and Edits (edit.hpp) on it.
+// Include those.
 #pragma once
 
 #include "moat/core/check.hpp"
@@ -20,9 +20,8 @@ class Reader;
 template <class Tree>
 class Edit;
 
-/// Input that an operation cannot take gets an error here, before anything is touched.
-/// `physical` joins the test of alignment; pass 0 where there is none, and 0 as granule to allow
-/// any alignment.
+/// Checks a range before any change. `physical` (0: none) must be aligned like the range;
+/// granule 0 allows any alignment.
 template <PageTableFormat F>
 [[nodiscard]] Result<void> check_range(std::uint64_t start, std::uint64_t size,
                                        std::uint64_t granule_lg2, unsigned levels) {
@@ -42,23 +41,22 @@ template <PageTableFormat F>
     return {};
 }
 
-/// What a device's or a processor's root register needs.
+/// The values of a device's or processor's root register.
 struct Root {
     PhysicalAddress table;
     unsigned levels;
 };
 
-/// Stands for a read section that is open already: nothing but the proof that there is one.
+/// Proof that a read section is open.
 template <SyncPolicy Sync>
 class OpenSection {
   public:
     explicit OpenSection(const typename Sync::ReadSection&) {}
 };
 
-/// A tree of page tables. Any number of threads may hold Readers; threads whose Edits change
-/// disjoint ranges may hold Edits at the same time, without a lock. Two Edits that overlap are the
-/// callers' error: an owner of a range (an IOVA allocator, a lock of an address space) keeps them
-/// apart. `Tree::Memory` outlives the PageTable.
+/// A tree of page tables. Any number of threads may hold Readers. Threads may hold Edits at the
+/// same time, without a lock, if they change disjoint ranges: the owner of the ranges (an IOVA
+/// allocator, the lock of an address space) ensures that. `Tree::Memory` outlives the PageTable.
 template <class Tree_>
 class PageTable {
   public:
@@ -67,7 +65,7 @@ class PageTable {
     using Input = typename Tree::Input;
     using Memory = typename Tree::Memory;
 
-    /// An empty tree of `levels` levels; errors: unsupported, no_memory.
+    /// An empty tree of `levels` levels. Errors: unsupported (levels), no_memory.
     static Result<PageTable> create(Memory& memory, unsigned levels = F::fewest_levels) {
         if (levels < F::fewest_levels || levels > F::most_levels)
             return fail(ErrorCode::unsupported, "the format has no trees of so many levels",
@@ -78,7 +76,7 @@ class PageTable {
         return PageTable(memory, *top, levels);
     }
 
-    /// Moves the tree; no Reader or Edit is open on either.
+    /// Moves the tree. No Reader or Edit may be open on either.
     PageTable(PageTable&& other) noexcept
         : memory_(other.memory_), root_(other.root_.load(std::memory_order_relaxed)),
           root_words_(std::exchange(other.root_words_, nullptr)), held_(std::move(other.held_)) {
@@ -89,7 +87,7 @@ class PageTable {
     PageTable(const PageTable&) = delete;
     PageTable& operator=(const PageTable&) = delete;
 
-    /// Frees every table at once: no Reader or Edit is open, and no device walks them.
+    /// Frees every table at once. No Reader or Edit may be open, and no device may walk the tables.
     ~PageTable() {
         if (root_words_ == nullptr)
             return;
@@ -97,7 +95,7 @@ class PageTable {
         with_root([&](auto table) { free_table(table, top); });
     }
 
-    /// See edit.hpp for what an invalidation must do.
+    /// `invalidate`: see Edit's constructor.
     template <class Invalidate>
     [[nodiscard]] Edit<Tree> edit(Invalidate& invalidate) {
         return Edit<Tree>(*this, invalidate);
@@ -105,7 +103,7 @@ class PageTable {
 
     [[nodiscard]] Reader<Tree> reader() const { return Reader<Tree>(*this); }
 
-    /// The same within a section that the caller has open, and keeps open longer.
+    /// The same inside a read section that the caller keeps open longer.
     [[nodiscard, gnu::always_inline]] auto
     reader(const typename Tree::Sync::ReadSection& open) const {
         return Reader<Tree, OpenSection<typename Tree::Sync>>(*this, open);
@@ -146,7 +144,7 @@ class PageTable {
         return use(Table<Tree, L>(memory_->words(root.table), memory_));
     }
 
-    /// Return: whether `old` was the root still.
+    /// Return: whether `old` was still the root.
     bool replace_root(Root old, Root fresh) {
         std::uint64_t expected = old.table.value() | old.levels;
         return root_.compare_exchange_strong(expected, fresh.table.value() | fresh.levels,
@@ -168,8 +166,8 @@ class PageTable {
     }
 
     Memory* memory_;
-    /// The top table's address with the number of levels in its low bits: one word, so that a
-    /// tree that grows is seen with the old top or with the new one.
+    /// The top table's address with the number of levels in its low bits: one word, so that readers
+    /// of a growing tree see the old top or the new one.
     typename Tree::Sync::template Atomic<std::uint64_t> root_;
     Word* root_words_;
     HeldTables<typename Tree::Sync, Memory> held_;

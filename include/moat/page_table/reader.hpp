@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Reader: a read section over a PageTable, and what can be asked in it: translate and walk.
-// It takes no lock and changes nothing; writers run beside it. Changes are edit.hpp.
+// Reader: translates and walks a PageTable inside a read section. It takes no lock; writers may run
+// at the same time. edit.hpp changes the tables.
 #pragma once
 
 #include "moat/core/result.hpp"
@@ -13,8 +13,8 @@
 
 namespace moat {
 
-/// While it lives, no table that it can reach is freed. One thread uses it, for as many questions
-/// as it likes; opening one costs a locked instruction, so keep it for a batch, not for ever.
+/// While it lives, no table that it can reach is freed. For one thread. Opening one costs a locked
+/// instruction, so keep it for a batch; freed tables wait for its end.
 template <class Tree, class Section>
 class Reader {
   public:
@@ -23,12 +23,12 @@ class Reader {
 
     explicit Reader(const PageTable<Tree>& page_table) : page_table_(page_table) {}
 
-    /// Within a section that outlives the reader.
+    /// Inside a read section that outlives the reader.
     Reader(const PageTable<Tree>& page_table, const typename Tree::Sync::ReadSection& open)
         : section_(open), page_table_(page_table) {}
 
-    /// What `address` maps to, at one moment during the call; nothing for a hole or an address
-    /// that the format cannot translate.
+    /// The translation of `address` at one moment during the call; none for a hole, or for an
+    /// address that the format cannot translate.
     [[nodiscard, gnu::always_inline]] std::optional<Translation<F>> translate(Input address) const {
         return page_table_.with_root(
             [&](auto root) __attribute__((always_inline)) -> std::optional<Translation<F>> {
@@ -39,9 +39,8 @@ class Reader {
             });
     }
 
-    /// Calls use(leaf), with a Leaf<Tree, L>, for the leaf that maps `address`, as it was at one
-    /// moment during the call. Return: whether there was one. For those who want to know more than
-    /// a Translation tells, and have it decoded at the leaf's own level.
+    /// Calls use(leaf) with the Leaf<Tree, L> that maps `address` at one moment during the call,
+    /// for more than a Translation holds. Return: whether there was one.
     template <class Use>
     [[gnu::always_inline]] bool with_leaf(Input address, Use&& use) const {
         return page_table_.with_root([&](auto root) __attribute__((always_inline)) -> bool {
@@ -51,9 +50,9 @@ class Reader {
         });
     }
 
-    /// Visits [start, start + size), which need not be aligned; walk.hpp describes `visitor`. Each
-    /// entry is looked at once; what writers change meanwhile may or may not be seen.
-    /// Errors: empty, out_of_range, overflow; nothing was visited then.
+    /// Visits [start, start + size), of any alignment; detail/walk.hpp describes `visitor`. Loads
+    /// each entry once; changes by concurrent writers may or may not be seen. Errors: empty,
+    /// out_of_range, overflow; it visits nothing then.
     template <class Visitor>
     Result<WalkEnd> walk(Input start, ByteCount size, Visitor&& visitor) const {
         return page_table_.with_root([&](auto root) -> Result<WalkEnd> {
@@ -98,7 +97,7 @@ class Reader {
                    });
     }
 
-    // Opened before the first look, closed after the last.
+    // Opened before the first load, closed after the last.
     [[no_unique_address]] Section section_;
     const PageTable<Tree>& page_table_;
 };

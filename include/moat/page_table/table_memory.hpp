@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The TableMemory concept: where tables come from and how a physical address becomes a pointer.
-// A model of it over a buffer is table_pool.hpp; an embedder brings its own.
+// The TableMemory concept: allocates tables and converts their physical addresses to pointers.
+// table_pool.hpp models it over a buffer; embedders may bring their own.
 #pragma once
 
 #include "moat/core/result.hpp"
@@ -12,7 +12,7 @@
 
 namespace moat {
 
-/// What the engine keeps about a table, outside of it: a table's own words stay as they are until
+/// The engine's data about a table. It lies outside the table, whose words stay unchanged until
 /// neither a walker nor a device can read them.
 struct TableHeader {
     RcuHead rcu; // the first member: the deferred call finds its header by it
@@ -27,11 +27,11 @@ template <class M>
 concept TableMemory = requires(M& memory, PhysicalAddress table, unsigned bytes_lg2) {
     // A table of 2^bytes_lg2 bytes, aligned to its size, all zero; or no_memory.
     { memory.allocate(bytes_lg2) } -> std::same_as<Result<PhysicalAddress>>;
-    // Takes back what `allocate` gave, with the same size; nobody can reach it any more.
+    // Frees a table of `allocate`, with the same size, that nobody can reach any more.
     memory.release(table, bytes_lg2);
-    // The words of a table. Cheap: it is called once a level in every walk.
+    // The words of a table. Must be cheap: every walk calls it once a level.
     { memory.words(table) } -> std::same_as<Word*>;
-    // The header of a table: one each, at the same place from `allocate` to `release`.
+    // The header of a table, at the same address from `allocate` to `release`.
     { memory.header(table) } -> std::same_as<TableHeader&>;
 };
 

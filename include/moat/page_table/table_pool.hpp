@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// TablePool: tables out of a buffer that the caller provides: plain memory, a guest's RAM, a
-// shared file. Headers lie in a second buffer, out of reach of whoever can write to the first.
-// The buffers belong to the caller and outlive the pool.
+// TablePool: allocates tables from the caller's buffer (plain memory, a guest's RAM, a shared
+// file). Headers lie in a second buffer, which a writer of the first cannot reach. Both outlive the
+// pool.
 #pragma once
 
 #include "moat/core/bits.hpp"
@@ -16,14 +16,13 @@
 
 namespace moat {
 
-/// Hands out tables of one size, `unit_lg2` (a format's granule), and, for concatenated top tables,
-/// a few larger ones. Thread-safe: one mutex, taken once a table.
+/// Allocates tables of 2^unit_lg2 bytes (a format's granule) and, for concatenated top tables,
+/// larger ones. Thread-safe: takes one mutex per table.
 template <SyncPolicy Sync>
 class TablePool {
   public:
-    /// `tables` appears at `physical` to whoever walks the tables; both are aligned to 2^unit_lg2.
-    /// `headers` has one for every 2^unit_lg2 bytes of `tables`; where it has fewer, the rest of
-    /// `tables` stays unused.
+    /// `physical`: the address of `tables` for hardware that walks them; both are aligned to
+    /// 2^unit_lg2. `headers`: one for each 2^unit_lg2 bytes; tables without one stay unused.
     TablePool(std::span<std::byte> tables, PhysicalAddress physical, std::span<TableHeader> headers,
               unsigned unit_lg2)
         : offset_(reinterpret_cast<std::uintptr_t>(tables.data()) - physical.value()),
@@ -35,7 +34,7 @@ class TablePool {
                    "a pool's buffer and its physical address are aligned to a table's size");
     }
 
-    /// Waits for the frees under way; a table that is still in use then is a leak.
+    /// Waits for pending frees. Every table must have been released.
     ~TablePool() {
         Sync::barrier();
         MOAT_CHECK(units_in_use() == 0, "every table was given back to its pool");
@@ -44,8 +43,8 @@ class TablePool {
     TablePool(const TablePool&) = delete;
     TablePool& operator=(const TablePool&) = delete;
 
-    /// Errors: no_memory when the buffer has no room left; unsupported for a table that is smaller
-    /// than a unit, or larger than any buffer.
+    /// Errors: no_memory (the buffer is full); unsupported (a table smaller than a unit, or of 2^64
+    /// bytes).
     [[nodiscard]] Result<PhysicalAddress> allocate(unsigned bytes_lg2) {
         if (bytes_lg2 < unit_lg2_ || bytes_lg2 >= 64) [[unlikely]]
             return fail(ErrorCode::unsupported, "a table has at least one unit of its pool",
@@ -67,7 +66,7 @@ class TablePool {
     }
 
     [[nodiscard]] Word* words(PhysicalAddress table) const {
-        // One addition: this is called once a level in every walk.
+        // One addition: every walk calls this once a level.
         return reinterpret_cast<Word*>(table.value() + offset_);
     }
 
@@ -75,7 +74,7 @@ class TablePool {
         return headers_[(table.value() - physical_) >> unit_lg2_];
     }
 
-    /// How many units hold tables now, those that wait to be freed included.
+    /// Units that hold tables, pending frees included.
     [[nodiscard]] std::uint64_t units_in_use() const {
         const ExclusiveLock lock(mutex_);
         return in_use_;
@@ -132,7 +131,7 @@ class TablePool {
     const unsigned unit_lg2_;
     const std::uint64_t capacity_;
     mutable typename Sync::Mutex mutex_;
-    /// Units below it have been handed out at least once.
+    /// The first unit that was never allocated.
     std::uint64_t fresh_ MOAT_GUARDED_BY(mutex_) = 0;
     std::uint64_t in_use_ MOAT_GUARDED_BY(mutex_) = 0;
     TableHeader* free_ MOAT_GUARDED_BY(mutex_) = nullptr;

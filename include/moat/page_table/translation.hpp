@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What one input address translates to: the answer of Reader::translate.
-// Decoding of the leaf's properties waits until it is asked for, since it costs more than the walk.
+// The translation of one input address, as Reader::translate returns it. It decodes the leaf's
+// properties on demand, since that costs more than the walk.
 #pragma once
 
 #include "moat/core/bits.hpp"
@@ -18,7 +18,7 @@ class Translation {
     constexpr Translation(std::uint64_t physical, Word word, unsigned level)
         : physical_(physical), word_(word), level_(level) {}
 
-    /// Of the address that was asked for, not of the leaf's first byte.
+    /// The physical address of the translated address, not of the leaf's first byte.
     [[nodiscard]] constexpr PhysicalAddress physical() const { return PhysicalAddress(physical_); }
 
     /// log2 of the size of the leaf.
@@ -27,7 +27,7 @@ class Translation {
                of_level([&]<unsigned L>() { return F::template leaf_group_lg2<L>(word_); });
     }
 
-    /// Of the one entry that was looked at; in a group, accessed and dirty may be in another.
+    /// Of the one entry that was loaded; another entry of a group may hold accessed or dirty.
     [[nodiscard]] constexpr Attributes attributes() const {
         return of_level([&]<unsigned L>() { return F::template leaf_attributes<L>(word_); });
     }

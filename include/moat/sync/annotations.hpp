@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Clang's thread-safety annotations: which lock guards what, checked by the clang build.
-// Nothing at run time, and nothing at all for other compilers. Every lock and guarded member uses
-// it.
+// Clang's thread-safety annotations on locks and guarded members. The clang build checks them;
+// other compilers ignore them.
 #pragma once
 
 #if defined(__clang__)

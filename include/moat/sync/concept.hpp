@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The Sync concept: everything that an engine may do which another thread can notice.
-// No implementation: that is sync/serial.hpp (one thread), sync/real.hpp (production) and the
-// explorer's. An engine takes a model of it as a parameter and does nothing concurrent elsewhere.
+// The Sync concept: every operation of an engine that another thread can observe. Its models are
+// sync/serial.hpp (one thread), sync/real.hpp (production) and the explorer's. An engine takes one
+// as a parameter and does nothing concurrent outside of it.
 #pragma once
 
 #include <atomic>
@@ -11,14 +11,14 @@
 
 namespace moat {
 
-/// A deferred call, embedded in the object that it will free. It belongs to the policy from
-/// `Sync::defer` until `call` runs.
+/// A deferred call, embedded in the object that it frees. The policy owns it from `Sync::defer`
+/// until `call` runs.
 struct RcuHead {
     RcuHead* next = nullptr;
     void (*call)(RcuHead*) = nullptr;
 };
 
-/// What std::atomic and std::atomic_ref offer; orders are explicit everywhere.
+/// The operations of std::atomic and std::atomic_ref; memory orders are explicit.
 template <class A, class T>
 concept AtomicCell = requires(A cell, T value, std::memory_order order) {
     { cell.load(order) } -> std::same_as<T>;
@@ -54,7 +54,7 @@ template <class C, class Mutex>
 concept ConditionVariable = requires(C condition, Mutex& mutex, std::uint64_t nanoseconds) {
     // Unlocks, sleeps, locks again; may wake without cause.
     condition.wait(mutex);
-    // The same for a bounded time. Return: false when the time ran out.
+    // The same for a bounded time. Return: false after a timeout.
     { condition.wait_for(mutex, nanoseconds) } -> std::same_as<bool>;
     condition.notify_one();
     condition.notify_all();
@@ -62,21 +62,21 @@ concept ConditionVariable = requires(C condition, Mutex& mutex, std::uint64_t na
 
 template <class T>
 concept OneShotTimer = requires(T timer, std::uint64_t nanoseconds) {
-    // Runs the callback once, on a thread of the policy, not earlier than `nanoseconds` from now;
-    // arming an armed timer moves it. The callback may arm it again, cancel it or destroy it.
+    // Runs the callback once, on a thread of the policy, `nanoseconds` from now or later. Arming an
+    // armed timer moves it. The callback may arm, cancel or destroy the timer.
     timer.arm(nanoseconds);
-    // On return the callback neither runs nor will, unless called from inside the callback; so no
-    // lock is held that the callback takes.
+    // On return the callback does not run and will not, except when called from inside it. The
+    // caller holds no lock that the callback takes.
     timer.cancel();
 };
 
 template <class L, class T>
 concept ThreadLocalSlot = requires(L slot, void (*visit)(void*, T&), void* context) {
-    // The calling thread's own T, made by T() at its first use; nullptr when memory for it failed.
+    // The calling thread's T, made by T() at first use; nullptr without memory.
     { slot.local() } -> std::same_as<T*>;
-    // Visits every thread's T while no thread can begin or end to have one. The owners go on
-    // running: what is visited must be safe to touch beside its owner. Neither the visitor nor the
-    // exit hook calls `local` or `for_each` of any slot.
+    // Visits every thread's T while no thread can get or lose one. The owners keep running, so the
+    // visitor touches only what is safe beside them. Neither the visitor nor the exit hook calls
+    // `local` or `for_each` of any slot.
     slot.for_each(visit, context);
 };
 
@@ -88,13 +88,13 @@ struct Probe {
 
 } // namespace detail
 
-/// A policy of synchronisation; all static, so that an engine carries no pointer to it.
+/// A synchronisation policy; all static, so that an engine stores no pointer to it.
 template <class S>
 concept SyncPolicy = requires(RcuHead* head, void (*call)(RcuHead*), detail::Probe* node) {
     // A shared word that this object owns.
     requires AtomicInteger<typename S::template Atomic<std::uint64_t>, std::uint64_t>;
     requires AtomicCell<typename S::template Atomic<void*>, void*>;
-    // A shared word in memory that something else owns: a guest's RAM, a table.
+    // A shared word in foreign memory: a guest's RAM, a table.
     requires AtomicInteger<typename S::template AtomicRef<std::uint64_t>, std::uint64_t>;
     // A shared variable that a protocol, not atomicity, protects: the explorer finds its races.
     requires requires(typename S::template Plain<int> plain) {
@@ -105,26 +105,25 @@ concept SyncPolicy = requires(RcuHead* head, void (*call)(RcuHead*), detail::Pro
     requires Lockable<typename S::Mutex>;
     requires SharedLockable<typename S::SharedMutex>;
     requires ConditionVariable<typename S::Condition, typename S::Mutex>;
-    // RCU: while a ReadSection lives, nothing that was reachable when it began is freed. Nests.
+    // RCU: nothing reachable at the start of a ReadSection is freed before its end. Nests.
     requires std::default_initializable<typename S::ReadSection>;
-    // Returns when every ReadSection that was open at the call has ended. Not from inside one.
+    // Waits for the end of every ReadSection open at the call. Not from inside one.
     S::synchronize();
-    // Runs call(head) after a grace period, on any thread, at once where no section is open and the
-    // policy likes: so `call` takes no lock that a caller of `defer` may hold.
+    // Runs call(head) after a grace period, on any thread, possibly at once: `call` takes no lock
+    // that a caller of `defer` may hold.
     S::defer(head, call);
-    // Returns when every call deferred before it has run. Not from inside a ReadSection, nor from a
-    // deferred call.
+    // Waits for every call deferred before. Not from inside a ReadSection or a deferred call.
     S::barrier();
-    // Per object and thread; the hook passed at construction sees the T of a thread that ends.
+    // A T per object and thread; the constructor's hook gets the T of a thread that ends.
     requires ThreadLocalSlot<typename S::template ThreadLocal<detail::Probe>, detail::Probe>;
     // Monotonic nanoseconds.
     { S::now() } -> std::same_as<std::uint64_t>;
     requires OneShotTimer<typename S::Timer>;
-    // Nodes: nullptr when memory failed; `retire` destroys after a grace period.
+    // Nodes: nullptr without memory; `retire` destroys after a grace period.
     { S::template make<detail::Probe>() } -> std::same_as<detail::Probe*>;
     S::destroy(node);
     S::retire(node);
-    // Lets others run: `pause` in a loop that waits for a few instructions, `yield` for longer.
+    // Let other threads run: `pause` in loops of a few instructions, `yield` in longer ones.
     S::pause();
     S::yield();
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Scoped locks over any policy's mutexes, known to clang's thread-safety analysis.
-// The mutexes themselves belong to the Sync policies. Engines lock through these and nothing else.
+// Scoped locks over any policy's mutexes, annotated for clang's thread-safety analysis. Engines
+// lock through these only.
 #pragma once
 
 #include "moat/sync/annotations.hpp"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// RealSync: the Sync policy of production. Atomics are the standard's own, so that they cost
-// nothing; RCU is epoch.hpp, timers background.hpp, thread-local state thread_slots.hpp.
+// RealSync: the Sync policy of production. Atomics are the standard's; RCU is detail/epoch.hpp,
+// timers detail/background.hpp, thread-local state detail/thread_slots.hpp.
 #pragma once
 
 #include "moat/sync/concept.hpp"

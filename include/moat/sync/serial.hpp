@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// SerialSync: the Sync policy for one thread. Nothing is atomic; locks check that they are not
-// taken twice; time passes when it is advanced or waited for. Embedders without threads use it, and
-// tests.
+// SerialSync: the Sync policy for one thread, for tests and embedders without threads. Nothing is
+// atomic; a lock checks that it is not taken twice; time passes only in waits and `advance`.
 #pragma once
 
 #include "moat/core/check.hpp"
@@ -117,7 +116,7 @@ class MOAT_CAPABILITY("mutex") Mutex {
 
 class Timer;
 
-/// What would be per thread or global elsewhere.
+/// The state that other policies keep per thread or globally.
 struct World {
     unsigned open_sections = 0;
     bool running_deferred = false;
@@ -129,8 +128,7 @@ struct World {
 
 inline constinit World world{};
 
-/// Runs the deferred calls, in order, and those that they defer in turn; unless it is one of them
-/// that asks.
+/// Runs the deferred calls in order, and those that they defer; does nothing inside one of them.
 inline void run_deferred() {
     if (std::exchange(world.running_deferred, true))
         return;
@@ -156,7 +154,7 @@ class ReadSection {
     ReadSection& operator=(const ReadSection&) = delete;
 };
 
-/// The time so far from now, or the end of time.
+/// The time `nanoseconds` from now, at most the largest value.
 [[nodiscard]] inline std::uint64_t after(std::uint64_t nanoseconds) {
     constexpr std::uint64_t end_of_time = std::numeric_limits<std::uint64_t>::max();
     return nanoseconds < end_of_time - world.now ? world.now + nanoseconds : end_of_time;
@@ -194,8 +192,8 @@ class Timer {
     bool armed_ = false;
 };
 
-/// Lets time pass up to the earliest timer that is due by `end`, and runs it. Return: false when
-/// there is none; no time has passed then.
+/// Advances to the earliest timer due by `end` and runs it. Return: false without one; the time
+/// stays then.
 inline bool run_next_timer(std::uint64_t end) {
     Timer* due = nullptr;
     for (Timer* each = world.timers; each != nullptr; each = each->next_)
@@ -210,7 +208,7 @@ inline bool run_next_timer(std::uint64_t end) {
     return true;
 }
 
-/// Lets time pass: the timers that fall due run, earliest first, each at its own moment.
+/// Advances the time and runs due timers, earliest first, each at its own time.
 inline void advance(std::uint64_t nanoseconds) {
     const std::uint64_t end = after(nanoseconds);
     while (run_next_timer(end)) {
@@ -218,7 +216,7 @@ inline void advance(std::uint64_t nanoseconds) {
     world.now = end;
 }
 
-/// Waiting lets time pass, since only a timer's callback can notify.
+/// Waiting advances the time, since only a timer's callback can notify.
 class Condition {
   public:
     void wait(Mutex& mutex) MOAT_REQUIRES(mutex) {
@@ -267,7 +265,7 @@ class ThreadLocal {
             visit(context, value_);
     }
 
-    /// What the end of the one thread would do, for tests.
+    /// Ends the one thread, for tests.
     void exit_thread() {
         if (std::exchange(used_, false))
             hook_(context_, value_);
@@ -283,8 +281,7 @@ class ThreadLocal {
 
 } // namespace serial
 
-/// See the file's head. One world a process: not for use by two threads, even with separate
-/// objects.
+/// One per process: two threads must not use it, even with separate objects.
 struct SerialSync {
     template <class T>
     using Atomic = serial::Cell<T, T>;
@@ -317,7 +314,7 @@ struct SerialSync {
 
     static std::uint64_t now() { return serial::world.now; }
 
-    /// Lets `nanoseconds` pass; timers that fall due run inside the call.
+    /// Advances the time; due timers run inside the call.
     static void advance(std::uint64_t nanoseconds) { serial::advance(nanoseconds); }
 
     template <class T, class... Args>

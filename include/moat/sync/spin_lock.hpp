@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// SpinLock: a lock over any policy's atomics for sections of a few stores, where a mutex would cost
-// more than what it guards. Its unlock is a plain store. For anything longer: Sync::Mutex.
+// SpinLock: a lock over any policy's atomics for sections of a few stores, which a mutex would
+// dominate. Unlocking is a plain store. For longer sections: Sync::Mutex.
 #pragma once
 
 #include "moat/sync/annotations.hpp"
@@ -11,7 +11,7 @@
 
 namespace moat {
 
-/// Not recursive, not fair. Nobody waits for anything else while holding it.
+/// Not recursive, not fair. The holder must not wait for anything.
 template <SyncPolicy Sync>
 class MOAT_CAPABILITY("spin lock") SpinLock {
   public:

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Making the two ends of a range fall between leaves, before an operation that changes a part of
-// them. Only the leaves at the ends can stick out, so there are at most two; both are looked at,
-// and all memory is reserved, before the first is split.
+// Splits the leaves that lie across the two ends of a range, before an operation changes a part of
+// them. There are at most two; all checks and reservations come before the first split.
 #pragma once
 
 #include "moat/page_table/detail/rewrite.hpp"
@@ -12,15 +11,15 @@
 
 namespace moat {
 
-/// What becomes of a leaf that lies only partly in the range of an operation.
+/// The treatment of a leaf that lies only partly in the range of an operation.
 enum class PartialLeaf : std::uint8_t {
     refuse, ///< the operation fails and changes nothing
-    split,  ///< smaller leaves take its place; those outside the range translate as before
+    split,  ///< smaller leaves replace it; those outside the range translate as before
 };
 
-/// Whether an operation may make live translations vanish for a moment, also beside its range, on
-/// hardware that wants break-before-make. With `allowed`, the edit owns every leaf that it touches
-/// as a whole. A device that uses such a leaf just then faults.
+/// Whether an operation may remove live translations for a moment, also beside its range, on
+/// hardware with break-before-make. With `allowed`, the edit owns every leaf that it touches as a
+/// whole; a device that uses such a leaf at that moment faults.
 enum class Break : std::uint8_t { forbidden, allowed };
 
 namespace detail {
@@ -34,12 +33,12 @@ class Cut {
         typename Tree::Memory& memory)
         : rewrite_(writer, pending), memory_(memory), reserve_(memory) {}
 
-    /// After it, no leaf lies across `start` or across the end of [start, last]. Errors: refused
-    /// (by either policy; the error names the leaf), no_memory; nothing was changed then.
+    /// Splits so that no leaf lies across either end of [start, last]. Errors: refused (by either
+    /// policy; the error names the leaf), no_memory; it changes nothing then.
     template <unsigned L>
     Result<void> run(Table<Tree, L> root, std::uint64_t start, std::uint64_t last,
                      PartialLeaf partial, Break breaking) {
-        const std::uint64_t end = last + 1; // 0 at the end of memory, where every leaf ends
+        const std::uint64_t end = last + 1; // 0 at 2^64, where every leaf ends
         for (const std::uint64_t boundary : {start, end})
             if (auto allowed = inspect(root, boundary, partial, breaking); !allowed)
                 return allowed;
@@ -50,7 +49,7 @@ class Cut {
         return {};
     }
 
-    /// How many leaves it took apart.
+    /// How many leaves it split.
     [[nodiscard]] std::uint64_t leaves_split() const { return leaves_split_; }
 
   private:

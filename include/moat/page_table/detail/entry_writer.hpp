@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// EntryWriter: the only way to change an entry. An Edit has one and lends it to its operations, so
-// who holds one is inside an edit.
+// EntryWriter: the only way to change an entry. An Edit owns one and passes it to its operations.
 #pragma once
 
 #include "moat/core/check.hpp"
@@ -21,19 +20,19 @@ class EntryWriter {
     using F = typename Tree::Format;
     using Ref = typename Tree::Sync::template AtomicRef<Word>;
 
-    /// Release: whoever sees the entry sees what was written before it.
+    /// Release: a walker that loads the entry sees all writes before it.
     template <unsigned L>
     [[gnu::always_inline]] void store(Table<Tree, L> table, unsigned index, Word word) const {
         Ref(table.words_[index]).store(word, std::memory_order_release);
     }
 
-    /// For entries that hardware may be writing to: nothing that it set is lost.
+    /// For entries that hardware may write to: loses none of its bits.
     template <unsigned L>
     Word exchange(Table<Tree, L> table, unsigned index, Word word) const {
         return Ref(table.words_[index]).exchange(word, std::memory_order_acq_rel);
     }
 
-    /// Return: whether the entry was `expected`; else `expected` is what it is.
+    /// Return: whether the entry was `expected`; otherwise `expected` becomes its value.
     template <unsigned L>
     bool compare_exchange(Table<Tree, L> table, unsigned index, Word& expected,
                           Word desired) const {
@@ -48,8 +47,8 @@ class EntryWriter {
         return Table<Tree, L>(memory.words(table), &memory);
     }
 
-    /// Whether `count` entries from `first` on are absent. Four loads an iteration: entries are
-    /// atomics, which compilers leave in single file.
+    /// Whether `count` entries from `first` on are absent. Unrolled by hand: compilers do not
+    /// unroll loops over atomics.
     template <unsigned L>
     [[gnu::always_inline]] bool all_absent(Table<Tree, L> table, unsigned first,
                                            unsigned count) const {
@@ -62,8 +61,8 @@ class EntryWriter {
         return any == 0;
     }
 
-    /// Writes the leaves that map the addresses of `count` entries from `first` on to memory from
-    /// `physical` on; in groups as large as fit, up to 2^largest_group_lg2 entries.
+    /// Writes the leaves that map `count` entries from `first` on to memory from `physical` on, in
+    /// the largest groups that fit, up to 2^largest_group_lg2 entries.
     template <unsigned L>
     [[gnu::always_inline]] void fill(Table<Tree, L> table, unsigned first, unsigned count,
                                      std::uint64_t physical, Word attributes,
@@ -108,7 +107,7 @@ class EntryWriter {
                             std::uint64_t physical, Word attributes, unsigned largest_group_lg2) {
         constexpr unsigned lg2 = entry_lg2<F>(L);
         constexpr unsigned smallest_group = alignment_lg2(F::leaf_groups(L) & ~std::uint32_t{1});
-        // Addresses that never line up make plain leaves only: one run.
+        // Addresses that never align make plain leaves only: one run.
         if (!is_aligned((physical >> lg2) ^ first, smallest_group) ||
             count < (1U << smallest_group) || largest_group_lg2 < smallest_group) {
             fill_run(table, first, count, F::template leaf_word<L>(physical, attributes, 0),

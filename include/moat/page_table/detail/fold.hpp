@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Edit::fold: a table whose leaves together map what one larger leaf can map becomes that leaf.
+// Edit::fold: replaces a table with one larger leaf that maps the same.
 #pragma once
 
 #include "moat/page_table/detail/cut.hpp"
@@ -21,7 +21,7 @@ class Fold {
          typename Tree::Memory& memory, Break breaking)
         : writer_(writer), pending_(pending), memory_(memory), breaking_(breaking) {}
 
-    /// The table that covers exactly [start, last] becomes a leaf one level up.
+    /// Replaces the table that covers exactly [start, last] with a leaf one level up.
     template <unsigned L>
     Result<void> run(Table<Tree, L> table, std::uint64_t start, std::uint64_t last) {
         const unsigned index = entry_index<F, L>(start);
@@ -76,8 +76,8 @@ class Fold {
         return {};
     }
 
-    /// Whether every entry is a leaf, with one set of attributes, on consecutive memory that the
-    /// larger leaf can begin at.
+    /// Whether every entry is a leaf with the same attributes, on contiguous memory aligned for the
+    /// larger leaf.
     template <unsigned L>
     Result<void> all_alike(Table<Tree, L> table, std::uint64_t start) const {
         const Entry<Tree, L> first = table.load(0);
@@ -111,9 +111,8 @@ class Fold {
         return F::template leaf_attributes<L>(word) - accessed_and_dirty;
     }
 
-    /// The leaf of level L that maps what `below` maps. Hardware that sets dirty by itself may do
-    /// so in the old table until it is invalidated, when nobody looks there any more; so a leaf
-    /// that can be written to counts as dirty at once then.
+    /// The leaf of level L that maps the same as `below`. Hardware may set dirty in the old table
+    /// until the invalidation, and nobody reads it there; so a writable leaf becomes dirty at once.
     template <unsigned L>
     static Word folded(Table<Tree, L - 1> below, FlagUpdate dirty_meanwhile) {
         const Word first = below.load(0).word();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// How a range of addresses falls onto the entries of one table. Integers only; what is in the
-// entries, and what to do with it, belongs to the operations.
+// How a range of addresses maps to the entries of one table. Integers only; the operations know the
+// entries.
 #pragma once
 
 #include "moat/core/bits.hpp"
@@ -21,14 +21,14 @@ struct Slot {
     std::uint64_t start;
     std::uint64_t last;
 
-    /// Whether the part is all that an entry of 2^covered_lg2 bytes covers.
+    /// Whether the part is a whole entry of 2^covered_lg2 bytes.
     [[nodiscard]] constexpr bool whole(unsigned covered_lg2) const {
         return last - start == low_bits(covered_lg2);
     }
 };
 
-/// Calls `visit(Slot)` for each entry of a table of level L that [start, last] touches, in order,
-/// until one returns false. Return: whether none did. The range lies within one such table.
+/// Calls `visit(Slot)` in order for each entry of a table of level L that [start, last] touches,
+/// until one returns false. Return: whether none did. The range lies within one table.
 template <PageTableFormat F, unsigned L, class Visit>
 [[gnu::always_inline]] constexpr bool for_each_slot(std::uint64_t start, std::uint64_t last,
                                                     Visit&& visit) {
@@ -42,8 +42,8 @@ template <PageTableFormat F, unsigned L, class Visit>
     return visit(Slot{last_index, start, last});
 }
 
-/// The last input address that can follow `start`, or nothing where `start` itself is outside of
-/// what `levels` levels translate: the top of memory, of the space, or of its lower half.
+/// The last input address of the part of the space that holds `start`: of memory, of the space, or
+/// of its lower half; none if `levels` levels do not translate `start`.
 template <PageTableFormat F>
 struct InputSpace {
     bool contains_start;
@@ -63,16 +63,15 @@ struct InputSpace {
 
     /// Whether [start, start + size) lies inside; an empty range does not.
     [[nodiscard]] constexpr bool contains(std::uint64_t start, std::uint64_t size) const {
-        // In a space of 2^64, and only there, size - 1 would wrap to a length that fits.
+        // In a space of 2^64, and only there, size - 1 would wrap to a valid length.
         if (input_bits<F>() == 64 && size == 0)
             return false;
         return contains_start && size - 1 <= last - start;
     }
 };
 
-/// The largest group, as a power of two and at most 2^most_lg2, that can begin at entry number
-/// `entry` for physical memory that begins at entry-sized block `physical_entry`, with `count`
-/// entries left.
+/// log2 of the largest group, at most 2^most_lg2 entries, that can begin at entry `entry` for
+/// memory at the entry-sized block `physical_entry`, with `count` entries left.
 template <PageTableFormat F, unsigned L>
 [[nodiscard]] constexpr unsigned fitting_group_lg2(std::uint64_t entry,
                                                    std::uint64_t physical_entry,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Tables that were unlinked, but whose invalidation failed: hardware may walk them still, so they
-// are freed with their PageTable and not before. invalidation.hpp adds them.
+// Unlinked tables whose invalidation failed: hardware may still walk them, so the PageTable frees
+// them at its end. invalidation.hpp adds them.
 #pragma once
 
 #include "moat/page_table/table_memory.hpp"
@@ -33,7 +33,7 @@ class HeldTables {
         }
     }
 
-    /// Any thread may call it. The header names the table and its memory.
+    /// Any thread. The header holds the table and its memory.
     void add(TableHeader& header) {
         TableHeader* first = first_.load(std::memory_order_relaxed);
         do

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Edit::map: leaves as large as fit, or nothing at all.
+// Edit::map: maps a whole range with the largest leaves that fit, or fails without a change.
 //
-// The common case (one run of leaves in one table that exists) is checked and written in place.
-// Everything else takes two passes: `plan` finds what is in the way and counts the tables that are
-// missing; they are reserved; then `commit` writes, and nothing is left that could fail. So a
-// concurrent walker sees the leaves come, in order, and never sees one go again.
+// It checks and writes the common case (one run of leaves in one existing table) in place.
+// Otherwise `plan` finds overlaps and counts missing tables, the reserve allocates them, and
+// `commit` writes and cannot fail. So a concurrent walker sees leaves appear in order and none
+// vanish.
 #pragma once
 
 #include "moat/page_table/detail/entry_writer.hpp"
@@ -19,13 +19,13 @@
 namespace moat {
 
 struct MapOptions {
-    /// No leaf is larger than 2^largest_leaf_lg2 bytes ("PUD leaves off" is 21).
+    /// The largest leaf has at most 2^largest_leaf_lg2 bytes ("PUD leaves off" is 21).
     unsigned largest_leaf_lg2 = 63;
 };
 
 namespace detail {
 
-/// A request whose values were checked.
+/// A request with checked values.
 struct MapRequest {
     std::uint64_t start;
     std::uint64_t last;
@@ -86,8 +86,8 @@ class Map {
         typename Tree::Memory& memory, const MapRequest& request)
         : writer_(writer), pending_(pending), memory_(memory), request_(request) {}
 
-    /// One run of leaves in a table that exists. Return: false when it is not that simple; nothing
-    /// was changed then. Apart from the object, so that the common case need not make one.
+    /// Maps one run of leaves in an existing table. Return: false for any other case, without a
+    /// change. Static, so that the common case constructs no object.
     template <unsigned L>
     [[gnu::always_inline]] static bool try_run(const EntryWriter<Tree>& writer, Table<Tree, L> root,
                                                const MapRequest& request) {
@@ -157,7 +157,7 @@ class Map {
                slot.whole(entry_lg2<F>(L)) && is_aligned(physical, entry_lg2<F>(L));
     }
 
-    /// `table` is nothing where the tree has none yet. Return: false on an overlap, at `conflict_`.
+    /// `table` is empty where the tree has none yet. Return: false on an overlap, at `conflict_`.
     template <unsigned L>
     bool plan(MaybeTable<L> table, std::uint64_t start, std::uint64_t last,
               std::uint64_t physical) {
@@ -225,9 +225,9 @@ class Map {
         flush();
     }
 
-    /// A leaf goes where a table without leaves is: the table goes first. Nothing is mapped there,
-    /// so nobody notices; but its entry may be cached, so the new leaf is sure only once the edit
-    /// is finished, or, where the format wants a break, once it is invalidated here.
+    /// Removes a table without leaves to make room for a leaf. Nothing was mapped there, but its
+    /// entry may be cached: hardware uses the new leaf after the edit's end, or after the
+    /// invalidation here if the format needs a break.
     template <unsigned L>
     void clear_empty_table(Table<Tree, L> table, const Slot& slot) {
         if constexpr (L > 0) {
@@ -242,8 +242,8 @@ class Map {
         }
     }
 
-    /// The table below entry `index`, linked now if it is missing. Another writer, of a range
-    /// beside ours, may link one first; then it is that one.
+    /// The table below entry `index`; links one if it is missing. A writer of a neighbouring range
+    /// may link one first; then this returns that one.
     template <unsigned L>
     Table<Tree, L - 1> ensure_below(Table<Tree, L> table, unsigned index,
                                     TableReserve<Tree>& reserve) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Edit::protect and Edit::clear_accessed_dirty: leaves stay where they are and change their bits.
+// Edit::protect and Edit::clear_accessed_dirty: change the bits of existing leaves.
 #pragma once
 
 #include "moat/page_table/detail/cut.hpp"
@@ -14,11 +14,11 @@ struct ProtectOptions {
     Break breaking = Break::forbidden;
 };
 
-/// What a protect did. Nothing was there if `leaves` is 0.
+/// The result of a protect; `leaves` is 0 if nothing was mapped.
 struct Protected {
-    std::uint64_t bytes = 0;  ///< whose attributes are the new ones now
-    std::uint64_t leaves = 0; ///< counted after splitting
-    std::uint64_t split = 0;  ///< leaves that were taken apart at the range's ends
+    std::uint64_t bytes = 0;  ///< with the new attributes
+    std::uint64_t leaves = 0; ///< after splitting
+    std::uint64_t split = 0;  ///< leaves split at the range's ends
 };
 
 namespace detail {
@@ -48,7 +48,7 @@ class Protect {
     }
 
   private:
-    /// A group changes its attributes only by break-before-make, as it does its size.
+    /// A group changes its attributes only by break-before-make, like its size.
     template <unsigned L>
     Result<void> find_group(Table<Tree, L> table, std::uint64_t start, std::uint64_t last) {
         Result<void> allowed;
@@ -97,8 +97,8 @@ class Protect {
     Protected result_;
 };
 
-/// Calls `visit(Input start, ByteCount size, Attributes had)` for each leaf that [start, last]
-/// touches and that had one of `which`, after clearing those in all its entries.
+/// Clears `which` in all entries of each leaf that [start, last] touches, and calls
+/// `visit(Input start, ByteCount size, Attributes had)` for each leaf that had one.
 template <class Tree, class Visit>
 class ClearFlags {
   public:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A table with all that is below it, as one thing: does it map anything, and take it away.
-// Operations whose range covers a whole table use it.
+// A table with everything below it: counts what it maps, and frees it. For operations whose range
+// covers a whole table.
 #pragma once
 
 #include "moat/page_table/detail/entry_writer.hpp"
@@ -10,13 +10,13 @@
 
 namespace moat::detail {
 
-/// Adds up to what a subtree maps.
+/// The sum of what a subtree maps.
 struct LeafCount {
     std::uint64_t bytes = 0;
     std::uint64_t leaves = 0;
 };
 
-/// What one entry of a leaf adds: its bytes, and the leaf itself if it is the group's first entry.
+/// Adds one entry of a leaf: its bytes, and the leaf if it is the group's first entry.
 template <class F, unsigned L>
 void count_leaf_entry(Word word, unsigned index, LeafCount& count) {
     count.bytes += bit(entry_lg2<F>(L));
@@ -41,8 +41,8 @@ template <class Tree, unsigned L>
     return true;
 }
 
-/// Queues the table below `entry`, and all tables below that, to be freed. The entries inside stay
-/// as they are: hardware and readers may still be among them.
+/// Queues the table below `entry` and all tables below that to be freed. Keeps their entries:
+/// hardware and readers may still use them.
 template <class Tree, unsigned L>
 void remove_below(Entry<Tree, L> entry, typename Tree::Memory& memory,
                   PendingInvalidation<Tree>& pending) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Tables set aside before an operation changes anything, so that it cannot run out half-way.
-// What was not used goes back when the reserve goes.
+// Tables allocated before an operation changes anything, so that it cannot run out of memory
+// midway. The reserve frees unused tables at its end.
 #pragma once
 
 #include "moat/core/check.hpp"
@@ -28,7 +28,7 @@ class TableReserve {
     TableReserve(const TableReserve&) = delete;
     TableReserve& operator=(const TableReserve&) = delete;
 
-    /// Errors: the memory's own; what was reserved until then stays reserved.
+    /// Errors: the memory's; tables reserved before the error stay reserved.
     Result<void> add(std::uint64_t tables) {
         for (; tables != 0; --tables) {
             const Result<PhysicalAddress> table = memory_.allocate(bytes_lg2);
@@ -45,7 +45,7 @@ class TableReserve {
         return header->table;
     }
 
-    /// A table that was taken and not linked after all; all zero, as it was.
+    /// Returns a table that was taken but not linked; it is still all zero.
     void give_back(PhysicalAddress table) {
         TableHeader& header = memory_.header(table);
         header.table = table;

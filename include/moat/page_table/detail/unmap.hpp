@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Edit::unmap: leaves go, tables that the range covers as a whole go with them, and the answer says
-// what was done.
+// Edit::unmap: removes leaves, and the tables that the range covers as a whole.
 #pragma once
 
 #include "moat/page_table/detail/cut.hpp"
@@ -13,16 +12,16 @@
 
 namespace moat {
 
-/// What becomes of tables that the range covers as a whole.
+/// The treatment of tables that the range covers as a whole.
 enum class CoveredTables : std::uint8_t {
     remove, ///< unlinked, and freed after the invalidation and a grace period
     keep,   ///< left empty, for mappings that come and go
 };
 
-/// Whether accessed and dirty of what is unmapped are wanted.
+/// Whether unmap reports the accessed and dirty bits.
 enum class FinalFlags : std::uint8_t {
-    ignore,  ///< a plain store; what hardware sets at that moment is lost
-    collect, ///< an exchange an entry; exact once the edit is finished by then-idle hardware
+    ignore,  ///< plain stores; bits that hardware sets at that moment are lost
+    collect, ///< an exchange per entry; exact if the hardware is idle by the edit's end
 };
 
 struct UnmapOptions {
@@ -32,12 +31,12 @@ struct UnmapOptions {
     FinalFlags flags = FinalFlags::ignore;
 };
 
-/// What an unmap did. Nothing was there if `leaves` is 0.
+/// The result of an unmap; `leaves` is 0 if nothing was mapped.
 struct Unmapped {
-    std::uint64_t bytes = 0;             ///< that were mapped and are no more
-    std::uint64_t leaves = 0;            ///< that went, counted after splitting
-    std::uint64_t split = 0;             ///< leaves that were taken apart at the range's ends
-    Attributes flags = Attributes::none; ///< accessed and dirty, of any leaf; with collect only
+    std::uint64_t bytes = 0;             ///< unmapped
+    std::uint64_t leaves = 0;            ///< removed, after splitting
+    std::uint64_t split = 0;             ///< leaves split at the range's ends
+    Attributes flags = Attributes::none; ///< accessed and dirty of all leaves; with collect only
 };
 
 namespace detail {
@@ -51,8 +50,8 @@ class Unmap {
           typename Tree::Memory& memory, const UnmapOptions& options)
         : writer_(writer), pending_(pending), memory_(memory), options_(options) {}
 
-    /// The common case: [start, last] is one leaf of one entry. Return: false when it is not;
-    /// nothing was changed then.
+    /// The common case: [start, last] is one leaf of one entry. Return: false for any other case,
+    /// without a change.
     template <unsigned L>
     [[gnu::always_inline]] static bool try_leaf(const EntryWriter<Tree>& writer,
                                                 Table<Tree, L> table, std::uint64_t start,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The one background thread of a process: it runs due timers and deferred RCU calls.
-// It starts with the first timer armed or call deferred. Only sync/real.hpp uses this file.
+// The background thread of a process: runs due timers and deferred RCU calls. It starts with the
+// first of either. Only sync/real.hpp uses this file.
 #pragma once
 
 #include "moat/sync/detail/epoch.hpp"
@@ -23,8 +23,8 @@ namespace moat {
 
 class BackgroundTimer;
 
-/// Never destroyed, since timers and deferred calls of static objects may come after its thread's
-/// end, which is at the exit of the process. What is left by then does not run.
+/// Never destroyed: static objects may arm timers and defer calls after its thread ends at the
+/// process's exit. Calls that are pending then do not run.
 class Background {
   public:
     static Background& instance() {
@@ -93,7 +93,7 @@ class BackgroundTimer {
         {
             const ExclusiveLock lock(background.mutex_);
             if (cancelling_ != 0)
-                return; // the callback arms itself again while somebody waits for its end
+                return; // the callback armed itself again while cancel() waits for its end
             unlink(background);
             const std::uint64_t now = steady_nanoseconds();
             deadline_ = nanoseconds < never - now ? now + nanoseconds : never;
@@ -106,7 +106,7 @@ class BackgroundTimer {
     void cancel() {
         Background* const used = background_.load(std::memory_order_acquire);
         if (used == nullptr)
-            return; // never armed; do not start a thread for that
+            return; // never armed: needs no thread
         Background& background = *used;
         const ExclusiveLock lock(background.mutex_);
         unlink(background);
@@ -133,7 +133,7 @@ class BackgroundTimer {
     void (*callback_)(void*);
     void* context_;
     std::atomic<Background*> background_{nullptr};
-    // All below is guarded by the background's mutex.
+    // The background's mutex guards all members below.
     BackgroundTimer* next_ = nullptr;
     std::uint64_t deadline_ = 0;
     unsigned cancelling_ = 0;
@@ -148,7 +148,7 @@ inline BackgroundTimer* Background::earliest() const {
     return first;
 }
 
-/// Unlocks while the callback runs, after which the timer may be no more.
+/// Unlocks while the callback runs, which may destroy the timer.
 inline bool Background::run_due_timer() {
     BackgroundTimer* const due = earliest();
     if (due == nullptr || due->deadline_ > steady_nanoseconds())
@@ -179,7 +179,7 @@ inline void Background::run() {
         const bool timer_ran = run_due_timer();
         const bool calls_ran = run_deferred();
         if (timer_ran || calls_ran)
-            continue; // much may have changed while nothing was locked
+            continue; // the state may have changed while unlocked
         if (const BackgroundTimer* const next = earliest()) {
             const std::uint64_t now = steady_nanoseconds();
             if (next->deadline_ > now)

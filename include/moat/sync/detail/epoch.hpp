@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// RCU by epochs: readers announce the epoch they entered in, reclaimers wait for older ones.
-// Why not liburcu: docs/decisions/0002-rcu.md. Only sync/real.hpp uses this file.
+// RCU by epochs: readers announce the epoch of their entry, reclaimers wait for older readers.
+// docs/decisions/0002-rcu.md: why not liburcu. Only sync/real.hpp uses this file.
 //
-// Protocol. A reader's slot holds 0 outside and the epoch of its entry inside. Entering is a
-// read-modify-write of the slot, and a grace period reads every slot by read-modify-writes too,
-// also the last time, when it lets the slot pass. The two are ordered by the slot's modification
-// order: either the reclaimer comes second and sees the reader, or the reader comes second and, by
-// acquire, sees all that the reclaimer had unlinked. A new slot meets a grace period at the epoch
-// in the same way. No fence is needed, so ThreadSanitizer follows it, and so does the C++ memory
-// model.
+// Protocol. A reader's slot holds 0 outside a section and the epoch of its entry inside. Entering
+// is a read-modify-write of the slot, and a grace period reads every slot by read-modify-writes,
+// the last read included. The slot's modification order decides: either the reclaimer comes second
+// and sees the reader, or the reader comes second and, by acquire, sees everything that the
+// reclaimer unlinked. A new slot and a grace period meet at the epoch in the same way. Without
+// fences, ThreadSanitizer and the C++ memory model both cover it.
 #pragma once
 
 #include "moat/core/check.hpp"
@@ -25,8 +24,7 @@ namespace moat::epoch {
 
 using Lock = ExclusiveLock<StandardMutex>;
 
-/// One thread's announcement. Slots are never freed: a thread that ends leaves its slot to the
-/// next.
+/// One thread's announcement. Slots are never freed: the next thread reuses that of one that ended.
 struct alignas(128) Slot {
     std::atomic<std::uint64_t> entered{0};
     std::atomic<bool> taken{true};
@@ -38,7 +36,7 @@ struct alignas(128) Slot {
 struct Domain {
     std::atomic<std::uint64_t> epoch{1};
     std::atomic<Slot*> slots{nullptr};
-    /// Deferred calls in the order of their deferral, each batch with the epoch it must outlive.
+    /// Deferred calls in order, each batch with the epoch that it must outlive.
     StandardMutex deferred_mutex;
     RcuHead* deferred_first MOAT_GUARDED_BY(deferred_mutex) = nullptr;
     RcuHead** deferred_last MOAT_GUARDED_BY(deferred_mutex) = &deferred_first;
@@ -69,7 +67,7 @@ inline constinit thread_local Slot* own_slot = nullptr;
 [[gnu::noinline, gnu::cold]] inline Slot* register_thread() {
     own_slot = take_slot();
     at_thread_end([](void*) {
-        // A section that is still open belongs to a frame that exit() left; nobody reads in it.
+        // An open section belongs to a frame that exit() abandoned; nobody reads in it.
         own_slot->depth = 0;
         own_slot->entered.store(0, std::memory_order_release);
         own_slot->taken.store(false, std::memory_order_release);
@@ -78,8 +76,8 @@ inline constinit thread_local Slot* own_slot = nullptr;
     return own_slot;
 }
 
-/// While it lives, nothing that was reachable when it began is freed. Nests; costs one locked
-/// instruction for the outermost, so hold it across a batch.
+/// Nothing reachable at its start is freed before its end. Nests. The outermost one costs a locked
+/// instruction, so hold it across a batch.
 class ReadSection {
   public:
     ReadSection() : slot_(own_slot) {
@@ -106,7 +104,7 @@ class ReadSection {
     return own_slot != nullptr && own_slot->depth != 0;
 }
 
-/// Returns when every section that was open at the call has ended.
+/// Waits for the end of every section open at the call.
 inline void synchronize() {
     MOAT_CHECK(!inside_section(), "a read section does not wait for its own end");
     const std::uint64_t after = domain.epoch.fetch_add(1, std::memory_order_acq_rel) + 1;
@@ -120,7 +118,7 @@ inline void synchronize() {
             std::this_thread::yield();
 }
 
-/// Queues a call. Return: whether the queue was empty, and so nobody is about to run it.
+/// Queues a call. Return: whether the queue was empty, so that nobody is about to run it.
 inline bool enqueue(RcuHead* head, void (*call)(RcuHead*)) {
     head->call = call;
     head->next = nullptr;
@@ -131,8 +129,8 @@ inline bool enqueue(RcuHead* head, void (*call)(RcuHead*)) {
     return was_empty;
 }
 
-/// Takes all that was queued so far, waits for one grace period, runs it in order. Not from inside
-/// a section, nor from a deferred call.
+/// Takes all queued calls, waits for a grace period and runs them in order. Not from inside a
+/// section or a deferred call.
 inline void run_deferred() {
     MOAT_CHECK(!inside_section(), "a read section does not wait for its own end");
     const Lock reclaiming(domain.reclaim_mutex);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A value with room for its deferred call in front, so that retiring it needs no memory.
-// The models of the Sync concept build make, destroy and retire from it; nobody else uses it.
+// A value behind room for its deferred call, so that retiring it needs no memory. Only the models
+// of the Sync concept use it, for make, destroy and retire.
 #pragma once
 
 #include "moat/sync/concept.hpp"
@@ -14,7 +14,7 @@ namespace moat {
 template <class T>
 class RetirableNode {
   public:
-    /// Return: the value, or nullptr when memory failed.
+    /// Return: the value, or nullptr without memory.
     template <class... Args>
     [[nodiscard]] static T* make(Args&&... args) {
         auto* const node = new (std::nothrow) RetirableNode(std::forward<Args>(args)...);
@@ -27,7 +27,7 @@ class RetirableNode {
             delete of(value);
     }
 
-    /// The head that lies in front of `value`; `destroy_head` is the call for it.
+    /// The head in front of `value`, for `destroy_head`.
     [[nodiscard]] static RcuHead* head(T* value) { return &of(value)->head_; }
 
     static void destroy_head(RcuHead* head) { delete reinterpret_cast<RetirableNode*>(head); }

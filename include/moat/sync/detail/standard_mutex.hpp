@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The standard library's locks, annotated: libstdc++'s own carry no thread-safety annotations.
-// Only sync/ and the production policy built from it use these names.
+// The standard library's locks with thread-safety annotations, which libstdc++'s lack. Only sync/
+// uses them.
 #pragma once
 
 #include "moat/sync/annotations.hpp"
@@ -58,7 +58,7 @@ class StandardCondition {
 
     bool wait_for(StandardMutex& mutex, std::uint64_t nanoseconds) MOAT_REQUIRES(mutex) {
         std::unique_lock lock(mutex.mutex_, std::adopt_lock);
-        // A clock of signed nanoseconds holds 292 years; half of it is as good as for ever.
+        // A clock of signed nanoseconds holds 292 years; half of that serves as forever.
         constexpr std::uint64_t most = std::numeric_limits<std::int64_t>::max() / 2;
         const std::chrono::nanoseconds bounded(std::min(nanoseconds, most));
         const std::cv_status status =

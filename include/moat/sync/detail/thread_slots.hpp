@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A T per object and thread, found by one indexed load; a hook sees the T of a thread that ends.
+// A T per object and thread, found by one indexed load; a hook gets the T of a thread that ends.
 // Only sync/real.hpp uses this file.
 //
-// Each object owns an index; each thread an array of pointers. The array is read by its thread
-// alone, without a lock, and changed under the registry's mutex, so that an object which is
-// destroyed can clear its place in the arrays of threads that no longer use it.
+// Each object owns an index, each thread an array of pointers. Only its thread reads the array,
+// without a lock. Writers hold the registry's mutex, so that a destroyed object can clear its entry
+// in the arrays of threads that no longer use it.
 #pragma once
 
 #include "moat/core/check.hpp"
@@ -21,14 +21,14 @@
 
 namespace moat::thread_slots {
 
-/// What one thread has of one object; the base of the node that holds the T.
+/// One thread's entry of one object; the base of the node that holds the T.
 struct NodeBase {
     virtual ~NodeBase() = default;
-    /// Tells the owner that the thread ends. Called under the registry's mutex.
+    /// Runs the owner's hook when the thread ends, under the registry's mutex.
     virtual void thread_exits() = 0;
 };
 
-/// The first objects' values are found without a bound to check; the last place stays empty.
+/// The first objects' values need no bounds check; the last entry stays empty.
 inline constexpr std::size_t direct_values = 16;
 
 struct Array {
@@ -81,10 +81,9 @@ inline bool grow_own_array(std::size_t index) MOAT_REQUIRES(registry().mutex) {
     return true;
 }
 
-/// See the concept ThreadLocalSlot. The hook and `for_each`'s visitor run under the registry's
-/// mutex, which the first `local()` of a thread takes too: they take no lock that may be held
-/// there. Destroying the object destroys every thread's T without a hook; no thread may be using
-/// it.
+/// Models ThreadLocalSlot. The hook and `for_each`'s visitor run under the registry's mutex, as
+/// does a thread's first `local()`: they take no lock that may be held there. Destroying the object
+/// destroys every thread's T without the hook; no thread may use it then.
 template <class T>
 class ThreadLocal {
   public:
@@ -118,7 +117,7 @@ class ThreadLocal {
     ThreadLocal(const ThreadLocal&) = delete;
     ThreadLocal& operator=(const ThreadLocal&) = delete;
 
-    /// A few instructions on the hottest paths there are; a call would cost as much again.
+    /// A few instructions on the hottest paths; a call would double the cost.
     [[nodiscard, gnu::always_inline]] T* local() {
         if (void* const value = own_array.values[direct_index_]) [[likely]]
             return static_cast<T*>(value);
@@ -178,7 +177,7 @@ class ThreadLocal {
     void* context_;
     std::size_t index_ = 0;
     std::size_t direct_index_ = 0;
-    /// The nodes of all threads; guarded by the registry's mutex.
+    /// The nodes of all threads, guarded by the registry's mutex.
     Node* first_ = nullptr;
 };
 
