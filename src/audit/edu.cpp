@@ -44,7 +44,7 @@ class Edu final : public Driver {
 
     [[nodiscard]] Result<Answer> run(const Request& request) override {
         if (request.length > longest || request.position > longest.value() - request.length.value())
-            return fail(ErrorCode::out_of_range, "edu's buffer has no such place",
+            return fail(ErrorCode::out_of_range, "outside edu's buffer",
                         {"position", request.position}, {"length", request.length.value()});
         const bool reads =
             operations_of_edu.at(request.operation).direction == Direction::from_device;

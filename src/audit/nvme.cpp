@@ -169,11 +169,11 @@ class Nvme final : public Driver {
 
 Result<void> Nvme::prepare(BufferSource& buffers) {
     if ((capabilities_ & low_bits(16)) + 1 < depth || (capabilities_ >> 48 & 0xf) != 0)
-        return fail(ErrorCode::io, "a controller without short queues or pages of 4K",
+        return fail(ErrorCode::io, "the controller does not support short queues or pages of 4K",
                     {"capabilities", capabilities_});
     const std::uint64_t stride = std::uint64_t{4} << (capabilities_ >> 32 & 0xf);
     if (reg::doorbells + 4 * stride > registers_.size().value())
-        return fail(ErrorCode::io, "a controller whose doorbells lie outside of its registers",
+        return fail(ErrorCode::io, "the controller's doorbells lie outside its registers",
                     {"stride", stride});
     io_.number = 1;
     using enum Direction;
@@ -249,7 +249,8 @@ Result<void> Nvme::create_queue(Opcode opcode, const Buffer& memory, std::uint32
     if (!answer)
         return std::unexpected(answer.error());
     if (answer->verdict != Verdict::success)
-        return fail(ErrorCode::io, "the controller makes no I/O queue", {"code", answer->code});
+        return fail(ErrorCode::io, "the controller cannot create an I/O queue",
+                    {"code", answer->code});
     return {};
 }
 
@@ -287,7 +288,7 @@ Result<void> Nvme::learn() {
     const auto block_lg2 =
         static_cast<unsigned>(scratch_.bytes[first_format + std::size_t{4} * format + 2]);
     if (block_lg2 < 9 || block_lg2 > 16)
-        return fail(ErrorCode::io, "a name space whose blocks are of no sensible size",
+        return fail(ErrorCode::io, "the block size of the namespace is invalid",
                     {"block_lg2", block_lg2});
     block_bytes_ = 1U << block_lg2;
     const ByteCount block(block_bytes_);
@@ -426,7 +427,7 @@ Result<Answer> Nvme::issue(Queue& queue, Command command) {
     queue.advance();
     ring(queue, true);
     if (static_cast<std::uint16_t>(completion.status) != command.number)
-        return fail(ErrorCode::io, "the controller completes a command that it was not given",
+        return fail(ErrorCode::io, "the controller completed an unknown command",
                     {"command", command.number}, {"status", completion.status});
     const std::uint32_t code = completion.status >> 17 & 0x7ff;
     return Answer{code == 0 ? Verdict::success : Verdict::failure, code};

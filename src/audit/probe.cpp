@@ -13,7 +13,7 @@ Result<std::unique_ptr<Driver>> probe(machine::Machine& machine, machine::Functi
         if (auto driver = each(machine, function, buffers);
             driver || driver.error().code() != ErrorCode::unsupported)
             return driver;
-    return fail(ErrorCode::unsupported, "no driver knows the function",
+    return fail(ErrorCode::unsupported, "no driver supports the function",
                 {"vendor", function.info().vendor}, {"device", function.info().device});
 }
 

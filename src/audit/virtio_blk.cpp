@@ -235,7 +235,8 @@ Result<void> VirtioBlk::start() {
     write32(common::driver_feature, offered & (version_1 | access_platform));
     set_status(acknowledge | driver_found | features_ok);
     if ((read8(common::status) & features_ok) == 0)
-        return fail(ErrorCode::io, "the device refuses its own features", {"offered", offered});
+        return fail(ErrorCode::io, "the device rejects features that it offered",
+                    {"offered", offered});
     write16(common::config_vector, no_vector);
     write16(common::queue_select, 0);
     if (read16(common::queue_size) < depth)

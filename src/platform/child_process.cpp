@@ -70,13 +70,13 @@ Result<ChildProcess> ChildProcess::start(std::span<const std::string> arguments,
     const FileDescriptor nothing(::open("/dev/null", O_RDWR | O_CLOEXEC));
     int ends[2];
     if (nothing.get() < 0 || ::pipe2(ends, O_CLOEXEC) < 0)
-        return fail_errno("a process cannot be prepared");
+        return fail_errno("cannot prepare a process");
     const FileDescriptor read_end(ends[0]);
     FileDescriptor write_end(ends[1]);
     const pid_t parent = ::getpid();
     const pid_t number = ::fork();
     if (number < 0)
-        return fail_errno("a process cannot be started");
+        return fail_errno("cannot start a process");
     if (number == 0) {
         const int why =
             become(pointers.data(), descriptors, nothing.get(), words->descriptor(), parent);
@@ -94,7 +94,7 @@ Result<ChildProcess> ChildProcess::start(std::span<const std::string> arguments,
     if (size == 0)
         return child;
     errno = size == sizeof why ? why : EIO;
-    return fail_errno("a program cannot be started",
+    return fail_errno("cannot start the program",
                       errno == ENOENT ? ErrorCode::not_found : ErrorCode::io);
 }
 

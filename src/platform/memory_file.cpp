@@ -14,9 +14,9 @@ Result<Mapping> Mapping::create(int file, ByteCount size, const MappingOptions& 
     constexpr unsigned page_lg2 = 12;
     constexpr unsigned most_lg2 = 46; // a process has 2^47 addresses
     if (size == ByteCount(0))
-        return fail(ErrorCode::empty, "a mapping has a length");
+        return fail(ErrorCode::empty, "cannot map 0 bytes");
     if (size.value() > bit(most_lg2) || options.alignment_lg2 > most_lg2)
-        return fail(ErrorCode::no_memory, "more than a process has addresses for",
+        return fail(ErrorCode::no_memory, "larger than the address space of a process",
                     {"size", size.value()}, {"alignment_lg2", options.alignment_lg2});
     const std::uint64_t bytes = align_up(size.value(), page_lg2);
     const std::uint64_t room =
@@ -24,7 +24,7 @@ Result<Mapping> Mapping::create(int file, ByteCount size, const MappingOptions& 
     constexpr int nothing = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     void* const reserved = ::mmap(nullptr, room, PROT_NONE, nothing, -1, 0);
     if (reserved == MAP_FAILED)
-        return fail_errno("no addresses are left in this process", ErrorCode::no_memory,
+        return fail_errno("the address space of this process is full", ErrorCode::no_memory,
                           {"size", size.value()});
     auto* const first = static_cast<std::byte*>(reserved);
     const auto at = reinterpret_cast<std::uintptr_t>(first);
@@ -32,9 +32,9 @@ Result<Mapping> Mapping::create(int file, ByteCount size, const MappingOptions& 
     if (::mmap(start, bytes, PROT_READ | (options.writable ? PROT_WRITE : 0),
                MAP_FIXED | MAP_SHARED | (file < 0 ? MAP_ANONYMOUS : 0), file,
                static_cast<off_t>(options.offset)) == MAP_FAILED) {
-        const auto failed = fail_errno(
-            file < 0 ? "memory cannot be mapped" : "the file cannot be mapped",
-            file < 0 ? ErrorCode::no_memory : ErrorCode::unsupported, {"size", size.value()});
+        const auto failed = fail_errno(file < 0 ? "cannot map memory" : "cannot map the file",
+                                       file < 0 ? ErrorCode::no_memory : ErrorCode::unsupported,
+                                       {"size", size.value()});
         ::munmap(reserved, room);
         return failed;
     }
@@ -53,13 +53,13 @@ Mapping::~Mapping() {
 Result<MemoryFile> MemoryFile::create(const char* label, ByteCount size) {
     FileDescriptor file(::memfd_create(label, MFD_CLOEXEC | MFD_ALLOW_SEALING));
     if (file.get() < 0)
-        return fail_errno("a file of memory cannot be made");
+        return fail_errno("cannot create a memory file");
     if (::ftruncate(file.get(), static_cast<off_t>(size.value())) < 0)
-        return fail_errno("a file of memory cannot get its size", ErrorCode::no_memory,
+        return fail_errno("cannot set the size of a memory file", ErrorCode::no_memory,
                           {"size", size.value()});
     // Seals the size: another process can neither shrink the file under the mapping nor grow it.
     if (::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
-        return fail_errno("a file of memory cannot be sealed");
+        return fail_errno("cannot seal a memory file");
     auto mapping = Mapping::create(file.get(), size);
     if (!mapping)
         return std::unexpected(mapping.error());

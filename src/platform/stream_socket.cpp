@@ -14,7 +14,7 @@ namespace moat::platform {
 Result<StreamSocket> StreamSocket::create(std::chrono::milliseconds patience) {
     std::array<int, 2> ends{};
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) < 0)
-        return fail_errno("a pair of sockets cannot be made");
+        return fail_errno("cannot create a pair of sockets");
     // poll takes an int of milliseconds, and the deadline must fit the clock.
     constexpr std::chrono::milliseconds longest(std::numeric_limits<int>::max());
     return StreamSocket(FileDescriptor(ends[0]), FileDescriptor(ends[1]),
@@ -34,7 +34,7 @@ Result<void> StreamSocket::wait_for(short events) const {
             return fail(ErrorCode::busy, "the other process does not answer",
                         {"milliseconds", static_cast<std::uint64_t>(patience_.count())});
         if (errno != EINTR)
-            return fail_errno("a socket cannot be waited for");
+            return fail_errno("cannot wait for the socket");
     }
 }
 
@@ -81,7 +81,7 @@ Result<std::string_view> StreamSocket::receive_until(char end, std::size_t most)
         }
         searched = received_.size();
         if (searched > most)
-            return fail(ErrorCode::limit, "the other process says too much at once",
+            return fail(ErrorCode::limit, "the other process sent a line that is too long",
                         {"characters", searched});
         std::array<char, 4096> piece;
         const ssize_t size = receive(piece);

@@ -279,7 +279,7 @@ Result<std::pair<Iova, std::span<std::byte>>> QemuMachine::map_interrupts(Bdf fu
 
 Result<SharedMemory> QemuMachine::allocate(ByteCount size, unsigned alignment_lg2) {
     if (size == ByteCount(0))
-        return fail(ErrorCode::empty, "memory has a length");
+        return fail(ErrorCode::empty, "cannot allocate 0 bytes");
     const unsigned aligned = std::max(alignment_lg2, 12U);
     const std::uint64_t bytes = align_up(size.value(), 12);
     for (auto [start, length] : free_) {
@@ -294,8 +294,8 @@ Result<SharedMemory> QemuMachine::allocate(ByteCount size, unsigned alignment_lg
             free_.emplace(first + bytes, rest);
         return SharedMemory(*this, ram_.bytes().subspan(first, bytes), PhysicalAddress(first));
     }
-    return fail(ErrorCode::no_memory, "QEMU's memory has no such piece left", {"size", bytes},
-                {"alignment", bit(aligned)});
+    return fail(ErrorCode::no_memory, "QEMU's memory has no free range of this size",
+                {"size", bytes}, {"alignment", bit(aligned)});
 }
 
 void QemuMachine::release_shared(PhysicalAddress physical, ByteCount size) {

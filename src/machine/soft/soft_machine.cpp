@@ -172,7 +172,7 @@ Result<void> SoftMachine::detach(Bdf function) {
 
 Result<SharedMemory> SoftMachine::allocate(ByteCount size, unsigned alignment_lg2) {
     if (size.value() == 0)
-        return fail(ErrorCode::empty, "memory of no bytes");
+        return fail(ErrorCode::empty, "cannot allocate 0 bytes");
     const std::uint64_t alignment = std::uint64_t{1} << std::clamp(alignment_lg2, 12U, 40U);
     constexpr std::uint64_t most = std::uint64_t{1} << 40;
     if (size.value() > most || alignment_lg2 > 40)

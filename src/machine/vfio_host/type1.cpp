@@ -125,13 +125,13 @@ Result<std::shared_ptr<Type1Domain::GroupOfFunctions>> Type1Domain::join(unsigne
 Result<Type1Domain::Info> Type1Domain::info() const {
     uapi::IommuInfo head;
     if (call(container_, uapi::iommu_get_info, &head) < 0)
-        return platform::fail_errno("VFIO does not tell of its IOMMU");
+        return platform::fail_errno("cannot query VFIO's IOMMU");
     // The kernel fills it if there is room, and reports its size.
     std::vector<std::byte> all(head.argument_bytes);
     head.flags = 0;
     std::memcpy(all.data(), &head, sizeof head);
     if (call(container_, uapi::iommu_get_info, all.data()) < 0)
-        return platform::fail_errno("VFIO does not tell of its IOMMU");
+        return platform::fail_errno("cannot query VFIO's IOMMU");
     std::memcpy(&head, all.data(), sizeof head);
     Info info{.page_sizes = head.page_sizes, .reachable = {}, .mappings_left = {}};
     const auto at = [&]<class T>(std::size_t offset, T& value) {

@@ -96,13 +96,13 @@ Result<std::unique_ptr<VfioFunction>> VfioFunction::create(const HostFunction& f
                                                            std::set<VfioFunction*>& open_ones) {
     uapi::DeviceInfo about;
     if (call(device, uapi::device_get_info, &about) < 0)
-        return platform::fail_errno("VFIO does not tell of the function");
+        return platform::fail_errno("cannot query the function");
     if ((about.flags & uapi::DeviceInfo::is_pci) == 0)
         return fail(ErrorCode::unsupported, "no PCI function");
     uapi::RegionInfo config;
     config.index = uapi::region_config;
     if (call(device, uapi::device_get_region_info, &config) < 0)
-        return platform::fail_errno("VFIO does not tell of the function's configuration space");
+        return platform::fail_errno("cannot query the function's configuration space");
     std::unique_ptr<VfioFunction> opened(
         new VfioFunction(function.info, std::move(device), open_ones));
     opened->config_ = std::make_unique<RegionByCalls>(opened->device_.get(), config.offset,
@@ -138,7 +138,7 @@ Result<void> VfioFunction::map_bar(unsigned index) {
     uapi::RegionInfo region;
     region.index = index;
     if (call(device_, uapi::device_get_region_info, &region) < 0 || region.size == 0)
-        return platform::fail_errno("VFIO does not tell of the BAR");
+        return platform::fail_errno("cannot query the BAR");
     constexpr unsigned largest_leaf_lg2 = 30;
     const unsigned alignment_lg2 = std::min(floor_lg2(region.size), largest_leaf_lg2);
     const ByteCount size(region.size);
@@ -214,7 +214,7 @@ Result<void> VfioFunction::set_interrupts(std::uint32_t kind) {
         std::memcpy(argument.data() + sizeof head + i * sizeof file, &file, sizeof file);
     }
     if (call(device_, uapi::device_set_irqs, argument.data()) < 0)
-        return platform::fail_errno("VFIO does not turn the function's interrupts on");
+        return platform::fail_errno("cannot enable the function's interrupts");
     interrupt_kind_ = kind;
     return {};
 }

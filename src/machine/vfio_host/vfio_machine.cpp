@@ -152,7 +152,7 @@ Result<void> VfioMachine::detach(Bdf address) {
 
 Result<SharedMemory> VfioMachine::allocate(ByteCount size, unsigned alignment_lg2) {
     if (size == ByteCount(0))
-        return fail(ErrorCode::empty, "memory of no bytes");
+        return fail(ErrorCode::empty, "cannot allocate 0 bytes");
     constexpr unsigned page_lg2 = 12;
     const ByteCount pages(align_up(std::min(size.value(), bit(62)), page_lg2));
     auto mapping =
