@@ -14,14 +14,21 @@ namespace moat::scenarios::iova_syncs {
 /// As shipped, but for the sizes.
 struct Small : ExploredSync {};
 
-/// Locks that exclude nobody.
+/// Locks that exclude nobody. What a lock guards counts as one plain variable, so that the explorer
+/// sees the race.
 struct Unlocked : ExploredSync {
     struct MOAT_CAPABILITY("mutex") Mutex : explored::Mutex {
-        void lock() MOAT_ACQUIRE() {}
+        void lock() MOAT_ACQUIRE() { guarded_.write(guarded_.read() + 1); }
 
-        bool try_lock() MOAT_TRY_ACQUIRE(true) { return true; }
+        bool try_lock() MOAT_TRY_ACQUIRE(true) {
+            guarded_.write(guarded_.read() + 1);
+            return true;
+        }
 
         void unlock() MOAT_RELEASE() {}
+
+      private:
+        ExploredSync::Plain<unsigned> guarded_;
     };
 };
 

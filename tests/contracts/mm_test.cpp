@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // address_space: AddressSpace, the walker and its reports, PhysicalMemory, SharedRam.
 // Programmer's errors by contract, so not rows: the layout of PhysicalMemory (the configuration's
-// own, fixed before anything runs), a table read from where no table is (FatalOracle: the bug that
-// the room exists to find), and `hold` and
-// `drop` of a frame without a reference of one's own.
+// own, fixed before anything runs), a table read from where no table is (the bug that the room
+// exists to find), and `hold` and `drop` of a frame without a reference of one's own.
 #include "moat/mm/readers/numa_maps.hpp"
 #include "moat/mm/readers/pagemap_scan.hpp"
 #include "moat/mm/readers/smaps.hpp"

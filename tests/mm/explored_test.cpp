@@ -82,25 +82,27 @@ void PrintTo(const Mutant& mutant, std::ostream* out) {
 }
 
 constexpr Mutant mutants[] = {
-    {"case=T1 variant=old", "a table is read from memory that holds no tables"},
-    {"case=T2 variant=old", "a table is read from memory that holds no tables"},
-    {"case=T2 variant=two-load", "a table is read from memory that holds no tables"},
-    {"case=T3 variant=two-load-reversed", "a table is read from memory that holds no tables"},
+    {"case=T1 variant=old", "CHECK failed: a table is read from memory that holds tables"},
+    {"case=T2 variant=old", "CHECK failed: a table is read from memory that holds tables"},
+    {"case=T2 variant=two-load", "CHECK failed: a table is read from memory that holds tables"},
+    {"case=T3 variant=two-load-reversed",
+     "CHECK failed: a table is read from memory that holds tables"},
     {"case=T4 variant=sticky-action", "every address is visited once"},
-    {"case=T5 variant=look-again", "what is installed is visited, once"},
+    {"case=T5 variant=look-again", "an installed leaf is visited once"},
     {"case=T6 variant=unbounded-retry", "all who can move", ViolationKind::livelock,
      Strategy::random},
     {"case=T7 variant=look-again", ""},
     {"case=T7 variant=maps-late", ""},
-    {"case=T8 variant=frees-shared-table", "nothing is mapped in a gap"},
+    {"case=T8 variant=frees-shared-table", "CHECK failed: nothing is mapped in a gap"},
     {"case=T9 variant=table-goes", "a table stays while a walker is inside"},
     {"case=unmap variant=unasked", "no leaf is left where nothing is mapped"},
-    {"case=reuse variant=reuses-first", "memory goes back that a second MMU still maps"},
-    {"case=pte variant=looks-before-lock", "a leaf that fits into a hole can be mapped"},
+    {"case=reuse variant=reuses-first", "a frame is freed while a second MMU still maps it"},
+    {"case=pte variant=looks-before-lock",
+     "CHECK failed: a leaf that fits into a hole can be mapped"},
     {"case=revoke variant=revokes-after-zap", "nothing "},
     {"case=readers variant=revokes-after-zap", "no"},
-    {"case=container variant=untold", "no device reaches what is revoked"},
-    {"case=container-all variant=untold", "no device reaches what is revoked"},
+    {"case=container variant=untold", "no device reaches a revoked region"},
+    {"case=container-all variant=untold", "no device reaches a revoked region"},
 };
 
 class Mutants : public ::testing::TestWithParam<Mutant> {};

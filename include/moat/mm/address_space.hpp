@@ -43,13 +43,13 @@
 namespace moat::mm {
 
 /// Thread-safe. The memory outlives it, and so do regions, shared RAM and names that mappings show.
-template <PageTableFormat F, SyncPolicy S, class M, class Rules = ShippedRules>
+template <PageTableFormat F, SyncPolicy S, class M>
 class AddressSpace {
   public:
     using Format = F;
     using Sync = S;
     using Memory = M;
-    using Core = SpaceCore<F, S, M, Rules>;
+    using Core = SpaceCore<F, S, M>;
     using Types = typename Core::Types;
     using Tables = typename Core::Tables;
     using Attached = typename Core::Attached;
@@ -170,19 +170,14 @@ class AddressSpace {
     /// When it returns, every notifier has heard of every leaf, and of the revocation. A region
     /// that several spaces show is revoked in each. Not from inside a read section.
     Zapped revoke(Region& region) {
-        if constexpr (Rules::marks_before_zap)
-            mark_revoked(region);
+        mark_revoked(region);
         const auto space =
             VirtualRange::inclusive(VirtualAddress(0), VirtualAddress(~std::uint64_t{0} - 1));
         const auto zapped =
             zap_where(space, [&](const Attached& vma) { return vma.mapping.region == &region; });
         MOAT_CHECK(zapped.has_value(), "a device's leaf goes as a whole, without memory");
-        if constexpr (!Rules::marks_before_zap)
-            mark_revoked(region);
-        if constexpr (Rules::tells_revoked) {
-            const Lock lock(core_.revokes_mutex);
-            core_.notifiers.tell_revoked(region);
-        }
+        const Lock lock(core_.revokes_mutex);
+        core_.notifiers.tell_revoked(region);
         return *zapped;
     }
 

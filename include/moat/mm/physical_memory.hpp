@@ -48,15 +48,7 @@ enum class Behind : std::uint8_t {
     page_struct ///< device memory with page structs
 };
 
-/// What goes wrong when a table is looked for where there is none. The shipped one ends the
-/// program; the explorer's ends the execution.
-struct FatalOracle {
-    static void table_read(bool is_table) {
-        MOAT_CHECK(is_table, "a table is read from memory that holds tables, not from a device");
-    }
-};
-
-template <FrameStore Store, class Oracle = FatalOracle>
+template <FrameStore Store>
 class PhysicalMemory {
   public:
     using Sync = typename Store::Sync;
@@ -110,9 +102,10 @@ class PhysicalMemory {
 
     void release(PhysicalAddress table, unsigned bytes_lg2) { pool_.release(table, bytes_lg2); }
 
-    /// The oracle of the page-walk race: who takes a leaf for a table asks for a device's address.
+    /// A walk that takes a leaf for a table passes a device's address here.
     [[nodiscard]] Word* words(PhysicalAddress table) const {
-        Oracle::table_read(table.value() - tables_base_ < tables_bytes_);
+        MOAT_CHECK(table.value() - tables_base_ < tables_bytes_,
+                   "a table is read from memory that holds tables");
         return pool_.words(table);
     }
 

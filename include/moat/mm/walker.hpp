@@ -48,29 +48,13 @@ enum class VmaTest : std::uint8_t { walk, skip, stop };
 /// The depth of a hole where no VMA is.
 inline constexpr unsigned no_vma = ~0U;
 
-/// How the walker looks again after a leaf was taken apart. A mutant has another one.
-struct LookAgain {
-    /// What the action is when an entry is looked at again.
-    static constexpr Action fresh(Action) { return Action::subtree; }
-
-    /// Whether retries end.
-    static constexpr bool bounded = true;
-
-    /// Looks at `part` again: each entry is loaded once, and the table that is gone into is what
-    /// that very load found.
-    template <class Walker>
-    static void look(Walker& walker, VirtualRange part) {
-        walker.visit_tables(part);
-    }
-};
-
 struct WalkOptions {
     unsigned retries = 3;
     DeviceLeaf device = DeviceLeaf::keep; ///< where leaf() asks for smaller leaves
 };
 
 /// `Space` is const for a walk that only reads: its leaf() is not asked about smaller leaves.
-template <class Space, class Visitor, class Again = LookAgain>
+template <class Space, class Visitor>
 class Walker {
   public:
     using Plain = std::remove_const_t<Space>;
@@ -123,8 +107,6 @@ class Walker {
         return stopped_ ? WalkEnd::stopped : WalkEnd::complete;
     }
 
-    // For the walk of the tables, and for mutants of LookAgain.
-
     /// Visits what the tables hold for `part`, from the root.
     void visit_tables(VirtualRange part) {
         const auto outer = std::exchange(spans_, {});
@@ -133,10 +115,6 @@ class Walker {
         MOAT_CHECK(walked.has_value(), "a range that was checked can be walked");
         spans_ = outer;
     }
-
-    [[nodiscard]] Space& space() const { return space_; }
-
-    void set_action(Action action) { action_ = action; }
 
   private:
     /// What the engine's walk calls.
@@ -277,11 +255,11 @@ class Walker {
         for (unsigned attempt = 1; action_ == Action::again && !stopped_; ++attempt) {
             if constexpr (requires { visitor_.retried(part); })
                 visitor_.retried(part);
-            action_ = Again::fresh(action_);
-            if (Again::bounded && attempt > options_.retries)
+            action_ = Action::subtree;
+            if (attempt > options_.retries)
                 look_locked(part, size_lg2);
             else
-                Again::look(*this, part);
+                visit_tables(part);
         }
         again_ = outer;
         return stopped_ ? WalkControl::stop : WalkControl::next;

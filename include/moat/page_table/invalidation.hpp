@@ -5,7 +5,6 @@
 
 #include "moat/core/check.hpp"
 #include "moat/page_table/detail/held_tables.hpp"
-#include "moat/page_table/detail/rules.hpp"
 #include "moat/page_table/table_memory.hpp"
 
 #include <concepts>
@@ -104,26 +103,14 @@ class PendingInvalidation {
             return;
         if (removed_ != nullptr) [[unlikely]] {
             request_.cached = CachedEntries::leaves_and_tables;
-            bool done = true;
-            if constexpr (Rules<Sync>::invalidates_before_free)
-                done = invalidate(request_);
-            retire_tables(done);
-            if constexpr (!Rules<Sync>::invalidates_before_free)
-                (void)invalidate(request_);
+            retire_tables(invalidate_(request_));
         } else {
-            (void)invalidate(request_);
+            (void)invalidate_(request_);
         }
         any_ = false;
     }
 
   private:
-    [[nodiscard, gnu::always_inline]] bool invalidate(const InvalidationRequest<Input>& request) {
-        if constexpr (Rules<Sync>::invalidates)
-            return invalidate_(request);
-        else
-            return true;
-    }
-
     [[gnu::noinline]] void extend(std::uint64_t start, std::uint64_t last) {
         const std::uint64_t pending_start = request_.start.value();
         const std::uint64_t pending_last = request_.last.value();

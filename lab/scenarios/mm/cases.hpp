@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The cases T1 to T9 of the page-walk race, and what the address space's protocol adds to them:
-// each a program of two to four threads, for any rules and any way to look again.
+// The cases T1 to T9 of the page-walk race (docs/the-race.md), and more of the address space's
+// protocol. Each is a program of two to four threads, for the shipped headers and for mutated ones.
 #pragma once
 
 #include "moat/mm/readers/numa_maps.hpp"
@@ -15,57 +15,59 @@ namespace moat::scenarios::space {
 using explore::Setup;
 
 constexpr unsigned retries = 1;
+constexpr unsigned unbounded = ~0U;
 
-/// Walks one page of the BAR, taking leaves of it away, as Linux's numa_maps did.
-template <class Again, class W>
+/// Walks one page of the BAR and unmaps its large leaf, as Linux's numa_maps did.
+template <class W>
 void walk_splitting(W& world) {
     CountingVisitor visitor;
-    Walker<typename W::Space, CountingVisitor, Again> walker(
-        world.space, visitor, {.retries = retries, .device = DeviceLeaf::unmap});
-    const auto walked = walker.run(at(base, page));
+    const auto walked = walk_and_change(world.space, at(base, page), visitor,
+                                        {.retries = retries, .device = DeviceLeaf::unmap});
     ExploredSync::check(walked.has_value(), "a walk succeeds");
     ExploredSync::check(visitor.leaves + visitor.holes == 1, "every address is visited once");
 }
 
-template <class Rules>
-void start_walk_case(Setup& setup, World<Rules>& world) {
+template <class Sync>
+void start_walk_case(Setup& setup, World<Sync>& world) {
     world.map(base, giant);
     world.fault(base);
     setup.name(&world.space.core().pud_locks.of(base), "pud lock");
 }
 
 /// T1 (one faulter), T2 and T3 (and a zapper): the walker's leaf goes and comes back.
-template <class Rules, class Again>
+template <class Sync>
 void walker_beside(Setup& setup, bool zaps) {
-    auto& world = setup.make<World<Rules>>();
+    auto& world = setup.make<World<Sync>>();
     start_walk_case(setup, world);
-    setup.thread("walker", [&world] { walk_splitting<Again>(world); });
+    setup.thread("walker", [&world] { walk_splitting(world); });
     setup.thread("faulter", [&world] { world.fault(base); });
     if (zaps)
         setup.thread("zapper", [&world] { world.zap(base, giant); });
 }
 
-/// T4: what was retried and has become a hole is visited once. T6: a refault at every retry.
-template <class Rules, class Again>
+/// T4: an entry that became a hole before the retry is visited once. T6: a refault at every retry,
+/// `refaults` of them, or without end where that is `unbounded`.
+template <class Sync>
 void walker_and_refaults(Setup& setup, unsigned refaults) {
-    auto& world = setup.make<World<Rules>>();
+    auto& world = setup.make<World<Sync>>();
     start_walk_case(setup, world);
     setup.thread("walker", [&world] {
-        walk_splitting<Again>(world);
+        walk_splitting(world);
         world.done.store(1, std::memory_order_release);
     });
     setup.thread("refaulter", [&world, refaults] {
-        for (unsigned i = 0; i != refaults || !Again::bounded; ++i) {
+        // A count without end would make each state a new one.
+        for (unsigned left = refaults; left != 0; left -= refaults == unbounded ? 0 : 1) {
             if (world.done.load(std::memory_order_acquire) != 0)
                 return;
             world.fault(base);
-            if (!Again::bounded)
+            if (refaults == unbounded)
                 ExploredSync::pause();
         }
     });
 }
 
-/// Installs what is missing. The broken way: fault in, and look again for what came of it.
+/// Installs missing leaves. The broken way faults the leaf in, then looks for it again.
 template <class W>
 struct Installer : CountingVisitor {
     explicit Installer(W& used, bool looks) : world(used), looks_again(looks) {}
@@ -84,28 +86,28 @@ struct Installer : CountingVisitor {
 };
 
 /// T5: an installing walk beside a fault of the same leaf and a zap of it.
-template <class Rules>
+template <class Sync>
 void installer_beside(Setup& setup, bool looks_again) {
-    auto& world = setup.make<World<Rules>>();
+    auto& world = setup.make<World<Sync>>();
     world.map(base, giant);
     setup.thread("installer", [&world, looks_again] {
-        Installer<World<Rules>> visitor(world, looks_again);
+        Installer<World<Sync>> visitor(world, looks_again);
         const auto walked =
             walk_and_change(world.space, at(base, page), visitor, {.retries = retries});
         ExploredSync::check(walked.has_value(), "a walk succeeds");
         ExploredSync::check(visitor.leaves == 1 && visitor.holes == 0,
-                            "what is installed is visited, once");
+                            "an installed leaf is visited once");
     });
     setup.thread("faulter", [&world] { world.fault(base); });
     setup.thread("zapper", [&world] { world.zap(base, giant); });
 }
 
-/// T7: what is faulted in for a device is mapped for it, or unmapped again, whatever zaps do.
-template <class Rules>
+/// T7: a leaf that is faulted in for a device is mapped for it, or unmapped again by a zap.
+template <class Sync>
 void mapper_beside(Setup& setup, std::string_view variant) {
-    auto& world = setup.make<World<Rules>>();
+    auto& world = setup.make<World<Sync>>();
     world.map(base, giant);
-    world.space.add_notifier(setup.make<MirrorNotifier>(world.memory));
+    world.space.add_notifier(setup.make<MirrorNotifier<Sync>>(world.memory));
     const bool looks_again = variant == "look-again";
     const bool maps_late = variant == "maps-late";
     setup.thread("mapper", [&world, looks_again, maps_late] {
@@ -123,7 +125,7 @@ void mapper_beside(Setup& setup, std::string_view variant) {
             const auto faulted = world.space.with_leaf(VirtualAddress(base), Access::write, map);
             ExploredSync::check(faulted.has_value(), "an access to a mapping is served");
         }
-        ExploredSync::check(found == bar_base, "a DMA map of what is mapped succeeds");
+        ExploredSync::check(found == bar_base, "a DMA map of a mapping succeeds");
         if (maps_late)
             world.memory.mirror.store(found, std::memory_order_release);
     });
@@ -136,16 +138,17 @@ void mapper_beside(Setup& setup, std::string_view variant) {
     });
 }
 
-/// T8: a neighbour in the same table of level 1 is unmapped. `faults`: the neighbour's page comes
-/// meanwhile; else it is there from the beginning.
-template <class Rules>
+/// T8: a neighbour in the same table of level 1 is unmapped. With `faults`, the other page is
+/// faulted in meanwhile; otherwise it is present from the start.
+template <class Sync>
 void neighbour_unmapped(Setup& setup, bool faults) {
-    auto& world = setup.make<World<Rules>>();
+    auto& world = setup.make<World<Sync>>();
     world.map(base, page, 0, frame_lg2);
     world.map(base + huge, page, 8 * page, frame_lg2);
     world.fault(base);
     setup.thread("unmapper", [&world] {
-        ExploredSync::check(world.space.unmap(at(base, page)).has_value(), "what is mapped goes");
+        ExploredSync::check(world.space.unmap(at(base, page)).has_value(),
+                            "a mapping can be unmapped");
     });
     if (faults)
         setup.thread("faulter", [&world] {
@@ -161,15 +164,16 @@ void neighbour_unmapped(Setup& setup, bool faults) {
                             "every address is visited once");
     });
     setup.at_end([&world] {
-        ExploredSync::check(!world.maps(base), "what was unmapped is gone");
+        ExploredSync::check(!world.maps(base), "an unmapped page has no leaf");
         ExploredSync::check(world.maps(base + huge), "a neighbour's leaf stays");
     });
 }
 
-/// T9: TABLE is absorbing in an entry of level 2, also while all below it goes.
-template <class Rules>
-void table_is_absorbing(Setup& setup) {
-    auto& world = setup.make<World<Rules>>();
+/// T9: TABLE is absorbing in an entry of level 2, even while everything below it goes. A mutant
+/// that frees such a table runs without the faulter: overlapping edits would fail a CHECK first.
+template <class Sync>
+void table_is_absorbing(Setup& setup, bool faults) {
+    auto& world = setup.make<World<Sync>>();
     world.map(base, giant, page);
     world.fault(base);
     setup.thread("walker", [&world] {
@@ -178,18 +182,18 @@ void table_is_absorbing(Setup& setup) {
         ExploredSync::check(!is_table || stays, "a table stays while a walker is inside");
     });
     setup.thread("zapper", [&world] { world.zap(base, huge); });
-    // Beside a table that goes, edits overlap, and the engine ends the program.
-    if (Rules::tables_stay)
+    if (faults)
         setup.thread("faulter", [&world] { world.fault(base + page); });
 }
 
-/// A fault beside an unmap of the same memory: nothing is left behind.
-template <class Rules>
+/// A fault beside an unmap of the same memory leaves no leaf and no frame.
+template <class Sync>
 void fault_beside_unmap(Setup& setup) {
-    auto& world = setup.make<World<Rules>>();
+    auto& world = setup.make<World<Sync>>();
     world.map_ram(base, page);
     setup.thread("unmapper", [&world] {
-        ExploredSync::check(world.space.unmap(at(base, page)).has_value(), "what is mapped goes");
+        ExploredSync::check(world.space.unmap(at(base, page)).has_value(),
+                            "a mapping can be unmapped");
     });
     setup.thread("faulter", [&world] {
         const auto faulted = world.space.fault(VirtualAddress(base), Access::write);
@@ -202,12 +206,12 @@ void fault_beside_unmap(Setup& setup) {
     });
 }
 
-/// A page's frame goes back after the second MMU was told.
-template <class Rules>
+/// A page's frame is freed only after the second MMU's notifier has run.
+template <class Sync>
 void reuse_after_invalidation(Setup& setup) {
-    auto& world = setup.make<World<Rules>>();
+    auto& world = setup.make<World<Sync>>();
     world.map_ram(base, page);
-    world.space.add_notifier(setup.make<MirrorNotifier>(world.memory));
+    world.space.add_notifier(setup.make<MirrorNotifier<Sync>>(world.memory));
     setup.thread("mapper", [&world] {
         const auto map = [&world](const LeafView& leaf) {
             world.memory.mirror.store(leaf.physical.value(), std::memory_order_release);
@@ -218,25 +222,25 @@ void reuse_after_invalidation(Setup& setup) {
     setup.thread("zapper", [&world] { world.zap(base, page); });
 }
 
-/// The table of level 0 goes and a leaf of 2 MiB comes between a fault's two looks.
-template <class Rules>
+/// The table of level 0 goes, and a leaf of 2 MiB comes, between two looks of a fault.
+template <class Sync>
 void pte_table_goes(Setup& setup) {
-    auto& world = setup.make<World<Rules>>();
-    // A neighbour keeps the table of level 1; a page that is gone leaves an empty one of level 0.
+    auto& world = setup.make<World<Sync>>();
+    // A neighbour keeps the table of level 1; the unmapped page leaves an empty one of level 0.
     world.map(base + 2 * huge, page, 0, frame_lg2);
     world.map(base, page, 0, frame_lg2);
     world.fault(base);
-    ExploredSync::check(world.space.unmap(at(base, page)).has_value(), "what is mapped goes");
+    ExploredSync::check(world.space.unmap(at(base, page)).has_value(), "a mapping can be unmapped");
     world.map(base, huge, 0);
     setup.thread("faulter1", [&world] { world.fault(base); });
     setup.thread("faulter2", [&world] { world.fault(base + page); });
     setup.thread("zapper", [&world] { world.zap(base, huge); });
 }
 
-/// A revocation beside a fault: when it returns, nothing is mapped, and stays so.
-template <class Rules>
+/// A revocation beside a fault: nothing is mapped when it returns, nor later.
+template <class Sync>
 void revoked_beside(Setup& setup) {
-    auto& world = setup.make<World<Rules>>();
+    auto& world = setup.make<World<Sync>>();
     world.map(base, giant);
     world.fault(base);
     setup.thread("revoker", [&world] {
@@ -258,22 +262,22 @@ void revoked_beside(Setup& setup) {
     });
 }
 
-/// Two readers of numa_maps, a faulter, a revoker and a DMA mapper. Reading takes nothing away, and
-/// what the mapper mapped is gone when the revocation has returned.
-template <class Rules>
+/// Two readers of numa_maps, a faulter, a revoker and a DMA mapper. Readers unmap nothing, and the
+/// mapper's translation is gone when the revocation returns.
+template <class Sync>
 void all_together(Setup& setup) {
-    auto& world = setup.make<World<Rules>>();
+    auto& world = setup.make<World<Sync>>();
     world.map(base, giant);
     world.fault(base);
-    world.space.add_notifier(setup.make<MirrorNotifier>(world.memory));
+    world.space.add_notifier(setup.make<MirrorNotifier<Sync>>(world.memory));
     for (const char* const name : {"reader1", "reader2"})
         setup.thread(name, [&world] {
             unsigned lines = 0;
             numa_maps(world.space, [&](std::string_view line) {
                 ++lines;
-                ExploredSync::check(line == "100000000 default\n", "the mapping is told of");
+                ExploredSync::check(line == "100000000 default\n", "the mapping is reported");
             });
-            ExploredSync::check(lines == 1, "a mapping is told of once");
+            ExploredSync::check(lines == 1, "a mapping is reported once");
         });
     setup.thread("faulter", [&world] {
         (void)world.space.fault(VirtualAddress(base), Access::read).has_value();
@@ -282,7 +286,7 @@ void all_together(Setup& setup) {
         world.space.revoke(world.bar);
         ExploredSync::check(!world.maps(base), "nothing is mapped once revoke returned");
         ExploredSync::check(world.memory.mirror.load(std::memory_order_acquire) == 0,
-                            "no device reaches what is revoked");
+                            "no device reaches a revoked region");
     });
     setup.thread("mapper", [&world] {
         const auto map = [&world](const LeafView& leaf) {

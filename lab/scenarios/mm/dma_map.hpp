@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The shipped VFIO container over the shipped address space and tables of an IOMMU: a DMA map of a
+// The shipped DMA map (mm::DmaMap) over the shipped address space and IOMMU tables: a DMA map of a
 // BAR beside its revocation, faults, and readers of numa_maps.
 #pragma once
 
@@ -14,7 +14,7 @@
 
 namespace moat::scenarios::space {
 
-/// A device's accesses are read sections; nothing is cached beyond them.
+/// A device's accesses are read sections, and it caches nothing beyond them.
 struct WaitForAccesses {
     void invalidate(const InvalidationRequest<Iova>&) { wait_for_accesses(); }
 
@@ -23,10 +23,10 @@ struct WaitForAccesses {
     void wait_for_accesses() { ExploredSync::synchronize(); }
 };
 
-template <class Rules>
-struct ContainerWorld : World<Rules> {
+template <class Sync>
+struct ContainerWorld : World<Sync> {
     using Vtd = formats::VtdSecondStage<3>;
-    using Domain = iommu::TableDomain<Tree<Vtd, ExploredSync, ArenaTables>, WaitForAccesses>;
+    using Domain = iommu::TableDomain<Tree<Vtd, Sync, ArenaTables>, WaitForAccesses>;
 
     ContainerWorld() : container(this->space, domain) {}
 
@@ -35,16 +35,22 @@ struct ContainerWorld : World<Rules> {
 
     ArenaTables domain_tables;
     Domain domain{*Domain::Table::create(domain_tables)};
-    mm::DmaMap<typename World<Rules>::Space, Domain> container;
+    mm::DmaMap<typename World<Sync>::Space, Domain> container;
 };
 
 enum class Beside : std::uint8_t { zapper, reader, all };
 
-/// What the mapper mapped has left the domain when the revocation returns, and stays away. The
-/// mapper meets success or EFAULT, whatever comes between its faults and its maps.
-template <class Rules>
+[[nodiscard]] inline Beside beside(std::string_view which) {
+    if (which == "container-read")
+        return Beside::reader;
+    return which == "container-all" ? Beside::all : Beside::zapper;
+}
+
+/// The domain maps nothing of the region when the revocation returns, nor later. The mapper
+/// succeeds or gets EFAULT, whatever comes between its faults and its maps.
+template <class Sync>
 void container_beside(explore::Setup& setup, Beside beside) {
-    auto& world = setup.make<ContainerWorld<Rules>>();
+    auto& world = setup.make<ContainerWorld<Sync>>();
     world.map(base, giant);
     setup.thread("mapper", [&world] {
         const auto mapped =
@@ -54,13 +60,13 @@ void container_beside(explore::Setup& setup, Beside beside) {
     });
     setup.thread("revoker", [&world] {
         world.space.revoke(world.bar);
-        ExploredSync::check(!world.reaches(), "no device reaches what is revoked");
+        ExploredSync::check(!world.reaches(), "no device reaches a revoked region");
     });
     const auto add_reader = [&](const char* name) {
         setup.thread(name, [&world] {
             unsigned lines = 0;
             numa_maps(world.space, [&](std::string_view) { ++lines; });
-            ExploredSync::check(lines == 1, "a mapping is told of once");
+            ExploredSync::check(lines == 1, "a mapping is reported once");
         });
     };
     if (beside == Beside::zapper)
@@ -76,7 +82,7 @@ void container_beside(explore::Setup& setup, Beside beside) {
         });
     }
     setup.at_end(
-        [&world] { ExploredSync::check(!world.reaches(), "no device reaches what is revoked"); });
+        [&world] { ExploredSync::check(!world.reaches(), "no device reaches a revoked region"); });
 }
 
 } // namespace moat::scenarios::space

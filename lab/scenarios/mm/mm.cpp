@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The shipped address space under the explorer, as a scenario: which case, and which variant of the
-// code: the right one, or one with a step left out.
+// The shipped address space under the explorer, as a scenario: the case, and the variant of the
+// code, which is the right one or one with a step left out.
 #include "lab/scenarios/mm/cases.hpp"
 #include "lab/scenarios/mm/dma_map.hpp"
+#include "lab/scenarios/mutants/mutants.hpp"
 #include "lab/scenarios/scenario.hpp"
 
 #include <string>
@@ -14,67 +15,36 @@ namespace {
 
 using namespace space;
 
-/// A walk's case, with the way to look again that the variant names.
-template <class Call>
-void with_look_again(std::string_view variant, Call&& call) {
-    if (variant == "old")
-        call.template operator()<OldLook>();
-    else if (variant == "two-load")
-        call.template operator()<TwoLoads>();
-    else if (variant == "two-load-reversed")
-        call.template operator()<TwoLoadsReversed>();
-    else if (variant == "reload")
-        call.template operator()<Reload>();
-    else if (variant == "sticky-action")
-        call.template operator()<StickyAction>();
-    else if (variant == "unbounded-retry")
-        call.template operator()<UnboundedRetry>();
-    else
-        call.template operator()<LookAgain>();
-}
-
-[[nodiscard]] Beside beside(std::string_view which) {
-    if (which == "container-read")
-        return Beside::reader;
-    return which == "container-all" ? Beside::all : Beside::zapper;
-}
-
-void set_up(explore::Setup& setup, std::string_view which, std::string_view variant) {
-    const bool right = variant == "right";
+/// The shipped headers. The broken variants of T5 and T7 are ways to use them.
+void set_up_shipped(explore::Setup& setup, std::string_view which, std::string_view variant) {
+    using Sync = ExploredSync;
     if (which == "T1" || which == "T2" || which == "T3")
-        with_look_again(variant, [&]<class Again>() {
-            walker_beside<ExploredRules, Again>(setup, which != "T1");
-        });
+        walker_beside<Sync>(setup, which != "T1");
     else if (which == "T4" || which == "T6")
-        with_look_again(variant, [&]<class Again>() {
-            walker_and_refaults<ExploredRules, Again>(setup, which == "T4" ? 1 : retries + 2);
-        });
+        walker_and_refaults<Sync>(setup, which == "T4" ? 1 : retries + 2);
     else if (which == "T5")
-        installer_beside<ExploredRules>(setup, !right);
+        installer_beside<Sync>(setup, variant == "look-again");
     else if (which == "T7")
-        mapper_beside<ExploredRules>(setup, variant);
+        mapper_beside<Sync>(setup, variant);
     else if (which == "T8")
-        right ? neighbour_unmapped<ExploredRules>(setup, true)
-              : neighbour_unmapped<FreesSharedTable>(setup, false);
+        neighbour_unmapped<Sync>(setup, true);
     else if (which == "T9")
-        right ? table_is_absorbing<ExploredRules>(setup) : table_is_absorbing<TableGoes>(setup);
+        table_is_absorbing<Sync>(setup, true);
     else if (which == "unmap")
-        right ? fault_beside_unmap<ExploredRules>(setup) : fault_beside_unmap<Unasked>(setup);
+        fault_beside_unmap<Sync>(setup);
     else if (which == "reuse")
-        right ? reuse_after_invalidation<ExploredRules>(setup)
-              : reuse_after_invalidation<ReusesFirst>(setup);
+        reuse_after_invalidation<Sync>(setup);
     else if (which == "pte")
-        right ? pte_table_goes<ExploredRules>(setup) : pte_table_goes<LooksBeforeLock>(setup);
+        pte_table_goes<Sync>(setup);
     else if (which == "readers")
-        right ? all_together<ExploredRules>(setup) : all_together<RevokesAfterZap>(setup);
+        all_together<Sync>(setup);
     else if (which.starts_with("container"))
-        right ? container_beside<ExploredRules>(setup, beside(which))
-              : container_beside<Untold>(setup, beside(which));
+        container_beside<Sync>(setup, beside(which));
     else
-        right ? revoked_beside<ExploredRules>(setup) : revoked_beside<RevokesAfterZap>(setup);
+        revoked_beside<Sync>(setup);
 }
 
-/// Which variants a case has beside the right one; any other is the right one there.
+/// The broken variants of a case. Any other variant is the right one there.
 [[nodiscard]] std::string_view variants_of(std::string_view which) {
     if (which == "T1" || which == "T2" || which == "T3")
         return "old two-load two-load-reversed reload";
@@ -101,6 +71,13 @@ void set_up(explore::Setup& setup, std::string_view which, std::string_view vari
     return variants_of(which).find(variant) == std::string_view::npos ? "right" : variant;
 }
 
+void set_up(explore::Setup& setup, std::string_view which, std::string_view variant) {
+    if (variant == "right" || which == "T5" || which == "T7")
+        set_up_shipped(setup, which, variant);
+    else
+        set_up_mutant(setup, which, variant);
+}
+
 } // namespace
 
 Scenario address_space_scenario() {
@@ -123,8 +100,9 @@ Scenario address_space_scenario() {
             .summary = "the shipped address space: walks, faults, zaps, DMA maps and revocation",
             .parameters = {std::move(which), std::move(variant)},
             .program = [](const Configuration& text) -> explore::Program {
-                return [which = text.at("case"), variant = text.at("variant")](
-                           explore::Setup& setup) { set_up(setup, which, variant); };
+                const std::string& name = text.at("case");
+                const std::string chosen(effective(name, text.at("variant")));
+                return [name, chosen](explore::Setup& setup) { set_up(setup, name, chosen); };
             },
             .scope =
                 [](const Configuration& text) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The shipped address space under the explorer: its memory in the arena, its rules and walks with
-// one step left out. Nothing here is a model: the headers of include/moat/address_space are
-// instantiated with ExploredSync. The cases are in cases.hpp.
+// The shipped address space under the explorer, with its memory in the arena. Nothing here is a
+// model: this instantiates the headers of include/moat/mm, or mutated copies of them
+// (mutants/mutations.cmake). The cases are in cases.hpp and dma_map.hpp.
 #pragma once
 
 #include "moat/mm/address_space.hpp"
@@ -45,10 +45,11 @@ template <class T>
     return {things, count};
 }
 
-/// Tables and metadata in the arena; what pages hold is not modelled.
+/// Tables and metadata in the arena. The contents of pages are not modelled.
+template <class S>
 class ArenaStore {
   public:
-    using Sync = ExploredSync;
+    using Sync = S;
     static constexpr std::size_t most_tables = 10;
     static constexpr unsigned cached_frames = 0;
 
@@ -67,169 +68,36 @@ class ArenaStore {
     std::span<TableHeader> headers_ = in_arena<TableHeader>(most_tables);
 };
 
-/// Who reads a table where none is has run into the page-walk race.
-struct ExploredOracle {
-    static void table_read(bool is_table) {
-        ExploredSync::check(is_table, "a table is read from memory that holds no tables");
-    }
-};
+/// Catches a reader of a released table, since an execution never reuses one, and a frame that is
+/// freed while a second MMU still maps it.
+template <class Sync>
+class ExploredMemory : public PhysicalMemory<ArenaStore<Sync>> {
+    using Base = PhysicalMemory<ArenaStore<Sync>>;
 
-/// A released table is never used again within an execution, so that whoever still reads it is
-/// caught; and a frame that goes back must not be in use by a second MMU.
-class ExploredMemory : public PhysicalMemory<ArenaStore, ExploredOracle> {
   public:
-    using PhysicalMemory::PhysicalMemory;
-
-    Result<PhysicalAddress> allocate(unsigned bytes_lg2) {
-        const auto table = PhysicalMemory::allocate(bytes_lg2);
-        ++tables_made_;
-        return table;
-    }
+    using Base::Base;
 
     void release(PhysicalAddress table, unsigned bytes_lg2) {
-        explored::announce(explore::Kind::free, words(table), bit(bytes_lg2));
-        ++tables_released_;
+        explored::announce(explore::Kind::free, this->words(table), bit(bytes_lg2));
     }
 
     void drop(PhysicalAddress address) {
         ExploredSync::check(mirror.load(std::memory_order_acquire) != address.value(),
-                            "memory goes back that a second MMU still maps");
-        PhysicalMemory::drop(address);
+                            "a frame is freed while a second MMU still maps it");
+        Base::drop(address);
     }
-
-    [[nodiscard]] unsigned tables_left() const { return tables_made_ - tables_released_; }
 
     /// The one translation of a second MMU.
     ExploredSync::Atomic<std::uint64_t> mirror{0};
-
-  private:
-    unsigned tables_made_ = 0;
-    unsigned tables_released_ = 0;
 };
 
-struct ExploredRules : ShippedRules {
-    static void check(bool condition, std::string_view text) {
-        ExploredSync::check(condition, text);
-    }
-};
-
-// Mutants of the protocol: each leaves out one step.
-
-struct Unasked : ExploredRules {
-    static constexpr bool asks_attached = false;
-};
-
-struct ReusesFirst : ExploredRules {
-    static constexpr bool tells_before_reuse = false;
-};
-
-struct FreesSharedTable : ExploredRules {
-    static constexpr bool spares_neighbours = false;
-};
-
-struct TableGoes : ExploredRules {
-    static constexpr bool tables_stay = false;
-};
-
-struct LooksBeforeLock : ExploredRules {
-    static constexpr bool looks_under_lock = false;
-};
-
-struct RevokesAfterZap : ExploredRules {
-    static constexpr bool marks_before_zap = false;
-};
-
-struct Untold : ExploredRules {
-    static constexpr bool tells_revoked = false;
-};
-
-// Mutants of the walk: how it looks again at an entry of level 2.
-
-enum class Seen : std::uint8_t { none, leaf, table };
-
-template <class Walker>
-[[nodiscard]] Spot look(Walker& walker, VirtualRange part) {
-    return walker.space().core().look(part.start());
-}
-
-[[nodiscard]] inline Seen seen(const Spot& spot) {
-    return spot.level < 2 ? Seen::table : spot.is_leaf ? Seen::leaf : Seen::none;
-}
-
-/// What the engine has no function for: another load is taken for a table, whatever it is.
-template <class Walker>
-void descend_unchecked(Walker& walker, VirtualRange part) {
-    const Spot spot = look(walker, part);
-    if (seen(spot) == Seen::table)
-        walker.visit_tables(part);
-    else
-        (void)walker.space().memory().words(spot.is_leaf ? spot.leaf.physical : PhysicalAddress(0));
-}
-
-struct OldLook : LookAgain {
-    template <class Walker>
-    static void look(Walker& walker, VirtualRange part) {
-        if (seen(space::look(walker, part)) == Seen::none)
-            walker.visit_tables(part);
-        else
-            descend_unchecked(walker, part);
-    }
-};
-
-struct TwoLoads : LookAgain {
-    template <class Walker>
-    static void look(Walker& walker, VirtualRange part) {
-        if (seen(space::look(walker, part)) == Seen::none ||
-            seen(space::look(walker, part)) == Seen::leaf)
-            walker.visit_tables(part);
-        else
-            descend_unchecked(walker, part);
-    }
-};
-
-struct TwoLoadsReversed : LookAgain {
-    template <class Walker>
-    static void look(Walker& walker, VirtualRange part) {
-        if (seen(space::look(walker, part)) == Seen::leaf ||
-            seen(space::look(walker, part)) == Seen::none)
-            walker.visit_tables(part);
-        else
-            descend_unchecked(walker, part);
-    }
-};
-
-/// The merged fix. Not a mutant: right as long as TABLE is absorbing.
-struct Reload : LookAgain {
-    template <class Walker>
-    static void look(Walker& walker, VirtualRange part) {
-        if (seen(space::look(walker, part)) != Seen::table)
-            walker.visit_tables(part);
-        else
-            descend_unchecked(walker, part);
-    }
-};
-
-struct StickyAction : LookAgain {
-    static constexpr Action fresh(Action last) { return last; }
-};
-
-/// It waits for others before it looks: so that they undo its work, whenever they can.
-struct UnboundedRetry : LookAgain {
-    static constexpr bool bounded = false;
-
-    template <class Walker>
-    static void look(Walker& walker, VirtualRange part) {
-        ExploredSync::pause();
-        LookAgain::look(walker, part);
-    }
-};
-
-template <class Rules>
+template <class S>
 struct World {
-    using Space = AddressSpace<Sv39, ExploredSync, ExploredMemory, Rules>;
+    using Sync = S;
+    using Space = AddressSpace<Sv39, Sync, ExploredMemory<Sync>>;
 
     World()
-        : memory(ArenaStore(), {.nodes = ram}),
+        : memory(ArenaStore<Sync>(), {.nodes = ram}),
           bar(**memory.add_region({PhysicalAddress(bar_base), ByteCount(16 * giant)},
                                   RegionKind::registers)),
           space(memory, *Space::Tables::create(memory), {.retries = 2}) {}
@@ -265,24 +133,25 @@ struct World {
 
     static constexpr std::array ram = {ByteCount(8 * page)};
 
-    ExploredMemory memory;
-    DeviceRegion<ExploredSync>& bar;
+    ExploredMemory<Sync> memory;
+    DeviceRegion<Sync>& bar;
     Space space;
     ExploredSync::Atomic<std::uint64_t> done{0};
 };
 
-/// Maps the second MMU away when it hears that a translation went.
-struct MirrorNotifier final : Notifier<ExploredSync> {
-    explicit MirrorNotifier(ExploredMemory& physical) : memory(physical) {}
+/// Unmaps the page from the second MMU when a translation goes.
+template <class Sync>
+struct MirrorNotifier final : Notifier<Sync> {
+    explicit MirrorNotifier(ExploredMemory<Sync>& physical) : memory(physical) {}
 
     void invalidated(const InvalidationRequest<VirtualAddress>&, Change) override {
         memory.mirror.store(0, std::memory_order_release);
     }
 
-    ExploredMemory& memory;
+    ExploredMemory<Sync>& memory;
 };
 
-/// Wants leaves of pages, and counts how often it is shown an address.
+/// Asks for leaves of 4 KiB, and counts how often it visits an address.
 struct CountingVisitor {
     unsigned leaves = 0;
     unsigned holes = 0;
@@ -312,7 +181,7 @@ struct CountingVisitor {
         ExploredSync::check(found.physical().value() >= bar_base, "a leaf leads into the BAR");
     }
 
-    /// Walks are of one page.
+    /// The walks here cover one page.
     void visited() const {
         ExploredSync::check(leaves + holes == 1, "every address is visited once");
     }

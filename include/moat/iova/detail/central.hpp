@@ -61,7 +61,6 @@ class Central {
     /// any other use. Return: false when memory failed.
     [[nodiscard]] bool open(PageRun pages) MOAT_EXCLUDES(mutex_) {
         const Lock lock(mutex_);
-        touch();
         PageRun inside = pages;
         if (guard_.both() < pages.count)
             inside = {pages.start + guard_.after, pages.count - guard_.both()};
@@ -90,7 +89,6 @@ class Central {
     [[nodiscard]] unsigned carve(std::uint64_t payload, std::span<Range> ranges,
                                  bool& memory_failed) MOAT_EXCLUDES(mutex_) {
         const Lock lock(mutex_);
-        touch();
         const std::uint64_t count = payload + guard_.both();
         const auto run = space_.find_batch(payload, count, ranges.size());
         if (!run)
@@ -122,7 +120,6 @@ class Central {
     [[nodiscard]] Placed place(std::uint64_t payload, const Spot& spot, std::uint64_t& page)
         MOAT_EXCLUDES(mutex_) {
         const Lock lock(mutex_);
-        touch();
         const std::uint64_t count = payload + guard_.both();
         std::uint64_t start = 0;
         if (spot.at != Spot::anywhere) {
@@ -163,7 +160,6 @@ class Central {
     /// cache, queue or quarantine.
     void take_back(std::span<const Range> ranges) MOAT_EXCLUDES(mutex_) {
         const Lock lock(mutex_);
-        touch();
         for (const Range& each : ranges) {
             const std::uint64_t payload = payload_of(each);
             const PageRun run = guard_.around({page_of(each), payload});
@@ -190,7 +186,6 @@ class Central {
     /// Blocks pages for good, with a guard around them. They may contain blocked pages.
     [[nodiscard]] Placed reserve(PageRun pages) MOAT_EXCLUDES(mutex_) {
         const Lock lock(mutex_);
-        touch();
         const std::uint64_t start = pages.start - std::min(guard_.before, pages.start);
         const std::uint64_t end = std::min(pages.end() + guard_.after, space_.end_page());
         const PageRun run{start, end > start ? end - start : 0};
@@ -222,7 +217,6 @@ class Central {
     /// Stops caching until much was returned; called when a request fails.
     void starve() MOAT_EXCLUDES(mutex_) {
         const Lock lock(mutex_);
-        touch();
         starving_ = true;
         returned_since_starving_ = 0;
         update_pressure();
@@ -230,7 +224,6 @@ class Central {
 
     [[nodiscard]] CentralCounts counts() MOAT_EXCLUDES(mutex_) {
         const Lock lock(mutex_);
-        touch();
         CentralCounts counts = counts_;
         counts.guard_pages = counts.ranges * guard_.both();
         counts.free_pages = space_.tree().free_pages();
@@ -247,9 +240,6 @@ class Central {
         PageRun run{};
         Blocked* next = nullptr;
     };
-
-    /// Makes the whole structure one variable for race detection.
-    void touch() MOAT_REQUIRES(mutex_) { turn_.write(turn_.read() + 1); }
 
     [[nodiscard]] bool prepare_ends(PageRun run) MOAT_REQUIRES(mutex_) {
         return space_.tree().prepare(run.start) && space_.tree().prepare(run.end() - 1);
@@ -310,7 +300,6 @@ class Central {
     const GuardPages guard_;
     Map map_;
     typename Sync::Mutex mutex_;
-    typename Sync::template Plain<std::uint64_t> turn_ MOAT_GUARDED_BY(mutex_);
     FreeSpace<Sync> space_ MOAT_GUARDED_BY(mutex_);
     Blocked* blocked_ MOAT_GUARDED_BY(mutex_) = nullptr;
     CentralCounts counts_ MOAT_GUARDED_BY(mutex_){};

@@ -29,28 +29,6 @@ struct SpaceOptions {
     enum class ZeroPage : std::uint8_t { share, none } zero_page = ZeroPage::share;
 };
 
-/// The steps of the protocol that a mutant of it leaves out, each by one word, to be caught by the
-/// explorer. Nothing shipped uses other rules than these.
-struct ShippedRules {
-    /// Whether a fault or zap asks, under the lock of its block, if its VMA is attached.
-    static constexpr bool asks_attached = true;
-    /// Whether frames go back only after notifiers were told.
-    static constexpr bool tells_before_reuse = true;
-    /// Whether unmap frees tables of its gap only, and not those that a neighbour shares.
-    static constexpr bool spares_neighbours = true;
-    /// Whether a table in an entry of level 2 stays as long as a VMA touches its span.
-    static constexpr bool tables_stay = true;
-    /// Whether what was seen of an entry of level 1 is looked at again under its lock.
-    static constexpr bool looks_under_lock = true;
-    /// Whether a region is marked as revoked before its leaves go.
-    static constexpr bool marks_before_zap = true;
-    /// Whether notifiers hear of a revocation before it returns.
-    static constexpr bool tells_revoked = true;
-
-    /// What the protocol relies on.
-    static void check(bool condition, const char* text) { MOAT_CHECK(condition, text); }
-};
-
 /// Locks by address: one for each of 2^CountLg2 neighbouring blocks, then the first again.
 template <SyncPolicy Sync, unsigned BlockLg2, unsigned CountLg2>
 class BlockLocks {
@@ -76,7 +54,7 @@ struct Spot {
     LeafView leaf = {};
 };
 
-template <PageTableFormat F, SyncPolicy S, class M, class R>
+template <PageTableFormat F, SyncPolicy S, class M>
 struct SpaceCore {
     static_assert(F::granule_lg2 == frame_lg2 && std::is_same_v<typename F::Input, VirtualAddress>,
                   "an address space is of a processor's format with 4 KiB pages");
@@ -84,7 +62,6 @@ struct SpaceCore {
     using Format = F;
     using Sync = S;
     using Memory = M;
-    using Rules = R;
     using Types = Tree<F, S, M>;
     using Tables = PageTable<Types>;
     using Attached = AttachedVma<S>;

@@ -16,7 +16,6 @@ class FaultHandler {
     using Sync = typename Core::Sync;
     using Attached = typename Core::Attached;
     using Lock = typename Core::Lock;
-    using Rules = typename Core::Rules;
 
     /// `use(const LeafView&)` is called with the leaf, under its block's lock.
     FaultHandler(Core& core, VirtualAddress address, Access access, Use& use)
@@ -97,28 +96,24 @@ class FaultHandler {
     }
 
     Attempt try_size(Attached& vma, unsigned lg2) {
-        std::optional<Spot> early;
-        if constexpr (!Rules::looks_under_lock)
-            early = core_.look(address_);
         if (lg2 == pud_lg2) {
             const Lock lock(core_.pud_locks.of(address_.value()));
-            return try_locked(vma, lg2, early, true);
+            return try_locked(vma, lg2, true);
         }
         {
             const Lock lock(core_.pmd_locks.of(address_.value()));
-            const Attempt attempt = try_locked(vma, lg2, early, false);
+            const Attempt attempt = try_locked(vma, lg2, false);
             if (attempt != Attempt::populate)
                 return attempt;
         }
         const Lock pud_lock(core_.pud_locks.of(address_.value()));
         const Lock lock(core_.pmd_locks.of(address_.value()));
-        return try_locked(vma, lg2, early, true);
+        return try_locked(vma, lg2, true);
     }
 
     /// Under the lock of the block; `holds_pud`: also under the PUD's.
-    Attempt try_locked(Attached& vma, unsigned lg2, const std::optional<Spot>& early,
-                       bool holds_pud) {
-        if (Rules::asks_attached && !vma.attached())
+    Attempt try_locked(Attached& vma, unsigned lg2, bool holds_pud) {
+        if (!vma.attached())
             return Attempt::stale;
         if (vma.mapping.kind == VmaKind::device && vma.mapping.region->revoked()) {
             answer_.emplace(fail(ErrorCode::io, "the device's memory is revoked",
@@ -126,7 +121,7 @@ class FaultHandler {
             return Attempt::done;
         }
         // A look before the lock would be worth nothing: tables of level 0 come and go.
-        const Spot spot = early ? *early : core_.look(address_);
+        const Spot spot = core_.look(address_);
         const unsigned level = (lg2 - frame_lg2) / 9;
         if (spot.is_leaf)
             return found(vma, spot, lg2);
@@ -181,8 +176,8 @@ class FaultHandler {
                                              leaf.attributes, {.largest_leaf_lg2 = lg2});
         edit.finish();
         if (!mapped) {
-            Rules::check(mapped.error().code() == ErrorCode::no_memory,
-                         "a leaf that fits into a hole can be mapped");
+            MOAT_CHECK(mapped.error().code() == ErrorCode::no_memory,
+                       "a leaf that fits into a hole can be mapped");
             core_.memory.drop(leaf.physical);
             answer_.emplace(std::unexpected(mapped.error()));
             return Attempt::done;

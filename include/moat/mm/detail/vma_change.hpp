@@ -281,17 +281,13 @@ class VmaChange {
         constexpr unsigned reach_lg2 = pud_lg2 + 9;
         first = larger(align_up(first, pud_lg2), align_down(range.start().value(), reach_lg2));
         last = smaller(last, range.last().value() | low_bits(reach_lg2));
-        std::uint64_t end = align_down(last + 1, pud_lg2);
-        if constexpr (!Core::Rules::spares_neighbours) {
-            first = align_down(range.start().value(), pud_lg2);
-            end = align_up(range.last().value(), pud_lg2);
-        }
+        const std::uint64_t end = align_down(last + 1, pud_lg2);
         if (end - 1 - first > space.last - first || end - 1 < first)
             return;
         auto telling = core_.telling(Change::tables);
         auto edit = core_.tables.edit(telling);
         const auto done = edit.unmap(VirtualAddress(first), ByteCount(end - first));
-        Core::Rules::check(done.has_value() && done->leaves == 0, "nothing is mapped in a gap");
+        MOAT_CHECK(done.has_value() && done->leaves == 0, "nothing is mapped in a gap");
         edit.finish();
     }
 

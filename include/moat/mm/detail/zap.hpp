@@ -23,7 +23,6 @@ class Zapper {
     using Sync = typename Core::Sync;
     using Attached = typename Core::Attached;
     using Lock = typename Core::Lock;
-    using Rules = typename Core::Rules;
 
     explicit Zapper(Core& core) : core_(core) {}
 
@@ -146,20 +145,14 @@ class Zapper {
     /// The entry of level 2 for reached_ .. last. TABLE is absorbing, so one look without the lock
     /// is enough to go below it, and zaps of pages do not meet here; bottom() asks who is attached.
     Block top(const Attached& vma, VirtualAddress last, VmaIs is) {
-        if (Rules::tables_stay && core_.look(reached_).level < 2)
+        if (core_.look(reached_).level < 2)
             return Block::table;
         const Lock lock(core_.pud_locks.of(reached_.value()));
-        if (Rules::asks_attached && is == VmaIs::looked_up && !vma.attached())
+        if (is == VmaIs::looked_up && !vma.attached())
             return Block::stale;
         const Spot spot = core_.look(reached_);
-        if (spot.level < 2) {
-            if constexpr (Rules::tables_stay)
-                return Block::table;
-            const VirtualAddress first(align_down(reached_.value(), pud_lg2));
-            remove({first, ByteCount(bit(pud_lg2))}, Tables::remove);
-            advance(last);
-            return Block::done;
-        }
+        if (spot.level < 2)
+            return Block::table;
         if (spot.is_leaf) {
             MOAT_CHECK(vma.mapping.kind == VmaKind::device ||
                            (is_aligned(reached_.value(), pud_lg2) &&
@@ -178,7 +171,7 @@ class Zapper {
             const VirtualAddress last(block_last < pud_last.value() ? block_last
                                                                     : pud_last.value());
             const Lock lock(core_.pmd_locks.of(reached_.value()));
-            if (Rules::asks_attached && is == VmaIs::looked_up && !vma.attached())
+            if (is == VmaIs::looked_up && !vma.attached())
                 return Block::stale;
             if (Result<void> done = zap_block(vma, last); !done)
                 return std::unexpected(done.error());
@@ -261,11 +254,8 @@ class Zapper {
         else
             unmap(edit, VirtualRange::inclusive(batch.leaves[0].start, batch.last),
                   CoveredTables::keep);
-        if constexpr (!Rules::tells_before_reuse)
-            drop(batch);
         edit.finish();
-        if constexpr (Rules::tells_before_reuse)
-            drop(batch);
+        drop(batch);
         zapped_.leaves += batch.count;
         zapped_.bytes += batch.bytes;
     }

@@ -5,7 +5,6 @@
 #pragma once
 
 #include "moat/page_table/detail/entry_writer.hpp"
-#include "moat/page_table/detail/rules.hpp"
 #include "moat/page_table/detail/table_reserve.hpp"
 #include "moat/page_table/invalidation.hpp"
 
@@ -110,19 +109,10 @@ class Rewrite {
                 return;
             }
             fill_below<L>(memory, below, old);
-        } while (!replace_leaf(leaf, old, link));
+        } while (!writer_.compare_exchange(leaf.table, leaf.first, old, link));
     }
 
   private:
-    /// Return: whether the leaf was `old` still; else `old` is what it is.
-    template <unsigned L>
-    [[nodiscard]] bool replace_leaf(const PlacedLeaf<Tree, L>& leaf, Word& old, Word link) const {
-        if constexpr (Rules<typename Tree::Sync>::split_is_compared)
-            return writer_.compare_exchange(leaf.table, leaf.first, old, link);
-        writer_.store(leaf.table, leaf.first, link);
-        return true;
-    }
-
     /// Replaces each entry of the leaf by `fresh(member, old)`, given what it was just then.
     /// Return: an entry of the leaf with accessed and dirty as any entry had them.
     template <unsigned L, class Fresh>

@@ -1,0 +1,143 @@
+# Mistakes planted in copies of shipped headers: moat_mutate(HEADER OLD NEW) replaces OLD by NEW in
+# the copy that mutants/*.cpp includes. `broken` (mutated_sync.hpp) is the variant that runs;
+# tests/explore/mutants_test.cpp and tests/mm/explored_test.cpp say what must catch each.
+
+moat_mutate(moat/page_table/invalidation.hpp
+[[            retire_tables(invalidate_(request_));]]
+[[            if constexpr (Sync::broken == "free-before-invalidation") {
+                retire_tables(true);
+                (void)invalidate_(request_);
+            } else {
+                retire_tables(Sync::broken == "never-invalidated" || invalidate_(request_));
+            }]])
+
+moat_mutate(moat/page_table/detail/rewrite.hpp
+[[        } while (!writer_.compare_exchange(leaf.table, leaf.first, old, link));]]
+[[            if constexpr (Tree::Sync::broken == "split-unchecked") {
+                writer_.store(leaf.table, leaf.first, link);
+                return;
+            }
+        } while (!writer_.compare_exchange(leaf.table, leaf.first, old, link));]])
+
+# A fault that does not ask, under the lock of its block, whether its VMA is still attached.
+moat_mutate(moat/mm/detail/fault.hpp
+[[        if (!vma.attached())]]
+[[        if (Sync::broken != "unasked" && !vma.attached())]])
+
+# A fault that trusts, under the lock, a look that it took before.
+moat_mutate(moat/mm/detail/fault.hpp
+[[    Attempt try_size(Attached& vma, unsigned lg2) {]]
+[[    Attempt try_size(Attached& vma, unsigned lg2) {
+        if constexpr (Sync::broken == "looks-before-lock")
+            early_ = core_.look(address_);]])
+moat_mutate(moat/mm/detail/fault.hpp
+[[        const Spot spot = core_.look(address_);]]
+[[        const Spot spot = early_ ? *early_ : core_.look(address_);]])
+moat_mutate(moat/mm/detail/fault.hpp
+[[    Answer answer_;]]
+[[    Answer answer_;
+    std::optional<Spot> early_;]])
+
+# Frames are freed before the notifiers have run.
+moat_mutate(moat/mm/detail/zap.hpp
+[[        edit.finish();
+        drop(batch);]]
+[[        if constexpr (Sync::broken == "reuses-first")
+            drop(batch);
+        edit.finish();
+        if constexpr (Sync::broken != "reuses-first")
+            drop(batch);]])
+
+# A zap removes a table of level 1 while a VMA touches its span.
+moat_mutate(moat/mm/detail/zap.hpp
+[[        if (core_.look(reached_).level < 2)]]
+[[        if (Sync::broken != "table-goes" && core_.look(reached_).level < 2)]])
+moat_mutate(moat/mm/detail/zap.hpp
+[[        if (spot.level < 2)
+            return Block::table;]]
+[[        if (spot.level < 2) {
+            if constexpr (Sync::broken != "table-goes")
+                return Block::table;
+            const VirtualAddress first(align_down(reached_.value(), pud_lg2));
+            remove({first, ByteCount(bit(pud_lg2))}, Tables::remove);
+            advance(last);
+            return Block::done;
+        }]])
+
+# An unmap frees the table of level 1 that a neighbour shares.
+moat_mutate(moat/mm/detail/vma_change.hpp
+[[        const std::uint64_t end = align_down(last + 1, pud_lg2);]]
+[[        std::uint64_t end = align_down(last + 1, pud_lg2);
+        if constexpr (Core::Sync::broken == "frees-shared-table") {
+            first = align_down(range.start().value(), pud_lg2);
+            end = align_up(range.last().value(), pud_lg2);
+        }]])
+
+# A region is marked as revoked only after its leaves are gone.
+moat_mutate(moat/mm/address_space.hpp
+[[        mark_revoked(region);
+        const auto space =]]
+[[        if constexpr (S::broken != "revokes-after-zap")
+            mark_revoked(region);
+        const auto space =]])
+moat_mutate(moat/mm/address_space.hpp
+[[        const Lock lock(core_.revokes_mutex);
+        core_.notifiers.tell_revoked(region);]]
+[[        if constexpr (S::broken == "revokes-after-zap")
+            mark_revoked(region);
+        if constexpr (S::broken != "untold") {
+            const Lock lock(core_.revokes_mutex);
+            core_.notifiers.tell_revoked(region);
+        }]])
+
+# A walk that goes on with the action from before the retry, and one whose retries never end.
+moat_mutate(moat/mm/walker.hpp
+[[            action_ = Action::subtree;]]
+[[            if constexpr (Sync::broken != "sticky-action")
+                action_ = Action::subtree;]])
+moat_mutate(moat/mm/walker.hpp
+[[            if (attempt > options_.retries)]]
+[[            if constexpr (Sync::broken == "unbounded-retry")
+                Sync::pause(); // so that others undo its work whenever they can
+            if (Sync::broken != "unbounded-retry" && attempt > options_.retries)]])
+
+# Walks that take an entry of level 2 for a table after several loads of it: Linux's code before the
+# fix, two proposals, and the merged fix ("reload", which is right as long as TABLE is absorbing).
+moat_mutate(moat/mm/walker.hpp
+[[            else
+                visit_tables(part);]]
+[[            else if (may_visit(part))
+                visit_tables(part);
+            else
+                descend_unchecked(part);]])
+moat_mutate(moat/mm/walker.hpp
+[[    /// Visits what the tables hold for `part`, from the root.]]
+[=[    enum class Seen : std::uint8_t { none, leaf, table };
+
+    [[nodiscard]] Seen seen(VirtualRange part) const {
+        const Spot spot = space_.core().look(part.start());
+        return spot.level < 2 ? Seen::table : spot.is_leaf ? Seen::leaf : Seen::none;
+    }
+
+    [[nodiscard]] bool may_visit(VirtualRange part) const {
+        if constexpr (Sync::broken == "old")
+            return seen(part) == Seen::none;
+        if constexpr (Sync::broken == "two-load")
+            return seen(part) == Seen::none || seen(part) == Seen::leaf;
+        if constexpr (Sync::broken == "two-load-reversed")
+            return seen(part) == Seen::leaf || seen(part) == Seen::none;
+        if constexpr (Sync::broken == "reload")
+            return seen(part) != Seen::table;
+        return true;
+    }
+
+    /// Takes one more load for a table, whatever it is.
+    void descend_unchecked(VirtualRange part) {
+        const Spot spot = space_.core().look(part.start());
+        if (spot.level < 2)
+            visit_tables(part);
+        else
+            (void)space_.memory().words(spot.is_leaf ? spot.leaf.physical : PhysicalAddress(0));
+    }
+
+    /// Visits what the tables hold for `part`, from the root.]=])
