@@ -18,6 +18,8 @@ inline constexpr Actor timer_service = 15;
 inline constexpr Actor most_fibers = 16;
 inline constexpr Actor first_buffer = 16;
 inline constexpr Actor most_actors = 32;
+/// The setup, and the final check.
+inline constexpr Actor nobody = most_actors;
 
 [[nodiscard]] constexpr Actor buffer_of(Actor fiber) {
     return first_buffer + fiber;

@@ -5,8 +5,8 @@
 // the read-modify-write that read it. Program order and reads-from stay acyclic, as in RC11
 // (Lahav, Vafeiadis, Kang, Hur, Dreyer, PLDI 2017). The machine for views: Kang, Hur, Lahav,
 // Vafeiadis, Dreyer, "A promising semantics", POPL 2017, without promises.
-#include "lab/explore/machine.hpp"
 #include "lab/explore/races.hpp"
+#include "lab/explore/world.hpp"
 
 #include <algorithm>
 #include <utility>
@@ -65,8 +65,8 @@ struct State {
 
 class C11 final : public MemoryModel {
   public:
-    void start(Machine& machine) override {
-        machine_ = &machine;
+    void start(World& world) override {
+        world_ = &world;
         state_ = make<State>();
     }
 
@@ -120,7 +120,7 @@ class C11 final : public MemoryModel {
 
     void synchronise(Actor fiber, const Operation& operation, Step& step) override {
         const std::uint32_t offset =
-            operation.address == nullptr ? nowhere : machine_->arena().offset_of(operation.address);
+            operation.address == nullptr ? nowhere : world_->arena().offset_of(operation.address);
         View& own = state_->threads[fiber];
         if (const Channel from = learns_from(step.touch.kind); from != Channel::none)
             own.join(channel(offset, from));
@@ -148,13 +148,13 @@ class C11 final : public MemoryModel {
   private:
     template <class T>
     T* make() const {
-        void* const memory = machine_->arena().allocate(sizeof(T), alignof(T));
+        void* const memory = world_->arena().allocate(sizeof(T), alignof(T));
         MOAT_CHECK(memory != nullptr, "the messages of one execution fit the arena");
         return new (memory) T;
     }
 
     [[nodiscard]] std::size_t find(const Operation& operation) const {
-        const std::uint32_t offset = machine_->arena().offset_of(operation.address);
+        const std::uint32_t offset = world_->arena().offset_of(operation.address);
         std::size_t index = 0;
         while (index != state_->location_count && state_->locations[index].offset != offset)
             ++index;
@@ -164,13 +164,13 @@ class C11 final : public MemoryModel {
     /// Return: false, and the execution ends, when there is no room for one more.
     [[nodiscard]] bool add_location(const Operation& operation) {
         if (state_->location_count == most_locations) {
-            machine_->exceed("more written locations than the c11 model follows");
+            world_->exceed("more written locations than the c11 model follows");
             return false;
         }
         auto* const first = make<Message>();
         first->value = read_word(operation.address, operation.size);
-        state_->locations[state_->location_count++] = {
-            machine_->arena().offset_of(operation.address), first, 0};
+        state_->locations[state_->location_count++] = {world_->arena().offset_of(operation.address),
+                                                       first, 0};
         return true;
     }
 
@@ -215,7 +215,7 @@ class C11 final : public MemoryModel {
         fresh->stamp = base.stamp + (above - base.stamp) / 2;
         MOAT_CHECK(fresh->stamp != base.stamp, "a place between two messages is left");
         fresh->older = &base;
-        fresh->step = static_cast<std::int32_t>(machine_->depth());
+        fresh->step = static_cast<std::int32_t>(world_->execution().depth());
         *link = fresh;
         View& own = state_->threads[fiber];
         own.seen[index] = fresh->stamp;
@@ -244,7 +244,7 @@ class C11 final : public MemoryModel {
             if (state_->channels[i].offset == offset && state_->channels[i].channel == channel)
                 return state_->channels[i].view;
         if (state_->channel_count == most_channels) {
-            machine_->exceed("more locks and conditions than the c11 model follows");
+            world_->exceed("more locks and conditions than the c11 model follows");
             return state_->channels[0].view;
         }
         ChannelView& fresh = state_->channels[state_->channel_count++];
@@ -252,7 +252,7 @@ class C11 final : public MemoryModel {
         return fresh.view;
     }
 
-    Machine* machine_ = nullptr;
+    World* world_ = nullptr;
     State* state_ = nullptr; ///< in the arena
 };
 

@@ -108,7 +108,7 @@ class DporPolicy : public TreePolicy {
         Clock order;
         if (last_of_actor_[actor] != no_step)
             order = events_[idx(last_of_actor_[actor])].clock;
-        else if (const Actor before = machine_.begins_after(actor); before != Machine::nobody)
+        else if (const Actor before = machine_.begins_after(actor); before != nobody)
             order = events_[idx(first_of(before))].clock;
         if (cause != no_step)
             order.join(events_[idx(cause)].clock);

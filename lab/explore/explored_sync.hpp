@@ -211,14 +211,14 @@ class ReadSection {
   public:
     ReadSection() {
         Machine& machine = Machine::current();
-        if (machine.running() != Machine::nobody &&
+        if (machine.running() != explore::nobody &&
             machine.services().rcu.depth[machine.running()]++ == 0)
             announce(Kind::read_begin, &machine.services().rcu);
     }
 
     ~ReadSection() {
         Machine& machine = Machine::current();
-        if (machine.running() != Machine::nobody &&
+        if (machine.running() != explore::nobody &&
             --machine.services().rcu.depth[machine.running()] == 0)
             announce(Kind::read_end, &machine.services().rcu);
     }
@@ -369,8 +369,7 @@ struct ExploredSync {
     [[nodiscard]] static T* make(Args&&... args) {
         using Node = explored::Node<T>;
         explore::Machine& machine = explore::Machine::current();
-        if (machine.options().failing_allocations != 0 &&
-            machine.running() != explore::Machine::nobody &&
+        if (machine.options().failing_allocations != 0 && machine.running() != explore::nobody &&
             explored::announce(explore::Kind::allocate, &services().memory) == 0)
             return nullptr;
         void* const memory = machine.allocate(sizeof(Node), alignof(Node));
@@ -426,7 +425,7 @@ namespace explored {
 template <class T>
 T* ThreadLocal<T>::local() {
     const explore::Actor self = Machine::current().running();
-    T*& value = values_[self == Machine::nobody ? explore::most_fibers : self];
+    T*& value = values_[self == explore::nobody ? explore::most_fibers : self];
     if (value == nullptr) {
         const ExclusiveLock lock(registry_mutex());
         value = ExploredSync::make<T>();

@@ -1,25 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Runs one program one step at a time, and back. It knows no strategy: who moves, the caller says.
-// Strategies drive it; explore/explored_sync.hpp announces operations to it from inside.
+// Machine: runs one program one step at a time, and back. Strategies drive it and decide who moves;
+// explore/explored_sync.hpp announces operations to it from inside. World, scheduler, execution and
+// snapshots are its parts.
 #pragma once
 
-#include "moat/core/check.hpp"
-
-#include "lab/explore/actor.hpp"
-#include "lab/explore/arena.hpp"
-#include "lab/explore/fiber.hpp"
-#include "lab/explore/journal.hpp"
-#include "lab/explore/memory_model.hpp"
-#include "lab/explore/operation.hpp"
+#include "lab/explore/fiber_switch.hpp"
 #include "lab/explore/program.hpp"
-#include "lab/explore/services.hpp"
-#include "lab/explore/violation.hpp"
+#include "lab/explore/scheduler.hpp"
+#include "lab/explore/snapshots.hpp"
+#include "lab/explore/threads.hpp"
+#include "lab/explore/world.hpp"
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <map>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -47,14 +40,14 @@ inline constexpr Restoration default_restoration =
 class Chooser {
   public:
     virtual ~Chooser() = default;
-    /// Somebody who is enabled, and one of his options. Called on any stack of the arena.
+    /// An enabled actor and one of its options. Called on any stack of the arena.
     virtual Choice choose(const Machine& machine) = 0;
 };
 
-/// What is made of threads that are alike (Setup::thread): exchanging two of them in a schedule
-/// gives another schedule, with the same outcome.
+/// How to treat threads that are alike (Setup::thread): exchanging two of them in a schedule gives
+/// another schedule with the same outcome.
 enum class Symmetry : std::uint8_t {
-    ignored, ///< both are schedules
+    ignored, ///< explore both schedules
     ordered, ///< only the one in which they take their first steps in the order of their creation
 };
 
@@ -66,41 +59,29 @@ struct MachineOptions {
     /// How many allocations of an execution may fail; each such allocation is a choice.
     unsigned failing_allocations = 0;
     Symmetry symmetry = Symmetry::ignored;
-    /// Bytes that the process has from its allocator. Where it is given, a step that keeps memory
-    /// from outside of the arena is a violation: nothing would restore that.
+    /// Returns the bytes that the process has from its allocator. If set, a step that keeps memory
+    /// from outside the arena is a violation, since nothing would restore that memory.
     std::size_t (*allocated_bytes)() = nullptr;
 };
 
-/// An access to a plain variable; no step, but two unordered ones are a violation.
-struct PlainAccess {
-    std::size_t depth = 0; ///< steps taken before it
-    std::uint32_t location = 0;
-    std::uint8_t actor = 0;
-    bool is_write = false;
-};
-
-/// Watches a schedule that is run once more to be explained. Called on the stack of whom it is
-/// about, so that the stack can be walked; `actor` is `Machine::nobody` in the setup and the final
-/// check.
+/// Watches a schedule that is run once more to be explained. Called on the stack of `actor`, so
+/// that the stack can be walked; `actor` is `nobody` in the setup and the final check.
 class Observer {
   public:
     virtual ~Observer() = default;
     /// `actor` announces the operation of its next step.
     virtual void announces(Actor actor) = 0;
-    /// It accesses a plain variable.
+    /// `actor` accesses a plain variable.
     virtual void accesses_plain(Actor actor) = 0;
-    /// It got `size` bytes of the arena at offset `begin`.
+    /// `actor` allocated `size` bytes of the arena at offset `begin`.
     virtual void allocates(Actor actor, std::uint32_t begin, std::size_t size) = 0;
-    /// It ends the execution, with a violation.
+    /// `actor` ends the execution with a violation.
     virtual void fails(Actor actor) = 0;
 };
 
 class Machine {
   public:
     Machine(Program program, const MachineOptions& options);
-    ~Machine();
-    Machine(const Machine&) = delete;
-    Machine& operator=(const Machine&) = delete;
 
     /// Runs the setup and brings every thread to its first operation: depth 0.
     void start();
@@ -108,69 +89,65 @@ class Machine {
     /// Back to depth 0, or to any depth that was passed on the way to the present one.
     void rewind(std::size_t depth);
 
-    /// After this only `rewind(0)` is possible, and steps are quicker. To be called at depth 0.
+    /// After this only `rewind(0)` is possible, and steps are quicker. Call it at depth 0.
     void rewind_to_start_only();
 
-    [[nodiscard]] std::size_t depth() const { return depth_; }
+    [[nodiscard]] std::size_t depth() const { return execution_.depth(); }
 
     /// The steps taken, oldest first.
-    [[nodiscard]] const Step& step_at(std::size_t depth) const { return steps_[depth]; }
+    [[nodiscard]] const Step& step_at(std::size_t depth) const { return execution_.step_at(depth); }
 
-    /// Whoever could move now; empty when the execution has ended, well or not.
-    [[nodiscard]] ActorSet enabled() const { return status_.enabled; }
+    /// Who can move now; empty when the execution has ended, well or not.
+    [[nodiscard]] ActorSet enabled() const { return scheduler_.status().enabled; }
 
     /// The thread that must take its first step before `actor` may, by symmetry; or `nobody`.
     [[nodiscard]] Actor begins_after(Actor actor) const {
-        return alike_.contains(actor) ? actor - 1 : nobody;
+        return threads_.alike.contains(actor) ? actor - 1 : nobody;
     }
 
     /// Who may not begin yet, by symmetry.
-    [[nodiscard]] ActorSet held() const { return status_.held; }
+    [[nodiscard]] ActorSet held() const { return scheduler_.status().held; }
 
     /// What `actor` would touch if it moved now; for those that are not enabled too, if unfinished.
-    [[nodiscard]] Touch pending_touch(Actor actor) const;
+    [[nodiscard]] Touch pending_touch(Actor actor) const { return scheduler_.pending_touch(actor); }
 
     /// Who has neither ended nor is a service that waits for work.
-    [[nodiscard]] ActorSet unfinished() const;
+    [[nodiscard]] ActorSet unfinished() const { return scheduler_.unfinished(); }
 
     /// Those, and the services that wait for work.
-    [[nodiscard]] ActorSet live() const { return status_.live; }
+    [[nodiscard]] ActorSet live() const { return scheduler_.status().live; }
 
     /// Lets `actor`, which is enabled, take its step in the way `option` < `options(actor)`.
     void step(Actor actor, unsigned option);
 
-    /// Steps until nobody is enabled, as `chooser` says. The same as `step` by `step`, but decided
-    /// on the stack of who has just moved: at most one switch of stacks a step, not two. Not while
-    /// steps can be undone: `rewind_to_start_only`.
+    /// Steps until nobody is enabled, as `chooser` decides. The same as `step` by `step`, but
+    /// decided on the stack of the actor that has just moved: at most one switch of stacks a step,
+    /// not two. Not while steps can be undone: `rewind_to_start_only`.
     void run(Chooser& chooser);
 
-    [[nodiscard]] unsigned options(Actor actor) const {
-        return (status_.of(Nature::chooses) | status_.of(Nature::waits)).contains(actor)
-                   ? count_options(actor)
-                   : 1;
-    }
+    [[nodiscard]] unsigned options(Actor actor) const { return scheduler_.options(actor); }
 
     /// Not null once something is wrong; the execution has then ended.
-    [[nodiscard]] const std::optional<Violation>& violation() const { return violation_; }
+    [[nodiscard]] const std::optional<Violation>& violation() const {
+        return execution_.violation();
+    }
 
     /// Whether the execution was cut because it took too many steps.
-    [[nodiscard]] bool cut() const { return cut_; }
+    [[nodiscard]] bool cut() const { return execution_.is_cut(); }
 
-    /// To be called when nobody is enabled: looks for a deadlock, then runs the program's own
-    /// check.
+    /// Call it when nobody is enabled: looks for a deadlock, then runs the program's own check.
     void finish();
 
     /// A number that equal final states share: what the setup made, as it is now.
-    [[nodiscard]] std::uint64_t fingerprint() const;
+    [[nodiscard]] std::uint64_t fingerprint() const { return world_.fingerprint(); }
 
     /// `value`, or what stands for it in every run where it is an address within the arena.
     [[nodiscard]] std::uint64_t portable(std::uint64_t value) const {
-        const std::uint64_t offset = value - reinterpret_cast<std::uint64_t>(arena_.base());
-        return offset < Arena::bytes ? offset : value;
+        return world_.portable(value);
     }
 
     /// A violation that a look at the finished execution found.
-    void report(const Violation& found) { violation_ = found; }
+    void report(const Violation& found) { execution_.report(found); }
 
     /// Calls `look` so that it can read the program's shared state as the program does.
     template <class Look>
@@ -182,14 +159,20 @@ class Machine {
 
     [[nodiscard]] const MachineOptions& options() const { return options_; }
 
-    [[nodiscard]] const std::vector<PlainAccess>& plain_accesses() const { return plain_; }
+    [[nodiscard]] const std::vector<PlainAccess>& plain_accesses() const {
+        return execution_.plain_accesses();
+    }
 
-    [[nodiscard]] std::string actor_name(Actor actor) const;
-    /// "pud", or "+0x48" where nobody named it.
-    [[nodiscard]] std::string location_name(std::uint32_t location) const;
-    [[nodiscard]] Decoder decoder(std::uint32_t location) const;
+    [[nodiscard]] std::string actor_name(Actor actor) const { return threads_.name(actor); }
 
-    [[nodiscard]] std::size_t threads() const { return thread_count_; }
+    /// "pud", or "+72" without a name.
+    [[nodiscard]] std::string location_name(std::uint32_t location) const {
+        return world_.name_of(location);
+    }
+
+    [[nodiscard]] Decoder decoder(std::uint32_t location) const { return world_.decoder(location); }
+
+    [[nodiscard]] std::size_t threads() const { return threads_.count; }
 
     void observe(Observer* observer) { observer_ = observer; }
 
@@ -197,199 +180,74 @@ class Machine {
 
     [[nodiscard]] static Machine& current() { return *current_; }
 
-    /// Announces, lets the scheduler decide, and returns when the step was taken. During setup and
+    /// Announces, lets the strategy decide, and returns when the step was taken. During setup and
     /// the final check it is taken at once.
     void perform(Operation& operation) {
+        const Actor self = execution_.running();
         if (chooser_ != nullptr) {
-            fibers_[running_].pending = &operation;
+            scheduler_.fiber(self).pending = &operation;
             pass_on();
             return;
         }
-        if (running_ == nobody) [[unlikely]] {
-            perform_at_once(operation);
+        if (self == nobody) [[unlikely]] {
+            world_.take_at_once(operation);
             return;
         }
-        Fiber& fiber = fibers_[running_];
+        Scheduler::Fiber& fiber = scheduler_.fiber(self);
         fiber.pending = &operation;
         if (observer_ != nullptr) [[unlikely]]
-            observer_->announces(running_);
-        scheduler_sanitizer_.enter();
-        moat_explore_switch(&fiber.stack, scheduler_);
+            observer_->announces(self);
+        switch_.leave(fiber.stack);
     }
 
     /// Ends the execution. Does not return, except in the setup.
     void fail(ViolationKind kind, std::string_view text);
-
-    /// Ends the execution at this step: the program needs more than the explorer holds.
-    void exceed(std::string_view what) { record(ViolationKind::memory, what, running_); }
 
     void note_plain(const void* address, bool is_write);
 
     /// Zeroed memory of the arena; nullptr when that is used up. `align` is a power of two.
     [[nodiscard]] void* allocate(std::size_t size, std::size_t align);
 
-    [[nodiscard]] Arena& arena() { return arena_; }
+    [[nodiscard]] Arena& arena() { return world_.arena(); }
 
-    [[nodiscard]] Services& services() { return *services_; }
+    [[nodiscard]] Services& services() { return world_.services(); }
 
-    [[nodiscard]] Actor running() const { return running_; }
-
-    static constexpr Actor nobody = most_actors;
+    [[nodiscard]] Actor running() const { return execution_.running(); }
 
   private:
     friend class Setup;
 
-    /// What a pending operation means for who is enabled, and in how many ways.
-    enum class Nature : std::uint8_t {
-        plain,   ///< always possible, in one way
-        locks,   ///< possible when a lock is free
-        pauses,  ///< possible when something has changed
-        waits,   ///< for anything else
-        chooses, ///< always possible, maybe in several ways
-    };
-
-    [[nodiscard]] static constexpr Nature nature_of(Kind kind);
-
-    struct Fiber {
-        StackPointer stack = nullptr;
-        Operation* pending = nullptr; ///< nullptr: not started, or ended
-        std::size_t paused_at = 0;    ///< depth, where it waits for a change
-        Nature nature = Nature::plain;
-    };
-
-    /// Who has not ended, who can move, and who is about to do what.
-    struct Status {
-        ActorSet live;
-        ActorSet enabled;
-        ActorSet held; ///< by symmetry: may not begin yet
-        std::array<ActorSet, 5> natures;
-
-        [[nodiscard]] ActorSet& of(Nature nature) {
-            return natures[static_cast<std::size_t>(nature)];
-        }
-
-        [[nodiscard]] ActorSet of(Nature nature) const {
-            return natures[static_cast<std::size_t>(nature)];
-        }
-    };
-
-    /// What undoes one step, besides the journal's bytes.
-    struct Undo {
-        Status status;
-        std::size_t journal = 0;
-        std::size_t heap_used = 0;
-        std::size_t plain = 0;
-        Fiber fiber;
-    };
-
-    struct Named {
-        std::string text;
-        Decoder decoder = nullptr;
-    };
-
     static void fiber_main();
+    static void reclaim(Machine& machine);
+    static void fire_timers(Machine& machine);
     static void end_main();
     static void on_failed_check(const char* condition, const char* message, const char* file,
                                 int line);
     [[gnu::noinline]] void record_failed_check(const char* condition, const char* message);
-    /// Does not return. No attribute says so, and no compiler may find out: AddressSanitizer would
-    /// take it that the stack ends.
+    /// Does not return. No attribute says so, because AddressSanitizer would then expect the stack
+    /// to end.
     void leave_fiber();
+    void start_fiber(Actor actor);
     void run_fiber(Actor actor);
-    void switch_to_fiber(Actor actor);
-    void check_stack(Actor actor, const void* pointer) const;
-    void pass_on();
+    void run_checked(Actor actor);
+    void run_end();
     void take_step(Actor actor, unsigned option);
     void settle(Actor moved);
-    void start_fiber(Actor actor);
-    void run_end();
-    void begin_undo(Actor actor);
-    void perform_at_once(Operation& operation);
-    void take(Actor actor, Operation& operation, unsigned option, Step& step);
-    void take_access(Operation& operation);
-    void take_other(Actor actor, Operation& operation, unsigned option, Step& step);
-    void take_lock(Actor actor, Operation& operation);
-    void take_service(Actor actor, Operation& operation, unsigned option, Step& step);
-    void take_rcu(Actor actor, Operation& operation, Step& step);
-    void take_time(Operation& operation);
-    void take_free(const Operation& operation);
-    void record(ViolationKind kind, std::string_view text, Actor actor,
-                std::int32_t other_step = no_step);
-    [[nodiscard]] std::int32_t change_since(Actor actor) const;
-    [[nodiscard]] std::int32_t last_step_of(Actor actor) const;
-    [[nodiscard]] std::uint64_t hash_of_everything() const;
-    void look_for_livelock();
-    void restore_beginning();
-    [[nodiscard]] bool is_enabled(Actor actor) const;
-    [[nodiscard]] unsigned count_options(Actor actor) const;
-    [[nodiscard]] Touch touch_of(Actor actor, const Operation& operation) const;
-    void add_extent(Actor actor, const Operation& operation, Touch& touch) const;
-    void update_enabled(Actor moved, const Touch& touch);
-    void update_all_enabled();
-    void refresh_enabled(Actor actor);
-    void release_pauses();
-    void run_checked(Actor actor);
-    void note_pending(Actor actor);
-    [[nodiscard]] bool check_address(const Operation& operation);
-    [[nodiscard]] bool look_for_freed(const Operation& operation);
+    void pass_on();
 
     static inline constinit thread_local Machine* current_ = nullptr;
 
     Program program_;
     MachineOptions options_;
-    Arena arena_;
-    Journal journal_;
-    std::unique_ptr<MemoryModel> model_; ///< nullptr for sc
-    Services* services_ = nullptr;       ///< in the arena
-    std::size_t heap_begin_ = 0;         ///< where the setup's part of the heap begins
-    std::size_t heap_end_ = 0;           ///< and ends
-
-    std::array<Fiber, most_fibers> fibers_{};
-    std::array<SanitizerFiber, most_fibers + 1> sanitizers_{}; ///< one more for the final check
-    StackPointer scheduler_ = nullptr;
-    SanitizerFiber scheduler_sanitizer_;
-    Actor running_ = nobody;
-    Status status_;
-    bool journals_ = true;
-
-    /// Everything at depth 0, for those who rewind no less.
-    struct Beginning {
-        std::vector<std::byte> heap;
-        std::array<std::vector<std::byte>, most_fibers> stacks;
-        std::array<Fiber, most_fibers> fibers{};
-        Status status;
-    };
-
-    Beginning beginning_;
-    std::vector<std::byte> before_end_; ///< the heap, as the final check found it
-    ActorSet moved_;                    ///< since the beginning
-
-    std::vector<Step> steps_;
-    std::vector<Undo> undo_;
-    std::vector<ActorSet> enabled_at_; ///< before each step
-    std::size_t depth_ = 0;
-    /// Everything's hash at depth 2^i on the present path.
-    std::array<std::uint64_t, 16> landmarks_{};
-    /// Who moved last left it to the scheduler to settle that.
-    bool unsettled_ = false;
-    std::vector<PlainAccess> plain_;
-    std::optional<Violation> violation_;
-    std::optional<Violation> violation_at_start_; ///< before the first step
-    bool cut_ = false;
-
-    struct Body {
-        void (*run)(void*) = nullptr;
-        void* it = nullptr;
-    };
-
-    std::array<Body, most_threads> bodies_{};
-    std::array<std::string, most_threads> thread_names_;
-    std::size_t thread_count_ = 0;
-    ActorSet alike_; ///< threads that are like the one before them, where symmetry matters
-    Body end_;
-    std::map<std::uint32_t, Named> names_;
+    Execution execution_;
+    World world_;
+    Scheduler scheduler_;
+    Snapshots snapshots_;
+    FiberSwitch switch_;
+    Threads threads_;
     Observer* observer_ = nullptr;
     Chooser* chooser_ = nullptr; ///< while `run` runs
+    bool unsettled_ = false;     ///< the actor that moved last left `settle` to `run`
 };
 
 } // namespace moat::explore

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What a load may return: the interface of the models that are weaker than memory itself.
-// Sequential consistency needs no object: explore/machine.cpp performs it on the spot.
+// Sequential consistency needs no object: explore/world.hpp performs it.
 #pragma once
 
 #include "lab/explore/actor.hpp"
@@ -15,7 +15,7 @@
 
 namespace moat::explore {
 
-class Machine;
+class World;
 
 enum class MemoryModelKind : std::uint8_t { sc, tso, c11 };
 
@@ -83,7 +83,7 @@ class MemoryModel {
     virtual ~MemoryModel() = default;
 
     /// Allocates the state; called before the program's setup.
-    virtual void start(Machine& machine) = 0;
+    virtual void start(World& world) = 0;
 
     /// Whether the model lets `fiber` perform `operation` now, whatever else it waits for.
     [[nodiscard]] virtual bool allows(Actor fiber, const Operation& operation) const = 0;
@@ -94,8 +94,8 @@ class MemoryModel {
     /// What others can notice of `operation` when it is performed.
     [[nodiscard]] virtual Touch touch(const Operation& operation, Touch plain) const = 0;
 
-    /// Performs an access to memory. Return: false when it is none of the model's business, as
-    /// locks are, and the machine performs it; `synchronise` is called then.
+    /// Performs an access to memory. Return: false where the world performs it instead, and then
+    /// calls `synchronise`.
     virtual bool perform(Actor fiber, Operation& operation, unsigned option, Step& step) = 0;
 
     /// After an operation that is not an access to memory: what the views learn.

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What each operation waits for and does, sequentially consistent. Weaker memory models take over
+// What each operation waits for and does, sequentially consistent. Weaker memory models replace
 // accesses to memory; locks, RCU, timers and lifetimes are the same under all of them.
-#include "lab/explore/dependence.hpp"
-#include "lab/explore/machine.hpp"
+#include "lab/explore/world.hpp"
 
 #include <cstring>
 #include <utility>
@@ -24,31 +23,9 @@ template <class T>
     return first;
 }
 
-/// Whether somebody who waits for a change should look again after a step of this kind.
-[[nodiscard]] bool is_change(Kind kind) {
-    switch (kind) {
-    case Kind::load:
-    case Kind::buffer:
-    case Kind::lock:
-    case Kind::try_in_vain:
-    case Kind::lock_shared:
-    case Kind::read_begin:
-    case Kind::grace_begin:
-    case Kind::wait_begin:
-    case Kind::read_time:
-    case Kind::allocate:
-    case Kind::choose:
-    case Kind::pause:
-        return false;
-    default:
-        return true;
-    }
-}
-
 } // namespace
 
-bool Machine::is_enabled(Actor actor) const {
-    const Operation& operation = *fibers_[actor].pending;
+bool World::allows(Actor actor, const Operation& operation) const {
     if (model_ != nullptr && !model_->allows(actor, operation))
         return false;
     switch (operation.kind) {
@@ -65,31 +42,18 @@ bool Machine::is_enabled(Actor actor) const {
     case Kind::reclaim:
         return services_->deferred.first != nullptr;
     case Kind::barrier:
-        return services_->deferred.first == nullptr &&
-               fibers_[reclaimer].pending->kind == Kind::reclaim;
+        return services_->deferred.first == nullptr;
     case Kind::cancel:
         return services_->time.running != reinterpret_cast<TimerState*>(operation.operand) ||
                actor == timer_service;
     case Kind::fire:
         return earliest(services_->time) != nullptr;
-    case Kind::pause:
-        return change_since(actor) != no_step;
     default:
         return true;
     }
 }
 
-std::int32_t Machine::change_since(Actor actor) const {
-    for (std::size_t at_depth = fibers_[actor].paused_at; at_depth < depth_; ++at_depth)
-        if (steps_[at_depth].actor != actor && is_change(steps_[at_depth].touch.kind))
-            return static_cast<std::int32_t>(at_depth);
-    return no_step;
-}
-
-unsigned Machine::count_options(Actor actor) const {
-    if (actor >= first_buffer)
-        return 1;
-    const Operation& operation = *fibers_[actor].pending;
+unsigned World::options(Actor actor, const Operation& operation) const {
     switch (operation.kind) {
     case Kind::choose:
         return static_cast<unsigned>(operation.operand);
@@ -106,20 +70,64 @@ unsigned Machine::count_options(Actor actor) const {
                                                                  : 1;
 }
 
-void Machine::take_free(const Operation& operation) {
+Touch World::pending_touch(Actor actor, const Operation& operation) const {
+    Touch touch = touch_of(actor, operation);
+    if (touch.kind == Kind::try_lock && touch.location != nowhere) {
+        const auto& lock = at<LockState>(operation);
+        if (lock.owner != 0 || lock.readers != 0)
+            touch.kind = Kind::try_in_vain;
+    }
+    return touch;
+}
+
+void World::add_extent(Actor actor, const Operation& operation, Touch& touch) const {
+    if (operation.kind == Kind::grace_end)
+        touch.who = ActorSet::of(actor);
+    if (operation.kind == Kind::read_end)
+        for (Actor waiter = 0; waiter != most_fibers; ++waiter)
+            if (services_->rcu.waits_for[waiter].contains(actor))
+                touch.who.add(waiter);
+    if (operation.kind == Kind::free)
+        touch.extent = static_cast<std::uint32_t>(operation.operand);
+}
+
+bool World::look_for_freed(const Operation& operation) {
+    if (operation.address == nullptr)
+        return true;
+    if (!arena_.contains(operation.address)) {
+        exceed("a shared object lies outside of the arena");
+        return false;
+    }
+    const std::uint32_t offset = arena_.offset_of(operation.address);
+    const FreedRange* each = services_->memory.freed;
+    while (each != nullptr && offset - each->begin >= each->end - each->begin)
+        each = each->next;
+    if (each == nullptr)
+        return true;
+    const Actor actor = execution_.running();
+    if (operation.kind == Kind::free)
+        execution_.record(ViolationKind::misuse, "memory is freed twice", actor, each->step);
+    else
+        execution_.record(ViolationKind::use_after_free,
+                          std::string(explore::name(operation.kind)) + " in freed memory", actor,
+                          each->step);
+    return false;
+}
+
+void World::take_free(const Operation& operation) {
     void* const note = arena_.allocate(sizeof(FreedRange), alignof(FreedRange));
     if (note == nullptr) {
         exceed("the arena has no room to note one more free");
         return;
     }
     const std::uint32_t begin = arena_.offset_of(operation.address);
-    services_->memory.freed =
-        new (note) FreedRange{begin, begin + static_cast<std::uint32_t>(operation.operand),
-                              static_cast<std::int32_t>(depth_), services_->memory.freed};
+    services_->memory.freed = new (note)
+        FreedRange{begin, begin + static_cast<std::uint32_t>(operation.operand),
+                   static_cast<std::int32_t>(execution_.depth()), services_->memory.freed};
     std::memset(operation.address, 0xdd, operation.operand);
 }
 
-void Machine::take_other(Actor actor, Operation& operation, unsigned option, Step& step) {
+void World::take_other(Actor actor, Operation& operation, unsigned option, Step& step) {
     if (is_lock(operation.kind))
         take_lock(actor, operation);
     else
@@ -128,7 +136,7 @@ void Machine::take_other(Actor actor, Operation& operation, unsigned option, Ste
         step.touch.kind = Kind::try_in_vain;
 }
 
-void Machine::take_lock(Actor actor, Operation& operation) {
+void World::take_lock(Actor actor, Operation& operation) {
     switch (operation.kind) {
     case Kind::lock:
         at<LockState>(operation).owner = actor + 1;
@@ -142,46 +150,30 @@ void Machine::take_lock(Actor actor, Operation& operation) {
     }
     case Kind::unlock:
         if (std::exchange(at<LockState>(operation).owner, 0) != actor + 1)
-            record(ViolationKind::misuse, "a thread unlocks what it has not locked", actor);
+            execution_.record(ViolationKind::misuse, "a thread unlocks what it has not locked",
+                              actor);
         break;
     case Kind::lock_shared:
         ++at<LockState>(operation).readers;
         break;
     case Kind::unlock_shared:
         if (at<LockState>(operation).readers-- == 0)
-            record(ViolationKind::misuse, "a thread unlocks what it has not locked", actor);
+            execution_.record(ViolationKind::misuse, "a thread unlocks what it has not locked",
+                              actor);
         break;
     default:
         break;
     }
 }
 
-void Machine::take_service(Actor actor, Operation& operation, unsigned option, Step& step) {
+void World::take_service(Actor actor, Operation& operation, unsigned option, Step& step) {
     switch (operation.kind) {
     case Kind::wait_begin:
-        at<ConditionState>(operation).waiting.add(actor);
+    case Kind::wait_end:
+    case Kind::notify_one:
+    case Kind::notify_all:
+        take_condition(actor, operation, option);
         break;
-    case Kind::wait_end: {
-        auto& condition = at<ConditionState>(operation);
-        operation.result = condition.notified.contains(actor) ? 1 : 0;
-        condition.notified.remove(actor);
-        condition.waiting.remove(actor);
-        break;
-    }
-    case Kind::notify_one: {
-        auto& condition = at<ConditionState>(operation);
-        if (condition.waiting.empty())
-            break;
-        const Actor woken = condition.waiting.at(option);
-        condition.waiting.remove(woken);
-        condition.notified.add(woken);
-        break;
-    }
-    case Kind::notify_all: {
-        auto& condition = at<ConditionState>(operation);
-        condition.notified = condition.notified | std::exchange(condition.waiting, {});
-        break;
-    }
     case Kind::read_begin:
     case Kind::read_end:
     case Kind::grace_begin:
@@ -209,15 +201,38 @@ void Machine::take_service(Actor actor, Operation& operation, unsigned option, S
     case Kind::choose:
         operation.result = option;
         break;
-    case Kind::pause:
-        step.cause = change_since(actor);
+    default:
+        break;
+    }
+}
+
+void World::take_condition(Actor actor, Operation& operation, unsigned option) {
+    auto& condition = at<ConditionState>(operation);
+    switch (operation.kind) {
+    case Kind::wait_begin:
+        condition.waiting.add(actor);
+        break;
+    case Kind::wait_end:
+        operation.result = condition.notified.contains(actor) ? 1 : 0;
+        condition.notified.remove(actor);
+        condition.waiting.remove(actor);
+        break;
+    case Kind::notify_one:
+        if (!condition.waiting.empty()) {
+            const Actor woken = condition.waiting.at(option);
+            condition.waiting.remove(woken);
+            condition.notified.add(woken);
+        }
+        break;
+    case Kind::notify_all:
+        condition.notified = condition.notified | std::exchange(condition.waiting, {});
         break;
     default:
         break;
     }
 }
 
-void Machine::take_rcu(Actor actor, Operation& operation, Step& step) {
+void World::take_rcu(Actor actor, Operation& operation, Step& step) {
     Services::Rcu& rcu = services_->rcu;
     Services::Deferred& deferred = services_->deferred;
     switch (operation.kind) {
@@ -231,7 +246,8 @@ void Machine::take_rcu(Actor actor, Operation& operation, Step& step) {
         break;
     case Kind::grace_begin:
         if (rcu.inside.contains(actor))
-            record(ViolationKind::misuse, "a grace period is awaited inside a read section", actor);
+            execution_.record(ViolationKind::misuse,
+                              "a grace period is awaited inside a read section", actor);
         rcu.waits_for[actor] = rcu.inside;
         break;
     case Kind::defer: {
@@ -245,21 +261,14 @@ void Machine::take_rcu(Actor actor, Operation& operation, Step& step) {
         deferred.first = deferred.first->next;
         break;
     case Kind::barrier:
-        step.cause = last_step_of(reclaimer);
+        step.cause = execution_.last_step_of(reclaimer);
         break;
     default:
         break;
     }
 }
 
-std::int32_t Machine::last_step_of(Actor actor) const {
-    for (std::size_t at_depth = depth_; at_depth-- != 0;)
-        if (steps_[at_depth].actor == actor)
-            return static_cast<std::int32_t>(at_depth);
-    return no_step;
-}
-
-void Machine::take_time(Operation& operation) {
+void World::take_time(Operation& operation) {
     Services::Time& time = services_->time;
     auto* const timer = reinterpret_cast<TimerState*>(operation.operand);
     switch (operation.kind) {
@@ -292,18 +301,14 @@ void Machine::take_time(Operation& operation) {
     }
 }
 
-void Machine::perform_at_once(Operation& operation) {
+void World::take_at_once(Operation& operation) {
     Step step;
-    if (is_memory_access(operation.kind)) {
-        operation.result = read_word(operation.address, operation.size);
-        if (const auto value = value_after(operation, operation.result))
-            write_word(operation.address, operation.size, *value);
-        return;
-    }
-    if (is_lock(operation.kind))
+    if (is_memory_access(operation.kind))
+        take_access(operation);
+    else if (is_lock(operation.kind))
         take_lock(nobody, operation);
     else if (operation.kind != Kind::grace_begin && operation.kind != Kind::grace_end)
-        take_service(nobody, operation, 0, step); // there is nobody to wait for
+        take_service(nobody, operation, 0, step);
 }
 
 } // namespace moat::explore

@@ -117,8 +117,7 @@ class Report {
     void add(std::string_view what, Actor actor, const Stack& stack) {
         text_ += joined(
             {what, ", in ",
-             actor == Machine::nobody ? "the setup or the final check" : machine_.actor_name(actor),
-             ":\n"});
+             actor == nobody ? "the setup or the final check" : machine_.actor_name(actor), ":\n"});
         bool is_inside = true;
         for (const std::uintptr_t address : stack)
             for (const std::string& function : symbolise_(address)) {

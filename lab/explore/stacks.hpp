@@ -41,7 +41,7 @@ class StackRecorder final : public Observer {
     [[nodiscard]] Stack of_failure(Actor actor) const;
 
     struct Allocation {
-        Actor actor = Machine::nobody;
+        Actor actor = nobody;
         std::size_t size = 0;
         Stack stack;
     };

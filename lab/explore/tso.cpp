@@ -3,7 +3,7 @@
 // buffer; its thread sees it at once, others when the buffer, an actor of its own, writes it.
 // Source: Sewell, Sarkar, Owens, Zappa Nardelli, Myreen, "x86-TSO", CACM 2010. A sequentially
 // consistent store is an exchange there, and all but plain stores and loads drain the buffer.
-#include "lab/explore/machine.hpp"
+#include "lab/explore/world.hpp"
 
 #include <algorithm>
 
@@ -28,10 +28,10 @@ struct Buffer {
 
 class Tso final : public MemoryModel {
   public:
-    void start(Machine& machine) override {
-        machine_ = &machine;
+    void start(World& world) override {
+        world_ = &world;
         using Buffers = std::array<Buffer, most_fibers>;
-        buffers_ = new (machine.arena().allocate(sizeof(Buffers), alignof(Buffers))) Buffers;
+        buffers_ = new (world.arena().allocate(sizeof(Buffers), alignof(Buffers))) Buffers;
     }
 
     [[nodiscard]] bool allows(Actor fiber, const Operation& operation) const override {
@@ -58,9 +58,10 @@ class Tso final : public MemoryModel {
     bool perform(Actor fiber, Operation& operation, unsigned, Step& step) override {
         Buffer& buffer = (*buffers_)[fiber];
         if (is_buffered(operation)) {
-            buffer.entries[buffer.count++] = {operation.address, operation.operand,
-                                              static_cast<std::int32_t>(machine_->depth()),
-                                              operation.size, operation.kind == Kind::unlock};
+            buffer.entries[buffer.count++] = {
+                operation.address, operation.operand,
+                static_cast<std::int32_t>(world_->execution().depth()), operation.size,
+                operation.kind == Kind::unlock};
             return true;
         }
         if (operation.kind == Kind::load)
@@ -90,7 +91,7 @@ class Tso final : public MemoryModel {
     [[nodiscard]] Touch buffer_touch(Actor buffer) const override {
         const Entry& oldest = (*buffers_)[buffer - first_buffer].entries[0];
         return {oldest.unlocks ? Kind::unlock : Kind::flush,
-                machine_->arena().offset_of(oldest.address),
+                world_->arena().offset_of(oldest.address),
                 0,
                 {}};
     }
@@ -101,7 +102,7 @@ class Tso final : public MemoryModel {
         std::copy(buffer.entries.begin() + 1, buffer.entries.begin() + buffer.count,
                   buffer.entries.begin());
         buffer.entries[--buffer.count] = {};
-        buffer.last_flush = static_cast<std::int32_t>(machine_->depth());
+        buffer.last_flush = static_cast<std::int32_t>(world_->execution().depth());
         step.cause = oldest.step;
         step.size = oldest.size;
         step.operand = oldest.value;
@@ -130,7 +131,7 @@ class Tso final : public MemoryModel {
                (operation.kind == Kind::store && operation.order != std::memory_order_seq_cst);
     }
 
-    Machine* machine_ = nullptr;
+    World* world_ = nullptr;
     std::array<Buffer, most_fibers>* buffers_ = nullptr; ///< in the arena
 };
 

@@ -38,8 +38,7 @@ namespace moat::explore::testing {
         const Step& step = machine.step_at(i);
         if (begins[step.actor] == count)
             begins[step.actor] = i;
-        const Actor like =
-            begins[step.actor] == i ? machine.begins_after(step.actor) : Machine::nobody;
+        const Actor like = begins[step.actor] == i ? machine.begins_after(step.actor) : nobody;
         std::uint64_t number = 0; // among the steps of its actor
         for (std::size_t j = i; j-- != 0;) {
             const Step& earlier = machine.step_at(j);

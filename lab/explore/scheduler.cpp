@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The scheduler's rarer questions: waits, pauses, and everybody at once.
+#include "lab/explore/scheduler.hpp"
+
+namespace moat::explore {
+
+Touch Scheduler::pending_touch(Actor actor) const {
+    return actor >= first_buffer ? world_.model()->buffer_touch(actor)
+                                 : world_.pending_touch(actor, *fibers_[actor].pending);
+}
+
+ActorSet Scheduler::unfinished() const {
+    ActorSet waiting = status_.live;
+    for (Actor service : {reclaimer, timer_service})
+        if (waiting.contains(service) && (fibers_[service].pending->kind == Kind::reclaim ||
+                                          fibers_[service].pending->kind == Kind::fire))
+            waiting.remove(service);
+    return waiting;
+}
+
+bool Scheduler::is_enabled(Actor actor) const {
+    const Operation& operation = *fibers_[actor].pending;
+    if (operation.kind == Kind::pause)
+        return end_of_pause(actor) != no_step;
+    if (operation.kind == Kind::barrier && fibers_[reclaimer].pending->kind != Kind::reclaim)
+        return false;
+    return world_.allows(actor, operation);
+}
+
+void Scheduler::update_all() {
+    const ActorSet restricted = status_.of(Nature::locks) | status_.of(Nature::pauses) |
+                                status_.of(Nature::waits) | status_.of(Nature::chooses);
+    status_.enabled = status_.live - restricted - status_.held;
+    for (ActorSet rest = restricted - status_.held; !rest.empty(); rest = rest.tail())
+        if (is_enabled(rest.first()))
+            status_.enabled.add(rest.first());
+    if (world_.model() != nullptr)
+        status_.enabled = status_.enabled | world_.model()->buffers();
+    if (status_.enabled.empty())
+        release_pauses();
+}
+
+/// Where nothing will change any more, those who wait for a change look once more.
+void Scheduler::release_pauses() {
+    status_.enabled = status_.enabled | (status_.of(Nature::pauses) - status_.held);
+}
+
+std::uint64_t Scheduler::hash_stacks(std::uint64_t hash) const {
+    for (ActorSet rest = status_.live; !rest.empty(); rest = rest.tail()) {
+        const Actor actor = rest.first();
+        const auto* const stack = static_cast<const std::byte*>(fibers_[actor].stack);
+        const auto size = static_cast<std::size_t>(world_.arena().stack_top(actor) - stack);
+        hash = hash_bytes(stack, size, hash + actor + size);
+    }
+    return hash;
+}
+
+} // namespace moat::explore
