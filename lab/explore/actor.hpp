@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Who can take a step: threads of the program, services of the policy, store buffers; sets of them.
-// Plain numbers and bit masks. Used everywhere in the explorer.
+// Actors, which take steps: threads of the program, services of the policy, store buffers; and
+// sets. Plain numbers and bit masks. Used everywhere in the explorer.
 #pragma once
 
 #include <bit>
@@ -49,8 +49,8 @@ class ActorSet {
         return static_cast<Actor>(std::countr_zero(bits_));
     }
 
-    /// The one with `index` lower ones in the set. Without branches for the first few, since a
-    /// random index cannot be predicted.
+    /// The member with `index` lower members in the set. Without branches for the first few, since
+    /// a random index cannot be predicted.
     [[nodiscard]] constexpr Actor at(unsigned index) const {
         std::uint32_t rest = bits_;
         for (unsigned lower = 0; lower != 3; ++lower)

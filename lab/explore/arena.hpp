@@ -25,7 +25,7 @@ class Arena {
     /// Offset 0 is `nowhere`.
     static constexpr std::size_t first_byte = 64;
 
-    /// Touches no page: most of it is never used.
+    /// Writes to no page: most are never used.
     Arena() : base_(new(std::align_val_t(alignment)) std::byte[bytes]) {}
 
     [[nodiscard]] std::byte* base() const { return base_.get(); }
@@ -48,7 +48,7 @@ class Arena {
     /// Offset of the first free byte.
     [[nodiscard]] std::size_t used() const { return used_; }
 
-    /// Forgets what was allocated from offset `used` on.
+    /// Frees the allocations from offset `used` on.
     void shrink(std::size_t used) { used_ = used; }
 
     [[nodiscard]] bool contains(const void* address) const {

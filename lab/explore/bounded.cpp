@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Every schedule with at most so many preemptions. Most bugs need one or two.
+// Every schedule with a bounded number of preemptions. Most bugs need one or two.
 #include "tree_search.hpp"
 
 namespace moat::explore {
@@ -24,7 +24,7 @@ struct BoundPolicy : TreePolicy {
         nodes[depth].backtrack = all(nodes, depth);
     }
 
-    /// A store buffer that writes is no switch of threads.
+    /// A flush of a store buffer is no switch of threads.
     void executed(std::vector<TreeNode>& nodes, std::size_t depth) {
         const Actor actor = nodes[depth].actor;
         spent[depth + 1] =

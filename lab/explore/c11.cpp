@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Release and acquire by views: each location has its messages in modification order; a thread's
-// view says which message of each location it has seen, and so how old a message it may still read.
-// A store may go in front of messages that its thread has not seen, but never between a message and
+// Release and acquire by views: each location has messages in modification order. A thread's view
+// holds the newest message that it has seen of each location, and so bounds what it may still read.
+// A store may precede messages that its thread has not seen, but never comes between a message and
 // the read-modify-write that read it. Program order and reads-from stay acyclic, as in RC11
 // (Lahav, Vafeiadis, Kang, Hur, Dreyer, PLDI 2017). The machine for views: Kang, Hur, Lahav,
 // Vafeiadis, Dreyer, "A promising semantics", POPL 2017, without promises.
@@ -38,7 +38,7 @@ struct Message {
     Message* older = nullptr;
     std::int32_t step = no_step;
     bool taken = false; ///< a read-modify-write read it and comes immediately after
-    View view;          ///< what an acquire that reads it learns
+    View view;          ///< joins the view of an acquire that reads it
 };
 
 struct Location {
@@ -58,7 +58,7 @@ struct State {
     std::uint32_t channel_count = 0;
     std::array<Location, most_locations> locations{};
     std::array<View, most_fibers> threads{};
-    /// By thread, which locations it has loaded from since it last paused.
+    /// By thread, the locations it has loaded from since it last paused.
     std::array<std::uint64_t, most_fibers> loaded{};
     std::array<ChannelView, most_channels> channels{};
 };
@@ -161,7 +161,7 @@ class C11 final : public MemoryModel {
         return index;
     }
 
-    /// Return: false, and the execution ends, when there is no room for one more.
+    /// Return: false without room for one more; the execution then ends.
     [[nodiscard]] bool add_location(const Operation& operation) {
         if (state_->location_count == most_locations) {
             world_->exceed("more written locations than the c11 model follows");
@@ -182,7 +182,7 @@ class C11 final : public MemoryModel {
                    : seen;
     }
 
-    /// Whether `message` can be read, or have the new message as its next.
+    /// Whether the operation can read `message`, and place its own message after it.
     [[nodiscard]] static bool is_possible(const Message& message, const Operation& operation) {
         const bool writes =
             operation.kind != Kind::load &&
@@ -230,8 +230,8 @@ class C11 final : public MemoryModel {
         return *fresh;
     }
 
-    /// A write becomes visible in finite time: who looks at a location again after a pause sees at
-    /// least what was there. Nothing else is learned, so a missing acquire still shows.
+    /// A write becomes visible in finite time: a load after a pause reads a message at least as new
+    /// as the newest one then. The view learns nothing else, so a missing acquire still shows.
     void catch_up(Actor fiber) {
         for (std::size_t index = 0; index != state_->location_count; ++index)
             if ((state_->loaded[fiber] >> index & 1) != 0)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Vector clocks: of every actor, how many of its steps happen before.
+// Vector clocks: the number of steps of each actor that happen before.
 // Used by race reversal (dpor), by the detector of data races and by the c11 model.
 #pragma once
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The dependence relation: which two steps of different actors may not change places.
-// One table; sleep sets and race reversal read it, and nothing else decides.
+// The dependence relation: which two steps of different actors do not commute.
+// One table, the only input of sleep sets and race reversal.
 #pragma once
 
 #include "lab/explore/operation.hpp"
@@ -13,10 +13,10 @@ namespace moat::explore {
 /// Of two steps on one location, in the order in which they happened.
 enum class Dependence : std::uint8_t {
     none,    ///< they commute
-    ordered, ///< the first enables the second, so they cannot change places
+    ordered, ///< the first enables the second, so their order cannot be reversed
     race,    ///< the second could have come first, with another outcome
-    /// A race, unless it was the first that enabled the second: then the second races with
-    /// something further back, which this must not hide.
+    /// A race, unless the first step enabled the second: then the second races with an earlier
+    /// step, which this must not hide.
     either,
 };
 
@@ -58,9 +58,9 @@ class DependenceTable {
         }
     }
 
-    /// A lock cannot come before the unlock that lets it in, so lock races with lock. Neither can
-    /// it come before a `try_lock` in vain, since that found the lock held. A `try_lock` can come
-    /// before anything, and then turns out otherwise.
+    /// A lock cannot precede the unlock that enables it, so lock races with lock. Neither can it
+    /// precede a `try_lock` in vain, which found the lock held. A `try_lock` can precede any step,
+    /// with another result.
     constexpr void locks() {
         for (Kind taking : {Kind::lock, Kind::try_lock}) {
             for (Kind other : {Kind::lock, Kind::try_lock, Kind::lock_shared})
@@ -86,7 +86,7 @@ class DependenceTable {
         }
     }
 
-    /// A section matters to a grace period if it begins before; its end only lets that one end.
+    /// A section delays the grace periods that begin inside it; its end only enables their end.
     constexpr void rcu() {
         both(Kind::read_begin, Kind::grace_begin, Dependence::race);
         set(Kind::read_end, Kind::grace_end, Dependence::ordered);
@@ -122,7 +122,7 @@ inline constexpr DependenceTable dependence_table;
 [[nodiscard]] constexpr Dependence dependence(const Touch& first, const Touch& second) {
     if (first.location == second.location && first.location != nowhere &&
         (first.extent | second.extent) == 0) {
-        // A grace period is ended by the sections that it waits for, and by no others.
+        // Only the sections that a grace period waits for enable its end.
         if (first.kind == Kind::read_end && second.kind == Kind::grace_end &&
             (first.who & second.who).empty())
             return Dependence::none;
@@ -134,8 +134,8 @@ inline constexpr DependenceTable dependence_table;
     return Dependence::none;
 }
 
-/// Whether all that happened at this location before is known to whoever sees a step of this kind,
-/// so that a search backwards may end here.
+/// Whether a step of this kind is ordered after all earlier steps at its location, so that a search
+/// backwards may stop here.
 [[nodiscard]] constexpr bool orders_all_before(Kind kind) {
     switch (kind) {
     case Kind::store:

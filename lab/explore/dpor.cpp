@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Source-DPOR with sleep sets: explore one branch, find the races of what happened, and for each
-// race one branch more, at the place before its first step, unless a branch there covers it.
+// Source-DPOR with sleep sets: explore one branch, find its races, and for each race add one branch
+// before the race's first step, unless a branch there covers it.
 // Source: Abdulla, Aronis, Jonsson, Sagonas, "Optimal dynamic partial order reduction", POPL 2014,
 // algorithm 1; locks as in their journal version (JACM 2017, section 10).
 #include "lab/explore/clock.hpp"
@@ -66,7 +66,7 @@ class DporPolicy : public TreePolicy {
             reverse(nodes, idx(race), depth, step.actor, event.clock);
     }
 
-    /// Whoever is blocked for ever, and a timer that was cancelled, never takes the step that would
+    /// A thread that is blocked for ever, or a cancelled timer, never takes the step that would
     /// show its races.
     void ended(std::vector<TreeNode>& nodes) {
         for (ActorSet rest = machine_.live(); !rest.empty(); rest = rest.tail()) {
@@ -103,7 +103,7 @@ class DporPolicy : public TreePolicy {
         return static_cast<std::size_t>(step);
     }
 
-    /// What happens before a step of `actor` that touches `touch`; notes the races in `races_`.
+    /// The clock of a step of `actor` that touches `touch`; collects its races in `races_`.
     Clock clock_of(Actor actor, const Touch& touch, std::int32_t cause, std::size_t depth) {
         Clock order;
         if (last_of_actor_[actor] != no_step)
@@ -112,8 +112,8 @@ class DporPolicy : public TreePolicy {
             order = events_[idx(first_of(before))].clock;
         if (cause != no_step)
             order.join(events_[idx(cause)].clock);
-        // Without what only enables this step: a lock does not race with an unlock, and the unlock
-        // must not hide the race with the lock before it.
+        // Skips steps that only enable this one: a lock does not race with an unlock, and the
+        // unlock must not hide the race with the lock before it.
         Clock seen = order;
         if (touch.extent != 0) {
             for (std::size_t at = depth; at-- != 0;)
@@ -154,8 +154,8 @@ class DporPolicy : public TreePolicy {
         order.join(event.clock);
     }
 
-    /// Sees to it that, before step `first`, something is explored that begins what happened after
-    /// `first` but not because of it, up to the step of `second` at `end`, whose clock is `clock`.
+    /// Adds a branch before step `first`, unless one there is an initial of the steps that follow
+    /// `first` without depending on it, up to the step of `second` at `end` with clock `clock`.
     void reverse(std::vector<TreeNode>& nodes, std::size_t first, std::size_t end, Actor second,
                  const Clock& clock) {
         TreeNode& node = nodes[first];

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What every strategy does at the end of an execution: judge it, count it, report progress.
+// ExecutionLog: judges and counts every execution of a strategy, and reports progress.
 // Progress is reported by time, not by a count: executions take microseconds or many milliseconds.
 // Used by the strategies only.
 #pragma once
@@ -17,7 +17,7 @@ class ExecutionLog {
     ExecutionLog(Machine& machine, const SearchOptions& options)
         : machine_(machine), options_(options) {}
 
-    /// To be called where nobody is enabled. Return: whether the search goes on.
+    /// Call it when no actor is enabled. Return: whether the search continues.
     bool ended() {
         judge(machine_);
         Tally& tally = result.tally;
@@ -42,13 +42,13 @@ class ExecutionLog {
         return passed();
     }
 
-    /// Sleep-blocked: everything that could follow is seen elsewhere.
+    /// Counts a sleep-blocked execution: other branches cover its continuations.
     bool blocked() {
         ++result.tally.blocked;
         return passed();
     }
 
-    /// To be called after each piece of work. Return: whether the search goes on.
+    /// Call it after each piece of work. Return: whether the search continues.
     bool passed() { return --left_ != 0 || may_go_on(); }
 
     SearchResult result;
@@ -56,7 +56,7 @@ class ExecutionLog {
   private:
     using Clock = std::chrono::steady_clock;
 
-    /// Reads the clock every few milliseconds, however long a piece of work takes.
+    /// Reads the clock every few milliseconds, for pieces of work of any length.
     [[nodiscard, gnu::noinline]] bool may_go_on() {
         using namespace std::chrono_literals;
         const Clock::time_point now = Clock::now();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // ExploredSync: the Sync policy under which every operation is a step that the explorer schedules.
-// State lies in the arena; what an operation does is in lab/explore/operations.cpp. Scenarios and
+// State lies in the arena; lab/explore/operations.cpp performs the operations. Scenarios and
 // tests instantiate engines with it.
 #pragma once
 
@@ -25,7 +25,7 @@ using explore::Kind;
 using explore::Machine;
 using explore::Operation;
 
-/// Words of up to eight bytes travel as integers.
+/// Operations pass words of up to eight bytes as integers.
 template <class T>
 [[nodiscard]] std::uint64_t to_word(T value) {
     static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 8);
@@ -131,7 +131,7 @@ class Ref : public Cell<T, T&> {
     explicit Ref(T& value) : Cell<T, T&>(value) {}
 };
 
-/// Not atomic: two accesses that nothing orders are a violation when one of them writes.
+/// Not atomic: two unordered accesses are a violation if one of them writes.
 template <class T>
 class Plain {
   public:
@@ -179,7 +179,7 @@ class MOAT_CAPABILITY("mutex") Mutex {
 
 class Condition {
   public:
-    /// To join the waiters before unlocking is the same as both at once: who notifies in between
+    /// Joins the waiters before it unlocks, which equals doing both at once: a notify in between
     /// finds the waiter.
     void wait(Mutex& mutex) MOAT_NO_THREAD_SAFETY_ANALYSIS {
         announce(Kind::wait_begin, &state_);
@@ -188,7 +188,7 @@ class Condition {
         mutex.lock();
     }
 
-    /// Whether time runs out first is the scheduler's choice.
+    /// The strategy decides whether the time runs out first.
     bool wait_for(Mutex& mutex, std::uint64_t nanoseconds) MOAT_NO_THREAD_SAFETY_ANALYSIS {
         announce(Kind::wait_begin, &state_);
         mutex.unlock();
@@ -261,7 +261,7 @@ class Timer {
     explore::TimerState state_;
 };
 
-/// Slots of all objects, for the end of a thread.
+/// A list of the slots of all objects, for the end of a thread.
 struct SlotBase {
     SlotBase* next = nullptr;
     void (*thread_ends)(SlotBase*, explore::Actor) = nullptr;
@@ -364,7 +364,7 @@ struct ExploredSync {
         return explored::announce(explore::Kind::read_time, &services().time);
     }
 
-    /// nullptr where the arena is used up, or where the explorer chooses so.
+    /// nullptr when the arena is used up, or when the explorer makes the allocation fail.
     template <class T, class... Args>
     [[nodiscard]] static T* make(Args&&... args) {
         using Node = explored::Node<T>;
@@ -395,13 +395,13 @@ struct ExploredSync {
 
     static void yield() { pause(); }
 
-    /// Explores each of 0 .. alternatives - 1; what stands for a device, an input, a coin.
+    /// Explores each of 0 .. alternatives - 1, to model a device, an input or a coin.
     [[nodiscard]] static unsigned choose(unsigned alternatives) {
         return static_cast<unsigned>(
             explored::announce(explore::Kind::choose, nullptr, alternatives));
     }
 
-    /// A condition of the scenario; where it does not hold the execution ends as a violation.
+    /// A condition of the scenario; if it is false, the execution ends as a violation.
     static void check(bool condition, std::string_view text) {
         if (!condition)
             explore::Machine::current().fail(explore::ViolationKind::check, text);

@@ -27,8 +27,8 @@ namespace {
     return search;
 }
 
-/// The least depth that yields enough subtrees for `parts` to be busy alike, and their number.
-/// It depends on the program alone, so that all shards divide alike.
+/// The least depth with enough subtrees to keep `parts` equally busy, and their number.
+/// It depends on the program alone, so that all shards divide equally.
 [[nodiscard]] std::size_t division_depth(const Program& program, const ExploreOptions& options,
                                          unsigned parts) {
     constexpr std::size_t deepest = 16;
@@ -52,7 +52,7 @@ namespace {
     return subtree % shard.count == shard.index;
 }
 
-/// What the jobs of one exploration share.
+/// Shared by the jobs of one exploration.
 struct Jobs {
     std::atomic<std::uint64_t> next_subtree{0};
     std::atomic<bool> stop{false};
@@ -71,7 +71,7 @@ struct Jobs {
     }
 };
 
-/// Every job walks the top of the tree alone and takes the next subtree that nobody has.
+/// Every job walks the top of the tree alone and takes the next free subtree.
 void run_job(const Program& program, const ExploreOptions& options, unsigned job, std::size_t depth,
              Jobs& jobs) {
     SearchOptions search = search_options(options);
@@ -125,9 +125,9 @@ void run_job(const Program& program, const ExploreOptions& options, unsigned job
     return std::move(jobs.report);
 }
 
-/// Before a search: whether a few random schedules, run step by step, keep memory from elsewhere
-/// than the arena. Asking the allocator at every step of the search itself would cost more than
-/// the step, and other jobs allocate beside it.
+/// Before a search: whether a few random schedules, run step by step, keep memory from outside the
+/// arena. Querying the allocator at every step of the search itself would cost more than
+/// the step, and other jobs allocate meanwhile.
 [[nodiscard]] std::optional<Found> find_foreign_memory(const Program& program,
                                                        const ExploreOptions& options) {
     Machine machine(program, options.machine);
@@ -140,8 +140,8 @@ void run_job(const Program& program, const ExploreOptions& options, unsigned job
         if (violation.kind == ViolationKind::memory && !found)
             found = {violation, schedule_of(at)};
     };
-    // Each begins with the setup: what allocates before its first step does so once a round, and
-    // an allocator that keeps freed blocks for the next who asks shows nothing until they are used
+    // Each round begins with the setup, so that it includes allocations before the first step. An
+    // allocator that reuses freed blocks shows an allocation only once these are used
     // up.
     constexpr std::uint64_t rounds = 20;
     for (std::uint64_t round = 0; round != rounds && !found; ++round) {

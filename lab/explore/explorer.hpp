@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The façade: a program, what to do with it, and a report with a claim of what was shown.
+// The façade: explores a program, and returns a report with a claim of what was shown.
 // No strategy and no printing of its own; `moat explore` and the tests call it.
 #pragma once
 
@@ -30,10 +30,10 @@ struct ExploreOptions {
     std::uint64_t random_executions = 100000;
     unsigned jobs = 1;
     Shard shard;
-    /// Whether a violation's schedule is made as short as possible.
+    /// Whether to minimise a violation's schedule.
     bool minimises = true;
-    /// Called every few milliseconds by one of the jobs; all that `explore` does, minimisation
-    /// too, ends when it returns false.
+    /// Called every few milliseconds by one of the jobs; `explore` ends when it returns false,
+    /// during minimisation too.
     std::function<bool(const Tally&)> progress;
 };
 
@@ -44,12 +44,12 @@ struct Report {
     double seconds = 0; ///< of searching, without minimisation
 };
 
-/// Where `options.machine.allocated_bytes` is given, a sample of random schedules is asked first
-/// whether it keeps memory from elsewhere than the arena.
+/// If `options.machine.allocated_bytes` is set, runs a sample of random schedules first, to detect
+/// memory kept from outside the arena.
 [[nodiscard]] Report explore(const Program& program, const ExploreOptions& options);
 
-/// What a report shows, in one line: "proved: ..." or what is missing for that. `scope` says of the
-/// program what bounds it: threads, iterations, retries.
+/// The claim of a report in one line: "proved: ..." or what is missing for that. `scope` names the
+/// bounds of the program: threads, iterations, retries.
 [[nodiscard]] std::string claim(const ExploreOptions& options, const Report& report,
                                 const std::string& scope);
 

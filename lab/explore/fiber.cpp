@@ -137,7 +137,7 @@ using boost::context::detail::transfer_t;
 /// Boost's entry has no argument of ours; all fibers of a thread begin in the same function.
 thread_local void (*begin)() = nullptr;
 
-/// Whoever switches passes the place where it wants to be saved.
+/// The switching fiber passes the place to save its stack pointer.
 void save_origin(transfer_t from) {
     *static_cast<StackPointer*>(from.data) = from.fctx;
 }

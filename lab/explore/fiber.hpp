@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A stack switch: what runs on one stack stops, what had stopped on another goes on.
+// A stack switch: suspends the code on one stack, resumes the code on another.
 // No scheduling, no memory: stacks belong to the arena. Only explore/machine.hpp calls it.
 #pragma once
 
@@ -22,15 +22,15 @@ void moat_explore_switch(StackPointer* save, StackPointer to);
 /// `top`, a multiple of 16.
 [[nodiscard]] StackPointer make_fiber(std::byte* top, void (*entry)());
 
-/// What a sanitizer wants to know of stack switches: AddressSanitizer that a stack begins anew,
-/// ThreadSanitizer which stack runs. Empty, and free, in every other build.
+/// Announces stack switches to sanitizers: to AddressSanitizer a stack that begins anew, to
+/// ThreadSanitizer the stack that runs. Empty, and free, in every other build.
 class SanitizerFiber {
   public:
     /// A new fiber on the `size` bytes at `stack`; forgets the one before.
     void begin(std::byte* stack, std::size_t size);
     /// The stack that runs now.
     void begin_here();
-    /// To be called immediately before the switch to this one.
+    /// Call it immediately before the switch to this fiber.
     void enter() const;
     void end();
 

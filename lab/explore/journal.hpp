@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What it takes to undo steps: the stack that moved, as it was, and the heap's changed blocks.
-// The blocks are found by comparing with a shadow copy, since programs write without telling.
+// The blocks are found by comparing with a shadow copy, since programs write without notifying.
 // Owned by explore/machine.hpp.
 #pragma once
 

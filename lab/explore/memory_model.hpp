@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a load may return: the interface of the models that are weaker than memory itself.
+// The interface of memory models weaker than sequential consistency: what a load may return.
 // Sequential consistency needs no object: explore/world.hpp performs it.
 #pragma once
 
@@ -53,7 +53,7 @@ inline void write_word(void* address, std::uint8_t size, std::uint64_t value) {
         std::memcpy(address, &value, size);
 }
 
-/// What `operation`, which finds `old`, leaves behind; nothing when a comparison fails.
+/// The value that `operation` stores over `old`; nothing when a comparison fails.
 [[nodiscard]] constexpr std::optional<std::uint64_t> value_after(const Operation& operation,
                                                                  std::uint64_t old) {
     switch (operation.kind) {
@@ -91,17 +91,17 @@ class MemoryModel {
     /// In how many ways it can be performed.
     [[nodiscard]] virtual unsigned options(Actor fiber, const Operation& operation) const = 0;
 
-    /// What others can notice of `operation` when it is performed.
+    /// What other actors can observe of `operation`.
     [[nodiscard]] virtual Touch touch(const Operation& operation, Touch plain) const = 0;
 
     /// Performs an access to memory. Return: false where the world performs it instead, and then
     /// calls `synchronise`.
     virtual bool perform(Actor fiber, Operation& operation, unsigned option, Step& step) = 0;
 
-    /// After an operation that is not an access to memory: what the views learn.
+    /// Updates the views after an operation that is not an access to memory.
     virtual void synchronise(Actor fiber, const Operation& operation, Step& step) = 0;
 
-    /// Store buffers that have something to write, and the writing of the oldest.
+    /// The store buffers that are not empty; and the flush of the oldest store.
     [[nodiscard]] virtual ActorSet buffers() const = 0;
     [[nodiscard]] virtual Touch buffer_touch(Actor buffer) const = 0;
     virtual void flush(Actor buffer, Step& step) = 0;

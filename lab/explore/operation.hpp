@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a thread announces before it moves, and what is remembered of a step that was taken.
+// The operation that a thread announces before it moves, and the record of a step.
 // No behaviour: memory models perform operations, dependence.hpp relates them.
 #pragma once
 
@@ -25,7 +25,7 @@ enum class Kind : std::uint8_t {
     flush,  ///< a store leaves the store buffer and is seen by all
     lock,
     try_lock,
-    try_in_vain, ///< how a `try_lock` is remembered that did not get the lock
+    try_in_vain, ///< a `try_lock` that did not get the lock, in the record of a step
     unlock,
     lock_shared,
     unlock_shared,
@@ -78,11 +78,11 @@ struct Operation {
     void* address = nullptr;    ///< of the word, the lock, the condition, ...; nullptr: of nothing
     std::uint64_t operand = 0;  ///< value to store, right-hand side, or number of alternatives
     std::uint64_t expected = 0; ///< compare_exchange
-    std::uint64_t result = 0;   ///< what the thread gets back
+    std::uint64_t result = 0;   ///< returned to the thread
 };
 
-/// What an operation touches, as far as others can notice. Locations are offsets within the arena,
-/// so they mean the same in every run and every process.
+/// The part of an operation that others can observe. Locations are offsets within the arena,
+/// so they are the same in every run and every process.
 struct Touch {
     Kind kind = Kind::choose;
     std::uint32_t location = 0; ///< `nowhere`: commutes with everything
@@ -96,7 +96,7 @@ inline constexpr std::uint32_t nowhere = 0;
 
 inline constexpr std::int32_t no_step = -1;
 
-/// Who moves, and in which of the ways that there are.
+/// The actor that moves, and the option it takes.
 struct Choice {
     std::uint8_t actor = 0;
     std::uint8_t option = 0;
@@ -114,7 +114,7 @@ struct Step {
     std::memory_order order = std::memory_order_seq_cst;
     std::uint64_t operand = 0;
     std::uint64_t result = 0;
-    /// The step that must come before although no location says so: the store of a flush.
+    /// A step that must come before although they share no location: the store of a flush.
     std::int32_t cause = no_step;
     /// The step whose value a load returned, where the memory model chooses; else `no_step`.
     std::int32_t reads_from = no_step;

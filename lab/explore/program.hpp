@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What is explored: a setup that builds shared state and threads, and says how to print them.
+// The explored program: a setup that builds shared state and threads, and names them.
 // No engine: scenarios write programs, explore/machine.hpp runs them.
 #pragma once
 
@@ -19,12 +19,12 @@ class Machine;
 /// Turns the value of a named word into text: "PUD LEAF special pfn=0x40000".
 using Decoder = std::string (*)(std::uint64_t value);
 
-/// Whether a thread is like the one made before it: the same body, and nothing tells it which of
-/// them it is, so that the two can be exchanged.
+/// Whether a thread is identical to the one made before it: it has the same body and cannot tell
+/// which of the two it is, so that they can be exchanged.
 enum class Alike : std::uint8_t { no, previous };
 
 /// Handed to the program's setup, which runs before each fresh start and must do the same each
-/// time. All that threads share, and what they capture, must live in the arena.
+/// time. State that threads share or capture must live in the arena.
 class Setup {
   public:
     explicit Setup(Machine& machine) : machine_(machine) {}
@@ -49,7 +49,7 @@ class Setup {
         set_end([](void* it) { (*static_cast<Body*>(it))(); }, &copy);
     }
 
-    /// How the timeline calls the object at `address`, and prints its values.
+    /// Names the object at `address` for the timeline, which prints its values by `decoder`.
     void name(const void* address, std::string_view text, Decoder decoder = nullptr);
 
   private:

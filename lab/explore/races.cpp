@@ -71,9 +71,9 @@ class Synchronisation {
 
     bool weak_;
     std::vector<Clock> clocks_;
-    std::vector<Clock> published_;             ///< by step: what an acquire that reads it learns
-    std::vector<Clock> after_;                 ///< by step: what its actor knew after it
-    std::array<Clock, most_fibers> awaited_{}; ///< by who waits: what the sections' ends told
+    std::vector<Clock> published_;             ///< by step: joined by an acquire that reads it
+    std::vector<Clock> after_;                 ///< by step: its actor's clock after it
+    std::array<Clock, most_fibers> awaited_{}; ///< by waiting fiber: clocks of the sections' ends
     std::map<std::uint32_t, Clock> words_;
     std::map<std::pair<std::uint32_t, Channel>, Clock> channels_;
 };
@@ -89,7 +89,7 @@ struct Accesses {
     std::array<Last, most_actors> writes{};
 };
 
-/// Whether an access that `clock` does not know of stands against this one. Return: its number, or
+/// Finds a conflicting access that does not happen before `clock`. Return: its number, or
 /// nothing.
 [[nodiscard]] std::optional<std::size_t> unordered(const Accesses& variable, Actor actor,
                                                    const Clock& clock, bool is_write) {
@@ -98,7 +98,7 @@ struct Accesses {
             continue;
         for (const auto* last : {&variable.writes[other], &variable.reads[other]}) {
             const bool conflicts = is_write || last == &variable.writes[other];
-            // What an actor does between two steps is handed over by the later one.
+            // The later of two steps publishes the accesses between them.
             if (conflicts && last->epoch != 0 && !clock.covers(other, last->epoch))
                 return last->access;
         }
@@ -138,7 +138,7 @@ class RaceSearch {
         return static_cast<std::int32_t>(machine_.plain_accesses()[access].depth) - 1;
     }
 
-    /// A `free` stands against every access to what it frees.
+    /// A `free` conflicts with every access to the freed memory.
     std::optional<Violation> take_steps_up_to(std::size_t depth) {
         for (; taken_ < depth; ++taken_) {
             const Step& step = machine_.step_at(taken_);

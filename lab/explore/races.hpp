@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Data races on plain variables, and what synchronises with what.
-// Looks at a finished execution; plain accesses are no steps, because an execution in which their
-// order matters has a race in whichever order it ran. Called by every strategy.
+// Data races on plain variables, and the synchronises-with relation.
+// Analyses a finished execution. Plain accesses are no steps, because an execution in which their
+// order matters has a race in any order. Called by every strategy.
 #pragma once
 
 #include "lab/explore/machine.hpp"
@@ -10,8 +10,8 @@
 
 namespace moat::explore {
 
-/// Operations other than accesses to memory that hand over what a thread knows. The end of a read
-/// section tells the grace periods that begin later, and those that waited for it (Touch::who).
+/// Channels by which operations other than memory accesses synchronise. The end of a read section
+/// happens before the grace periods that begin later, and those that waited for it (Touch::who).
 enum class Channel : std::uint8_t { none, lock, grace, reader, awaited, deferred, condition, time };
 
 [[nodiscard]] constexpr Channel publishes_to(Kind kind) {
@@ -67,11 +67,11 @@ enum class Channel : std::uint8_t { none, lock, grace, reader, awaited, deferred
            order == std::memory_order_seq_cst;
 }
 
-/// Under sc and tso every write is seen with all that came before it; under c11 only a release that
-/// an acquire reads from.
+/// Under sc and tso every write synchronises with its readers; under c11 only a release that an
+/// acquire reads from.
 [[nodiscard]] std::optional<Violation> find_data_race(const Machine& machine);
 
-/// To be called where nobody is enabled: deadlocks, the program's own check, data races.
+/// Call it when no actor is enabled. Looks for deadlocks, a failed final check, data races.
 void judge(Machine& machine);
 
 } // namespace moat::explore

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A small generator of its own, so that a seed means the same everywhere (splitmix64, Vigna).
+// A small random generator, so that a seed gives the same numbers everywhere (splitmix64, Vigna).
 // Used by the random strategies and by the generator of programs in the tests.
 #pragma once
 

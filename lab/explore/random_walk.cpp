@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Whoever can move moves with equal probability; the same seed gives the same schedules.
+// Every enabled actor moves with equal probability; the same seed gives the same schedules.
 #include "execution_log.hpp"
 #include "lab/explore/random.hpp"
 

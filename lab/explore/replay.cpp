@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The text of replay files, a line a fact; and how one is followed.
+// The text of replay files, one fact a line; and the replay itself.
 #include "lab/explore/replay.hpp"
 
 #include "joined.hpp"
@@ -37,7 +37,7 @@ template <class Number>
     return false;
 }
 
-/// Return: whether the line is understood.
+/// Return: whether the line is valid.
 [[nodiscard]] bool parse_line(std::string_view line, Replay& replay) {
     if (line.empty() || line.front() == '#')
         return true;

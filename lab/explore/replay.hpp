@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A schedule as a text file: what it was made with, who moves, and what is expected at every step.
-// Following one stops at the first step that differs. `moat explore --replay` uses it.
+// A schedule as a text file: its configuration, the actors in order, and each expected operation.
+// A replay stops at the first step that differs. `moat explore --replay` uses it.
 #pragma once
 
 #include "moat/core/result.hpp"
@@ -34,21 +34,21 @@ struct Replay {
 /// "walker load pud"
 [[nodiscard]] std::string describe(const Machine& machine, const Step& step);
 
-/// "W5 F5 W2": who moves how often, by the first letters of the threads' names.
+/// "W5 F5 W2": runs of steps, by the first letters of the threads' names.
 [[nodiscard]] std::string summary(const Machine& machine);
 
-/// What `machine` has done, with the machine's part of the configuration.
+/// The steps that `machine` has taken, and its options.
 [[nodiscard]] Replay record_replay(const Machine& machine);
 
 [[nodiscard]] std::string to_text(const Replay& replay, const std::string& summary);
 
-/// Return: `unsupported` for another version, `mismatch` with the number of the line that is wrong.
+/// Errors: `unsupported` for another version, `mismatch` with the number of the invalid line.
 [[nodiscard]] Result<Replay> parse_replay(std::string_view text);
 
-/// What of the machine's options a replay carries.
+/// The machine's options from a replay.
 [[nodiscard]] MachineOptions machine_options(const Replay& replay);
 
-/// Starts `machine` and follows. Return: nothing, or what differs first: "step 7: expected walker
+/// Starts `machine` and replays. Return: nothing, or the first difference: "step 7: expected walker
 /// load pud, found walker lock pud lock".
 [[nodiscard]] std::optional<std::string> follow(Machine& machine, const Replay& replay);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Stack switches as the sanitizers want to be told of them; nothing in other builds.
+// Announces stack switches to the sanitizers; empty in other builds.
 #include "lab/explore/fiber.hpp"
 
 #if defined(MOAT_EXPLORE_ASAN)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A schedule is plain data: who moved, and which of the alternatives he took.
+// A schedule is plain data: the actors that moved, and their options.
 // Strategies produce schedules, replay follows them.
 #pragma once
 
@@ -13,7 +13,7 @@ namespace moat::explore {
 
 using Schedule = std::vector<Choice>;
 
-/// The schedule that led to where the machine is.
+/// The schedule that led to the machine's present state.
 [[nodiscard]] inline Schedule schedule_of(const Machine& machine) {
     Schedule schedule(machine.depth());
     for (std::size_t at = 0; at != schedule.size(); ++at)
@@ -21,7 +21,7 @@ using Schedule = std::vector<Choice>;
     return schedule;
 }
 
-/// Switches away from a thread that could have gone on.
+/// Switches away from a thread that could have continued.
 [[nodiscard]] constexpr bool is_preemption(Actor before, Actor next, ActorSet enabled) {
     return before != most_actors && next != before && next < first_buffer &&
            enabled.contains(before);

@@ -23,7 +23,7 @@ enum class Strategy : std::uint8_t { dpor, sleep, naive, bound, pct, random };
     return names[static_cast<std::size_t>(strategy)];
 }
 
-/// Whether the strategy ends by itself, having seen all that it promises.
+/// Whether the strategy ends by itself once it has covered its whole space.
 [[nodiscard]] constexpr bool is_exhaustive(Strategy strategy) {
     return strategy <= Strategy::bound;
 }
@@ -33,15 +33,15 @@ struct Found {
     Schedule schedule;
 };
 
-/// What was seen so far.
+/// Counts so far.
 struct Tally {
     std::uint64_t executions = 0; ///< that ran to their end without a violation
-    std::uint64_t blocked = 0;    ///< given up because what follows was or will be seen elsewhere
+    std::uint64_t blocked = 0;    ///< abandoned because other branches cover the continuations
     std::uint64_t cut = 0;        ///< that took too many steps
     std::uint64_t violating = 0;
-    std::uint64_t steps = 0;    ///< taken, not counting those that snapshots saved
+    std::uint64_t steps = 0;    ///< taken, without those that snapshots saved
     std::uint64_t subtrees = 0; ///< below the depth at which shards divide
-    /// How much of the whole was seen, 0 .. 1, guessed from the branches that are left.
+    /// The explored part of the whole, 0 .. 1, estimated from the remaining branches.
     double fraction = 0;
 
     void add(const Tally& other) {
@@ -55,12 +55,12 @@ struct Tally {
 
 enum class OnViolation : std::uint8_t { stop, go_on };
 
-/// How a tree of schedules is divided: the first `depth` steps branch fully, and the subtrees below
-/// are numbered in the order in which they are met. Everybody numbers alike, since nothing below
-/// adds branches above.
+/// How to divide a tree of schedules: the first `depth` steps branch fully, and the subtrees below
+/// are numbered in the order of the walk. All shards use the same numbers, since no subtree
+/// adds branches above it.
 struct Division {
     std::size_t depth = 0;
-    /// Whether subtree `number` is to be searched here; empty: all are.
+    /// Whether to search subtree `number` here; empty: all of them.
     std::function<bool(std::uint64_t number)> is_mine;
 };
 
@@ -83,7 +83,7 @@ struct SearchOptions {
 
 struct SearchResult {
     Tally tally;
-    bool exhausted = false; ///< nothing that the strategy promises is left
+    bool exhausted = false; ///< the strategy has covered its whole space
     std::optional<Found> found;
 };
 
@@ -95,7 +95,7 @@ struct SearchResult {
 [[nodiscard]] SearchResult search_dpor(Machine& machine, const SearchOptions& options);
 /// All schedules with at most so many preemptions; no reduction, which would be unsound.
 [[nodiscard]] SearchResult search_bound(Machine& machine, const SearchOptions& options);
-/// Whoever can move moves with equal probability.
+/// Every enabled actor moves with equal probability.
 [[nodiscard]] SearchResult search_random(Machine& machine, const SearchOptions& options);
 /// Random priorities that change at few random steps (Burckhardt and others, ASPLOS 2010).
 [[nodiscard]] SearchResult search_pct(Machine& machine, const SearchOptions& options);

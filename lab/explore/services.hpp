@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The state of locks, conditions, RCU, timers and freed memory, as it lies in the arena.
-// Plain data, changed by explore/machine.cpp when a step is taken and by nobody else.
+// Plain data, which only explore/world.hpp changes, when it performs an operation.
 #pragma once
 
 #include "moat/sync/concept.hpp"
@@ -38,13 +38,13 @@ struct FreedRange {
     const FreedRange* next = nullptr;
 };
 
-/// Small, because it is compared with a copy after each step. Addresses of members serve as the
-/// locations of what has no address of its own.
+/// Small, because the journal compares it with a copy after each step. Operations without an
+/// address of their own use the addresses of members as locations.
 struct Services {
     struct Rcu {
         ActorSet inside;
         std::array<std::uint8_t, most_fibers> depth{};
-        /// For whom the grace period that a fiber began still waits.
+        /// By fiber, the readers that its grace period still waits for.
         std::array<ActorSet, most_fibers> waits_for{};
     } rcu;
 

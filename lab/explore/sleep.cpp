@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Sleep sets alone: all branches, except those whose every continuation was seen already.
+// Sleep sets alone: all branches, except those whose continuations were all explored.
 #include "tree_search.hpp"
 
 namespace moat::explore {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Whose stacks a violation is about, and how they are printed.
+// Selects and prints the stacks of a violation.
 #include "lab/explore/stacks.hpp"
 
 #include "joined.hpp"
@@ -79,7 +79,7 @@ class Report {
         }
     }
 
-    /// Where the execution ended: between two steps of the actor, or at one.
+    /// The place where the execution ended: between two steps of the actor, or at one.
     void add_failure(std::string_view what, const Violation& violation) {
         const Stack stack = stacks_.of_failure(violation.actor);
         if (!stack.empty())

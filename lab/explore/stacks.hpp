@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Where in the program both sides of a violation were: stacks noted while its schedule runs once
-// more. Costs nothing while schedules are searched. Turning addresses into names is the caller's.
+// Call stacks of both sides of a violation, collected while its schedule runs once
+// more, so that the search pays nothing. The caller provides symbols for addresses.
 #pragma once
 
 #include "lab/explore/machine.hpp"
@@ -19,11 +19,11 @@ namespace moat::explore {
 /// Return addresses, the innermost first.
 using Stack = std::vector<std::uintptr_t>;
 
-/// Writes the return addresses of its caller and of that one's callers into `frames`, the innermost
-/// first, without the innermost `skip`. Return: how many. platform::capture_stack is one.
+/// Writes the return addresses of the present stack into `frames`, the innermost first, without the
+/// innermost `skip`. Return: their number. platform::capture_stack is one.
 using CaptureStack = std::size_t (*)(std::span<std::uintptr_t> frames, unsigned skip);
 
-/// To be given to `Machine::observe` before the machine starts.
+/// Pass it to `Machine::observe` before the machine starts.
 class StackRecorder final : public Observer {
   public:
     explicit StackRecorder(CaptureStack capture) : capture_(capture) {}
@@ -37,7 +37,7 @@ class StackRecorder final : public Observer {
     [[nodiscard]] Stack of_operation(Actor actor, std::size_t number) const;
     /// By its number among `Machine::plain_accesses`.
     [[nodiscard]] Stack of_plain_access(std::size_t number) const;
-    /// Where `actor` ended the execution; empty where it did not.
+    /// The stack at which `actor` ended the execution; empty if it did not.
     [[nodiscard]] Stack of_failure(Actor actor) const;
 
     struct Allocation {
@@ -46,7 +46,7 @@ class StackRecorder final : public Observer {
         Stack stack;
     };
 
-    /// What the byte at offset `location` belongs to; nullptr where nobody allocated it.
+    /// The allocation of the byte at offset `location`, or nullptr.
     [[nodiscard]] const Allocation* allocation_of(std::uint32_t location) const;
 
   private:
@@ -63,9 +63,9 @@ class StackRecorder final : public Observer {
 /// first: "walk at lab/scenarios/pud_slot.hpp:119".
 using Symbolise = std::function<std::vector<std::string>(std::uintptr_t return_address)>;
 
-/// The stacks that the violation of `machine` is about, each under a line that says whose it is:
-/// the access and the free and the allocation, both accesses, or where everybody waits. Frames of
-/// the explorer itself are left out. Empty where there is no violation.
+/// The stacks of the violation of `machine`, each under a line that names its actor: of the access,
+/// the free and the allocation, of both accesses, or of all waiting threads. Without frames of
+/// the explorer itself. Empty without a violation.
 [[nodiscard]] std::string stacks_text(const Machine& machine, const StackRecorder& stacks,
                                       const Symbolise& symbolise);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Columns, decoded values, and the search for the change behind a thread's back.
+// Columns, decoded values, and the search for a stale read.
 #include "lab/explore/timeline.hpp"
 
 #include "moat/core/text.hpp"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Depth-first search of the tree of schedules: the part that naive, sleep, dpor and bound share.
-// What to explore at a node is the policy's; used by those four files only.
+// A policy selects the branches of a node; only those four files use it.
 #pragma once
 
 #include "execution_log.hpp"
@@ -15,9 +15,9 @@ namespace moat::explore {
 /// A place in the tree: the state before the step at its depth.
 struct TreeNode {
     ActorSet enabled;
-    ActorSet backtrack; ///< whose step is to be explored from here
-    ActorSet done;      ///< whose was
-    ActorSet sleep;     ///< whose need not be: all that would follow was seen
+    ActorSet backtrack; ///< actors whose step is to be explored from here
+    ActorSet done;      ///< actors whose step was
+    ActorSet sleep;     ///< actors whose step need not be: all continuations were explored
     std::uint8_t actor = 0;
     std::uint8_t option = 0;
     std::uint8_t options = 1;
@@ -48,7 +48,7 @@ class TreeSearch {
     }
 
   private:
-    /// Looks at the state just reached. Return: whether a step is to be taken from it.
+    /// Opens the node of the state just reached. Return: whether to take a step from it.
     bool arrive() {
         depth_ = machine_.depth();
         TreeNode& node = nodes_[depth_];
@@ -109,7 +109,7 @@ class TreeSearch {
         policy_.executed(nodes_, depth_);
     }
 
-    /// Goes back to the deepest place where something is left. Return: false when there is none.
+    /// Goes back to the deepest node with an unexplored branch. Return: false without one.
     bool retreat() {
         while (depth_-- != 0) {
             TreeNode& node = nodes_[depth_];
@@ -135,7 +135,7 @@ class TreeSearch {
         return false;
     }
 
-    /// The part of the tree to the left of the present path, as if all subtrees were alike.
+    /// The part of the tree to the left of the present path, as if all subtrees were equal.
     void estimate() {
         if ((++estimates_ & 0xfff) != 0)
             return;
@@ -160,7 +160,7 @@ class TreeSearch {
     bool goes_on_ = true;
 };
 
-/// What a policy inherits where it has nothing to say.
+/// Empty defaults for a policy to inherit.
 struct TreePolicy {
     static constexpr bool sleeps = false;
 

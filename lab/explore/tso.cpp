@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Total store order, as x86 has it: a store, or the store that ends a lock, waits in the thread's
-// buffer; its thread sees it at once, others when the buffer, an actor of its own, writes it.
+// Total store order, as on x86: a store, or the store that ends a lock, enters the thread's buffer.
+// Its thread reads it at once, others when the buffer, an actor of its own, flushes it.
 // Source: Sewell, Sarkar, Owens, Zappa Nardelli, Myreen, "x86-TSO", CACM 2010. A sequentially
 // consistent store is an exchange there, and all but plain stores and loads drain the buffer.
 #include "lab/explore/world.hpp"
@@ -113,7 +113,7 @@ class Tso final : public MemoryModel {
     }
 
   private:
-    /// Whether an operation that is not buffered itself waits for the buffer to be empty.
+    /// Whether an unbuffered operation waits until the buffer is empty.
     [[nodiscard]] static bool drains(Kind kind) {
         switch (kind) {
         case Kind::load:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What can be wrong with an execution, and where it showed.
+// Violations: what can be wrong with an execution, and where.
 // Found by the machine and the race detector; printed by the timeline.
 #pragma once
 
@@ -17,7 +17,7 @@ namespace moat::explore {
 enum class ViolationKind : std::uint8_t {
     check,          ///< the program's own condition does not hold
     deadlock,       ///< threads remain and none can move
-    livelock,       ///< all who can move only wait, and come back to the same state
+    livelock,       ///< all enabled threads move for ever and return to the same state
     data_race,      ///< two accesses to a plain variable, unordered, one of them a write
     use_after_free, ///< a shared word, a lock, ... of memory that was freed
     misuse,         ///< of the policy: an unlock without a lock, a wait inside a read section
@@ -30,7 +30,7 @@ enum class ViolationKind : std::uint8_t {
     return names[static_cast<std::size_t>(kind)];
 }
 
-/// Whether it says that something bad happens, rather than that something good never does.
+/// Whether it is a safety property, rather than a liveness property.
 [[nodiscard]] constexpr bool is_safety(ViolationKind kind) {
     return kind != ViolationKind::livelock;
 }
@@ -39,15 +39,15 @@ struct Violation {
     ViolationKind kind = ViolationKind::check;
     std::string text;
     Actor actor = 0;
-    /// The number of steps taken when it showed.
+    /// The number of steps taken when it was found.
     std::size_t depth = 0;
-    /// The step that is to blame too: the free, the other access; or -1.
+    /// The other step involved: the free, the other access; or -1.
     std::int32_t other_step = -1;
     /// Which of the accesses to plain variables are the two sides, by number; or -1.
     std::int32_t access = -1;
     std::int32_t other_access = -1;
 
-    /// The same wrong, found by another schedule.
+    /// Whether both are the same mistake, found by two schedules.
     [[nodiscard]] bool same_as(const Violation& other) const {
         return kind == other.kind && text == other.text;
     }

@@ -13,8 +13,8 @@
 
 namespace moat::scenarios {
 
-/// Tables in the arena; their physical address is their place there. A released table is never
-/// used again within an execution, so that whoever still reads it is caught.
+/// Tables in the arena; their physical address is their offset there. An execution never reuses a
+/// released table, so that the explorer catches any later read of it.
 class ArenaTables {
   public:
     static constexpr std::size_t most = 16;
@@ -35,7 +35,7 @@ class ArenaTables {
         ++released_;
     }
 
-    /// All tables until now are linked, and what they hold may be cached by a device.
+    /// All tables so far are linked, and a device may cache their entries.
     void all_are_linked() {
         linked_end_ = PhysicalAddress(explore::Machine::current().arena().offset_of(
             explore::Machine::current().arena().allocate(1, 1)));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The DMA API's shipped registry under the explorer, with a small tree. Mappings come and go in
 // leaves that are announced and empty: searches forget the leaves, and adds announce them again.
-// The oracle: a search finds every mapping that lives while it runs.
+// The property: a search finds every mapping that lives while it runs.
 #include "moat/dma/registry.hpp"
 
 #include "lab/explore/explored_sync.hpp"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The shipped software IOMMU under the explorer: a device writes by IOVA through its cached
-// translations while the driver unmaps or poisons, and then uses the memory as its own. The oracle:
-// a write of the device that is not ordered with the owner's use is a data race.
+// translations while the driver unmaps or poisons, and then uses the memory itself. The property:
+// every write of the device is ordered with the driver's use; otherwise it is a data race.
 #include "moat/dma/poison.hpp"
 #include "moat/iommu/soft_iommu.hpp"
 #include "moat/page_table/formats/vtd_second_stage.hpp"
@@ -22,19 +22,19 @@ using Vtd = formats::VtdSecondStage<3>;
 using Types = Tree<Vtd, ExploredSync, ArenaTables>;
 using Shipped = iommu::Generations<ExploredSync>;
 
-/// The generation changes, and nobody waits for the accesses that are under way.
+/// Changes the generation without waiting for accesses in progress.
 struct Unwaited : Shipped {
     void invalidate(const InvalidationRequest<Iova>& request) { forget(request); }
 
     void wait_for_accesses() {}
 };
 
-/// Accesses are waited for, but what devices have cached stays good.
+/// Waits for accesses, but leaves cached translations valid.
 struct Unforgotten : Shipped {
     void invalidate(const InvalidationRequest<Iova>&) { wait_for_accesses(); }
 };
 
-/// The wait comes before the change.
+/// Waits before the change.
 struct WaitedFirst : Shipped {
     void invalidate(const InvalidationRequest<Iova>& request) {
         wait_for_accesses();
@@ -42,7 +42,7 @@ struct WaitedFirst : Shipped {
     }
 };
 
-/// Poison's word of whether there is any, without its order.
+/// Relaxes the flag that announces poison.
 struct Unordered : ExploredSync {
     template <class T>
     struct Atomic : ExploredSync::Atomic<T> {
@@ -60,7 +60,7 @@ constexpr ByteCount buffer_bytes(0x1000);
 constexpr PhysicalAddress buffer_physical(0x4000'0000);
 constexpr IovaRange first_bytes(buffer_start, ByteCount(64));
 
-/// One page, of which only the address is ever used.
+/// One page; only its address is used.
 struct OnePage {
     static std::byte* find(PhysicalAddress, ByteCount) {
         static std::byte page[4096];
@@ -84,7 +84,7 @@ struct World {
                                                std::pmr::null_memory_resource()};
     dma::Poison<PoisonSync> poison{&ranges};
     std::optional<typename Domain::BoundsRegistration> registration;
-    /// The buffer's first bytes: the device's, but when the driver has taken them.
+    /// The buffer's first bytes: the device's, except while the driver has them.
     ExploredSync::Plain<unsigned> bytes{0};
 
     [[nodiscard]] iommu::ByteBounds bounds() {
@@ -95,7 +95,7 @@ struct World {
     }
 };
 
-/// What the driver does before it uses the bytes, and after.
+/// How the driver takes the bytes before it uses them, and returns them after.
 struct Unmapping {
     static void take(auto& world) {
         const auto unmapped = world.domain.unmap(buffer_start, buffer_bytes);
@@ -114,12 +114,12 @@ struct Poisoning {
     static void give_back(auto&) {}
 };
 
-/// They are the device's again when the driver is done.
+/// Lends the bytes to the device again.
 struct Lending : Poisoning {
     static void give_back(auto& world) { world.poison.remove(first_bytes); }
 };
 
-/// Without the record of a refusal: that is kept in memory which the explorer does not own.
+/// Without the record of a refusal, which lies in memory outside the arena.
 template <class World>
 void write_by_iova(World& world) {
     using Lane = iommu::Lane<typename World::Device>;

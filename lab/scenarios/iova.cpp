@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The shipped IOVA allocator under the explorer, with small magazines: ranges that are released by
-// another thread, by one that ends, deferred, or wanted when space is short. The oracles: a page
-// has one owner, guards have none, and in the end everything is there again.
+// The shipped IOVA allocator under the explorer, with small magazines: threads release each other's
+// ranges, end, defer a release, or run short of space. The properties: a page
+// has one owner, guards have none, and in the end the whole space is free.
 #include "moat/iova/allocator.hpp"
 
 #include "lab/explore/explored_sync.hpp"
@@ -18,7 +18,7 @@ namespace iova_allocator {
 namespace {
 
 constexpr std::uint64_t page = 4096;
-/// One chunk of the free space; of less, threads may cache nothing.
+/// One chunk of the free space; with less, threads cache nothing.
 constexpr std::uint64_t pages = 512;
 constexpr std::uint64_t first_page = 512;
 /// The guard before the first mapping and after each.
@@ -31,9 +31,9 @@ struct World {
     std::array<IovaRange, 1> aperture = {
         IovaRange(Iova(first_page * page), ByteCount(pages* page))};
     typename Allocator::Owner allocator;
-    /// Of each page: whose payload it is.
+    /// By page: 1 while it is the payload of a range.
     std::array<ExploredSync::Atomic<std::uint64_t>, pages> owned{};
-    /// Of each page: the number of the invalidation that must have begun before it is used again.
+    /// By page: the number of the invalidation that must begin before its reuse.
     std::array<ExploredSync::Atomic<std::uint64_t>, pages> reusable_from{};
     ExploredSync::Atomic<std::uint64_t> begun{0};
     ExploredSync::Atomic<std::uint64_t> handed_over{0};
@@ -55,14 +55,14 @@ struct World {
         return {};
     }
 
-    /// The page's own atomic; outside of the aperture is a violation of its own.
+    /// The element of the page; an address outside of the aperture is a violation.
     ExploredSync::Atomic<std::uint64_t>& of(auto& array, Iova start) {
         const std::uint64_t index = start.value() / page - first_page;
         ExploredSync::check(index < pages, "an address outside of the aperture");
         return array[index];
     }
 
-    /// Return: one page, or 0 where there is no space.
+    /// Return: one page, or 0 without space.
     std::uint64_t take() {
         const Result<Iova> start = allocator->allocate({.size = ByteCount(page)});
         if (!start)
@@ -90,7 +90,7 @@ struct World {
         ExploredSync::check(allocator->flush().has_value(), "an invalidation succeeds");
     }
 
-    /// Threads have ended: what they kept has come back, so the whole space is free in one piece.
+    /// Threads have ended and returned their caches, so the whole space is free in one piece.
     void all_is_there() {
         flush();
         const auto whole = allocator->allocate({.size = ByteCount(most_payload * page)});
@@ -98,7 +98,7 @@ struct World {
     }
 };
 
-/// Allocated here, released there; and both go on.
+/// One thread allocates, the other releases; both continue.
 template <class Sync>
 void remote(explore::Setup& setup, World<Sync>& world) {
     setup.thread("allocates", [&world] {
@@ -116,7 +116,7 @@ void remote(explore::Setup& setup, World<Sync>& world) {
     });
 }
 
-/// Threads keep what they released, and end.
+/// Threads cache their released ranges, and end.
 template <class Sync>
 void exit(explore::Setup& setup, World<Sync>& world) {
     for (const char* name : {"first", "second"})
@@ -124,7 +124,7 @@ void exit(explore::Setup& setup, World<Sync>& world) {
     setup.at_end([&world] { world.all_is_there(); });
 }
 
-/// Released ones wait for an invalidation, in a queue that holds two.
+/// Released ranges wait for an invalidation, in a queue of two.
 template <class Sync>
 void deferred(explore::Setup& setup, World<Sync>& world) {
     setup.thread("defers", [&world] {
@@ -138,7 +138,7 @@ void deferred(explore::Setup& setup, World<Sync>& world) {
     setup.at_end([&world] { world.all_is_there(); });
 }
 
-/// One wants all that is left while another's magazine holds some of it.
+/// One thread wants all of the space while another's magazine holds a part of it.
 template <class Sync>
 void drain(explore::Setup& setup, World<Sync>& world) {
     setup.thread("keeps", [&world] {

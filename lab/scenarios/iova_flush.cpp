@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The shipped flush queue of the IOVA allocator under the explorer: threads queue ranges while
-// others flush. The oracle: a range is let go after an invalidation that began after it was queued.
-// Its caches, depot and quarantine are not here: the whole allocator is not explored yet.
+// others flush. The property: a range is released after an invalidation that began after its push.
+// iova.cpp explores the whole allocator.
 #include "moat/iova/flush_queue.hpp"
 
 #include "lab/explore/explored_sync.hpp"
@@ -35,7 +35,7 @@ struct World {
     Queue queue{{.invalidate = &invalidate, .context = this}};
     /// Invalidations that have begun.
     ExploredSync::Atomic<std::uint64_t> begun{0};
-    /// Of each range, one more than `begun` when it was queued; 0: it was not.
+    /// By range, one more than `begun` when it was queued; 0: it was not.
     std::array<ExploredSync::Atomic<std::uint64_t>, most_ranges> queued_at{};
     std::array<ExploredSync::Atomic<std::uint64_t>, most_ranges> let_go{};
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The Sync policies that the allocator is explored with: ExploredSync with small parts, and the
-// same with one rule broken each. Only lab/scenarios/iova.cpp includes it.
+// The Sync policies of the iova scenario: ExploredSync with small caches, and variants of it that
+// break one rule each. Only lab/scenarios/iova.cpp includes it.
 #pragma once
 
 #include "moat/iova/sizes.hpp"
@@ -11,7 +11,7 @@
 
 namespace moat::scenarios::iova_syncs {
 
-/// As shipped, but for the sizes.
+/// As shipped, except for the sizes.
 struct Small : ExploredSync {};
 
 /// Locks that exclude nobody. What a lock guards counts as one plain variable, so that the explorer
@@ -32,7 +32,7 @@ struct Unlocked : ExploredSync {
     };
 };
 
-/// A thread that ends takes its cache with it.
+/// A thread that ends does not return its cache.
 struct NoExitHook : ExploredSync {
     template <class T>
     struct ThreadLocal : explored::ThreadLocal<T> {
@@ -41,7 +41,7 @@ struct NoExitHook : ExploredSync {
     };
 };
 
-/// Threads' caches cannot be reached by others.
+/// No thread reaches the caches of others.
 struct NobodyVisited : ExploredSync {
     template <class T>
     struct ThreadLocal : explored::ThreadLocal<T> {

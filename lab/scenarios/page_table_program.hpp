@@ -53,8 +53,8 @@ void unmap(World<Sync, Format>& world, unsigned i) {
     edit.finish();
 }
 
-/// A page under a last-level table of its own, and a thread that unmaps all that this table covers:
-/// the table goes, while walkers may be in it.
+/// A page under a last-level table of its own. A thread unmaps the whole span of this table, and so
+/// frees the table while walkers may be in it.
 constexpr Iova far_page(0x200000);
 constexpr ByteCount far_bytes(0x200000);
 
@@ -74,7 +74,7 @@ void translate_far(World<Sync, Format>& world) {
         ExploredSync::check(found->physical() == physical_of(0), "a page translates to its own");
 }
 
-// 2 MiB that change between one leaf and a table of leaves, while a walker is in them.
+// 2 MiB that change between one leaf and a table of leaves, while a walker translates them.
 
 constexpr Iova large_start(0x400000);
 constexpr ByteCount large_bytes(0x200000);
@@ -93,7 +93,7 @@ void map_large(World<Sync, Format>& world, MapOptions options) {
     edit.finish();
 }
 
-/// Unmaps page i of the leaf; the rest goes on translating.
+/// Unmaps page i of the leaf; the rest stays mapped.
 template <class Sync, class Format>
 void split(World<Sync, Format>& world, unsigned i) {
     auto nothing = [](const InvalidationRequest<Iova>&) {};
@@ -113,7 +113,7 @@ void fold(World<Sync, Format>& world) {
     edit.finish();
 }
 
-/// A page that nobody unmaps is there at any time.
+/// A page that no thread unmaps is always mapped.
 template <class Sync, class Format>
 void translate_large(World<Sync, Format>& world) {
     constexpr unsigned untouched = 300;
@@ -124,7 +124,7 @@ void translate_large(World<Sync, Format>& world) {
                         "a page translates to its own");
 }
 
-/// A walk beside all that sees a page as it was mapped, or not at all.
+/// A concurrent walk sees a page either mapped or unmapped.
 template <class Sync, class Format>
 void translate(World<Sync, Format>& world, unsigned i) {
     const auto found = world.table.reader().translate(iova_of(i));

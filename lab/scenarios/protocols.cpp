@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The protocols in small as scenarios: each has a right variant and wrong ones.
+// Small models of protocols as scenarios: each has a right variant and wrong ones.
 #include "lab/scenarios/protocols/epoch_entry.hpp"
 #include "lab/scenarios/protocols/publish_table.hpp"
 #include "lab/scenarios/protocols/remote_free.hpp"

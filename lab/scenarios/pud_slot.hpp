@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The page-walk race in one PUD slot: a walker, and others that fault, zap and populate beside it.
-// A model of the protocol, not the shipped engine. Explored by `moat explore pud-slot`, the tests
-// and the benchmark.
+// The page-walk race in one PUD slot: a walker beside threads that fault, zap and populate.
+// A model of the protocol, not the shipped engine. `moat explore pud-slot`, the tests
+// and the benchmark explore it.
 //
 // The legal transitions while the address space is held for reading: NONE <-> LEAF (a device's
 // 1 GiB leaf is faulted in and zapped), NONE -> TABLE, and TABLE stays. See docs/the-race.md.
@@ -24,7 +24,7 @@ inline constexpr std::uint64_t none = 0;
 inline constexpr std::uint64_t leaf = 1;
 inline constexpr std::uint64_t table = 2;
 
-/// How the walker looks again, after it had a leaf split away, before it descends.
+/// How the walker reads the entry again, after it split a leaf away, before it descends.
 enum class Variant : std::uint8_t { old, two_load, two_load_reversed, reload, snapshot };
 
 inline constexpr std::array<std::string_view, 5> variant_names = {
@@ -65,8 +65,8 @@ void split_leaf(World<Sync>& world) {
         world.store(none);
 }
 
-/// The walker's second look. Return: nothing when it has to start again, else what it descends
-/// from.
+/// The walker's second look. Return: nothing when it has to start again, otherwise the entry to
+/// descend from.
 template <class Sync>
 std::optional<std::uint64_t> look_again(World<Sync>& world, Variant variant) {
     switch (variant) {

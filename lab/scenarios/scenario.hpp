@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What can be explored by name: a scenario, its parameters, and the program that they make.
+// Scenarios, which `moat explore` runs by name: parameters, and the program that they make.
 // A configuration is text, so that a replay file can carry it. One .cpp file a scenario.
 #pragma once
 
@@ -17,13 +17,13 @@ namespace moat::scenarios {
 
 struct Parameter {
     const char* name = nullptr;
-    const char* preset = nullptr; ///< the value where none is given
+    const char* preset = nullptr; ///< the default value
     const char* help = nullptr;
-    std::vector<std::string> values = {}; ///< what it may be; empty: a number
+    std::vector<std::string> values = {}; ///< the valid ones; empty: a number
     unsigned most = 0;                    ///< the largest number
 };
 
-/// Every parameter of the scenario has a value here; `complete` sees to it.
+/// The values of all parameters of a scenario, as `complete` returns it.
 using Configuration = std::map<std::string, std::string>;
 
 struct Scenario {
@@ -31,7 +31,7 @@ struct Scenario {
     const char* summary = nullptr;
     std::vector<Parameter> parameters = {};
     explore::Program (*program)(const Configuration&) = nullptr;
-    /// "1 walker, 2 faulters; 1 iteration; 3 attempts": what bounds the program, for the claim.
+    /// "1 walker, 2 faulters; 1 iteration; 3 attempts": the bounds of the program, for the claim.
     std::string (*scope)(const Configuration&) = nullptr;
 };
 
@@ -40,7 +40,7 @@ struct Scenario {
 /// Return: the scenario, or nullptr.
 [[nodiscard]] const Scenario* find(std::string_view name);
 
-/// `given` with presets for what is missing. Return: `mismatch` for an unknown name or value.
+/// `given`, completed with presets. Errors: `mismatch` for an unknown name or value.
 [[nodiscard]] Result<Configuration> complete(const Scenario& scenario, const Configuration& given);
 
 /// "variant=old walkers=1"

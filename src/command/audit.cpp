@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// `moat audit`: drives devices with guarded buffers, and says what they touched outside of them.
+// `moat audit`: drives devices with guarded buffers, and reports accesses outside of them.
 // The engine lives in include/moat/audit/, what is printed in audit_report.cpp.
 #include "audit/audit.hpp"
 
@@ -86,7 +86,7 @@ constexpr std::uint64_t most_wrong_bytes = std::uint64_t{1} << 20;
     return text == "left" ? audit::Placements::left : audit::Placements::right;
 }
 
-/// All that a single run of a case needs, but the case.
+/// The options of a single run, except the case.
 [[nodiscard]] std::string command_of(const Arguments& arguments, const audit::Kind& kind) {
     std::string command = "moat audit --machine " + std::string(kind.machine) + " --device " +
                           (kind.machine == "vfio" && kind.address ? to_string(*kind.address)
@@ -101,7 +101,7 @@ constexpr std::uint64_t most_wrong_bytes = std::uint64_t{1} << 20;
     return command;
 }
 
-/// Below 0 where the end is not known.
+/// Below 0 if the end is not known.
 [[nodiscard]] double part_done(const audit::AuditOptions& options, const audit::Tally& tally) {
     if (!options.end_case || *options.end_case == ~std::uint64_t{0})
         return -1;
@@ -114,7 +114,7 @@ class Run {
     Run(const Arguments& arguments, const audit::Wrong& wrong)
         : arguments_(arguments), wrong_(wrong) {}
 
-    /// Return: whether the device could be audited.
+    /// Audits one device. Return: whether that was possible.
     bool device(const audit::Kind& kind) {
         const auto begin = Clock::now();
         std::string words;
@@ -175,7 +175,7 @@ class Run {
 
     [[nodiscard]] bool found() const { return found_; }
 
-    /// Return: false where a file that is wanted cannot be written, which was said.
+    /// Writes the requested files. Return: false after reporting one that cannot be written.
     [[nodiscard]] bool draw() const {
         bool all = true;
         const auto say = [&](const std::string& file, const Result<void>& written) {
@@ -209,8 +209,8 @@ class Run {
     return kind.name == name || (address && kind.address == *address);
 }
 
-/// Those named, by name or address, in the order of the table; or those of the machine that are
-/// audited by default. Return: nothing where one is not there, which was said.
+/// The devices named by name or address, in the order of the table; or the machine's default ones.
+/// Return: nothing after reporting one that does not exist.
 [[nodiscard]] std::optional<std::vector<audit::Kind>> chosen(const Arguments& arguments) {
     std::vector<audit::Kind> kinds;
     for (const audit::Kind& each : audit::kinds())

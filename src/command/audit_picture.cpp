@@ -12,7 +12,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-/// Texts, each once, named by number.
+/// Numbers texts, each once.
 class Texts {
   public:
     std::size_t number(const std::string& text) {
@@ -35,7 +35,7 @@ class Texts {
     return finding.kind == audit::FindingKind::read_outside ? "read" : "write";
 }
 
-/// Where it began to go wrong.
+/// The place where the stray access began.
 [[nodiscard]] Iova address_of(const audit::Finding& finding) {
     if (finding.record && !finding.record->where.empty())
         return finding.record->where.start();
@@ -62,7 +62,7 @@ void AuditPicture::observe(machine::Machine& machine, audit::AuditOptions& optio
     };
     options.found = [this](const audit::Finding& finding) {
         end_ = since_begin(machine_->now());
-        // What was blocked has a mark of its own.
+        // Blocked accesses have their own mark.
         if (finding.range.empty() || finding.kind == audit::FindingKind::success_though_blocked)
             return;
         if (const auto row = newest_.find(finding.range.start()); row != newest_.end())

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// An audit as the data of a picture of kind "space" (docs/picture.md): where its buffers lay, when,
-// and what was found. What is drawn of it, picture/ decides; `moat audit` writes it
-// by --html and --trace.
+// An audit as the data of a picture of kind "space" (docs/picture.md): addresses and times of its
+// buffers, and the findings. picture/ draws it; `moat audit` writes it with --html and
+// --trace.
 #pragma once
 
 #include "audit_report.hpp"
@@ -15,10 +15,10 @@ namespace moat::tools {
 
 class AuditPicture {
   public:
-    /// Listens to an audit that is about to begin; outlives it, as `machine` does.
+    /// Observes the next audit; this and `machine` must outlive it.
     void observe(machine::Machine& machine, audit::AuditOptions& options);
 
-    /// What was observed; the next audit begins anew.
+    /// Returns the observations, and starts over for the next audit.
     [[nodiscard]] nlohmann::ordered_json take(const Audited& audited);
 
   private:
@@ -37,7 +37,7 @@ class AuditPicture {
         std::int64_t time;
     };
 
-    /// Of an audit without end, the first show how it goes on.
+    /// An unlimited audit shows only the first ones.
     static constexpr std::size_t most_rows = 50'000;
 
     [[nodiscard]] std::int64_t since_begin(std::chrono::nanoseconds time) const {
@@ -48,7 +48,7 @@ class AuditPicture {
     std::chrono::nanoseconds begin_{};
     std::uint64_t guard_ = 0;
     std::vector<Row> rows_;
-    std::map<Iova, std::size_t> newest_; ///< by its first byte
+    std::map<Iova, std::size_t> newest_; ///< by first byte
     std::vector<Mark> marks_;
     std::int64_t end_ = 0;
 };

@@ -47,7 +47,7 @@ using nlohmann::ordered_json;
     return text;
 }
 
-/// The line that the eye looks for.
+/// Highlights the headline, which begins with "ERROR: ".
 [[nodiscard]] std::string with_loud_headline(const std::string& report) {
     const std::size_t begin = report.find("ERROR: ");
     if (begin == std::string::npos)

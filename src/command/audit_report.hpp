@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What `moat audit` prints of a device: tables and reports as text, and lines of JSON
-// (docs/report_schema.md). What was found out, include/moat/audit/ decides.
+// The output of `moat audit` for a device: tables and reports as text, and lines of JSON
+// (docs/report_schema.md). include/moat/audit/ produces the findings.
 #pragma once
 
 #include "audit/audit.hpp"
@@ -11,11 +11,11 @@
 
 namespace moat::tools {
 
-/// What is said of a device beside its report.
+/// The context of a device's report.
 struct Audited {
     const audit::Kind& kind;
     const audit::DeviceReport& report;
-    std::string command; ///< "moat audit ...", all but the cases
+    std::string command; ///< "moat audit ..." without the cases
     double seconds = 0;
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The numbers are those of the report that the race became known by: 64 MiB at IOVA 0, a GPU's
+// The numbers are those of the report that made the race known: 64 MiB at IOVA 0, a GPU's
 // 128 GiB at 0x020000000000, 32 MiB at 0x040000000000.
 #include "bar_walk.hpp"
 
@@ -53,7 +53,7 @@ Result<void> BarWalk::round(FunctionRef<void()> step) {
         const auto unmapped = container_.unmap_dma(bar.iova, bar.range.size());
         if (!unmapped)
             return std::unexpected(unmapped.error());
-        // As the driver does when it resets the device: the next map faults all in again.
+        // As the driver does when it resets the device: the next map faults everything in again.
         if (const auto zapped = space_.zap(bar.range); !zapped)
             return std::unexpected(zapped.error());
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // BarWalk: the reproducer of the page-walk race on this library's own address space and container:
-// three BARs are mapped for DMA and unmapped in a loop while readers report. stress.cpp runs it.
+// maps and unmaps three BARs for DMA in a loop while readers report. stress.cpp runs it.
 #pragma once
 
 #include "moat/iommu/generations.hpp"
@@ -42,12 +42,12 @@ class BarWalk final : public BarWork {
         return leaves_.load(relaxed);
     }
 
-    /// Leaves of a BAR that were gone from the space when its DMA map had returned.
+    /// Leaves of a BAR that were missing in the space when its DMA map returned.
     [[nodiscard]] std::optional<std::uint64_t> lost_leaves() const override {
         return lost_leaves_.load(relaxed);
     }
 
-    /// The container looks a leaf up where it faulted it in: there is nothing to try again.
+    /// The container maps a leaf where it faults it in, so it never retries.
     [[nodiscard]] std::uint64_t retries() const override { return 0; }
 
     [[nodiscard]] std::string errno_name(const Error& error) const override {
@@ -67,7 +67,7 @@ class BarWalk final : public BarWork {
         ByteCount offset; ///< in the region
     };
 
-    /// What the domain's tables lie in.
+    /// Memory of the domain's tables.
     struct Tables {
         struct alignas(4096) Page {
             std::byte bytes[4096];

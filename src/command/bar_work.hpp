@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// BarWork: what `moat stress bar-walk` repeats on its threads, wherever the BAR is. Threads,
-// progress, watchdog and report are stress.cpp's; bar_walk.hpp and kernel_bar_walk.hpp model it.
+// BarWork: the work that `moat stress bar-walk` repeats on its threads. stress.cpp has threads,
+// progress, watchdog and report; bar_walk.hpp and kernel_bar_walk.hpp implement it.
 #pragma once
 
 #include "moat/core/function_ref.hpp"
@@ -19,30 +19,30 @@ class BarWork {
     BarWork(const BarWork&) = delete;
     BarWork& operator=(const BarWork&) = delete;
 
-    /// Maps all for DMA and unmaps it, once; one thread. Calls `step` where it has come further.
-    /// Return: the error that VFIO's caller would meet.
+    /// Maps everything for DMA and unmaps it, once; one thread. Calls `step` to show progress.
+    /// Return: the error that a caller of VFIO would get.
     virtual Result<void> round(FunctionRef<void()> step) = 0;
 
     /// One read of numa_maps, by any thread.
     virtual Result<void> report() = 0;
 
-    /// Leaves that were mapped for DMA, in all rounds. None where nobody counts them.
+    /// Leaves mapped for DMA, in all rounds. None if nothing counts them.
     [[nodiscard]] virtual std::optional<std::uint64_t> leaves() const = 0;
 
-    /// Leaves that were gone though nobody unmapped them: taken by readers. None where nobody
-    /// counts them.
+    /// Leaves that readers removed, since no thread unmapped them. None if nothing counts
+    /// them.
     [[nodiscard]] virtual std::optional<std::uint64_t> lost_leaves() const = 0;
 
-    /// How often a map met EINVAL because a reader took a leaf, and was tried again.
+    /// The number of maps that got EINVAL because a reader removed a leaf, and were retried.
     [[nodiscard]] virtual std::uint64_t retries() const = 0;
 
     /// The errno that a program sees, as "EINVAL".
     [[nodiscard]] virtual std::string errno_name(const Error& error) const = 0;
 
-    /// What was counted so far, by any thread.
+    /// The counts so far; any thread.
     [[nodiscard]] std::uint64_t rounds() const { return rounds_.load(relaxed); }
 
-    /// Bytes that were mapped for DMA, in all rounds.
+    /// Bytes mapped for DMA, in all rounds.
     [[nodiscard]] std::uint64_t bytes() const { return bytes_.load(relaxed); }
 
   protected:

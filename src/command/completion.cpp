@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The script finds out which command the words before the cursor name, and has a table of what may
-// follow each command and each option.
+// The script determines the command from the words before the cursor, and has a table of the words
+// that may follow each command and each option.
 #include "help.hpp"
 #include "manual.hpp"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// `moat devices`, `moat bind`, `moat unbind`: which functions this host has, and who has them.
-// What is read and written in sysfs is machine/vfio_host/pci_devices.hpp's.
+// `moat devices`, `moat bind`, `moat unbind`: lists this host's functions and their drivers, and
+// changes the driver. machine/vfio_host/pci_devices.hpp accesses sysfs.
 #include "moat/core/text.hpp"
 
 #include "help.hpp"
@@ -101,7 +101,7 @@ void print_json(std::span<const HostFunction> functions) {
     return Exit::success;
 }
 
-/// One function changes hands, and what it is now is said.
+/// Changes the driver of one function, and prints the result.
 template <class Change>
 [[nodiscard]] Exit change(const char* command, const Arguments& arguments, Change&& change_hands) {
     const auto address = parse_bdf(arguments.address);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// `moat explain`: reads a kernel log, and says what its fault lines mean and what to look at.
-// Where the log also holds tracefs events of mappings, each fault is diagnosed against them.
+// `moat explain`: reads a kernel log, explains its fault lines, and names what to check.
+// If the log also holds tracefs events of mappings, it diagnoses each fault against them.
 #include "moat/fault/explain.hpp"
 
 #include "moat/fault/decode.hpp"
@@ -35,8 +35,8 @@ struct Arguments {
     bool json = false;
 };
 
-/// The mappings that the events of tracefs told of so far. The iommu system's events name no
-/// device: domains cannot be told apart, and what overlaps is taken for new.
+/// The mappings from tracefs events so far. Events of the iommu system name no device, so this
+/// cannot distinguish domains: a mapping that overlaps another replaces it.
 class TracedMappings {
   public:
     void map(const Decoded& decoded) {
@@ -90,7 +90,7 @@ class TracedMappings {
     bool any_ = false;
 };
 
-/// Prints what the decoder hands out; a fault that repeats is counted and not explained again.
+/// Prints the decoder's results; counts a repeated fault instead of explaining it again.
 class Explainer {
   public:
     explicit Explainer(const Arguments& arguments) : arguments_(arguments) {}
@@ -114,7 +114,7 @@ class Explainer {
 
     [[nodiscard]] std::uint64_t found() const { return found_; }
 
-    /// What is said once, at the end of the log. Not for JSON.
+    /// Prints the summary at the end of the log. Not for JSON.
     void conclude() const {
         if (!look_at_.empty())
             std::cout << "\nWhat to check:\n";
@@ -168,7 +168,7 @@ class Explainer {
                 look_at_.push_back(thing);
     }
 
-    /// A log may hold anything; a terminal gets no control characters from it.
+    /// Replaces control characters, so that no text of a log controls the terminal.
     [[nodiscard]] static std::string printable(std::string text) {
         for (char& each : text)
             if (static_cast<unsigned char>(each) < 0x20 || each == 0x7f)
@@ -203,7 +203,7 @@ Exit run(const Arguments& arguments) {
     fault::Decoder decoder;
     for (std::string line; output_works() && std::getline(in, line);)
         decoder.line(line, explainer);
-    // A folder opens, and cannot be read; C++'s standard input leaves errors to C's.
+    // A folder opens, but reading it fails; only C's standard input reports errors.
     if (in.bad() || (&in == &std::cin && std::ferror(stdin) != 0))
         return cannot_read(arguments);
     decoder.end(explainer);

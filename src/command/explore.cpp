@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// `moat explore`: a scenario under the explorer; replays; and the merging of shards' results.
+// `moat explore`: explores a scenario, replays a schedule, or merges shards' results.
 // The scenarios live in lab/scenarios/, the explorer in lab/explore/.
 #include "moat/core/text.hpp"
 
@@ -101,7 +101,7 @@ template <class Kind>
     return line;
 }
 
-/// Proved is good, refuted is bad; what is neither is left as it is.
+/// Green for proved, red for refuted, otherwise no colour.
 [[nodiscard]] std::string toned_claim(const std::string& claim) {
     for (const auto& [word, tone] : {std::pair("proved", Tone::good), {"refuted", Tone::bad}})
         if (claim.starts_with(word))
@@ -109,15 +109,15 @@ template <class Kind>
     return claim;
 }
 
-/// What the process has from the C library's allocator. The library keeps what was freed for the
-/// next who asks, and counts it; so a step that allocates shows once that is used up.
+/// The bytes that the process has from the C library's allocator. They include freed memory that
+/// the library reuses, so an allocation shows only once that is used up.
 [[nodiscard]] std::size_t allocated_bytes() {
     const struct mallinfo2 info = mallinfo2();
     return info.uordblks + info.hblkhd;
 }
 
-/// Runs a found schedule once more, so that it can be printed, and notes stacks meanwhile, which
-/// themselves take memory from elsewhere.
+/// Runs a found schedule once more to print it, and collects stacks, which themselves allocate
+/// memory outside the arena.
 void run_schedule(explore::Machine& machine, const explore::Found& found,
                   explore::StackRecorder& stacks) {
     if (machine.options().allocated_bytes == nullptr)
@@ -148,8 +148,8 @@ void run_schedule(explore::Machine& machine, const explore::Found& found,
     return {};
 }
 
-/// The files that are wanted of a violation. Return: false where one cannot be written, which is
-/// reported.
+/// Writes the requested files of a violation. Return: false after reporting one that cannot be
+/// written.
 [[nodiscard]] bool write_files(const Arguments& arguments, const explore::Machine& machine,
                                const ScheduleTexts& texts) {
     bool all = true;
@@ -172,14 +172,14 @@ void run_schedule(explore::Machine& machine, const explore::Found& found,
     return all;
 }
 
-/// Nobody waits for a file that there is nothing for.
+/// Reports the requested files that a run without a violation does not write.
 void say_unwritten_files(const Arguments& arguments) {
     for (const std::string& file : {arguments.write_replay, arguments.html, arguments.trace})
         if (!file.empty())
             std::cerr << "moat explore: " << file << " not written: no violation, so no schedule\n";
 }
 
-/// Every claim holds of a program without threads, so none is made.
+/// Rejects a program without threads, of which every claim is true.
 [[nodiscard]] bool has_threads(const std::string& who, const explore::Program& program,
                                const scenarios::Configuration& configuration) {
     explore::Machine machine(program, {});
@@ -344,8 +344,8 @@ void add_options(CLI::App& app, Arguments& arguments) {
                  "print the result as one JSON line (docs/report_schema.md)");
 }
 
-/// Nothing that was asked for is silently left out. A preemption bound inside dpor or sleep sets
-/// would be unsound: what a branch was left out for could lie beyond the bound.
+/// Rejects options without effect. A preemption bound inside dpor or sleep sets
+/// would be unsound: the branch that covers an omitted one could exceed the bound.
 void refuse_what_does_not_apply(const CLI::App& command, explore::Strategy strategy) {
     using explore::Strategy;
 

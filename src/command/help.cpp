@@ -35,7 +35,7 @@ void add_color_option(CLI::App& command) {
         ->trigger_on_parse();
 }
 
-/// How many letters must be added, left out, changed or swapped with their neighbour.
+/// The number of letters to add, remove, change or swap with their neighbour.
 [[nodiscard]] std::size_t distance(const std::string& left, const std::string& right) {
     std::vector<std::vector<std::size_t>> least(left.size() + 1,
                                                 std::vector<std::size_t>(right.size() + 1));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What --help, the manual pages and the completion have in common: the texts that CLI11 has no
-// place for, and the tree of subcommands. Each subcommand describes itself; main.cpp finishes them
-// all.
+// The common base of --help, the manual pages and the completion: texts that CLI11 has no
+// place for, and the tree of subcommands. Each subcommand describes itself; main.cpp completes
+// all of them.
 #pragma once
 
 #include <string>
@@ -17,7 +17,7 @@ class Option;
 namespace moat::tools {
 
 struct Example {
-    std::string command; ///< runs as it stands, and a test does that
+    std::string command; ///< a test runs it as it stands
     std::string what;
 };
 
@@ -27,35 +27,35 @@ struct Page {
     std::vector<Example> examples;
 };
 
-/// The meanings of what `moat` ends with, the same for every subcommand.
+/// The exit statuses of `moat`, the same for every subcommand.
 [[nodiscard]] const std::vector<std::pair<int, std::string_view>>& exit_statuses();
 
-/// Once for each subcommand that has a manual page.
+/// Call it once for each subcommand that has a manual page.
 void describe(const CLI::App& command, Page page);
 
-/// Empty where nothing was described.
+/// Empty without a description.
 [[nodiscard]] const Page& page_of(const CLI::App& command);
 
-/// Before subcommands are added, which inherit it: on a narrow terminal, texts go below the
-/// options.
+/// Prints texts below the options on a narrow terminal. Call it before adding subcommands, which
+/// inherit it.
 void fit_help(CLI::App& app);
 
-/// Adds what every subcommand has: --color, the examples, the exit status.
+/// Adds the parts of every subcommand: --color, the examples, the exit status.
 void finish_help(CLI::App& app);
 
-/// Those that are shown, in the order in which they were added.
+/// The visible subcommands, in the order of their addition.
 [[nodiscard]] std::vector<const CLI::App*> shown_subcommands(const CLI::App& command);
 
-/// Those that are shown. Positional ones have no name that begins with "-".
+/// The visible options. Positional ones have no name that begins with "-".
 [[nodiscard]] std::vector<const CLI::Option*> shown_options(const CLI::App& command);
 
-/// The values that an option takes, where they are few: {"soft", "qemu", "vfio"}.
+/// The values of an option, if they are few: {"soft", "qemu", "vfio"}.
 [[nodiscard]] std::vector<std::string> values_of(const CLI::Option& option);
 
-/// What stands for an option's value: "TEXT"; empty for a flag.
+/// The placeholder of an option's value: "TEXT"; empty for a flag.
 [[nodiscard]] std::string value_name(const CLI::Option& option);
 
-/// What the user may have meant by a word that was not understood: "audit", or nothing.
+/// The closest known word to an unknown one: "audit", or nothing.
 [[nodiscard]] std::string suggestion(const CLI::App& app);
 
 } // namespace moat::tools

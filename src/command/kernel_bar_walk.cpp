@@ -99,7 +99,7 @@ Result<void> KernelBarWalk::take_bar(std::optional<machine::Bdf> wanted) {
     return {};
 }
 
-/// As high as its largest leaf asks, and where nothing is reserved.
+/// An IOVA aligned for the largest leaf, outside of reserved ranges.
 Result<void> KernelBarWalk::choose_iova() {
     const iommu::DomainLimits& limits = domain_->limits();
     constexpr std::uint64_t step = std::uint64_t{1} << leaf_lg2;
@@ -117,7 +117,7 @@ Result<void> KernelBarWalk::choose_iova() {
                 {"size", bar_.size()});
 }
 
-/// Faults in what a reader took, by the largest leaf that fits.
+/// Faults in the leaves that a reader removed, by the largest that fits.
 void KernelBarWalk::touch() const {
     constexpr std::size_t step = std::size_t{2} << 20;
     for (std::size_t at = 0; at < bar_.size(); at += step)

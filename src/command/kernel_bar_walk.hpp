@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// KernelBarWalk: the reproducer of the page-walk race on this host's kernel: a device's large BAR
-// is touched, mapped for DMA and unmapped while readers read numa_maps. stress.cpp runs it, after
-// it has asked kernel_vulnerability.hpp.
+// KernelBarWalk: the reproducer of the page-walk race on this host's kernel: touches a device's
+// large BAR, maps it for DMA and unmaps it while readers read numa_maps. stress.cpp runs it, after
+// it has checked kernel_vulnerability.hpp.
 #pragma once
 
 #include "bar_work.hpp"
@@ -15,8 +15,8 @@ namespace moat::tools {
 
 class KernelBarWalk final : public BarWork {
   public:
-    /// The function that is named, or that of those bound which has the largest BAR whose reads
-    /// have no effect (prefetchable). Errors: VfioMachine's; not_found (no such BAR).
+    /// Opens the named function, or the bound one with the largest BAR whose reads have no effect
+    /// (prefetchable). Errors: VfioMachine's; not_found (no such BAR).
     [[nodiscard]] static Result<std::unique_ptr<KernelBarWalk>>
     open(std::optional<machine::Bdf> device);
 
@@ -31,7 +31,7 @@ class KernelBarWalk final : public BarWork {
 
     [[nodiscard]] std::optional<std::uint64_t> leaves() const override { return std::nullopt; }
 
-    /// Those of 1 GiB, of any process: the kernel counts them so.
+    /// Leaves of 1 GiB of any process, as the kernel counts them.
     [[nodiscard]] std::optional<std::uint64_t> lost_leaves() const override;
 
     [[nodiscard]] std::uint64_t retries() const override { return domain_->map_retries(); }

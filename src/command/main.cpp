@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The command `moat`: hands over to a subcommand. No work of its own.
+// The command `moat`: runs a subcommand.
 #include "help.hpp"
 #include "manual.hpp"
 #include "output.hpp"

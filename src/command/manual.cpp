@@ -17,7 +17,7 @@ namespace {
 
 constexpr const char* revised = "November 21, 2026";
 
-/// As lines that are no requests: a new one for each sentence, none longer than a terminal's.
+/// Text lines without requests: one for each sentence, wrapped to a terminal's width.
 [[nodiscard]] std::string plain(const std::string& text) {
     constexpr std::size_t most_columns = 78;
     std::istringstream words(text);
@@ -46,7 +46,7 @@ constexpr const char* revised = "November 21, 2026";
     return text;
 }
 
-/// "-h, --help", "--device TEXT ...", or the name of what has no dash.
+/// "-h, --help", "--device TEXT ...", or the name of a positional argument.
 [[nodiscard]] std::string head_of(const CLI::Option& option) {
     std::string line;
     for (const std::string& name : option.get_snames())
@@ -79,7 +79,7 @@ constexpr const char* revised = "November 21, 2026";
     return text + ".El\n";
 }
 
-/// The options that each of several commands has.
+/// The options that several commands share.
 [[nodiscard]] std::vector<const CLI::Option*>
 common_options(const std::vector<const CLI::App*>& commands) {
     std::vector<const CLI::Option*> common;
@@ -92,7 +92,7 @@ common_options(const std::vector<const CLI::App*>& commands) {
     return common;
 }
 
-/// What a command's own subcommands share, and then each with what is its own.
+/// The shared options of a command's subcommands, then each subcommand with its own.
 [[nodiscard]] std::string subcommand_sections(const CLI::App& command) {
     const std::vector<const CLI::App*> all = shown_subcommands(command);
     if (all.empty())

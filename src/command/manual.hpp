@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The manual pages and the shell's completion, made from the command line itself, so that they do
-// not age. The build runs `moat manual FOLDER` and installs what it writes.
+// The manual pages and the shell's completion, generated from the command line itself, so that they
+// stay current. The build runs `moat manual FOLDER` and installs its output.
 #pragma once
 
 #include <string>
@@ -11,7 +11,7 @@ class App;
 
 namespace moat::tools {
 
-/// The page of `command` in mdoc; of `moat` itself, where `command` is `app`.
+/// The page of `command` in mdoc; of `moat` itself if `command` is `app`.
 [[nodiscard]] std::string manual_page(const CLI::App& app, const CLI::App& command);
 
 /// A script for bash that completes commands, options and the values of options.

@@ -18,7 +18,7 @@ using nlohmann::ordered_json;
 
 constexpr std::uint64_t most_shards = 1'000'000;
 
-/// Whether a line has what `to_json` puts into one: files may hold anything.
+/// Whether a line has the fields that `to_json` writes.
 [[nodiscard]] bool is_result(const ordered_json& line) {
     const auto has = [&](const char* field, auto is_right) {
         return line.contains(field) && (line[field].*is_right)();

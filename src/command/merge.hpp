@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Parts of an exploration: their names, and the sum of what they printed. `moat explore` uses both.
+// Parts of an exploration: their names, and the sum of their output. `moat explore` uses both.
 #pragma once
 
 #include "lab/explore/explorer.hpp"
@@ -10,10 +10,10 @@
 
 namespace moat::tools {
 
-/// "0/3": the first of three. Return: whether `text` is one.
+/// Parses "0/3", the first of three. Return: whether `text` is a part.
 [[nodiscard]] bool parse_shard(const std::string& text, explore::Shard& shard);
 
-/// Adds up what shards printed with --json; all parts of one exploration must be there, once.
+/// Adds the --json output of shards; requires each part of one exploration exactly once.
 [[nodiscard]] Exit merge_results(const std::vector<std::string>& files);
 
 } // namespace moat::tools

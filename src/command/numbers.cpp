@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Each validator rewrites what it accepts in a form that CLI11 reads back without a loss: CLI11
-// itself takes "010" for 8 and "-1" for 2^64 - 1.
+// Each validator rewrites a valid text in a form that CLI11 reads without loss: CLI11
+// itself reads "010" as 8 and "-1" as 2^64 - 1.
 #include "numbers.hpp"
 
 #include <CLI/CLI.hpp>
@@ -20,7 +20,7 @@ namespace {
     return std::to_string(range.least) + " to " + std::to_string(range.most);
 }
 
-/// Replaces the text by the number that `parse` finds in it. `what` names what is expected.
+/// Replaces the text by the number that `parse` finds in it. `what` names the expected value.
 template <class Parse>
 [[nodiscard]] CLI::Validator number_validator(NumberRange range, const char* what, Parse parse) {
     const std::string shown = range.most != NumberRange{}.most ? text_of(range)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Numbers on the command line: one parser for all options, so that none accepts "nan", "-1", "0x10"
-// or a number that overflows. Options that take a number are added by the functions here.
+// or a number that overflows. Add options that take a number by the functions here.
 #pragma once
 
 #include <concepts>
@@ -17,7 +17,7 @@ class Option;
 
 namespace moat::tools {
 
-/// The decimal number that `text` is, all of it; nothing where it is not one or does not fit.
+/// Parses all of `text` as a decimal number; nothing if it is not one or does not fit.
 [[nodiscard]] std::optional<std::uint64_t> whole_number(std::string_view text);
 
 /// The same with a unit of 1024: "64k", "128G", "4096b", "1MiB".
@@ -33,15 +33,15 @@ struct NumberRange {
     std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
 };
 
-/// Makes `option`, whose value is text, accept whole numbers of `range` alone.
+/// Makes `option`, whose value is text, accept only whole numbers of `range`.
 void accept_numbers(CLI::Option& option, NumberRange range);
 
-/// A range's end beyond what `T` holds means all that `T` holds.
+/// Clamps a range's end to the largest `T`.
 template <std::unsigned_integral T>
 CLI::Option* add_number(CLI::App& command, const std::string& name, T& value,
                         const std::string& description, NumberRange range = {});
 
-/// `value` is left alone where the option is not given.
+/// Leaves `value` unchanged without the option.
 CLI::Option* add_bytes(CLI::App& command, const std::string& name,
                        std::optional<std::uint64_t>& value, const std::string& description,
                        NumberRange range);

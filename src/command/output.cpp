@@ -19,7 +19,7 @@ bool was_closed = false;
 std::unique_ptr<WrappingBuffer> output_buffer;
 std::unique_ptr<WrappingBuffer> error_buffer;
 
-/// A descriptor below 3 that is closed would be the next file that is opened. What stands in for it
+/// The next opened file would get a closed descriptor below 3. The replacement for it
 /// fails every read or write, as a closed one does.
 [[nodiscard]] bool occupy(int descriptor, int flags) {
     if (::fcntl(descriptor, F_GETFD) >= 0 || errno != EBADF)
@@ -32,7 +32,7 @@ std::unique_ptr<WrappingBuffer> error_buffer;
     return true;
 }
 
-/// Return: 0, or the errno that keeps `file` from being written.
+/// Return: 0, or the errno of an attempt to open `file` for writing.
 [[nodiscard]] int writing_error(const std::string& file) {
     struct stat about{};
     if (::stat(file.c_str(), &about) == 0 && !S_ISREG(about.st_mode)) {
@@ -83,7 +83,7 @@ Exit finish_output(Exit exit) {
                                     : "")
                   << '\n';
     std::cerr.flush();
-    // The streams live longer than the buffers.
+    // The streams outlive the buffers.
     std::cout.rdbuf(&output_buffer->inner());
     std::cerr.rdbuf(&error_buffer->inner());
     return failed ? Exit::bound : exit;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The page around the data. What stands in a script element must not end it, so "<" is escaped.
+// The page around the data. Escapes "<", so that no data ends the script element.
 #include "picture.hpp"
 
 #include "picture_page.hpp"

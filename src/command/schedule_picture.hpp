@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // An execution as the data of a picture of kind "schedule" (docs/picture.md).
-// What is drawn of it, picture/ decides; `moat explore` writes it by
-// --html and --trace.
+// picture/ draws it; `moat explore` writes it with --html and
+// --trace.
 #pragma once
 
 #include "lab/explore/machine.hpp"
@@ -17,7 +17,7 @@ struct ScheduleTexts {
     std::string replay; ///< the replay file
 };
 
-/// All that `machine` has done, and its violation.
+/// All steps of `machine`, and its violation.
 [[nodiscard]] nlohmann::ordered_json schedule_picture(const explore::Machine& machine,
                                                       const ScheduleTexts& texts);
 

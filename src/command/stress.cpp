@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// `moat stress bar-walk`: runs a BarWork on real threads for a while and says what became of it:
-// rates, leaves lost to readers, errors, and a thread that stands still.
+// `moat stress bar-walk`: runs a BarWork on real threads for a while and reports rates,
+// leaves lost to readers, errors, and threads that make no progress.
 #include "moat/core/text.hpp"
 
 #include "bar_walk.hpp"
@@ -48,7 +48,7 @@ struct Arguments {
 
 constexpr std::uint64_t default_bar = 128ULL << 30;
 
-/// Where a thread has come to, for the one that watches. Each on a line of its own.
+/// The progress of a thread, for the watchdog. Each on its own cache line.
 struct alignas(128) Counter {
     std::atomic<std::uint64_t> value{0};
     std::atomic<bool> has_ended{false};
@@ -58,11 +58,11 @@ struct alignas(128) Counter {
     [[nodiscard]] std::uint64_t read() const { return value.load(std::memory_order_relaxed); }
 };
 
-/// What was found, by the end of the run.
+/// The result of a run.
 struct Outcome {
     double seconds = 0;
     std::uint64_t reports = 0;
-    std::optional<Error> error; ///< of a map, an unmap or a report, which ended the run
+    std::optional<Error> error; ///< of the map, unmap or report that ended the run
     std::optional<Watchdog::Stalled> stalled;
 };
 
@@ -116,7 +116,7 @@ class Stress {
         ends_ = true;
     }
 
-    /// Until all have ended, or one stands still, be it on its way to the end.
+    /// Waits until all threads have ended, or one makes no progress.
     void watch() {
         Progress progress(arguments_.seconds);
         for (bool all_ended = false; !all_ended && !outcome_.stalled;) {
@@ -150,7 +150,7 @@ class Stress {
     Clock::time_point begin_ = Clock::now();
 };
 
-/// What this run was about, beside what it counted.
+/// The parameters of a run.
 struct Subject {
     std::uint64_t bar = 0;
     std::string device = {}; ///< of vfio
@@ -165,7 +165,7 @@ class Report {
            const Outcome& outcome)
         : arguments_(arguments), subject_(subject), work_(work), outcome_(outcome) {}
 
-    /// What readers take of the kernel's leaves is the kernel's affair.
+    /// Leaves that readers remove in the kernel are no failure of moat.
     [[nodiscard]] bool clean() const {
         const bool whole = !on_kernel() && work_.lost_leaves().value_or(0) != 0;
         return !whole && !outcome_.error && !outcome_.stalled;
@@ -246,7 +246,7 @@ class Report {
         return value ? ordered_json(*value) : ordered_json(nullptr);
     }
 
-    /// With a digit below one a second.
+    /// With one decimal below one a second.
     [[nodiscard]] std::string rate(std::uint64_t count) const {
         const double value = static_cast<double>(count) / std::max(outcome_.seconds, 1e-9);
         std::ostringstream text;
@@ -262,7 +262,7 @@ class Report {
 
 [[nodiscard]] Exit run(const Arguments& arguments, const Subject& subject,
                        std::unique_ptr<BarWork> work) {
-    // A thread that stands still cannot be joined, nor can what it uses go.
+    // A stuck thread cannot be joined, so the objects that it uses must stay.
     auto* const stress = new Stress(arguments, *work);
     const Outcome outcome = stress->run();
     const Report report(arguments, subject, *work, outcome);
@@ -279,7 +279,7 @@ class Report {
     return run(arguments, {.bar = bar}, std::make_unique<BarWalk>(ByteCount(bar)));
 }
 
-/// Of the running kernel: by its release, and by its configuration where that is to be found.
+/// Of the running kernel: by its release, and by its configuration if that is readable.
 [[nodiscard]] Subject ask_kernel(const std::string& config_file) {
     utsname about{};
     ::uname(&about);
@@ -293,7 +293,7 @@ class Report {
     return subject;
 }
 
-/// Whether to begin. What is said goes to stderr, where a crash leaves it.
+/// Whether to begin. Prints to stderr, which survives a crash.
 [[nodiscard]] bool may_begin(const Arguments& arguments, const Subject& subject) {
     std::cerr << "kernel " << subject.release << ", CVE-2026-31456: " << name(subject.kernel.state)
               << ": " << subject.kernel.why << '\n';

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The subcommands of `moat`: each adds itself to the command line and leaves its exit code.
+// The subcommands of `moat`: each adds itself to the command line and sets its exit code.
 // One .cpp file each; only main.cpp calls them.
 #pragma once
 
@@ -9,12 +9,12 @@ class App;
 
 namespace moat::tools {
 
-/// What the command ends with; a script may rely on it. help.cpp has it in words.
+/// Exit statuses, stable for scripts. help.cpp describes them.
 enum class Exit : int {
     success = 0,
-    found = 1, ///< what was looked for is there: a violation, a stray access
+    found = 1, ///< it found a violation or a stray access
     usage = 2,
-    bound = 3, ///< could not run or print, or ended before the question was answered
+    bound = 3, ///< could not run or print, or ended without an answer
 };
 
 /// `exit` must outlive the parsing of the command line.

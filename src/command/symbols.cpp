@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The words are platform/stack.hpp's, made shorter.
+// Shortens the symbols of platform/stack.hpp.
 #include "symbols.hpp"
 
 #include "moat/core/text.hpp"
@@ -12,7 +12,7 @@ namespace moat::tools {
 
 namespace {
 
-/// Without lists of parameters, which say little and are long.
+/// Removes parameter lists, which are long and help little.
 [[nodiscard]] std::string without_parameters(std::string_view name) {
     std::string text;
     int depth = 0;
@@ -33,8 +33,8 @@ namespace {
     return text;
 }
 
-/// The build says where sources lie from the project's own folder; a compiler's cache may say so
-/// from where the compiler ran.
+/// The build makes source paths relative to the project's folder; a compiler's cache may make them
+/// relative to the compiler's folder.
 [[nodiscard]] std::string_view within_project(std::string_view file) {
     const std::size_t up = file.rfind("./");
     return up == std::string_view::npos ? file : file.substr(up + 2);

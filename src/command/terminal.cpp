@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// NO_COLOR is as https://no-color.org has it; an option that was typed goes before it.
+// NO_COLOR as in https://no-color.org; the option --color overrides it.
 #include "terminal.hpp"
 
 #include <cstdlib>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What the terminal wants: colour on standard output, or none. One choice for the whole command;
-// subcommands ask for colours, main.cpp takes --color.
+// Colour on standard output, or none. One choice for the whole command;
+// subcommands use colours, main.cpp parses --color.
 #pragma once
 
 #include "moat/fault/report.hpp"
@@ -12,20 +12,20 @@
 namespace moat::tools {
 
 enum class ColourChoice : std::uint8_t {
-    automatic, ///< on a terminal that can, where NO_COLOR is not set or is empty
+    automatic, ///< on a capable terminal, if NO_COLOR is unset or empty
     always,
     never,
 };
 
-/// Before anything is printed, and once.
+/// Call it once, before any output.
 void choose_colour(ColourChoice choice);
 
-/// Whether standard output gets colours.
+/// Whether output to standard output has colours.
 [[nodiscard]] fault::Colour output_colour();
 
 enum class Tone : std::uint8_t { bad, good, strong };
 
-/// `text` as standard output shows it; itself, where there are no colours.
+/// `text` in a colour, or unchanged without colours.
 [[nodiscard]] std::string toned(Tone tone, std::string_view text);
 
 } // namespace moat::tools

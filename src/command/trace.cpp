@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The format: "Trace Event Format", of the Chromium project. Mappings overlap as they like, so they
-// are nestable asynchronous events ("b", "e"), a row each; what a thread or a device does one after
-// the other are complete events ("X").
+// The format: "Trace Event Format", of the Chromium project. Mappings may overlap, so they
+// are nestable asynchronous events ("b", "e"), a row each; sequential actions of a thread or a
+// device are complete events ("X").
 #include "trace.hpp"
 
 #include "moat/core/text.hpp"
@@ -17,7 +17,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-/// Places in an element of `mappings`.
+/// Indices into an element of `mappings`.
 namespace mapping {
 constexpr std::size_t start = 0, bytes = 1, mapped = 4, unmapped = 5, label = 7, mapped_by = 9,
                       number = 10;
@@ -129,7 +129,7 @@ class Trace {
               microseconds(is_unmapped ? each[mapping::unmapped] : picture["end"]))["id"] = id;
     }
 
-    /// A step a microsecond; the stale read is a flow from its cause to where it was relied on.
+    /// A step a microsecond; the stale read is a flow from its cause to its use.
     void add_schedule(int process, const ordered_json& picture) {
         int row = 0;
         for (const ordered_json& thread : picture["threads"])

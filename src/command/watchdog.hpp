@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Watchdog: says which of several workers has made no progress for too long. Who asks tells the
-// time, so it can be tested without any.
+// Watchdog: finds a worker that has made no progress for too long. The caller passes the
+// time, so that tests need no clock.
 #pragma once
 
 #include <cstddef>
@@ -14,14 +14,14 @@ class Watchdog {
   public:
     struct Stalled {
         std::size_t worker;
-        std::uint64_t progress; ///< the count that it stands at
-        double seconds;         ///< for how long
+        std::uint64_t progress; ///< its count
+        double seconds;         ///< without progress
     };
 
     Watchdog(std::size_t workers, double patience_seconds)
         : seen_(workers), patience_(patience_seconds) {}
 
-    /// `progress` is a count that changes while the worker works. Times rise.
+    /// `progress` is a count that changes while the worker works. Times must not decrease.
     [[nodiscard]] std::optional<Stalled> observe(std::size_t worker, std::uint64_t progress,
                                                  double now_seconds) {
         Seen& seen = seen_[worker];

@@ -10,7 +10,7 @@ namespace moat::tools {
 
 namespace {
 
-/// "  moat audit --device nvme": to be copied, unlike "moat audit: ..." and a sentence.
+/// Whether the line is a command to copy, unlike "moat audit: ..." and a sentence.
 [[nodiscard]] bool is_command(std::string_view line) {
     line.remove_prefix(std::min(line.find_first_not_of(' '), line.size()));
     return line.starts_with("moat ") && line.substr(0, line.find(' ', 5)).find(':') == line.npos &&
@@ -112,7 +112,7 @@ bool WrappingBuffer::add(char c) {
 
 int WrappingBuffer::sync() {
     const bool done = line_.empty() || write(line_);
-    // A line that overwrites itself has not begun.
+    // A carriage return starts the line again.
     is_begun_ = (is_begun_ || !line_.empty()) && !line_.ends_with("\r\033[K");
     line_.clear();
     return done && note(inner_.pubsync() == 0) ? 0 : -1;

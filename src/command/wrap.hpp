@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Lines broken between words, for a terminal. One stream buffer in front of a stream's own, so that
-// whoever prints needs to know nothing of columns.
+// Breaks lines between words, for a terminal. A stream buffer in front of a stream's own, so that
+// printing code can ignore columns.
 #pragma once
 
 #include <cstddef>
@@ -10,19 +10,19 @@
 
 namespace moat::tools {
 
-/// Of the terminal that `descriptor` is; 0 where it is none, 80 where the terminal has no size.
+/// The columns of the terminal at `descriptor`; 0 without one, 80 if it reports no size.
 [[nodiscard]] std::size_t terminal_columns(int descriptor);
 
-/// Columns that `text` takes: without colours, a character of UTF-8 for one.
+/// The columns of `text`: one for each UTF-8 character, without colours.
 [[nodiscard]] std::size_t width_of(std::string_view text);
 
-/// `line`, which has no line break, as lines of at most `columns`. A word that is longer stays
-/// whole. Each further line is indented as the first. A line of JSON is left as it is; a command
-/// line stays one by backslashes.
+/// Breaks `line`, which has no line break, into lines of at most `columns`, indented as the first.
+/// A longer word stays whole. JSON stays unchanged; parts of a command line end with
+/// backslashes.
 [[nodiscard]] std::string wrapped(std::string_view line, std::size_t columns);
 
-/// Wraps each line as it is completed; none for 0 columns. What a flush finds of an unfinished line
-/// is written as it is.
+/// Wraps each completed line, unless there are 0 columns. A flush writes an incomplete line
+/// unchanged.
 class WrappingBuffer final : public std::streambuf {
   public:
     WrappingBuffer(std::streambuf& inner, std::size_t columns) : inner_(inner), columns_(columns) {}

@@ -1,33 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// AddressSpace: VMAs, and the page tables that demand faults fill for them. Walks with operations
-// are walker.hpp, reports readers/; memory is PhysicalMemory's.
+// AddressSpace: VMAs, and the page tables that demand faults fill for them. walker.hpp walks them,
+// readers/ reports on them; PhysicalMemory owns the memory.
 //
 // The protocol (and docs/lock_order.md)
 //
-// VMAs are found without a lock (vma_tree.hpp). A VMA never changes: unmap, protect, split and
-// merge publish a new tree, then detach the VMAs that left it, then go through their blocks. The
-// locks:
+// Look-ups find VMAs without a lock (vma_tree.hpp). A VMA never changes: unmap, protect, split and
+// merge publish a new tree, then detach the VMAs that left it, then visit their blocks. The
+// locks, in the order in which code takes them:
 //
-//     revokes_mutex   who tells of a revocation, and the list of who hears
-//     vmas_mutex      who changes the tree of VMAs
-//     pud_locks       one entry of level 2: a leaf of 1 GiB comes or goes, a table comes
+//     revokes_mutex   notification of a revocation, and the list of notifiers
+//     vmas_mutex      changes of the tree of VMAs
+//     pud_locks       one entry of level 2: adding or removing a leaf of 1 GiB, adding a table
 //     pmd_locks       one entry of level 1 and the table below it: leaves of 2 MiB and 4 KiB
 //
-// in this order; a fault or zap holds one block's lock, and shares no word with those of other
-// blocks. Under it, and not before, it asks whether its VMA is attached. So there are two cases.
-// The fault took the lock before the unmap came to this block: then the unmap finds what it
-// installed. Or after: then it sees the VMA detached, and looks it up again. After `retries` such
+// A fault or zap holds one block's lock, and shares no word with those of other blocks. It tests
+// under that lock, and not before, whether its VMA is attached. So there are two cases. If the
+// fault took the lock before the unmap reached this block, the unmap finds the leaf that it
+// installed. Otherwise the fault sees the VMA detached, and looks it up again. After `retries` such
 // rounds it takes vmas_mutex, under which VMAs stay.
 //
-// Why level 2 needs no second look, and level 1 does. In an entry of level 2 TABLE is absorbing as
-// long as a VMA touches its span: unmap frees a table of level 1 only when its whole span lies
-// between VMAs, and nothing folds live leaves. So who has seen a table there may go on with another
-// lock. A table of level 0 goes whenever a zap covers its 2 MiB, and a leaf of 2 MiB may follow it:
-// what was seen of an entry of level 1 holds only under its lock, and is looked at again there.
-// Readers take no lock at any level: their read section keeps tables that they may be in.
+// Why level 2 needs no second look, and level 1 does: in an entry of level 2 TABLE is absorbing as
+// long as a VMA touches its span. An unmap frees a table of level 1 only when its whole span lies
+// between VMAs, and nothing folds live leaves. So code that saw a table there may continue under
+// another lock. A zap of 2 MiB frees the table of level 0, and a leaf of 2 MiB may replace it: an
+// observation of an entry of level 1 holds only under its lock, so code repeats it there.
+// Readers take no lock at any level: their read section keeps the tables that they visit.
 //
-// Invalidation comes before reuse: entries are cleared, then notifiers are told, under the lock of
-// the block, then frames are dropped; tables wait for a grace period as well.
+// Invalidation precedes reuse: the edit clears entries, then runs notifiers under the lock of the
+// block, then drops frames; tables wait for a grace period as well.
 #pragma once
 
 #include "moat/mm/detail/core.hpp"
@@ -42,7 +42,7 @@
 
 namespace moat::mm {
 
-/// Thread-safe. The memory outlives it, and so do regions, shared RAM and names that mappings show.
+/// Thread-safe. The memory, regions, shared RAM and names that mappings refer to must outlive it.
 template <PageTableFormat F, SyncPolicy S, class M>
 class AddressSpace {
   public:
@@ -59,7 +59,7 @@ class AddressSpace {
     AddressSpace(M& memory, Tables&& tables, const SpaceOptions& options = {})
         : core_(memory, std::move(tables), options) {}
 
-    /// Unmaps all. Nobody uses the space any more.
+    /// Unmaps all. No thread may use the space any more.
     ~AddressSpace() {
         for (VirtualAddress at(0);;) {
             std::optional<VirtualRange> range;
@@ -70,7 +70,7 @@ class AddressSpace {
                     return;
                 range = vma->range;
             }
-            // What fails for want of memory for the tree goes with the tree; frames must go now.
+            // Frees the frames. The tree itself goes as a whole, which needs no memory.
             release(*range);
             if (range->last().value() == ~std::uint64_t{0})
                 return;
@@ -81,49 +81,49 @@ class AddressSpace {
     AddressSpace(const AddressSpace&) = delete;
     AddressSpace& operator=(const AddressSpace&) = delete;
 
-    /// A new VMA, merged with its neighbours where they are alike. No leaf is made. Errors: empty,
+    /// Adds a VMA without leaves, and merges it with equal neighbours. Errors: empty,
     /// unaligned (to the pages of its kind), mismatch (of kind and fields), out_of_range (of the
     /// format, region or shared RAM), overflow, overlap, unsupported permissions, no_memory;
-    /// nothing was changed then.
+    /// an error changes nothing.
     Result<void> map(VirtualRange range, const Mapping<S>& mapping) {
         const Lock lock(core_.vmas_mutex);
         return VmaChange<Core>(core_).map({range, mapping});
     }
 
-    /// Unmaps what is mapped in the range; holes are no error. VMAs at its ends are cut; a device's
-    /// leaf that sticks out goes and is faulted in again. Errors: empty, unaligned (also where an
-    /// explicit huge page would be cut), out_of_range, no_memory (to cut); all is mapped still
-    /// then, though leaves and VMAs may have been cut.
+    /// Unmaps the range; holes are no error. It cuts VMAs at the ends, and removes a device's leaf
+    /// that extends beyond them, which later accesses fault in again. Errors: empty, unaligned
+    /// (also if it would cut an explicit huge page), out_of_range, no_memory (to cut). After an
+    /// error everything is still mapped, though leaves and VMAs may have been cut.
     Result<Zapped> unmap(VirtualRange range) {
         const Lock lock(core_.vmas_mutex);
         return VmaChange<Core>(core_).unmap(range);
     }
 
-    /// Gives the mappings of the range other permissions, now and for faults to come. Errors: as
+    /// Changes the permissions of the range, for its leaves and for later faults. Errors: as
     /// unmap, not_found (a hole), unsupported (also no permission at all).
     Result<void> protect(VirtualRange range, Attributes permissions) {
         const Lock lock(core_.vmas_mutex);
         return VmaChange<Core>(core_).protect(range, permissions);
     }
 
-    /// What a page fault does. The answer holds the leaf as it was under the block's lock, so no
-    /// second look is needed (it may be zapped right after). Errors: not_found (no mapping),
+    /// Handles a page fault. Returns the leaf as it was under the block's lock, so callers need no
+    /// second look (a zap may remove it right after). Errors: not_found (no mapping),
     /// refused (permissions), io (revoked), no_memory.
     Result<Fault> fault(VirtualAddress address, Access access) {
         auto nothing = [](const LeafView&) {};
         return with_leaf(address, access, nothing);
     }
 
-    /// As fault(), and calls `use(const LeafView&)` before the lock of the leaf's block goes: the
-    /// leaf cannot be zapped meanwhile, nor its frame reused. To pin RAM, use calls
-    /// `memory().hold(leaf.physical)`; to map the leaf elsewhere, it does so here and undoes it in
-    /// Notifier::invalidated, which comes under the same lock. `use` obeys the rules of a notifier.
+    /// As fault(), and calls `use(const LeafView&)` under the lock of the leaf's block: meanwhile
+    /// no zap removes the leaf, and nothing reuses its frame. To pin RAM, `use` calls
+    /// `memory().hold(leaf.physical)`. To map the leaf elsewhere, it does so here and undoes it in
+    /// Notifier::invalidated, which runs under the same lock. `use` obeys the rules of a notifier.
     template <class Use>
     Result<Fault> with_leaf(VirtualAddress address, Access access, Use&& use) {
         return FaultHandler<Core, std::remove_reference_t<Use>>(core_, address, access, use).run();
     }
 
-    /// Faults in every page of the range. Errors: empty; as fault(); what came before stays.
+    /// Faults in every page of the range. Errors: empty; as fault(), with earlier pages faulted in.
     Result<void> populate(VirtualRange range, Access access) {
         if (range.empty())
             return fail(ErrorCode::empty, "the range has no length",
@@ -139,9 +139,10 @@ class AddressSpace {
         }
     }
 
-    /// Takes the leaves of the range away; its VMAs stay, and accesses fault again. A device's leaf
-    /// that sticks out goes as a whole, RAM is split. Errors: empty, unaligned (also an explicit
-    /// huge page in part), out_of_range, no_memory (for splitting; leaves before it are gone).
+    /// Removes the leaves of the range; its VMAs stay, and accesses fault again. At the ends it
+    /// removes a device's leaf as a whole and splits RAM. Errors: empty, unaligned (also an
+    /// explicit huge page in part), out_of_range, no_memory (for splitting; leaves before it are
+    /// gone).
     Result<Zapped> zap(VirtualRange range) {
         if (auto good = check_range<F>(range.start().value(), range.size().value(), frame_lg2,
                                        F::most_levels);
@@ -150,7 +151,7 @@ class AddressSpace {
         return zap_where(range, [](const Attached&) { return true; });
     }
 
-    /// Takes the leaf of 2^size_lg2 bytes that covers `address` apart, if it is one that can be.
+    /// Splits the leaf of 2^size_lg2 bytes that covers `address`, or unmaps it, as `device` says.
     LeafChange split_leaf(VirtualAddress address, unsigned size_lg2,
                           DeviceLeaf device = DeviceLeaf::keep) {
         for (unsigned attempt = 0;; ++attempt) {
@@ -160,15 +161,15 @@ class AddressSpace {
                 return LeafChange::gone;
             const LeafChange change =
                 Zapper<Core>(core_).split_leaf(*vma, address, size_lg2, device);
-            // A VMA that was replaced took no leaf with it, but one that was unmapped did.
+            // Replacing a VMA removes no leaf; unmapping one does.
             if (change != LeafChange::gone || vma->attached() || attempt == core_.options.retries)
                 return change;
         }
     }
 
-    /// Ends all access to the region: leaves of it go, and until restore() faults fail with io.
-    /// When it returns, every notifier has heard of every leaf, and of the revocation. A region
-    /// that several spaces show is revoked in each. Not from inside a read section.
+    /// Ends all access to the region: removes its leaves, and fails faults with io until restore().
+    /// When it returns, every notifier has run for every leaf, and for the revocation. For a region
+    /// that several spaces map, call it on each. Not from inside a read section.
     Zapped revoke(Region& region) {
         mark_revoked(region);
         const auto space =
@@ -177,16 +178,16 @@ class AddressSpace {
             zap_where(space, [&](const Attached& vma) { return vma.mapping.region == &region; });
         MOAT_CHECK(zapped.has_value(), "a device's leaf goes as a whole, without memory");
         const Lock lock(core_.revokes_mutex);
-        core_.notifiers.tell_revoked(region);
+        core_.notifiers.notify_revoked(region);
         return *zapped;
     }
 
     void restore(Region& region) { region.set_revoked(false); }
 
     /// Clears `which` of accessed and dirty in every leaf that the range touches, and calls
-    /// `visit(const LeafView&)` for each that had one, with those that it had. A leaf that sticks
-    /// out is cleared and told of as a whole. Under the lock of a block: visit obeys the rules of a
-    /// notifier. What was dirty stays so in the frame's own flags. Errors: empty, unaligned,
+    /// `visit(const LeafView&)` for each leaf that had one, with those that it had. A leaf that
+    /// extends beyond the range counts as a whole. `visit` runs under the lock of a block and obeys
+    /// the rules of a notifier. Frames keep their own dirty flag. Errors: empty, unaligned,
     /// out_of_range, unsupported (the format has no such bits).
     template <class Visit>
     Result<void> clear_accessed_dirty(VirtualRange range, Attributes which, Visit&& visit) {
@@ -212,8 +213,8 @@ class AddressSpace {
         return vma == nullptr ? std::nullopt : std::optional<Vma<S>>(*vma);
     }
 
-    /// What `address` maps to at this moment, without a fault, a lock or any effect; nothing for an
-    /// address that the format cannot translate.
+    /// Returns the leaf of `address` at this moment, without a fault, a lock or any effect; nothing
+    /// for an address that the format cannot translate.
     [[nodiscard]] std::optional<LeafView> look_up(VirtualAddress address) const {
         if (!InputSpace<F>::of(address.value(), F::most_levels).contains(address.value(), 1))
             return std::nullopt;
@@ -221,8 +222,8 @@ class AddressSpace {
         return spot.is_leaf ? std::optional<LeafView>(spot.leaf) : std::nullopt;
     }
 
-    /// Calls `visit(const LeafView&)` for each leaf that the range touches, in order; holes are
-    /// passed over. No lock and no effect; each entry is looked at once. Errors: of the range.
+    /// Calls `visit(const LeafView&)` for each leaf that the range touches, in order. Takes no
+    /// lock, has no effect, and reads each entry once. Errors: of the range.
     template <class Visit>
     Result<void> look_up(VirtualRange range, Visit&& visit) const {
         const auto walked = core_.tables.reader().walk(
@@ -230,7 +231,7 @@ class AddressSpace {
         return walked ? Result<void>() : std::unexpected(walked.error());
     }
 
-    /// The notifier hears of every change that comes after, until remove_notifier() returned.
+    /// The notifier runs for every later change, until remove_notifier() has returned.
     void add_notifier(Notifier<S>& notifier) {
         const Lock revokes_lock(core_.revokes_mutex);
         const Lock lock(core_.vmas_mutex);
@@ -247,12 +248,12 @@ class AddressSpace {
         S::synchronize();
     }
 
-    /// For whoever walks the tables: hardware takes their root, readers a Reader.
+    /// For walks of the tables: hardware takes their root, software a Reader.
     [[nodiscard]] const Tables& tables() const { return core_.tables; }
 
     [[nodiscard]] M& memory() const { return core_.memory; }
 
-    /// What the room's own operations build on.
+    /// For the room's own operations.
     [[nodiscard]] Core& core() { return core_; }
 
     [[nodiscard]] const Core& core() const { return core_; }
@@ -270,7 +271,7 @@ class AddressSpace {
         }
     };
 
-    /// Who maps the region from now on publishes after us, and its faults see the mark.
+    /// Later maps of the region publish after this, so their faults see the mark.
     void mark_revoked(Region& region) {
         const Lock lock(core_.vmas_mutex);
         region.set_revoked(true);

@@ -34,8 +34,8 @@ class DeviceRegion {
         return frames_[(address.value() - range_.start().value()) >> frame_lg2];
     }
 
-    /// Whether accesses fault. A fault looks under its block's lock, so who sets it and then zaps
-    /// leaves no leaf behind.
+    /// Whether accesses fault. A fault tests it under its block's lock, so setting it and then
+    /// zapping leaves no leaf behind.
     [[nodiscard]] bool revoked() const { return revoked_.load(std::memory_order_acquire) != 0; }
 
     void set_revoked(bool revoked) { revoked_.store(revoked ? 1 : 0, std::memory_order_release); }

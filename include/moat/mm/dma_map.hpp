@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // DmaMap: ranges of an address space mapped for devices, with the semantics of VFIO's type1.
-// Faults are the address space's, tables the domain's; one map's steps are fill.hpp.
+// The address space handles faults, the domain has the tables; detail/dma_fill.hpp maps one range.
 // Source: Linux, include/uapi/linux/vfio.h (VFIO_IOMMU_MAP_DMA, _UNMAP_DMA, _DIRTY_PAGES).
 #pragma once
 
@@ -17,7 +17,7 @@
 
 namespace moat::mm {
 
-/// What VFIO calls an error of map_dma or unmap_dma.
+/// The errno that VFIO returns for an error of map_dma or unmap_dma.
 [[nodiscard]] constexpr std::string_view errno_name(ErrorCode code) {
     switch (code) {
     case ErrorCode::overlap:
@@ -37,24 +37,25 @@ namespace moat::mm {
 
 struct DmaMapLimits {
     std::uint64_t mappings = 65535;
-    /// How much RAM may be pinned; what is mapped twice counts twice. Device memory does not count.
+    /// The limit of pinned RAM. RAM that is mapped twice counts twice; device memory does not
+    /// count.
     ByteCount locked_bytes = ByteCount(std::numeric_limits<std::uint64_t>::max());
 };
 
-/// What a DMA map did.
+/// Result of a DMA map.
 struct Mapped {
     std::uint64_t steps = 0; ///< leaves that were faulted in and mapped
     ByteCount pinned = {};   ///< of RAM
 };
 
-/// Where dirty pages come from.
+/// The source of dirty pages.
 enum class DirtyTracking : std::uint8_t {
-    hardware,          ///< the IOMMU's tables: what was written to since it was last asked for
-    everything_mapped, ///< no such bits: whatever may be written to is dirty, every time
+    hardware,          ///< the IOMMU's tables: pages written to since the last report
+    everything_mapped, ///< no such bits: every writable page is always dirty
 };
 
-/// Thread-safe: calls take one lock, and so one at a time. The container is the only one to map in
-/// its domain. Space and domain outlive it.
+/// Thread-safe: all calls take one lock. Only this object may map in its domain. Space and domain
+/// outlive it.
 template <class Space, iommu::Domain Domain>
 class DmaMap final : Notifier<typename Space::Sync> {
   public:
@@ -70,7 +71,7 @@ class DmaMap final : Notifier<typename Space::Sync> {
         space_.add_notifier(*this);
     }
 
-    /// Unmaps all; a domain that fails to is a CHECK.
+    /// Unmaps all; a domain that fails to unmap fails a CHECK.
     ~DmaMap() override {
         space_.remove_notifier(*this);
         const Lock lock(mutex_);
@@ -79,13 +80,13 @@ class DmaMap final : Notifier<typename Space::Sync> {
                 strand(*mapping);
     }
 
-    /// Maps [address, address + size) at `iova`: memory is faulted in, RAM pinned. All three are
-    /// multiples of the domain's page. `permissions` are read, write or both; where the process may
-    /// write, it is made to have pages of its own also for a device that only reads.
+    /// Maps [address, address + size) at `iova`: faults in memory and pins RAM. All three are
+    /// multiples of the domain's page. `permissions` are read, write or both. Where the process may
+    /// write, this faults for writing even for a device that only reads: no zero page.
     /// Errors: EINVAL empty, unaligned, overflow, out_of_range, unsupported; EEXIST overlap; EFAULT
     /// not_found, refused, io (revoked); ENOSPC limit; ENOMEM no_memory (also the limit of locked
-    /// memory). Nothing is mapped then, though memory may have been faulted in. Where the domain
-    /// fails to take back what came before the error, the answer is its io, and the mapping stays.
+    /// memory). Nothing is mapped then, though memory may have been faulted in. If the domain fails
+    /// to unmap the part before the error, this returns the domain's io and the mapping stays.
     Result<Mapped> map_dma(Iova iova, VirtualAddress address, ByteCount size,
                            Attributes permissions) {
         const Lock lock(mutex_);
@@ -107,8 +108,8 @@ class DmaMap final : Notifier<typename Space::Sync> {
     }
 
     /// Unmaps all mappings that lie in the range; holes are no error. On return no device reaches
-    /// what was mapped. Return: how many bytes of mappings went. Errors: EINVAL empty, unaligned,
-    /// overflow, mismatch (a mapping would be cut; nothing was changed); io, where the domain
+    /// their memory. Return: the number of bytes unmapped. Errors: EINVAL empty, unaligned,
+    /// overflow, mismatch (it would cut a mapping; nothing changes); io, if the domain
     /// failed: that mapping and those above it stay.
     Result<ByteCount> unmap_dma(Iova iova, ByteCount size) {
         const Lock lock(mutex_);
@@ -125,7 +126,7 @@ class DmaMap final : Notifier<typename Space::Sync> {
         return bytes;
     }
 
-    /// From now on dirty_pages() answers; pages begin as clean. Errors: the domain's.
+    /// Starts dirty tracking with all pages clean; dirty_pages() reports. Errors: the domain's.
     Result<void> start_dirty_tracking() {
         const Lock lock(mutex_);
         for (MappingNode* each = mappings_.at_or_above(Iova(0)); each != nullptr;
@@ -141,8 +142,8 @@ class DmaMap final : Notifier<typename Space::Sync> {
         tracks_dirty_ = false;
     }
 
-    /// Sets the bit of each page of the range that a device may have written to, the lowest page's
-    /// first, and makes them clean; other bits stay. Where the tables have such bits a leaf is
+    /// Sets the bit of each page of the range that a device may have written to, the lowest page
+    /// first, and marks them clean; other bits stay. With DirtySource::hardware a leaf is
     /// dirty as a whole. Errors: EINVAL unsupported (not started), empty, unaligned, overflow,
     /// mismatch (the range cuts a mapping, or the bitmap is shorter than the range).
     Result<void> dirty_pages(Iova iova, ByteCount size, std::span<std::uint64_t> bitmap) {
@@ -163,14 +164,14 @@ class DmaMap final : Notifier<typename Space::Sync> {
         return {};
     }
 
-    /// How much RAM is pinned, as it counts for the limit.
+    /// The pinned RAM that counts against the limit.
     [[nodiscard]] ByteCount pinned() const {
         const Lock lock(mutex_);
         return pinned_;
     }
 
     /// Memory that stays pinned because the domain failed to unmap it at a revocation: a device may
-    /// still reach it. The destructor strands what it cannot unmap, too.
+    /// still reach it. The destructor also strands memory that it cannot unmap.
     [[nodiscard]] ByteCount stranded() const {
         const Lock lock(mutex_);
         return stranded_;
@@ -186,11 +187,11 @@ class DmaMap final : Notifier<typename Space::Sync> {
     using MappingNode = DmaMapping<Sync>;
     using RunNode = Run<Sync>;
 
-    /// RAM is pinned, and devices' memory stays where it is: a mapping outlives its leaves.
+    /// No effect: RAM is pinned and device memory does not move, so mappings outlive leaves.
     void invalidated(const InvalidationRequest<VirtualAddress>&, Change) override {}
 
-    /// A map that saw the region usable holds the lock, and is finished by the time we look; one
-    /// that comes later sees that it is not.
+    /// A map that saw the region usable holds the lock until it is finished; a later map sees the
+    /// revocation.
     void revoked(Region& region) override {
         const Lock lock(mutex_);
         for (MappingNode* each = mappings_.at_or_above(Iova(0)); each != nullptr;

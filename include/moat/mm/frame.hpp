@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Frame: what is known about one 4 KiB page frame of RAM, or of device memory with page structs.
-// Where frames come from is frame_blocks.hpp; who asks for them is physical_memory.hpp.
+// Frame: metadata of one 4 KiB page frame of RAM, or of device memory with page structs.
+// frame_blocks.hpp keeps the free ones; physical_memory.hpp allocates them.
 #pragma once
 
 #include "moat/sync/concept.hpp"
@@ -17,8 +17,8 @@ inline constexpr unsigned pud_lg2 = 30;
 /// Blocks of frames are 2^0 .. 2^18 of them: up to 1 GiB.
 inline constexpr unsigned most_order = pud_lg2 - frame_lg2;
 
-/// 16 bytes. Frames come in blocks, and a block is counted as a whole at its first frame: it goes
-/// back when nothing refers to any part of it.
+/// 16 bytes. Frames are allocated in blocks. The first frame counts the references to the whole
+/// block, which is freed when the last one goes.
 template <SyncPolicy Sync>
 struct Frame {
     template <class T>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The FrameStore concept: where the bytes of tables and RAM, and the frames' metadata, lie. One
-// model of it, on the heap; the explorer's arena and a guest's memory bring their own.
+// The FrameStore concept: provides the bytes of tables and RAM, and the frames' metadata. HeapStore
+// is one model; the explorer's arena and a guest's memory have their own.
 #pragma once
 
 #include "moat/core/types.hpp"
@@ -21,20 +21,20 @@ namespace moat::mm {
 template <class S>
 concept FrameStore = requires(S& store, std::uint64_t count, std::uint64_t offset) {
     typename S::Sync;
-    // How many free frames each thread may keep for itself; 0: none.
+    // The number of free frames that each thread may cache; 0: none.
     { S::cached_frames } -> std::convertible_to<unsigned>;
-    // The tables' own memory, aligned to a page; with a header for each page of it.
+    // The tables' memory, aligned to a page; and a header for each page of it.
     { store.tables() } -> std::same_as<std::span<std::byte>>;
     { store.headers() } -> std::same_as<std::span<TableHeader>>;
-    // Metadata for `count` frames, default-made, as long as the store lives; fewer than asked for
-    // (none) where memory failed. Asked for once for RAM and once for each region that has them.
+    // Default-initialised metadata for `count` frames, valid as long as the store; empty if memory
+    // is exhausted. Called once for RAM and once for each region with page structs.
     { store.frames(count) } -> std::same_as<std::span<Frame<typename S::Sync>>>;
-    // Makes [offset, offset + count) of RAM read as zero, where contents are kept.
+    // Zeroes [offset, offset + count) of RAM, if the store keeps contents.
     store.clear(offset, count);
 };
 
-/// Tables and metadata on the heap. RAM's contents lie in a buffer of the caller's, or nowhere:
-/// then what pages hold is not modelled.
+/// Tables and metadata on the heap. RAM's contents lie in a buffer of the caller's; without one,
+/// pages have no contents.
 template <SyncPolicy SyncType>
 class HeapStore {
   public:
@@ -63,7 +63,7 @@ class HeapStore {
             std::memset(ram_.data() + offset, 0, count);
     }
 
-    /// RAM's contents; nullptr where they are not kept.
+    /// RAM's contents, or nullptr without a buffer.
     [[nodiscard]] std::byte* ram() const { return ram_.empty() ? nullptr : ram_.data(); }
 
   private:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Notifier: who must hear when translations of an address space go: a processor's TLB, an IOMMU
-// that maps the same range, a second MMU. An AddressSpace keeps the list.
+// Notifier: runs when translations of an address space go: for a processor's TLB, an IOMMU that
+// maps the same range, a second MMU. An AddressSpace keeps the list.
 #pragma once
 
 #include "moat/core/range.hpp"
@@ -12,12 +12,12 @@
 
 namespace moat::mm {
 
-/// Why a translation is to be forgotten.
+/// Why a cached translation is invalid.
 enum class Change : std::uint8_t {
-    unmapped,   ///< it leads nowhere now
-    replaced,   ///< it leads elsewhere: RAM took the place of the zero page
+    unmapped,   ///< the address is not mapped any more
+    replaced,   ///< it maps to other memory: RAM replaced the zero page
     protection, ///< it permits other accesses
-    split,      ///< smaller leaves say the same
+    split,      ///< smaller leaves translate as before
     flags,      ///< accessed or dirty was cleared
     tables,     ///< nothing was mapped: empty tables go
 };
@@ -30,17 +30,17 @@ class Notifier {
     Notifier(const Notifier&) = delete;
     Notifier& operator=(const Notifier&) = delete;
 
-    /// The entries of `request` have changed. When this returns, the old translations are used no
-    /// more; only then is memory behind them reused. Called with the lock of the changed block
+    /// The entries of `request` have changed. When this returns, nothing may use the old
+    /// translations; only then does the space reuse their memory. Runs with the lock of the block
     /// held, in a read section: it must not call the address space, nor take a lock under which
-    /// anybody calls it, nor wait for a grace period. A lock of its own is fine: the order is
+    /// other code calls it, nor wait for a grace period. A lock of its own is fine: the order is
     /// block, then notifier.
     virtual void invalidated(const InvalidationRequest<VirtualAddress>& request, Change change) = 0;
 
-    /// The region is revoked: its leaves are gone, and faults fail. When this returns, nothing is
-    /// reached through what was derived from them, also where they went earlier. Called with only
+    /// The region is revoked: its leaves are gone, and faults fail. When this returns, nothing may
+    /// use mappings derived from them, even if the leaves went earlier. Runs with only
     /// revokes_mutex held and in no read section: it may wait, and take locks under which others
-    /// call the space, but not for a revocation or for notifiers.
+    /// call the space, except to revoke or to change notifiers.
     virtual void revoked(DeviceRegion<Sync>& /*region*/) {}
 
   private:
@@ -50,7 +50,7 @@ class Notifier {
     typename Sync::template Atomic<Notifier*> next_{nullptr};
 };
 
-/// Changed under one lock of the owner's; told without any, in read sections.
+/// The owner changes it under one lock; notification takes none, only a read section.
 template <class Sync>
 class NotifierList {
   public:
@@ -59,7 +59,7 @@ class NotifierList {
         first_.store(&notifier, std::memory_order_release);
     }
 
-    /// The caller waits for a grace period before the notifier goes.
+    /// The caller waits for a grace period before it destroys the notifier.
     void remove(Notifier<Sync>& notifier) {
         auto* link = &first_;
         while (link->load(std::memory_order_relaxed) != &notifier)
@@ -67,15 +67,15 @@ class NotifierList {
         link->store(notifier.next_.load(std::memory_order_relaxed), std::memory_order_release);
     }
 
-    void tell(const InvalidationRequest<VirtualAddress>& request, Change change) const {
+    void notify(const InvalidationRequest<VirtualAddress>& request, Change change) const {
         const typename Sync::ReadSection section;
         for (Notifier<Sync>* each = first_.load(std::memory_order_acquire); each != nullptr;
              each = each->next_.load(std::memory_order_acquire))
             each->invalidated(request, change);
     }
 
-    /// The caller keeps the list as it is.
-    void tell_revoked(DeviceRegion<Sync>& region) const {
+    /// The caller prevents changes of the list.
+    void notify_revoked(DeviceRegion<Sync>& region) const {
         for (Notifier<Sync>* each = first_.load(std::memory_order_acquire); each != nullptr;
              each = each->next_.load(std::memory_order_acquire))
             each->revoked(region);

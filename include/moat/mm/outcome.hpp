@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What operations on an address space answer. Every one says what it did, so that no caller has to
-// look at the tables again and guess.
+// Results of operations on an address space. Each reports what the operation did, so that callers
+// need not read the tables again.
 #pragma once
 
 #include "moat/core/range.hpp"
@@ -24,16 +24,16 @@ struct LeafView {
         return {start, ByteCount(std::uint64_t{1} << size_lg2)};
     }
 
-    /// What `address`, which lies in the leaf, maps to.
+    /// The physical address of `address`, which lies in the leaf.
     [[nodiscard]] constexpr PhysicalAddress physical_of(VirtualAddress address) const {
         return physical + (address - start);
     }
 };
 
 enum class FaultOutcome : std::uint8_t {
-    installed, ///< there was nothing, and now there is a leaf
+    installed, ///< there was no leaf before
     present,   ///< another thread was first, or the access needed no fault
-    upgraded,  ///< the leaf became writable: RAM took the place of the zero page
+    upgraded,  ///< the leaf became writable: RAM replaced the zero page
 };
 
 struct Fault {
@@ -41,12 +41,12 @@ struct Fault {
     LeafView leaf; ///< as it was under its block's lock
 };
 
-/// What taking one leaf apart did.
+/// Result of splitting one leaf.
 enum class LeafChange : std::uint8_t {
-    split,     ///< smaller leaves take its place; every address translates as before
-    unmapped,  ///< nothing takes its place: a device's leaf is never split, the next access faults
-    gone,      ///< there is no such leaf any more; nothing was done
-    refused,   ///< the leaf stays: an explicit huge page, or a device's that was to be kept
+    split,     ///< smaller leaves replace it; every address translates as before
+    unmapped,  ///< a device's leaf, which is never split: the next access faults
+    gone,      ///< there is no such leaf any more; nothing changed
+    refused,   ///< the leaf stays: an explicit huge page, or a device's with DeviceLeaf::keep
     no_memory, ///< the leaf stays: there is no memory for the table
 };
 
@@ -66,17 +66,17 @@ enum class LeafChange : std::uint8_t {
     return "?";
 }
 
-/// What becomes of a leaf of a device when smaller ones are wanted in its place.
+/// What to do with a device's leaf when the caller wants smaller ones.
 enum class DeviceLeaf : std::uint8_t {
-    keep, ///< it stays: all that is known of its pages is known of the leaf
-    unmap ///< it goes as a whole
+    keep, ///< it has no information by page that a split could reveal
+    unmap ///< the next access faults in a leaf that fits
 };
 
-/// What a zap did.
+/// Result of a zap.
 struct Zapped {
-    std::uint64_t leaves = 0; ///< that went
-    std::uint64_t bytes = 0;  ///< that they mapped, also beside the range that was asked for
-    std::uint64_t split = 0;  ///< leaves that were taken apart at the range's ends
+    std::uint64_t leaves = 0; ///< removed
+    std::uint64_t bytes = 0;  ///< that they mapped, also beyond the range
+    std::uint64_t split = 0;  ///< leaves split at the range's ends
 };
 
 } // namespace moat::mm

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// PhysicalMemory: what lies at which physical address: tables, RAM by NUMA node, devices above.
-// It gives frames and tables out and knows what is behind a leaf; mappings are address_space.hpp.
+// PhysicalMemory: the layout of physical addresses: tables, RAM by NUMA node, devices above. It
+// allocates frames and tables, and classifies addresses. address_space.hpp maps them.
 //
-//     0 .. tables_base         nothing: a table read at address 0 is a bug, too
+//     0 .. tables_base         nothing, so that reading a table at address 0 is caught
 //     tables_base ...          tables
 //     ram_base ...             RAM, node after node; aligned to 1 GiB
 //     above                    device regions
 //
-// Every function may be called by several threads at once, add_region() aside.
+// Thread-safe, except add_region().
 #pragma once
 
 #include "moat/core/range.hpp"
@@ -32,16 +32,16 @@
 namespace moat::mm {
 
 struct PhysicalLayout {
-    /// How much RAM each node has; multiples of a page, at most `most_nodes`.
+    /// The RAM of each node, a multiple of a page; at most `most_nodes`.
     std::span<const ByteCount> nodes;
     PhysicalAddress tables_base{0x1000'0000};
     PhysicalAddress ram_base{0x4000'0000};
 };
 
-/// What is behind a leaf.
+/// The kind of memory at a physical address.
 enum class Behind : std::uint8_t {
-    nothing,    ///< no such memory: what no leaf may show
-    table,      ///< memory of tables: likewise
+    nothing,    ///< no memory: no leaf may map it
+    table,      ///< memory of tables: no leaf may map it
     ram,        ///< a frame
     zero,       ///< the huge zero page
     device,     ///< a BAR: no page struct, special
@@ -56,7 +56,7 @@ class PhysicalMemory {
     using Region = DeviceRegion<Sync>;
     static constexpr unsigned most_regions = 32;
 
-    /// Errors are the configuration's own and hit a CHECK.
+    /// An invalid layout fails a CHECK.
     PhysicalMemory(Store store, const PhysicalLayout& layout)
         : store_(std::move(store)), tables_base_(layout.tables_base.value()),
           tables_bytes_(store_.tables().size()), ram_base_(layout.ram_base.value()),
@@ -83,7 +83,7 @@ class PhysicalMemory {
         }
     }
 
-    /// What is still in use then is a leak: see in_use().
+    /// A frame that is still in use is a leak and fails a CHECK: see frames_in_use().
     ~PhysicalMemory() {
         if (const std::uint64_t zero = zero_.exchange(0, std::memory_order_acq_rel); zero != 0)
             drop(PhysicalAddress(zero));
@@ -94,7 +94,7 @@ class PhysicalMemory {
     PhysicalMemory(const PhysicalMemory&) = delete;
     PhysicalMemory& operator=(const PhysicalMemory&) = delete;
 
-    // Tables: the engine's TableMemory.
+    // TableMemory, for the page-table engine.
 
     [[nodiscard]] Result<PhysicalAddress> allocate(unsigned bytes_lg2) {
         return pool_.allocate(bytes_lg2);
@@ -139,14 +139,14 @@ class PhysicalMemory {
                     {"bytes", bit(order + frame_lg2)});
     }
 
-    /// One more reference to the block that `address` lies in; the caller knows of one already.
+    /// Adds references to the block that `address` lies in; the caller relies on one already.
     void hold(PhysicalAddress address, std::uint32_t count = 1) {
         if (FrameType* const frame = counted_frame(address))
             frame->references.fetch_add(count, std::memory_order_relaxed);
     }
 
-    /// One reference less; the last one gives the block back. Nothing for memory that is not
-    /// counted: a BAR.
+    /// Drops one reference; the last one frees the block. No effect on memory without counts, such
+    /// as a BAR.
     void drop(PhysicalAddress address) {
         FrameType* const frame = counted_frame(address);
         if (frame == nullptr || frame->references.fetch_sub(1, std::memory_order_acq_rel) != 1)
@@ -155,7 +155,7 @@ class PhysicalMemory {
             give_back(*frame);
     }
 
-    /// What lies at `address`.
+    /// The kind of memory at `address`.
     [[nodiscard]] Behind behind(PhysicalAddress address) const {
         if (contains_ram(address))
             return is_zero(address) ? Behind::zero : Behind::ram;
@@ -164,7 +164,7 @@ class PhysicalMemory {
         return address.value() - tables_base_ < tables_bytes_ ? Behind::table : Behind::nothing;
     }
 
-    /// The metadata of the 4 KiB frame at `address`, or nullptr where there is none.
+    /// The metadata of the 4 KiB frame at `address`, or nullptr without any.
     [[nodiscard]] FrameType* frame(PhysicalAddress address) const {
         if (contains_ram(address))
             return &frames_[(address.value() - ram_base_) >> frame_lg2];
@@ -174,7 +174,7 @@ class PhysicalMemory {
                    : nullptr;
     }
 
-    /// The frame at which the block of `address` is counted, or nullptr.
+    /// The first frame of the block of `address`, which has its count, or nullptr.
     [[nodiscard]] FrameType* counted_frame(PhysicalAddress address) const {
         if (!contains_ram(address))
             return frame(address);
@@ -187,8 +187,8 @@ class PhysicalMemory {
         return nullptr;
     }
 
-    /// The huge zero page: 2 MiB that read as zero, mapped without being counted. Made at its first
-    /// use and kept. Errors: no_memory.
+    /// The huge zero page: 2 MiB that read as zero, mapped without being counted. Allocated at its
+    /// first use and kept. Errors: no_memory.
     [[nodiscard]] Result<PhysicalAddress> zero_page() {
         if (const std::uint64_t zero = zero_.load(std::memory_order_acquire); zero != 0)
             return PhysicalAddress(zero);
@@ -214,8 +214,8 @@ class PhysicalMemory {
         return {PhysicalAddress(ram_base_), ByteCount(frames_.size() << frame_lg2)};
     }
 
-    /// Frames that are given out, the huge zero page's not among them. Exact while nobody takes or
-    /// drops any.
+    /// Allocated frames, without those of the huge zero page. Exact while no thread takes or drops
+    /// any.
     [[nodiscard]] std::uint64_t frames_in_use() const {
         std::uint64_t count = 0 - cached();
         for (unsigned node = 0; node != nodes_count_; ++node) {
@@ -226,7 +226,7 @@ class PhysicalMemory {
                                                           : count - bit(pmd_lg2 - frame_lg2);
     }
 
-    /// A device region above RAM; before any mapping of it, by one thread. Errors: unaligned,
+    /// Adds a device region above RAM; one thread, before any mapping of it. Errors: unaligned,
     /// empty, overlap (with RAM, tables or a region), limit, no_memory (for page structs).
     [[nodiscard]] Result<Region*> add_region(PhysicalRange range, RegionKind kind) {
         const std::uint64_t start = range.start().value();
@@ -281,7 +281,7 @@ class PhysicalMemory {
         return ((a ^ b) >> pmd_lg2) == 0;
     }
 
-    /// Free frames of one node that a thread keeps, so that pages that come and go take no lock.
+    /// Free frames of one node that a thread keeps, so that most allocations take no lock.
     struct alignas(128) Cache {
         unsigned node = 0;
         typename Sync::template Atomic<std::uint32_t> count{0}; ///< others only read it
@@ -328,7 +328,7 @@ class PhysicalMemory {
         return cache->frames[count - 1];
     }
 
-    /// Return: how many frames of `node` there are now.
+    /// Return: the number of frames of `node` in the cache.
     std::uint32_t refill(Cache& cache, unsigned node) {
         cache.node = node;
         std::uint32_t count = 0;
@@ -339,7 +339,7 @@ class PhysicalMemory {
             else
                 break;
         nodes_[node].in_use += count;
-        // Neighbouring pages get neighbouring frames, upwards: walks of them are streams.
+        // Neighbouring pages get ascending frames, so that walks read memory sequentially.
         std::reverse(cache.frames.begin(), cache.frames.begin() + count);
         cache.count.store(count, std::memory_order_release);
         return count;
@@ -358,7 +358,7 @@ class PhysicalMemory {
         cache->count.store(count, std::memory_order_release);
     }
 
-    /// Gives the latest frames back until `left` are left. Return: `left`.
+    /// Frees the latest frames until `left` are left. Return: `left`.
     std::uint32_t drain(Cache& cache, std::uint32_t count, std::uint32_t left) {
         const ExclusiveLock lock(nodes_[cache.node].mutex);
         nodes_[cache.node].in_use -= count - left;
@@ -409,7 +409,7 @@ class PhysicalMemory {
     typename Sync::template Atomic<std::uint64_t> zero_{0};
     mutable std::array<Region, most_regions> regions_{};
     unsigned regions_count_ = 0;
-    /// The last member: ends of threads come by until it goes.
+    /// The last member: its destructor ends the calls from exiting threads.
     mutable Caches caches_{&PhysicalMemory::end_thread, this};
 };
 

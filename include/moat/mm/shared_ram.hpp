@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// SharedRam: pages that several mappings, also of several address spaces, show: one frame a page,
-// made at its first fault. The mapping of it is a VMA; frames come from a PhysicalMemory.
+// SharedRam: pages that several mappings share, also of several address spaces: one frame a page,
+// allocated at its first fault from a PhysicalMemory. VMAs map it.
 #pragma once
 
 #include "moat/core/result.hpp"
@@ -14,14 +14,14 @@
 
 namespace moat::mm {
 
-/// Thread-safe. It holds a reference to each of its frames, and gives them up in clear().
+/// Thread-safe. It holds a reference to each of its frames until clear().
 template <SyncPolicy Sync>
 class SharedRam {
   public:
     using Slot = typename Sync::template Atomic<std::uint64_t>;
 
-    /// One slot a page, all zero; the caller's, and as long as the object. `name` is what numa_maps
-    /// prints as the file, and is kept as long, too.
+    /// `slots` has one slot a page, all zero. numa_maps prints `name` as the file. Both belong to
+    /// the caller and outlive the object.
     explicit SharedRam(std::span<Slot> slots, const char* name = "/dev/zero")
         : slots_(slots), name_(name) {}
 
@@ -29,9 +29,9 @@ class SharedRam {
 
     [[nodiscard]] const char* name() const { return name_; }
 
-    /// The frame of `page`, made now if it is not there, with one more reference for the caller.
-    /// Errors: out_of_range, no_memory. The first frame of a page wins where two threads ask at
-    /// once.
+    /// Returns the frame of `page`, with one more reference for the caller; allocates it at first
+    /// use. Errors: out_of_range, no_memory. If two threads allocate it at once, the first frame
+    /// wins.
     template <class Memory>
     [[nodiscard]] Result<PhysicalAddress> hold_frame(Memory& memory, std::uint64_t page,
                                                      const NodePolicy& policy, unsigned home) {
@@ -53,8 +53,8 @@ class SharedRam {
         return PhysicalAddress(frame);
     }
 
-    /// Gives all frames up; nobody faults meanwhile. Frames that are mapped or pinned stay until
-    /// they are neither.
+    /// Drops the reference to each frame; no thread may fault meanwhile. Mapped or pinned frames
+    /// stay until they are neither.
     template <class Memory>
     void clear(Memory& memory) {
         for (Slot& slot : slots_)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Vma: what a range of virtual addresses shows, and how; a value, which splits and merges.
-// How it is found is vma_tree.hpp; what it becomes in the tables is fault.hpp.
+// Vma: the memory that a range of virtual addresses maps, and how. A value that splits and merges.
+// vma_tree.hpp finds VMAs; fault.hpp fills their tables.
 #pragma once
 
 #include "moat/core/range.hpp"
@@ -16,13 +16,13 @@
 namespace moat::mm {
 
 enum class VmaKind : std::uint8_t {
-    anonymous, ///< RAM of its own: 2 MiB leaves where they fit, 4 KiB else
+    anonymous, ///< RAM of its own: 2 MiB leaves where they fit, otherwise 4 KiB
     huge,      ///< RAM of its own in explicit huge pages of one size
-    shared,    ///< RAM that others may show, too
+    shared,    ///< RAM that other VMAs may map, too
     device,    ///< a device region: leaves as large as fit, up to 1 GiB
 };
 
-/// What is asked of map(); all but the kind may stay as it is.
+/// The argument of map(); the defaults of all but `kind` suit most mappings.
 template <SyncPolicy Sync>
 struct Mapping {
     VmaKind kind = VmaKind::anonymous;
@@ -45,7 +45,7 @@ struct Vma {
     VirtualRange range;
     Mapping<Sync> mapping;
 
-    /// log2 of what addresses of it are multiples of.
+    /// log2 of the alignment of its ends.
     [[nodiscard]] constexpr unsigned page_lg2() const {
         return mapping.kind == VmaKind::huge ? mapping.largest_leaf_lg2 : frame_lg2;
     }
@@ -55,7 +55,7 @@ struct Vma {
         return mapping.offset.value() + (address.value() - range.start().value());
     }
 
-    /// What `address` of a device's VMA shows.
+    /// The physical address of `address` in a device's VMA.
     [[nodiscard]] constexpr PhysicalAddress physical_of(VirtualAddress address) const {
         return mapping.region->range().start() + ByteCount(offset_of(address));
     }
@@ -64,14 +64,14 @@ struct Vma {
         return mapping.kind == VmaKind::device && mapping.region->kind() == RegionKind::registers;
     }
 
-    /// What it shows of `part`, which lies in it.
+    /// The VMA of `part`, which lies in this one.
     [[nodiscard]] constexpr Vma of(VirtualRange part) const {
         Vma vma{part, mapping};
         vma.mapping.offset = has_offset() ? ByteCount(offset_of(part.start())) : ByteCount(0);
         return vma;
     }
 
-    /// Whether `next` goes on where this ends, alike.
+    /// Whether `next` starts where this ends, with an equal mapping.
     [[nodiscard]] constexpr bool merges_with(const Vma& next) const {
         return range.last().value() + 1 == next.range.start().value() &&
                next.of(next.range) == Vma{range.hull(next.range), mapping}.of(next.range);
@@ -85,20 +85,20 @@ struct Vma {
     }
 };
 
-/// A VMA in a tree of an address space. It does not change; what does is another VMA.
+/// A VMA in a tree of an address space. It never changes; a changed VMA is a new one.
 template <SyncPolicy Sync>
 struct AttachedVma : Vma<Sync> {
     AttachedVma(const Vma<Sync>& vma, std::uint64_t made_by) : Vma<Sync>(vma), update(made_by) {}
 
-    /// Whether the tree shows it still. Read under the lock of a block of its range, it stays true
-    /// for leaves of that block until the lock goes: see address_space.hpp.
+    /// Whether it is still in the tree. If it is under the lock of a block of its range, that holds
+    /// for leaves of that block until the unlock: see address_space.hpp.
     [[nodiscard]] bool attached() const { return attached_.load(std::memory_order_acquire) != 0; }
 
     void detach() { attached_.store(0, std::memory_order_release); }
 
-    // The tree's own; readers never look.
+    // For the tree only.
     std::uint64_t update;        ///< the number of the Update that made it
-    AttachedVma* next = nullptr; ///< an Update's list: of what it made, or of what leaves
+    AttachedVma* next = nullptr; ///< in an Update's list of new or of removed VMAs
 
   private:
     typename Sync::template Atomic<std::uint8_t> attached_{1};

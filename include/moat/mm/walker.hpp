@@ -1,33 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Walker: a walk over VMAs and tables with operations of the caller's. Without operations that ask
-// for it, it changes nothing, takes no lock and allocates nothing. Reports are readers/.
+// Walker: walks VMAs and tables, and calls a visitor. A walk whose visitor requests no change
+// changes nothing, takes no lock and allocates nothing. readers/ builds reports on it.
 //
 // A visitor has any of these, and no other:
 //
-//     VmaTest test(const Vma&)              before a VMA: walk it, pass over it, end the walk
-//     void before(const Vma&), after(...)   around what is walked of a VMA
+//     VmaTest test(const Vma&)              before a VMA: walk it, skip it, end the walk
+//     void before(const Vma&), after(...)   around the walked part of a VMA
 //     Action table(VirtualAddress, Entry<Types, L>)    a table in an entry of level L; `subtree`
-//                                           (go into it) or `proceed` (behind it); levels that a
-//                                           format lacks are folded: it has no such L
-//     Action leaf(VirtualRange part, Leaf<Types, L>)   the part of the leaf that is walked
-//     bool passes_over(Table<Types, 0>)     whether nothing in a table of pages need be shown
-//     void kept(VirtualRange part, Leaf<Types, L>)     a leaf for which leaf() answered `subtree`,
-//                                           and that is not taken apart
-//     void hole(VirtualRange, unsigned depth)   nothing: in an entry of level `depth`, or, where
-//                                           no VMA is, of depth `no_vma`
-//     std::optional<Access> install(VirtualRange hole)   an installing walk: a leaf is faulted in
-//                                           for this access, and visited; or the hole stays
-//     void retried(VirtualRange)            what was shown to leaf() is looked at again
+//                                           (descend) or `proceed` (skip it); there is no such L
+//                                           for levels that a format lacks
+//     Action leaf(VirtualRange part, Leaf<Types, L>)   the walked part of the leaf
+//     bool passes_over(Table<Types, 0>)     whether the walk may skip a whole table of pages
+//     void kept(VirtualRange part, Leaf<Types, L>)     a leaf for which leaf() returned `subtree`,
+//                                           but which cannot be split
+//     void hole(VirtualRange, unsigned depth)   no leaf: in an entry of level `depth`, or of depth
+//                                           `no_vma` outside of VMAs
+//     std::optional<Access> install(VirtualRange hole)   an installing walk: fault in a leaf for
+//                                           this access and visit it; or leave the hole
+//     void retried(VirtualRange)            before the walk reads an entry again after leaf()
 //
-// Every address of the range is visited once: as a part of one leaf for which leaf() answered
-// `proceed` or that was kept, of one hole, or of what test(), table() or passes_over() passed over.
-// What changes meanwhile is seen as it was before or after.
+// The walk visits every address of the range once: in one leaf for which leaf() returned
+// `proceed` or that was kept, in one hole, or in a part that test(), table() or passes_over()
+// skipped. It sees concurrent changes as either before or after.
 //
-// Actions of leaf(). `proceed`: it is done. `again`: look at this entry again. `subtree`: smaller
-// leaves are wanted; the leaf is taken apart as split_leaf() does, and the walk looks again at what
-// is there then, by one snapshot, from the root. A leaf that is not taken apart counts as done.
-// Both are repeated `retries` times at most; then the block's lock is taken, and what is found
-// under it is final.
+// Actions of leaf(). `proceed`: continue. `again`: read this entry again. `subtree`: the visitor
+// wants smaller leaves; the walk splits the leaf as split_leaf() does, and reads the entry again,
+// by one snapshot, from the root. A leaf that cannot be split counts as visited.
+// The walk repeats both at most `retries` times; then it takes the block's lock, and the entry
+// that it finds under it is final.
 #pragma once
 
 #include "moat/mm/address_space.hpp"
@@ -50,10 +50,10 @@ inline constexpr unsigned no_vma = ~0U;
 
 struct WalkOptions {
     unsigned retries = 3;
-    DeviceLeaf device = DeviceLeaf::keep; ///< where leaf() asks for smaller leaves
+    DeviceLeaf device = DeviceLeaf::keep; ///< when leaf() returns `subtree`
 };
 
-/// `Space` is const for a walk that only reads: its leaf() is not asked about smaller leaves.
+/// `Space` is const for a walk that only reads: `subtree` then keeps the leaf.
 template <class Space, class Visitor>
 class Walker {
   public:
@@ -69,7 +69,7 @@ class Walker {
         : space_(space), visitor_(visitor), options_(options) {}
 
     /// Walks the VMAs of the range, and the holes between them. Errors: of the range, and no_memory
-    /// (to split or install); no lock is held then, and what was visited was visited once.
+    /// (to split or install). An error leaves no lock held and no address visited twice.
     Result<WalkEnd> run(VirtualRange range) {
         if (auto good = check(range); !good)
             return std::unexpected(good.error());
@@ -95,7 +95,7 @@ class Walker {
         }
     }
 
-    /// Walks the tables of the range, whatever VMAs there are. Errors: as run().
+    /// Walks the tables of the range, ignoring VMAs. Errors: as run().
     Result<WalkEnd> run_without_vmas(VirtualRange range) {
         if (auto good =
                 check_range<F>(range.start().value(), range.size().value(), 0, F::most_levels);
@@ -107,7 +107,7 @@ class Walker {
         return stopped_ ? WalkEnd::stopped : WalkEnd::complete;
     }
 
-    /// Visits what the tables hold for `part`, from the root.
+    /// Visits the entries of the tables for `part`, from the root.
     void visit_tables(VirtualRange part) {
         const auto outer = std::exchange(spans_, {});
         const Result<WalkEnd> walked =
@@ -117,7 +117,7 @@ class Walker {
     }
 
   private:
-    /// What the engine's walk calls.
+    /// The visitor of the engine's walk.
     struct Step {
         Walker& walker;
         VirtualRange part;
@@ -173,7 +173,7 @@ class Walker {
         return not_done(action, shown, start, found);
     }
 
-    /// The part of a leaf that sticks out of what is walked.
+    /// The part of a leaf that lies in the walked range.
     [[gnu::noinline]] static VirtualRange cut(VirtualRange part, VirtualAddress start,
                                               std::uint64_t leaf_last) {
         return VirtualRange::inclusive(start > part.start() ? start : part.start(),
@@ -207,7 +207,7 @@ class Walker {
         }
         if (is_locked_)
             return WalkControl::next;
-        // The entry that is being looked at again already: its own loop goes on.
+        // look_again() is reading this entry already: its loop continues.
         if (part == again_) {
             action_ = Action::again;
             return WalkControl::stop;
@@ -222,7 +222,7 @@ class Walker {
         return WalkControl::next;
     }
 
-    /// A walk that reads takes nothing apart.
+    /// A walk that only reads splits nothing.
     LeafChange take_apart(VirtualAddress start, unsigned size_lg2) {
         LeafChange change = LeafChange::refused;
         if constexpr (changes) {
@@ -248,7 +248,7 @@ class Walker {
         return Zapper<Core>(space_.core()).split_locked(*vma, start, size_lg2, options_.device);
     }
 
-    /// The part of one leaf, which was taken apart, or whose visitor wants to see it again.
+    /// Reads again the part of a leaf that was split, or that the visitor wants to see again.
     WalkControl look_again(VirtualRange part, unsigned size_lg2) {
         const VirtualRange outer = std::exchange(again_, part);
         action_ = Action::again;
@@ -265,14 +265,14 @@ class Walker {
         return stopped_ ? WalkControl::stop : WalkControl::next;
     }
 
-    /// Under the lock of the block, where nobody else changes what it holds.
+    /// Under the lock of the block, where no other thread changes its leaves.
     void look_locked(VirtualRange part, unsigned size_lg2) {
         if constexpr (changes) {
             auto& core = space_.core();
             const std::uint64_t at = part.start().value();
             const typename Core::Lock lock(size_lg2 == pud_lg2 ? core.pud_locks.of(at)
                                                                : core.pmd_locks.of(at));
-            // A table in the place of a leaf of 1 GiB stays, and other locks are for what is in it.
+            // A table that replaced a leaf of 1 GiB stays, and other locks guard its entries.
             if (size_lg2 != pud_lg2 || core.look(part.start()).level >= 2) {
                 visit_locked(part);
                 return;
@@ -334,8 +334,8 @@ class Walker {
         return F::most_levels - 1;
     }
 
-    /// A hole of an installing walk. The leaf that comes is visited under its block's lock: nobody
-    /// zaps it between fault-in and visit, and a leaf that another fault put there is as good.
+    /// A hole of an installing walk. Visits the new leaf under its block's lock: no zap removes it
+    /// between fault-in and visit. A leaf that another fault installed serves as well.
     WalkControl fill(VirtualRange hole) {
         if (is_locked_) {
             show_hole(hole, depth_of(hole.start()));
@@ -359,7 +359,7 @@ class Walker {
                 return stop();
             }
             if (!fault) {
-                // The VMA went, or nobody may fault in it: true of all that is left.
+                // The VMA went, or permits no fault: that holds for the rest of the hole.
                 show_hole(rest, depth_of(at));
                 return WalkControl::next;
             }
@@ -384,12 +384,12 @@ class Walker {
     Space& space_;
     Visitor& visitor_;
     const WalkOptions options_;
-    /// Of the tables that the walk is in, by level: what they cover. Level of the root aside.
+    /// The spans of the tables that the walk is in, by level, without the root.
     std::array<Span, F::most_levels> spans_{};
     VirtualRange again_{};
     Action action_ = Action::proceed;
-    bool is_locked_ = false; ///< the lock of the block that is visited is held
-    bool split_ = false;     ///< under it, the leaf was taken apart
+    bool is_locked_ = false; ///< the walk holds the lock of the block
+    bool split_ = false;     ///< it split the leaf under that lock
     bool stopped_ = false;
     std::optional<Error> error_;
 };
@@ -400,7 +400,7 @@ Result<WalkEnd> walk(const Space& space, VirtualRange range, Visitor&& visitor) 
     return Walker<const Space, std::remove_reference_t<Visitor>>(space, visitor).run(range);
 }
 
-/// A walk that may split and install: what its visitor asks for, and nothing else.
+/// A walk that may split and install, as its visitor requests.
 template <class Space, class Visitor>
 Result<WalkEnd> walk_and_change(Space& space, VirtualRange range, Visitor&& visitor,
                                 const WalkOptions& options = {}) {

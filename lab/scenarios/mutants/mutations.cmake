@@ -82,12 +82,12 @@ moat_mutate(moat/mm/address_space.hpp
         const auto space =]])
 moat_mutate(moat/mm/address_space.hpp
 [[        const Lock lock(core_.revokes_mutex);
-        core_.notifiers.tell_revoked(region);]]
+        core_.notifiers.notify_revoked(region);]]
 [[        if constexpr (S::broken == "revokes-after-zap")
             mark_revoked(region);
         if constexpr (S::broken != "untold") {
             const Lock lock(core_.revokes_mutex);
-            core_.notifiers.tell_revoked(region);
+            core_.notifiers.notify_revoked(region);
         }]])
 
 # A walk that goes on with the action from before the retry, and one whose retries never end.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// How a reader enters, and a grace period asks, in RCU by epochs (moat/sync/epoch.hpp): both by a
-// read-modify-write of the reader's slot. Each variant but `right` gets one thing wrong; a protocol
-// in small. The explorer's own RCU is not used here: this is what must earn the trust.
+// RCU by epochs (moat/sync/epoch.hpp) as a small model: a reader enters, and a grace period tests
+// it, by a read-modify-write of the reader's slot. Each variant but `right` has one mistake.
+// Does not use the explorer's own RCU, because this protocol is under test.
 #pragma once
 
 #include "lab/explore/explored_sync.hpp"
@@ -13,8 +13,8 @@ namespace moat::scenarios::epoch_entry {
 
 enum class Variant : std::uint8_t {
     right,
-    enter_by_store, ///< the entry waits in a store buffer while the reader reads on
-    ask_by_load,    ///< the grace period may see the slot as it was
+    enter_by_store, ///< the entry waits in a store buffer while the reader continues
+    ask_by_load,    ///< the grace period may read an old value of the slot
     leave_relaxed,  ///< the reader's accesses may be late
 };
 

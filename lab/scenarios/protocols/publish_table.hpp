@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A lower table is filled and linked while others walk; it is unlinked, and freed after a grace
-// period. Each variant but `right` gets one thing wrong. A protocol in small.
+// A thread fills and links a lower table while others walk, unlinks it, and frees it after a grace
+// period. Each variant but `right` has one mistake. A small model.
 #pragma once
 
 #include "lab/explore/explored_sync.hpp"
@@ -12,12 +12,12 @@ namespace moat::scenarios::publish_table {
 
 enum class Variant : std::uint8_t {
     right,
-    link_relaxed,       ///< the store that links the table releases nothing
-    walk_relaxed,       ///< the load that finds the table acquires nothing
-    link_unchecked,     ///< a table is linked without looking again under the lock
+    link_relaxed,       ///< the store that links the table is no release
+    walk_relaxed,       ///< the load that finds the table is no acquire
+    link_unchecked,     ///< a thread links a table without reading the entry again under the lock
     free_at_once,       ///< the table is freed without a grace period
-    walk_unprotected,   ///< the walker is in no read section
-    free_before_unlink, ///< the grace period comes before the table is out of reach
+    walk_unprotected,   ///< the walker opens no read section
+    free_before_unlink, ///< the grace period comes before the unlink
 };
 
 inline constexpr std::array<std::string_view, 7> variant_names = {

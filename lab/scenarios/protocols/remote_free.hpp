@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Ranges that other threads free are pushed on a list that their owner drains. Each variant but
-// `right` gets one thing wrong. A protocol in small.
+// Threads push ranges that they free on a list, which the ranges' owner drains. Each variant but
+// `right` has one mistake. A small model.
 #pragma once
 
 #include "lab/explore/explored_sync.hpp"
@@ -12,10 +12,10 @@ namespace moat::scenarios::remote_free {
 
 enum class Variant : std::uint8_t {
     right,
-    push_lost,      ///< a push that stores what it computed from an old head
+    push_lost,      ///< a push that stores a head computed from an old one
     drain_lost,     ///< a drain that reads the head and clears it in two steps
-    push_relaxed,   ///< the push releases nothing: the drainer reads an unwritten link
-    exit_undrained, ///< a thread that ends leaves its list behind
+    push_relaxed,   ///< the push is no release: the drainer reads an unwritten link
+    exit_undrained, ///< a thread ends without draining its list
 };
 
 inline constexpr std::array<std::string_view, 5> variant_names = {

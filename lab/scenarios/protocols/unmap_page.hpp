@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A page is unmapped, invalidated and freed while a device reaches it through its IOTLB, and the
-// IOVA is used again. Each variant but `right` gets one thing wrong. A protocol in small.
+// A thread unmaps, invalidates and frees a page while a device reaches it through its IOTLB, and
+// reuses the IOVA. Each variant but `right` has one mistake. A small model.
 #pragma once
 
 #include "lab/explore/explored_sync.hpp"
@@ -12,8 +12,8 @@ namespace moat::scenarios::unmap_page {
 
 enum class Variant : std::uint8_t {
     right,
-    free_before_invalidation,       ///< the page goes back while the IOTLB still knows it
-    invalidation_before_clear,      ///< the IOTLB can be filled again from the live entry
+    free_before_invalidation,       ///< the page is freed while the IOTLB still maps it
+    invalidation_before_clear,      ///< the IOTLB can reload the live entry
     iova_reused_before_invalidation ///< the IOVA's next owner inherits the old translation
 };
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A walker that has to start an entry again: how often, and what it remembers of the last time.
-// Each variant but `right` gets one thing wrong. A protocol in small.
+// A walker that has to read an entry again: how often, and with which action.
+// Each variant but `right` has one mistake. A small model.
 #pragma once
 
 #include "lab/explore/explored_sync.hpp"
@@ -13,8 +13,8 @@ namespace moat::scenarios::walk_retry {
 
 enum class Variant : std::uint8_t {
     right,
-    sticky_action,   ///< AGAIN is still set when the entry has become a hole: it is visited twice
-    unbounded_retry, ///< two who undo each other's work do so for ever
+    sticky_action,   ///< AGAIN is still set when the entry is a hole: it is visited twice
+    unbounded_retry, ///< two threads undo each other's work for ever
 };
 
 inline constexpr std::array<std::string_view, 3> variant_names = {"right", "sticky-action",
@@ -28,7 +28,7 @@ struct World {
     ExploredSync::Atomic<std::uint64_t> done;
 };
 
-/// Visits one entry. Return: how often the visitor saw it.
+/// Visits one entry. Return: the number of visits.
 inline unsigned walk(World& world) {
     unsigned visits = 0;
     Action action = Action::proceed;
@@ -53,7 +53,7 @@ inline unsigned walk(World& world) {
     }
 }
 
-/// Puts the leaf back whenever it is gone, for as long as the walker walks.
+/// Restores the leaf whenever it is gone, until the walker has finished.
 inline void fault_always(World& world) {
     while (world.done.load(std::memory_order_acquire) == 0) {
         pud_slot::fault(world.slot, {.iterations = 1});

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// for_each_block: the parts of a range that one lock is for each, with that lock held. For changes
-// of leaves that stay; zap.hpp, whose leaves go, has its own way through.
+// for_each_block: visits the parts of a range that one lock each guards, under that lock. For
+// changes of leaves that stay; zap.hpp, whose leaves go, has its own loop.
 #pragma once
 
 #include "moat/mm/detail/core.hpp"
@@ -10,7 +10,7 @@
 namespace moat::mm {
 
 /// Calls `change(VirtualRange part)` for each part of the range, which lies in one VMA, that may
-/// have leaves: one leaf of 1 GiB, or what lies in one block of 2 MiB.
+/// have leaves: one leaf of 1 GiB, or a block of 2 MiB.
 template <class Core, class Change>
 void for_each_block(Core& core, VirtualRange range, Change change) {
     using Lock = typename Core::Lock;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // SpaceCore: the state of an address space, which its operations (fault.hpp, zap.hpp, ...) share.
-// Only they and AddressSpace use it; the protocol is told in address_space.hpp.
+// Only they and AddressSpace use it; address_space.hpp explains the protocol.
 #pragma once
 
 #include "moat/mm/detail/vma_tree.hpp"
@@ -18,14 +18,14 @@ namespace moat::mm {
 
 /// Choices that hold for all of an address space.
 struct SpaceOptions {
-    /// From which node memory comes where a mapping does not say.
+    /// The node of memory for mappings that name none.
     unsigned home_node = 0;
-    /// How often an operation that met a VMA which was just replaced looks again, before it takes
-    /// the lock that keeps VMAs as they are.
+    /// The number of times that an operation retries after another thread replaced its VMA, before
+    /// it takes the lock of all VMAs.
     unsigned retries = 8;
-    /// What every leaf has beside the permissions of its VMA.
+    /// Attributes of every leaf in addition to the permissions of its VMA.
     Attributes leaf_attributes = Attributes::user;
-    /// Whether anonymous memory that was never written to shows the huge zero page.
+    /// Whether anonymous memory that was never written to maps the huge zero page.
     enum class ZeroPage : std::uint8_t { share, none } zero_page = ZeroPage::share;
 };
 
@@ -47,7 +47,7 @@ class BlockLocks {
     std::array<Stripe, std::size_t{1} << CountLg2> stripes_;
 };
 
-/// What one look at the tables found at an address: a leaf, or a hole in a table of `level`.
+/// The result of one look at an address in the tables: a leaf, or a hole in a table of `level`.
 struct Spot {
     bool is_leaf = false;
     unsigned level = 0;
@@ -86,18 +86,18 @@ struct SpaceCore {
     }
 
     /// An invalidation callback for an edit.
-    [[nodiscard]] auto telling(Change change) const {
+    [[nodiscard]] auto notifying(Change change) const {
         return [this, change](const InvalidationRequest<VirtualAddress>& request) {
-            notifiers.tell(request, change);
+            notifiers.notify(request, change);
         };
     }
 
     M& memory;
     Tables tables;
     const SpaceOptions options;
-    /// Who tells notifiers of a revocation holds it, and who changes their list.
+    /// Held to notify of a revocation, and to change the list of notifiers.
     typename S::Mutex revokes_mutex;
-    /// Who changes VMAs holds it; also who gave up on looking again.
+    /// Held to change VMAs, and by operations that have used up their retries.
     typename S::Mutex vmas_mutex;
     VmaTree<S> vmas;
     /// Guard the entries of level 2 (PUD), and those of levels 1 and 0.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Fill: the steps of one DMA map: fault a leaf in, and map it for the device before the lock of its
-// block goes. So no zap comes between, and nothing is looked up again. DmaMap::map_dma calls it.
+// Fill: the steps of one DMA map: fault in a leaf, and map it for the device under the lock of its
+// block. So no zap can come between, and no second look-up is needed. DmaMap::map_dma calls it.
 #pragma once
 
 #include "moat/mm/address_space.hpp"
@@ -30,7 +30,7 @@ class Fill {
     Fill(const Fill&) = delete;
     Fill& operator=(const Fill&) = delete;
 
-    /// After an error the mapping has the runs of what was mapped before.
+    /// After an error the mapping has the runs that were mapped before it.
     [[nodiscard]] Result<void> run(VirtualAddress address) {
         const std::uint64_t size = mapping_.range.size().value();
         for (std::uint64_t offset = 0; offset != size; offset += done_) {
@@ -55,7 +55,7 @@ class Fill {
             return fail(ErrorCode::no_memory, "no memory to note a run of leaves");
         Result<void> taken;
         auto take = [&](const LeafView& leaf) { taken = this->take(leaf, address, offset); };
-        // A device that only reads is to see what the process writes later: no zero page.
+        // A device that only reads must see later writes of the process: no zero page.
         auto fault = space_.with_leaf(address, Access::write, take);
         if (!fault && fault.error().code() == ErrorCode::refused &&
             !has(mapping_.permissions, Attributes::write))
@@ -91,7 +91,7 @@ class Fill {
         return {};
     }
 
-    /// What is in `spare_` belongs to the mapping now.
+    /// Adds `spare_` to the mapping.
     void note() {
         if (mapping_.last != nullptr && mapping_.last->goes_on_with(*spare_)) {
             ++mapping_.last->parts;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// DmaMapping: what one DMA map made, as runs of leaves; and DmaMappingTree, which finds mappings by
-// IOVA. No locks: dma_map.hpp uses both under its own.
+// DmaMapping: the result of one DMA map, as runs of leaves; and DmaMappingTree, which finds
+// mappings by IOVA. No locks: dma_map.hpp uses both under its own.
 #pragma once
 
 #include "moat/core/check.hpp"
@@ -14,12 +14,12 @@
 
 namespace moat::mm {
 
-/// Equal parts, one of each leaf, that follow one another in IOVA and in physical memory.
+/// Equal parts, one of each leaf, contiguous in IOVA and in physical memory.
 template <SyncPolicy Sync>
 struct Run {
     Iova start = {};
     PhysicalAddress physical = {};
-    ByteCount part = {}; ///< what one leaf gave; each part is one reference to its memory
+    ByteCount part = {}; ///< the part of one leaf; each holds one reference to its memory
     std::uint64_t parts = 0;
     DeviceRegion<Sync>* region = nullptr; ///< nullptr: RAM, and pinned
     Run* next = nullptr;
@@ -28,7 +28,7 @@ struct Run {
 
     [[nodiscard]] IovaRange range() const { return {start, size()}; }
 
-    /// Whether `other`, of one part, goes on where this ends, alike.
+    /// Whether `other`, of one equal part, starts where this ends.
     [[nodiscard]] bool goes_on_with(const Run& other) const {
         return other.part == part && other.region == region &&
                other.physical.value() == physical.value() + size().value() &&
@@ -43,13 +43,13 @@ struct DmaMapping {
     Run<Sync>* first = nullptr; ///< by IOVA; with holes where memory was revoked
     Run<Sync>* last = nullptr;
 
-    // The tree's own.
+    // For the tree only.
     DmaMapping* left = nullptr;
     DmaMapping* right = nullptr;
 };
 
-/// Ranges that do not overlap. A treap whose priorities are a hash of the address: its shape
-/// follows from what is in it alone.
+/// Ranges that do not overlap. A treap whose priorities are a hash of the address, so that its
+/// shape depends on its contents alone.
 template <SyncPolicy Sync>
 class DmaMappingTree {
   public:
@@ -119,7 +119,7 @@ class DmaMappingTree {
         return wanted.range.start() < above.range.start() ? &above.left : &above.right;
     }
 
-    /// Parts `tree` into what lies below `node` and above it, as its subtrees.
+    /// Makes the parts of `tree` below and above `node` its subtrees.
     static void split(Node* tree, Node& node) {
         Node** left = &node.left;
         Node** right = &node.right;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // FaultHandler: one demand fault: find the VMA, install the largest leaf that fits, under the lock
-// of its block. AddressSpace::fault and with_leaf are its front; the protocol is told there.
+// of its block. AddressSpace::fault and with_leaf call it; address_space.hpp has the protocol.
 #pragma once
 
 #include "moat/mm/detail/core.hpp"
@@ -17,7 +17,7 @@ class FaultHandler {
     using Attached = typename Core::Attached;
     using Lock = typename Core::Lock;
 
-    /// `use(const LeafView&)` is called with the leaf, under its block's lock.
+    /// Calls `use(const LeafView&)` with the leaf, under its block's lock.
     FaultHandler(Core& core, VirtualAddress address, Access access, Use& use)
         : core_(core), address_(address), access_(access), use_(use) {}
 
@@ -32,15 +32,15 @@ class FaultHandler {
     }
 
   private:
-    /// Nothing: the VMA was replaced meanwhile.
+    /// Empty if another thread replaced the VMA.
     using Answer = std::optional<Result<Fault>>;
 
-    /// What an attempt at one size came to; `answer` is set with `done`.
+    /// Result of an attempt at one size; `done` sets `answer_`.
     enum class Attempt : std::uint8_t {
         done,
         stale,    ///< the VMA is not attached any more
-        smaller,  ///< no leaf of this size goes here
-        populate, ///< the table of level 1 is missing, and only with the PUD's lock may it come
+        smaller,  ///< no leaf of this size fits here
+        populate, ///< the table of level 1 is missing, and adding it needs the PUD's lock
     };
 
     [[nodiscard]] static Attributes wanted(Access access) {
@@ -120,7 +120,7 @@ class FaultHandler {
                                  {"address", address_.value()}));
             return Attempt::done;
         }
-        // A look before the lock would be worth nothing: tables of level 0 come and go.
+        // Only a look under the lock counts: tables of level 0 come and go.
         const Spot spot = core_.look(address_);
         const unsigned level = (lg2 - frame_lg2) / 9;
         if (spot.is_leaf)
@@ -132,7 +132,7 @@ class FaultHandler {
         return install(vma, lg2, FaultOutcome::installed);
     }
 
-    /// There is a leaf; is it good for the access?
+    /// Uses the leaf that is there, or makes it permit the access.
     Attempt found(Attached& vma, const Spot& spot, unsigned lg2) {
         if (lg2 == pud_lg2 && spot.level < 2)
             return Attempt::smaller;
@@ -140,8 +140,8 @@ class FaultHandler {
                    "a leaf lies in one VMA, so where it is, it fits");
         if (has(spot.leaf.attributes, wanted(access_)))
             return done(FaultOutcome::present, spot.leaf);
-        auto telling = core_.telling(Change::replaced);
-        auto edit = core_.tables.edit(telling);
+        auto notifying = core_.notifying(Change::replaced);
+        auto edit = core_.tables.edit(notifying);
         if (core_.memory.behind(spot.leaf.physical) == Behind::zero) {
             const auto unmapped = edit.unmap(spot.leaf.start, spot.leaf.range().size());
             MOAT_CHECK(unmapped.has_value(), "a leaf that is there can go");
@@ -156,7 +156,7 @@ class FaultHandler {
         return done(FaultOutcome::upgraded, core_.look(address_).leaf);
     }
 
-    /// Nothing is at the address, and the tables above are there or may come.
+    /// There is no leaf at the address; the tables above it exist or may be added.
     Attempt install(Attached& vma, unsigned lg2, FaultOutcome outcome) {
         LeafView leaf{.start = start_of(lg2),
                       .physical = {},
@@ -170,8 +170,8 @@ class FaultHandler {
             return Attempt::done;
         }
         leaf.physical = *physical;
-        auto telling = core_.telling(Change::tables);
-        auto edit = core_.tables.edit(telling);
+        auto notifying = core_.notifying(Change::tables);
+        auto edit = core_.tables.edit(notifying);
         const Result<void> mapped = edit.map(leaf.start, leaf.range().size(), leaf.physical,
                                              leaf.attributes, {.largest_leaf_lg2 = lg2});
         edit.finish();
@@ -185,8 +185,8 @@ class FaultHandler {
         return done(outcome, leaf);
     }
 
-    /// Memory to be mapped as `leaf`, with a reference for it; what is known of the leaf by then
-    /// goes into its attributes.
+    /// Returns memory to map as `leaf`, with a reference for it, and adjusts the leaf's attributes
+    /// (dirty, or read-only for the zero page).
     Result<PhysicalAddress> memory_for(Attached& vma, LeafView& leaf) {
         using FrameType = Frame<Sync>;
         auto& memory = core_.memory;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// FlagClearer: accessed and dirty are collected and cleared, block by block, each under its lock.
-// AddressSpace::clear_accessed_dirty is its front.
+// FlagClearer: collects and clears accessed and dirty, block by block, each under its lock.
+// AddressSpace::clear_accessed_dirty calls it.
 #pragma once
 
 #include "moat/mm/detail/blocks.hpp"
@@ -17,7 +17,7 @@ class FlagClearer {
     FlagClearer(Core& core, Attributes which, Visit& visit)
         : core_(core), which_(which), visit_(visit) {}
 
-    /// The caller holds the lock of all VMAs, so that no leaf is cut meanwhile.
+    /// The caller holds the lock of all VMAs, so that nothing cuts a leaf meanwhile.
     Result<void> run(VirtualRange range) {
         Result<void> result;
         const auto view = core_.vmas.view();
@@ -33,8 +33,8 @@ class FlagClearer {
 
   private:
     Result<void> clear(VirtualRange range) {
-        auto telling = core_.telling(Change::flags);
-        auto edit = core_.tables.edit(telling);
+        auto notifying = core_.notifying(Change::flags);
+        auto edit = core_.tables.edit(notifying);
         const auto visit = [&](VirtualAddress start, ByteCount size, Attributes had) {
             const Spot spot = core_.look(start);
             MOAT_CHECK(spot.is_leaf, "a leaf whose flags were cleared is there still");

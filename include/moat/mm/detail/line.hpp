@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Line: text of a report in a buffer of its own, without allocating. Only readers use it.
+// Line: builds a report's text in its own buffer, without allocating. Only readers use it.
 #pragma once
 
 #include <array>

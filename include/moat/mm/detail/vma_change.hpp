@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// VmaChange: map, unmap and protect: VMAs are cut, go, come and merge, and the leaves follow.
-// AddressSpace holds the lock of all VMAs around each and checks what it is given here.
+// VmaChange: map, unmap and protect: cut, remove, add and merge VMAs, then update the leaves.
+// AddressSpace holds the lock of all VMAs around each; arguments are checked here.
 #pragma once
 
 #include "moat/mm/detail/blocks.hpp"
@@ -52,7 +52,7 @@ class VmaChange {
             if (auto done = update.erase(vma->range.start()); !done)
                 return std::unexpected(done.error());
         }
-        // They are retired once published; what they show must be known for a while longer.
+        // Publishing retires them, but zapping still needs their mappings.
         const typename Sync::ReadSection section;
         const auto before = core_.vmas.view();
         update.publish();
@@ -122,7 +122,7 @@ class VmaChange {
                                     F::most_levels);
     }
 
-    /// What the format can express; no permission at all is for mappings that nobody may touch.
+    /// Permissions that the format can express; none at all is for mappings without access.
     Result<void> check_permissions(const Vma<Sync>& vma) const {
         if (vma.mapping.permissions == Attributes::none ||
             F::representable(core_.leaf_attributes(vma)))
@@ -181,8 +181,8 @@ class VmaChange {
         }
     }
 
-    /// Makes both ends of `range` ends of VMAs and of leaves. Errors: of cut_at; what is cut by
-    /// then stays so, which nobody can tell but by the list of VMAs.
+    /// Makes both ends of `range` ends of VMAs and of leaves. Errors: of cut_at; an earlier cut
+    /// stays, which only the list of VMAs shows.
     Result<void> cut_ends(VirtualRange range) {
         if (auto done = cut_at(range.start()); !done)
             return done;
@@ -190,9 +190,9 @@ class VmaChange {
         return end == 0 ? Result<void>() : cut_at(VirtualAddress(end));
     }
 
-    /// Makes `at` a boundary of VMAs, and of leaves: all under the locks of the block, so that a
-    /// leaf never lies in two VMAs. Errors: unaligned (explicit huge pages), no_memory; nothing was
-    /// changed then.
+    /// Makes `at` a boundary of VMAs and of leaves, all under the locks of the block, so that a
+    /// leaf never lies in two VMAs. Errors: unaligned (explicit huge pages), no_memory; an error
+    /// changes nothing.
     Result<void> cut_at(VirtualAddress at) {
         Update update(core_.vmas);
         const Attached* const vma = update.view().find(at);
@@ -227,7 +227,7 @@ class VmaChange {
         return end == 0 ? Result<void>() : merge_at(update, VirtualAddress(end));
     }
 
-    /// Merges what ends at `at` with what begins there, if they are alike.
+    /// Merges the VMA that ends at `at` with the one that begins there, if they are equal.
     static Result<void> merge_at(Update& update, VirtualAddress at) {
         const Attached* const below = update.view().last_before(at);
         const Attached* const above = update.view().find(at);
@@ -242,8 +242,8 @@ class VmaChange {
         return update.insert(merged);
     }
 
-    /// The leaves of `range` get what their VMAs permit now. Faults that go on with an old VMA see
-    /// that it is detached, under the lock of a block, or have installed before we come by.
+    /// Gives the leaves of `range` the permissions of their VMAs. A fault with an old VMA either
+    /// sees under the block's lock that it is detached, or installed its leaf before this visit.
     void change_leaves(VirtualRange range) {
         const auto view = core_.vmas.view();
         for (const Attached* vma = view.at_or_above(range.start());
@@ -252,18 +252,18 @@ class VmaChange {
                            [&](VirtualRange part) { change_leaves_in_block(*vma, part); });
     }
 
-    /// Under the block's lock; no leaf sticks out of `range`. The zero page stays read-only.
+    /// Under the block's lock; every leaf lies inside `range`. The zero page stays read-only.
     void change_leaves_in_block(const Attached& vma, VirtualRange range) {
-        auto telling = core_.telling(Change::protection);
-        auto edit = core_.tables.edit(telling);
+        auto notifying = core_.notifying(Change::protection);
+        auto edit = core_.tables.edit(notifying);
         LeafProtector visitor{edit, core_.memory, core_.leaf_attributes(vma)};
         MOAT_CHECK(core_.tables.reader().walk(range.start(), range.size(), visitor).has_value(),
                    "a range of a VMA can be walked");
         edit.finish();
     }
 
-    /// Tables go whose whole span lies in the gap that `range` is part of now. Nobody edits there:
-    /// no VMA is attached, and each block's lock was taken since the last one was detached.
+    /// Frees tables whose whole span lies in the gap around `range`. No other edit runs there: no
+    /// VMA is attached, and each block's lock was taken since the last one was detached.
     void free_tables(VirtualRange range) {
         const auto view = core_.vmas.view();
         const Attached* const below = view.last_before(range.start());
@@ -277,15 +277,15 @@ class VmaChange {
         std::uint64_t last = space.last;
         if (above != nullptr && above->range.start().value() <= last)
             last = above->range.start().value() - 1;
-        // No further than the tables above reach: the gap may be most of the space.
+        // At most the span of the table above: the gap may be most of the space.
         constexpr unsigned reach_lg2 = pud_lg2 + 9;
         first = larger(align_up(first, pud_lg2), align_down(range.start().value(), reach_lg2));
         last = smaller(last, range.last().value() | low_bits(reach_lg2));
         const std::uint64_t end = align_down(last + 1, pud_lg2);
         if (end - 1 - first > space.last - first || end - 1 < first)
             return;
-        auto telling = core_.telling(Change::tables);
-        auto edit = core_.tables.edit(telling);
+        auto notifying = core_.notifying(Change::tables);
+        auto edit = core_.tables.edit(notifying);
         const auto done = edit.unmap(VirtualAddress(first), ByteCount(end - first));
         MOAT_CHECK(done.has_value() && done->leaves == 0, "nothing is mapped in a gap");
         edit.finish();

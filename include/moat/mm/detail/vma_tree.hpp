@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// VmaTree: VMAs by address, found in O(log n) without a lock. Nothing of it is ever changed in
-// place: an Update builds the new tree beside the old one, sharing what is alike, and publishes it
-// by one store. So a reader sees all VMAs as they were at one moment, and an Update that runs out
-// of memory leaves nothing behind.
+// VmaTree: VMAs by address, found in O(log n) without a lock. It never changes in place: an Update
+// builds a new tree beside the old one, shares the unchanged parts, and publishes it by one
+// store. So a reader sees all VMAs as they were at one moment, and an Update that runs out
+// of memory changes nothing.
 //
 // The tree is a treap: a search tree by address and a heap by a hash of the address, so that its
 // shape follows from its VMAs alone and its depth is logarithmic in expectation.
@@ -29,11 +29,11 @@ class VmaTree {
         Node* left;
         Node* right;
         std::uint64_t update; ///< the number of the Update that made it
-        Node* next = nullptr; ///< the Update's list: of what it made, or of what it replaced
+        Node* next = nullptr; ///< in the Update's list of new or of replaced nodes
     };
 
   public:
-    /// The VMAs at one moment; valid while the ReadSection lives in which it was taken, or, for a
+    /// The VMAs at one moment; valid in the ReadSection in which it was taken, or, for a
     /// writer, until its next publish().
     class View {
       public:
@@ -79,14 +79,14 @@ class VmaTree {
         const Node* root_;
     };
 
-    /// One change of any number of VMAs. The caller is the only one who changes the tree meanwhile.
+    /// One change of any number of VMAs. No other thread may change the tree meanwhile.
     class Update {
       public:
         explicit Update(VmaTree& tree)
             : tree_(tree), number_(++tree.updates_),
               root_(tree.root_.load(std::memory_order_relaxed)) {}
 
-        /// What was not published goes.
+        /// Destroys an update that was not published.
         ~Update() {
             while (made_ != nullptr)
                 Sync::destroy(std::exchange(made_, made_->next));
@@ -99,7 +99,7 @@ class VmaTree {
 
         [[nodiscard]] View view() const { return View(root_); }
 
-        /// Errors: no_memory; the update is of no further use then.
+        /// Errors: no_memory; the update is unusable then.
         Result<void> insert(const Vma<Sync>& vma) {
             Attached* const attached = Sync::template make<Attached>(vma, number_);
             if (attached == nullptr)
@@ -111,7 +111,7 @@ class VmaTree {
             return failed_ ? no_memory() : Result<void>();
         }
 
-        /// Takes the VMA out that begins at `start`. Errors: no_memory, as insert().
+        /// Removes the VMA that begins at `start`. Errors: no_memory, as insert().
         Result<void> erase(VirtualAddress start) {
             auto [below, rest] = split(root_, start);
             const VirtualAddress next(start.value() + 1);
@@ -128,8 +128,8 @@ class VmaTree {
             return failed_ ? no_memory() : Result<void>();
         }
 
-        /// Publishes the new tree, then detaches the VMAs that left it: whoever finds one that is
-        /// attached found it before they left. They and the nodes go after a grace period.
+        /// Publishes the new tree, then detaches the VMAs that left it: a detached VMA is never in
+        /// the published tree. A grace period later they and the old nodes are destroyed.
         void publish() {
             MOAT_CHECK(!failed_, "an update that failed is not published");
             tree_.root_.store(root_, std::memory_order_release);
@@ -153,7 +153,7 @@ class VmaTree {
             return fail(ErrorCode::no_memory, "no memory for a VMA");
         }
 
-        /// Of the things in `list`, destroys those that the new tree came to do without.
+        /// Destroys the members of `list` that the new tree does not use.
         template <class Thing>
         static void destroy_unused(Thing*& list) {
             while (list != nullptr) {
@@ -173,7 +173,7 @@ class VmaTree {
             return node;
         }
 
-        /// `node`, as one that may be changed: itself if this update made it, else a copy.
+        /// A version of `node` to change: itself if this update made it, otherwise a copy.
         Node* own(Node* node) {
             if (failed_ || node->update == number_)
                 return node;
@@ -182,7 +182,7 @@ class VmaTree {
             return copy;
         }
 
-        /// The node is not part of the new tree. If it is part of the old one, it goes later.
+        /// The new tree does not use the node. If the old one does, it is destroyed later.
         void forget(Node* node) {
             if (node->update == number_)
                 node->update = unused;
@@ -190,7 +190,7 @@ class VmaTree {
                 node->next = std::exchange(replaced_, node);
         }
 
-        /// Those that begin below `start`, and the others.
+        /// Splits into the VMAs that begin below `start`, and the others.
         Halves split(Node* node, VirtualAddress start) {
             if (node == nullptr || failed_)
                 return {};
@@ -249,7 +249,7 @@ class VmaTree {
     VmaTree(const VmaTree&) = delete;
     VmaTree& operator=(const VmaTree&) = delete;
 
-    /// Frees all; nobody reads or writes any more.
+    /// Frees all. No thread may read or write any more.
     ~VmaTree() { destroy(root_.load(std::memory_order_acquire)); }
 
     [[nodiscard]] View view() const { return View(root_.load(std::memory_order_acquire)); }
@@ -265,7 +265,7 @@ class VmaTree {
     }
 
     typename Sync::template Atomic<Node*> root_{nullptr};
-    std::uint64_t updates_ = 0; ///< the one writer's
+    std::uint64_t updates_ = 0; ///< used by the one writer
 };
 
 } // namespace moat::mm

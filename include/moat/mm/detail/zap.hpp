@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Taking leaves away: Zapper, block by block, each under its lock; and one leaf taken apart.
-// AddressSpace's zap, revoke, unmap and split_leaf are its fronts; the protocol is told there.
+// Zapper: removes leaves, block by block, each under its lock; and splits single leaves.
+// AddressSpace's zap, revoke, unmap and split_leaf call it; address_space.hpp has the protocol.
 #pragma once
 
 #include "moat/mm/detail/core.hpp"
@@ -11,9 +11,9 @@
 
 namespace moat::mm {
 
-/// Whether somebody else may replace the VMA meanwhile.
+/// Whether another thread may replace the VMA meanwhile.
 enum class VmaIs : std::uint8_t {
-    looked_up, ///< yes: each block's lock comes with the question whether it is attached still
+    looked_up, ///< yes: test under each block's lock whether it is still attached
     ours       ///< no: the caller detached it, or holds the lock of all VMAs
 };
 
@@ -26,12 +26,12 @@ class Zapper {
 
     explicit Zapper(Core& core) : core_(core) {}
 
-    /// What was done so far, by all calls.
+    /// The totals of all calls so far.
     [[nodiscard]] const Zapped& zapped() const { return zapped_; }
 
-    /// Unmaps [range], which lies in the VMA. A device's leaf that sticks out goes as a whole; RAM
-    /// is split there. Return: how far it came: the end, or the block where the VMA was found
-    /// replaced. Errors: no_memory (for splitting), where `reached()` says how far it came.
+    /// Removes the leaves of `range`, which lies in the VMA. At the ends it removes a device's leaf
+    /// as a whole and splits RAM. It stops early where it finds the VMA replaced: see finished()
+    /// and reached(). Errors: no_memory (for splitting), at reached().
     Result<void> run(const Attached& vma, VirtualRange range, VmaIs is) {
         reached_ = range.start();
         last_ = range.last();
@@ -53,13 +53,13 @@ class Zapper {
         return {};
     }
 
-    /// Whether the last run came to the end of its range.
+    /// Whether the last run reached the end of its range.
     [[nodiscard]] bool finished() const { return finished_; }
 
-    /// Where the last run ended, if it is not finished.
+    /// The address where the last run stopped, if it is not finished.
     [[nodiscard]] VirtualAddress reached() const { return reached_; }
 
-    /// Takes the leaf of 2^size_lg2 bytes at `address` apart; the VMA is attached, or the caller's.
+    /// Splits the leaf of 2^size_lg2 bytes at `address`, or unmaps it, as `device` says.
     LeafChange split_leaf(const Attached& vma, VirtualAddress address, unsigned size_lg2,
                           DeviceLeaf device) {
         const Lock lock(size_lg2 == pud_lg2 ? core_.pud_locks.of(address.value())
@@ -88,8 +88,8 @@ class Zapper {
                    : LeafChange::no_memory;
     }
 
-    /// No leaf lies across `at` afterwards: a device's goes, RAM is split. The locks of both levels
-    /// are held. Return: false when there is no memory for the table; nothing was changed then.
+    /// Makes `at` a boundary of leaves: removes a device's leaf, splits RAM. The caller holds the
+    /// locks of both levels. Return: false without memory for the table; nothing changes then.
     [[nodiscard]] bool cut_leaf(const Attached& vma, VirtualAddress at) {
         const Spot spot = core_.look(at);
         if (!spot.is_leaf || spot.leaf.start == at)
@@ -110,7 +110,7 @@ class Zapper {
         unsigned size_lg2;
     };
 
-    /// A visitor that takes as many leaves as it has room for. Its room is not initialised.
+    /// A visitor that collects leaves until it is full. Its array is not initialised.
     struct Batch {
         static constexpr unsigned most = 64;
 
@@ -132,7 +132,7 @@ class Zapper {
             return count == most ? WalkControl::stop : WalkControl::next;
         }
 
-        /// Whether its frame outlives the mapping, and so must know what was written.
+        /// Whether its frame outlives the mapping, and so must keep the dirty flag.
         [[nodiscard]] bool keeps_dirty(PhysicalAddress physical) const {
             using FrameType = Frame<Sync>;
             const FrameType* const frame = memory.frame(physical);
@@ -143,7 +143,7 @@ class Zapper {
     };
 
     /// The entry of level 2 for reached_ .. last. TABLE is absorbing, so one look without the lock
-    /// is enough to go below it, and zaps of pages do not meet here; bottom() asks who is attached.
+    /// is enough to descend, and zaps of pages do not contend here; bottom() tests the VMA.
     Block top(const Attached& vma, VirtualAddress last, VmaIs is) {
         if (core_.look(reached_).level < 2)
             return Block::table;
@@ -211,10 +211,10 @@ class Zapper {
         return {};
     }
 
-    /// RAM stays one block that goes back as a whole: each page of it is a reference now.
+    /// RAM stays one block, which is freed as a whole; each of its leaves now has a reference.
     bool split_ram(const LeafView& leaf, VirtualAddress at) {
-        auto telling = core_.telling(Change::split);
-        auto edit = core_.tables.edit(telling);
+        auto notifying = core_.notifying(Change::split);
+        auto edit = core_.tables.edit(notifying);
         const auto done = edit.split(at, ByteCount(bit(frame_lg2)));
         edit.finish();
         if (done && core_.memory.behind(leaf.physical) == Behind::ram)
@@ -223,8 +223,8 @@ class Zapper {
         return done.has_value();
     }
 
-    /// All leaves of `range`, which lies in the block whose lock is held, and cuts none. In
-    /// batches: cleared, invalidated, and only then their memory is given up.
+    /// Removes all leaves of `range`, which lies in the locked block and cuts none. In batches:
+    /// clears them, invalidates, and only then drops their memory.
     void remove(VirtualRange range, Tables tables) {
         for (VirtualAddress from = range.start();;) {
             Batch batch(core_.memory);
@@ -239,15 +239,15 @@ class Zapper {
         }
         if (tables == Tables::keep)
             return;
-        auto telling = core_.telling(Change::tables);
-        auto edit = core_.tables.edit(telling);
+        auto notifying = core_.notifying(Change::tables);
+        auto edit = core_.tables.edit(notifying);
         unmap(edit, range, CoveredTables::remove);
         edit.finish();
     }
 
     void remove(const Batch& batch) {
-        auto telling = core_.telling(Change::unmapped);
-        auto edit = core_.tables.edit(telling);
+        auto notifying = core_.notifying(Change::unmapped);
+        auto edit = core_.tables.edit(notifying);
         if (batch.wants_dirty)
             for (unsigned i = 0; i != batch.count; ++i)
                 unmap_dirty(edit, batch.leaves[i]);
@@ -272,7 +272,7 @@ class Zapper {
         MOAT_CHECK(unmapped.has_value(), "a range that cuts no leaf can be unmapped");
     }
 
-    /// What hardware noted of the page until the last moment goes into its frame.
+    /// Keeps in its frame the dirty flag that hardware may have set until the last moment.
     template <class Edit>
     void unmap_dirty(Edit& edit, const Removed& leaf) {
         const auto unmapped =

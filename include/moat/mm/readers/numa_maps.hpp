@@ -14,7 +14,7 @@
 
 namespace moat::mm {
 
-/// What is counted of one VMA; in pages of 4 KiB, or in the VMA's own where they are explicit.
+/// Counts of one VMA, in pages of 4 KiB, or in its explicit huge pages.
 struct NumaCounts {
     std::uint64_t pages = 0;
     std::uint64_t anonymous = 0;
@@ -47,7 +47,7 @@ class NumaVisitor {
             note_mapped(physical);
         const bool dirty =
             (flags & FrameType::dirty) != 0 || has(found.attributes(), Attributes::dirty);
-        // Neighbours are mostly alike: one sum to add to, instead of four.
+        // Neighbours are mostly of one kind: one sum instead of four.
         const unsigned alike =
             frame->node << 2 | (flags & FrameType::anonymous) | (dirty ? 1U : 0U);
         if (alike != alike_) [[unlikely]] {
@@ -57,7 +57,7 @@ class NumaVisitor {
         run_ += pages;
     }
 
-    /// To be called once, at the end.
+    /// Call it once, at the end.
     [[nodiscard]] const NumaCounts& counts() {
         add_run();
         return counts_;
@@ -155,7 +155,7 @@ void write_numa_line(Line& line, const Vma<Sync>& vma, const NumaCounts& counts)
 } // namespace detail
 
 /// Calls `write(std::string_view line)` for each VMA of the space, in order. No lock and no effect;
-/// mappings that come or go meanwhile are told of or not.
+/// mappings that come or go meanwhile may be missing.
 template <class Space, class Write>
 void numa_maps(const Space& space, Write&& write) {
     using Sync = typename Space::Sync;

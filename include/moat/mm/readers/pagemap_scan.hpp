@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// pagemap_scan: which pages of a range are of given categories, as ranges; and residency. The
-// questions of Linux's PAGEMAP_SCAN and mincore(2).
+// pagemap_scan: finds the pages of a range in given categories, as ranges; and residency. Like
+// Linux's PAGEMAP_SCAN and mincore(2).
 // Source: Linux, Documentation/admin-guide/mm/pagemap.rst.
 #pragma once
 
@@ -12,7 +12,7 @@
 
 namespace moat::mm {
 
-/// What a page is; a set.
+/// A set of categories of a page.
 enum class Pages : std::uint32_t {
     none = 0,
     present = 1U << 0,
@@ -21,7 +21,7 @@ enum class Pages : std::uint32_t {
     writable = 1U << 3,
     huge = 1U << 4, ///< part of a leaf of 2 MiB or 1 GiB
     special = 1U << 5,
-    zero = 1U << 6,      ///< shows the zero page
+    zero = 1U << 6,      ///< maps the zero page
     anonymous = 1U << 7, ///< RAM of the mapping's own
     file = 1U << 8,      ///< shared RAM, or a device's memory with page structs
 };
@@ -43,14 +43,14 @@ struct PageQuery {
     Pages all = Pages::present;
     Pages any = Pages::none;
     Pages inverted = Pages::none;
-    Pages reported = Pages::none; ///< what is told of those that match; alike pages are one range
+    Pages reported = Pages::none; ///< the categories to report of matches; equal ones are a range
 
     [[nodiscard]] constexpr bool matches(Pages pages) const {
         const Pages seen = pages ^ inverted;
         return (seen & all) == all && (any == Pages::none || (seen & any) != Pages::none);
     }
 
-    /// Whether categories are asked for that a leaf does not tell.
+    /// Whether the query has categories that an entry does not show.
     [[nodiscard]] constexpr bool asks_memory() const {
         constexpr Pages of_memory = Pages::zero | Pages::anonymous | Pages::file;
         return ((all | any | inverted | reported) & of_memory) != Pages::none;
@@ -59,7 +59,7 @@ struct PageQuery {
 
 namespace detail {
 
-/// The bit of a leaf's entry that says `property`; 0 where a format has none, or says it otherwise.
+/// The bit of a leaf's entry for `property`; 0 if a format has none, or encodes it otherwise.
 template <PageTableFormat F, unsigned L>
 [[nodiscard]] consteval Word bit_of(Attributes property) {
     for (unsigned i = 0; i != 64; ++i)
@@ -69,8 +69,8 @@ template <PageTableFormat F, unsigned L>
     return 0;
 }
 
-/// A query as masks of a leaf's entry: what every entry that matches must have. So that most
-/// entries are passed over without being decoded.
+/// A query as masks of a leaf's entry that every match must satisfy, so that the scan skips most
+/// entries without decoding them.
 template <PageTableFormat F, unsigned L>
 struct EntryFilter {
     Word mask = 0;
@@ -106,7 +106,7 @@ class ScanVisitor {
         : memory_(memory), query_(query), filter_(query), asks_memory_(query.asks_memory()),
           visit_(visit) {}
 
-    /// Most tables hold nothing that matches: their entries are looked at in passing.
+    /// Most tables have no match: this scans their entries quickly.
     [[nodiscard]] bool passes_over(Table<Types, 0> pages) const {
         if (query_.matches(Pages::none))
             return false;
@@ -184,7 +184,7 @@ class ScanVisitor {
     Pages pending_pages_ = Pages::none;
 };
 
-/// Marks the pages of a range that are there.
+/// Marks the resident pages of a range.
 template <class Space>
 struct ResidencyVisitor {
     std::uint64_t start;
@@ -217,7 +217,7 @@ Result<void> pagemap_scan(const Space& space, VirtualRange range, const PageQuer
 }
 
 /// Sets `pages[i]` to 1 where page i of the range has a leaf, else to 0. Both ends of the range are
-/// multiples of a page, and `pages` has a byte for each page of it. Return: how many there are.
+/// multiples of a page, and `pages` has a byte for each page of it. Return: their number.
 /// Errors: unaligned, mismatch (of `pages`), empty, out_of_range, overflow.
 template <class Space>
 [[nodiscard]] Result<std::uint64_t> residency(const Space& space, VirtualRange range,

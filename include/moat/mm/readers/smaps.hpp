@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// smaps: how much memory of which kind a range of an address space shows, in bytes; as the totals
-// of Linux's /proc/PID/smaps_rollup, and what that does not tell: how much of a device is mapped.
+// smaps: how much memory of each kind a range of an address space maps, in bytes: the totals of
+// Linux's /proc/PID/smaps_rollup, and mapped device memory, which that file omits.
 #pragma once
 
 #include "moat/mm/walker.hpp"
@@ -14,13 +14,13 @@ struct MemoryTotals {
     std::uint64_t size = 0;           ///< of the VMAs
     std::uint64_t resident = 0;       ///< with a frame, the zero page and BARs aside
     std::uint64_t anonymous = 0;      ///< of those: RAM of the mapping's own
-    std::uint64_t shared = 0;         ///< of those: also in others' hands, or a device's
+    std::uint64_t shared = 0;         ///< of those: also mapped by others, or a device's
     std::uint64_t dirty = 0;          ///< of those: written to
     std::uint64_t referenced = 0;     ///< of those: used since accessed was cleared
     std::uint64_t anonymous_huge = 0; ///< of anonymous: in transparent leaves of 2 MiB
     std::uint64_t explicit_huge = 0;  ///< of anonymous: in explicit huge pages
-    std::uint64_t zero = 0;           ///< that show the huge zero page
-    std::uint64_t device = 0;         ///< that show a BAR
+    std::uint64_t zero = 0;           ///< that map the huge zero page
+    std::uint64_t device = 0;         ///< that map a BAR
 };
 
 namespace detail {
