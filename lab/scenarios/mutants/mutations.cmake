@@ -111,7 +111,7 @@ moat_mutate(moat/mm/walker.hpp
             else
                 descend_unchecked(part);]])
 moat_mutate(moat/mm/walker.hpp
-[[    /// Visits what the tables hold for `part`, from the root.]]
+[[    static constexpr bool installs =]]
 [=[    enum class Seen : std::uint8_t { none, leaf, table };
 
     [[nodiscard]] Seen seen(VirtualRange part) const {
@@ -140,4 +140,4 @@ moat_mutate(moat/mm/walker.hpp
             (void)space_.memory().words(spot.is_leaf ? spot.leaf.physical : PhysicalAddress(0));
     }
 
-    /// Visits what the tables hold for `part`, from the root.]=])
+    static constexpr bool installs =]=])
