@@ -8,7 +8,7 @@
 #include "moat/mm/readers/pagemap_scan.hpp"
 #include "moat/page_table/formats/vtd_second_stage.hpp"
 #include "moat/page_table/formats/x86_64.hpp"
-#include "moat/page_table/table_pool.hpp"
+#include "moat/page_table/owned_tables.hpp"
 #include "moat/sync/real.hpp"
 
 #include "harness.hpp"
@@ -233,45 +233,37 @@ std::uint64_t checked_stores(std::array<std::uint64_t, 128>& entries, std::uint6
 }
 
 void dma_rows(bench::Suite& suite) {
-    constexpr std::size_t tables = 64;
     World world(64_MiB, 1_MiB);
     world.map(128_GiB, {.kind = VmaKind::device, .region = &world.bar});
     world.populate(128_GiB);
-    std::vector<TableHeader> headers(tables);
-    auto* const bytes = static_cast<std::byte*>(std::aligned_alloc(page, tables * page));
-    {
-        TablePool<RealSync> pool({bytes, tables * page},
-                                 PhysicalAddress(reinterpret_cast<std::uintptr_t>(bytes)), headers,
-                                 frame_lg2);
-        Domain domain(*Domain::Table::create(pool));
-        mm::DmaMap<Space, Domain> container(world.space, domain);
-        const auto map = [&] {
-            const auto mapped = container.map_dma(Iova(0), base, 128_GiB, read_write);
-            if (!mapped)
-                std::abort();
-            return mapped->steps;
-        };
-        const auto unmap = [&] {
-            if (!container.unmap_dma(Iova(0), 128_GiB))
-                std::abort();
-        };
-        suite.report({.name = "map_dma of a 128 GiB BAR, steps a leaf of 1 GiB",
-                      .value = static_cast<double>(map()) / 128,
-                      .unit = "steps",
-                      .goal = 2});
-        std::array<std::uint64_t, 128> entries{};
-        const bench::Side subject{
-            .run = [&](std::uint64_t) { keep(map()); }, .prepare = unmap, .most = 1};
-        const bench::Side other{.run = [&](std::uint64_t count) {
-            for (; count != 0; --count)
-                keep(checked_stores(entries, count));
-        }};
-        suite.compare({.name = "map_dma of a 128 GiB BAR, faulted in before",
-                       .subject = subject,
-                       .against = "128 checked stores",
-                       .other = other});
-    }
-    std::free(bytes);
+    const auto tables = *OwnedTables<RealSync>::create(64);
+    Domain domain(*Domain::Table::create(tables->pool()));
+    mm::DmaMap<Space, Domain> container(world.space, domain);
+    const auto map = [&] {
+        const auto mapped = container.map_dma(Iova(0), base, 128_GiB, read_write);
+        if (!mapped)
+            std::abort();
+        return mapped->steps;
+    };
+    const auto unmap = [&] {
+        if (!container.unmap_dma(Iova(0), 128_GiB))
+            std::abort();
+    };
+    suite.report({.name = "map_dma of a 128 GiB BAR, steps a leaf of 1 GiB",
+                  .value = static_cast<double>(map()) / 128,
+                  .unit = "steps",
+                  .goal = 2});
+    std::array<std::uint64_t, 128> entries{};
+    const bench::Side subject{
+        .run = [&](std::uint64_t) { keep(map()); }, .prepare = unmap, .most = 1};
+    const bench::Side other{.run = [&](std::uint64_t count) {
+        for (; count != 0; --count)
+            keep(checked_stores(entries, count));
+    }};
+    suite.compare({.name = "map_dma of a 128 GiB BAR, faulted in before",
+                   .subject = subject,
+                   .against = "128 checked stores",
+                   .other = other});
 }
 
 } // namespace

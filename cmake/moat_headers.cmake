@@ -5,11 +5,12 @@
 file(GLOB_RECURSE headers RELATIVE ${PROJECT_SOURCE_DIR}/include CONFIGURE_DEPENDS
      ${PROJECT_SOURCE_DIR}/include/moat/*.hpp)
 
-# A room is freestanding but for its text.hpp; of sync, the concept and the serial policy are.
+# A room is freestanding except for the hosted headers text.hpp and owned_tables.hpp; of sync, the
+# concept and the serial policy are.
 set(freestanding ${headers})
 list(FILTER freestanding INCLUDE REGEX
      "^moat/(core/|page_table/|sync/(annotations|concept|lock|serial|detail/node)\\.hpp)")
-list(FILTER freestanding EXCLUDE REGEX "/text\\.hpp$")
+list(FILTER freestanding EXCLUDE REGEX "/(text|owned_tables)\\.hpp$")
 
 # One source a header, which includes it first, and twice.
 function(moat_compile_alone target)

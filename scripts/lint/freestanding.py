@@ -25,7 +25,7 @@ def freestanding_headers(include: pathlib.Path) -> list[pathlib.Path]:
     """The same as in cmake/moat_headers.cmake."""
     rooms = [include / "moat" / room for room in ("core", "sync", "page_table")]
     found = [path for room in rooms for path in sorted(room.rglob("*.hpp"))]
-    return [path for path in found if path.name != "text.hpp"
+    return [path for path in found if path.name not in {"text.hpp", "owned_tables.hpp"}
             and (path.relative_to(include / "moat").parts[0] != "sync"
                  or path.name in FREESTANDING_SYNC)]
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The backend in this process: tables of our own, an IOMMU in software, and devices that the caller
 // plays or models. Faults are reported within the access.
+#include "moat/page_table/owned_tables.hpp"
+
 #include "engines.hpp"
-#include "platform/memory_file.hpp"
 #include "space_core.hpp"
 
 #include <map>
@@ -15,19 +16,6 @@ namespace moat::api {
 namespace {
 
 using Iommu = iommu::SoftIommu<SoftDomain>;
-
-/// Tables that memory is behind only where they are used.
-struct Tables {
-    platform::Mapping memory;
-    std::vector<TableHeader> headers;
-    TablePool<RealSync> pool;
-
-    Tables(platform::Mapping bytes, std::size_t count)
-        : memory(std::move(bytes)), headers(count),
-          pool(memory.bytes(),
-               PhysicalAddress(reinterpret_cast<std::uintptr_t>(memory.bytes().data())), headers,
-               12) {}
-};
 
 /// A BAR of a model.
 class ModelRegisters final : public machine::Registers {
@@ -152,7 +140,7 @@ class SoftDevice final : public AttachedDevice {
 class SoftCore final : public SpaceCore<SoftSpace> {
   public:
     SoftCore(const ContainerConfig& config, const dma::Options& options,
-             std::unique_ptr<Tables> tables, SoftDomain::Table table)
+             std::unique_ptr<OwnedTables<RealSync>> tables, SoftDomain::Table table)
         : SpaceCore(config, options), tables_(std::move(tables)), domain_(std::move(table)) {}
 
     ~SoftCore() override { end_space(); }
@@ -186,7 +174,7 @@ class SoftCore final : public SpaceCore<SoftSpace> {
     }
 
   private:
-    std::unique_ptr<Tables> tables_;
+    std::unique_ptr<OwnedTables<RealSync>> tables_;
     SoftDomain domain_;
     Iommu iommu_;
     std::map<machine::Bdf, Iommu::Device*> known_;
@@ -196,14 +184,13 @@ class SoftCore final : public SpaceCore<SoftSpace> {
 
 Result<std::unique_ptr<Core>> open_soft(const ContainerConfig& config,
                                         const dma::Options& options) {
-    auto memory = platform::Mapping::create(-1, ByteCount(std::uint64_t{config.tables} << 12));
-    if (!memory)
-        return std::unexpected(memory.error());
-    auto pool = std::make_unique<Tables>(std::move(*memory), config.tables);
-    auto table = SoftDomain::Table::create(pool->pool);
+    auto tables = OwnedTables<RealSync>::create(config.tables);
+    if (!tables)
+        return std::unexpected(tables.error());
+    auto table = SoftDomain::Table::create((*tables)->pool());
     if (!table)
         return std::unexpected(table.error());
-    auto core = std::make_unique<SoftCore>(config, options, std::move(pool), std::move(*table));
+    auto core = std::make_unique<SoftCore>(config, options, std::move(*tables), std::move(*table));
     if (const auto begun = core->begin(config, options); !begun)
         return std::unexpected(begun.error());
     return core;

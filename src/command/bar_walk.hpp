@@ -10,6 +10,7 @@
 #include "moat/mm/readers/numa_maps.hpp"
 #include "moat/page_table/formats/vtd_second_stage.hpp"
 #include "moat/page_table/formats/x86_64.hpp"
+#include "moat/page_table/owned_tables.hpp"
 #include "moat/sync/real.hpp"
 
 #include "bar_work.hpp"
@@ -67,27 +68,12 @@ class BarWalk final : public BarWork {
         ByteCount offset; ///< in the region
     };
 
-    /// Memory of the domain's tables.
-    struct Tables {
-        struct alignas(4096) Page {
-            std::byte bytes[4096];
-        };
-
-        static constexpr std::size_t count = 1024;
-        std::unique_ptr<Page[]> pages{new Page[count]};
-        std::vector<TableHeader> headers{count};
-        TablePool<Sync> pool{{pages[0].bytes, count * sizeof(Page)},
-                             PhysicalAddress(reinterpret_cast<std::uintptr_t>(pages.get())),
-                             headers,
-                             12};
-    };
-
     [[nodiscard]] std::uint64_t leaves_of(const Bar& bar) const;
 
     std::array<Bar, 3> bars_;
     Memory memory_;
     Space space_;
-    Tables tables_;
+    std::unique_ptr<OwnedTables<Sync>> tables_;
     Domain domain_;
     mm::DmaMap<Space, Domain> container_;
     std::atomic<std::uint64_t> leaves_{0};

@@ -5,7 +5,7 @@
 
 #include "moat/iommu/soft_iommu.hpp"
 #include "moat/page_table/formats/vtd_second_stage.hpp"
-#include "moat/page_table/table_pool.hpp"
+#include "moat/page_table/owned_tables.hpp"
 #include "moat/sync/real.hpp"
 
 #include <cstddef>
@@ -43,19 +43,15 @@ class Buffer {
     std::size_t size_;
 };
 
-/// Tables out of memory of this process, at their own addresses.
 class OwnTables {
   public:
     explicit OwnTables(std::size_t tables = 256)
-        : buffer_(tables << 12), headers_(tables),
-          pool_(buffer_.bytes(), buffer_.physical(), headers_, 12) {}
+        : tables_(*OwnedTables<RealSync>::create(tables)) {}
 
-    [[nodiscard]] TablePool<RealSync>& pool() { return pool_; }
+    [[nodiscard]] TablePool<RealSync>& pool() { return tables_->pool(); }
 
   private:
-    Buffer buffer_;
-    std::vector<TableHeader> headers_;
-    TablePool<RealSync> pool_;
+    std::unique_ptr<OwnedTables<RealSync>> tables_;
 };
 
 using SoftTree = Tree<formats::VtdSecondStage<4>, RealSync, TablePool<RealSync>>;

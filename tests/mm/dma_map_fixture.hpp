@@ -8,13 +8,11 @@
 #include "moat/iommu/table_domain.hpp"
 #include "moat/mm/dma_map.hpp"
 #include "moat/page_table/formats/vtd_second_stage.hpp"
-#include "moat/page_table/table_pool.hpp"
+#include "moat/page_table/owned_tables.hpp"
 
 #include "mm/fixture.hpp"
 
 #include <memory>
-#include <new>
-#include <vector>
 
 namespace moat::mm::tests {
 
@@ -22,27 +20,6 @@ using namespace mm::tests;
 using mm::Access;
 using mm::LeafView;
 using mm::VmaKind;
-
-/// Tables at the addresses of this process.
-template <class Sync>
-class DomainTables {
-  public:
-    explicit DomainTables(std::size_t tables)
-        : bytes_(new Page[tables]), headers_(tables),
-          pool_({bytes_[0].bytes, tables << 12},
-                PhysicalAddress(reinterpret_cast<std::uintptr_t>(bytes_.get())), headers_, 12) {}
-
-    [[nodiscard]] TablePool<Sync>& pool() { return pool_; }
-
-  private:
-    struct alignas(4096) Page {
-        std::byte bytes[4096];
-    };
-
-    std::unique_ptr<Page[]> bytes_;
-    std::vector<TableHeader> headers_;
-    TablePool<Sync> pool_;
-};
 
 inline constexpr IovaRange msi(Iova(0xfee0'0000), ByteCount(0x10'0000));
 
@@ -55,8 +32,8 @@ struct Machine {
 
     explicit Machine(const Sizes& sizes = {}, const DmaMapLimits& limits = {},
                      std::size_t most_tables = 512)
-        : world(sizes), tables(most_tables),
-          domain(*Domain::Table::create(tables.pool()), {&msi, 1}),
+        : world(sizes), tables(*OwnedTables<Sync>::create(most_tables)),
+          domain(*Domain::Table::create(tables->pool()), {&msi, 1}),
           container(world.space, domain, limits) {}
 
     /// What a device reaches at `iova`.
@@ -73,7 +50,7 @@ struct Machine {
     }
 
     World<Sync> world;
-    DomainTables<Sync> tables;
+    std::unique_ptr<OwnedTables<Sync>> tables;
     Domain domain;
     DmaMap<Space, Domain> container;
 };

@@ -320,9 +320,9 @@ TEST(ContainerDirtyTest, hardware_says_what_was_written) {
     EXPECT_EQ(ask(), 0U);
     // As the unit does: D is bit 9 of a leaf.
     const auto write = [&](std::uint64_t iova) {
-        Word* table = machine.tables.pool().words(machine.domain.table().root().table);
+        Word* table = machine.tables->pool().words(machine.domain.table().root().table);
         for (unsigned level = 3; level != 0; --level)
-            table = machine.tables.pool().words(
+            table = machine.tables->pool().words(
                 PhysicalAddress(table[iova >> (12 + 9 * level) & 511] & 0x000f'ffff'ffff'f000));
         table[iova >> 12 & 511] |= Word{1} << 9;
     };

@@ -2,6 +2,8 @@
 // The soft machine's bus, memory and clock, and its domains over the software IOMMU.
 #include "machine/soft/soft_machine.hpp"
 
+#include "moat/page_table/owned_tables.hpp"
+
 #include "soft_function.hpp"
 
 #include <algorithm>
@@ -33,16 +35,7 @@ using Bytes = std::unique_ptr<std::byte, Free>;
 /// Tables, and the domain over them.
 class OwnDomain final : public Domain {
   public:
-    struct Tables {
-        Bytes bytes;
-        std::vector<TableHeader> headers;
-        TablePool<RealSync> pool;
-
-        explicit Tables(Bytes memory)
-            : bytes(std::move(memory)), headers(tables_of_a_domain),
-              pool({bytes.get(), tables_of_a_domain << 12},
-                   PhysicalAddress(reinterpret_cast<std::uintptr_t>(bytes.get())), headers, 12) {}
-    };
+    using Tables = OwnedTables<RealSync>;
 
     OwnDomain(std::unique_ptr<Tables> tables, TranslatingDomain::Table table)
         : tables_(std::move(tables)), domain_(std::move(table)) {}
@@ -139,14 +132,13 @@ Result<std::unique_ptr<Function>> SoftMachine::open(Bdf address) {
 }
 
 Result<std::unique_ptr<Domain>> SoftMachine::create_domain() {
-    Bytes bytes = aligned_bytes(tables_of_a_domain << 12, 1U << 12);
-    if (!bytes)
-        return fail(ErrorCode::no_memory, "no memory for a domain's tables");
-    auto tables = std::make_unique<OwnDomain::Tables>(std::move(bytes));
-    auto table = TranslatingDomain::Table::create(tables->pool);
+    auto tables = OwnDomain::Tables::create(tables_of_a_domain);
+    if (!tables)
+        return std::unexpected(tables.error());
+    auto table = TranslatingDomain::Table::create((*tables)->pool());
     if (!table)
         return std::unexpected(table.error());
-    return std::make_unique<OwnDomain>(std::move(tables), std::move(*table));
+    return std::make_unique<OwnDomain>(std::move(*tables), std::move(*table));
 }
 
 Result<void> SoftMachine::attach(Bdf function, Domain& domain) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What Arm's VMSAv8-64 stage 1 and stage 2 share: geometry, descriptor types, the contiguous bit.
-// No attributes: those are in arm_stage1.hpp and arm_stage2.hpp, which call this.
+// The common part of Arm's VMSAv8-64 stages 1 and 2: geometry, descriptor types, access flags, the
+// contiguous bit. arm_stage1.hpp and arm_stage2.hpp add their attributes.
 // Source: Arm ARM (DDI 0487), D8.2 "Translation process", D8.3 "Translation table descriptor
-// formats", D8.7 "Other descriptor fields"; levels there run the other way: its 3 is 0 here.
+// formats", D8.7 "Other descriptor fields"; its level 3 is level 0 here.
 #pragma once
 
 #include "moat/core/bits.hpp"
@@ -14,13 +14,13 @@
 
 namespace moat::formats {
 
-/// How the translation control register (TCR_ELx or VTCR_EL2, or the SMMU's) is set up.
+/// The setup of the translation control register (TCR_ELx, VTCR_EL2, or the SMMU's).
 struct ArmConfig {
     unsigned granule_lg2 = 12; ///< 12, 14 or 16: TG0
     unsigned input_bits = 48;  ///< 25 to 48: 64 - T0SZ
     /// Hardware: HA is set (FEAT_HAFDBS). Software: the access flag is preset.
     FlagUpdate accessed = FlagUpdate::software;
-    /// Hardware: HD is set (FEAT_HAFDBS), which needs HA. None: a writable leaf is just that.
+    /// Hardware: HD is set (FEAT_HAFDBS), which needs HA.
     FlagUpdate dirty = FlagUpdate::none;
     /// In place: every processor has FEAT_BBM level 2 and raises no TLB conflict abort. (Level 1
     /// would need the nT bit, which is not used.)
@@ -34,9 +34,9 @@ struct ArmConfig {
     }
 };
 
-/// `ConcatenationLg2` is how much wider than other tables the top one may be: 0 for stage 1, 4 (up
-/// to 16 tables side by side) for stage 2, which then has the fewest levels that do. Output
-/// addresses have 48 bits: FEAT_LPA and FEAT_LPA2 (52 bits, and their larger blocks) are not built.
+/// `ConcatenationLg2`: log2 of the tables side by side at the top, 0 for stage 1 and up to 4 for
+/// stage 2, which then needs the fewest levels. Output addresses have 48 bits; FEAT_LPA and
+/// FEAT_LPA2 (52 bits, larger blocks) are not supported.
 template <ArmConfig Config, unsigned ConcatenationLg2>
     requires(Config.valid())
 struct ArmVmsa {
@@ -64,6 +64,32 @@ struct ArmVmsa {
     static constexpr Word dirty_earlier = bit(55); // software's: dirty, though no longer writable
     static constexpr Word special = bit(56);       // software's, 58:55
 
+    /// A leaf permits writes now if it has all of these properties.
+    static constexpr Attributes writable =
+        tracks_dirty ? Attributes::write | Attributes::dirty : Attributes::write;
+
+    /// AF, DBM and the software bit. The stage adds its bit for writing.
+    static constexpr Word access_word(Attributes a) {
+        using detail::word_if;
+        const Word access = Config.accessed == FlagUpdate::hardware
+                                ? word_if(a, Attributes::accessed, accessed)
+                                : accessed;
+        if constexpr (!tracks_dirty)
+            return access;
+        return access | (has(a, Attributes::write) ? dirty_modifier
+                                                   : word_if(a, Attributes::dirty, dirty_earlier));
+    }
+
+    /// Write and dirty of a leaf; `permission` has `write_bit` where it permits writes now.
+    static constexpr Attributes written_attributes(Word word, Word permission, Word write_bit) {
+        using detail::properties_in;
+        if constexpr (!tracks_dirty)
+            return properties_in(permission, write_bit, Attributes::write);
+        return properties_in(word, dirty_modifier, Attributes::write) |
+               properties_in(permission, write_bit, Attributes::dirty) |
+               properties_in(word, dirty_earlier, Attributes::dirty);
+    }
+
     static constexpr unsigned index_bits(unsigned level) {
         return level + 1 < most_levels
                    ? full_index_bits
@@ -78,7 +104,7 @@ struct ArmVmsa {
         return granule_lg2 == 12 ? 4 : granule_lg2 == 14 && level == 0 ? 7 : 5;
     }
 
-    /// A group does not reach past the end of a short top table.
+    /// A short top table has no group that exceeds it.
     static constexpr std::uint32_t leaf_groups(unsigned level) {
         if (level > highest_block_level)
             return 0;
@@ -96,7 +122,7 @@ struct ArmVmsa {
         return bit(granule_lg2 + full_index_bits * L);
     }
 
-    /// In the last level and in those that have no blocks, the other type is reserved and faults.
+    /// In the last level and in levels without blocks, the block type is reserved and faults.
     template <unsigned L>
     static constexpr EntryKind kind(Word word) {
         const bool is_valid = (word & valid) != 0;
@@ -123,7 +149,7 @@ struct ArmVmsa {
                                                 : field_mask(47, lg2));
     }
 
-    /// A table's entry restricts nothing: the leaf decides.
+    /// Restricts nothing: the leaf decides.
     template <unsigned L>
     static constexpr Word table_word(std::uint64_t physical) {
         return physical | valid | not_block;

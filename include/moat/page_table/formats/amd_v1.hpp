@@ -4,10 +4,8 @@
 // for Host Translations", tables 14 and 15. Witness: unwitnessed so far.
 #pragma once
 
-#include "moat/core/bits.hpp"
 #include "moat/core/types.hpp"
-#include "moat/page_table/attributes.hpp"
-#include "moat/page_table/format.hpp"
+#include "moat/page_table/detail/shared_bits.hpp"
 
 #include <bit>
 #include <cstdint>
@@ -15,16 +13,19 @@
 
 namespace moat::formats {
 
-/// The tree grows at its top: the device table entry's Mode is the number of levels. An entry names
-/// the level that it leads to in NextLevel; 0 is a leaf of the level's own size, 7 a leaf of 2^k
-/// times that (k >= 1), repeated in 2^k entries and with its size told by the address: all ones
-/// from bit 12 up to below the lowest clear bit n, for a leaf of 2^(n+1) bytes.
+/// The device table entry's Mode is the number of levels, which may grow. NextLevel in an entry is
+/// the level of the table below, 0 for a leaf of the level's own size, or 7 for a leaf of 2^k times
+/// that (k >= 1), repeated in 2^k entries. The address encodes the size of the latter: bits 12 to n
+/// - 1 are ones and bit n is clear for 2^(n+1) bytes.
 ///
-/// `AccessedDirty` is hardware only where the extended features' HASup and HDSup are there and the
-/// device table entry's HAD enables both; without it both bits are left 0.
+/// `AccessedDirty::hardware` needs the extended features HASup and HDSup, and both enabled by the
+/// device table entry's HAD; otherwise both bits stay 0.
 template <FlagUpdate AccessedDirty = FlagUpdate::none>
     requires(AccessedDirty != FlagUpdate::software)
-struct AmdV1 {
+struct AmdV1 : AccessedDirtyBits<AccessedDirty == FlagUpdate::none ? 0 : bit(5),
+                                 AccessedDirty == FlagUpdate::none ? 0 : bit(6)> {
+    using Base = AccessedDirtyBits<AccessedDirty == FlagUpdate::none ? 0 : bit(5),
+                                   AccessedDirty == FlagUpdate::none ? 0 : bit(6)>;
     using Input = Iova;
     static constexpr std::string_view name = "AMD IOMMU v1";
     static constexpr unsigned granule_lg2 = 12;
@@ -32,18 +33,17 @@ struct AmdV1 {
     static constexpr unsigned most_levels = 6;
     static constexpr unsigned output_bits = 52;
     static constexpr bool sign_extended = false;
-    /// The specification asks for no break-before-make: every entry is read whole, and each of a
-    /// half-written group translates on its own.
+    /// The specification needs no break-before-make: the IOMMU reads entries whole, and each entry
+    /// of a half-written group translates on its own.
     static constexpr FormatCapabilities capabilities = {.level_change = LiveChange::in_place,
                                                         .group_change = LiveChange::in_place,
                                                         .accessed = AccessedDirty,
                                                         .dirty = AccessedDirty};
 
-    static constexpr bool tracked = AccessedDirty == FlagUpdate::hardware;
     static constexpr Word present = bit(0);
     static constexpr Word special = bit(1); // ignored by hardware, 4:1
-    static constexpr Word accessed = tracked ? bit(5) : 0;
-    static constexpr Word dirty = tracked ? bit(6) : 0;
+    using Base::accessed;
+    using Base::dirty;
     static constexpr unsigned next_level_shift = 9;
     static constexpr Word next_level = field_mask(11, 9); // 0 and 7: a leaf
     static constexpr Word force_coherent = bit(60);
@@ -53,8 +53,8 @@ struct AmdV1 {
     /// Table 15: the sixth level is indexed by address bits 63:57.
     static constexpr unsigned index_bits(unsigned level) { return level == 5 ? 7 : 9; }
 
-    /// Leaves are smaller than 2^52, and the sixth level has none (table 15). Shipped hardware is
-    /// known to get the 512G leaf wrong: a driver for it caps leaves at 256G.
+    /// Leaves are smaller than 2^52, and the sixth level has none (table 15). Some hardware has an
+    /// erratum for 512G leaves: its driver caps leaves at 256G.
     static constexpr std::uint32_t leaf_groups(unsigned level) {
         return level < 4 ? 0x1ff : level == 4 ? 0xf : 0;
     }
@@ -84,7 +84,7 @@ struct AmdV1 {
         return group_lg2 == 0 ? bit(granule_lg2 + 9 * L) : 0;
     }
 
-    /// An entry that skips a level, which the engine never writes, is taken as one that faults.
+    /// Treats an entry that skips a level, which the engine never writes, as one that faults.
     template <unsigned L>
     static constexpr EntryKind kind(Word word) {
         const Word what = word & (present | next_level);
@@ -104,8 +104,8 @@ struct AmdV1 {
     template <unsigned L>
     static constexpr std::uint64_t leaf_physical(Word word) {
         const std::uint64_t address = word & field_mask(51, granule_lg2);
-        // The ones that tell the size are no part of the address; adding 1 at the bottom of them
-        // carries into the clear bit above.
+        // The ones encode the size, not the address; adding 1 at their bottom carries into the
+        // clear bit above.
         const std::uint64_t ones = address & ~(address + bit(granule_lg2));
         return (word & next_level) == 0 ? address : address & ~ones;
     }
@@ -121,18 +121,9 @@ struct AmdV1 {
                properties_in(word, dirty, Attributes::dirty);
     }
 
-    static constexpr Word merge_accessed_dirty(Word word, Word other) {
-        return word | (other & (accessed | dirty));
-    }
-
-    static constexpr Word clear_accessed_dirty(Word word, Attributes which) {
-        return word & ~(detail::word_if(which, Attributes::accessed, accessed) |
-                        detail::word_if(which, Attributes::dirty, dirty));
-    }
-
-    /// A table's entry permits everything: the leaf decides. The specification counts levels from
-    /// 1, so the table that an entry of level L leads to is its level L. Accessed is preset, so
-    /// that the IOMMU need not write to it.
+    /// Permits everything: the leaf decides. The specification counts levels from 1, so an entry of
+    /// level L here leads to a table of its level L. Presets accessed, so that the IOMMU never
+    /// writes to it.
     template <unsigned L>
     static constexpr Word table_word(std::uint64_t physical) {
         return physical | present | read | write | accessed | (Word{L} << next_level_shift);

@@ -2,7 +2,7 @@
 // Arm VMSAv8-64 stage 1 tables of the EL1&0 regime: 4K, 16K and 64K granules, contiguous groups.
 // Source: Arm ARM (DDI 0487), D8.3.1 "VMSAv8-64 descriptor formats", D8.4 "Memory access control",
 // D8.5 "Hardware updates to the translation tables". Witness: unicorn's Arm MMU (tests/witness),
-// which walks as of old: no hardware updates and no meaning in the contiguous bit.
+// which has no hardware updates and ignores the contiguous bit.
 #pragma once
 
 #include "moat/page_table/detail/arm_vmsa.hpp"
@@ -12,13 +12,13 @@
 
 namespace moat::formats {
 
-/// The tables of TTBR0_EL1, or of TTBR1_EL1 where the caller takes the address bits above the
-/// input size as given. The caller's MAIR_EL1 must say in attribute 0 normal write-back memory
-/// (0xff) and in attribute 1 Device-nGnRE (0x04): 0x04ff. Normal memory is inner shareable.
+/// The tables of TTBR0_EL1, or of TTBR1_EL1 without the address bits above the input size. The
+/// caller sets MAIR_EL1 to 0x04ff: attribute 0 is normal write-back memory (0xff), attribute 1
+/// Device-nGnRE (0x04). Normal memory is inner shareable.
 ///
 /// Where the hardware tracks dirty leaves, "writable" is DBM and "dirty" is AP[2] clear, so a clean
-/// writable leaf reads as read-only until the first write. A leaf that is made read-only while
-/// dirty keeps that in a software bit.
+/// writable leaf reads as read-only until the first write. A software bit keeps "dirty" when a leaf
+/// becomes read-only.
 template <ArmConfig Config = ArmConfig{}>
 struct ArmStage1 : ArmVmsa<Config, 0> {
     using Base = ArmVmsa<Config, 0>;
@@ -42,13 +42,15 @@ struct ArmStage1 : ArmVmsa<Config, 0> {
         return has(a, Attributes::read) && has(known, a);
     }
 
-    /// Code is for one level of privilege: user code is never run by the kernel, nor the reverse.
+    /// Each leaf is executable at one privilege level: the kernel never runs user code, nor the
+    /// reverse.
     static constexpr Word attribute_word(Attributes a) {
         using detail::word_if;
         const Word execute_never = privileged_execute_never | user_execute_never;
         const Word may_execute =
             has(a, Attributes::user) ? user_execute_never : privileged_execute_never;
-        return Base::inner_shareable | access_word(a) | word_if(a, Attributes::user, user) |
+        return Base::inner_shareable | Base::access_word(a) |
+               (has(a, Base::writable) ? 0 : read_only) | word_if(a, Attributes::user, user) |
                word_if(a, Attributes::uncached, device) |
                word_if(a, Attributes::special, Base::special) |
                (has(a, Attributes::global) ? 0 : not_global) |
@@ -85,30 +87,11 @@ struct ArmStage1 : ArmVmsa<Config, 0> {
     }
 
   private:
-    /// AF, AP[2], DBM and the software bit.
-    static constexpr Word access_word(Attributes a) {
-        using detail::word_if;
-        const Word access = Config.accessed == FlagUpdate::hardware
-                                ? word_if(a, Attributes::accessed, Base::accessed)
-                                : Base::accessed;
-        if constexpr (!Base::tracks_dirty)
-            return access | (has(a, Attributes::write) ? 0 : read_only);
-        const Word earlier = has(a, Attributes::write)
-                                 ? Base::dirty_modifier
-                                 : word_if(a, Attributes::dirty, Base::dirty_earlier);
-        return access | earlier | (has(a, Attributes::write | Attributes::dirty) ? 0 : read_only);
-    }
-
     static constexpr Attributes written_attributes(Word word) {
-        using detail::properties_in;
-        if constexpr (!Base::tracks_dirty)
-            return properties_in(~word, read_only, Attributes::write);
-        return properties_in(word, Base::dirty_modifier, Attributes::write) |
-               properties_in(~word, read_only, Attributes::dirty) |
-               properties_in(word, Base::dirty_earlier, Attributes::dirty);
+        return Base::written_attributes(word, ~word, read_only);
     }
 
-    /// What a writable leaf gets when it becomes clean; nothing where dirty is not tracked.
+    /// The bit that makes a writable leaf clean; 0 where dirty is not tracked.
     static constexpr Word clean(Word word) {
         return Base::tracks_dirty && (word & Base::dirty_modifier) != 0 ? read_only : 0;
     }

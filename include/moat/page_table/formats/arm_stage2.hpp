@@ -2,8 +2,8 @@
 // Arm VMSAv8-64 stage 2 tables: 4K, 16K and 64K granules, contiguous groups, concatenated tops.
 // Source: Arm ARM (DDI 0487), D8.2 "Concatenated translation tables", D8.3.1 "VMSAv8-64 descriptor
 // formats", D8.4 "Memory access control", D8.5 "Hardware updates to the translation tables".
-// Witness: unicorn's Arm MMU (tests/witness), which knows neither hardware updates nor what the
-// contiguous bit is for.
+// Witness: unicorn's Arm MMU (tests/witness), which has no hardware updates and ignores the
+// contiguous bit.
 #pragma once
 
 #include "moat/page_table/detail/arm_vmsa.hpp"
@@ -13,14 +13,14 @@
 
 namespace moat::formats {
 
-/// What an SMMU or a hypervisor gives a device or a guest; the input is the intermediate physical
-/// address. The top level is up to 16 tables side by side, so the start level (VTCR_EL2.SL0) is the
-/// lowest that can hold the input size. MemAttr without FEAT_S2FWB: normal write-back memory, or
-/// Device-nGnRE. Execution is permitted to both levels of privilege or to none.
+/// The tables of an SMMU or a hypervisor for a device or a guest; the input is the intermediate
+/// physical address. The top level has up to 16 tables side by side, so the start level
+/// (VTCR_EL2.SL0) is the lowest that holds the input size. MemAttr without FEAT_S2FWB: normal
+/// write-back memory, or Device-nGnRE. Both privilege levels may execute, or neither.
 ///
 /// Where the hardware tracks dirty leaves, "writable" is DBM and "dirty" is S2AP[1], so a clean
-/// writable leaf reads as read-only until the first write. A leaf that is made read-only while
-/// dirty keeps that in a software bit.
+/// writable leaf reads as read-only until the first write. A software bit keeps "dirty" when a leaf
+/// becomes read-only.
 template <ArmConfig Config = ArmConfig{.input_bits = 40}>
 struct ArmStage2 : ArmVmsa<Config, 4> {
     using Base = ArmVmsa<Config, 4>;
@@ -45,7 +45,8 @@ struct ArmStage2 : ArmVmsa<Config, 4> {
 
     static constexpr Word attribute_word(Attributes a) {
         using detail::word_if;
-        return Base::inner_shareable | access_word(a) | word_if(a, Attributes::read, read) |
+        return Base::inner_shareable | Base::access_word(a) | word_if(a, Base::writable, write) |
+               word_if(a, Attributes::read, read) |
                (has(a, Attributes::uncached) ? device : write_back) |
                word_if(a, Attributes::special, Base::special) |
                (has(a, Attributes::execute) ? 0 : execute_never);
@@ -75,30 +76,11 @@ struct ArmStage2 : ArmVmsa<Config, 4> {
     }
 
   private:
-    /// AF, S2AP[1], DBM and the software bit.
-    static constexpr Word access_word(Attributes a) {
-        using detail::word_if;
-        const Word access = Config.accessed == FlagUpdate::hardware
-                                ? word_if(a, Attributes::accessed, Base::accessed)
-                                : Base::accessed;
-        if constexpr (!Base::tracks_dirty)
-            return access | word_if(a, Attributes::write, write);
-        const Word earlier = has(a, Attributes::write)
-                                 ? Base::dirty_modifier
-                                 : word_if(a, Attributes::dirty, Base::dirty_earlier);
-        return access | earlier | word_if(a, Attributes::write | Attributes::dirty, write);
-    }
-
     static constexpr Attributes written_attributes(Word word) {
-        using detail::properties_in;
-        if constexpr (!Base::tracks_dirty)
-            return properties_in(word, write, Attributes::write);
-        return properties_in(word, Base::dirty_modifier, Attributes::write) |
-               properties_in(word, write, Attributes::dirty) |
-               properties_in(word, Base::dirty_earlier, Attributes::dirty);
+        return Base::written_attributes(word, word, write);
     }
 
-    /// What the hardware set in a writable leaf; nothing where dirty is not tracked.
+    /// The bit that the hardware set in a writable leaf; 0 where dirty is not tracked.
     static constexpr Word made_dirty(Word word) {
         return Base::tracks_dirty && (word & Base::dirty_modifier) != 0 ? write : 0;
     }

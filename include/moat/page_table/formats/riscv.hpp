@@ -5,10 +5,8 @@
 // accessed and dirty but knows no Svnapot and no Svpbmt: their leaves are unwitnessed so far.
 #pragma once
 
-#include "moat/core/bits.hpp"
 #include "moat/core/types.hpp"
-#include "moat/page_table/attributes.hpp"
-#include "moat/page_table/format.hpp"
+#include "moat/page_table/detail/shared_bits.hpp"
 
 #include <cstdint>
 #include <string_view>
@@ -31,7 +29,7 @@ struct RiscvConfig {
 /// permits reads.
 template <RiscvConfig Config = RiscvConfig{}>
     requires(Config.valid())
-struct RiscV {
+struct RiscV : AccessedDirtyBits<bit(6), bit(7)> {
     using Input = VirtualAddress;
     static constexpr std::string_view name = Config.levels == 3   ? "RISC-V Sv39"
                                              : Config.levels == 4 ? "RISC-V Sv48"
@@ -41,8 +39,8 @@ struct RiscV {
     static constexpr unsigned most_levels = Config.levels;
     static constexpr unsigned output_bits = 56;
     static constexpr bool sign_extended = true;
-    /// "Supervisor Memory-Management Fence Instruction": until the fence, the hart uses any
-    /// translation that was valid since the last one, also where a superpage replaced a table.
+    /// "Supervisor Memory-Management Fence Instruction": until the next fence the hart may use any
+    /// translation that was valid since the last one, even where a superpage replaced a table.
     static constexpr FormatCapabilities capabilities = {.level_change = LiveChange::in_place,
                                                         .group_change = LiveChange::in_place,
                                                         .accessed = Config.accessed_dirty,
@@ -55,8 +53,6 @@ struct RiscV {
     static constexpr Word permissions = read | write | execute; // none of them: a table
     static constexpr Word user = bit(4);
     static constexpr Word global = bit(5);
-    static constexpr Word accessed = bit(6);
-    static constexpr Word dirty = bit(7);
     static constexpr Word special = bit(8);              // software's, 9:8
     static constexpr Word napot_64k = bit(63) | bit(13); // N, and PPN[3:0] = 1000
     static constexpr Word napot = bit(63);
@@ -131,15 +127,6 @@ struct RiscV {
                properties_in(word, io, Attributes::uncached) |
                properties_in(word, accessed, Attributes::accessed) |
                properties_in(word, dirty, Attributes::dirty);
-    }
-
-    static constexpr Word merge_accessed_dirty(Word word, Word other) {
-        return word | (other & (accessed | dirty));
-    }
-
-    static constexpr Word clear_accessed_dirty(Word word, Attributes which) {
-        return word & ~(detail::word_if(which, Attributes::accessed, accessed) |
-                        detail::word_if(which, Attributes::dirty, dirty));
     }
 
     /// Every other bit of a table's entry is reserved or zero.

@@ -5,32 +5,31 @@
 // Witness: QEMU's unit, for 4 levels (tests/witness/vtd_witness_test.cpp).
 #pragma once
 
-#include "moat/core/bits.hpp"
 #include "moat/core/types.hpp"
-#include "moat/page_table/attributes.hpp"
-#include "moat/page_table/format.hpp"
+#include "moat/page_table/detail/shared_bits.hpp"
 
 #include <cstdint>
 #include <string_view>
 
 namespace moat::formats {
 
-/// `Levels` is 3 (39-bit addresses), 4 (48) or 5 (57), as the unit's CAP.SAGAW offers them; 2M and
-/// 1G leaves need CAP.SSLPS. `AccessedDirty` is hardware only where ECAP.SSADS is there and the
-/// PASID entry's SSADE enables it; without it both bits are left 0. There is no present bit: an
-/// entry that permits neither reads nor writes is absent, and writes alone can be permitted. The
-/// snoop bit asks for ECAP.SC in legacy mode (reserved otherwise).
+/// `Levels` is 3 (39-bit addresses), 4 (48) or 5 (57), as CAP.SAGAW offers them; 2M and 1G leaves
+/// need CAP.SSLPS. `AccessedDirty::hardware` needs ECAP.SSADS and the PASID entry's SSADE;
+/// otherwise both bits stay 0. There is no present bit: an entry that permits neither reads nor
+/// writes is absent, and one may permit writes alone. The snoop bit needs ECAP.SC in legacy mode
+/// (reserved otherwise).
 template <unsigned Levels, FlagUpdate AccessedDirty = FlagUpdate::none>
     requires(Levels >= 3 && Levels <= 5 && AccessedDirty != FlagUpdate::software)
-struct VtdSecondStage {
+struct VtdSecondStage : IntelLayout<AccessedDirty == FlagUpdate::none ? 0 : bit(8),
+                                    AccessedDirty == FlagUpdate::none ? 0 : bit(9)> {
+    using Base = IntelLayout<AccessedDirty == FlagUpdate::none ? 0 : bit(8),
+                             AccessedDirty == FlagUpdate::none ? 0 : bit(9)>;
     using Input = Iova;
     static constexpr std::string_view name = Levels == 3   ? "VT-d second stage, 3 levels"
                                              : Levels == 4 ? "VT-d second stage, 4 levels"
                                                            : "VT-d second stage, 5 levels";
-    static constexpr unsigned granule_lg2 = 12;
     static constexpr unsigned fewest_levels = Levels;
     static constexpr unsigned most_levels = Levels;
-    static constexpr unsigned output_bits = 52;
     static constexpr bool sign_extended = false;
     /// 6.2.4: after a change of page size alone the unit uses the old or the new translation until
     /// the invalidation.
@@ -39,18 +38,12 @@ struct VtdSecondStage {
                                                         .accessed = AccessedDirty,
                                                         .dirty = AccessedDirty};
 
-    static constexpr bool tracked = AccessedDirty == FlagUpdate::hardware;
     static constexpr Word read = bit(0);
     static constexpr Word write = bit(1);
-    static constexpr Word page_size = bit(7);
-    static constexpr Word accessed = tracked ? bit(8) : 0;
-    static constexpr Word dirty = tracked ? bit(9) : 0;
+    using Base::accessed;
+    using Base::dirty;
     static constexpr Word snoop = bit(11);
     static constexpr Word special = bit(52); // ignored by hardware, 61:52
-
-    static constexpr unsigned index_bits(unsigned) { return 9; }
-
-    static constexpr std::uint32_t leaf_groups(unsigned level) { return level <= 2 ? 1 : 0; }
 
     static constexpr bool representable(Attributes a) {
         constexpr Attributes known =
@@ -66,16 +59,6 @@ struct VtdSecondStage {
     }
 
     template <unsigned L>
-    static constexpr Word leaf_word(std::uint64_t physical, Word attributes, unsigned) {
-        return physical | attributes | (L == 0 ? 0 : page_size);
-    }
-
-    template <unsigned L>
-    static constexpr Word entry_step(unsigned) {
-        return bit(granule_lg2 + 9 * L);
-    }
-
-    template <unsigned L>
     static constexpr EntryKind kind(Word word) {
         if ((word & (read | write)) == 0)
             return EntryKind::absent;
@@ -84,17 +67,7 @@ struct VtdSecondStage {
         else if constexpr (L > 2)
             return EntryKind::table;
         else
-            return (word & page_size) != 0 ? EntryKind::leaf : EntryKind::table;
-    }
-
-    template <unsigned L>
-    static constexpr unsigned leaf_group_lg2(Word) {
-        return 0;
-    }
-
-    template <unsigned L>
-    static constexpr std::uint64_t leaf_physical(Word word) {
-        return word & field_mask(51, granule_lg2 + 9 * L);
+            return (word & Base::page_size) != 0 ? EntryKind::leaf : EntryKind::table;
     }
 
     template <unsigned L>
@@ -108,25 +81,10 @@ struct VtdSecondStage {
                properties_in(word, dirty, Attributes::dirty);
     }
 
-    static constexpr Word merge_accessed_dirty(Word word, Word other) {
-        return word | (other & (accessed | dirty));
-    }
-
-    static constexpr Word clear_accessed_dirty(Word word, Attributes which) {
-        return word & ~(detail::word_if(which, Attributes::accessed, accessed) |
-                        detail::word_if(which, Attributes::dirty, dirty));
-    }
-
-    /// A table's entry permits everything: the leaf decides. Accessed is preset, so that the unit
-    /// need not write to it.
+    /// Permits everything: the leaf decides. Presets accessed, so that the unit never writes to it.
     template <unsigned L>
     static constexpr Word table_word(std::uint64_t physical) {
         return physical | read | write | accessed;
-    }
-
-    template <unsigned L>
-    static constexpr std::uint64_t table_physical(Word word) {
-        return word & field_mask(51, 12);
     }
 };
 

@@ -4,27 +4,23 @@
 // 5.3. Witness: QEMU's x86 MMU and, where it runs, KVM (tests/witness).
 #pragma once
 
-#include "moat/core/bits.hpp"
 #include "moat/core/types.hpp"
-#include "moat/page_table/attributes.hpp"
-#include "moat/page_table/format.hpp"
+#include "moat/page_table/detail/shared_bits.hpp"
 
 #include <cstdint>
 #include <string_view>
 
 namespace moat::formats {
 
-/// `Levels` is 4 (48-bit addresses) or 5 (57-bit, CR4.LA57). Uncached is PCD | PWT, which is UC in
-/// the PAT's reset state; the PAT bit itself stays 0.
+/// `Levels` is 4 (48-bit addresses) or 5 (57-bit, CR4.LA57). Uncached is PCD | PWT, UC in the PAT's
+/// reset state; the PAT bit stays 0.
 template <unsigned Levels>
     requires(Levels == 4 || Levels == 5)
-struct X86_64 {
+struct X86_64 : IntelLayout<bit(5), bit(6)> {
     using Input = VirtualAddress;
     static constexpr std::string_view name = Levels == 4 ? "x86-64, 4 levels" : "x86-64, 5 levels";
-    static constexpr unsigned granule_lg2 = 12;
     static constexpr unsigned fewest_levels = Levels;
     static constexpr unsigned most_levels = Levels;
-    static constexpr unsigned output_bits = 52;
     static constexpr bool sign_extended = true;
     /// SDM 4.10.2.3: for a change of page size alone the processor uses the old or the new entry.
     static constexpr FormatCapabilities capabilities = {.level_change = LiveChange::in_place,
@@ -37,16 +33,9 @@ struct X86_64 {
     static constexpr Word user = bit(2);
     static constexpr Word write_through = bit(3);
     static constexpr Word cache_disable = bit(4);
-    static constexpr Word accessed = bit(5);
-    static constexpr Word dirty = bit(6);
-    static constexpr Word page_size = bit(7);
     static constexpr Word global = bit(8);
     static constexpr Word special = bit(9); // ignored by hardware, 11:9
     static constexpr Word execute_disable = bit(63);
-
-    static constexpr unsigned index_bits(unsigned) { return 9; }
-
-    static constexpr std::uint32_t leaf_groups(unsigned level) { return level <= 2 ? 1 : 0; }
 
     static constexpr bool representable(Attributes a) {
         constexpr Attributes known = read_write | Attributes::execute | Attributes::user |
@@ -66,16 +55,6 @@ struct X86_64 {
     }
 
     template <unsigned L>
-    static constexpr Word leaf_word(std::uint64_t physical, Word attributes, unsigned) {
-        return physical | attributes | (L == 0 ? 0 : page_size);
-    }
-
-    template <unsigned L>
-    static constexpr Word entry_step(unsigned) {
-        return bit(granule_lg2 + 9 * L);
-    }
-
-    template <unsigned L>
     static constexpr EntryKind kind(Word word) {
         if constexpr (L == 0)
             return (word & present) != 0 ? EntryKind::leaf : EntryKind::absent;
@@ -85,16 +64,6 @@ struct X86_64 {
             return EntryKind::table;
         else
             return (word & present) != 0 ? EntryKind::leaf : EntryKind::absent;
-    }
-
-    template <unsigned L>
-    static constexpr unsigned leaf_group_lg2(Word) {
-        return 0;
-    }
-
-    template <unsigned L>
-    static constexpr std::uint64_t leaf_physical(Word word) {
-        return word & field_mask(51, granule_lg2 + 9 * L);
     }
 
     template <unsigned L>
@@ -109,25 +78,11 @@ struct X86_64 {
                properties_in(word, accessed | dirty, accessed_and_dirty);
     }
 
-    static constexpr Word merge_accessed_dirty(Word word, Word other) {
-        return word | (other & (accessed | dirty));
-    }
-
-    static constexpr Word clear_accessed_dirty(Word word, Attributes which) {
-        return word & ~(detail::word_if(which, Attributes::accessed, accessed) |
-                        detail::word_if(which, Attributes::dirty, dirty));
-    }
-
-    /// A table's entry permits everything: the leaf decides. Accessed is preset, so that the
-    /// processor need not write to it.
+    /// Permits everything: the leaf decides. Presets accessed, so that the processor never writes
+    /// to it.
     template <unsigned L>
     static constexpr Word table_word(std::uint64_t physical) {
         return physical | present | writable | user | accessed;
-    }
-
-    template <unsigned L>
-    static constexpr std::uint64_t table_physical(Word word) {
-        return word & field_mask(51, 12);
     }
 };
 
