@@ -15,7 +15,8 @@ endif()
 
 # g++ 12 sees an overlap in std::string's own operator+ (GCC bug 105651): hence -Wno-restrict.
 add_library(moat_warnings INTERFACE)
-target_compile_options(moat_warnings INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Werror
+target_compile_options(moat_warnings INTERFACE -Wall -Wextra -Wpedantic -Wshadow
+    $<$<BOOL:${MOAT_WARNINGS_ARE_ERRORS}>:-Werror>
     $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety> $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
 
 # moat_add_folders(FOLDER...): adds each folder, and each folder in it, that has a CMakeLists.txt.

@@ -13,6 +13,7 @@ if [ "$way" = add_subdirectory ]; then # without CLI11, GoogleTest, npm, and a n
         -DCMAKE_DISABLE_FIND_PACKAGE_CLI11=ON -DCMAKE_DISABLE_FIND_PACKAGE_GTest=ON \
         -DMOAT_SOURCE="$(realpath "$consumer/../../..")"
     if grep -i npm "$scratch/build/CMakeCache.txt"; then exit 1; fi
+    if grep -m 1 -e -Werror "$scratch/build/build.ninja"; then exit 1; fi
     cmake --build "$scratch/build" --target moat_platform CMakeFiles/consumer.dir/main.cpp.o
     exit
 fi
