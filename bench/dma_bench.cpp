@@ -5,7 +5,7 @@
 #include "moat/moat.hpp"
 
 #include "harness.hpp"
-#include "soft_system.hpp"
+#include "iommu/soft_system.hpp"
 
 #include <atomic>
 #include <thread>

@@ -2,7 +2,7 @@
 // What a device's access costs in the software IOMMU: a hit, a miss, a copy; and what an unmap
 // costs those who are not concerned. docs/design/iommu.md says why.
 #include "harness.hpp"
-#include "soft_system.hpp"
+#include "iommu/soft_system.hpp"
 
 #include <array>
 #include <cstring>

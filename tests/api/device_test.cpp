@@ -11,7 +11,7 @@
 namespace moat::tests {
 namespace {
 
-constexpr std::size_t page = Copier::page;
+constexpr std::size_t device_page = Copier::page;
 
 /// Strays are what these tests are about: no reports.
 Container open(ContainerConfig config = {}) {
@@ -27,16 +27,16 @@ TEST(Devices, a_model_is_driven_by_its_bar_and_reaches_what_is_mapped) {
                                      .on_fault = [&](const Fault&) { ++faults; }})
                         .value();
     Device nic = pci.attach("00:03.0", model).value();
-    const Buffer ring = pci.allocate(page).value();
+    const Buffer ring = pci.allocate(device_page).value();
     Mapping rx = pci.map(ring, from_device, "rx").value();
     const Bar registers = nic.bar(0).value();
-    EXPECT_EQ(registers.size(), page);
+    EXPECT_EQ(registers.size(), device_page);
     EXPECT_TRUE(registers.write64(0x28, rx.iova()));
-    EXPECT_TRUE(registers.write32(0x30, page));
+    EXPECT_TRUE(registers.write32(0x30, device_page));
     EXPECT_EQ(model.last_width, 4U);
     EXPECT_EQ(registers.read64(0x38).value(), 1U);
     EXPECT_EQ(ring.bytes().back(), std::byte{0xee});
-    EXPECT_TRUE(registers.write16(0x30, page + 1));
+    EXPECT_TRUE(registers.write16(0x30, device_page + 1));
     EXPECT_EQ(registers.read8(0x38).value(), 1U);
     EXPECT_EQ(registers.read16(0).value(), 0U);
     EXPECT_EQ(registers.read32(0).value(), 0U);
@@ -50,8 +50,8 @@ TEST(Devices, registers_are_inside_and_aligned) {
     Device nic = pci.attach("00:03.0", model).value();
     const Bar bar = nic.bar(0).value();
     EXPECT_EQ(bar.read32(2).error().code(), ErrorCode::unaligned);
-    EXPECT_EQ(bar.read8(page).error().code(), ErrorCode::out_of_range);
-    EXPECT_TRUE(bar.read64(page - 8));
+    EXPECT_EQ(bar.read8(device_page).error().code(), ErrorCode::out_of_range);
+    EXPECT_TRUE(bar.read64(device_page - 8));
     EXPECT_EQ(bar.write64(~std::uint64_t{7}, 0).error().code(), ErrorCode::out_of_range);
     EXPECT_EQ(nic.bar(1).error().code(), ErrorCode::not_found);
     EXPECT_EQ(nic.bar(6).error().code(), ErrorCode::not_found);
@@ -85,14 +85,15 @@ TEST(Devices, a_region_of_one_is_reached_by_another) {
     Device memory = pci.attach("00:03.0", model).value();
     Device nic = pci.attach("00:04.0").value();
     const Bar bar = memory.bar(2).value();
-    Mapping peer = pci.map_region(bar, 0, page, bidirectional, "peer").value();
+    Mapping peer = pci.map_region(bar, 0, device_page, bidirectional, "peer").value();
     const std::array<std::byte, 4> data = {std::byte{1}, std::byte{2}, std::byte{3}, std::byte{4}};
     EXPECT_TRUE(nic.write(peer.iova() + 8, data));
     EXPECT_EQ(model.memory[11], std::byte{4});
-    EXPECT_EQ(pci.map_region(bar, 1, page, bidirectional).error().code(), ErrorCode::out_of_range);
+    EXPECT_EQ(pci.map_region(bar, 1, device_page, bidirectional).error().code(),
+              ErrorCode::out_of_range);
     EXPECT_EQ(pci.map_region(bar, 0, 64, bidirectional).error().code(), ErrorCode::unaligned);
     EXPECT_EQ(pci.map_region(bar, 0, 0, bidirectional).error().code(), ErrorCode::empty);
-    EXPECT_EQ(pci.map_region(memory.bar(0).value(), 0, page, bidirectional).error().code(),
+    EXPECT_EQ(pci.map_region(memory.bar(0).value(), 0, device_page, bidirectional).error().code(),
               ErrorCode::unsupported);
 }
 
@@ -100,7 +101,7 @@ TEST(Devices, a_device_that_is_detached_reaches_nothing_and_may_come_back) {
     Container pci = open();
     Device nic = pci.attach("00:03.0").value();
     EXPECT_EQ(pci.attach("0000:00:03.0").error().code(), ErrorCode::busy);
-    const CoherentBuffer buffer = pci.allocate_coherent(page).value();
+    const CoherentBuffer buffer = pci.allocate_coherent(device_page).value();
     std::byte byte{};
     EXPECT_TRUE(nic.read(buffer.iova(), {&byte, 1}));
     EXPECT_TRUE(nic.detach());
@@ -126,14 +127,15 @@ TEST(Devices, one_thread_uses_a_device_at_a_time) {
                         .value();
     nic.emplace(pci.attach("00:03.0").value());
     std::byte byte{};
-    EXPECT_EQ(nic->read(page, {&byte, 1}).error().code(), ErrorCode::refused);
-    EXPECT_EQ(nic->read(page, {}).error().code(), ErrorCode::empty);
+    EXPECT_EQ(nic->read(device_page, {&byte, 1}).error().code(), ErrorCode::refused);
+    EXPECT_EQ(nic->read(device_page, {}).error().code(), ErrorCode::empty);
 }
 
 TEST(Devices, one_model_is_one_device) {
     Copier model;
     Container pci = open();
-    EXPECT_FALSE(model.read_as_device(page, {model.memory.data(), 1})) << "it is not attached";
+    EXPECT_FALSE(model.read_as_device(device_page, {model.memory.data(), 1}))
+        << "it is not attached";
     {
         const Device nic = pci.attach("00:03.0", model).value();
         EXPECT_EQ(pci.attach("00:04.0", model).error().code(), ErrorCode::busy);

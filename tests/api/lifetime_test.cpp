@@ -15,9 +15,9 @@
 namespace moat::tests {
 namespace {
 
-constexpr std::size_t page = Copier::page;
+constexpr std::size_t page_bytes = Copier::page;
 
-Container open(ContainerConfig config = {}, int* leaks = nullptr) {
+Container open_soft(ContainerConfig config = {}, int* leaks = nullptr) {
     config.environment = Environment::ignore;
     config.on_fault = [](const Fault&) {};
     config.on_driver_error = [leaks](const DriverError& error) {
@@ -40,15 +40,15 @@ struct All {
     std::optional<Mapping> region;
 
     explicit All(Level level, Unmapping unmapping) {
-        container.emplace(open({.level = level, .unmapping = unmapping}));
+        container.emplace(open_soft({.level = level, .unmapping = unmapping}));
         device.emplace(container->attach("00:03.0", *model).value());
         bar.emplace(device->bar(2).value());
-        buffer.emplace(container->allocate(page).value());
+        buffer.emplace(container->allocate(page_bytes).value());
         const std::array<Memory, 2> pieces = {*buffer, *buffer};
         mapping.emplace(container->map(*buffer, bidirectional, "mapping").value());
         list.emplace(container->map_list(pieces, to_device, {}, "list").value());
-        coherent.emplace(container->allocate_coherent(page, "coherent").value());
-        region.emplace(container->map_region(*bar, 0, page, bidirectional, "region").value());
+        coherent.emplace(container->allocate_coherent(page_bytes, "coherent").value());
+        region.emplace(container->map_region(*bar, 0, page_bytes, bidirectional, "region").value());
     }
 
     static constexpr unsigned count = 9;
@@ -82,7 +82,7 @@ struct All {
         if (container)
             (void)container->flush();
         if (device) {
-            (void)device->read(page, {&byte, 1});
+            (void)device->read(page_bytes, {&byte, 1});
             (void)device->bar(0);
             (void)device->enable_interrupts(1);
         }
@@ -127,9 +127,9 @@ INSTANTIATE_TEST_SUITE_P(Levels, Orders,
 
 TEST(Lifetimes, what_outlives_its_container_does_nothing) {
     int leaks = 0;
-    std::optional<Container> pci = open({}, &leaks);
+    std::optional<Container> pci = open_soft({}, &leaks);
     Device nic = pci->attach("00:03.0").value();
-    const Buffer buffer = pci->allocate(page).value();
+    const Buffer buffer = pci->allocate(page_bytes).value();
     Mapping mapping = pci->map(buffer, bidirectional).value();
     const Mapping other = pci->map(buffer, bidirectional).value();
     pci.reset();
@@ -137,18 +137,18 @@ TEST(Lifetimes, what_outlives_its_container_does_nothing) {
     EXPECT_EQ(mapping.sync_for_cpu().error().code(), ErrorCode::refused);
     EXPECT_EQ(mapping.unmap().error().code(), ErrorCode::refused);
     EXPECT_EQ(nic.raise_interrupt(0).error().code(), ErrorCode::refused);
-    Container next = open({}, &leaks);
+    Container next = open_soft({}, &leaks);
     mapping = next.map(buffer, bidirectional).value();
     EXPECT_TRUE(mapping.sync_for_cpu());
     EXPECT_EQ(leaks, 2);
 }
 
 TEST(Lifetimes, a_mapping_of_a_past_container_leaves_the_next_one_alone) {
-    std::optional<Container> pci = open();
-    std::vector<std::byte> memory(page);
+    std::optional<Container> pci = open_soft();
+    std::vector<std::byte> memory(page_bytes);
     std::optional<Mapping> past = pci->map(memory, bidirectional).value();
     pci.reset();
-    Container next = open();
+    Container next = open_soft();
     Mapping living = next.map(memory, bidirectional).value();
     ASSERT_EQ(living.iova(), past->iova());
     past.reset();
@@ -158,13 +158,13 @@ TEST(Lifetimes, a_mapping_of_a_past_container_leaves_the_next_one_alone) {
 
 TEST(Lifetimes, a_buffer_stays_until_its_mapping_ends) {
     for (const Unmapping unmapping : {Unmapping::strict, Unmapping::deferred}) {
-        Container pci = open({.unmapping = unmapping});
+        Container pci = open_soft({.unmapping = unmapping});
         Device nic = pci.attach("00:03.0").value();
-        std::optional<Buffer> buffer = pci.allocate(page).value();
+        std::optional<Buffer> buffer = pci.allocate(page_bytes).value();
         const std::uint64_t iova = [&] {
             Mapping mapping = pci.map(*buffer, bidirectional).value();
             buffer.reset();
-            const std::vector<std::byte> data(page, std::byte{0xee});
+            const std::vector<std::byte> data(page_bytes, std::byte{0xee});
             EXPECT_TRUE(nic.write(mapping.iova(), data)) << "AddressSanitizer sees freed memory";
             return mapping.iova();
         }();
@@ -174,14 +174,15 @@ TEST(Lifetimes, a_buffer_stays_until_its_mapping_ends) {
 }
 
 TEST(Lifetimes, everything_moves) {
-    Container first = open();
+    Container first = open_soft();
     Container pci(std::move(first));
-    EXPECT_EQ(first.allocate(page).error().code(), ErrorCode::refused); // NOLINT(*-use-after-move)
+    EXPECT_EQ(first.allocate(page_bytes).error().code(),
+              ErrorCode::refused); // NOLINT(*-use-after-move)
     EXPECT_EQ(first.close().error().code(), ErrorCode::refused);
-    Buffer one = pci.allocate(page).value();
-    Buffer two = pci.allocate(2 * page).value();
+    Buffer one = pci.allocate(page_bytes).value();
+    Buffer two = pci.allocate(2 * page_bytes).value();
     std::swap(one, two);
-    EXPECT_EQ(one.size(), 2 * page);
+    EXPECT_EQ(one.size(), 2 * page_bytes);
     Mapping a = pci.map(one, bidirectional, "a").value();
     Mapping b = pci.map(two, bidirectional, "b").value();
     const std::uint64_t of_a = a.iova();
@@ -195,10 +196,10 @@ TEST(Lifetimes, everything_moves) {
     many.erase(many.begin(), many.begin() + 5);
     EXPECT_TRUE(std::ranges::all_of(many, [](Mapping& each) { return each.unmap().has_value(); }));
     int leaks = 0;
-    Container other = open({}, &leaks);
+    Container other = open_soft({}, &leaks);
     pci = std::move(other);
     EXPECT_FALSE(b.sync_for_cpu()) << "its container was replaced";
-    pci = open();
+    pci = open_soft();
     EXPECT_EQ(leaks, 0);
 }
 
@@ -209,7 +210,7 @@ TEST(Lifetimes, a_device_may_end_in_its_own_access) {
                                        .value();
     nic.emplace(pci->attach("00:03.0").value());
     std::byte byte{};
-    EXPECT_FALSE(nic->read(page, {&byte, 1}));
+    EXPECT_FALSE(nic->read(page_bytes, {&byte, 1}));
     EXPECT_FALSE(nic.has_value());
     EXPECT_TRUE(pci->attach("00:03.0")) << "it is detached by now";
 }
@@ -221,7 +222,8 @@ TEST(LifetimesDeathTest, a_listener_does_not_end_its_container) {
                     .value());
     Device nic = pci->attach("00:03.0").value();
     std::byte byte{};
-    EXPECT_DEATH((void)nic.read(page, {&byte, 1}), "a listener does not end its own container");
+    EXPECT_DEATH((void)nic.read(page_bytes, {&byte, 1}),
+                 "a listener does not end its own container");
 }
 
 } // namespace

@@ -11,7 +11,7 @@ namespace {
 using namespace moat::literals;
 using audit::Verdict;
 
-constexpr std::uint64_t inside = 64; // of the buffer, at its page's end
+constexpr std::uint64_t bytes_inside = 64; // of the buffer, at its page's end
 constexpr std::uint64_t block = 512;
 
 class NvmeTest : public DeviceTest {
@@ -78,11 +78,11 @@ TEST_F(NvmeTest, health_log_past_the_end_reaches_a_neighbour_that_is_mapped) {
     if (!driver)
         return;
     Piece& buffer = piece(2);
-    EXPECT_EQ(run("health log", buffer.iova + ByteCount(page - inside), block).verdict,
+    EXPECT_EQ(run("health log", buffer.iova + ByteCount(page - bytes_inside), block).verdict,
               Verdict::success);
-    EXPECT_EQ(buffer.untouched_from(0), page - inside);
+    EXPECT_EQ(buffer.untouched_from(0), page - bytes_inside);
     EXPECT_EQ(buffer.untouched_from(page), page);
-    EXPECT_EQ(buffer.untouched_from(page + block - inside), 2 * page);
+    EXPECT_EQ(buffer.untouched_from(page + block - bytes_inside), 2 * page);
     EXPECT_TRUE(faults().empty());
 }
 
@@ -90,10 +90,10 @@ TEST_F(NvmeTest, health_log_past_the_end_is_success_though_blocked) {
     if (!driver)
         return;
     Piece& buffer = piece(1);
-    const Iova data = buffer.iova + ByteCount(page - inside);
+    const Iova data = buffer.iova + ByteCount(page - bytes_inside);
     EXPECT_EQ(run("health log", data, block).verdict, Verdict::success);
-    EXPECT_EQ(buffer.untouched_from(0), page - inside);
-    expect_fault(fault::Access::write, data + ByteCount(inside), 5);
+    EXPECT_EQ(buffer.untouched_from(0), page - bytes_inside);
+    expect_fault(fault::Access::write, data + ByteCount(bytes_inside), 5);
 }
 
 TEST_F(NvmeTest, blocks_beyond_a_short_buffer_are_success_though_blocked) {

@@ -12,24 +12,24 @@ namespace {
 
 using Machine = mm::tests::Machine<RealSync, FlagUpdate::hardware>;
 
-constexpr std::uint64_t base = 1ULL << 32;
+constexpr std::uint64_t bar_base = 1ULL << 32;
 constexpr std::uint64_t size = 0x20'0000;
-constexpr std::uint64_t page = 4096;
+constexpr std::uint64_t bar_page = 4096;
 
 /// A process of 8 MiB of RAM and a BAR, with one mapping for devices.
 class Vfio {
   public:
     Vfio() {
         auto& space = machine_.world.space;
-        EXPECT_TRUE(space.map(mm::tests::at(base, 4 * size), {}));
-        EXPECT_TRUE(space.map(mm::tests::at(2 * base, 4 * size), machine_.world.bar_mapping()));
+        EXPECT_TRUE(space.map(mm::tests::at(bar_base, 4 * size), {}));
+        EXPECT_TRUE(space.map(mm::tests::at(2 * bar_base, 4 * size), machine_.world.bar_mapping()));
         reset();
     }
 
     void reset() {
         EXPECT_TRUE(container().unmap_dma(Iova(0), ByteCount(1ULL << 48)));
-        EXPECT_TRUE(
-            container().map_dma(Iova(base), VirtualAddress(base), ByteCount(size), read_write));
+        EXPECT_TRUE(container().map_dma(Iova(bar_base), VirtualAddress(bar_base), ByteCount(size),
+                                        read_write));
         EXPECT_TRUE(container().start_dirty_tracking());
     }
 
@@ -40,7 +40,7 @@ class Vfio {
     [[nodiscard]] std::string state() const {
         std::string text = std::to_string(machine_.container.mappings()) + " mappings, " +
                            to_string(machine_.container.pinned()) + " pinned";
-        for (const std::uint64_t at : {base, base + size - page})
+        for (const std::uint64_t at : {bar_base, bar_base + size - bar_page})
             if (const auto found = machine_.reach(at))
                 text += ", " + hexadecimal(found->physical().value());
         return text;
@@ -69,10 +69,10 @@ std::vector<Row> rows() {
                    .state = state};
     };
     return {
-        map("map_dma", base + size),
-        map("map_dma, BAR", 2 * base),
+        map("map_dma", bar_base + size),
+        map("map_dma, BAR", 2 * bar_base),
         {.name = "unmap_dma",
-         .arguments = {{.name = "iova", .good = base}, {.name = "size", .good = size}},
+         .arguments = {{.name = "iova", .good = bar_base}, {.name = "size", .good = size}},
          .call =
              [=](Values v) {
                  return reset_after(*vfio,
@@ -80,7 +80,7 @@ std::vector<Row> rows() {
              },
          .state = state},
         {.name = "dirty_pages",
-         .arguments = {{.name = "iova", .good = base},
+         .arguments = {{.name = "iova", .good = bar_base},
                        {.name = "size", .good = size},
                        {.name = "words", .good = 8}},
          .call =
@@ -99,7 +99,7 @@ std::vector<Row> limits() {
          .call =
              [](Values v) {
                  mm::tests::Machine<RealSync> machine({}, {.mappings = v[0]});
-                 const auto mapped = machine.map_ram(base, size);
+                 const auto mapped = machine.map_ram(bar_base, size);
                  EXPECT_EQ(mapped.has_value(), v[0] != 0);
                  return outcome(mapped);
              }},
@@ -108,7 +108,7 @@ std::vector<Row> limits() {
          .call =
              [](Values v) {
                  mm::tests::Machine<RealSync> machine({}, {.locked_bytes = ByteCount(v[0])});
-                 return outcome(machine.map_ram(base, size));
+                 return outcome(machine.map_ram(bar_base, size));
              }},
     };
 }

@@ -18,8 +18,8 @@ using dma::Direction;
 using dma::Level;
 using dma::Memory;
 
-constexpr std::uint64_t page = 4096;
-constexpr std::uint64_t many = 4 * page;
+constexpr std::uint64_t buffer_page = 4096;
+constexpr std::uint64_t many = 4 * buffer_page;
 
 /// `size` bytes of large_memory(), or more than it has: no such size can be mapped.
 Memory memory_of(std::uint64_t size, std::uint64_t offset = 0) {
@@ -49,13 +49,14 @@ class Dma {
             return space().map(Memory::own(bytes), Direction::bidirectional, label)->value();
         };
         large = map(pages_.bytes(), "large");
-        small = map(pages_.bytes().subspan(page + 17, 100), "small");
+        small = map(pages_.bytes().subspan(buffer_page + 17, 100), "small");
     }
 
     /// Whether a device reaches both ends of each mapping.
     [[nodiscard]] std::string state() {
         std::string text;
-        for (const std::uint64_t at : {large, large + page, large + many - 1, small, small + 99}) {
+        for (const std::uint64_t at :
+             {large, large + buffer_page, large + many - 1, small, small + 99}) {
             std::array<std::byte, 1> byte{};
             text += system_->lane.read(Iova(at), byte).complete() ? '+' : '-';
         }
@@ -81,7 +82,7 @@ Outcome undo(Dma& dma, const Result<Iova>& iova, std::uint64_t size, Direction d
     return outcome(iova);
 }
 
-std::vector<Row> maps(const dma::Options& options) {
+std::vector<Row> dma_maps(const dma::Options& options) {
     const auto dma = std::make_shared<Dma>(options);
     const auto state = [=] { return dma->state(); };
     return {
@@ -101,7 +102,7 @@ std::vector<Row> maps(const dma::Options& options) {
                        {.name = "size", .good = many, .bits = 20}},
          .call =
              [=](Values v) {
-                 Memory memory = memory_of(v[1], v[0] % page);
+                 Memory memory = memory_of(v[1], v[0] % buffer_page);
                  memory.physical = PhysicalAddress(v[0]);
                  return undo(*dma, dma->space().map(memory, Direction::bidirectional, "row"), v[1],
                              Direction::bidirectional);
@@ -183,7 +184,7 @@ std::vector<Row> syncs(const dma::Options& options) {
         const std::vector<Argument> sync = {
             {.name = "iova", .good = is_small ? dma->small : dma->large},
             {.name = "offset", .good = 16},
-            {.name = "size", .good = is_small ? 32U : page}};
+            {.name = "size", .good = is_small ? 32U : buffer_page}};
         const std::vector<Argument> range = {sync[0], sync[2]};
         rows.push_back({.name = "sync_for_device",
                         .arguments = sync,
@@ -265,7 +266,7 @@ std::vector<Row> faults(const dma::Options& options) {
 }
 
 /// Creates a space and uses it: a config that creation accepts must work.
-Outcome create(const dma::SpaceConfig& config) {
+Outcome create_space(const dma::SpaceConfig& config) {
     OwnTables tables;
     SoftDomain domain(empty_table(tables));
     const auto space = SoftSpace::create(domain, config);
@@ -282,7 +283,7 @@ Outcome create(const dma::SpaceConfig& config) {
     return returned;
 }
 
-std::vector<Row> creations() {
+std::vector<Row> dma_creations() {
     const auto capture = [](std::span<std::uintptr_t> frames) -> std::size_t {
         frames[0] = 7;
         return 1;
@@ -308,13 +309,13 @@ std::vector<Row> creations() {
                  config.options.level = static_cast<Level>(std::min<std::uint64_t>(v[6], 2));
                  config.capture = capture;
                  config.pages = dma::own_pages();
-                 return create(config);
+                 return create_space(config);
              }},
     };
 }
 
 /// MOAT_OPTIONS: every number of every option, with every unit.
-std::vector<Row> texts() {
+std::vector<Row> dma_texts() {
     std::vector<Row> rows;
     for (const char* name : {"guard", "guard_before", "quarantine", "stacks", "history", "help"})
         for (const char* unit : {"", "k", "m", "g"})
@@ -334,7 +335,7 @@ std::vector<Row> texts() {
 class DmaContracts : public ::testing::TestWithParam<Level> {};
 
 TEST_P(DmaContracts, map) {
-    expect_contracts([] { return maps(options_of(GetParam())); });
+    expect_contracts([] { return dma_maps(options_of(GetParam())); });
     expect_contracts([] { return special_maps(options_of(GetParam())); });
 }
 
@@ -358,12 +359,12 @@ TEST_P(DmaContracts, sync_and_poison) {
 INSTANTIATE_TEST_SUITE_P(Level, DmaContracts,
                          ::testing::Values(Level::guard, Level::track, Level::exact));
 
-TEST(DmaContracts, create) {
-    expect_contracts(creations);
+TEST(DmaContracts, create_space) {
+    expect_contracts(dma_creations);
 }
 
 TEST(DmaContracts, options) {
-    expect_contracts(texts);
+    expect_contracts(dma_texts);
 }
 
 } // namespace

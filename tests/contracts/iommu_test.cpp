@@ -186,7 +186,7 @@ std::vector<Row> lanes() {
     };
 }
 
-std::vector<Row> creations() {
+std::vector<Row> iommu_creations() {
     const auto tables = std::make_shared<OwnTables>();
     const auto pool = std::make_shared<SoftSystem>();
     return {
@@ -230,8 +230,8 @@ TEST(IommuContracts, lanes) {
     expect_contracts(lanes);
 }
 
-TEST(IommuContracts, creations) {
-    expect_contracts(creations);
+TEST(IommuContracts, iommu_creations) {
+    expect_contracts(iommu_creations);
 }
 
 using VtdUnit = iommu::vtd::Unit<FakeVtd, Pool, SerialSync>;

@@ -17,7 +17,7 @@ using iova::Request;
 using iova::When;
 using Allocator = iova::Allocator<RealSync>;
 
-constexpr std::uint64_t good = 0x40000;
+constexpr std::uint64_t good_size = 0x40000;
 
 iova::Config config_of(std::span<const IovaRange> aperture, unsigned granule_lg2) {
     return {.aperture = aperture,
@@ -36,7 +36,7 @@ class Addresses {
         iova::Config config = config_of(aperture, granule_lg2_);
         config.guard = {.before = ByteCount(4096), .after = ByteCount(4096)};
         allocator_ = std::move(*Allocator::create(config));
-        live = allocator_->allocate({.size = ByteCount(good)})->value();
+        live = allocator_->allocate({.size = ByteCount(good_size)})->value();
     }
 
     [[nodiscard]] Allocator& allocator() const { return *allocator_; }
@@ -76,7 +76,7 @@ Request request_of(Values v) {
 }
 
 const std::vector<Argument> request_arguments = {
-    {.name = "size", .good = good},
+    {.name = "size", .good = good_size},
     {.name = "modulus_lg2", .good = 21, .bits = 32, .more = {48, 57, 58, 65}},
     {.name = "like", .good = 0x1000},
     {.name = "last", .good = 0xffff'ffff}};
@@ -86,7 +86,7 @@ std::vector<Row> allocations(unsigned granule_lg2) {
     const auto state = [=] { return system->state(); };
     return {
         {.name = "allocate",
-         .arguments = {{.name = "size", .good = good}},
+         .arguments = {{.name = "size", .good = good_size}},
          .call = [=](Values v) { return allocate(*system, {.size = ByteCount(v[0])}); },
          .state = state},
         {.name = "allocate, placed",
@@ -94,7 +94,7 @@ std::vector<Row> allocations(unsigned granule_lg2) {
          .call = [=](Values v) { return allocate(*system, request_of(v)); },
          .state = state},
         {.name = "allocate, at",
-         .arguments = {{.name = "size", .good = good},
+         .arguments = {{.name = "size", .good = good_size},
                        {.name = "at", .good = 1ULL << 40},
                        {.name = "last", .good = ~0ULL, .named = false}},
          .call =
@@ -114,10 +114,10 @@ std::vector<Row> releases(unsigned granule_lg2) {
         return reset_after(*system, done);
     };
     const auto same_pages = [=](std::uint64_t size) {
-        return iova::whole_pages(ByteCount(size), granule_lg2) == good >> 12;
+        return iova::whole_pages(ByteCount(size), granule_lg2) == good_size >> 12;
     };
     const std::vector<Argument> iova_and_size = {{.name = "iova", .good = system->live},
-                                                 {.name = "size", .good = good}};
+                                                 {.name = "size", .good = good_size}};
     std::vector<Row> rows;
     for (const When when : {When::now, When::after_invalidation})
         rows.push_back({.name = when == When::now ? "release" : "release, queued",
@@ -138,7 +138,7 @@ std::vector<Row> others(unsigned granule_lg2) {
     std::vector<Row> rows;
     rows.push_back(
         {.name = "reserve",
-         .arguments = {{.name = "start", .good = 1ULL << 40}, {.name = "size", .good = good}},
+         .arguments = {{.name = "start", .good = 1ULL << 40}, {.name = "size", .good = good_size}},
          .call =
              [=](Values v) {
                  const auto range = IovaRange::make(Iova(v[0]), ByteCount(v[1]));
@@ -163,7 +163,7 @@ TEST_P(IovaContracts, release_and_reserve) {
 INSTANTIATE_TEST_SUITE_P(Granule, IovaContracts, ::testing::Values(12, 14, 16));
 
 /// Creates an allocator and uses it: a config that creation accepts must work.
-Outcome create(const iova::Config& config) {
+Outcome create_allocator(const iova::Config& config) {
     auto made = Allocator::create(config);
     if (!made)
         return made.error();
@@ -197,7 +197,7 @@ std::vector<Argument> and_more(std::vector<Argument> more) {
     return more;
 }
 
-std::vector<Row> creations() {
+std::vector<Row> iova_creations() {
     return {
         {.name = "create",
          .arguments = and_more({{.name = "granule_lg2", .good = 12, .bits = 32}}),
@@ -205,7 +205,7 @@ std::vector<Row> creations() {
              [](Values v) {
                  return with(v, [&](iova::Config& config) {
                      config.granule_lg2 = static_cast<unsigned>(v[2]);
-                     return create(config);
+                     return create_allocator(config);
                  });
              }},
     };
@@ -225,7 +225,7 @@ std::vector<Row> creations_with_guards() {
                  return with(std::span(good_aperture), [&](iova::Config& config) {
                      config.quarantine = {ByteCount(v[0]), v[1], v[2]};
                      config.flush_delay_nanoseconds = v[3];
-                     return create(config);
+                     return create_allocator(config);
                  });
              }},
         {.name = "create, guard",
@@ -234,14 +234,14 @@ std::vector<Row> creations_with_guards() {
              [](Values v) {
                  return with(v, [&](iova::Config& config) {
                      config.guard = {ByteCount(v[2]), ByteCount(v[3])};
-                     return create(config);
+                     return create_allocator(config);
                  });
              }},
     };
 }
 
-TEST(IovaContracts, create) {
-    expect_contracts(creations);
+TEST(IovaContracts, create_allocator) {
+    expect_contracts(iova_creations);
     expect_contracts(creations_with_guards);
 }
 

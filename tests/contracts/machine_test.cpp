@@ -148,7 +148,7 @@ std::vector<Row> soft_device(const char* name) {
     };
 }
 
-std::vector<Row> texts() {
+std::vector<Row> machine_texts() {
     return {
         {.name = "parse_bdf",
          .arguments = {{.name = "segment", .good = 0},
@@ -247,8 +247,8 @@ TEST(MachineContracts, nvme) {
     expect_contracts([] { return soft_device<machine::soft::Nvme>("nvme"); });
 }
 
-TEST(MachineContracts, texts) {
-    expect_contracts(texts);
+TEST(MachineContracts, machine_texts) {
+    expect_contracts(machine_texts);
 }
 
 TEST(PlatformContracts, all) {

@@ -48,11 +48,11 @@ class Tables {
     std::unique_ptr<Engine> engine_;
 };
 
-using Call = std::function<Outcome(Tables&, Values)>;
+using TableCall = std::function<Outcome(Tables&, Values)>;
 
 /// A function of a range; `more` are the numbers that follow start and size.
 Row range_row(const std::shared_ptr<Tables>& tables, const char* name, std::uint64_t good_start,
-              std::uint64_t good_size, std::vector<Argument> more, Call call) {
+              std::uint64_t good_size, std::vector<Argument> more, TableCall call) {
     std::vector<Argument> arguments = {{.name = "start", .good = good_start},
                                        {.name = "size", .good = good_size}};
     arguments.insert(arguments.end(), more.begin(), more.end());

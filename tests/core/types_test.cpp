@@ -12,7 +12,7 @@ namespace {
 using namespace moat;
 using namespace moat::literals;
 
-constexpr std::uint64_t top = std::numeric_limits<std::uint64_t>::max();
+constexpr std::uint64_t last_address = std::numeric_limits<std::uint64_t>::max();
 
 template <class A, class B>
 concept Comparable = requires(A a, B b) { a == b; };
@@ -29,12 +29,12 @@ static_assert(sizeof(Iova) == 8 && std::is_trivially_copyable_v<Iova>);
 TEST(Address, moves_by_bytes) {
     EXPECT_EQ(Iova(0x1000) + 4_KiB, Iova(0x2000));
     EXPECT_EQ(Iova(0x3000) - Iova(0x1000), 8_KiB);
-    EXPECT_EQ(Iova(top) - Iova(0), ByteCount(top));
-    EXPECT_LT(Iova(top - 1), Iova(top));
+    EXPECT_EQ(Iova(last_address) - Iova(0), ByteCount(last_address));
+    EXPECT_LT(Iova(last_address - 1), Iova(last_address));
 }
 
 TEST(AddressDeathTest, does_not_wrap) {
-    EXPECT_DEATH((void)(Iova(top) + 1_B), "an address fits 64 bits");
+    EXPECT_DEATH((void)(Iova(last_address) + 1_B), "an address fits 64 bits");
     EXPECT_DEATH((void)(Iova(0) - Iova(1)), "not negative");
 }
 
@@ -47,7 +47,7 @@ TEST(ByteCount, adds_up) {
 }
 
 TEST(ByteCountDeathTest, does_not_wrap) {
-    EXPECT_DEATH((void)(ByteCount(top) + 1_B), "fits 64 bits");
+    EXPECT_DEATH((void)(ByteCount(last_address) + 1_B), "fits 64 bits");
     EXPECT_DEATH((void)(1_B - 2_B), "not negative");
 }
 

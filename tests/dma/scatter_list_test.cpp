@@ -3,7 +3,7 @@
 #include "moat/core/text.hpp"
 #include "moat/dma/space.hpp"
 
-#include "soft_system.hpp"
+#include "iommu/soft_system.hpp"
 
 #include <cstdlib>
 #include <gtest/gtest.h>

@@ -4,7 +4,7 @@
 
 #include "moat/dma/space.hpp"
 
-#include "soft_system.hpp"
+#include "iommu/soft_system.hpp"
 
 #include <cstdlib>
 #include <functional>

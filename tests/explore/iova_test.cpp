@@ -33,19 +33,19 @@ TEST_P(IovaAllocator, is_proved) {
     EXPECT_EQ(report.tally.executions, std::min(tested.executions, most_searched));
 }
 
-constexpr auto sc = MemoryModelKind::sc;
-constexpr auto c11 = MemoryModelKind::c11;
+constexpr auto sc_model = MemoryModelKind::sc;
+constexpr auto c11_model = MemoryModelKind::c11;
 
-INSTANTIATE_TEST_SUITE_P(Cases, IovaAllocator,
-                         ::testing::Values(Case{"remote", sc, 91}, Case{"remote", c11, 99},
-                                           Case{"exit", sc, 54}, Case{"exit", c11, 54},
-                                           Case{"deferred", sc, 3701}, Case{"drain", sc, 289},
-                                           Case{"drain", c11, 474}, Case{"quarantine", sc, 236},
-                                           Case{"quarantine", c11, 263}),
-                         [](const auto& tested) {
-                             return std::string(tested.param.name) + "_" +
-                                    std::string(name(tested.param.model));
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Cases, IovaAllocator,
+    ::testing::Values(Case{"remote", sc_model, 91}, Case{"remote", c11_model, 99},
+                      Case{"exit", sc_model, 54}, Case{"exit", c11_model, 54},
+                      Case{"deferred", sc_model, 3701}, Case{"drain", sc_model, 289},
+                      Case{"drain", c11_model, 474}, Case{"quarantine", sc_model, 236},
+                      Case{"quarantine", c11_model, 263}),
+    [](const auto& tested) {
+        return std::string(tested.param.name) + "_" + std::string(name(tested.param.model));
+    });
 
 } // namespace
 } // namespace moat::explore::testing

@@ -18,7 +18,7 @@ namespace {
 constexpr auto rlx = std::memory_order_relaxed;
 constexpr auto acq = std::memory_order_acquire;
 constexpr auto rel = std::memory_order_release;
-constexpr auto sc = std::memory_order_seq_cst;
+constexpr auto seq_cst = std::memory_order_seq_cst;
 
 using Word = ExploredSync::Atomic<std::uint64_t>;
 
@@ -97,8 +97,8 @@ TEST(StoreBuffering, both_zero_is_for_buffers) {
 
 TEST(StoreBuffering, sequentially_consistent_accesses_forbid_it) {
     const Set interleaved = {"01", "10", "11"};
-    EXPECT_EQ((store_buffering<sc, sc>().under(MemoryModelKind::tso)), interleaved);
-    EXPECT_EQ((store_buffering<sc, sc>().under(MemoryModelKind::c11)), interleaved);
+    EXPECT_EQ((store_buffering<seq_cst, seq_cst>().under(MemoryModelKind::tso)), interleaved);
+    EXPECT_EQ((store_buffering<seq_cst, seq_cst>().under(MemoryModelKind::c11)), interleaved);
 }
 
 template <auto Store, auto Load>
@@ -156,7 +156,8 @@ TEST(IndependentReads, may_disagree_about_the_order_unless_sequentially_consiste
     EXPECT_EQ(
         count(independent_reads_of_independent_writes<rel, acq>().under(MemoryModelKind::c11)),
         all);
-    EXPECT_EQ(count(independent_reads_of_independent_writes<sc, sc>().under(MemoryModelKind::c11)),
+    EXPECT_EQ(count(independent_reads_of_independent_writes<seq_cst, seq_cst>().under(
+                  MemoryModelKind::c11)),
               agree);
 }
 
@@ -242,7 +243,7 @@ Outcomes crosswise_writes() {
 
 TEST(CrosswiseWrites, both_first_writes_can_win_under_c11_only) {
     EXPECT_TRUE((crosswise_writes<rel>().under(MemoryModelKind::c11).contains("11")));
-    EXPECT_FALSE((crosswise_writes<sc>().under(MemoryModelKind::c11).contains("11")));
+    EXPECT_FALSE((crosswise_writes<seq_cst>().under(MemoryModelKind::c11).contains("11")));
     EXPECT_FALSE((crosswise_writes<rel>().under(MemoryModelKind::tso).contains("11")));
 }
 

@@ -39,7 +39,7 @@ struct Source {
 };
 
 /// Two words, two locks, a result for each instruction: the final state shows what each one saw.
-struct World {
+struct ProgramWorld {
     std::array<ExploredSync::Atomic<std::uint64_t>, 2> words;
     std::array<ExploredSync::Mutex, 2> locks;
     std::array<std::array<std::uint64_t, Source::most_instructions>, Source::most_threads> saw{};
@@ -61,7 +61,7 @@ struct World {
     return source;
 }
 
-void execute(World& world, const Source& source, std::size_t thread, std::size_t& at) {
+void execute(ProgramWorld& world, const Source& source, std::size_t thread, std::size_t& at) {
     const std::size_t index = at++;
     const Instruction& it = source.code[thread][index];
     auto& word = world.words[it.word];
@@ -112,7 +112,7 @@ void execute(World& world, const Source& source, std::size_t thread, std::size_t
 
 [[nodiscard]] Program program(const Source& source) {
     return [source](Setup& setup) {
-        auto& world = setup.make<World>();
+        auto& world = setup.make<ProgramWorld>();
         const auto& shared = setup.make<Source>(source);
         for (std::size_t t = 0; t != shared.threads; ++t)
             setup.thread("thread", [&world, &shared, t] {

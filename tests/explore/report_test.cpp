@@ -21,7 +21,7 @@ using Start = explore::Setup;
 template <class T>
 using Atomic = S::Atomic<T>;
 
-constexpr auto relaxed = std::memory_order_relaxed;
+constexpr auto relaxed_order = std::memory_order_relaxed;
 
 /// What is printed of the first violation that dpor finds.
 struct Explained {
@@ -55,9 +55,10 @@ struct Explained {
 TEST(Check, a_failed_check_of_the_engine_is_a_violation_with_a_schedule) {
     const Explained it = explain([](Start& setup) {
         auto& word = setup.make<Atomic<std::uint64_t>>(0U);
-        setup.thread("writer", [&word] { word.store(1, relaxed); });
-        setup.thread("engine",
-                     [&word] { MOAT_CHECK(word.load(relaxed) == 0, "the word is untouched"); });
+        setup.thread("writer", [&word] { word.store(1, relaxed_order); });
+        setup.thread("engine", [&word] {
+            MOAT_CHECK(word.load(relaxed_order) == 0, "the word is untouched");
+        });
     });
     ASSERT_TRUE(it.violation);
     EXPECT_EQ(it.violation->kind, ViolationKind::check);
@@ -70,11 +71,11 @@ TEST(Check, the_final_check_is_left_where_it_fails) {
     for (const bool by_the_engine : {false, true}) {
         const Explained it = explain([by_the_engine](Start& setup) {
             auto& word = setup.make<Atomic<std::uint64_t>>(0U);
-            setup.thread("writer", [&word] { word.store(1, relaxed); });
+            setup.thread("writer", [&word] { word.store(1, relaxed_order); });
             setup.at_end([&word, by_the_engine] {
                 if (by_the_engine)
-                    MOAT_CHECK(word.load(relaxed) == 0, "the word is untouched");
-                S::check(word.load(relaxed) == 0, "the word is untouched");
+                    MOAT_CHECK(word.load(relaxed_order) == 0, "the word is untouched");
+                S::check(word.load(relaxed_order) == 0, "the word is untouched");
                 ADD_FAILURE() << "nothing runs after a failed check";
             });
         });
@@ -98,7 +99,7 @@ TEST(Stacks, a_use_after_free_has_those_of_access_free_and_allocation) {
     const Explained it = explain([](Start& setup) {
         Leaf* const leaf = S::make<Leaf>();
         setup.thread("freer", [leaf] { S::destroy(leaf); });
-        setup.thread("reader", [leaf] { static_cast<void>(leaf->value.load(relaxed)); });
+        setup.thread("reader", [leaf] { static_cast<void>(leaf->value.load(relaxed_order)); });
     });
     ASSERT_TRUE(it.violation);
     EXPECT_EQ(it.violation->kind, ViolationKind::use_after_free);
@@ -163,10 +164,10 @@ TEST(Memory, an_engine_that_allocates_on_its_own_is_found_before_the_search) {
                     each.write(1); // what the machine notes of these is no memory of the engine
                 if (when == Allocates::before_the_first_step)
                     kept = new int(1);
-                word.store(1, relaxed);
+                word.store(1, relaxed_order);
                 if (when == Allocates::later)
                     kept = new int(1);
-                word.store(2, relaxed);
+                word.store(2, relaxed_order);
             });
         };
     };
@@ -186,7 +187,7 @@ TEST(Memory, a_program_too_large_for_the_c11_model_is_told_and_ends_nothing_else
             auto& words = start.make<std::array<Atomic<std::uint64_t>, 64>>();
             start.thread("writer", [&words, count] {
                 for (std::size_t i = 0; i != count; ++i)
-                    words[i].store(1, relaxed);
+                    words[i].store(1, relaxed_order);
             });
         };
     };
@@ -211,11 +212,11 @@ TEST(Choice, every_alternative_is_explored) {
             [&world](Start& setup) {
                 auto& w = setup.make<World>();
                 world = &w;
-                setup.thread("chooser", [&w] { w.chosen.store(S::choose(3), relaxed); });
+                setup.thread("chooser", [&w] { w.chosen.store(S::choose(3), relaxed_order); });
             },
             {});
         SearchOptions options;
-        options.visit = [&](const Machine&) { seen.insert(world->chosen.load(relaxed)); };
+        options.visit = [&](const Machine&) { seen.insert(world->chosen.load(relaxed_order)); };
         const SearchResult result = search(strategy, machine, options);
         EXPECT_EQ(result.tally.executions, 3U) << name(strategy);
         EXPECT_EQ(seen, (std::set<std::uint64_t>{0, 1, 2})) << name(strategy);
@@ -239,15 +240,15 @@ TEST(Choice, notify_one_wakes_each_of_the_waiters_in_some_execution) {
             for (unsigned i = 0; i != 2; ++i)
                 setup.thread("waiter", [&w, i] {
                     const ExclusiveLock lock(w.lock);
-                    w.waiting.fetch_add(1, relaxed);
+                    w.waiting.fetch_add(1, relaxed_order);
                     w.changed.wait(w.lock);
-                    w.order[i].store(w.done.fetch_add(1, relaxed), relaxed);
+                    w.order[i].store(w.done.fetch_add(1, relaxed_order), relaxed_order);
                 });
             setup.thread("notifier", [&w] {
-                while (w.waiting.load(relaxed) != 2)
+                while (w.waiting.load(relaxed_order) != 2)
                     S::pause();
                 for (std::uint64_t woken = 0; woken != 2; ++woken) {
-                    while (w.done.load(relaxed) != woken)
+                    while (w.done.load(relaxed_order) != woken)
                         S::pause();
                     const ExclusiveLock lock(w.lock);
                     w.changed.notify_one();
@@ -257,7 +258,7 @@ TEST(Choice, notify_one_wakes_each_of_the_waiters_in_some_execution) {
         {});
     SearchOptions options;
     options.visit = [&](const Machine&) {
-        seen.emplace(world->order[0].load(relaxed), world->order[1].load(relaxed));
+        seen.emplace(world->order[0].load(relaxed_order), world->order[1].load(relaxed_order));
     };
     EXPECT_TRUE(search_dpor(machine, options).exhausted);
     EXPECT_TRUE(seen.contains({0, 1}));
@@ -270,7 +271,7 @@ void slow_program(Start& setup) {
     for (const char* name : {"one", "two"})
         setup.thread(name, [&word] {
             for (int i = 0; i != 10; ++i)
-                word.fetch_add(1, relaxed);
+                word.fetch_add(1, relaxed_order);
         });
     const auto begin = std::chrono::steady_clock::now();
     while (std::chrono::steady_clock::now() - begin < std::chrono::milliseconds(1)) {
@@ -299,8 +300,8 @@ TEST(Progress, ends_minimisation) {
         for (const char* name : {"one", "two", "three"})
             setup.thread(name, [&word] {
                 for (int i = 0; i != 4; ++i)
-                    word.fetch_add(1, relaxed);
-                S::check(word.load(relaxed) != 9, "not nine");
+                    word.fetch_add(1, relaxed_order);
+                S::check(word.load(relaxed_order) != 9, "not nine");
             });
     };
     SearchOptions search;

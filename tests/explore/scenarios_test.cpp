@@ -11,15 +11,15 @@
 namespace moat::explore::testing {
 namespace {
 
-struct Execution {
+struct Scheduled {
     Schedule schedule;
-    std::uint64_t footprint = 0;
+    std::uint64_t footprint_of = 0;
 };
 
 /// All that was done, and what came of it; the same wherever the arena lies. What lies in memory is
 /// left out: a pool keeps the distance of its memory from its addresses, which is no place in the
 /// arena.
-[[nodiscard]] std::uint64_t footprint(const Machine& machine) {
+[[nodiscard]] std::uint64_t footprint_of(const Machine& machine) {
     std::uint64_t hash = 0xcbf29ce484222325;
     const auto mix = [&hash](std::uint64_t value) {
         hash = (hash ^ value) * 0x9e3779b97f4a7c15;
@@ -37,15 +37,17 @@ struct Execution {
     return hash;
 }
 
-[[nodiscard]] std::vector<Execution> executions(const Program& program,
+[[nodiscard]] std::vector<Scheduled> executions(const Program& program,
                                                 const MachineOptions& options, Strategy strategy,
                                                 std::uint64_t most) {
-    std::vector<Execution> all;
+    std::vector<Scheduled> all;
     SearchOptions search_options;
     search_options.most_executions = most;
     search_options.random_executions = most;
     search_options.on_violation = OnViolation::go_on;
-    const auto note = [&](const Machine& at) { all.push_back({schedule_of(at), footprint(at)}); };
+    const auto note = [&](const Machine& at) {
+        all.push_back({schedule_of(at), footprint_of(at)});
+    };
     search_options.visit = note;
     search_options.visit_violation = [&](const Machine& at, const Violation&) { note(at); };
     Machine machine(program, options);
@@ -85,13 +87,13 @@ TEST_P(EveryScenario, takes_the_same_steps_again) {
         for (std::size_t i = 0; i != first.size(); ++i) {
             SCOPED_TRACE("execution " + std::to_string(i));
             ASSERT_EQ(first[i].schedule, second[i].schedule);
-            ASSERT_EQ(first[i].footprint, second[i].footprint);
+            ASSERT_EQ(first[i].footprint_of, second[i].footprint_of);
             fresh.start();
             for (const Choice& choice : first[i].schedule)
                 fresh.step(choice.actor, choice.option);
             if (fresh.enabled().empty())
                 judge(fresh);
-            ASSERT_EQ(footprint(fresh), first[i].footprint);
+            ASSERT_EQ(footprint_of(fresh), first[i].footprint_of);
         }
     }
 }

@@ -15,7 +15,7 @@ using namespace literals;
 
 constexpr int rounds = 1'000;
 
-constexpr fault::Source nic = fault::Source::pci(0, 3, 0, 0);
+constexpr fault::Source sender = fault::Source::pci(0, 3, 0, 0);
 
 /// Counts its waits for accesses, each of which costs a driver a grace period.
 struct CountedGenerations : iommu::Generations<RealSync> {
@@ -101,12 +101,12 @@ class Unmap : public testing::Test {
     const Buffer buffer{16 * 4096};
     CountedDomain domain{*CountedDomain::Table::create(tables.pool())};
     CountedIommu iommu;
-    CountedIommu::Device& device = **iommu.add_device(nic);
+    CountedIommu::Device& device = **iommu.add_device(sender);
     Turn turn{1};
 };
 
 TEST_F(Unmap, the_memory_is_the_drivers_own_again) {
-    ASSERT_TRUE(iommu.attach(nic, domain));
+    ASSERT_TRUE(iommu.attach(sender, domain));
     StrayDevice crossing(device, Iova(0x1fe0), turn); // into what is never mapped
     StrayDevice stray(device, Iova(0x1100), turn);
     for (int round = 0; round != rounds; ++round) {
@@ -129,9 +129,9 @@ TEST_F(Unmap, attaching_elsewhere_is_as_strict) {
     StrayDevice stray(device, Iova(0x1100), turn);
     for (int round = 0; round != rounds; ++round) {
         begin_turn();
-        ASSERT_TRUE(iommu.attach(nic, domain));
+        ASSERT_TRUE(iommu.attach(sender, domain));
         stray.let_try();
-        ASSERT_TRUE(iommu.detach(nic));
+        ASSERT_TRUE(iommu.detach(sender));
         begin_turn();
         buffer.data()[0x120] = static_cast<std::byte>(round);
     }
@@ -140,7 +140,7 @@ TEST_F(Unmap, attaching_elsewhere_is_as_strict) {
 }
 
 TEST_F(Unmap, many_deferred_ones_go_with_one_wait) {
-    ASSERT_TRUE(iommu.attach(nic, domain));
+    ASSERT_TRUE(iommu.attach(sender, domain));
     StrayDevice stray(device, Iova(0x3100), turn);
     for (int round = 0; round != rounds; ++round) {
         begin_turn();

@@ -57,7 +57,7 @@ struct FailingSync : SerialSync {
 
 static_assert(SyncPolicy<FailingSync>);
 
-using Subject = Allocator<FailingSync>;
+using FailingAllocator = Allocator<FailingSync>;
 
 struct Held {
     Iova start;
@@ -65,7 +65,7 @@ struct Held {
 };
 
 /// Some of everything; what fails must fail for want of memory.
-void exercise(Subject& subject, testing::Model& model, std::vector<Held>& held) {
+void exercise(FailingAllocator& subject, testing::Model& model, std::vector<Held>& held) {
     const auto keep = [&](const Result<Iova>& got, ByteCount size) {
         if (!got) {
             EXPECT_EQ(got.error().code(), ErrorCode::no_memory) << to_string(got.error());
@@ -102,16 +102,17 @@ bool run(int fails_at, const QuarantineBudget& quarantine) {
     const std::array<IovaRange, 2> aperture = {
         IovaRange(Iova(0), ByteCount(std::uint64_t{1} << 39)),
         IovaRange(Iova(std::uint64_t{1} << 40), ByteCount(std::uint64_t{1} << 47))};
-    auto made = Subject::create({.aperture = aperture,
-                                 .guard = {{}, ByteCount(4096)},
-                                 .quarantine = quarantine,
-                                 .invalidation = {[](void*) { return Result<void>(); }, nullptr}});
+    auto made =
+        FailingAllocator::create({.aperture = aperture,
+                                  .guard = {{}, ByteCount(4096)},
+                                  .quarantine = quarantine,
+                                  .invalidation = {[](void*) { return Result<void>(); }, nullptr}});
     if (!made) {
         EXPECT_EQ(made.error().code(), ErrorCode::no_memory);
         EXPECT_EQ(FailingSync::objects, 0);
         return true;
     }
-    Subject& subject = **made;
+    FailingAllocator& subject = **made;
     testing::Model model(4096, 4096);
     std::vector<Held> held;
     exercise(subject, model, held);

@@ -19,7 +19,7 @@ namespace moat::iova {
 
 namespace {
 
-using Subject = Allocator<RealSync>;
+using ThreadedAllocator = Allocator<RealSync>;
 
 struct Range {
     Iova start;
@@ -72,11 +72,11 @@ struct World {
     explicit World(std::uint64_t bytes, const QuarantineBudget& quarantine = {})
         : owners(bytes >> 12) {
         const IovaRange aperture(Iova(0), ByteCount(bytes));
-        auto made = Subject::create({.aperture = {&aperture, 1},
-                                     .guard = {{}, ByteCount(8192)},
-                                     .quarantine = quarantine,
-                                     .invalidation = {&invalidate, this},
-                                     .flush_delay_nanoseconds = 50'000});
+        auto made = ThreadedAllocator::create({.aperture = {&aperture, 1},
+                                               .guard = {{}, ByteCount(8192)},
+                                               .quarantine = quarantine,
+                                               .invalidation = {&invalidate, this},
+                                               .flush_delay_nanoseconds = 50'000});
         EXPECT_TRUE(made.has_value());
         allocator = std::move(*made);
         free_at_start = allocator->stats().free;
@@ -144,7 +144,7 @@ struct World {
     Owners owners;
     Exchange exchange;
     std::atomic<int> invalidations{0};
-    Subject::Owner allocator;
+    ThreadedAllocator::Owner allocator;
     ByteCount free_at_start{};
 };
 
@@ -227,7 +227,7 @@ TEST(IovaThreads, return_their_caches_when_space_is_short) {
 /// How many of the first addresses that another thread gets were the caller's a moment ago.
 std::size_t handed_on(std::size_t released, std::size_t asked) {
     const IovaRange space(Iova(0), ByteCount(std::uint64_t{1} << 40));
-    const auto allocator = *Subject::create({.aperture = {&space, 1}});
+    const auto allocator = *ThreadedAllocator::create({.aperture = {&space, 1}});
     const ByteCount page(4096);
     std::set<std::uint64_t> released_before;
     for (std::size_t i = 0; i != released; ++i)

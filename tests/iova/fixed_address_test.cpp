@@ -13,17 +13,17 @@ namespace moat::iova {
 namespace {
 
 using namespace moat::literals;
-using Subject = Allocator<SerialSync>;
+using SerialAllocator = Allocator<SerialSync>;
 
-constexpr IovaRange four_gib{Iova(0), 4_GiB};
+constexpr IovaRange low_four_gib{Iova(0), 4_GiB};
 
-Subject::Owner make(unsigned granule_lg2 = 12) {
-    return std::move(*Subject::create(
-        {.aperture = {&four_gib, 1}, .granule_lg2 = granule_lg2, .guard = {4_KiB, 4_KiB}}));
+SerialAllocator::Owner make_serial(unsigned granule_lg2 = 12) {
+    return std::move(*SerialAllocator::create(
+        {.aperture = {&low_four_gib, 1}, .granule_lg2 = granule_lg2, .guard = {4_KiB, 4_KiB}}));
 }
 
 std::string outcome(const Request& request, unsigned granule_lg2 = 12) {
-    const auto allocator = make(granule_lg2);
+    const auto allocator = make_serial(granule_lg2);
     const ByteCount free = allocator->stats().free;
     const auto got = allocator->allocate(request);
     if (!got) {

@@ -36,7 +36,7 @@ struct ShortSync : SerialSync {
 
 static_assert(SyncPolicy<ShortSync>);
 
-using Subject = Allocator<ShortSync>;
+using ShortAllocator = Allocator<ShortSync>;
 
 /// An invalidation hook that fails while `fails` is set, and a listener.
 struct Hook {
@@ -67,7 +67,7 @@ struct Hook {
     }
 };
 
-ErrorCode code(const auto& result) {
+ErrorCode code_of(const auto& result) {
     EXPECT_FALSE(result.has_value());
     return result.has_value() ? ErrorCode::busy : result.error().code();
 }
@@ -79,12 +79,12 @@ class IovaHeld : public ::testing::Test {
 
     ~IovaHeld() override { ShortSync::no_queue = false; }
 
-    Subject::Owner make(QuarantineBudget quarantine = {}) {
-        auto made = Subject::create({.aperture = {&aperture, 1},
-                                     .guard = {{}, 4_KiB},
-                                     .quarantine = quarantine,
-                                     .invalidation = hook.invalidation(),
-                                     .flush_delay_nanoseconds = delay});
+    ShortAllocator::Owner make(QuarantineBudget quarantine = {}) {
+        auto made = ShortAllocator::create({.aperture = {&aperture, 1},
+                                            .guard = {{}, 4_KiB},
+                                            .quarantine = quarantine,
+                                            .invalidation = hook.invalidation(),
+                                            .flush_delay_nanoseconds = delay});
         EXPECT_TRUE(made.has_value());
         (*made)->set_held_listener(hook.listener());
         return std::move(*made);
@@ -97,34 +97,34 @@ class IovaHeld : public ::testing::Test {
     }
 
     Hook hook;
-    Subject::Owner allocator = make();
+    ShortAllocator::Owner allocator = make();
 };
 
 /// A way to start the invalidation of queued ranges.
 struct Way {
     const char* name;
-    std::function<ErrorCode(Subject&, const Hook&)> invalidate;
+    std::function<ErrorCode(ShortAllocator&, const Hook&)> invalidate;
 };
 
 const std::vector<Way> ways = {
-    {"flush", [](Subject& subject, const Hook&) { return code(subject.flush()); }},
+    {"flush", [](ShortAllocator& subject, const Hook&) { return code_of(subject.flush()); }},
     {"timer",
-     [](Subject& subject, const Hook&) {
+     [](ShortAllocator& subject, const Hook&) {
          SerialSync::advance(1000);
-         return code(subject.flush()); // the flush after it finds the queue empty, and fails too
+         return code_of(subject.flush()); // the flush after it finds the queue empty, and fails too
      }},
     {"full queue",
-     [](Subject& subject, const Hook& hook) {
+     [](ShortAllocator& subject, const Hook& hook) {
          while (hook.calls == 0) {
              const Iova more = *subject.allocate({.size = 4_KiB});
              EXPECT_TRUE(subject.release(more, 4_KiB, When::after_invalidation));
          }
-         return code(subject.flush());
+         return code_of(subject.flush());
      }},
     {"no space",
-     [](Subject& subject, const Hook&) {
-         EXPECT_EQ(code(subject.allocate({.size = 63_MiB})), ErrorCode::no_space);
-         return code(subject.flush());
+     [](ShortAllocator& subject, const Hook&) {
+         EXPECT_EQ(code_of(subject.allocate({.size = 63_MiB})), ErrorCode::no_space);
+         return code_of(subject.flush());
      }},
 };
 
@@ -152,11 +152,11 @@ TEST_F(IovaHeld, every_failed_invalidation_holds_the_queued_ranges) {
             for (const IovaRange range : {IovaRange(first, 1_MiB), IovaRange(second, 4_KiB)})
                 EXPECT_EQ(std::ranges::count(hook.held, range), 1) << range;
             for (const IovaRange& each : hook.held) {
-                EXPECT_EQ(code(allocator->allocate({.size = 4_KiB, .at = each.start()})),
+                EXPECT_EQ(code_of(allocator->allocate({.size = 4_KiB, .at = each.start()})),
                           ErrorCode::overlap);
-                EXPECT_EQ(code(allocator->release(each.start(), each.size())),
+                EXPECT_EQ(code_of(allocator->release(each.start(), each.size())),
                           ErrorCode::not_found);
-                EXPECT_EQ(code(allocator->reserve(each)), ErrorCode::overlap);
+                EXPECT_EQ(code_of(allocator->reserve(each)), ErrorCode::overlap);
             }
         }
 }
@@ -166,7 +166,7 @@ TEST_F(IovaHeld, a_flush_after_a_failure_invalidates_again_and_once) {
     hook.fails = true;
     SerialSync::advance(delay);
     EXPECT_EQ(hook.calls, 1);
-    EXPECT_EQ(code(allocator->flush()), ErrorCode::io) << "it repeats the failed invalidation";
+    EXPECT_EQ(code_of(allocator->flush()), ErrorCode::io) << "it repeats the failed invalidation";
     EXPECT_EQ(hook.calls, 2);
     hook.fails = false;
     EXPECT_TRUE(allocator->flush());
@@ -180,7 +180,7 @@ TEST_F(IovaHeld, a_release_without_memory_for_a_queue_returns_the_error) {
     ShortSync::no_queue = true;
     const Iova iova = allocate();
     hook.fails = true;
-    EXPECT_EQ(code(allocator->release(iova, 4_KiB, When::after_invalidation)), ErrorCode::io);
+    EXPECT_EQ(code_of(allocator->release(iova, 4_KiB, When::after_invalidation)), ErrorCode::io);
     EXPECT_EQ(hook.held, std::vector({IovaRange(iova, 4_KiB)}));
     EXPECT_EQ(allocator->stats().held, 4_KiB);
     hook.fails = false;
@@ -190,15 +190,15 @@ TEST_F(IovaHeld, a_release_without_memory_for_a_queue_returns_the_error) {
 
 TEST_F(IovaHeld, a_caller_holds_a_live_range_and_no_other) {
     const Iova iova = allocate(8_KiB);
-    EXPECT_EQ(code(allocator->hold(iova, 4_KiB)), ErrorCode::mismatch);
-    EXPECT_EQ(code(allocator->hold(iova + 4_KiB, 4_KiB)), ErrorCode::not_found);
-    EXPECT_EQ(code(allocator->hold(iova, 0_B)), ErrorCode::empty);
+    EXPECT_EQ(code_of(allocator->hold(iova, 4_KiB)), ErrorCode::mismatch);
+    EXPECT_EQ(code_of(allocator->hold(iova + 4_KiB, 4_KiB)), ErrorCode::not_found);
+    EXPECT_EQ(code_of(allocator->hold(iova, 0_B)), ErrorCode::empty);
     EXPECT_EQ(allocator->stats().held, 0_B);
     EXPECT_TRUE(allocator->hold(iova, 8_KiB));
     EXPECT_EQ(allocator->stats().held, 8_KiB);
     EXPECT_EQ(allocator->stats().live_ranges, 0U);
-    EXPECT_EQ(code(allocator->hold(iova, 8_KiB)), ErrorCode::not_found);
-    EXPECT_EQ(code(allocator->release(iova, 8_KiB)), ErrorCode::not_found);
+    EXPECT_EQ(code_of(allocator->hold(iova, 8_KiB)), ErrorCode::not_found);
+    EXPECT_EQ(code_of(allocator->release(iova, 8_KiB)), ErrorCode::not_found);
     EXPECT_TRUE(hook.held.empty()) << "only the hook's failures are reported";
 }
 
@@ -207,9 +207,9 @@ TEST_F(IovaHeld, only_the_claim_can_release_a_claimed_range) {
     for (int turn = 0; turn != 2; ++turn) { // a thread's first claim is a slow one
         const auto claim = allocator->claim(iova, 4_KiB);
         ASSERT_TRUE(claim);
-        EXPECT_EQ(code(allocator->claim(iova, 4_KiB)), ErrorCode::not_found);
+        EXPECT_EQ(code_of(allocator->claim(iova, 4_KiB)), ErrorCode::not_found);
         EXPECT_FALSE(allocator->try_claim(iova, 4_KiB));
-        EXPECT_EQ(code(allocator->release(iova, 4_KiB)), ErrorCode::not_found);
+        EXPECT_EQ(code_of(allocator->release(iova, 4_KiB)), ErrorCode::not_found);
         EXPECT_EQ(allocator->stats().live_ranges, 1U);
         allocator->unclaim(*claim);
     }
@@ -217,7 +217,7 @@ TEST_F(IovaHeld, only_the_claim_can_release_a_claimed_range) {
     ASSERT_TRUE(fast);
     EXPECT_TRUE(allocator->try_release(fast));
     EXPECT_EQ(allocator->stats().live_ranges, 0U);
-    EXPECT_EQ(code(allocator->release(iova, 4_KiB)), ErrorCode::not_found);
+    EXPECT_EQ(code_of(allocator->release(iova, 4_KiB)), ErrorCode::not_found);
 }
 
 TEST_F(IovaHeld, wrong_releases_claims_and_holds_return_the_same_error) {
@@ -233,9 +233,11 @@ TEST_F(IovaHeld, wrong_releases_claims_and_holds_return_the_same_error) {
             const ErrorCode expected = size == 0    ? ErrorCode::empty
                                        : at == iova ? ErrorCode::mismatch
                                                     : ErrorCode::not_found;
-            EXPECT_EQ(code(allocator->release(at, ByteCount(size))), expected) << at << ' ' << size;
-            EXPECT_EQ(code(allocator->claim(at, ByteCount(size))), expected) << at << ' ' << size;
-            EXPECT_EQ(code(allocator->hold(at, ByteCount(size))), expected) << at << ' ' << size;
+            EXPECT_EQ(code_of(allocator->release(at, ByteCount(size))), expected)
+                << at << ' ' << size;
+            EXPECT_EQ(code_of(allocator->claim(at, ByteCount(size))), expected)
+                << at << ' ' << size;
+            EXPECT_EQ(code_of(allocator->hold(at, ByteCount(size))), expected) << at << ' ' << size;
         }
     EXPECT_EQ(allocator->stats().live, 8_KiB);
     EXPECT_EQ(allocator->stats().held, 0_B);
@@ -245,7 +247,7 @@ TEST_F(IovaHeld, wrong_releases_claims_and_holds_return_the_same_error) {
 /// Random calls, checked against a record of every held byte.
 class Random {
   public:
-    Random(Subject& subject, Hook& hook, std::uint64_t seed)
+    Random(ShortAllocator& subject, Hook& hook, std::uint64_t seed)
         : subject_(subject), hook_(hook), random_(seed), total_(subject.stats().free) {}
 
     void step() {
@@ -347,7 +349,7 @@ class Random {
         held_bytes_ += range.size();
     }
 
-    Subject& subject_;
+    ShortAllocator& subject_;
     Hook& hook_;
     std::mt19937_64 random_;
     ByteCount total_;

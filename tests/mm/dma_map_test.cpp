@@ -15,8 +15,6 @@
 namespace moat::mm::tests {
 namespace {
 
-using Sync = SerialSync;
-
 class ContainerTest : public ::testing::Test {
   protected:
     [[nodiscard]] Result<Mapped> map(std::uint64_t iova, std::uint64_t address, std::uint64_t size,
@@ -35,7 +33,7 @@ class ContainerTest : public ::testing::Test {
         EXPECT_EQ(errno_name(result.error().code()), name) << to_string(result.error());
     }
 
-    Machine<Sync> machine;
+    Machine<SerialSync> machine;
 };
 
 constexpr std::uint64_t base = 1ULL << 40;
@@ -109,7 +107,7 @@ TEST_F(ContainerTest, efault) {
 }
 
 TEST(DmaMapLimitsTest, enospc_at_the_entry_limit) {
-    Machine<Sync> machine;
+    Machine<SerialSync> machine;
     ASSERT_TRUE(machine.world.space.map(at(base, page), {}));
     const auto map_nth = [&](std::uint64_t i) {
         return machine.container.map_dma(Iova(i * page), VirtualAddress(base), ByteCount(page),
@@ -126,7 +124,7 @@ TEST(DmaMapLimitsTest, enospc_at_the_entry_limit) {
 }
 
 TEST(DmaMapLimitsTest, enomem_at_the_limit_of_locked_memory) {
-    Machine<Sync> machine({}, {.locked_bytes = ByteCount(8 * page)});
+    Machine<SerialSync> machine({}, {.locked_bytes = ByteCount(8 * page)});
     ASSERT_TRUE(machine.map_ram(base, 6 * page));
     const auto refused = machine.map_ram(base + 16 * page, 3 * page);
     ASSERT_FALSE(refused);
@@ -150,7 +148,8 @@ TEST_F(ContainerTest, leaf_is_a_step_and_a_step_is_a_leaf) {
         const auto reached = machine.reach(base + i * gib + 5 * page);
         ASSERT_TRUE(reached);
         EXPECT_EQ(reached->leaf_lg2(), 30U);
-        EXPECT_EQ(reached->physical().value(), World<Sync>::bar_base.value() + i * gib + 5 * page);
+        EXPECT_EQ(reached->physical().value(),
+                  World<SerialSync>::bar_base.value() + i * gib + 5 * page);
     }
 }
 
@@ -197,9 +196,9 @@ TEST_F(ContainerTest, revoked_region_has_left_the_domain) {
 }
 
 /// Generations of a unit that answers until a test stops it.
-struct StoppedUnit : iommu::Generations<Sync> {
+struct StoppedUnit : iommu::Generations<SerialSync> {
     Result<void> invalidate(const InvalidationRequest<Iova>& request) {
-        iommu::Generations<Sync>::invalidate(request);
+        iommu::Generations<SerialSync>::invalidate(request);
         if (stopped)
             return fail(ErrorCode::io, "the test's unit does not answer");
         return {};
@@ -209,7 +208,7 @@ struct StoppedUnit : iommu::Generations<Sync> {
 };
 
 TEST(DmaMap, strands_what_a_unit_that_does_not_answer_may_reach_still) {
-    Machine<Sync, FlagUpdate::none, StoppedUnit> machine;
+    Machine<SerialSync, FlagUpdate::none, StoppedUnit> machine;
     auto& container = machine.container;
     ASSERT_TRUE(machine.world.space.map(at(base, gib), machine.world.bar_mapping()));
     ASSERT_TRUE(container.map_dma(Iova(base), VirtualAddress(base), ByteCount(gib), read_write));
@@ -267,7 +266,7 @@ TEST_F(ContainerTest, part_of_a_large_leaf_outlives_the_rest) {
 }
 
 TEST_F(ContainerTest, what_a_device_may_have_written_is_dirty_in_its_frame) {
-    using FrameType = mm::Frame<Sync>;
+    using FrameType = mm::Frame<SerialSync>;
     ASSERT_TRUE(machine.world.space.map(at(base, 2 * page), {.largest_leaf_lg2 = 12}));
     ASSERT_TRUE(map(0, base, page));
     ASSERT_TRUE(map(page, base + page, page, read_only));
@@ -283,7 +282,7 @@ TEST_F(ContainerTest, what_a_device_may_have_written_is_dirty_in_its_frame) {
 }
 
 TEST_F(ContainerTest, part_of_a_large_leaf_makes_the_leaf_dirty) {
-    using FrameType = mm::Frame<Sync>;
+    using FrameType = mm::Frame<SerialSync>;
     ASSERT_TRUE(machine.world.space.map(at(base, 2 * mib), {}));
     ASSERT_TRUE(map(base, base + 5 * page, page));
     const auto leaf = machine.world.space.look_up(VirtualAddress(base));
@@ -308,7 +307,7 @@ TEST_F(ContainerTest, without_dirty_bits_all_that_is_writable_is_dirty) {
 }
 
 TEST(ContainerDirtyTest, hardware_says_what_was_written) {
-    Machine<Sync, FlagUpdate::hardware> machine;
+    Machine<SerialSync, FlagUpdate::hardware> machine;
     ASSERT_TRUE(machine.map_ram(base, 8 * page));
     ASSERT_TRUE(machine.container.start_dirty_tracking());
     std::array<std::uint64_t, 1> bits{};
@@ -414,7 +413,7 @@ TEST(ContainerMemoryTest, every_table_that_fails_changes_nothing) {
     constexpr std::uint64_t iova = gib - page; // its second page has tables of its own
     unsigned failures = 0;
     for (std::size_t most_tables = 1;; ++most_tables) {
-        Machine<Sync> machine({}, {}, most_tables);
+        Machine<SerialSync> machine({}, {}, most_tables);
         ASSERT_TRUE(machine.world.space.map(at(base, 2 * page), {}));
         const auto mapped = machine.container.map_dma(Iova(iova), VirtualAddress(base),
                                                       ByteCount(2 * page), read_write);
@@ -433,7 +432,7 @@ TEST(ContainerMemoryTest, every_table_that_fails_changes_nothing) {
 
 TEST(ContainerMemoryTest, ram_that_runs_out_is_given_back) {
     constexpr std::uint64_t ram = 4 * mib;
-    Machine<Sync> machine({.nodes = {ByteCount(ram / 2), ByteCount(ram / 2)}});
+    Machine<SerialSync> machine({.nodes = {ByteCount(ram / 2), ByteCount(ram / 2)}});
     ASSERT_TRUE(machine.world.space.map(at(base, 2 * ram), {.largest_leaf_lg2 = 12}));
     const auto refused =
         machine.container.map_dma(Iova(base), VirtualAddress(base), ByteCount(2 * ram), read_write);

@@ -98,7 +98,7 @@ TEST(ReportedCase, zaps_between_fault_and_map_never_surface) {
         }
 }
 
-TEST(Revocation, nothing_is_reached_when_it_has_returned) {
+TEST(DmaMapRevocation, nothing_is_reached_when_it_has_returned) {
     Subject subject;
     std::atomic<bool> done{false};
     std::atomic<std::uint64_t> mapped{0};

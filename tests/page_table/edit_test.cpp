@@ -21,7 +21,7 @@ using X86 = formats::X86_64<4>;
 using Types = Tree<X86, SerialSync, TablePool<SerialSync>>;
 using Request = InvalidationRequest<VirtualAddress>;
 
-struct Free {
+struct EditFree {
     void operator()(std::byte* bytes) const { std::free(bytes); }
 };
 
@@ -35,7 +35,7 @@ class EditTest : public ::testing::Test {
         edit.finish();
     }
 
-    std::unique_ptr<std::byte[], Free> bytes{
+    std::unique_ptr<std::byte[], EditFree> bytes{
         static_cast<std::byte*>(std::aligned_alloc(4096, tables * 4096))};
     std::vector<TableHeader> headers{tables};
     TablePool<SerialSync> pool{{bytes.get(), tables * 4096}, PhysicalAddress(0x10000), headers, 12};

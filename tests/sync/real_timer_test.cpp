@@ -17,15 +17,15 @@ namespace {
 using namespace moat;
 using tests::eventually;
 
-constexpr std::uint64_t for_ever = std::numeric_limits<std::uint64_t>::max();
+constexpr std::uint64_t no_deadline = std::numeric_limits<std::uint64_t>::max();
 constexpr std::uint64_t millisecond = 1'000'000;
 
-struct Alarm {
+struct TimerAlarm {
     std::latch rang{1};
     std::atomic<int> times{0};
     std::uint64_t at = 0;
     std::thread::id on;
-    RealSync::Timer timer{[](void* self) { static_cast<Alarm*>(self)->ring(); }, this};
+    RealSync::Timer timer{[](void* self) { static_cast<TimerAlarm*>(self)->ring(); }, this};
 
     void ring() {
         at = RealSync::now();
@@ -40,7 +40,7 @@ struct Alarm {
 };
 
 TEST(Timer, runs_not_before_its_time_and_on_another_thread) {
-    Alarm alarm;
+    TimerAlarm alarm;
     const std::uint64_t start = RealSync::now();
     alarm.timer.arm(millisecond);
     ASSERT_TRUE(alarm.rings());
@@ -49,11 +49,11 @@ TEST(Timer, runs_not_before_its_time_and_on_another_thread) {
 }
 
 TEST(Timer, armed_again_for_an_earlier_time_runs_then_and_once) {
-    Alarm moved;
-    moved.timer.arm(for_ever);
+    TimerAlarm moved;
+    moved.timer.arm(no_deadline);
     moved.timer.arm(0);
     ASSERT_TRUE(moved.rings());
-    Alarm after;
+    TimerAlarm after;
     after.timer.arm(0);
     ASSERT_TRUE(after.rings());
     EXPECT_EQ(moved.times, 1);
@@ -62,13 +62,13 @@ TEST(Timer, armed_again_for_an_earlier_time_runs_then_and_once) {
 TEST(Timer, armed_again_for_a_later_time_does_not_run_at_the_first) {
     /// Arms both on the background thread, so that no timer runs in between.
     struct Arming {
-        Alarm moved;
-        Alarm after;
+        TimerAlarm moved;
+        TimerAlarm after;
         RealSync::Timer timer{[](void* self) { static_cast<Arming*>(self)->run(); }, this};
 
         void run() {
             moved.timer.arm(0);
-            moved.timer.arm(for_ever);
+            moved.timer.arm(no_deadline);
             after.timer.arm(0);
         }
     };
@@ -80,8 +80,8 @@ TEST(Timer, armed_again_for_a_later_time_does_not_run_at_the_first) {
 }
 
 TEST(Timer, of_an_earlier_time_runs_first) {
-    Alarm late;
-    Alarm early;
+    TimerAlarm late;
+    TimerAlarm early;
     late.timer.arm(2 * millisecond);
     early.timer.arm(millisecond);
     ASSERT_TRUE(late.rings());
@@ -90,9 +90,9 @@ TEST(Timer, of_an_earlier_time_runs_first) {
 }
 
 TEST(Timer, may_be_armed_for_ever) {
-    Alarm never;
-    never.timer.arm(for_ever);
-    Alarm soon; // were the deadline to wrap, `never` would run before this
+    TimerAlarm never;
+    never.timer.arm(no_deadline);
+    TimerAlarm soon; // were the deadline to wrap, `never` would run before this
     soon.timer.arm(0);
     ASSERT_TRUE(soon.rings());
     EXPECT_FALSE(never.rang.try_wait());
@@ -203,7 +203,7 @@ TEST(Timer, destroyed_by_its_callback_is_forgotten) {
     Destroyed destroyed;
     (new Owner(destroyed))->timer.arm(0);
     ASSERT_TRUE(eventually([&] { return destroyed.times != 0; }));
-    Alarm next; // the background thread goes on without the one that is gone
+    TimerAlarm next; // the background thread goes on without the one that is gone
     next.timer.arm(0);
     ASSERT_TRUE(next.rings());
     EXPECT_EQ(destroyed.times, 1);
