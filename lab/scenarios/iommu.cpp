@@ -181,16 +181,16 @@ template <class Invalidator, class PoisonSync = ExploredSync>
 
 Scenario iommu_scenario() {
     return {.name = "iommu",
-            .summary = "the shipped software IOMMU: what is unmapped or poisoned is left alone",
+            .summary = "the shipped software IOMMU: no access after an unmap or poison returns",
             .parameters =
                 {{.name = "accesses", .preset = "2", .help = "writes of the device", .most = 4},
                  {.name = "driver",
                   .preset = "unmap",
-                  .help = "takes the bytes by a strict unmap, by poison, or by poison for a while",
+                  .help = "revoke access by a strict unmap, by poison, or by poison and unpoison",
                   .values = {"unmap", "poison", "lend"}},
                  {.name = "variant",
                   .preset = "shipped",
-                  .help = "the engine as it is, or with one rule broken",
+                  .help = "the shipped IOMMU, or a mutant that breaks one rule",
                   .values = {"shipped", "unwaited", "unforgotten", "waited-first", "unordered"}}},
             .program = &iommu_accesses::program,
             .scope = [](const Configuration& text) {

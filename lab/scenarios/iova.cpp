@@ -196,14 +196,14 @@ template <class Sync>
 
 Scenario iova_scenario() {
     return {.name = "iova",
-            .summary = "the shipped allocator of device addresses: one owner a page, nothing lost",
+            .summary = "the shipped IOVA allocator: each page has one owner, and none is lost",
             .parameters = {{.name = "case",
                             .preset = "remote",
-                            .help = "who does what",
+                            .help = "what the threads do",
                             .values = {"remote", "exit", "deferred", "drain", "quarantine"}},
                            {.name = "variant",
                             .preset = "shipped",
-                            .help = "the allocator as it is, or over a Sync with one rule broken",
+                            .help = "the shipped allocator, or a Sync that breaks one rule",
                             .values = {"shipped", "unlocked", "no-exit-hook", "nobody-visited"}}},
             .program = &iova_allocator::program,
             .scope = [](const Configuration& text) {

@@ -100,13 +100,13 @@ template <class Sync>
 Scenario iova_flush_scenario() {
     return {
         .name = "iova-flush",
-        .summary = "the shipped flush queue: nothing is let go before its invalidation",
+        .summary = "the shipped flush queue: no range is released before its invalidation",
         .parameters =
             {{.name = "queuers", .preset = "1", .help = "threads that queue a range", .most = 4},
              {.name = "flushers", .preset = "1", .help = "threads that flush", .most = 3},
              {.name = "variant",
               .preset = "shipped",
-              .help = "the queue as it is, or with locks that exclude nobody",
+              .help = "the shipped queue, or locks that do not exclude",
               .values = {"shipped", "unlocked"}}},
         .program = &iova_flush::program,
         .scope = [](const Configuration& text) {

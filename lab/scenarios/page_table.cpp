@@ -69,41 +69,41 @@ struct BreakingVtd : Vtd {
 } // namespace page_table
 
 Scenario page_table_scenario() {
-    return {.name = "page-table",
-            .summary = "the shipped page-table engine: map, unmap, split, fold and walk",
-            .parameters =
-                {{.name = "mappers", .preset = "1", .help = "threads that map a page", .most = 4},
-                 {.name = "unmappers", .preset = "1", .help = "that unmap one", .most = 4},
-                 {.name = "walkers", .preset = "1", .help = "that translate", .most = 4},
-                 {.name = "freers",
-                  .preset = "0",
-                  .help = "that unmap a whole table, beside a walker in it",
-                  .most = 1},
-                 {.name = "splitters",
-                  .preset = "0",
-                  .help = "that unmap a page of one large leaf",
-                  .most = 2},
-                 {.name = "folders",
-                  .preset = "0",
-                  .help = "that fold a table into a leaf; without splitters",
-                  .most = 1},
-                 {.name = "variant",
-                  .preset = "shipped",
-                  .help = "the engine as it is, or with one rule broken",
-                  .values = {"shipped", "free-at-once", "walk-unprotected", "link-unchecked",
-                             "never-invalidated", "free-before-invalidation", "split-unchecked",
-                             "levels-by-break"}}},
-            .program = &page_table::program,
-            .scope = [](const Configuration& text) {
-                return "page-table, VT-d second stage of 3 levels: " +
-                       counted(number(text, "mappers"), "mapper") + ", " +
-                       counted(number(text, "unmappers"), "unmapper") + ", " +
-                       counted(number(text, "walkers"), "walker") + ", a page each, " +
-                       counted(number(text, "freers"), "table freer") + ", " +
-                       counted(number(text, "splitters"), "splitter") + ", " +
-                       counted(number(text, "folders"), "folder") + ", variant " +
-                       text.at("variant");
-            }};
+    return {
+        .name = "page-table",
+        .summary = "the shipped page-table engine: map, unmap, split, fold and walk",
+        .parameters =
+            {{.name = "mappers", .preset = "1", .help = "threads that map a page", .most = 4},
+             {.name = "unmappers", .preset = "1", .help = "threads that unmap a page", .most = 4},
+             {.name = "walkers", .preset = "1", .help = "threads that translate", .most = 4},
+             {.name = "freers",
+              .preset = "0",
+              .help = "threads that unmap a whole table while a walker is in it",
+              .most = 1},
+             {.name = "splitters",
+              .preset = "0",
+              .help = "threads that unmap a page of a large leaf",
+              .most = 2},
+             {.name = "folders",
+              .preset = "0",
+              .help = "threads that fold a table into a leaf; needs 0 splitters",
+              .most = 1},
+             {.name = "variant",
+              .preset = "shipped",
+              .help = "the shipped engine, or a mutant that breaks one rule",
+              .values = {"shipped", "free-at-once", "walk-unprotected", "link-unchecked",
+                         "never-invalidated", "free-before-invalidation", "split-unchecked",
+                         "levels-by-break"}}},
+        .program = &page_table::program,
+        .scope = [](const Configuration& text) {
+            return "page-table, VT-d second stage of 3 levels: " +
+                   counted(number(text, "mappers"), "mapper") + ", " +
+                   counted(number(text, "unmappers"), "unmapper") + ", " +
+                   counted(number(text, "walkers"), "walker") + ", a page each, " +
+                   counted(number(text, "freers"), "table freer") + ", " +
+                   counted(number(text, "splitters"), "splitter") + ", " +
+                   counted(number(text, "folders"), "folder") + ", variant " + text.at("variant");
+        }};
 }
 
 } // namespace moat::scenarios

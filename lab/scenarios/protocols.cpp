@@ -18,7 +18,7 @@ template <const auto& Names, class Variant, explore::Program (*Make)(Variant)>
 [[nodiscard]] Scenario of_variants(const char* name, const char* summary) {
     Parameter variant = {.name = "variant",
                          .preset = "right",
-                         .help = "which of the variants",
+                         .help = "the correct protocol, or a wrong one",
                          .values = {Names.begin(), Names.end()}};
     return {.name = name,
             .summary = summary,
@@ -39,15 +39,15 @@ template <const auto& Names, class Variant, explore::Program (*Make)(Variant)>
 std::vector<Scenario> protocol_scenarios() {
     return {
         of_variants<publish_table::variant_names, publish_table::Variant, &publish_table::program>(
-            "publish-table", "a lower table is linked, walked, unlinked and freed"),
+            "publish-table", "link, walk, unlink and free a lower table"),
         of_variants<unmap_page::variant_names, unmap_page::Variant, &unmap_page::program>(
-            "unmap-page", "a page is unmapped and freed beside a device and its IOTLB"),
+            "unmap-page", "unmap and free a page while a device uses it through its IOTLB"),
         of_variants<walk_retry::variant_names, walk_retry::Variant, &walk_retry::program>(
-            "walk-retry", "a walker that has to look at an entry again"),
+            "walk-retry", "a walker that must retry an entry"),
         of_variants<remote_free::variant_names, remote_free::Variant, &remote_free::program>(
-            "remote-free", "ranges freed by other threads come back to their owner"),
+            "remote-free", "return ranges that other threads freed to their owner"),
         of_variants<epoch_entry::variant_names, epoch_entry::Variant, &epoch_entry::program>(
-            "epoch-entry", "a reader enters while a grace period asks")};
+            "epoch-entry", "enter a read section during a grace period")};
 }
 
 } // namespace moat::scenarios

@@ -80,11 +80,11 @@ namespace {
 Scenario pud_slot_scenario() {
     return {
         .name = "pud-slot",
-        .summary = "the page-walk race in one PUD slot: walkers beside faults, zaps, population",
+        .summary = "the page-walk race in one PUD slot: walk, fault, zap and populate",
         .parameters =
             {{"variant",
               "snapshot",
-              "how the walker looks again before it descends",
+              "how the walker checks the entry before it descends",
               {pud_slot::variant_names.begin(), pud_slot::variant_names.end()}},
              {.name = "walkers", .preset = "1", .help = "threads that walk", .most = 4},
              {.name = "faulters",
@@ -92,12 +92,12 @@ Scenario pud_slot_scenario() {
               .help = "threads that fault the leaf in",
               .most = 4},
              {.name = "zappers", .preset = "0", .help = "threads that zap it", .most = 4},
-             {.name = "populators", .preset = "0", .help = "threads that put a table", .most = 2},
+             {.name = "populators", .preset = "0", .help = "threads that add a table", .most = 2},
              {.name = "iterations",
               .preset = "1",
-              .help = "of each faulter and zapper",
+              .help = "iterations of each faulter and zapper",
               .most = 100},
-             {.name = "attempts", .preset = "3", .help = "of each walker", .most = 100}},
+             {.name = "attempts", .preset = "3", .help = "attempts of each walker", .most = 100}},
         .program = [](const Configuration& text) { return pud_slot::program(read(text)); },
         .scope = &scope};
 }

@@ -12,7 +12,7 @@ std::unexpected<Error> bad_memory(std::span<std::byte> memory, Direction directi
         return fail(ErrorCode::unsupported, "no such direction",
                     {"direction", static_cast<std::uint64_t>(direction)});
     if (memory.empty())
-        return fail(ErrorCode::empty, "there is nothing to map");
+        return fail(ErrorCode::empty, "the memory is empty");
     if (start == 0)
         return fail(ErrorCode::out_of_range, "the memory is null", {"bytes", memory.size()});
     return fail(ErrorCode::overflow, "the memory ends past 2^64", {"memory", start},

@@ -94,7 +94,7 @@ TEST_F(QemuFailureTest, floods_its_standard_error) {
 }
 
 TEST_F(QemuFailureTest, machine_that_makes_no_sense) {
-    EXPECT_EQ(start_fake("zeros").error.sentence(), "there is no VT-d unit here");
+    EXPECT_EQ(start_fake("zeros").error.sentence(), "no VT-d unit at these registers");
     EXPECT_EQ(start_fake("bridges").error.sentence(), "there are more PCI buses than expected");
 }
 

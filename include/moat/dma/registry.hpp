@@ -41,7 +41,7 @@ class Registry {
     [[nodiscard, gnu::always_inline]] Result<void> add(Iova start, Fill&& fill) {
         Leaf* const leaf = find_or_make(page_of(start));
         if (leaf == nullptr) [[unlikely]]
-            return fail(ErrorCode::no_memory, "no memory to note a mapping");
+            return fail(ErrorCode::no_memory, "no memory to record a mapping");
         const unsigned slot = slot_of(start);
         const ExclusiveLock lock(leaf->mutex);
         MOAT_CHECK(!leaf->used(slot), "one mapping begins in a page");

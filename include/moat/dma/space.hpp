@@ -246,9 +246,8 @@ Result<void> Space<Domain, Sync>::check_config(const iommu::DomainLimits& limits
     const Options& options = config.options;
     const bool defers = iommu::DeferringDomain<Domain> && limits.defers;
     if (options.unmapping == Unmapping::deferred && !defers)
-        return fail(ErrorCode::unsupported,
-                    "this domain invalidates at each unmap and cannot defer: "
-                    "use unmapping=strict");
+        return fail(ErrorCode::unsupported, "this domain cannot defer invalidations: "
+                                            "use unmapping=strict");
     if (options.level == Level::exact && config.pages.allocate == nullptr)
         return fail(ErrorCode::unsupported,
                     "level exact needs pages for small buffers: set SpaceConfig::pages");

@@ -40,7 +40,7 @@ namespace detail {
     if (!range)
         return std::unexpected(range.error());
     if (!limits.aperture.contains(*range))
-        return fail(ErrorCode::out_of_range, "the domain does not reach all of the range",
+        return fail(ErrorCode::out_of_range, "part of the range is outside the domain",
                     {"start", start.value()}, {"size", size.value()},
                     {"aperture", limits.aperture.start().value()},
                     {"aperture_size", limits.aperture.size().value()});

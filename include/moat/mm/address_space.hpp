@@ -296,7 +296,7 @@ class AddressSpace {
             at = VirtualAddress(last.value() + 1);
             if (wanted(*vma)) {
                 if (!is_aligned(first.value() | (last.value() + 1), vma->page_lg2()))
-                    return fail(ErrorCode::unaligned, "an explicit huge page is not cut",
+                    return fail(ErrorCode::unaligned, "an explicit huge page cannot be cut",
                                 {"start", first.value()}, {"last", last.value()});
                 if (auto done =
                         zapper.run(*vma, VirtualRange::inclusive(first, last), VmaIs::looked_up);

@@ -94,7 +94,7 @@ class DmaMap final : Notifier<typename Space::Sync> {
             return std::unexpected(good.error());
         MappingNode* const mapping = Sync::template make<MappingNode>();
         if (mapping == nullptr)
-            return fail(ErrorCode::no_memory, "no memory to note a mapping");
+            return fail(ErrorCode::no_memory, "no memory to record a mapping");
         mapping->range = IovaRange(iova, size);
         mapping->permissions = permissions;
         Fill<Space, Domain> fill(space_, domain_, *mapping, limits_.locked_bytes - pinned_);
@@ -228,7 +228,7 @@ class DmaMap final : Notifier<typename Space::Sync> {
         if (size == ByteCount(0))
             return fail(ErrorCode::empty, "the range has no length", {"iova", iova.value()});
         if (!is_aligned(iova.value() | size.value(), page_lg2()))
-            return fail(ErrorCode::unaligned, "the range is not of the domain's pages",
+            return fail(ErrorCode::unaligned, "the range is not aligned to the domain's pages",
                         {"iova", iova.value()}, {"size", size.value()});
         if (const auto range = IovaRange::make(iova, size); !range)
             return std::unexpected(range.error());
@@ -240,7 +240,7 @@ class DmaMap final : Notifier<typename Space::Sync> {
         if (const auto good = check_range(iova, size); !good)
             return good;
         if (!is_aligned(address.value(), page_lg2()))
-            return fail(ErrorCode::unaligned, "the address is not one of the domain's pages",
+            return fail(ErrorCode::unaligned, "the address is not aligned to the domain's pages",
                         {"address", address.value()});
         if (const auto range = VirtualRange::make(address, size); !range)
             return std::unexpected(range.error());
@@ -254,7 +254,7 @@ class DmaMap final : Notifier<typename Space::Sync> {
                         {"mapped_at", there->range.start().value()},
                         {"mapped_size", there->range.size().value()});
         if (mappings_.count() >= limits_.mappings)
-            return fail(ErrorCode::limit, "the container has as many mappings as it may have",
+            return fail(ErrorCode::limit, "the limit of mappings is reached",
                         {"most", limits_.mappings});
         if (!iommu::check_limits(domain_.limits(), iova, size))
             return fail(ErrorCode::out_of_range, "the range is reserved, or the domain ends before",

@@ -68,7 +68,7 @@ class PageTable {
     /// An empty tree of `levels` levels. Errors: unsupported (levels), no_memory.
     static Result<PageTable> create(Memory& memory, unsigned levels = F::fewest_levels) {
         if (levels < F::fewest_levels || levels > F::most_levels)
-            return fail(ErrorCode::unsupported, "the format has no trees of so many levels",
+            return fail(ErrorCode::unsupported, "the format does not support this number of levels",
                         {"levels", levels}, {"fewest", F::fewest_levels}, {"most", F::most_levels});
         const Result<PhysicalAddress> top = memory.allocate(table_bytes_lg2<F>(levels - 1));
         if (!top)

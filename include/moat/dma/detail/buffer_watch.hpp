@@ -142,7 +142,7 @@ class BufferWatch {
         error.memory = memory.bytes;
         error.block = bad->block;
         tracker_.report(error);
-        return fail(ErrorCode::out_of_range, "the memory is not wholly addressable",
+        return fail(ErrorCode::out_of_range, "part of the memory is not addressable",
                     {"memory", reinterpret_cast<std::uintptr_t>(memory.bytes.data())},
                     {"size", memory.bytes.size()}, {"first", bad->first},
                     {"block_size", bad->block.size.value()});

@@ -82,7 +82,7 @@ class ByteAccess {
             return fail(ErrorCode::unsupported, "poison needs level exact and an IOMMU that checks "
                                                 "byte bounds; this one checks pages");
         if (size == ByteCount(0))
-            return fail(ErrorCode::empty, "there is nothing to poison", {"iova", start.value()});
+            return fail(ErrorCode::empty, "the range is empty", {"iova", start.value()});
         const Result<IovaRange> range = IovaRange::make(start, size);
         const auto found = tracker_.at_or_below(start);
         if (!range || !found || !found->range.contains(*range))

@@ -281,7 +281,7 @@ class ExactBuffer {
     }
 
     [[nodiscard]] static std::unexpected<Error> no_memory() {
-        return fail(ErrorCode::no_memory, "no memory to note which bytes the CPU owns");
+        return fail(ErrorCode::no_memory, "no memory to record the bytes that the CPU owns");
     }
 
     const std::span<std::byte> memory_;

@@ -26,7 +26,8 @@ class ListMapper {
         if (!size)
             return std::unexpected(size.error());
         if (segments.size() < pieces.size())
-            return fail(ErrorCode::out_of_range, "there is less room for segments than pieces",
+            return fail(ErrorCode::out_of_range,
+                        "the span of segments is shorter than the list of pieces",
                         {"segments", segments.size()}, {"pieces", pieces.size()});
         const std::uint64_t boundary = limits.boundary.value();
         const unsigned aligned_lg2 =

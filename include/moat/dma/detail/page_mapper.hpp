@@ -33,7 +33,8 @@ class PageMapper {
         const iommu::DomainLimits limits = domain.limits();
         const Options& options = config.options;
         if (limits.aperture.start() > config.dma_mask)
-            return fail(ErrorCode::out_of_range, "the device reaches nothing of the domain",
+            return fail(ErrorCode::out_of_range,
+                        "the domain has no address below the device's mask",
                         {"dma_mask", config.dma_mask.value()},
                         {"aperture", limits.aperture.start().value()});
         const unsigned page_lg2 = alignment_lg2(limits.leaf_sizes);
@@ -127,10 +128,10 @@ class PageMapper {
     /// second.
     [[nodiscard]] Result<Claimed> claim(Iova iova, ByteCount size) {
         if (size == ByteCount(0))
-            return fail(ErrorCode::empty, "there is nothing to unmap", {"iova", iova.value()});
+            return fail(ErrorCode::empty, "the range is empty", {"iova", iova.value()});
         if (size.value() > most_bytes)
-            return fail(ErrorCode::overflow, "no mapping has so many bytes", {"iova", iova.value()},
-                        {"size", size.value()});
+            return fail(ErrorCode::overflow, "the size exceeds the largest mapping",
+                        {"iova", iova.value()}, {"size", size.value()});
         const std::uint64_t offset = iova.value() & page_mask_;
         const ByteCount bytes(whole_pages(offset, size.value()));
         const Iova start(iova.value() - offset); // may end past 2^64 unless it is claimed
@@ -200,8 +201,9 @@ class PageMapper {
     [[nodiscard, gnu::noinline, gnu::cold]] static std::unexpected<Error>
     cannot_map(ByteCount size) {
         if (size == ByteCount(0))
-            return fail(ErrorCode::empty, "there is nothing to map");
-        return fail(ErrorCode::overflow, "no mapping has so many bytes", {"size", size.value()});
+            return fail(ErrorCode::empty, "the memory is empty");
+        return fail(ErrorCode::overflow, "the size exceeds the largest mapping",
+                    {"size", size.value()});
     }
 
     /// At the memory's offset in a large page, so that large leaves can map it.

@@ -263,7 +263,7 @@ class Tracker {
         return fail(found == nullptr                   ? ErrorCode::not_found
                     : kind == DriverErrorKind::outside ? ErrorCode::out_of_range
                                                        : ErrorCode::mismatch,
-                    found == nullptr ? "no mapping begins here" : "the mapping here is another one",
+                    found == nullptr ? "no mapping begins here" : "another mapping begins here",
                     {"iova", iova.value()}, {"size", size.value()},
                     {"mapped", error.mapping.range.start().value()},
                     {"mapped_size", error.mapping.range.size().value()});

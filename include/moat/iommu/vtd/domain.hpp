@@ -56,7 +56,7 @@ class Domain
     /// limit, no_memory.
     static Result<std::unique_ptr<Domain>> create(Unit& unit) {
         if (!unit.capabilities().has_levels(Levels))
-            return fail(ErrorCode::unsupported, "the unit walks no tables of so many levels",
+            return fail(ErrorCode::unsupported, "the unit does not support this number of levels",
                         {"levels", Levels});
         auto table = PageTable<Types>::create(unit.memory());
         if (!table)

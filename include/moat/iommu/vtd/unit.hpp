@@ -53,9 +53,10 @@ class Unit {
         const Capabilities capabilities(registers.read64(reg::capability),
                                         registers.read64(reg::extended_capability));
         if (version == 0 || version == ~std::uint32_t{0})
-            return fail(ErrorCode::unsupported, "there is no VT-d unit here", {"version", version});
+            return fail(ErrorCode::unsupported, "no VT-d unit at these registers",
+                        {"version", version});
         if (options.coherence == Coherence::reported && !capabilities.walks_coherently())
-            return fail(ErrorCode::unsupported, "the unit does not read through the caches");
+            return fail(ErrorCode::unsupported, "the unit does not snoop the processors' caches");
         const InvalidateBy by = options.invalidate_by.value_or(
             capabilities.has_queue() ? InvalidateBy::queue : InvalidateBy::registers);
         if (by == InvalidateBy::queue && !capabilities.has_queue())
@@ -127,7 +128,7 @@ class Unit {
     /// (levels), unaligned (the table), busy (attached already), no_memory, io.
     [[nodiscard]] Result<void> attach(std::uint16_t requester, Root root, std::uint16_t domain) {
         if (!capabilities_.has_levels(root.levels))
-            return fail(ErrorCode::unsupported, "the unit walks no tables of so many levels",
+            return fail(ErrorCode::unsupported, "the unit does not support this number of levels",
                         {"levels", root.levels});
         if (!is_aligned(root.table.value(), page_lg2))
             return fail(ErrorCode::unaligned, "a table must be aligned to a page",
@@ -272,7 +273,7 @@ class Unit {
             if ((status & mask) == wanted)
                 return {};
             if (!registers_.relax(attempt))
-                return fail(ErrorCode::io, "the unit does not do what it is told", {"bits", mask},
+                return fail(ErrorCode::io, "the unit ignored a register write", {"bits", mask},
                             {"status", status});
         }
     }

@@ -52,7 +52,7 @@ class Fill {
         if (spare_ == nullptr)
             spare_ = Sync::template make<RunNode>();
         if (spare_ == nullptr)
-            return fail(ErrorCode::no_memory, "no memory to note a run of leaves");
+            return fail(ErrorCode::no_memory, "no memory to record a run of leaves");
         Result<void> taken;
         auto take = [&](const LeafView& leaf) { taken = this->take(leaf, address, offset); };
         // A device that only reads must see later writes of the process: no zero page.

@@ -53,7 +53,8 @@ class FaultHandler {
         const typename Sync::ReadSection section;
         Attached* const vma = core_.vmas.view().find(address_);
         if (vma == nullptr)
-            return fail(ErrorCode::not_found, "no mapping is there", {"address", address_.value()});
+            return fail(ErrorCode::not_found, "nothing is mapped there",
+                        {"address", address_.value()});
         if (!has(vma->mapping.permissions, wanted(access_)))
             return fail(ErrorCode::refused, "the mapping does not permit the access",
                         {"address", address_.value()},

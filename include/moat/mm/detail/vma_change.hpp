@@ -155,7 +155,7 @@ class VmaChange {
                                    : kind == VmaKind::shared ? shared->pages() << frame_lg2
                                                              : ~std::uint64_t{0};
         if (offset.value() > room || vma.range.size().value() > room - offset.value())
-            return fail(ErrorCode::out_of_range, "the mapping shows more than there is",
+            return fail(ErrorCode::out_of_range, "the mapping exceeds its region",
                         {"offset", offset.value()}, {"size", vma.range.size().value()},
                         {"room", room});
         return {};
@@ -199,7 +199,7 @@ class VmaChange {
         if (vma == nullptr || vma->range.start() == at)
             return {};
         if (!is_aligned(at.value(), vma->page_lg2()))
-            return fail(ErrorCode::unaligned, "an explicit huge page is not cut",
+            return fail(ErrorCode::unaligned, "an explicit huge page cannot be cut",
                         {"at", at.value()}, {"page", bit(vma->page_lg2())});
         const VirtualAddress before(at.value() - 1);
         if (auto done = update.erase(vma->range.start()); !done)

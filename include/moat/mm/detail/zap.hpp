@@ -157,7 +157,7 @@ class Zapper {
             MOAT_CHECK(vma.mapping.kind == VmaKind::device ||
                            (is_aligned(reached_.value(), pud_lg2) &&
                             is_aligned(last.value() + 1, pud_lg2)),
-                       "an explicit huge page is not cut");
+                       "an explicit huge page cannot be cut");
             remove(spot.leaf.range(), Tables::keep);
         }
         advance(last);

@@ -101,8 +101,8 @@ class Map {
     Result<void> run(Table<Tree, L> root) {
         const auto& [start, last, physical, attributes, largest] = request_;
         if (!plan<L>(root, start, last, physical))
-            return fail(ErrorCode::overlap, "something is mapped in the range already",
-                        {"start", start}, {"size", last - start + 1}, {"mapped_at", conflict_});
+            return fail(ErrorCode::overlap, "the range overlaps a mapping", {"start", start},
+                        {"size", last - start + 1}, {"mapped_at", conflict_});
         TableReserve<Tree> reserve(memory_);
         if (auto reserved = reserve.add(tables_needed_); !reserved)
             return std::unexpected(reserved.error());
