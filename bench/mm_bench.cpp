@@ -236,7 +236,7 @@ void dma_rows(bench::Suite& suite) {
     World world(64_MiB, 1_MiB);
     world.map(128_GiB, {.kind = VmaKind::device, .region = &world.bar});
     world.populate(128_GiB);
-    const auto tables = *OwnedTables<RealSync>::create(64);
+    const auto tables = OwnedTables<RealSync>::create(64).value();
     Domain domain(*Domain::Table::create(tables->pool()));
     mm::DmaMap<Space, Domain> container(world.space, domain);
     const auto map = [&] {

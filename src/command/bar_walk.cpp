@@ -22,7 +22,8 @@ BarWalk::BarWalk(ByteCount bar)
                 Iova(0x0400'0000'0000),
                 ByteCount(64 * mib)}},
       memory_(mm::HeapStore<Sync>(table_bytes), {.nodes = node}),
-      space_(memory_, *Space::Tables::create(memory_)), tables_(*OwnedTables<Sync>::create(1024)),
+      space_(memory_, *Space::Tables::create(memory_)),
+      tables_(OwnedTables<Sync>::create(1024).value()),
       domain_(*Domain::Table::create(tables_->pool())), container_(space_, domain_) {
     const auto region = memory_.add_region({region_start, ByteCount(gib + largest_bar.value())},
                                            mm::RegionKind::registers);

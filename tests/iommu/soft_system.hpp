@@ -46,7 +46,7 @@ class Buffer {
 class OwnTables {
   public:
     explicit OwnTables(std::size_t tables = 256)
-        : tables_(*OwnedTables<RealSync>::create(tables)) {}
+        : tables_(OwnedTables<RealSync>::create(tables).value()) {}
 
     [[nodiscard]] TablePool<RealSync>& pool() { return tables_->pool(); }
 

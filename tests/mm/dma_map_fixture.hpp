@@ -32,7 +32,7 @@ struct Machine {
 
     explicit Machine(const Sizes& sizes = {}, const DmaMapLimits& limits = {},
                      std::size_t most_tables = 512)
-        : world(sizes), tables(*OwnedTables<Sync>::create(most_tables)),
+        : world(sizes), tables(OwnedTables<Sync>::create(most_tables).value()),
           domain(*Domain::Table::create(tables->pool()), {&msi, 1}),
           container(world.space, domain, limits) {}
 
