@@ -62,7 +62,8 @@ TEST(Check, a_failed_check_of_the_engine_is_a_violation_with_a_schedule) {
     });
     ASSERT_TRUE(it.violation);
     EXPECT_EQ(it.violation->kind, ViolationKind::check);
-    EXPECT_EQ(it.violation->text, "CHECK failed: the word is untouched (word.load(relaxed) == 0)");
+    EXPECT_EQ(it.violation->text,
+              "CHECK failed: the word is untouched (word.load(relaxed_order) == 0)");
     EXPECT_EQ(it.violation->actor, 1U);
     EXPECT_TRUE(has_stack(it.stacks, "the failure, in engine")) << it.stacks;
 }
@@ -147,7 +148,7 @@ TEST(Stacks, a_deadlock_has_that_of_everybody_who_waits) {
     return info.uordblks + info.hblkhd;
 }
 
-int* kept = nullptr;
+int* volatile kept = nullptr; // so that the compiler keeps the allocation
 
 TEST(Memory, an_engine_that_allocates_on_its_own_is_found_before_the_search) {
     if (sanitized)
