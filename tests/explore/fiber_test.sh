@@ -18,7 +18,7 @@ emulator=()
 build_and_run() {
     local level
     for level in -O0 -O2; do
-        "$1" -std=c++23 -Wall -Wextra -Werror $level -I"$source/include" \
+        "$1" -std=c++23 -Wall -Wextra -Werror $level -I"$source" -I"$source/include" \
             "$source/tests/explore/fiber_check.cpp" "$source/lab/explore/fiber.cpp" "${@:2}" \
             -o "$folder/check"
         timeout 60 "${emulator[@]}" "$folder/check"
