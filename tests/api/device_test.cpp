@@ -35,6 +35,7 @@ TEST(Devices, a_model_is_driven_by_its_bar_and_reaches_what_is_mapped) {
     EXPECT_TRUE(registers.write32(0x30, device_page));
     EXPECT_EQ(model.last_width, 4U);
     EXPECT_EQ(registers.read64(0x38).value(), 1U);
+    EXPECT_TRUE(rx.sync_for_cpu());
     EXPECT_EQ(ring.bytes().back(), std::byte{0xee});
     EXPECT_TRUE(registers.write16(0x30, device_page + 1));
     EXPECT_EQ(registers.read8(0x38).value(), 1U);

@@ -88,12 +88,14 @@ struct All {
         }
         if (bar)
             (void)bar->read8(0);
-        if (buffer)
-            buffer->bytes().front() = std::byte{1};
         if (mapping && device)
             (void)device->write(mapping->iova(), {&byte, 1});
         if (mapping)
             (void)mapping->sync_for_cpu();
+        if (list)
+            (void)list->sync_for_cpu();
+        if (buffer)
+            buffer->bytes().front() = std::byte{1};
         if (list)
             (void)list->sync_for_device();
         if (coherent)
