@@ -33,7 +33,7 @@
 
 namespace moat::machine {
 class Registers;
-}
+} // namespace moat::machine
 
 /// What moat.hpp's classes point to; src/api defines it.
 namespace moat::api {

@@ -23,6 +23,7 @@ FOLDERS = ("src", "lab", "tests", "bench", "fuzz", "examples")
 # The build whose flags sources have, and which has all of them.
 PRESET = "clang"
 CONFIGURATION = b"".join(each.read_bytes() for each in (ROOT / ".clang-tidy",
+                                                         *sorted((ROOT / "src").glob("*/.clang-tidy")),
                                                          *sorted(ROOT.glob("*/.clang-tidy"))))
 HEADER_FLAGS = ["-std=gnu++23", "-I" + str(ROOT / "include")]
 # Of tests that the build lacks: they include what lies beside them and in other tests' folders.
@@ -81,7 +82,7 @@ def main() -> int:
     known = flags_of_sources()
     work = {unit: HEADER_FLAGS for unit in header_units()}
     work |= {path: known.get(path, HEADER_FLAGS + TEST_FLAGS) for path in sources()}
-    said: dict[str, str] = {}
+    said = set()
     times = []
     passed = True
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -89,9 +90,9 @@ def main() -> int:
             passed &= good
             times.append((seconds, path.relative_to(ROOT)))
             for part in re.split(r"(?m)^(?=\S+:\d+:\d+: (?:error|warning): )", text):
-                if DIAGNOSTIC.match(part):
-                    said.setdefault(part.split("\n")[0].replace(f"{ROOT}/", ""), part)
-    print("".join(said.values()), end="")
+                if DIAGNOSTIC.match(part) and part.split("\n")[0] not in said:
+                    said.add(part.split("\n")[0])
+                    print(part, end="", flush=True)
     for seconds, path in sorted(times, reverse=True)[:5]:
         print(f"{seconds:6.1f} s {path}")
     return 0 if passed else 1

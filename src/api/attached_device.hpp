@@ -16,7 +16,7 @@
 
 namespace moat {
 class DeviceModel;
-}
+} // namespace moat
 
 namespace moat::api {
 

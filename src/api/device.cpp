@@ -45,10 +45,10 @@ using Shared = std::shared_ptr<AttachedDevice>;
     return device != nullptr && device->live.load(std::memory_order_acquire);
 }
 
-/// Runs act(device), an access of `bytes` bytes, in this thread's turn. Listeners run in it:
-/// `device` is a copy, since they may end the Device.
+/// Runs act(device), an access of `bytes` bytes, in this thread's turn.
 template <class Act>
-[[nodiscard]] Result<void> access(const Shared device, std::size_t bytes, Act&& act) {
+[[nodiscard]] Result<void> access(const Shared& attached, std::size_t bytes, Act&& act) {
+    const Shared device = attached; // a copy, since a listener may end the Device
     if (!is_usable(device))
         return not_attached();
     if (bytes == 0)
