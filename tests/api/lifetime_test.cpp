@@ -178,8 +178,8 @@ TEST(Lifetimes, a_buffer_stays_until_its_mapping_ends) {
 TEST(Lifetimes, everything_moves) {
     Container first = open_soft();
     Container pci(std::move(first));
-    EXPECT_EQ(first.allocate(page_bytes).error().code(),
-              ErrorCode::refused); // NOLINT(*-use-after-move)
+    // NOLINTNEXTLINE(bugprone-use-after-move)
+    EXPECT_EQ(first.allocate(page_bytes).error().code(), ErrorCode::refused);
     EXPECT_EQ(first.close().error().code(), ErrorCode::refused);
     Buffer one = pci.allocate(page_bytes).value();
     Buffer two = pci.allocate(2 * page_bytes).value();
