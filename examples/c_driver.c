@@ -32,8 +32,8 @@ int main(void) {
     require(moat_device_attach(pci, "0000:00:03.0", &nic, &e), &e);
     require(moat_map(pci, packet, sizeof packet, MOAT_FROM_DEVICE, "receive ring", &iova, &e), &e);
     const moat_code write = moat_device_write(nic, iova, frame, sizeof frame, NULL, &e);
-    printf("the last byte is 0x%x, the neighbour's first 0x%x\n", packet[4095], secret[0]);
     require(moat_unmap(pci, iova, sizeof packet, MOAT_FROM_DEVICE, &e), &e);
+    printf("the last byte is 0x%x, the neighbour's first 0x%x\n", packet[4095], secret[0]);
     require(moat_container_close(pci, &e), &e);
     return write == MOAT_REFUSED && faults == 1 ? 0 : 1;
 }

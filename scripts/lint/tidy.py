@@ -27,7 +27,7 @@ CONFIGURATION = b"".join(each.read_bytes() for each in (ROOT / ".clang-tidy",
                                                          *sorted(ROOT.glob("*/.clang-tidy"))))
 HEADER_FLAGS = ["-std=gnu++23", "-I" + str(ROOT / "include")]
 # Of tests that the build lacks: they include what lies beside them and in other tests' folders.
-TEST_FLAGS = ["-I" + str(ROOT / folder) for folder in ("tests", "tests/iommu")]
+TEST_FLAGS = ["-I" + str(ROOT / folder) for folder in (".", "src", "tests", "tests/iommu")]
 DIAGNOSTIC = re.compile(r"^(.*:\d+:\d+: (?:error|warning): .*)$", re.MULTILINE)
 
 

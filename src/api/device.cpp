@@ -48,7 +48,8 @@ using Shared = std::shared_ptr<AttachedDevice>;
 /// Runs act(device), an access of `bytes` bytes, in this thread's turn.
 template <class Act>
 [[nodiscard]] Result<void> access(const Shared& attached, std::size_t bytes, Act&& act) {
-    const Shared device = attached; // a copy, since a listener may end the Device
+    // A copy, since a listener may end the Device.
+    const Shared device = attached; // NOLINT(performance-unnecessary-copy-initialization)
     if (!is_usable(device))
         return not_attached();
     if (bytes == 0)
