@@ -5,6 +5,7 @@
 
 #include "moat/iova/config.hpp"
 #include "moat/sync/annotations.hpp"
+#include "moat/sync/concept.hpp"
 #include "moat/sync/lock.hpp"
 
 #include <array>
