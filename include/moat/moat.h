@@ -345,7 +345,7 @@ typedef struct moat_piece {
     size_t bytes;
 } moat_piece;
 
-/// Since MOAT_1.1. What the device is told of a list: where, and how much.
+/// Since MOAT_1.1. A segment of a list: its address for the device, and its size.
 typedef struct moat_segment {
     uint64_t iova;
     uint64_t bytes;

@@ -388,7 +388,7 @@ class ListMapping {
     /// As Mapping's.
     ~ListMapping() { (void)unmap(); }
 
-    /// What the device is told, in order.
+    /// The segments for the device, in order.
     [[nodiscard]] std::span<const Segment> segments() const { return segments_; }
 
     /// Of the whole range.

@@ -15,7 +15,7 @@ namespace moat::explore {
 
 class Scheduler {
   public:
-    /// What a pending operation means for who is enabled, and in how many ways.
+    /// Which actors a pending operation enables, and in how many ways.
     enum class Nature : std::uint8_t {
         plain,   ///< always possible, in one way
         locks,   ///< possible when a lock is free

@@ -84,7 +84,7 @@ class Core {
 
     [[nodiscard]] dma::Listener listener();
 
-    /// What is said where the container has no space (yet, or any more).
+    /// The error of a container that has no space yet, or none any more.
     [[nodiscard]] std::unexpected<Error> no_space_yet() const;
 
     /// The label as the space keeps it.
