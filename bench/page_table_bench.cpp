@@ -9,7 +9,7 @@
 #include "moat/page_table/formats/vtd_second_stage.hpp"
 #include "moat/page_table/formats/x86_64.hpp"
 #include "moat/page_table/reader.hpp"
-#include "moat/page_table/table_pool.hpp"
+#include "moat/page_table/table_memory.hpp"
 #include "moat/sync/real.hpp"
 
 #include "harness.hpp"

@@ -9,7 +9,7 @@ file(GLOB_RECURSE headers RELATIVE ${PROJECT_SOURCE_DIR}/include CONFIGURE_DEPEN
 # concept and the serial policy are.
 set(freestanding ${headers})
 list(FILTER freestanding INCLUDE REGEX
-     "^moat/(core/|page_table/|sync/(annotations|concept|lock|serial|detail/node)\\.hpp)")
+     "^moat/(core/|page_table/|sync/(concept|lock|serial|detail/node)\\.hpp)")
 list(FILTER freestanding EXCLUDE REGEX "/(text|owned_tables)\\.hpp$")
 
 # One source a header, which includes it first, and twice.

@@ -6,7 +6,7 @@
 #include "moat/page_table/edit.hpp"
 #include "moat/page_table/formats/vtd_second_stage.hpp"
 #include "moat/page_table/reader.hpp"
-#include "moat/page_table/table_pool.hpp"
+#include "moat/page_table/table_memory.hpp"
 #include "moat/sync/real.hpp"
 
 #include <array>

@@ -2,7 +2,7 @@
 // A VT-d unit whose every answer comes from the input: whatever it says, the driver ends, gives
 // every table back, and touches no memory but its own.
 #include "moat/iommu/vtd/domain.hpp"
-#include "moat/page_table/table_pool.hpp"
+#include "moat/page_table/table_memory.hpp"
 #include "moat/sync/serial.hpp"
 
 #include <array>

@@ -15,7 +15,6 @@
 #include "moat/dma/driver_error.hpp"
 #include "moat/dma/memory.hpp"
 #include "moat/dma/options.hpp"
-#include "moat/dma/scatter_list.hpp"
 #include "moat/fault/diagnosis.hpp"
 
 #include <concepts>

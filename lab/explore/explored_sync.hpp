@@ -4,7 +4,6 @@
 // tests instantiate engines with it.
 #pragma once
 
-#include "moat/sync/annotations.hpp"
 #include "moat/sync/concept.hpp"
 #include "moat/sync/lock.hpp"
 

@@ -3,7 +3,7 @@
 // break one rule each. Only lab/scenarios/iova.cpp includes it.
 #pragma once
 
-#include "moat/iova/sizes.hpp"
+#include "moat/iova/config.hpp"
 
 #include "lab/explore/explored_sync.hpp"
 

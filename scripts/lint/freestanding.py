@@ -15,7 +15,7 @@ ALLOWED = set("""
     iterator limits memory new optional ranges span string_view tuple type_traits utility variant
     version
 """.split())
-FREESTANDING_SYNC = {"annotations.hpp", "concept.hpp", "lock.hpp", "node.hpp", "serial.hpp"}
+FREESTANDING_SYNC = {"concept.hpp", "lock.hpp", "node.hpp", "serial.hpp"}
 
 MARKER = re.compile(r'^# (\d+) "([^"]+)"')
 SYSTEM = re.compile(r"^#include <([^>]+)>")

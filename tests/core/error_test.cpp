@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "moat/core/error.hpp"
 #include "moat/core/result.hpp"
 
 #include <array>

@@ -5,7 +5,7 @@
 
 #include "moat/core/bits.hpp"
 #include "moat/iommu/vtd/domain.hpp"
-#include "moat/page_table/table_pool.hpp"
+#include "moat/page_table/table_memory.hpp"
 #include "moat/sync/serial.hpp"
 
 #include <cstdint>

@@ -3,7 +3,7 @@
 // ThreadSanitizer; the explorer runs the same engine under chosen schedules.
 #include "moat/page_table/edit.hpp"
 #include "moat/page_table/reader.hpp"
-#include "moat/page_table/table_pool.hpp"
+#include "moat/page_table/table_memory.hpp"
 #include "moat/sync/real.hpp"
 
 #include "formats.hpp"

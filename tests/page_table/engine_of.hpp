@@ -4,7 +4,7 @@
 
 #include "moat/page_table/edit.hpp"
 #include "moat/page_table/reader.hpp"
-#include "moat/page_table/table_pool.hpp"
+#include "moat/page_table/table_memory.hpp"
 #include "moat/sync/serial.hpp"
 
 #include "engine.hpp"

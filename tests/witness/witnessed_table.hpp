@@ -7,7 +7,7 @@
 #include "moat/core/text.hpp"
 #include "moat/page_table/edit.hpp"
 #include "moat/page_table/reader.hpp"
-#include "moat/page_table/table_pool.hpp"
+#include "moat/page_table/table_memory.hpp"
 #include "moat/sync/serial.hpp"
 
 #include "witness.hpp"

@@ -3,8 +3,8 @@
 // it.
 #pragma once
 
-#include "moat/core/error.hpp"
 #include "moat/core/range.hpp"
+#include "moat/core/result.hpp"
 #include "moat/core/types.hpp"
 
 #include <array>

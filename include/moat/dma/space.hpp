@@ -9,8 +9,8 @@
 #include "moat/dma/detail/list_mapper.hpp"
 #include "moat/dma/detail/page_mapper.hpp"
 #include "moat/dma/detail/tracker.hpp"
-#include "moat/dma/scatter_list.hpp"
-#include "moat/dma/space_config.hpp"
+#include "moat/dma/memory.hpp"
+#include "moat/dma/options.hpp"
 #include "moat/iommu/soft_domain.hpp"
 
 #include <cstdint>

@@ -11,7 +11,6 @@
 #include "moat/iova/detail/lookup.hpp"
 #include "moat/iova/detail/recycler.hpp"
 #include "moat/iova/request.hpp"
-#include "moat/iova/stats.hpp"
 
 #include <cstdint>
 #include <memory>

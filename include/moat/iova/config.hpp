@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// How an allocator is set up: its addresses, guard and granule, and what happens to released
-// ranges. Allocator::create checks it.
+// How an allocator is set up: its addresses, guard and granule, what happens to released ranges,
+// and the sizes of its parts; and the counters it keeps. Allocator::create checks the Config.
 #pragma once
 
 #include "moat/core/range.hpp"
 #include "moat/core/result.hpp"
+#include "moat/core/types.hpp"
+#include "moat/sync/concept.hpp"
 
 #include <cstdint>
 #include <limits>
@@ -60,6 +62,45 @@ struct Config {
     Invalidation invalidation{};
     /// The longest time from a queued release to the start of its invalidation.
     std::uint64_t flush_delay_nanoseconds = 10'000'000;
+};
+
+/// The sizes of an allocator's parts. A trait of the Sync policy, so that the explorer runs the
+/// shipped code with small ones: loops over all sizes would multiply the schedules to explore.
+template <SyncPolicy Sync>
+struct Sizes {
+    /// Payloads of 1 to this many pages are cached, each size apart.
+    static constexpr std::uint64_t most_cached_pages = 512;
+    /// Ranges of one size that a thread keeps at most.
+    static constexpr std::uint32_t magazine_capacity = 64;
+    /// Ranges of one size on one shelf of the depot.
+    static constexpr std::uint32_t bin_capacity = 256;
+    /// Threads with equal numbers modulo this one share a shelf and a shard of the flush queue.
+    static constexpr unsigned shelves = 16;
+    /// Ranges that a shard queues before it is flushed.
+    static constexpr std::uint32_t shard_capacity = 256;
+};
+
+/// Exact while no other thread calls the allocator. In bytes of payload, except `guard`, `free` and
+/// `largest_hole`.
+struct Stats {
+    std::uint64_t live_ranges = 0;
+    ByteCount live{};
+    ByteCount cached{};
+    /// The part of `cached` in magazines: only the thread that owns one can empty it.
+    ByteCount private_to_threads{};
+    ByteCount quarantined{};
+    ByteCount queued{};
+    /// Never reused: their invalidation failed, or the caller held them.
+    ByteCount held{};
+    std::uint64_t held_ranges = 0;
+    /// Failed calls of the invalidation hook since creation, those of the timer included.
+    std::uint64_t failed_invalidations = 0;
+    /// Around all ranges above.
+    ByteCount guard{};
+    ByteCount free{};
+    ByteCount largest_hole{};
+    /// Summaries and bitmap words that searches of the free space have read since creation.
+    std::uint64_t search_steps = 0;
 };
 
 } // namespace moat::iova

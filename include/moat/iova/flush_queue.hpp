@@ -7,7 +7,6 @@
 #include "moat/core/result.hpp"
 #include "moat/iova/config.hpp"
 #include "moat/iova/detail/central.hpp"
-#include "moat/iova/sizes.hpp"
 
 #include <array>
 #include <cstdint>

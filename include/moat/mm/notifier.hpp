@@ -4,7 +4,7 @@
 #pragma once
 
 #include "moat/core/range.hpp"
-#include "moat/mm/device_region.hpp"
+#include "moat/mm/backing.hpp"
 #include "moat/page_table/invalidation.hpp"
 
 #include <atomic>

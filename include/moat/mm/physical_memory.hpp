@@ -11,13 +11,10 @@
 #pragma once
 
 #include "moat/core/range.hpp"
+#include "moat/mm/backing.hpp"
 #include "moat/mm/detail/frame_blocks.hpp"
-#include "moat/mm/device_region.hpp"
-#include "moat/mm/frame.hpp"
 #include "moat/mm/frame_store.hpp"
-#include "moat/mm/node_policy.hpp"
 #include "moat/page_table/table_memory.hpp"
-#include "moat/page_table/table_pool.hpp"
 #include "moat/sync/lock.hpp"
 
 #include <algorithm>

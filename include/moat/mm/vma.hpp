@@ -4,10 +4,8 @@
 #pragma once
 
 #include "moat/core/range.hpp"
-#include "moat/mm/device_region.hpp"
-#include "moat/mm/frame.hpp"
-#include "moat/mm/node_policy.hpp"
-#include "moat/mm/shared_ram.hpp"
+#include "moat/mm/backing.hpp"
+#include "moat/mm/frame_store.hpp"
 #include "moat/page_table/attributes.hpp"
 
 #include <atomic>

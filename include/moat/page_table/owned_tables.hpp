@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // A pool of tables with its own memory, for software that walks tables at this process's addresses.
-// Hosted: it allocates. An IOMMU in hardware needs table_pool.hpp over memory that it can read.
+// Hosted: it allocates. An IOMMU in hardware needs a TablePool over memory that it can read.
 #pragma once
 
-#include "moat/page_table/table_pool.hpp"
+#include "moat/page_table/table_memory.hpp"
 
 #include <cstddef>
 #include <cstdint>

@@ -4,9 +4,9 @@
 #pragma once
 
 #include "moat/core/check.hpp"
-#include "moat/sync/annotations.hpp"
 #include "moat/sync/concept.hpp"
 #include "moat/sync/detail/node.hpp"
+#include "moat/sync/lock.hpp"
 
 #include <atomic>
 #include <cstdint>

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "moat/iommu/vtd/domain.hpp"
-#include "moat/page_table/table_pool.hpp"
+#include "moat/page_table/table_memory.hpp"
 #include "moat/sync/real.hpp"
 
 #include "machine/machine.hpp"

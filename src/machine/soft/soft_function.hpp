@@ -6,7 +6,7 @@
 #include "moat/core/check.hpp"
 #include "moat/iommu/soft_iommu.hpp"
 #include "moat/page_table/formats/vtd_second_stage.hpp"
-#include "moat/page_table/table_pool.hpp"
+#include "moat/page_table/table_memory.hpp"
 #include "moat/sync/real.hpp"
 
 #include "machine/soft/device_model.hpp"

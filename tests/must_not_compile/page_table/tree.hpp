@@ -5,7 +5,7 @@
 #include "moat/page_table/edit.hpp"
 #include "moat/page_table/formats/x86_64.hpp"
 #include "moat/page_table/reader.hpp"
-#include "moat/page_table/table_pool.hpp"
+#include "moat/page_table/table_memory.hpp"
 #include "moat/sync/serial.hpp"
 
 using X86 = moat::formats::X86_64<4>;

@@ -5,7 +5,6 @@
 
 #include "moat/dma/memory.hpp"
 #include "moat/dma/options.hpp"
-#include "moat/dma/space_config.hpp"
 
 #include <cstddef>
 #include <cstdint>

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "moat/dma/detail/page_mapper.hpp"
-#include "moat/dma/scatter_list.hpp"
+#include "moat/dma/memory.hpp"
 
 #include <algorithm>
 #include <array>

@@ -5,7 +5,7 @@
 
 #include "moat/core/check.hpp"
 #include "moat/dma/memory.hpp"
-#include "moat/dma/space_config.hpp"
+#include "moat/dma/options.hpp"
 #include "moat/iommu/domain.hpp"
 #include "moat/iova/allocator.hpp"
 

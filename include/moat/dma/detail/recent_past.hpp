@@ -6,7 +6,6 @@
 #include "moat/fault/history.hpp"
 #include "moat/sync/concept.hpp"
 #include "moat/sync/lock.hpp"
-#include "moat/sync/spin_lock.hpp"
 
 #include <cstddef>
 #include <cstdint>

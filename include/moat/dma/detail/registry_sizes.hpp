@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The size of the registry's tree, and the lock of a leaf. A trait of the Sync policy, like
-// iova/sizes.hpp, so that the explorer runs the shipped code with a small tree.
+// iova::Sizes, so that the explorer runs the shipped code with a small tree.
 #pragma once
 
 #include "moat/sync/concept.hpp"
-#include "moat/sync/spin_lock.hpp"
+#include "moat/sync/lock.hpp"
 
 namespace moat::dma {
 

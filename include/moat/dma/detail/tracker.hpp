@@ -5,9 +5,9 @@
 
 #include "moat/dma/detail/sampling.hpp"
 #include "moat/dma/detail/stack_depot.hpp"
+#include "moat/dma/memory.hpp"
+#include "moat/dma/options.hpp"
 #include "moat/dma/registry.hpp"
-#include "moat/dma/scatter_list.hpp"
-#include "moat/dma/space_config.hpp"
 
 #include <array>
 #include <atomic>

@@ -8,7 +8,6 @@
 #include "moat/iova/detail/live_map.hpp"
 #include "moat/iova/detail/record.hpp"
 #include "moat/iova/detail/spot.hpp"
-#include "moat/sync/annotations.hpp"
 #include "moat/sync/lock.hpp"
 
 #include <algorithm>

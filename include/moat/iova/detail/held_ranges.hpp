@@ -4,7 +4,6 @@
 #pragma once
 
 #include "moat/iova/config.hpp"
-#include "moat/sync/annotations.hpp"
 #include "moat/sync/concept.hpp"
 #include "moat/sync/lock.hpp"
 

@@ -3,8 +3,8 @@
 // which fails the owner's next call. caches.hpp fills and empties magazines.
 #pragma once
 
+#include "moat/iova/config.hpp"
 #include "moat/iova/detail/central.hpp"
-#include "moat/iova/sizes.hpp"
 
 #include <array>
 #include <cstddef>

@@ -3,11 +3,11 @@
 // invalidation failed are held instead.
 #pragma once
 
+#include "moat/iova/config.hpp"
 #include "moat/iova/detail/caches.hpp"
 #include "moat/iova/detail/held_ranges.hpp"
 #include "moat/iova/detail/quarantine.hpp"
 #include "moat/iova/flush_queue.hpp"
-#include "moat/iova/stats.hpp"
 
 #include <array>
 #include <cstdint>

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "moat/core/bits.hpp"
-#include "moat/mm/frame.hpp"
+#include "moat/mm/frame_store.hpp"
 
 #include <array>
 #include <cstdint>

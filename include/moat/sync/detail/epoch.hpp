@@ -11,10 +11,10 @@
 #pragma once
 
 #include "moat/core/check.hpp"
-#include "moat/sync/annotations.hpp"
 #include "moat/sync/concept.hpp"
 #include "moat/sync/detail/standard_mutex.hpp"
 #include "moat/sync/detail/thread_end.hpp"
+#include "moat/sync/lock.hpp"
 
 #include <atomic>
 #include <cstdint>

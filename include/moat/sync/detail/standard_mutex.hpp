@@ -3,7 +3,6 @@
 // uses them.
 #pragma once
 
-#include "moat/sync/annotations.hpp"
 #include "moat/sync/lock.hpp"
 
 #include <algorithm>

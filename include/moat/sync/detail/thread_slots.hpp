@@ -8,9 +8,9 @@
 #pragma once
 
 #include "moat/core/check.hpp"
-#include "moat/sync/annotations.hpp"
 #include "moat/sync/detail/standard_mutex.hpp"
 #include "moat/sync/detail/thread_end.hpp"
+#include "moat/sync/lock.hpp"
 
 #include <algorithm>
 #include <array>
