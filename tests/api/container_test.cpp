@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What moat.hpp promises of mappings, lists, reports and options, in a container whose devices the
-// test plays.
+// Mappings, lists, reports and options of moat.hpp, in a container whose devices the test plays.
 #include "moat/moat.hpp"
 
 #include <array>
@@ -18,7 +17,7 @@ using namespace moat::literals;
 
 constexpr std::size_t page = 4096;
 
-/// A container that keeps what its listeners were called with.
+/// A container that records the arguments of its listeners.
 class Containers : public testing::Test {
   public:
     Container open(ContainerConfig config = {}) {
@@ -91,7 +90,7 @@ TEST_F(Containers, labels_are_copied) {
     const Buffer buffer = pci.allocate(page).value();
     std::string label = "first label";
     const Mapping first = pci.map(buffer, bidirectional, label).value();
-    label.replace(0, 5, "other"); // the same characters' place
+    label.replace(0, 5, "other"); // the same characters at the same place
     const Mapping second = pci.map(buffer, bidirectional, label).value();
     label.assign(200, 'x');
     EXPECT_FALSE(write(nic, first.iova() + page, 1));
@@ -112,7 +111,7 @@ TEST_F(Containers, more_labels_than_are_kept_are_one_label) {
 
 TEST_F(Containers, what_a_driver_does_wrong_is_an_error_and_reported) {
     Container pci = open();
-    alignas(page) static std::array<std::byte, page> memory{}; // a released Buffer stays for good
+    alignas(page) static std::array<std::byte, page> memory{}; // a released Buffer stays released
     Mapping mapping = pci.map(memory, bidirectional, "ring").value();
     EXPECT_EQ(mapping.sync_for_cpu(page - 1, 2).error().code(), ErrorCode::out_of_range);
     const std::uint64_t iova = mapping.release();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Devices of a soft container: played by the test, or by a model behind BARs and interrupts.
+// Devices of a soft container, played by the test, or by a model behind BARs and interrupts.
 #include "moat/moat.hpp"
 
 #include "model.hpp"
@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::size_t device_page = Copier::page;
 
-/// Strays are what these tests are about: no reports.
+/// These tests provoke strays, so they print no reports.
 Container open(ContainerConfig config = {}) {
     config.environment = Environment::ignore;
     config.on_fault = [](const Fault&) {};

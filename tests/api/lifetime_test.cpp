@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Objects of moat.hpp end in any order, and move: what outlives its container does nothing, and
-// memory stays until the last mapping of it ends.
+// Objects of moat.hpp end in any order, and move. An object that outlives its container does
+// nothing, and memory stays until its last mapping ends.
 #include "moat/moat.hpp"
 
 #include "model.hpp"
@@ -76,7 +76,7 @@ struct All {
         }
     }
 
-    /// What is left is used; whatever it returns, it returns.
+    /// Uses the remaining objects and ignores their results.
     void use() {
         std::byte byte{};
         if (container)
@@ -105,7 +105,7 @@ struct All {
 
 class Orders : public testing::TestWithParam<std::pair<Level, Unmapping>> {};
 
-/// Each object ends first, with each other one second, and the rest in both directions.
+/// Ends each object first and each other one second, then the rest in both directions.
 TEST_P(Orders, any_one_of_them_ends) {
     for (unsigned first = 0; first != All::count; ++first)
         for (unsigned second = 0; second != All::count; ++second)

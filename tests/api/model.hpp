@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A model of a device that copies: the tests of moat.hpp drive it by its registers.
+// A model of a copying device: the tests of moat.hpp drive it through its registers.
 #pragma once
 
 #include "moat/moat.hpp"
@@ -10,8 +10,8 @@
 
 namespace moat::tests {
 
-/// Registers of 8 bytes: 0x28 takes an address, 0x30 a number of bytes, which are then written
-/// there as 0xee; 0x38 counts the writes that succeeded.
+/// Registers of 8 bytes: 0x28 takes an address; 0x30 takes a number of bytes, and the device writes
+/// as many 0xee to that address; 0x38 counts the writes that succeeded.
 class Copier final : public DeviceModel {
   public:
     static constexpr std::size_t page = 4096;

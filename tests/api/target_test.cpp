@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The shortest driver: it compiles as it stands, and on a host without that device it says why it
+// The shortest driver: it compiles unchanged, and on a host without that device it explains why it
 // does not run.
 #include "moat/moat.hpp"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What QEMU's AHCI controller does where it is told to leave its buffers.
+// QEMU's AHCI controller, driven past the ends of its buffers.
 #include "device_bench.hpp"
 
 namespace moat::tests {
@@ -13,7 +13,7 @@ constexpr std::uint64_t sector = 512;
 class AhciTest : public DeviceTest {
   protected:
     void SetUp() override {
-        // q35 has the controller itself.
+        // q35 includes the controller.
         drive({.devices = {"ide-hd,drive=disk0,bus=ide.0,serial=moat"}, .disks = {4_MiB}},
               0x010601);
         if (!driver)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Where an audit's buffers lie, and which bytes around them are seen to change, and when.
+// Where an audit places buffers, and which changed bytes around them it detects, and when.
 #include "moat/core/text.hpp"
 
 #include "audit/arena.hpp"
@@ -37,7 +37,7 @@ class ArenaTest : public testing::Test {
         arena.lay_to_rest(placed, Arena::look(placed));
     }
 
-    /// An operation with one buffer, from its start to its end.
+    /// A whole operation with one buffer.
     Placed operation(std::uint64_t bytes) {
         arena.begin_operation();
         const Placed placed = place(bytes, Placement::left);
@@ -100,7 +100,7 @@ TEST_F(ArenaTest, glance_sees_what_begins_beside_the_buffer) {
     EXPECT_EQ(std::ranges::count(queue.bytes(), other), 1024) << "the queue is as it was";
 }
 
-/// So that a device which keeps what it read there, and writes it elsewhere, is counted exactly.
+/// So a device that copies what it read here elsewhere is counted exactly.
 TEST_F(ArenaTest, canaries_beside_what_is_read_are_others_than_all_others) {
     std::set<std::byte> beside_read;
     std::set<std::byte> beside_written;

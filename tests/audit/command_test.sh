@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `moat audit` as a script uses it: exit codes, JSON, a finding's command run alone.
+# `moat audit` as a script uses it: exit codes, JSON, and a finding's command run alone.
 #     command_test.sh MOAT
 set -u
 moat=$1
@@ -7,7 +7,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 failed=0
 
-# expect STATUS WHAT COMMAND...: runs it; its output stays in $folder/out.
+# expect STATUS DESCRIPTION COMMAND...: runs COMMAND; its output stays in $folder/out.
 expect() {
     local status=$1 what=$2 got=0
     shift 2
@@ -45,7 +45,7 @@ expect 1 "the finding's own command" "$moat" $command
 shows '1 operation,'
 shows 'wrote-outside: nvme, "read", 16 bytes past the end of "data"'
 
-# One finding of each class is found again by the command that it prints, alone.
+# The command that a finding prints reproduces it alone, for each class.
 declare -A again
 for fault in overrun underrun late stale read-only short-transfer short-buffer no-invalidate; do
     expect 1 "$fault" "$moat" audit --inject $fault --json
@@ -81,7 +81,7 @@ expect 2 "cases that are none" "$moat" audit --case 5-3
 expect 2 "an unknown machine" "$moat" audit --machine attic
 expect 3 "more bytes than edu has" "$moat" audit --device edu --inject short-buffer:5000
 shows 'changed none of' err
-# Injections without effect in the requested cases: the device's own, and the driver's.
+# Injections that have no effect in the requested cases: the device's own, and the driver's.
 for fault in stale no-invalidate short-buffer:1048576; do
     expect 3 "$fault in one case" "$moat" audit --device edu --case 0 --inject $fault
     shows "moat audit: edu (soft): $fault changed none of 1 operations" err

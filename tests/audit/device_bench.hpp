@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A device of QEMU's in a domain of its own, with memory of the test's choice: buffers that end at
-// a page's end, beside a neighbour or beside nothing, filled with canaries.
+// A device of QEMU's in a domain of its own, with memory that the test chooses: buffers that end at
+// a page's end, beside a neighbour or an unmapped page, filled with canaries.
 #pragma once
 
 #include "../machine/qemu.hpp"
@@ -20,12 +20,12 @@ class DeviceTest : public QemuTest, protected audit::BufferSource {
     static constexpr std::byte canary{0xc5};
     static constexpr std::uint64_t page = 4096;
 
-    /// Memory of whole pages, and where the device finds it.
+    /// Whole pages of memory, and their address for the device.
     struct Piece {
         machine::SharedMemory memory;
         Iova iova;
 
-        /// The first byte, from `from` on, that is no canary any more; or the length.
+        /// The offset of the first overwritten canary at or after `from`; otherwise the length.
         [[nodiscard]] std::size_t untouched_from(std::size_t from) const {
             const auto bytes = memory.bytes();
             const auto found = std::find_if(bytes.begin() + static_cast<std::ptrdiff_t>(from),
@@ -62,8 +62,8 @@ class DeviceTest : public QemuTest, protected audit::BufferSource {
         domain.reset();
     }
 
-    /// Filled with canaries. Unless it is told to follow another, a page before it and one behind
-    /// it are not mapped.
+    /// Filled with canaries. The pages before and after it are unmapped, unless it must follow
+    /// another one.
     Piece& piece(std::uint64_t pages, Attributes attributes = read_write) {
         next_ += page;
         Piece& made = following(pages, attributes);
@@ -71,7 +71,7 @@ class DeviceTest : public QemuTest, protected audit::BufferSource {
         return made;
     }
 
-    /// Lies right behind the piece that was made with it before.
+    /// Lies directly behind the piece that was created with it.
     Piece& following(std::uint64_t pages, Attributes attributes = read_write) {
         auto memory = *machine->allocate(ByteCount(pages * page));
         std::memset(memory.bytes().data(), static_cast<int>(canary), memory.bytes().size());
@@ -106,7 +106,7 @@ class DeviceTest : public QemuTest, protected audit::BufferSource {
         return answer.value_or(audit::Answer{});
     }
 
-    /// Exactly one fault was recorded: this device's, at the page of `at`, with VT-d's own code.
+    /// Exactly one fault was recorded: of this device, at the page of `at`, with VT-d's code.
     void expect_fault(fault::Access access, Iova at, std::uint64_t code) {
         const auto records = faults();
         ASSERT_EQ(records.size(), 1U);
@@ -116,13 +116,13 @@ class DeviceTest : public QemuTest, protected audit::BufferSource {
         EXPECT_EQ(records[0].code, code);
     }
 
-    /// Whether pieces are mapped where they lie, as a device wants that bypasses the IOMMU.
+    /// Whether pieces are mapped at their physical addresses, for a device that bypasses the IOMMU.
     bool identity = false;
     machine::Bdf address;
     std::unique_ptr<machine::Domain> domain;
     std::unique_ptr<machine::Function> function;
     std::unique_ptr<audit::Driver> driver;
-    std::vector<Piece*> queues; ///< what the driver obtained, in order
+    std::vector<Piece*> queues; ///< buffers of the driver, in order
 
   private:
     std::list<Piece> pieces_;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The DMA API, unchanged, on QEMU's IOMMU: a device leaves its buffer, is stopped at the guard, and
-// the fault is brought home to the buffer's owner.
+// The unchanged DMA API on QEMU's IOMMU: a device leaves its buffer, the guard stops it, and the
+// fault is attributed to the buffer's owner.
 #include "moat/dma/space.hpp"
 
 #include "device_bench.hpp"
@@ -42,7 +42,7 @@ class DmaOnQemuTest : public DeviceTest {
         EXPECT_EQ(diagnosis.distance, (fault::Distance{1, page})) << "the unit tells the page";
         ASSERT_TRUE(space.unmap(*iova, buffer.size(), dma::Direction::from_device));
         EXPECT_TRUE(space.flush());
-        run("read", *iova + ByteCount(2 * page - 64), 64); // a page that the IOTLB has held
+        run("read", *iova + ByteCount(2 * page - 64), 64); // the IOTLB has cached this page
         records = faults();
         ASSERT_EQ(records.size(), 1U) << "what is unmapped is out of reach";
         diagnosis = space.fault(records[0]);

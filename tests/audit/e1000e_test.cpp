@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What QEMU's e1000e does with frames that are looped back, inside its buffers and past them.
+// QEMU's e1000e with looped-back frames, inside its buffers and past them.
 #include "device_bench.hpp"
 
 namespace moat::tests {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What QEMU's edu does where it is told to leave its buffer: it says "done" each time, so memory
-// and the unit's fault records are the only witnesses.
+// QEMU's edu, driven past the ends of its buffer: it reports "done" each time, so only memory and
+// the unit's fault records show the stray.
 #include "device_bench.hpp"
 
 namespace moat::tests {
@@ -8,7 +8,7 @@ namespace {
 
 using audit::Verdict;
 
-constexpr std::uint64_t inside = 64; // of the buffer, at its page's end
+constexpr std::uint64_t inside = 64; // offset in the buffer, at its page's end
 constexpr std::uint64_t told = 128;
 
 class EduTest : public DeviceTest {

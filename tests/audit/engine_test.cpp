@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The engine with drivers that do wrong in one case: what is found names the case, and the cases
-// that a finding names show it again.
+// The engine with drivers that make one mistake: the finding names the case, and the cases that it
+// names reproduce it.
 #include "moat/core/text.hpp"
 
 #include "audit/audit.hpp"
@@ -21,7 +21,7 @@ using audit::Verdict;
 
 constexpr std::uint64_t queue_bytes = 1024;
 
-/// A device that does nothing, but in one case: it is told by its length.
+/// A device without effects except in one case, which its length identifies.
 class Queue final : public audit::Driver {
   public:
     using Wrong = std::function<Answer(const Buffer& queue)>;
@@ -54,7 +54,7 @@ class Engine : public testing::Test {
   protected:
     static constexpr std::uint64_t wrong_case = 5;
 
-    /// The cases [first, end) with a driver that does wrong in case 5.
+    /// The cases [first, end) with a driver that makes a mistake in case 5.
     static std::vector<Finding> run(const Queue::Wrong& wrong, std::uint64_t first,
                                     std::uint64_t end) {
         auto subject = audit::Subject::start(audit::kinds().front(), {});
@@ -77,7 +77,7 @@ class Engine : public testing::Test {
         return report->findings;
     }
 
-    /// Return: what was found, once in all cases, and again in those that it names.
+    /// Return: the findings of all cases, and those of the cases that a finding names.
     static Finding expect_one(const Queue::Wrong& wrong) {
         const std::vector<Finding> whole = run(wrong, 0, 18);
         EXPECT_EQ(whole.size(), 1U);
@@ -111,7 +111,8 @@ TEST_F(Engine, beside_a_queue_is_found_in_the_very_case) {
     EXPECT_EQ(found.about.number, wrong_case);
 }
 
-/// Around queues, all is looked at from time to time; what is found names the cases since.
+/// With queues, the engine inspects all memory periodically; a finding names the cases since the
+/// last inspection.
 TEST_F(Engine, far_from_a_queue_in_its_page_is_found_soon) {
     const auto stray = [](const Buffer& queue) {
         queue.bytes.data()[queue_bytes + 2000] = std::byte{0};
@@ -134,7 +135,7 @@ TEST_F(Engine, no_answer_is_a_hang) {
     EXPECT_NE(found.report.find("0x7"), std::string::npos) << found.report;
 }
 
-/// A driver that tells its device, in one case, of an address where nothing ever was.
+/// A driver that passes its device, in one case, an address that was never mapped.
 class Wild final : public audit::Driver {
   public:
     Wild(std::unique_ptr<audit::Driver> inner, ByteCount length)
@@ -179,7 +180,7 @@ TEST(EngineOnEdu, address_that_nobody_ever_had_is_a_fault_without_access) {
         EXPECT_TRUE(report) << report.error();
         return report->findings;
     };
-    const std::vector<Finding> whole = run(0, 9); // which write
+    const std::vector<Finding> whole = run(0, 9); // index of the write
     ASSERT_EQ(whole.size(), 1U);
     EXPECT_EQ(whole[0].kind, FindingKind::fault_without_access);
     EXPECT_EQ(whole[0].about.number, 3U);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The judge alone: what follows from canaries, fault records and a device's words.
+// The judge alone: its verdicts on canaries, fault records and a device's status.
 #include "audit/judge.hpp"
 
 #include <gtest/gtest.h>

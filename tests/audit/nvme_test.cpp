@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What QEMU's NVMe does where it is told to leave its buffers: it reports success though it was
-// blocked, so memory and the unit's fault records are the only witnesses.
+// QEMU's NVMe, driven past the ends of its buffers: it reports success although it was blocked, so
+// only memory and the unit's fault records show the stray.
 #include "device_bench.hpp"
 
 #include <array>
@@ -11,7 +11,7 @@ namespace {
 using namespace moat::literals;
 using audit::Verdict;
 
-constexpr std::uint64_t bytes_inside = 64; // of the buffer, at its page's end
+constexpr std::uint64_t bytes_inside = 64; // offset in the buffer, at its page's end
 constexpr std::uint64_t block = 512;
 
 class NvmeTest : public DeviceTest {
@@ -40,7 +40,7 @@ TEST_F(NvmeTest, reads_and_writes_of_every_shape) {
                 SCOPED_TRACE(std::string(name) + " of " + std::to_string(blocks) + " blocks at " +
                              std::to_string(offset));
                 std::memset(data.memory.bytes().data(), static_cast<int>(canary), 160 * page);
-                // A list that crosses from one page into the next.
+                // A list that crosses a page boundary.
                 const std::array lists = {audit::Buffer{list.iova + ByteCount(page - 64),
                                                         list.memory.bytes().subspan(page - 64)}};
                 const std::uint64_t bytes = blocks * block;
@@ -60,8 +60,8 @@ TEST_F(NvmeTest, reads_and_writes_of_every_shape) {
     EXPECT_TRUE(faults().empty());
 }
 
-/// Doorbells are posted, completions and interrupts seen in memory: what is left is the unit's
-/// fault status, and a look at the controller where the machine was slow.
+/// Doorbells are posted writes; completions and interrupts arrive in memory. The remaining reads
+/// are the unit's fault status, and one of the controller if the machine was slow.
 TEST_F(NvmeTest, operations_take_few_round_trips) {
     if (!driver)
         return;
@@ -127,7 +127,7 @@ TEST_F(NvmeTest, list_with_an_entry_that_is_not_aligned) {
     Piece& list = piece(1);
     const std::uint64_t odd = buffer.iova.value() + page + 4;
     std::memcpy(list.memory.bytes().data(), &odd, sizeof odd);
-    std::array<std::byte, 64> elsewhere{}; // where the driver writes the right one
+    std::array<std::byte, 64> elsewhere{}; // the correct driver writes the right one
     const std::array lists = {audit::Buffer{list.iova, elsewhere}};
     const auto answer = run("read", buffer.iova, 4 * page, 0, lists);
     EXPECT_EQ(answer.verdict, Verdict::failure);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The audit on QEMU's devices behind QEMU's VT-d: nobody here wrote either.
+// The audit on QEMU's devices behind QEMU's VT-d: both independent of moat.
 #include "moat/core/text.hpp"
 
 #include "audit/audit.hpp"
@@ -21,7 +21,7 @@ using audit::Injection;
 
 class QemuAudit : public testing::Test {
   protected:
-    /// The audit of a device, or nothing where QEMU is not installed.
+    /// The audit of a device, or nothing if QEMU is not installed.
     std::optional<audit::DeviceReport> run(std::string_view device,
                                            Injection what = Injection::none,
                                            std::optional<std::uint64_t> end = {},
@@ -145,7 +145,7 @@ TEST_F(QemuAudit, wrong_drivers_of_nvme_are_found) {
     }
 }
 
-/// A leaf that is gone from the tables, and still in the IOTLB: no fault tells of it.
+/// A leaf that is gone from the tables but still in the IOTLB: no fault reports its use.
 TEST_F(QemuAudit, missing_invalidation_is_seen_by_canaries_alone) {
     const auto report = run("nvme", Injection::no_invalidate);
     if (!report)
@@ -157,7 +157,7 @@ TEST_F(QemuAudit, missing_invalidation_is_seen_by_canaries_alone) {
 }
 
 TEST_F(QemuAudit, wrong_drivers_of_edu_and_e1000e_are_found) {
-    // Rounds have 18 cases; the second places buffers at the guard behind them. The tenth reads.
+    // A round has 18 cases. The second places buffers at the guard behind them; the tenth reads.
     if (const auto report = run("edu", Injection::overrun, 19, 18)) {
         EXPECT_TRUE(has(*report, FindingKind::read_outside, "write"));
     }
@@ -170,7 +170,7 @@ TEST_F(QemuAudit, wrong_drivers_of_edu_and_e1000e_are_found) {
     }
 }
 
-/// A device that takes its machine along is a finding, and the audit ends.
+/// A device that crashes its machine is a finding, and the audit ends.
 TEST_F(QemuAudit, machine_that_dies_is_a_finding) {
     machine::qemu::QemuOptions qemu_options;
     qemu_options.devices = {"nvme,drive=disk0,serial=moat,addr=5"};
@@ -197,12 +197,12 @@ TEST_F(QemuAudit, machine_that_dies_is_a_finding) {
     EXPECT_EQ(report->findings[0].about.number, 16U);
 }
 
-/// One that stops answering is ended by its number, soon, and is a finding as well.
+/// A device that stops answering is killed by its process number soon, and is a finding too.
 TEST_F(QemuAudit, machine_that_hangs_is_ended_and_a_finding) {
     machine::qemu::QemuOptions qemu_options;
     qemu_options.devices = {"nvme,drive=disk0,serial=moat,addr=5"};
     qemu_options.disks = {ByteCount(1 << 20)};
-    qemu_options.patience = std::chrono::seconds(2); // also while other tests run
+    qemu_options.patience = std::chrono::seconds(2); // other tests may run meanwhile
     auto machine = machine::qemu::QemuMachine::start(qemu_options);
     if (!machine && machine.error().code() == ErrorCode::not_found) {
         skipped = true;
@@ -235,7 +235,7 @@ TEST_F(QemuAudit, operations_take_at_most_four_round_trips) {
         return;
     const auto& trips = report->tally.round_trips;
     const std::uint64_t all = std::accumulate(trips.begin(), trips.end(), std::uint64_t{0});
-    // One more, which is no read: the doorbell, whose effect is seen in memory.
+    // One more access, but no read: the doorbell, whose effect appears in memory.
     EXPECT_LE(all + report->tally.cases, 4 * report->tally.cases)
         << "place " << trips[0] << ", run " << trips[1] << ", unmap " << trips[2] << ", faults "
         << trips[3];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The audit on devices of this process: what is injected is found, with its class, its buffer and
-// its bytes; devices that behave are left in peace.
+// The audit on devices of this process: it finds each injected mistake with its class, buffer and
+// bytes, and finds nothing on correct devices.
 #include "moat/core/text.hpp"
 
 #include "audit/audit.hpp"
@@ -29,7 +29,7 @@ using audit::Injection;
 using audit::Placement;
 
 #ifdef MOAT_SLOW_BUILD
-constexpr std::uint64_t many = 5'000; // sanitizers make each some twenty times slower
+constexpr std::uint64_t many = 5'000; // sanitizers slow each down about twentyfold
 constexpr std::uint64_t some = 200;
 #else
 constexpr std::uint64_t many = 200'000;
@@ -79,17 +79,17 @@ class SoftAudit : public testing::TestWithParam<const char*> {
 
     void inject(Injection what) { result = run(GetParam(), {what, bytes}, 0, some); }
 
-    /// Bytes between the buffer's end and the guard: what is read there is not seen.
+    /// Bytes between the buffer's end and the guard: reads there are not detected.
     static std::uint64_t unseen(const Finding& finding) {
         return (page - (finding.range.last().value() + 1) % page) % page;
     }
 
-    /// Of the buffer whose address is used again: what identified NVMe, and edu's first.
+    /// The buffer whose address is used again: NVMe's identify data, and edu's first buffer.
     static std::uint64_t stale_bytes() { return std::string_view(GetParam()) == "nvme" ? page : 1; }
 
     static std::uint64_t least(std::uint64_t a, std::uint64_t b) { return std::min(a, b); }
 
-    /// The kinds that were found, and nothing else.
+    /// Exactly these kinds were found.
     void expect_kinds(const std::set<FindingKind>& kinds) const {
         std::set<FindingKind> found;
         for (const Finding& each : result.all)
@@ -162,7 +162,7 @@ TEST_P(SoftAudit, stale) {
     bool found = false;
     for (const Finding& each : result.all) {
         found = found || each.kind == FindingKind::touched_after_completion;
-        // What it read last, before it was told to use nothing else, is what it uses again.
+        // It uses again the last address that it read before it was restricted.
         if (each.kind == FindingKind::touched_after_completion) {
             EXPECT_EQ(each.buffer, is_nvme ? "identify" : "data") << text(each);
         }
@@ -234,7 +234,7 @@ TEST_P(SoftAudit, no_invalidate) {
             without_fault = without_fault || !each.record;
             EXPECT_EQ(each.bytes, least(length, stale_bytes())) << text(each);
         } else {
-            // What should have been written went elsewhere.
+            // The data went elsewhere.
             EXPECT_EQ(each.kind, FindingKind::left_unwritten) << text(each);
             EXPECT_EQ(each.buffer, "data") << text(each);
             EXPECT_EQ(each.bytes, each.operation == "health log" ? least(length, 512) : length)

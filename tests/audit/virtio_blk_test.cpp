@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What QEMU's virtio block device does where it is told to leave its buffers, behind the IOMMU and
-// past it.
+// QEMU's virtio block device, driven past the ends of its buffers, behind the IOMMU and bypassing
+// it.
 #include "device_bench.hpp"
 
 namespace moat::tests {

@@ -74,7 +74,7 @@ def main() -> int:
                     for value in WRONG + ALSO_WRONG["UINT"]:
                         rejects(given(path, name, f"{before}{value}{after}"), name,
                                 f"{before}{value}{after}")
-                accepts([*path, name, GOOD_TEXT[name]]) # --help would leave some unread
+                accepts([*path, name, GOOD_TEXT[name]]) # --help would omit some
                 continue
             if base not in GOOD:
                 wrong.append(f"moat {' '.join(path)} {name}: unknown type {kind}; add it to GOOD")

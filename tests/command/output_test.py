@@ -45,7 +45,7 @@ def printing_commands(moat: str, folder: pathlib.Path) -> list[list[str]]:
     commands = [["--help"], ["--version"], ["completion", "bash"]]
     for path in command.all_paths(moat)[1:]:
         commands.append([*path, "--help"])
-        for words in does[path] if path in does else [[]]: # a new command: without arguments
+        for words in does[path] if path in does else [[]]: # a new command: run it without arguments
             commands.append([*path, *words])
             if "--json" in command.run(moat, *path, "--help").stdout:
                 commands.append([*path, *words, "--json"])

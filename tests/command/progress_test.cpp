@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a line of progress says; where and when it is shown, terminal_test.py sees.
+// The text of a line of progress; terminal_test.py tests where and when it appears.
 #include "command/progress.hpp"
 
 #include <gtest/gtest.h>

@@ -13,7 +13,7 @@ import tempfile
 
 import command
 
-# What needs a device of this host, a kernel that may crash, or a caller of the library.
+# Needs a device of this host, a kernel that may crash, or a caller of the library.
 UNSEEN = {"moat.driver_error/1", "range", "moat.stress_refused/1", "kernel", "stalled", "failure"}
 # Fields that stay null in every run here.
 UNFILLED = {("moat.fault/1", "pasid"), ("moat.fault/1", "next"),

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-# `moat stress bar-walk` as a person calls it. Usage: stress_test.sh MOAT
+# `moat stress bar-walk` as a user calls it. Usage: stress_test.sh MOAT
 set -uo pipefail
 moat=$1
 failed=0
 
-# expect STATUS WHAT COMMAND...
+# expect STATUS DESCRIPTION COMMAND...
 expect() {
     local wanted=$1 what=$2 got=0
     shift 2
@@ -33,7 +33,8 @@ shows '"error":null'
 shows '"clean":true'
 expect 2 "a device of no machine" "$moat" stress bar-walk 00:06.0
 expect 2 "a BAR for a device" "$moat" stress bar-walk --machine vfio --bar 1G
-# Whether this host has VFIO or not: by its kernel it is begun and ends for want of a device, or not begun.
+# With VFIO on this host the command starts and ends without a device, or refuses to start, as its
+# kernel requires.
 "$moat" stress bar-walk --machine vfio 00:1f.7 --kernel-config /dev/null >/dev/null 2>&1
 [ $? = 3 ] || { echo "vfio without such a device"; failed=1; }
 config=$(mktemp)

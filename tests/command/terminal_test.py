@@ -33,7 +33,7 @@ def colours(moat: str) -> list[str]:
         expect(f"{words[1]} --color always", always, True)
         if words[1] != "stress" and re.sub(r"\x1b\[[0-9;]*m", "", always).splitlines()[1:] != \
                 command.run(*words).stdout.splitlines()[1:]:
-            wrong.append(f"{words[1]}: colours change the text") # its first line may tell a time
+            wrong.append(f"{words[1]}: colours change the text") # its first line may contain a time
     expect("--color never", command.on_terminal([*overrun, "--color", "never"], "stdout"), False)
     expect("NO_COLOR", command.on_terminal(overrun, "stdout", NO_COLOR="1"), False)
     expect("an empty NO_COLOR", command.on_terminal(overrun, "stdout", NO_COLOR=""), True)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The watchdog tells who stands still, by times that the test makes up.
+// The watchdog detects a thread that makes no progress, with times chosen by the test.
 #include "command/watchdog.hpp"
 
 #include <gtest/gtest.h>

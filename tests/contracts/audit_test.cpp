@@ -109,13 +109,13 @@ std::vector<Row> audits() {
                  audit::AuditOptions options;
                  options.seed = v[0];
                  options.first_case = v[1];
-                 options.end_case = v[1] + v[2]; // may lie before, too
+                 options.end_case = v[1] + v[2]; // may precede it, too
                  options.guard = ByteCount(v[3]);
                  options.settle = std::chrono::nanoseconds(static_cast<std::int64_t>(v[4]));
                  options.last_settle = options.settle;
                  const auto report = audit::audit_function(machine, address, options);
                  EXPECT_TRUE(!report || report->tally.cases <= v[2]);
-                 // Where settling used up the clock, the device has no time left to answer in.
+                 // After settling has used up the clock, the device has no time left to answer.
                  EXPECT_TRUE(!report || report->findings.empty() || v[4] >= 1ULL << 60);
                  return outcome(report);
              }},

@@ -14,7 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/// Makes AddressSanitizer return null for sizes that cannot be allocated, and not report them.
+/// Makes AddressSanitizer return null for sizes that cannot be allocated, without a report.
 // NOLINTNEXTLINE(bugprone-reserved-identifier,readability-identifier-naming)
 extern "C" [[gnu::visibility("default")]] const char* __asan_default_options() {
     return "allocator_may_return_null=1";
@@ -28,11 +28,11 @@ constexpr std::size_t most_deaths = 48;
 constexpr std::size_t most_lines = 24;
 constexpr unsigned seconds_of_a_call = 60;
 
-/// What a child reports, in memory that it shares with its parent: so it outlives an abort.
+/// A child's report, in memory shared with the parent, so that it survives an abort.
 struct Board {
-    std::uint64_t call; ///< the call under way, or how many there are
+    std::uint64_t call; ///< the current call; at the end, the number of calls
     bool done;
-    std::array<char, 512> text; ///< the call under way
+    std::array<char, 512> text; ///< the current call
     std::size_t lines;
     std::array<std::array<char, 512>, most_lines> line;
 
@@ -87,7 +87,7 @@ std::string text_of(const Row& row, Values values) {
     return text + ")";
 }
 
-/// Whether an error of this code is about a number, rather than about what lives at an address.
+/// Whether an error of this code concerns a number, rather than what lies at an address.
 bool is_about_a_number(ErrorCode code) {
     switch (code) {
     case ErrorCode::unaligned:
@@ -102,7 +102,7 @@ bool is_about_a_number(ErrorCode code) {
     }
 }
 
-/// Whether one of the error's values is accepted; the texts are all that an Error shows.
+/// Whether one of the error's values is accepted; an Error shows only texts.
 bool carries(const Error& error, const std::function<bool(std::uint64_t)>& accept) {
     const std::string text = to_string(error);
     for (std::size_t at = text.find("=0x"); at != std::string::npos; at = text.find("=0x", at + 1))
@@ -149,7 +149,7 @@ class Child {
             }
     }
 
-    /// `hostile` is the one argument that is not good.
+    /// `hostile` is the one invalid argument.
     void call(const Row& row, Values values, std::optional<std::size_t> hostile) {
         if (calls_++ < first_call_)
             return;
@@ -186,8 +186,7 @@ class Child {
         if (!argument.named || good_failed_ == error)
             return;
         const bool about_it = is_about_a_number(error.code());
-        // The page that a number lies in names it, and the end of the range that it begins or
-        // measures.
+        // A number's page names it, and so does the end of the range that it begins or measures.
         const auto is_near = [&](std::uint64_t a, std::uint64_t b) {
             return a - b <= 2 * page_ || b - a <= 2 * page_;
         };
@@ -203,7 +202,7 @@ class Child {
     }
 
     Board& board_;
-    std::optional<Error> good_failed_; ///< why the row's call with good numbers failed
+    std::optional<Error> good_failed_; ///< why the row's call with valid numbers failed
     const std::uint64_t page_;
     const std::uint64_t first_call_;
     std::uint64_t calls_ = 0;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // core. Programmer's errors by contract, so not rows: the constructors of ranges (`make` is for
-// numbers from outside), sums and differences of byte counts and addresses, `end()` and `last()` of
-// a range without one, `inclusive` and `hull` of 2^64 bytes, `bit` of 64 or more, `floor_lg2` of 0.
-// No function of another room reaches them with a caller's number: the rows of those rooms show it.
+// untrusted numbers), sums and differences of byte counts and addresses, `end()` and `last()` of a
+// range without one, `inclusive` and `hull` of 2^64 bytes, `bit` of 64 or more, `floor_lg2` of 0.
+// The rows of the other rooms show that no caller's number reaches these.
 #include "moat/core/bits.hpp"
 #include "moat/core/range.hpp"
 #include "moat/core/text.hpp"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // dma: Space at every level, scatter lists, and every field of Options and SpaceConfig.
-// Programmer's errors by contract, so not rows: Memory whose bytes are not there, since level exact
-// reads them, and a Mapping whose space refuses to unmap it, since a device might reach it still.
+// Programmer's errors by contract, so not rows: a Memory without its bytes, since level exact reads
+// them, and a Mapping that its space fails to unmap, since a device might still reach it.
 #include "moat/core/text.hpp"
 #include "moat/dma/options.hpp"
 
@@ -21,7 +21,7 @@ using dma::Memory;
 constexpr std::uint64_t buffer_page = 4096;
 constexpr std::uint64_t many = 4 * buffer_page;
 
-/// `size` bytes of large_memory(), or more than it has: no such size can be mapped.
+/// `size` bytes of large_memory(); a larger size cannot be mapped.
 Memory memory_of(std::uint64_t size, std::uint64_t offset = 0) {
     return Memory::own({large_memory().data() + offset, size});
 }
@@ -96,7 +96,7 @@ std::vector<Row> dma_maps(const dma::Options& options) {
                  return undo(*dma, iova, v[0], Direction::from_device);
              },
          .state = state},
-        // Small sizes: level exact copies the bytes, which are not at the physical address.
+        // Small sizes: level exact copies the bytes, which do not lie at the physical address.
         {.name = "map, physical",
          .arguments = {{.name = "physical", .good = memory_of(many).physical.value()},
                        {.name = "size", .good = many, .bits = 20}},
@@ -276,7 +276,7 @@ Outcome create_space(const dma::SpaceConfig& config) {
         const Memory memory = memory_of(100, 0x40);
         const auto iova = (*space)->map(memory, Direction::bidirectional, "a");
         if (!iova)
-            return returned; // nothing was left between the guards
+            return returned; // the guards leave no room
         EXPECT_LE(iova->value(), config.dma_mask.value());
         EXPECT_TRUE((*space)->unmap(*iova, memory.size(), Direction::bidirectional));
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The driver itself: each way to break the contract is found, and a function that keeps it passes.
+// The driver itself: it finds each way to break the contract, and accepts a function that keeps it.
 #include "moat/core/check.hpp"
 
 #include "contract.hpp"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// fault: the decoders, with every number of every line they know; History; diagnosis and reports of
-// any record. Programmer's errors by contract, so not rows: Source::pci of numbers that no PCI
-// function has (`requester` is for numbers from outside), bus, device and function of another kind
-// of source, and History::around before catch_up.
+// fault: the decoders, with every number of every known line; History; diagnosis and reports of any
+// record. Programmer's errors by contract, so not rows: Source::pci of numbers that no PCI function
+// has (`requester` is for untrusted numbers), bus, device and function of another kind of source,
+// and History::around before catch_up.
 #include "moat/core/text.hpp"
 #include "moat/fault/decode.hpp"
 #include "moat/fault/diagnose.hpp"
@@ -23,7 +23,7 @@ namespace {
 using fault::Decoded;
 using fault::Record;
 
-/// The lines of logs of the golden file, without what they decode to.
+/// The log lines of the golden file, without their decoded records.
 std::vector<std::string> known_lines() {
     std::vector<std::string> lines;
     std::ifstream file(MOAT_TEST_DATA "/golden_lines.txt");
@@ -45,7 +45,7 @@ void use(const Decoded& decoded) {
     (void)fault::text_report(fault::diagnose(live, past, decoded.record));
 }
 
-/// Reads `line` with `value` in the place of each of its numbers in turn, in both bases.
+/// Reads `line` with each of its numbers replaced by `value` in turn, in both bases.
 void read_with(const std::string& line, std::uint64_t value) {
     for (std::size_t at = 0; at != line.size();) {
         std::size_t end = at;
@@ -101,7 +101,7 @@ const std::vector<Argument> record_arguments = {{.name = "start", .good = 0x1100
                                                 {.name = "precision", .good = 1, .bits = 2},
                                                 {.name = "reason", .good = 1, .bits = 4}};
 
-/// Diagnoses the record and renders what came out.
+/// Diagnoses the record and renders the result.
 Outcome diagnose(Values v, const fault::Mapping& live, const fault::ReportOptions& options = {},
                  ByteCount reach = ByteCount(1 << 20)) {
     const auto where = IovaRange::make(Iova(v[0]), ByteCount(v[1]));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // iommu: check_limits, the domain over tables and the software one, the IOMMU's lanes, VT-d's unit.
-// Programmer's errors by contract, so not rows: two batches of one lane at a time (a lane is one
-// thread's), and a Command of VT-d, which only the unit makes.
+// Programmer's errors by contract, so not rows: two batches of one lane at a time (one thread owns
+// a lane), and a Command of VT-d, which only the unit makes.
 #include "moat/core/text.hpp"
 #include "moat/page_table/formats/amd_v1.hpp"
 
@@ -36,7 +36,7 @@ std::string text_of(const SoftDomain& domain) {
     return visitor.text;
 }
 
-/// A domain with four pages mapped, a device that is attached, and another that is not.
+/// A domain with four mapped pages, an attached device, and a detached one.
 class SoftSystem {
   public:
     SoftSystem() {
@@ -133,7 +133,7 @@ std::vector<Row> domains() {
     };
 }
 
-/// An error does not undo what a device transferred, so `state` is the tables only.
+/// An error does not undo a device's transfers, so `state` is the tables only.
 std::vector<Row> lanes() {
     const auto system = std::make_shared<SoftSystem>();
     const auto state = [=] { return text_of(system->domain()); };

@@ -43,7 +43,7 @@ class Addresses {
 
     [[nodiscard]] std::uint64_t page() const { return bit(granule_lg2_); }
 
-    /// What can be allocated, and what is; ranges that wait in a cache can.
+    /// Free and allocated ranges; ranges in a cache count as free.
     [[nodiscard]] std::string state() const {
         const iova::Stats s = allocator_->stats();
         const std::uint64_t all =
@@ -170,7 +170,7 @@ Outcome create_allocator(const iova::Config& config) {
     for (const When when : {When::now, When::after_invalidation, When::now}) {
         const auto iova = (*made)->allocate({.size = ByteCount(1)});
         if (!iova)
-            return returned; // nothing was left between the guards
+            return returned; // the guards leave no room
         const auto in = [&](const IovaRange& range) { return range.contains(*iova); };
         EXPECT_TRUE(std::ranges::any_of(config.aperture, in)) << *iova;
         EXPECT_TRUE((*made)->release(*iova, ByteCount(1), when));

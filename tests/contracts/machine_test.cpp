@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// machine and platform: the soft machine and its models, addresses of PCI, files of memory, stacks,
-// sockets and children. Programmer's errors by contract, so not rows: a register that lies outside
-// of its BAR or is not aligned (machine.hpp: as on a bus, accesses return no error, and a
-// driver knows its registers), the numbers of a Bdf that no function has (`parse_bdf` is for
-// texts), a domain of another machine, and the options of soft::Nvme, which a test writes down.
+// machine and platform: the soft machine and its models, PCI addresses, memory files, stacks,
+// sockets and children. Programmer's errors by contract, so not rows: a register outside its BAR or
+// unaligned (machine.hpp: as on a bus, accesses return no error, and a driver knows its registers),
+// the numbers of a Bdf that no function has (`parse_bdf` is for texts), a domain of another
+// machine, and the options of soft::Nvme, which a test chooses.
 #include "moat/core/text.hpp"
 
 #include "contract.hpp"
@@ -43,7 +43,7 @@ std::shared_ptr<machine::soft::System> system_of() {
     return {both, &both->system};
 }
 
-/// A domain that no function is attached to; the machine lives as long.
+/// A domain without attached functions; the machine lives as long.
 std::shared_ptr<machine::Domain> domain_of(const std::shared_ptr<machine::soft::System>& soft) {
     machine::Domain* const domain = soft->machine().create_domain()->release();
     return {domain, [soft](machine::Domain* ends) { delete ends; }};
@@ -218,7 +218,7 @@ std::vector<Row> platforms() {
                  const auto patience = milliseconds(static_cast<std::int64_t>(v[0]));
                  auto socket = platform::StreamSocket::create(patience);
                  socket->close_child();
-                 EXPECT_FALSE(socket->send("closed")); // at once, however patient
+                 EXPECT_FALSE(socket->send("closed")); // at once, whatever the timeout
                  const auto answer = socket->receive_until('\n', v[1]);
                  EXPECT_FALSE(answer);
                  return Outcome();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// address_space: AddressSpace, the walker and its reports, PhysicalMemory, SharedRam.
-// Programmer's errors by contract, so not rows: the layout of PhysicalMemory (the configuration's
-// own, fixed before anything runs), a table read from where no table is (the bug that the room
-// exists to find), and `hold` and `drop` of a frame without a reference of one's own.
+// mm: AddressSpace, the walker and its reports, PhysicalMemory, SharedRam. Programmer's errors by
+// contract, so not rows: the layout of PhysicalMemory (fixed by the configuration before anything
+// runs), reading a table from memory without tables (the bug that this room exists to find), and
+// `hold` and `drop` of a frame without a reference.
 #include "moat/mm/readers/numa_maps.hpp"
 #include "moat/mm/readers/pagemap_scan.hpp"
 #include "moat/mm/readers/smaps.hpp"
@@ -64,7 +64,7 @@ class Process {
         shared.clear(world_->memory);
     }
 
-    /// What is mapped, whatever VMAs and leaves it was cut into.
+    /// The mapped memory, however it is divided into VMAs and leaves.
     [[nodiscard]] std::string state() const {
         std::ostringstream text;
         std::uint64_t last = 0;
@@ -111,7 +111,7 @@ std::vector<Row> maps() {
     const Argument permissions = {.name = "permissions", .good = 3, .bits = 32};
     const Argument leaf = {.name = "largest_leaf_lg2", .good = 21, .bits = 32, .more = {12, 30}};
     const Argument offset = {.name = "offset", .good = 0};
-    // Uses a mapping before it is unmapped: faults must work on what map() accepted.
+    // Uses a mapping before it is unmapped: faults must work on all that map() accepted.
     const auto map = [](Process& p, VirtualRange range, const Mapping& mapping) {
         const Result<void> done = p.space().map(range, mapping);
         if (done)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // moat.h: every function and every field of its structs, through libmoat.so and nothing else.
-// Programmer's errors by contract, so not rows: pointers to something else, and the sizes
-// of structs and memory that are larger than what the pointer points to.
+// Programmer's errors by contract, so not rows: pointers to something else, and sizes of structs
+// and memory that are larger than the memory behind the pointer.
 #include "moat/moat.h"
 
 #include "contract.hpp"
@@ -72,7 +72,7 @@ class Container {
                   MOAT_OK);
     }
 
-    /// The mapping is there, and the device reads what is in it.
+    /// The mapping exists, and the device reads its contents.
     [[nodiscard]] std::string state() {
         std::array<unsigned char, 4> bytes{};
         std::size_t done = 0;
@@ -115,8 +115,8 @@ std::vector<Row> mappings(std::int32_t level) {
              [=](Values v) {
                  std::uint64_t iova = 0;
                  const auto way = static_cast<std::int32_t>(v[1]);
-                 // A map for a device that reads may copy the memory, of which a large size has too
-                 // little.
+                 // A map for a device that reads may copy the memory; a large size exceeds the
+                 // memory that exists.
                  const bool large = v[0] > (1U << 20);
                  const moat_code code = moat_map(soft->container, large_memory().data(), v[0],
                                                  large && way == 0 ? MOAT_FROM_DEVICE : way,
@@ -201,7 +201,7 @@ std::vector<Row> accesses(std::int32_t level) {
     };
 }
 
-/// Opens a container with one field changed, and uses it: a config that is accepted must work.
+/// Opens a container with one field changed, and uses it: an accepted config must work.
 Outcome open_with(const std::function<void(moat_config&)>& change) {
     moat_config config = Container::config_of(MOAT_LEVEL_TRACK);
     change(config);
@@ -251,7 +251,7 @@ std::vector<Row> configs() {
                  });
              }});
     };
-    field(&moat_config::backend, "backend", false); // VFIO's errors are the system's
+    field(&moat_config::backend, "backend", false); // VFIO passes on the system's errors
     field(&moat_config::flags, "flags");
     field(&moat_config::level, "level");
     field(&moat_config::placement, "placement");

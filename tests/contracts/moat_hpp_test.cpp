@@ -52,7 +52,7 @@ struct Soft {
 
     void map() { mapping = container.map(buffer, bidirectional, "ring").value(); }
 
-    /// The mapping is there, and the device reads what is in it.
+    /// The mapping exists, and the device reads its contents.
     [[nodiscard]] std::string state() {
         std::byte byte{};
         const auto read = device.read(mapping.iova() + 2 * page - 1, {&byte, 1});
@@ -81,7 +81,8 @@ std::vector<Row> mappings(Level level) {
     return {
         {.name = "Container::map",
          .arguments = {number("bytes", 2 * page), direction},
-         // A map for a device that reads may copy the memory, of which a large size has too little.
+         // A map for a device that reads may copy the memory; a large size exceeds the memory that
+         // exists.
          .call =
              [=](Values v) {
                  const bool large = v[0] > (1U << 20);
@@ -230,7 +231,7 @@ std::vector<Row> devices() {
     };
 }
 
-/// Opens a container with one field changed, and uses it: a config that is accepted must work.
+/// Opens a container with one field changed, and uses it: an accepted config must work.
 Outcome open_with(const ContainerConfig& config) {
     auto opened = Container::open(config);
     if (!opened)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// page_table, in every format: Edit, Reader, TablePool and PageTable::create.
-// Programmer's errors by contract, so not rows: the pool's buffers (their alignment is the
-// embedder's layout, known before any table is made), and `release`, `words` and `header` of a
-// table that the pool never allocated: only the engine calls them, on the path of every walk.
+// page_table, in every format: Edit, Reader, TablePool and PageTable::create. Programmer's errors
+// by contract, so not rows: the pool's buffers (their alignment is the embedder's layout, fixed
+// before any table exists), and `release`, `words` and `header` of a table that the pool never
+// allocated: only the engine calls them, on the path of every walk.
 #include "contract.hpp"
 #include "page_table/engine_of.hpp"
 
@@ -28,7 +28,7 @@ class Tables {
 
     void reset() {
         engine_ = format_.engine();
-        // A leaf as large as fits, and pages that begin right behind it.
+        // The largest leaf that fits, and pages that begin directly behind it.
         const std::uint64_t block = format_.facts.block();
         EXPECT_TRUE(engine_->map(base(), block, base(), read_write, options_));
         EXPECT_TRUE(engine_->map(base() + block, 8 * page(), 0, read_write));
@@ -62,7 +62,7 @@ Row range_row(const std::shared_ptr<Tables>& tables, const char* name, std::uint
             .state = [=] { return tables->state(); }};
 }
 
-/// Those of accessed and dirty that the format keeps.
+/// The subset of accessed and dirty that the format keeps.
 Attributes flags_of(const FormatUnderTest& format) {
     const FormatCapabilities& can = format.facts.capabilities;
     Attributes flags = Attributes::none;

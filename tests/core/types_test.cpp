@@ -19,7 +19,7 @@ concept Comparable = requires(A a, B b) { a == b; };
 template <class A, class B>
 concept Subtractable = requires(A a, B b) { a - b; };
 
-// What must not mix does not; tests/must_not_compile/core shows what a user sees.
+// Distinct types do not mix; tests/must_not_compile/core shows the compiler's errors.
 static_assert(!Comparable<Iova, PhysicalAddress> && !Subtractable<Iova, VirtualAddress>);
 static_assert(!Comparable<ByteCount, PageCount> && !Comparable<Iova, std::uint64_t>);
 static_assert(!std::convertible_to<std::uint64_t, Iova> && !std::convertible_to<Iova, bool>);

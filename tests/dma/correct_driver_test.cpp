@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A driver and a device that do everything right, a million times: nobody hears anything, at any
-// level, and the device reaches what it was lent.
+// A correct driver and device, a million times: no level reports anything, and the device reaches
+// the memory that was mapped for it.
 #include "moat/core/text.hpp"
 
 #include "space_system.hpp"
@@ -51,20 +51,20 @@ class Driver {
     }
 
     int wrong = 0;
-    int performed = 0; ///< calls and accesses, of which all must succeed
+    int performed = 0; ///< calls and accesses; all must succeed
 
   private:
-    /// Pages of memory that are lent as a whole, so that no two buffers share a byte.
+    /// Pages that are mapped as a whole, so that no two buffers share a byte.
     static constexpr std::size_t places = 64;
     static constexpr std::size_t place_bytes = 3 << 12;
 
     struct Live {
         std::size_t place;
-        Iova iova;      ///< what is unmapped
-        ByteCount size; ///< and how much of it
+        Iova iova;      ///< the address to unmap
+        ByteCount size; ///< and its size
         Direction direction;
         bool is_list;
-        std::vector<Segment> segments; ///< what the device was told
+        std::vector<Segment> segments; ///< the address that the device uses
     };
 
     [[nodiscard]] Memory memory(std::size_t place, std::size_t at, std::size_t size) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The CPU's half, watched by the memory checker in the process: AddressSanitizer in the build with
-// it, and valgrind's memcheck, under which CMakeLists.txt runs this program once more.
+// The CPU's accesses under a memory checker: AddressSanitizer in the build with it, and valgrind's
+// memcheck, under which CMakeLists.txt runs this program again.
 #include "moat/core/text.hpp"
 #include "moat/dma/reporter.hpp"
 
@@ -42,7 +42,7 @@ std::size_t capture(std::span<std::uintptr_t> frames) {
     return platform::capture_stack(frames);
 }
 
-/// Not folded away, and of its own name in a stack.
+/// Not folded away, and with its own name in a stack.
 [[gnu::noinline]] int cpu_reads(const std::byte* at) {
     return static_cast<int>(*static_cast<const volatile std::byte*>(at));
 }
@@ -57,7 +57,7 @@ using HeapBytes = std::unique_ptr<std::byte, decltype(&std::free)>;
     return {static_cast<std::byte*>(std::malloc(size)), &std::free};
 }
 
-/// The memory's name for a domain whose pages are those of the CPU.
+/// The memory's address for a domain with the CPU's page size.
 Memory first_of(const HeapBytes& bytes, std::size_t size) {
     return Memory::own({bytes.get(), size});
 }
@@ -85,7 +85,7 @@ class CpuWatched : public testing::TestWithParam<Level> {
     HeapBytes bytes = heap_bytes(9000);
 };
 
-/// One too early access under memcheck: it reports and goes on. Under ASan it dies.
+/// A read that comes too early. Memcheck reports it and continues; ASan ends the process.
 void expect_stopped(const std::function<void()>& access, const char* label) {
     if (asan) {
         EXPECT_DEATH(access(), std::string("use-after-poison(.|\n)*cpu_(reads|writes)(.|\n)*"
@@ -113,7 +113,7 @@ TEST_P(CpuWatched, the_cpu_is_stopped_at_bytes_that_the_device_owns) {
             (void)cpu_reads(bytes.get() + 64);
         }
     }
-    // Memcheck lets the write through, which is found as well.
+    // Memcheck allows the write, and moat reports it as well.
     EXPECT_EQ(heard.errors.empty(), asan);
 }
 
@@ -153,7 +153,7 @@ TEST_P(CpuWatched, memory_that_is_not_wholly_addressable_is_not_mapped) {
     EXPECT_EQ(heard.errors[0].kind, DriverErrorKind::not_addressable);
     EXPECT_EQ(space->stats().live_ranges, 0U);
     if (!asan)
-        return; // memcheck's client requests name no blocks
+        return; // memcheck's client requests do not describe blocks
     EXPECT_EQ(summary(heard.errors[0]),
               "not-addressable: \"too long\" maps 4096 bytes of a 4000-byte heap block");
     EXPECT_EQ(heard.errors[0].block.size, 4000_B);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Memory that two mappings share while a device may write it, found against a model that compares
-// every pair; and the index of overlapping intervals that finds it.
+// Two mappings of the same memory that a device may write, compared with a model that tests every
+// pair; and the index of overlapping intervals behind the check.
 #include "moat/core/text.hpp"
 #include "moat/dma/detail/interval_index.hpp"
 
@@ -91,7 +91,7 @@ TEST(IntervalIndex, finds_what_a_comparison_of_all_finds) {
     IntervalIndex<int> index;
     std::vector<Interval> model;
     for (int step = 0; step != 20'000; ++step) {
-        // Of every length; some at the ends of the numbers.
+        // Of every length; some at the ends of the number range.
         const std::uint64_t length = random() >> (random() % 64);
         const std::uint64_t place = random() % 16 == 0 ? random() : random() % (1 << 20);
         const std::uint64_t last = place > ~length ? ~std::uint64_t{0} : place + length;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Tables and pages that run out at each place where one is asked for: no_memory, and nothing stays.
+// Tables and pages run out at each allocation: the call returns no_memory, and nothing stays
+// allocated.
 #include "space_system.hpp"
 
 #include <gtest/gtest.h>
@@ -12,7 +13,7 @@ namespace {
 using namespace literals;
 using namespace dma;
 
-/// Pages that are refused from one request on.
+/// Refuses pages from one request on.
 struct FewPages {
     std::size_t left = 0;
     std::size_t out = 0;

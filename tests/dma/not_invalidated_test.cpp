@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A DMA space over an IOMMU that fails to invalidate: the error reaches the caller, the range is
-// reported and never used again. And unmaps of what is not one mapping, which leave the tables
-// alone.
+// A DMA space over an IOMMU that fails to invalidate: the error reaches the caller, and the range
+// is reported and never used again. An unmap that does not match one mapping leaves the tables
+// unchanged.
 #include "moat/core/text.hpp"
 
 #include "machine/domain.hpp"
@@ -26,7 +26,7 @@ using dma::DriverErrorKind;
 using dma::Level;
 using dma::Unmapping;
 
-/// Generations that fail while a test wants it: in strict unmaps, or in the wait of deferred ones.
+/// Generations that fail on request: in strict unmaps, or in the wait of deferred ones.
 struct FailingInvalidator : iommu::Generations<RealSync> {
     using Base = iommu::Generations<RealSync>;
 
@@ -53,7 +53,7 @@ struct FailingInvalidator : iommu::Generations<RealSync> {
 
 using FailingDomain = iommu::SoftDomain<SoftTree, FailingInvalidator>;
 
-/// What was reported, also by the thread of a timer.
+/// The reports, including those from a timer's thread.
 class Errors {
   public:
     [[nodiscard]] dma::Listener listener() {
@@ -72,7 +72,7 @@ class Errors {
         return std::exchange(errors_, {});
     }
 
-    /// Waits until there are so many.
+    /// Waits for this number of reports.
     [[nodiscard]] std::vector<dma::DriverError> take(std::size_t count) {
         std::unique_lock lock(mutex_);
         came_.wait(lock, [&] { return errors_.size() >= count; });
@@ -106,7 +106,7 @@ class NotInvalidated : public ::testing::TestWithParam<std::tuple<Level, Unmappi
 
     [[nodiscard]] static bool deferred() { return std::get<1>(GetParam()) == Unmapping::deferred; }
 
-    /// As the level knows it.
+    /// As this level records it.
     void expect_reported(const std::vector<dma::DriverError>& errors, Iova iova, ByteCount size) {
         ASSERT_EQ(errors.size(), 1U);
         EXPECT_EQ(errors[0].kind, DriverErrorKind::not_invalidated);
@@ -126,7 +126,7 @@ class NotInvalidated : public ::testing::TestWithParam<std::tuple<Level, Unmappi
         {.level = level(),
          .unmapping = std::get<1>(GetParam()),
          .history = 1 << 16,
-         .cpu = dma::CpuWatch::off}}; // what a checker watches is unmapped strictly
+         .cpu = dma::CpuWatch::off}}; // memory that a checker watches is unmapped strictly
     dma::Space<FailingDomain, RealSync>& space = *system.space;
 };
 
@@ -235,7 +235,7 @@ TEST(TimersFlush, is_reported_where_it_fails_and_the_next_flush_fails_too) {
     }
 }
 
-/// A map that fails with io, as where hardware does not take an invalidation for new entries.
+/// A map that fails with io, as if hardware rejected an invalidation for new entries.
 struct HalfMapping : SoftDomain {
     explicit HalfMapping(Table table) : SoftDomain(std::move(table)) {}
 
@@ -307,7 +307,7 @@ TEST(Deferral, is_refused_where_the_limits_do_not_have_it) {
     EXPECT_TRUE(SoftDomain(empty_table(tables)).limits().defers);
 }
 
-/// Two mappings side by side, with no guard between them.
+/// Two adjacent mappings, with no guard between them.
 class Neighbours : public ::testing::TestWithParam<Unmapping> {
   protected:
     Neighbours() {
@@ -354,7 +354,7 @@ TEST_P(Neighbours, keep_their_pages_whatever_size_is_unmapped) {
           std::uint64_t{1} << 62, std::uint64_t{1} << 63, most - 8191, most - 4096, most - 4095,
           most})
         expect_refused(first, size);
-    // Offsets in a page, with which a size can wrap to a page or two.
+    // Offsets in a page with which a size can wrap to a page or two.
     for (const std::uint64_t offset : {std::uint64_t{1}, std::uint64_t{2}, std::uint64_t{4095}})
         for (const std::uint64_t size :
              {std::uint64_t{0}, most, most - 1, most - 4095, most - 4096})
@@ -374,7 +374,7 @@ TEST_P(Neighbours, keep_their_pages_whatever_size_is_unmapped) {
 
 TEST_P(Neighbours, sizes_that_wrap_unmap_nothing) {
     const auto page = dma::Memory::own(buffer.bytes().first(4096));
-    // A page that this thread has unmapped before takes the fast way.
+    // A page that this thread has unmapped before uses the fast path.
     ASSERT_TRUE(system.space->unmap(*system.space->map(page, Direction::bidirectional), 4096_B,
                                     Direction::bidirectional));
     ASSERT_TRUE(system.space->flush());

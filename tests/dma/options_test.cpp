@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// MOAT_OPTIONS: what is read, and what is said of what cannot be.
+// MOAT_OPTIONS: the parsed values, and the errors for invalid text.
 #include "moat/dma/options.hpp"
 
 #include <gtest/gtest.h>

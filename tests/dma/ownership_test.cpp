@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Who owns which bytes of a mapping at level exact: what each sync moves and leaves alone, and
-// which misuse of ownership is reported. A model beside the space follows random syncs to the byte.
+// Who owns which bytes of a mapping at level exact: what each sync copies, and which misuse of
+// ownership is reported. A model follows random syncs of the space to the byte.
 #include "moat/core/text.hpp"
 
 #include "space_system.hpp"
@@ -186,7 +186,7 @@ TEST_F(Ownership, damage_beside_the_buffer_is_reported_once) {
     EXPECT_EQ(pages.heard.errors[0].range, IovaRange(Iova(at.value() + 100), 3_B));
 }
 
-/// What each byte must be, by the rules of sync_for_cpu and sync_for_device alone.
+/// The required value of each byte, from the rules of sync_for_cpu and sync_for_device alone.
 class Model {
   public:
     explicit Model(std::size_t size) : cpu(size), device(size), cpu_owns(size) {}
@@ -224,7 +224,7 @@ TEST_F(Ownership, random_syncs_of_parts_move_exactly_what_they_name) {
         const std::size_t length = 1 + random() % (size - at);
         const int value = static_cast<int>(random() % 256);
         switch (random() % 4) {
-        case 0: // each writes what it owns, and nothing else
+        case 0: // each writes only what it owns
             if (model.cpu_owns[at])
                 cpu_writes(at, model.cpu[at] = value);
             break;
@@ -235,14 +235,15 @@ TEST_F(Ownership, random_syncs_of_parts_move_exactly_what_they_name) {
             }
             break;
         case 2:
-            // What the CPU owns already stays its own; what it takes comes from the device.
+            // The CPU keeps the bytes that it owns already; those that it takes come from the
+            // device.
             for_cpu(at, length);
             for (std::size_t i = at; i != at + length; ++i)
                 if (!model.cpu_owns[i])
                     model.take(i, 1);
             break;
         default:
-            // The CPU owns a byte at least, so that this is no missing sync.
+            // The CPU owns at least one byte, so this is no missing sync.
             for_cpu(at, 1);
             if (!model.cpu_owns[at])
                 model.take(at, 1);

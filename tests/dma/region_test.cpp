@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Regions of other devices in tables that can say "uncached": said of them, and of nothing else.
+// Regions of other devices in tables with an "uncached" attribute: they alone have it.
 #include "moat/page_table/formats/arm_stage2.hpp"
 
 #include "space_system.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The registry against a sorted map, and how long its searches are.
+// The registry against a sorted map, and the length of its searches.
 #include "moat/dma/registry.hpp"
 #include "moat/sync/real.hpp"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What MOAT_OPTIONS says of reports is done: text or JSON, and the list of options.
+// MOAT_OPTIONS selects the form of reports, text or JSON, and prints the list of options.
 #include "moat/dma/reporter.hpp"
 
 #include <cstdlib>

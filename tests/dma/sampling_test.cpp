@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Sampling: which share of overruns is found, that nothing else is reported, and what a sampled
-// mapping has of level exact. Random numbers follow from MOAT_SEED.
+// Sampling: the share of overruns that it finds, no other reports, and the properties of level
+// exact that a sampled mapping has. Random numbers follow from MOAT_SEED.
 #include "moat/core/text.hpp"
 #include "moat/fault/report.hpp"
 

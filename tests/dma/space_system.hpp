@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A space over a software IOMMU, a device of it, and everything that was said of the two.
+// A space over a software IOMMU, a device, and the reports about both.
 #pragma once
 
 #include "moat/dma/space.hpp"
@@ -27,11 +27,11 @@ inline constexpr bool slow = false;
 
 inline constexpr fault::Source nic = fault::Source::pci(0, 3, 0, 0);
 
-/// Everything that was said.
+/// All reports.
 struct Heard {
     std::vector<fault::Diagnosis> faults;
     std::vector<dma::DriverError> errors;
-    std::function<void()> at_fault = [] {}; ///< what the driver does when it hears of one
+    std::function<void()> at_fault = [] {}; ///< the driver's reaction to a report
 
     [[nodiscard]] dma::Listener listener() {
         return {[](void* context, const fault::Diagnosis& diagnosis) noexcept {
@@ -45,10 +45,10 @@ struct Heard {
     }
 };
 
-/// Whether the IOMMU asks for bytes, or knows pages alone as hardware does.
+/// Whether the IOMMU checks bytes, or only pages as hardware does.
 enum class Finest { bytes, pages };
 
-/// A device and a space, at the level that a test asks for.
+/// A device and a space, at the level that a test chooses.
 struct System {
     explicit System(const dma::Options& options, Finest finest = Finest::bytes)
         : domain(empty_table(tables), {.byte_bounds = finest == Finest::bytes}),

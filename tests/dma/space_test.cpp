@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The DMA API over a software IOMMU: what devices reach, who is told of what they try besides, and
-// what drivers do wrong with the API itself.
+// The DMA API over a software IOMMU: what devices reach, who gets the reports of other accesses,
+// and the driver's misuse of the API itself.
 #include "moat/core/text.hpp"
 #include "moat/dma/mapping.hpp"
 
@@ -19,7 +19,7 @@ using namespace dma;
 using fault::Kind;
 using Space = SoftSpace;
 
-/// Buffers that follow each other in memory, so that an overrun has someone to hurt.
+/// Adjacent buffers, so that an overrun hits a neighbour.
 struct Buffers {
     Buffer all{4 * 4096};
     Memory first = Memory::own(all.bytes().subspan(0, 4096));
@@ -468,7 +468,7 @@ TEST(ByteBounds, end_with_their_space_and_belong_to_one_at_a_time) {
         EXPECT_EQ(lane.write(iova, bytes).done, 100_B) << "of the space that lives";
         EXPECT_TRUE(space->unmap(iova, 100_B, Direction::from_device));
     }
-    // Nobody is asked any more: the page bounds the device, and translations are cached again.
+    // The registration is gone: the page bounds the device, and translations are cached again.
     ASSERT_TRUE(domain.map(Iova(0x1000), 4096_B, buffer.physical(), read_write));
     EXPECT_EQ(lane.write(Iova(0x1000 + 4000), bytes).done, 96_B);
     const auto next = Space::create(domain, {.options = {.level = Level::guard}});

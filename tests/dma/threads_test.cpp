@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Threads that map and unmap what others mapped, beside a device that uses it: nobody hears
-// anything, and ThreadSanitizer neither.
+// Threads that map and unmap each other's mappings, beside a device that uses them: no reports, and
+// no race for ThreadSanitizer.
 #include "space_system.hpp"
 
 #include <array>
@@ -18,7 +18,7 @@ namespace {
 
 using namespace dma;
 
-/// Buffers that drivers lend to the device. Whoever takes a buffer out of its place owns it.
+/// Buffers that drivers lend to the device. The thread that takes a buffer out of its slot owns it.
 class Places {
   public:
     static constexpr std::size_t count = 16;
@@ -26,7 +26,7 @@ class Places {
 
     struct Place {
         std::mutex mutex;
-        std::optional<Iova> iova; ///< where mapped
+        std::optional<Iova> iova; ///< the address, if mapped
     };
 
     /// Sizes on both sides of a page, since level exact treats them differently.
@@ -50,7 +50,7 @@ class Threads : public testing::TestWithParam<Level> {
   protected:
     static constexpr std::size_t turns = 3000;
 
-    /// Maps what is not mapped and unmaps what is, whoever mapped it.
+    /// Maps unmapped buffers and unmaps mapped ones, whoever mapped them.
     void drive(std::size_t first) {
         for (std::size_t turn = 0, place = first; turn != turns; ++turn, place += 5) {
             const std::size_t chosen = place % Places::count;
@@ -69,7 +69,7 @@ class Threads : public testing::TestWithParam<Level> {
         }
     }
 
-    /// Commands in flight hold their buffer, as a driver's queue does.
+    /// Commands in flight hold their buffer, like a driver's queue.
     void use() {
         Lane lane(system.device);
         std::vector<std::byte> scratch(Places::stride);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a device or a driver can do wrong, at each level and placement: who hears of it, by design.
-// The table is docs/design/dma.md's; it is printed, and compared with what happens.
+// Every mistake of a device or a driver, at each level and placement: who reports it, by design.
+// The table is docs/design/dma.md's; the test prints it and compares it with the results.
 #include "moat/core/text.hpp"
 
 #include "space_system.hpp"
@@ -26,7 +26,7 @@ constexpr std::size_t size = 128;
 constexpr std::size_t in_page = 256;
 constexpr std::size_t stray = 16;
 
-/// What a scene opens with.
+/// The start of a scene.
 enum class Opening { two_buffers, nothing_mapped };
 
 class Scene {
@@ -90,7 +90,8 @@ class Scene {
 
     void end_space() { system_.space.reset(); }
 
-    /// Undoes what is left, so that all is said. Return: whether the one above is as it was.
+    /// Undoes the rest, so that every report arrives. Return: whether the upper neighbour is
+    /// unchanged.
     [[nodiscard]] bool finish() {
         if (system_.space != nullptr) {
             if (mapped_)
@@ -102,7 +103,7 @@ class Scene {
         return std::ranges::all_of(page, [](std::byte each) { return each == untouched; });
     }
 
-    /// Everything that was heard, in order; "-" for nothing.
+    /// All reports, in order; "-" for none.
     [[nodiscard]] std::string heard(Level level) const {
         std::string all;
         const auto add = [&](const std::string& one) { all += (all.empty() ? "" : ", ") + one; };
@@ -193,7 +194,8 @@ struct Violation {
     Direction direction;
     ByteCount quarantine;
     void (*commit)(Scene& scene);
-    /// What is heard, by column. At levels guard and track the placement makes no difference.
+    /// The expected reports, by column. At levels guard and track the placement makes no
+    /// difference.
     std::string_view guard;
     std::string_view track;
     std::array<std::string_view, 4> exact;

@@ -7,7 +7,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 failed=0
 
-# expect STATUS WHAT COMMAND...: runs it; its output stays in $folder/out.
+# expect STATUS DESCRIPTION COMMAND...: runs COMMAND; its output stays in $folder/out.
 expect() {
     local status=$1 what=$2 got=0
     shift 2
@@ -45,7 +45,8 @@ expect 2 "an unknown variant" "$moat" explore pud-slot --variant new
 expect 2 "an unknown scenario" "$moat" explore pud-slit
 expect 2 "a shard that is none" "$moat" explore pud-slot --shard 3/3
 expect 3 "a bound" "$moat" explore pud-slot --faulters 2 --most-executions 5
-# `--seconds` ends a search whatever an execution costs, with any number of jobs; timeout(1) exits with 124.
+# `--seconds` ends a search however long one execution takes, with any number of jobs; timeout(1)
+# exits with 124.
 for options in "iova --strategy naive" "iova --strategy random --executions 1000000000" \
     "iova --strategy pct --executions 1000000000" "iova-flush --queuers 4 --flushers 3 --jobs 2" \
     "iova --strategy naive --shard 1/7" "iova --strategy random --executions 1000000000 --jobs 3"; do

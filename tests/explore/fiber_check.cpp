@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Stack switches as the explorer needs them, checked without any library, so that it runs on every
-// processor that a compiler and an emulator are there for. tests/explore/fiber_test.sh builds it
-// with lab/explore/fiber.cpp.
+// The explorer's stack switches, checked without any library, so that the check runs on every
+// processor with a compiler and an emulator. tests/explore/fiber_test.sh builds it with
+// lab/explore/fiber.cpp.
 #include "lab/explore/fiber.hpp"
 
 #include <cstdint>
@@ -19,7 +19,7 @@ alignas(64) std::byte stacks[3][stack_bytes];
 StackPointer scheduler = nullptr;
 StackPointer fibers[3] = {};
 int running = 0;
-std::uint64_t trail = 0; ///< what happened, a digit each
+std::uint64_t trail = 0; ///< the events, one digit each
 
 void expect(bool condition, const char* what) {
     if (condition)
@@ -39,8 +39,8 @@ void resume(int fiber) {
 
 constexpr std::size_t registers = 18;
 
-/// Switches with `mark`, `mark` + 1, ... in the registers that a callee saves, and tells in `found`
-/// what is in them when it is switched back.
+/// Switches with `mark`, `mark` + 1, ... in the callee-saved registers, and stores in `found` their
+/// values after the switch back.
 #if defined(__aarch64__)
 [[gnu::noinline]] std::size_t switch_with_marks(StackPointer* save, StackPointer to,
                                                 std::uint64_t mark, std::uint64_t* found) {
@@ -137,7 +137,7 @@ void count_steps() {
     }
 }
 
-/// What the explorer's snapshots rest on: the bytes from the stack pointer on are the fiber.
+/// The explorer's snapshots rely on this: the bytes from the stack pointer on are the fiber.
 void a_copy_of_the_stack_is_a_copy_of_the_fiber() {
     static std::byte copy[stack_bytes];
     std::byte* const top = stacks[0] + stack_bytes;

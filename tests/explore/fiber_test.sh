@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# fiber_check.cpp with one of the stack switches of lab/explore/fiber.cpp; exit 77 where what it
-# takes is not there.
+# fiber_check.cpp with one of the stack switches of lab/explore/fiber.cpp; exit 77 if a tool is
+# missing.
 #     fiber_test.sh native|boost|aarch64 SOURCE_FOLDER
 set -eu
 which=$1 source=$2

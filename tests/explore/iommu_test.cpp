@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The shipped software IOMMU under every schedule of a device and a driver that takes its buffer.
+// The shipped software IOMMU under every schedule of a device and a driver that unmaps its buffer.
 #include "lab/explore/explorer.hpp"
 #include "lab/scenarios/scenario.hpp"
 #include "traces.hpp"

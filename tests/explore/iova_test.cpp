@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The shipped IOVA allocator under every schedule of two threads; the counts are asserted, since a
-// search that looks at too little looks like a fast one.
+// The shipped IOVA allocator under every schedule of two threads. The counts are asserted, since a
+// search that omits schedules looks like a fast one.
 #include "lab/explore/explorer.hpp"
 #include "lab/scenarios/scenario.hpp"
 #include "searched.hpp"

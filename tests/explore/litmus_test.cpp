@@ -30,7 +30,7 @@ struct World {
 
 using Thread = void (*)(World&);
 
-/// Every reachable outcome as text: the registers, then what x and y are at the end.
+/// Every reachable outcome as text: the registers, then the final values of x and y.
 class Outcomes {
   public:
     Outcomes(std::vector<Thread> threads, unsigned registers)
@@ -200,7 +200,7 @@ TEST(Coherence, a_read_does_not_see_behind_its_own_write) {
                             2);
     const Set expected = {"22", "21", "11"};
     EXPECT_EQ(outcomes.under(MemoryModelKind::c11), expected);
-    // A buffer forwards its own store, and 1 is seen when it was written after the flush.
+    // A buffer forwards its own store, and 1 is read although it was written after the flush.
     EXPECT_EQ(outcomes.under(MemoryModelKind::tso), expected);
 }
 
@@ -224,7 +224,7 @@ TEST(Coherence, all_agree_on_the_order_of_writes_to_one_location) {
     }
 }
 
-/// Two locations written crosswise, both first writes winning: needs stores that go in front of
+/// Two locations written crosswise, and both first writes win: this needs stores that precede
 /// others in modification order.
 template <auto Store>
 Outcomes crosswise_writes() {
@@ -307,7 +307,7 @@ TEST(Forwarding, a_thread_sees_its_own_store_first) {
     EXPECT_FALSE(outcomes.under(MemoryModelKind::sc).contains("1010"));
 }
 
-/// A lock's end is a plain store on x86: what follows may be read before it is seen.
+/// On x86 a plain store releases a lock, so later reads may come before it is visible.
 TEST(Locks, hand_over_what_was_written_under_every_model) {
     struct Locked {
         ExploredSync::Mutex lock;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Every broken variant is caught, and the right one of each is proved: the table says by what and
-// under which memory model. `--gtest_filter=Table/Mutants*` prints it with the executions it took.
+// Every broken variant is caught, and the right one of each is proved, as the table lists by check
+// and memory model. `--gtest_filter=Table/Mutants*` prints it with the number of executions.
 #include "lab/explore/explorer.hpp"
 #include "lab/scenarios/scenario.hpp"
 #include "searched.hpp"
@@ -12,7 +12,7 @@
 namespace moat::explore::testing {
 namespace {
 
-/// A deep mutant is found after more than `sanitized_executions` only.
+/// A deep mutant needs more than `sanitized_executions`.
 enum class Depth : std::uint8_t { shallow, deep };
 
 struct Mutant {
@@ -20,7 +20,7 @@ struct Mutant {
     const char* configuration;
     MemoryModelKind model;
     ViolationKind kind;
-    const char* found_by; ///< how its report begins
+    const char* found_by; ///< the start of its report
     std::uint32_t most_steps = 600;
     Depth depth = Depth::shallow;
 };
@@ -34,7 +34,7 @@ constexpr auto tso = MemoryModelKind::tso;
 constexpr auto c11 = MemoryModelKind::c11;
 using enum ViolationKind;
 
-/// Unmapping all that a table covers looks at each of its 512 entries.
+/// Unmapping everything below a table reads each of its 512 entries.
 constexpr std::uint32_t whole_table = 4000;
 
 constexpr Mutant mutants[] = {

@@ -36,7 +36,7 @@ INSTANTIATE_TEST_SUITE_P(
                           "mappers=0 unmappers=0 walkers=0 freers=1"),
         ::testing::Values(MemoryModelKind::sc, MemoryModelKind::tso, MemoryModelKind::c11)));
 
-// A table of 512 entries is more locations than c11 keeps histories of, and each store is a step.
+// A table of 512 entries has more locations than c11 keeps histories of, and each store is a step.
 INSTANTIATE_TEST_SUITE_P(
     Levels, PageTableEngine,
     ::testing::Combine(::testing::Values("mappers=0 unmappers=0 walkers=0 splitters=1",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// ExploredSync as an engine meets it: locks, conditions, RCU, lifetimes, timers, failing
-// allocations, thread-local state, plain variables. Each thing once right and once wrong.
+// ExploredSync as engines use it: locks, conditions, RCU, lifetimes, timers, failing allocations,
+// thread-local state, plain variables. Each once used correctly and once misused.
 #include "lab/explore/explored_sync.hpp"
 #include "lab/explore/explorer.hpp"
 
@@ -20,7 +20,7 @@ constexpr auto relaxed = std::memory_order_relaxed;
 constexpr auto acquire = std::memory_order_acquire;
 constexpr auto release = std::memory_order_release;
 
-/// What dpor and the naive search find; both must agree.
+/// The findings of dpor and the naive search, which must agree.
 [[nodiscard]] std::optional<Violation> violation_of(const Program& program,
                                                     MachineOptions machine_options = {}) {
     std::optional<Violation> first;
@@ -476,7 +476,7 @@ TEST(Memory, a_step_that_keeps_memory_from_elsewhere_fails) {
             auto& word = start.make<Atomic<std::uint64_t>>(0U);
             start.thread("hoarder", [&word] {
                 word.store(1, relaxed);
-                allocated += 16; // what an engine that calls malloc on its own would do
+                allocated += 16; // an engine's own call of malloc
             });
         },
         options);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The PUD slot: how many schedules and traces there are, and which variants are wrong.
-// Counts are the yardstick: a search that leaves something out looks just like a fast one.
+// The PUD slot: the number of schedules and traces, and the broken variants. Exact counts detect a
+// search that omits schedules, which otherwise looks like a fast one.
 #include "lab/explore/explorer.hpp"
 #include "lab/explore/timeline.hpp"
 #include "lab/scenarios/pud_slot.hpp"
@@ -124,8 +124,8 @@ TEST(PudSlot, old_is_refuted_within_a_few_executions) {
     EXPECT_LE(report.tally.steps, 100U) << "a hundred steps take far less than a millisecond";
 }
 
-/// The open question of the kernel thread: is "none or leaf: again" not enough? It is, for one
-/// walker and one faulter, which is what its author's reproducer had. It is not with a zapper.
+/// The open question of the kernel thread: does it suffice to retry on "none or leaf"? It does for
+/// one walker and one faulter, as in its author's reproducer, but not with a zapper.
 TEST(PudSlot, two_loads_are_proved_with_a_faulter_and_refuted_with_a_zapper) {
     const Report clean = explore_variant(Variant::two_load, 0, Strategy::dpor);
     EXPECT_FALSE(clean.found);

@@ -38,7 +38,7 @@ struct Source {
     std::array<std::size_t, most_threads> length{};
 };
 
-/// Two words, two locks, a result for each instruction: the final state shows what each one saw.
+/// Two words, two locks, a result for each instruction: the final state records what each one read.
 struct ProgramWorld {
     std::array<ExploredSync::Atomic<std::uint64_t>, 2> words;
     std::array<ExploredSync::Mutex, 2> locks;
@@ -150,7 +150,7 @@ TEST_P(Reduction, sees_what_naive_sees) {
         ASSERT_TRUE(naive.exhausted && sleep.exhausted && dpor.exhausted);
         ASSERT_EQ(dpor.final_states, naive.final_states);
         ASSERT_EQ(sleep.final_states, naive.final_states);
-        // Deadlocks are complete executions that never get to the end.
+        // Deadlocks are complete executions that never reach the end.
         if (naive.violating == 0) {
             ASSERT_EQ(dpor.traces, naive.traces);
             ASSERT_EQ(dpor.executions, naive.traces.size()) << "each trace is completed once";

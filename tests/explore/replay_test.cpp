@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Every run replays: the same schedule takes the same steps, by snapshots and from the setup; and
-// replay files that no longer fit are told at the first step that differs.
+// Every run replays: the same schedule takes the same steps, by snapshots and from the setup.
+// Outdated replay files fail at the first step that differs.
 #include "lab/explore/explorer.hpp"
 #include "lab/explore/races.hpp"
 #include "lab/explore/replay.hpp"
@@ -14,7 +14,7 @@ namespace {
 
 using scenarios::pud_slot::Variant;
 
-/// What a run did, in all detail that does not depend on where memory lies.
+/// The details of a run that do not depend on memory addresses.
 [[nodiscard]] std::string footprint(const Machine& machine) {
     std::string text;
     for (std::size_t at = 0; at != machine.depth(); ++at) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a violation comes with: a schedule also where the engine's own CHECK failed, the stacks of
-// both sides; and memory from elsewhere, choices, and the ends that executions come to.
+// The report of a violation: a schedule even if the engine's own CHECK failed, and the stacks of
+// both sides. Also memory from outside the arena, choices, and the ways in which executions end.
 #include "lab/explore/explored_sync.hpp"
 #include "lab/explore/explorer.hpp"
 #include "lab/explore/races.hpp"
@@ -23,7 +23,7 @@ using Atomic = S::Atomic<T>;
 
 constexpr auto relaxed_order = std::memory_order_relaxed;
 
-/// What is printed of the first violation that dpor finds.
+/// The printed report of the first violation that dpor finds.
 struct Explained {
     std::optional<Violation> violation;
     std::string stacks;
@@ -142,7 +142,7 @@ TEST(Stacks, a_deadlock_has_that_of_everybody_who_waits) {
     EXPECT_TRUE(has_stack(it.stacks, "where it waits, in two")) << it.stacks;
 }
 
-/// What the C library's allocator has given out; what was freed and is kept for the next counts.
+/// The bytes allocated by the C library; freed memory that it keeps counts for the next allocation.
 [[nodiscard]] std::size_t allocated_bytes() {
     const struct mallinfo2 info = mallinfo2();
     return info.uordblks + info.hblkhd;
@@ -162,7 +162,7 @@ TEST(Memory, an_engine_that_allocates_on_its_own_is_found_before_the_search) {
             auto& plain = start.make<std::array<S::Plain<int>, 100>>();
             start.thread("hoarder", [&word, &plain, when] {
                 for (S::Plain<int>& each : plain)
-                    each.write(1); // what the machine notes of these is no memory of the engine
+                    each.write(1); // the machine's own records of these are no memory of the engine
                 if (when == Allocates::before_the_first_step)
                     kept = new int(1);
                 word.store(1, relaxed_order);
@@ -266,7 +266,7 @@ TEST(Choice, notify_one_wakes_each_of_the_waiters_in_some_execution) {
     EXPECT_TRUE(seen.contains({1, 0}));
 }
 
-/// Two threads; each execution takes a millisecond, as a large program's does.
+/// Two threads; each execution takes a millisecond, like a large program's.
 void slow_program(Start& setup) {
     auto& word = setup.make<Atomic<std::uint64_t>>(0U);
     for (const char* name : {"one", "two"})

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Every shipped scenario replays: a schedule that is executed again takes the same steps, by
-// snapshots, from the setup, and in another machine. Small scenarios all, large ones a sample.
+// Every shipped scenario replays: a repeated schedule takes the same steps, by snapshots, from the
+// setup, and in another machine. Small scenarios run all schedules, large ones a sample.
 #include "lab/explore/races.hpp"
 #include "lab/explore/replay.hpp"
 #include "lab/explore/search.hpp"
@@ -16,9 +16,8 @@ struct Scheduled {
     std::uint64_t footprint_of = 0;
 };
 
-/// All that was done, and what came of it; the same wherever the arena lies. What lies in memory is
-/// left out: a pool keeps the distance of its memory from its addresses, which is no place in the
-/// arena.
+/// All steps and their results, the same wherever the arena lies. Contents of memory are left out:
+/// a pool stores the distance of its memory from its addresses, which depends on the arena's place.
 [[nodiscard]] std::uint64_t footprint_of(const Machine& machine) {
     std::uint64_t hash = 0xcbf29ce484222325;
     const auto mix = [&hash](std::uint64_t value) {

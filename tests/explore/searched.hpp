@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// How far a test searches, and what it expects of a search without a violation.
+// The limits of the tests' searches, and what they expect of a search without a violation.
 #pragma once
 
 #include "lab/explore/explorer.hpp"
@@ -10,12 +10,12 @@
 namespace moat::explore::testing {
 
 /// Executions after which a sanitizer's build, which replays each from its start, ends a search.
-/// Within as many the tests of mutants find each mutant but those marked as deep.
+/// The tests of mutants find each mutant within them, except those marked as deep.
 inline constexpr std::uint64_t sanitized_executions = 100;
 
 inline constexpr std::uint64_t most_searched = sanitized ? sanitized_executions : UINT64_MAX;
 
-/// Of a search of at most `most_searched` executions.
+/// The report of a search of at most `most_searched` executions.
 inline void expect_proved(const Report& report) {
     EXPECT_FALSE(report.found) << report.found->violation.text;
     EXPECT_TRUE(report.exhausted || (sanitized && report.tally.executions == most_searched))

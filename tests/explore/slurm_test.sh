@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# examples/slurm on a Slurm of one node that this test starts for itself, on the loopback interface
-# and in a folder of its own; exit 77, with the reason, where that cannot be.
+# examples/slurm on a Slurm of one node that this test starts on the loopback interface, in a folder
+# of its own; exit 77 with the reason if that fails.
 #     slurm_test.sh MOAT EXAMPLE
 set -eu
 moat=$(realpath "$1")
@@ -76,7 +76,7 @@ fi
 
 cd "$folder/work"
 job=$(MOAT=$moat timeout 20 sbatch --parsable --export=ALL "$example")
-for _ in $(seq 300); do # `sbatch --wait` looks ever less often
+for _ in $(seq 300); do # `sbatch --wait` polls ever less often
     [ -n "$(timeout 5 squeue -h -j "$job" 2>/dev/null)" ] || break
     sleep 0.2
 done

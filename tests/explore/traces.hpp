@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Mazurkiewicz traces from the definition, and sets of executions to compare strategies by.
-// Deliberately not the explorer's own dependence table and clocks: the tests compare the two.
+// Deliberately independent of the explorer's dependence table and clocks: the tests compare the
+// two.
 #pragma once
 
 #include "lab/explore/search.hpp"
@@ -13,7 +14,7 @@
 namespace moat::explore::testing {
 
 /// Accesses to one location conflict unless both are loads; operations on one lock conflict unless
-/// both are attempts in vain; all else commutes.
+/// both are failed attempts; all others commute.
 [[nodiscard]] inline bool conflict(const Step& a, const Step& b) {
     if (a.touch.location != b.touch.location || a.touch.location == nowhere)
         return false;

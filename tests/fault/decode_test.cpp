@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Fault lines against the records they must give: golden lines, real logs, and broken lines.
+// Fault lines and their expected records: golden lines, real logs, and broken lines.
 #include "moat/fault/decode.hpp"
 #include "moat/fault/text.hpp"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a record means beside which mappings: each kind, each precision, and how long a search is.
+// The diagnosis of a record beside mappings: each kind, each precision, and the length of a search.
 #include "moat/fault/diagnose.hpp"
 #include "moat/fault/history.hpp"
 
@@ -196,7 +196,7 @@ TEST_F(Diagnose, holds_at_both_ends_of_the_address_space) {
     EXPECT_EQ(diagnose(live, NoHistory{}, exact(top + 0xfff, 1)).kind, Kind::mapped_and_allowed);
 }
 
-/// 100,000 living mappings and a million past ones, as `order` lays the past ones down.
+/// 100,000 live mappings and a million past ones, stored in the given `order`.
 template <class Order>
 std::uint64_t most_steps(const Order& order) {
     std::vector<Mapping> live;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `moat explain`: its words on real logs against golden files, its exit statuses, and its JSON.
+# `moat explain` on real logs against golden files, its exit statuses, and its JSON.
 # Usage: explain_test.sh MOAT DATA; MOAT_UPDATE_GOLDEN=1 writes the files anew.
 set -euo pipefail
 moat=$1

@@ -13,7 +13,7 @@ namespace moat::fault {
 
 namespace {
 
-/// Mappings as the history should know them, newest first.
+/// The expected contents of the history, newest first.
 class Model {
   public:
     explicit Model(std::size_t capacity) : capacity_(capacity) {}

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# package_test.sh CPACK CONFIG: the packages of a build, in a root of their own (scripts/package/test.sh).
+# package_test.sh CPACK CONFIG: installs the packages of a build in a root of their own
+# (scripts/package/test.sh).
 set -euo pipefail
 cpack=$1 config=$2
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The registers of a VT-d unit as a test's array: it does what it is told at once, writes down
-// which invalidations it was asked for, and misbehaves on request.
+// A VT-d unit's registers as an array: it executes commands at once, records the invalidations, and
+// misbehaves on request.
 #pragma once
 
 #include "moat/core/bits.hpp"
@@ -26,7 +26,7 @@ class FakeVtd {
                                                       bit(35) | bit(39) | 9ULL << 48;
     static constexpr std::uint64_t usual_extended = bit(0) | bit(1) | (iotlb / 16ULL) << 8;
 
-    /// What it was asked to invalidate, in the queue's words.
+    /// The requested invalidations, in the queue's format.
     struct Asked {
         std::uint64_t low;
         std::uint64_t high;
@@ -89,7 +89,7 @@ class FakeVtd {
     unsigned waits = 0;
     unsigned write_buffer_flushes = 0;
     unsigned reads = 0;
-    bool stuck = false; ///< from now on it does nothing
+    bool stuck = false; ///< from now on it ignores commands
 
   private:
     void run_queue() {

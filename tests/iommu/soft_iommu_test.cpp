@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a device reaches through the software IOMMU, and what is said of the rest.
+// The accesses that the software IOMMU permits, and its faults for the others.
 #include "moat/core/text.hpp"
 
 #include "soft_system.hpp"
@@ -94,7 +94,7 @@ TEST_F(AttachedDevice, the_cache_of_one_attachment_is_not_used_for_the_next) {
     ASSERT_TRUE(lane.write(Iova(0), filled(1, 2)).complete());
     EXPECT_EQ(first.data()[0], std::byte{1});
     EXPECT_EQ(second.data()[0], std::byte{2});
-    ASSERT_TRUE(iommu.detach(nic)); // `other` goes before the device
+    ASSERT_TRUE(iommu.detach(nic)); // `other` is destroyed before the device
 }
 
 TEST_F(AttachedDevice, an_access_may_be_unaligned_and_cross_leaves) {
@@ -153,7 +153,7 @@ TEST_F(AttachedDevice, large_leaves_serve_all_of_their_bytes) {
         EXPECT_EQ(buffer.data()[at], std::byte{5}) << at;
     }
     EXPECT_EQ(lane.write(Iova(0x403ffff0), filled(32, 6)).done, 16_B);
-    ASSERT_TRUE(domain.unmap(Iova(0x40200000), 4096_B)); // takes the second leaf apart
+    ASSERT_TRUE(domain.unmap(Iova(0x40200000), 4096_B)); // splits the second leaf
     EXPECT_EQ(lane.write(Iova(0x40200000), filled(1, 7)).fault->reason, Reason::not_present);
     EXPECT_TRUE(lane.write(Iova(0x40201000), filled(1, 7)).complete());
     EXPECT_TRUE(lane.write(Iova(0x401ff000), filled(1, 7)).complete());
@@ -236,7 +236,7 @@ TEST_F(AttachedDevice, a_batch_is_one_access_and_tells_its_faults_at_its_end) {
     EXPECT_EQ(told[1].where, IovaRange(Iova(0x5000), 1_B));
 }
 
-/// A handler that mends what was wrong, and one that gives up.
+/// A handler that repairs the mapping, and one that gives up.
 struct Handler {
     SoftDomain* domain = nullptr;
     SoftIommu* iommu = nullptr;

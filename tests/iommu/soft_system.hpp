@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A software IOMMU with a domain over tables in this process, for tests: memory in pages that are
-// told apart by what is written in them.
+// A software IOMMU with a domain over tables in this process, for tests: each page of memory has
+// contents that identify it.
 #pragma once
 
 #include "moat/iommu/soft_iommu.hpp"
@@ -16,7 +16,7 @@
 
 namespace moat::tests {
 
-/// Bytes aligned as large leaves need it.
+/// Memory aligned for large leaves.
 class Buffer {
   public:
     explicit Buffer(std::size_t size, std::size_t alignment = 4096)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Devices on threads of their own while a driver maps, unmaps and uses the memory again. Run under
-// ThreadSanitizer too: a device that touches a buffer after its strict unmap races with the driver.
+// Devices on threads of their own while a driver maps, unmaps and reuses the memory.
+// ThreadSanitizer runs it too: a device that accesses a buffer after its strict unmap races with
+// the driver.
 #include "soft_system.hpp"
 
 #include <atomic>
@@ -38,7 +39,7 @@ using CountedIommu = iommu::SoftIommu<CountedDomain>;
 /// Even while a device may reach the buffer, odd from the end of an unmap to the next map.
 using Turn = std::atomic<std::uint64_t>;
 
-/// Writes and reads one address over and over, whatever comes of it.
+/// Writes and reads one address repeatedly, and ignores the results.
 class StrayDevice {
   public:
     StrayDevice(CountedIommu::Device& device, Iova at, const Turn& turn)
@@ -54,23 +55,23 @@ class StrayDevice {
 
     ~StrayDevice() { stop(); }
 
-    /// Lets the device try once more, unless others keep it from running.
+    /// Lets the device try once more, unless other threads keep it from running.
     void let_try() const {
         const std::uint64_t before = tries_.load(std::memory_order_relaxed);
         for (int i = 0; i != 100 && tries_.load(std::memory_order_relaxed) == before; ++i)
             std::this_thread::yield();
     }
 
-    /// Ends the device; what it counted is read after that.
+    /// Ends the device; its counts are read afterwards.
     void stop() {
         stop_.store(true, std::memory_order_relaxed);
         if (thread_.joinable())
             thread_.join();
     }
 
-    std::uint64_t reached = 0;          ///< accesses that were complete
-    std::uint64_t refused = 0;          ///< and those that were not
-    std::uint64_t reached_unmapped = 0; ///< complete, and from begin to end after an unmap
+    std::uint64_t reached = 0;          ///< complete accesses
+    std::uint64_t refused = 0;          ///< incomplete ones
+    std::uint64_t reached_unmapped = 0; ///< complete ones that began and ended after an unmap
 
   private:
     void attempt(const auto& access) {
@@ -107,7 +108,7 @@ class Unmap : public testing::Test {
 
 TEST_F(Unmap, the_memory_is_the_drivers_own_again) {
     ASSERT_TRUE(iommu.attach(sender, domain));
-    StrayDevice crossing(device, Iova(0x1fe0), turn); // into what is never mapped
+    StrayDevice crossing(device, Iova(0x1fe0), turn); // into memory that is never mapped
     StrayDevice stray(device, Iova(0x1100), turn);
     for (int round = 0; round != rounds; ++round) {
         begin_turn();
@@ -115,7 +116,7 @@ TEST_F(Unmap, the_memory_is_the_drivers_own_again) {
         stray.let_try();
         ASSERT_TRUE(domain.unmap(Iova(0x1000), 4096_B));
         begin_turn();
-        buffer.data()[0x120] = static_cast<std::byte>(round); // not atomic: it is ours
+        buffer.data()[0x120] = static_cast<std::byte>(round); // not atomic: the test owns it
         ASSERT_EQ(buffer.data()[0x120], static_cast<std::byte>(round));
     }
     expect_strict(stray);

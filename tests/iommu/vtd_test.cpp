@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The driver of VT-d units against registers of a test's own: what it asks for, and what it makes
-// of units that can little, that do nothing, or that are not there.
+// The driver of VT-d units against the test's registers: its commands, and its errors for units
+// with few capabilities, units that do nothing, and missing units.
 #include "moat/core/text.hpp"
 
 #include "fake_vtd.hpp"
@@ -401,7 +401,7 @@ TEST(VtdMemory, every_allocation_fails_once) {
             EXPECT_EQ(mapped.error().code(), ErrorCode::no_memory);
         }
         EXPECT_TRUE((*unit)->detach(0x0123));
-    } // where a table is not given back, the pool's end says so
+    } // the pool's destructor reports a table that is still in use
 }
 
 } // namespace

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Random operations against the interval model, by guard and granule.
-// A failure prints the seed; set MOAT_SEED to run that one alone.
+// Random operations against the interval model, by guard and granule. A failure prints the seed;
+// MOAT_SEED runs that one alone.
 #include "moat/iova/allocator.hpp"
 #include "moat/sync/serial.hpp"
 
@@ -91,7 +91,7 @@ class Session {
             release();
         EXPECT_TRUE(subject_->flush());
         subject_->rest();
-        // A request for everything empties every cache, whether it can be met or not.
+        // A request for everything empties every cache, whether or not it succeeds.
         const ByteCount all(shape_.aperture_bytes);
         if (const auto got = subject_->allocate({.size = all})) {
             EXPECT_TRUE(subject_->release(*got, all).has_value());

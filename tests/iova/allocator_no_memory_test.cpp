@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Every allocation of memory fails once: the call says so or does without, and nothing is lost.
+// Every memory allocation fails once: the call reports it or works without, and nothing is lost.
 #include "moat/core/text.hpp"
 #include "moat/iova/allocator.hpp"
 #include "moat/sync/serial.hpp"
@@ -37,7 +37,7 @@ struct FailingSync : SerialSync {
         SerialSync::destroy(node);
     }
 
-    /// A thread's own state may fail to come into being, too.
+    /// A thread's own state may fail to be created, too.
     template <class T>
     class ThreadLocal : public SerialSync::ThreadLocal<T> {
       public:
@@ -64,7 +64,7 @@ struct Held {
     ByteCount size;
 };
 
-/// Some of everything; what fails must fail for want of memory.
+/// Some of each operation; each failure must be for lack of memory.
 void exercise(FailingAllocator& subject, testing::Model& model, std::vector<Held>& held) {
     const auto keep = [&](const Result<Iova>& got, ByteCount size) {
         if (!got) {
@@ -95,7 +95,7 @@ void exercise(FailingAllocator& subject, testing::Model& model, std::vector<Held
     }
 }
 
-/// Return: whether an allocation failed; false when there were fewer than `fails_at`.
+/// Return: whether an allocation failed; false if `fails_at` exceeds their number.
 bool run(int fails_at, const QuarantineBudget& quarantine) {
     FailingSync::calls = 0;
     FailingSync::fails_at = fails_at;
@@ -120,7 +120,7 @@ bool run(int fails_at, const QuarantineBudget& quarantine) {
     for (std::size_t i = 1; i < held.size(); i += 2)
         EXPECT_TRUE(subject.release(held[i].start, held[i].size).has_value());
     EXPECT_TRUE(subject.flush());
-    // Larger than either part of the aperture: everything is drained, in vain.
+    // Larger than either part of the aperture: the allocator drains everything, and still fails.
     EXPECT_FALSE(
         subject.allocate({.size = ByteCount((std::uint64_t{1} << 47) + 4096)}).has_value());
     const Stats stats = subject.stats();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What callers are promised, one behaviour a test. Random operations are allocator_model_test.cpp.
+// The allocator's promises, one behaviour a test. allocator_model_test.cpp runs random operations.
 #include "moat/core/text.hpp"
 #include "moat/iova/allocator.hpp"
 #include "moat/sync/serial.hpp"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Threads that come and go, releases on other threads, flushes beside them. Run it under
-// ThreadSanitizer too. What is owned is marked in a map of pages: two owners of a page are seen.
+// Threads that come and go, releases on other threads, flushes beside them; also run under
+// ThreadSanitizer. A map of pages records owners, so that two owners of a page are detected.
 #include "moat/core/text.hpp"
 #include "moat/iova/allocator.hpp"
 #include "moat/sync/real.hpp"
@@ -46,7 +46,7 @@ class Owners {
     std::vector<std::atomic<int>> owned_;
 };
 
-/// Ranges on their way to whichever thread releases them.
+/// Ranges on their way to the thread that releases them.
 class Exchange {
   public:
     void put(const Range& range) {
@@ -178,7 +178,7 @@ TEST(IovaThreads, share_a_quarantine) {
     world.expect_all_back();
 }
 
-/// What a thread that ended had cached is there for the others at once.
+/// Ranges in the cache of a finished thread are available to the others at once.
 TEST(IovaThreads, leave_nothing_behind) {
     World world(std::uint64_t{1} << 28);
     std::thread([&world] {
@@ -193,7 +193,7 @@ TEST(IovaThreads, leave_nothing_behind) {
     world.expect_all_back();
 }
 
-/// The protocol at the head of caches.hpp: another thread's cache comes back at its next call.
+/// The protocol at the head of caches.hpp: another thread returns its cache at its next call.
 TEST(IovaThreads, return_their_caches_when_space_is_short) {
     World world(std::uint64_t{1} << 28);
     const ByteCount all = world.free_at_start - ByteCount(12288);

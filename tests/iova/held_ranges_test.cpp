@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Failed invalidations, started in every way: their ranges are held, counted and reported, and none
-// of their addresses is allocated again.
+// Failed invalidations, started in every way: their ranges are held, counted and reported, and
+// never allocated again.
 #include "moat/core/text.hpp"
 #include "moat/iova/allocator.hpp"
 #include "moat/sync/serial.hpp"
@@ -204,7 +204,7 @@ TEST_F(IovaHeld, a_caller_holds_a_live_range_and_no_other) {
 
 TEST_F(IovaHeld, only_the_claim_can_release_a_claimed_range) {
     const Iova iova = allocate();
-    for (int turn = 0; turn != 2; ++turn) { // a thread's first claim is a slow one
+    for (int turn = 0; turn != 2; ++turn) { // a thread's first claim takes the slow path
         const auto claim = allocator->claim(iova, 4_KiB);
         ASSERT_TRUE(claim);
         EXPECT_EQ(code_of(allocator->claim(iova, 4_KiB)), ErrorCode::not_found);
@@ -272,7 +272,7 @@ class Random {
         hook_.fails = false;
         EXPECT_TRUE(subject_.flush());
         subject_.rest();
-        (void)subject_.allocate({.size = total_}); // brings back what is cached
+        (void)subject_.allocate({.size = total_}); // returns cached ranges
         const Stats stats = subject_.stats();
         EXPECT_EQ(stats.live_ranges, 0U);
         EXPECT_EQ(stats.queued, 0_B);

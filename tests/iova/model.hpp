@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What an allocator of ranges should do, as a map of payloads: nothing touches, guards are empty.
-// The tests and the fuzzer hold the real one against it.
+// A model of an allocator of ranges, as a map of payloads: payloads do not touch, and guards are
+// empty. The tests and the fuzzer compare the real allocator with it.
 #pragma once
 
 #include "moat/core/range.hpp"
@@ -17,7 +17,7 @@ class Model {
     /// Two payloads lie at least `gap` bytes apart.
     explicit Model(std::uint64_t gap, std::uint64_t granule) : gap_(gap), granule_(granule) {}
 
-    /// Return: what is wrong with a payload at `start`, or nothing.
+    /// Return: the error of a payload at `start`, or nothing.
     [[nodiscard]] std::string check(std::uint64_t start, std::uint64_t size) const {
         const std::uint64_t end = start + rounded(size);
         if (start % granule_ != 0)

@@ -11,7 +11,7 @@ fail() {
     exit 1
 }
 
-# expect STATUS ARGUMENT...: its words are in $out afterwards.
+# expect STATUS ARGUMENT...: afterwards the output is in $out.
 expect() {
     local status=0 wanted=$1
     shift

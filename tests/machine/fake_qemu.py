@@ -30,7 +30,7 @@ answers = {
     "endless": lambda verb: b"OK" * 100000,
     "no-value": lambda verb: b"OK\n",
     "too-wide": lambda verb: b"OK 0x123456789012345678\n" if verb[0] in "ri" else b"OK\n",
-    # Every register says this: a bus full of devices without end, or nothing that makes sense.
+    # Every register has this value: a bus full of devices, or values without meaning.
     "zeros": lambda verb: b"OK 0x0\n" if verb[0] in "ri" else b"OK\n",
     "bridges": lambda verb: b"OK 0x10001\n" if verb[0] in "ri" else b"OK\n",
     "dies": lambda verb: b"OK 0xffffffff\n" if verb[0] in "ri" else b"OK\n",

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Faults by the kernel's tracepoint, and by it and the log together, on files of the test's own.
+// Faults from the kernel's tracepoint, and from it and the log together, on files of the test's
+// own.
 #include "moat/fault/text.hpp"
 
 #include "machine/vfio_host/host_faults.hpp"
@@ -51,7 +52,7 @@ class FaultTraceTest : public ::testing::Test {
                   static_cast<ssize_t>(record.size()));
     }
 
-    /// What `source` gives, each on a line.
+    /// The faults of `source`, each on a line.
     template <class Source, class... Patience>
     std::string take(Source& source, Patience... patience) {
         std::string text;
@@ -136,7 +137,7 @@ TEST_F(FaultTraceTest, a_fault_by_both_is_one_and_the_logs_limit_loses_none) {
     say(amd_line);
     EXPECT_EQ(take_both(), std::string(by_trace) + by_trace);
     say("amd_iommu_report_page_fault: 8 callbacks suppressed");
-    say(amd_line); // of a fault that was told of
+    say(amd_line); // of a fault that was reported before
     EXPECT_EQ(take_both(), "");
 }
 
@@ -146,7 +147,7 @@ TEST_F(FaultTraceTest, without_a_tracepoint_the_log_is_all) {
     EXPECT_NE(take_both(), "");
 }
 
-/// The kernel fills an instance with files when it is made; here that is a folder, and stays empty.
+/// The kernel creates the files of a new instance; here it is a folder that stays empty.
 class TracefsTest : public ::testing::Test {
   protected:
     void SetUp() override {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A QEMU machine for a test, or the reason to skip it; and what the tests look at.
+// A QEMU machine for a test, or the reason to skip it; and the state that the tests inspect.
 #pragma once
 
 #include "moat/core/text.hpp"
@@ -13,7 +13,7 @@
 
 namespace moat::tests {
 
-/// Skips where QEMU is not installed; any other failure to start is the test's.
+/// Skips if QEMU is not installed; any other failure to start is the test's.
 class QemuTest : public ::testing::Test {
   protected:
     void start(const machine::qemu::QemuOptions& options) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A QEMU that is missing, dies, hangs or talks nonsense: a clear error in bounded time, and nothing
-// left of it.
+// A QEMU that is missing, crashes, hangs or answers nonsense: a clear error in bounded time, and no
+// process remains.
 #include "qemu.hpp"
 
 #include <array>
@@ -38,7 +38,7 @@ Outcome start_fake(const std::string& mode,
     return outcome;
 }
 
-/// Nobody is left to wait for, and nobody runs: each was ended and waited for.
+/// No child remains: each was killed and waited for.
 void expect_no_children() {
     EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1);
     EXPECT_EQ(errno, ECHILD);
@@ -141,18 +141,18 @@ TEST_F(QemuFailureTest, process_that_hangs_at_work_is_ended_by_its_number) {
     EXPECT_EQ(::kill(process, 0), -1) << "the machine lives, its process does not";
 }
 
-/// What a process has open, by name.
+/// The open files of a process, by name.
 [[nodiscard]] std::set<std::string> open_files(pid_t process) {
     std::set<std::string> files;
     for (const auto& each :
          std::filesystem::directory_iterator("/proc/" + std::to_string(process) + "/fd")) {
-        std::error_code gone; // the one that lists the folder
+        std::error_code gone; // the descriptor that lists the folder
         files.insert(std::filesystem::read_symlink(each.path(), gone));
     }
     return files;
 }
 
-/// A process that starts a machine, says its QEMU's number, and waits to be killed.
+/// A process that starts a machine, prints its QEMU's number, and waits to be killed.
 [[noreturn]] void start_and_wait(int tell) {
     auto machine = qemu::QemuMachine::start({.devices = {"edu,addr=4"}});
     const pid_t number = machine ? (*machine)->qtest().process()
@@ -166,7 +166,7 @@ TEST_F(QemuFailureTest, process_that_hangs_at_work_is_ended_by_its_number) {
 TEST_F(QemuFailureTest, nothing_is_left_of_a_machine_whose_process_was_killed) {
     std::array<int, 2> ends{};
     ASSERT_EQ(::pipe(ends.data()), 0);
-    ::prctl(PR_SET_CHILD_SUBREAPER, 1); // QEMU's end is waited for here, wherever init does not
+    ::prctl(PR_SET_CHILD_SUBREAPER, 1); // waits for QEMU's end here, in case init does not
     const std::set<std::string> inherited = open_files(::getpid()); // ctest's log among them
     const pid_t starter = ::fork();
     if (starter == 0)
@@ -183,7 +183,7 @@ TEST_F(QemuFailureTest, nothing_is_left_of_a_machine_whose_process_was_killed) {
         ::kill(starter, SIGKILL);
         pollfd ended = {.fd = process, .events = POLLIN, .revents = 0};
         EXPECT_EQ(::poll(&ended, 1, 10'000), 1) << "QEMU outlives the process that started it";
-        ::syscall(SYS_pidfd_send_signal, process, SIGKILL, nullptr, 0); // where it does
+        ::syscall(SYS_pidfd_send_signal, process, SIGKILL, nullptr, 0); // if init does
         ::close(process);
     }
     ::kill(starter, SIGKILL);

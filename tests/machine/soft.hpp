@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A soft machine with one device that is attached, and memory that it reaches, for tests.
+// A soft machine with one attached device, and memory that it reaches, for tests.
 #pragma once
 
 #include "moat/fault/diagnose.hpp"
@@ -64,7 +64,7 @@ class System {
 
     [[nodiscard]] Registers& registers() { return *registers_; }
 
-    /// Maps fresh memory at `iova`, and tells the diagnosis of it.
+    /// Maps fresh memory at `iova`, and adds it to the mappings for diagnosis.
     Mapped map(std::uint64_t iova, std::uint64_t size, std::string_view label,
                fault::Allows allows = fault::Allows::read_write) {
         const SharedMemory& memory = memory_.emplace_back(need(machine_.allocate(ByteCount(size))));
@@ -84,13 +84,13 @@ class System {
         live_.erase(found);
     }
 
-    /// Lets the device do all that it has to do.
+    /// Lets the device finish its work.
     void run() {
         const auto never = [] { return false; };
         static_cast<void>(machine_.wait_until(never, std::chrono::seconds(1)));
     }
 
-    /// What was refused since the last call.
+    /// The faults since the last call.
     [[nodiscard]] std::vector<fault::Diagnosis> faults() {
         std::ranges::sort(live_, {}, [](const auto& each) { return each.range.start(); });
         history_.catch_up();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The edu model: what it does when it behaves, and what each misdeed looks like from outside.
+// The edu model: its correct behaviour, and the outside view of each misdeed.
 #include "machine/soft/edu.hpp"
 #include "soft.hpp"
 
@@ -186,8 +186,8 @@ TEST_F(SoftEdu, wrong_length_leaves_the_end_as_it_was) {
     EXPECT_TRUE(system.faults().empty());
 }
 
-/// Whatever is written to its registers, the device gets idle again, reaches what is mapped and
-/// nothing else, and is as good as new after a reset.
+/// After any writes to its registers, the device becomes idle again, reaches only mapped memory,
+/// and works after a reset.
 TEST_F(SoftEdu, any_registers_leave_it_idle_and_working) {
     const std::uint64_t seed = 3;
     SCOPED_TRACE(seed);

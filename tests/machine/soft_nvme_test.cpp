@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The NVMe model: its commands by PRP and SGL, its misdeeds as the IOMMU sees them, and drivers
-// that write nonsense. The driver here knows no more than these tests need.
+// The NVMe model: its commands by PRP and SGL, its misdeeds as the IOMMU reports them, and drivers
+// that write nonsense. The driver here implements only what these tests need.
 #include "machine/soft/nvme.hpp"
 #include "soft.hpp"
 
@@ -53,7 +53,7 @@ class SoftNvme : public testing::Test {
         ASSERT_EQ(registers.read32(0x1c), 1U) << "ready";
     }
 
-    /// A reset, and the queues made anew.
+    /// A reset, and new queues.
     void restart() {
         need(system.function().reset());
         system.function().set_bus_master(true);
@@ -103,7 +103,7 @@ class SoftNvme : public testing::Test {
         return completion;
     }
 
-    /// A read or write of blocks whose data lies together, by PRP.
+    /// A read or write of blocks with contiguous data, by PRP.
     [[nodiscard]] Words blocks(std::uint32_t opcode, std::uint64_t first, std::uint32_t count,
                                std::uint64_t data = data_iova) const {
         Words command{opcode, 1};
@@ -148,7 +148,7 @@ class SoftNvme : public testing::Test {
         return static_cast<std::size_t>(std::ranges::count(mapped.bytes(), stray_byte));
     }
 
-    /// What the device did wrong in one command that it says succeeded.
+    /// The device's mistakes in one command that it reports as successful.
     [[nodiscard]] fault::Diagnosis one_fault() {
         const auto faults = system.faults();
         EXPECT_EQ(faults.size(), 1U);
@@ -401,8 +401,8 @@ TEST_F(SoftNvme, interrupts_where_the_queue_wants_it) {
     EXPECT_FALSE(system.function().take_interrupt(0)) << "masked";
 }
 
-/// Whatever commands and registers hold, the controller reaches what is mapped and nothing else,
-/// writes no memory that is mapped for reading, and is as good as new after a reset.
+/// With any commands and register values, the controller reaches only mapped memory, writes no
+/// memory that is mapped for reading, and works after a reset.
 TEST_F(SoftNvme, any_commands_and_registers_leave_it_working) {
     const std::uint64_t seed = 4;
     SCOPED_TRACE(seed);
@@ -425,7 +425,7 @@ TEST_F(SoftNvme, any_commands_and_registers_leave_it_working) {
             if (const std::uint64_t value = number_like(); random() % 8 == 0)
                 std::memcpy(memory.bytes().data() + at, &value, sizeof value);
     };
-    // Mostly a command and a namespace that there are: others end before they are looked at.
+    // Mostly a valid command and namespace: others fail before the controller reads more of them.
     const auto fill_with_commands = [&](const Mapped& memory) {
         for (std::size_t at = 0; at + 64 <= page; at += 64) {
             Words command{};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What machine/vfio_host makes of sysfs and of the kernel's log, on files of the test's own. What
-// needs a kernel is in tests/vm.
+// How machine/vfio_host reads sysfs and the kernel's log, on files of the test's own. tests/vm
+// covers what needs a kernel.
 #include "moat/core/text.hpp"
 
 #include "machine/vfio_host/fault_log.hpp"
@@ -148,7 +148,7 @@ TEST_F(SysfsTest, no_sysfs_is_said_so) {
     EXPECT_EQ(list_functions((root() / "nowhere").string()).error().code(), ErrorCode::not_found);
 }
 
-/// Every IOMMU's tables end there, whatever its driver says: AMD's names all 64 bits.
+/// Every IOMMU's tables end there, whatever its driver reports: AMD's reports all 64 bits.
 TEST(ReachableTest, what_lies_above_57_bits_is_left_out) {
     constexpr std::uint64_t end = std::uint64_t{1} << 57;
     std::vector<IovaRange> ranges;
@@ -160,7 +160,7 @@ TEST(ReachableTest, what_lies_above_57_bits_is_left_out) {
                                    IovaRange(Iova(0xfef00000), ByteCount(end - 0xfef00000))}));
 }
 
-/// A log that gives a record a read, as /dev/kmsg does, and counts of interrupts.
+/// A log that returns one record a read, like /dev/kmsg, and counts of interrupts.
 class FaultLogTest : public ::testing::Test {
   protected:
     void SetUp() override {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A process (mm/fixture.hpp's world) and a domain of VT-d tables that a container maps
-// it into, for the tests of this room.
+// A process (mm/fixture.hpp's world) and a domain of VT-d tables into which a container maps it,
+// for the tests of this room.
 #pragma once
 
 #include "moat/core/text.hpp"
@@ -36,7 +36,7 @@ struct Machine {
           domain(*Domain::Table::create(tables->pool()), {&msi, 1}),
           container(world.space, domain, limits) {}
 
-    /// What a device reaches at `iova`.
+    /// The bytes that a device reads at `iova`.
     [[nodiscard]] std::optional<Translation<Format>> reach(std::uint64_t iova) const {
         return domain.reader().translate(Iova(iova));
     }

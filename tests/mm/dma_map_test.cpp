@@ -251,7 +251,8 @@ TEST_F(ContainerTest, device_memory_with_page_structs_is_held_and_does_not_count
     EXPECT_EQ(references(), 0U);
 }
 
-/// A part that begins in the middle of a leaf holds the whole block, once, and counts as it is.
+/// A part that begins in the middle of a leaf holds the whole block once, and counts with its own
+/// size.
 TEST_F(ContainerTest, part_of_a_large_leaf_outlives_the_rest) {
     ASSERT_TRUE(machine.world.space.map(at(base, 2 * mib), {}));
     const auto mapped = map(0, base + 5 * page, 3 * page);
@@ -387,7 +388,7 @@ struct FailingSync : SerialSync {
 TEST(ContainerMemoryTest, every_note_that_fails_changes_nothing) {
     Machine<FailingSync> machine;
     ASSERT_TRUE(machine.world.space.map(at(base, 4 * page), {}));
-    // Frames come in rising order, so here no run goes on with the one before: five notes.
+    // Frames ascend, so that no run continues the one before: five records.
     for (std::uint64_t i = 4; i-- != 0;)
         ASSERT_TRUE(machine.world.space.fault(VirtualAddress(base + i * page), Access::write));
     const std::uint64_t frames = machine.world.memory.frames_in_use();

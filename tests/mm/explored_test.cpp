@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The shipped address space under every schedule of a few threads: each case is proved, and each
-// variant with a step left out is caught.
+// variant without one of the steps is caught.
 #include "explore/searched.hpp"
 #include "lab/explore/explorer.hpp"
 #include "lab/scenarios/scenario.hpp"
@@ -35,7 +35,7 @@ TEST_P(Right, is_proved) {
     expect_proved(report);
 }
 
-/// Memory models weaker than one order of all; where that takes below a second.
+/// Memory models weaker than one order of all, if that takes below a second.
 class RightWeaker : public ::testing::TestWithParam<std::tuple<const char*, MemoryModelKind>> {};
 
 TEST_P(RightWeaker, is_proved) {
@@ -65,14 +65,14 @@ INSTANTIATE_TEST_SUITE_P(AddressSpace, Right,
                                            "case=reuse", "case=pte", "case=revoke", "case=readers",
                                            "case=container", "case=container-read",
                                            "case=container-all",
-                                           // Of two threads the reporter's check is right, and
-                                           // the merged fix of more.
+                                           // With two threads the reporter's check is right, and
+                                           // the merged fix with more.
                                            "case=T1 variant=two-load", "case=T2 variant=reload"),
                          [](const auto& tested) { return name_of(tested.param); });
 
 struct Mutant {
     const char* configuration;
-    const char* found_by; ///< how its report begins
+    const char* found_by; ///< the start of its report
     ViolationKind kind = ViolationKind::check;
     Strategy strategy = Strategy::dpor;
 };

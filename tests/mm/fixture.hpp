@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // An address space over a little memory, for the tests of this room: two nodes, a BAR, device
-// memory with page structs. What is checked is in the tests.
+// memory with page structs. The tests have the checks.
 #pragma once
 
 #include "moat/core/text.hpp"
@@ -31,7 +31,7 @@ using Memory = PhysicalMemory<HeapStore<Sync>>;
 template <class Sync, class Format = formats::X86_64<4>>
 using Space = AddressSpace<Format, Sync, Memory<Sync>>;
 
-/// Counts what it hears.
+/// Counts its notifications.
 template <class Sync>
 struct Listener final : Notifier<Sync> {
     void invalidated(const InvalidationRequest<VirtualAddress>& request, Change change) override {
@@ -47,7 +47,7 @@ struct Listener final : Notifier<Sync> {
     std::vector<Heard> heard;
 };
 
-/// What PhysicalMemory is made from, and how much of it.
+/// The layout of PhysicalMemory.
 struct Sizes {
     std::array<ByteCount, 2> nodes{64_MiB, 32_MiB};
     ByteCount tables = 4_MiB;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A strict parser of numa_maps' lines, for ours and the kernel's alike.
+// A strict parser of numa_maps' lines, both moat's and the kernel's.
 #pragma once
 
 #include <cctype>
@@ -19,7 +19,7 @@ struct NumaLine {
     std::map<std::string, std::uint64_t> fields; ///< anon, dirty, mapped, N0, ...
 };
 
-/// Nothing where the line is not of the format.
+/// Nothing if the line has another format.
 [[nodiscard]] inline std::optional<NumaLine> parse_numa_line(std::string_view text) {
     NumaLine line;
     unsigned position = 0;
@@ -54,7 +54,7 @@ struct NumaLine {
     return position >= 2 ? std::optional(line) : std::nullopt;
 }
 
-/// Fields that a line may have; whatever else would be told is not of the kernel's format.
+/// Fields that a line may have; any other is not of the kernel's format.
 [[nodiscard]] inline bool is_known_field(const std::string& name) {
     static const std::map<std::string, int> known = {
         {"anon", 0},      {"dirty", 0},  {"mapped", 0},    {"mapmax", 0},

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What an address space promises to its callers, one behaviour a test.
+// The promises of an address space to its callers, one behaviour a test.
 #include "fixture.hpp"
 
 #include <gtest/gtest.h>
@@ -37,7 +37,7 @@ class AddressSpaceTest : public ::testing::Test {
 using Faults = AddressSpaceTest;
 
 TEST_F(Faults, install_the_largest_leaf_that_fits_a_device) {
-    // From one page below a gigabyte's beginning to one page behind its end.
+    // From one page below a gigabyte boundary to one page above the next.
     map(base - page, gib + 2 * page, world.bar_mapping(gib - page));
     EXPECT_EQ(fault(base - page).leaf.size_lg2, 12U);
     EXPECT_EQ(fault(base + 5 * mib).leaf.size_lg2, 30U);
@@ -167,7 +167,7 @@ TEST_F(Faults, of_device_memory_with_page_structs_are_counted) {
     EXPECT_EQ(first.leaf.size_lg2, 21U);
     EXPECT_FALSE(has(first.leaf.attributes, Attributes::special));
     EXPECT_EQ(world.memory.frame(first.leaf.physical)->references.load(), 1U);
-    // Its leaf is not split either, but goes as a whole.
+    // Its leaf is not split either, but removed as a whole.
     ASSERT_TRUE(world.space.zap(at(base + 2 * mib, page)));
     EXPECT_EQ(world.leaf_lg2(base + 3 * mib), 0U);
     EXPECT_EQ(world.memory.frame(first.leaf.physical)->references.load(), 0U);
@@ -207,7 +207,7 @@ TEST_F(Changes, merge_mappings_that_go_on_alike) {
     EXPECT_EQ(world.space.find(VirtualAddress(base))->range, at(base, gib));
     map(base + gib, gib, world.bar_mapping(gib));
     EXPECT_EQ(world.space.find(VirtualAddress(base))->range, at(base, 3 * gib));
-    // Another offset does not go on.
+    // A mapping with another offset does not continue it.
     map(base + 3 * gib, gib, world.bar_mapping(5 * gib));
     EXPECT_EQ(world.space.find(VirtualAddress(base))->range, at(base, 3 * gib));
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Real threads on one address space: the case of the page-walk race's report, and everything at
+// Real threads on one address space: the case of the page-walk race's report, and all operations at
 // once. Run under ThreadSanitizer; the explorer runs the same code under chosen schedules.
 #include "moat/mm/readers/numa_maps.hpp"
 
@@ -31,7 +31,7 @@ struct Bars {
     }
 };
 
-/// Two threads that loop over numa_maps until told to stop.
+/// Two threads that loop over numa_maps until stopped.
 class Readers {
   public:
     explicit Readers(const World<Sync>& world) {
@@ -47,7 +47,7 @@ class Readers {
 
     [[nodiscard]] std::uint64_t read() const { return read_.load(std::memory_order_relaxed); }
 
-    /// Until both have come round once more, or many times what that takes.
+    /// Until both have finished another round, or many times the time of one.
     void await_progress() const {
         const std::uint64_t before = read();
         while (read() < before + 2)
@@ -81,7 +81,8 @@ TEST(ReportedCase, readers_take_no_leaf_away) {
     }
 }
 
-/// A second MMU, as an IOMMU is: it maps the large BAR's leaves, and hears when they go.
+/// A second MMU, like an IOMMU: it maps the large BAR's leaves, and is notified when they are
+/// removed.
 struct Mirror final : Notifier<Sync> {
     static constexpr VirtualRange range = Bars::ranges[1];
 
@@ -159,7 +160,7 @@ TEST(ReportedCase, nothing_is_mapped_when_a_revocation_has_returned) {
     }
 }
 
-/// Every call on ranges that overlap; what must hold at the end is that nothing is lost.
+/// Every call on overlapping ranges; at the end nothing may be lost.
 TEST(EverythingAtOnce, leaves_nothing_behind) {
     Sizes sizes;
     sizes.nodes = {ByteCount(16 * mib), ByteCount(16 * mib)};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a walk visits, in which order, how often; and that a walk that reads changes nothing.
+// The visits of a walk, their order and number; and that a reading walk changes nothing.
 #include "moat/mm/walker.hpp"
 
 #include "fixture.hpp"
@@ -13,7 +13,7 @@ namespace {
 using Sync = RealSync;
 using TestSpace = Space<Sync>;
 
-/// Notes all that it is shown, and that it is shown every address once.
+/// Records all visits, and checks that each address is visited once.
 struct Notes {
     std::string text;
     std::uint64_t next = 0;
@@ -38,7 +38,7 @@ struct Notes {
     void retried(VirtualRange) { ++retries; }
 };
 
-/// Asks for smaller leaves, which a walk that reads does not make.
+/// Requests smaller leaves, which a reading walk does not make.
 struct Asker : Notes {
     template <unsigned L>
     Action leaf(VirtualRange range, const Leaf<TestSpace::Types, L>& found) {
@@ -47,7 +47,7 @@ struct Asker : Notes {
     }
 };
 
-/// Notes the levels of entries with tables, and goes no deeper than 2.
+/// Records the levels of entries with tables, and descends to level 2 at most.
 struct TableNotes : Notes {
     std::string tables;
 
@@ -58,7 +58,7 @@ struct TableNotes : Notes {
     }
 };
 
-/// Never content.
+/// Always asks for another look.
 struct Stubborn : Notes {
     unsigned asked = 0;
 
@@ -177,7 +177,7 @@ TEST_F(Walks, without_mappings_see_the_tables_alone) {
 
 using ChangingWalks = WalkerTest;
 
-/// Wants pages.
+/// Requests pages.
 struct Splitter : Notes {
     template <unsigned L>
     Action leaf(VirtualRange range, const Leaf<TestSpace::Types, L>& found) {
@@ -192,7 +192,7 @@ struct Splitter : Notes {
     }
 };
 
-/// How many pages of 4 KiB a walk's notes tell of.
+/// The number of 4 KiB pages in a walk's records.
 std::size_t pages_in(const std::string& text) {
     std::size_t count = 0;
     for (std::size_t at = text.find("leaf0:4K"); at != std::string::npos;
@@ -238,7 +238,7 @@ TEST_F(ChangingWalks, look_again_boundedly_and_then_under_the_lock) {
     EXPECT_EQ(stubborn.asked, 1U + 3U + 1U);
     EXPECT_EQ(stubborn.retries, 4U);
 
-    // Somebody puts the leaf back whenever it is taken apart.
+    // Another thread restores the leaf whenever it is split.
 
     struct : Splitter {
         World<Sync>* world = nullptr;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Unmapping, protecting, splitting, folding and growing, for every format: what was done is said,
-// what was refused changes nothing, and hardware's flags are not lost.
+// Unmapping, protecting, splitting, folding and growing, for every format: each reports its
+// changes, a failed call changes nothing, and hardware's flags are not lost.
 #include "engine.hpp"
 
 #include <gtest/gtest.h>
@@ -22,7 +22,7 @@ class Change : public ::testing::TestWithParam<FormatUnderTest> {
 
     void start_over() { engine = GetParam().engine(); }
 
-    /// Leaves of more than one page, up to a size that a test can take apart page by page.
+    /// Leaves of more than one page, up to a size that a test can split page by page.
     [[nodiscard]] std::vector<std::uint64_t> divisible_leaves() const {
         std::vector<std::uint64_t> sizes;
         for (const unsigned lg2 : facts.leaf_sizes_lg2)
@@ -90,7 +90,7 @@ TEST_P(Change, a_partly_covered_leaf_is_refused_by_name_and_nothing_changes) {
         ASSERT_TRUE(engine->map(size, 2 * size, 0));
         const auto before = engine->mappings();
         const std::uint64_t tables = engine->tables_in_use();
-        // Sticking out at the start, at the end, at both, and beside a whole one.
+        // Leaves across the start, across the end, across both, and beside a whole one.
         const std::pair<std::uint64_t, std::uint64_t> ranges[] = {{size + page, size - page},
                                                                   {size, size - page},
                                                                   {size + page, page},
@@ -213,7 +213,7 @@ TEST_P(Change, split_then_fold_gives_the_leaf_back) {
         const bool whole_entry = std::find(facts.entry_lg2.begin(), facts.entry_lg2.end(),
                                            alignment_lg2(size)) != facts.entry_lg2.end();
         if (!whole_entry)
-            continue; // a group is not made by folding
+            continue; // folding makes no group
         start_over();
         ASSERT_TRUE(engine->map(size, size, size));
         const std::uint64_t tables = engine->tables_in_use();

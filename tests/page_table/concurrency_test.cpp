@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Real threads on one tree: writers of ranges that lie side by side, readers everywhere. Run under
+// Real threads on one tree: writers of adjacent ranges, readers everywhere. Run under
 // ThreadSanitizer; the explorer runs the same engine under chosen schedules.
 #include "moat/page_table/edit.hpp"
 #include "moat/page_table/reader.hpp"
@@ -37,8 +37,8 @@ struct Free {
     void operator()(std::byte* bytes) const { std::free(bytes); }
 };
 
-/// Every writer maps an address to itself plus one of two offsets, so that a reader can judge any
-/// answer without knowing when it was given.
+/// Every writer maps an address to itself plus one of two offsets, so that a reader can check any
+/// result, whenever it was read.
 constexpr std::uint64_t offsets[] = {0, std::uint64_t{1} << 40};
 
 template <class F>
@@ -137,7 +137,7 @@ void read(Shared<F>& shared, std::uint64_t base, std::uint64_t size, std::uint64
 TYPED_TEST(Concurrency, writers_side_by_side_and_readers_everywhere) {
     using F = typename TypeParam::Format;
     Shared<F> shared;
-    // The middle of a block is the border between two writers: they share tables of every level.
+    // The middle of a block is the border between two writers, which share tables of every level.
     const std::uint64_t base = 7 * block;
     const std::uint64_t border = base + 2 * block + block / 2;
     const std::uint64_t end = base + 5 * block;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The contract of an Edit: what it invalidates and when, when tables are freed, and what happens to
-// one that is dropped. One format serves; the operations are tested elsewhere for all.
+// The contract of an Edit: its invalidations and their time, when it frees tables, and a dropped
+// edit. These use one format; other suites test the operations for all.
 #include "moat/page_table/edit.hpp"
 #include "moat/page_table/formats/x86_64.hpp"
 #include "moat/page_table/reader.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What of engine.hpp depends on no format.
+// The parts of engine.hpp that depend on no format.
 #include "engine.hpp"
 
 #include <algorithm>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The engine of any format behind one interface, with what a test needs around it: memory that can
-// run out, hardware that sets flags, a cache of translations that notices a missing invalidation.
-// The suites of this folder run on it, for every format, and compile in no time; the engine itself
-// is compiled once a format, in engines_*.cpp.
+// The engine of any format behind one interface, with a test's surroundings: memory that can run
+// out, hardware that sets flags, a cache of translations that detects a missing invalidation. The
+// suites of this folder run on it for every format and compile quickly; engines_*.cpp compile the
+// engine itself once a format.
 #pragma once
 
 #include "moat/core/text.hpp"
@@ -25,7 +25,7 @@
 
 namespace moat::tests {
 
-/// What a suite needs to know of a format.
+/// The properties of a format that a suite needs.
 struct FormatFacts {
     std::string name;
     unsigned granule_lg2;
@@ -36,12 +36,12 @@ struct FormatFacts {
     bool sign_extended;
     FormatCapabilities capabilities;
     std::vector<unsigned> entry_lg2;      ///< by level
-    std::vector<unsigned> leaf_sizes_lg2; ///< smallest first; those that fit the output bits
+    std::vector<unsigned> leaf_sizes_lg2; ///< smallest first; only those that fit the output bits
     std::function<bool(Attributes)> representable;
 
     [[nodiscard]] std::uint64_t page() const { return bit(granule_lg2); }
 
-    /// What an entry of the second level covers.
+    /// The size that an entry of the second level covers.
     [[nodiscard]] std::uint64_t block() const { return bit(entry_lg2[1]); }
 
     [[nodiscard]] bool has_leaf(std::uint64_t size) const;
@@ -49,14 +49,14 @@ struct FormatFacts {
     [[nodiscard]] std::uint64_t next_smaller_leaf(std::uint64_t size) const;
 };
 
-/// What one address translates to.
+/// The translation of one address.
 struct Found {
     std::uint64_t physical;
     std::uint64_t leaf_size;
     Attributes attributes;
 };
 
-/// A piece of what a tree maps: consecutive addresses to consecutive memory, one set of attributes
+/// A piece of a tree's mappings: consecutive addresses to consecutive memory, one set of attributes
 /// without accessed and dirty.
 struct Piece {
     std::uint64_t last;
@@ -67,7 +67,7 @@ struct Piece {
     friend std::ostream& operator<<(std::ostream& out, const Piece& piece);
 };
 
-/// What a tree maps, by first address; neighbours that continue each other are one.
+/// The mappings of a tree, by first address; neighbours that continue each other are one.
 using Mappings = std::map<std::uint64_t, Piece>;
 
 void append_merged(Mappings& mappings, std::uint64_t start, const Piece& piece);
@@ -91,8 +91,8 @@ class Engine {
   public:
     virtual ~Engine() = default;
 
-    // Each opens an edit, does one thing, finishes it, lets deferred frees run, and fails the test
-    // if a translation that is still cached is no longer true.
+    // Each opens an edit, does one thing, finishes it, runs deferred frees, and fails the test if a
+    // cached translation is no longer true.
     virtual Result<void> map(std::uint64_t start, std::uint64_t size, std::uint64_t physical,
                              Attributes attributes = read_write, MapOptions options = {}) = 0;
     virtual std::uint64_t map_pages(std::uint64_t start, const std::vector<std::uint64_t>& memory,
@@ -107,24 +107,24 @@ class Engine {
                               Break breaking = Break::allowed) = 0;
     virtual Result<std::vector<FlagReport>> clear_flags(std::uint64_t start, std::uint64_t size,
                                                         Attributes which) = 0;
-    /// unsupported where the format's trees do not grow.
+    /// Error: unsupported if the format's trees do not grow.
     virtual Result<void> grow() = 0;
 
-    /// Remembers what it found in the cache of translations.
+    /// Stores what it found in the cache of translations.
     virtual std::optional<Found> translate(std::uint64_t address) = 0;
-    /// `control` answers each visit; nothing: goes on.
+    /// `control` answers each visit; without one the walk continues.
     virtual Result<WalkEnd> walk(std::uint64_t start, std::uint64_t size,
                                  std::vector<Visit>& visits,
                                  const std::function<WalkControl(const Visit&)>& control = {}) = 0;
-    /// Everything that is mapped, after a check of the whole tree: leaves aligned, groups whole,
-    /// tables as many as the memory handed out.
+    /// All mappings, after a check of the whole tree: leaves are aligned, groups are whole, and
+    /// there are as many tables as allocations.
     virtual Mappings mappings() = 0;
 
-    /// What hardware does when the leaf at `address` is used: sets the flags in the one entry that
+    /// Acts as hardware when the leaf at `address` is used: sets the flags in the one entry that
     /// translates it, found by a walk that shares no code with the engine's.
     virtual void hardware_uses(std::uint64_t address, Attributes flags) = 0;
 
-    /// After `allocations` more, none succeeds; nothing: all do.
+    /// After `allocations` more, each fails; nothing: all succeed.
     virtual void allow_allocations(std::optional<std::uint64_t> allocations) = 0;
     [[nodiscard]] virtual std::uint64_t tables_in_use() const = 0;
     [[nodiscard]] virtual unsigned levels() const = 0;

@@ -16,7 +16,7 @@
 
 namespace moat::tests {
 
-/// A TablePool of which every allocation from the n-th on fails, when asked to.
+/// A TablePool whose allocations fail from the n-th on, on request.
 class LimitedPool {
   public:
     LimitedPool(std::size_t tables, unsigned unit_lg2)
@@ -136,7 +136,7 @@ class EngineOf final : public Engine {
 
     Mappings mappings() override {
         Collector collector;
-        // Half by half, since 2^64 is no size.
+        // In two halves, since 2^64 is no size.
         const unsigned bits = input_bits<F>(levels());
         for (const std::uint64_t start :
              {std::uint64_t{0}, F::sign_extended ? ~low_bits(bits - 1) : bit(bits - 1)}) {
@@ -279,7 +279,7 @@ class EngineOf final : public Engine {
     std::map<std::uint64_t, Found> cache_;
 };
 
-/// Sizes of leaf that the output bits and the tree can hold, smallest first.
+/// Leaf sizes that the output bits and the tree can hold, smallest first.
 template <PageTableFormat F>
 std::vector<unsigned> leaf_sizes_lg2() {
     std::vector<unsigned> sizes;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Every format as bits: geometry, encoding and decoding, groups, accessed and dirty.
-// Nothing of the engine. The words that the specifications ask for are in golden_words_test.cpp.
+// Every format as bits, without the engine: geometry, encoding and decoding, groups, accessed and
+// dirty. golden_words_test.cpp has the words of the specifications.
 #include "moat/core/bits.hpp"
 #include "moat/page_table/attributes.hpp"
 
@@ -43,7 +43,8 @@ std::vector<Attributes> representable_sets() {
     return sets;
 }
 
-/// What of `flag` a leaf with `asked` holds after encoding. `preset`: what software presets.
+/// The part of `flag` that a leaf with `asked` holds after encoding. `preset`: the flags that
+/// software presets.
 constexpr Attributes held(FlagUpdate update, Attributes asked, Attributes flag, Attributes preset) {
     return update == FlagUpdate::none       ? Attributes::none
            : update == FlagUpdate::hardware ? asked & flag
@@ -65,7 +66,7 @@ std::vector<std::uint64_t> physical_addresses(unsigned size_lg2, std::mt19937_64
     return {0, mask, random() & mask, random() & mask};
 }
 
-/// What an entry says, to be compared once and not for each format and level.
+/// The decoded properties of an entry, compared once rather than for each format and level.
 struct Said {
     EntryKind kind = EntryKind::absent;
     unsigned group_lg2 = 0;
@@ -87,7 +88,7 @@ Said leaf_said(Word word) {
             F::template leaf_physical<L>(word), F::template leaf_attributes<L>(word)};
 }
 
-/// Return: whether it is as it should be; else the test has failed.
+/// Return: whether it is correct; otherwise the test has failed.
 [[nodiscard]] bool expect_said(const Said& said, const Said& expected, Word word) {
     EXPECT_EQ(said, expected) << "by " << std::hex << word;
     return said == expected;
@@ -267,7 +268,7 @@ struct FormatTest : ::testing::Test {};
 
 TYPED_TEST_SUITE(FormatTest, AllFormats, FormatName);
 
-/// One typed test and not twelve: each takes compilers 90 ms a format, whatever is in it.
+/// One typed test, not twelve: each costs compilers 90 ms a format, whatever its contents.
 TYPED_TEST(FormatTest, is_of_one_piece) {
     using F = typename TypeParam::Format;
     geometry_adds_up<F>();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The list of every format and configuration that the suites of this folder run for.
-// A new format is added here and nowhere else. Suites of the engine take it through engine.hpp;
-// typed suites of the bits as `TYPED_TEST_SUITE(Suite, AllFormats, FormatName)`.
+// The list of every format and configuration that the suites of this folder run for. Add a new
+// format here and nowhere else. Suites of the engine use it through engine.hpp; typed suites of the
+// bits as `TYPED_TEST_SUITE(Suite, AllFormats, FormatName)`.
 #pragma once
 
 #include "moat/page_table/format.hpp"
@@ -30,7 +30,7 @@ struct Label {
     char characters[N];
 };
 
-/// One row of the list: a format, configured, and what gtest calls it.
+/// One row of the list: a format, its configuration, and its name for gtest.
 template <Label Name, PageTableFormat F>
 struct Case {
     using Format = F;

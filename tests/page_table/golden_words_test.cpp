@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Entries as the specifications draw them, assembled by hand from their tables.
-// The round trips are in format_test.cpp; an error that encoding and decoding share shows only here
-// and in the witnesses.
+// Entries as the specifications draw them, assembled by hand from their tables. format_test.cpp has
+// the round trips; only this file and the witnesses detect an error that encoding and decoding
+// share.
 #include "moat/page_table/attributes.hpp"
 
 #include "formats.hpp"

@@ -59,7 +59,7 @@ TEST_P(Mapping, each_leaf_is_the_largest_that_fits) {
 }
 
 TEST_P(Mapping, pages_of_a_list_go_wherever_they_are) {
-    // Two tables that exist, each with its last or first page taken.
+    // Two existing tables, each with its last or first page mapped.
     ASSERT_TRUE(engine->map(block, page, 0));
     ASSERT_TRUE(engine->map(3 * block - page, page, 0));
     std::vector<std::uint64_t> memory;

@@ -68,7 +68,7 @@ std::string Operation::describe() const {
 
 namespace {
 
-/// A length: pages, blocks, or the same a page more or less.
+/// A length: pages, blocks, or one of these plus or minus a page.
 std::uint64_t choose_size(const FormatFacts& facts, const Choose& choose) {
     const std::uint64_t page = facts.page();
     switch (choose(5)) {
@@ -113,7 +113,7 @@ Attributes choose_attributes(const FormatFacts& facts, const Choose& choose) {
     }
 }
 
-/// Does a leaf lie across `boundary`?
+/// Whether a leaf lies across `boundary`.
 bool is_cut(Engine& engine, std::uint64_t boundary) {
     const std::uint64_t size = engine.leaf_size(boundary);
     return size != 0 && !is_aligned(boundary, alignment_lg2(size));
@@ -125,7 +125,7 @@ std::string unexpected_result(const Done& done, const char* expected) {
            (done ? "success" : to_string(done.error()));
 }
 
-/// The verdict on a result that depends on leaves at the range's ends.
+/// Checks a result that depends on leaves at the range's ends.
 template <class Done>
 std::string judge_cut(const Done& done, bool cut, const Operation& operation,
                       const FormatFacts& facts) {
@@ -203,7 +203,7 @@ std::string perform_fold(const Operation& operation, Engine& engine) {
 
 Operation choose_operation(const FormatFacts& facts, const Choose& choose) {
     Operation operation{};
-    // Half of all operations map; without that most find nothing.
+    // Half of all operations map; otherwise most would find nothing.
     operation.kind = static_cast<Operation::Kind>(choose(2) == 0 ? 0 : choose(Operation::kinds));
     operation.size = choose_size(facts, choose);
     operation.start = choose_start(facts, operation.size, choose);

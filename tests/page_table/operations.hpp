@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Sequences of operations on an Engine beside a plain model of what is mapped.
-// The random suites generate them from a seed, the fuzzer from bytes; both print them as they run.
+// Sequences of operations on an Engine beside a plain model of its mappings. The random suites
+// generate them from a seed, the fuzzer from bytes; both print them as they run.
 #pragma once
 
 #include "engine.hpp"
@@ -11,7 +11,7 @@
 
 namespace moat::tests {
 
-/// What is mapped, without tables, levels or leaves.
+/// The mappings, without tables, levels or leaves.
 class Model {
   public:
     [[nodiscard]] bool overlaps(std::uint64_t start, std::uint64_t last) const;
@@ -22,7 +22,7 @@ class Model {
     void unmap(std::uint64_t start, std::uint64_t last);
     void protect(std::uint64_t start, std::uint64_t last, Attributes attributes);
 
-    /// As Engine::mappings gives it.
+    /// As Engine::mappings returns it.
     [[nodiscard]] Mappings merged() const;
 
   private:
@@ -55,11 +55,11 @@ using Choose = std::function<std::uint64_t(std::uint64_t below)>;
 /// An operation near a few places of the format's space where levels and groups meet.
 Operation choose_operation(const FormatFacts& facts, const Choose& choose);
 
-/// Performs `operation` on both. Return: what differs from the model, or an empty text.
+/// Performs `operation` on both. Return: the difference from the model, or an empty text.
 std::string perform(const Operation& operation, const FormatFacts& facts, Engine& engine,
                     Model& model);
 
-/// What the whole tree maps beside what the model says. Return: as `perform`.
+/// Compares the whole tree's mappings with the model's. Return: as `perform`.
 std::string compare(Engine& engine, const Model& model);
 
 } // namespace moat::tests

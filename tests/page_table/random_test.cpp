@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Random operations against a plain model, and every allocation failed once, for every format.
-// A failure prints the seed and the operations; MOAT_SEED=N runs one seed again.
+// Random operations against a plain model, and each allocation failed once, for every format. A
+// failure prints the seed and the operations; MOAT_SEED=N runs one seed again.
 #include "operations.hpp"
 
 #include <cstdlib>
@@ -13,7 +13,7 @@ namespace {
 using namespace moat;
 using namespace moat::tests;
 
-/// The seeds to run: a fixed few, or the one that a person asks for.
+/// The seeds to run: a fixed few, or the one in MOAT_SEED.
 std::vector<std::uint64_t> seeds() {
     if (const char* asked = std::getenv("MOAT_SEED"))
         return {std::strtoull(asked, nullptr, 0)};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Children, and what is shared with them: files of memory and sockets.
+// Child processes, and what they share with their parent: memory files and sockets.
 #include "platform/child_process.hpp"
 #include "platform/memory_file.hpp"
 #include "platform/stream_socket.hpp"

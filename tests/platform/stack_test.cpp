@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Stacks of functions whose names are known, inlined or not, and a report with a real one.
+// Stacks of functions with known names, inlined or not, and a report with a real one.
 #include "moat/fault/report.hpp"
 
 #include "platform/stack.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Waits for other threads without sleeping and without hanging where a test has failed.
+// Waits for other threads without sleeping, and without hanging after a failure.
 #pragma once
 
 #include "moat/sync/real.hpp"

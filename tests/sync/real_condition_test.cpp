@@ -12,7 +12,7 @@ namespace {
 
 using namespace moat;
 
-/// Hands one number at a time from one thread to another.
+/// Passes one number at a time from one thread to another.
 class Channel {
   public:
     void put(int value) {
@@ -71,7 +71,7 @@ TEST(SharedMutex, keeps_a_writer_from_readers) {
         for (int i = 0; i != rounds; ++i) {
             const ExclusiveLock lock(mutex);
             ++one;
-            RealSync::yield(); // a reader that was let in would see the two differ
+            RealSync::yield(); // a reader beside a writer would see the two differ
             ++other;
         }
     });

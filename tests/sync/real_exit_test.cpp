@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The end of a process in the middle of things. Each case runs in a child process.
+// The end of a process during other work. Each case runs in a child process.
 #include "moat/sync/real.hpp"
 
 #include <cstdlib>
@@ -16,7 +16,7 @@ class RealExitDeathTest : public testing::Test {
     RealExitDeathTest() { testing::FLAGS_gtest_death_test_style = "threadsafe"; }
 };
 
-/// A static object that was constructed before the background thread and goes after it.
+/// A static object that was constructed before the background thread and is destroyed after it.
 struct Engine {
     RealSync::Timer timer{[](void*) {}, nullptr};
     RealSync::ThreadLocal<int> local{[](void*, int&) {}, nullptr};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// RealSync's RCU between threads. Nothing sleeps: threads meet at atomics and latches, and what a
-// grace period that ends early would let happen is looked for as often as a test may take.
+// RealSync's RCU between threads. Nothing sleeps: threads meet at atomics and latches, and repeat
+// the scenario in which a grace period that ends early shows, as often as a test may take.
 #include "moat/sync/real.hpp"
 
 #include "eventually.hpp"
@@ -34,7 +34,7 @@ std::uint64_t epoch_now() {
 
 TEST(GracePeriod, begins_one_epoch_and_a_barrier_without_calls_none) {
     {
-        const RealSync::ReadSection closed; // its slot stays, and is not waited for
+        const RealSync::ReadSection closed; // its slot stays, and grace periods ignore it
     }
     const std::uint64_t before = epoch_now();
     RealSync::synchronize();
@@ -61,7 +61,7 @@ TEST(GracePeriod, outlasts_a_section_that_was_open) {
         section_open.wait();
         about_to_wait.store(true, std::memory_order_relaxed);
         RealSync::synchronize();
-        // Relaxed: that the section happened before is what synchronize promises.
+        // Relaxed: synchronize promises that the section happened before.
         EXPECT_TRUE(section_done.load(std::memory_order_relaxed)) << "round " << round;
         reader.join();
     }
@@ -122,7 +122,8 @@ TEST(GracePeriodDeathTest, is_not_asked_for_inside_a_section) {
     EXPECT_DEATH(RealSync::barrier(), "read section");
 }
 
-/// What readers see; a destroyed one is poisoned, and ThreadSanitizer and AddressSanitizer see it.
+/// The objects that readers see. A destroyed one is poisoned, which ThreadSanitizer and
+/// AddressSanitizer detect.
 struct Published {
     static constexpr std::uint64_t alive = 0x600d'600d'600d'600d;
     std::uint64_t mark = alive;
@@ -141,7 +142,7 @@ struct Published {
     std::uint64_t value_;
 };
 
-/// Readers follow a pointer that writers swap; `free` gets rid of the old node.
+/// Readers follow a pointer that writers swap; `free` frees the old node.
 template <class Free>
 void swap_beside_readers(std::uint64_t swaps, const Free& free) {
     constexpr int readers = 2;
@@ -245,7 +246,7 @@ TEST(ReaderSlots, are_reused_by_later_threads) {
 }
 
 TEST(ReaderSlots, are_reused_after_an_exit_hook_that_reads) {
-    // The order in which a thread first reads and first has thread-local state must not matter.
+    // A thread's first read section and its first thread-local state may come in either order.
     for (const bool reads_first : {true, false}) {
         std::atomic<int> hooks{0};
         RealSync::ThreadLocal<int> slot(
@@ -270,7 +271,7 @@ TEST(ReaderSlots, are_reused_after_an_exit_hook_that_reads) {
     }
 }
 
-/// A thread_local object of a user whose destructor reads, however late it runs.
+/// A user's thread_local object whose destructor reads, however late it runs.
 struct ReadsAtTheEnd {
     bool used = false;
 

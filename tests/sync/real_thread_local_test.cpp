@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// RealSync's thread-local state: whose it is, what happens when its thread or its object ends.
+// RealSync's thread-local state: its owner, and the end of its thread or its object.
 #include "moat/sync/real.hpp"
 
 #include <atomic>
@@ -57,7 +57,7 @@ TEST(ThreadLocal, is_each_threads_own) {
 }
 
 TEST(ThreadLocal, of_many_objects_is_kept_apart) {
-    constexpr int objects = 40; // past the room that a thread begins with
+    constexpr int objects = 40; // more than the initial capacity of a thread
     std::vector<std::unique_ptr<Slot>> slots;
     for (int i = 0; i != objects; ++i)
         slots.push_back(std::make_unique<Slot>(ignore, nullptr));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// RealSync's timers: they run on the background thread, not before their time and not after
-// cancel. Tests wait for what callbacks do, never for time.
+// RealSync's timers run on the background thread, not early and not after cancel. Tests wait for
+// the effects of callbacks, never for time.
 #include "moat/sync/real.hpp"
 
 #include "eventually.hpp"
@@ -92,7 +92,7 @@ TEST(Timer, of_an_earlier_time_runs_first) {
 TEST(Timer, may_be_armed_for_ever) {
     TimerAlarm never;
     never.timer.arm(no_deadline);
-    TimerAlarm soon; // were the deadline to wrap, `never` would run before this
+    TimerAlarm soon; // if the deadline wrapped, `never` would run before this
     soon.timer.arm(0);
     ASSERT_TRUE(soon.rings());
     EXPECT_FALSE(never.rang.try_wait());
@@ -152,7 +152,7 @@ TEST(PeriodicTimer, stops_at_cancel) {
         const int then = periodic.ran.load();
         RealSync::yield();
         EXPECT_EQ(periodic.ran.load(), then);
-        periodic.timer.arm(0); // cancel is no end for ever
+        periodic.timer.arm(0); // a cancelled timer can be armed again
         while (periodic.ran.load() == then)
             RealSync::yield();
     }
@@ -203,7 +203,7 @@ TEST(Timer, destroyed_by_its_callback_is_forgotten) {
     Destroyed destroyed;
     (new Owner(destroyed))->timer.arm(0);
     ASSERT_TRUE(eventually([&] { return destroyed.times != 0; }));
-    TimerAlarm next; // the background thread goes on without the one that is gone
+    TimerAlarm next; // the background thread continues without the destroyed timer
     next.timer.arm(0);
     ASSERT_TRUE(next.rings());
     EXPECT_EQ(destroyed.times, 1);

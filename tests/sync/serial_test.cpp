@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What is SerialSync's own: locks that know their one thread, and time that is told to pass.
+// Properties of SerialSync alone: locks that check for their one thread, and a clock that tests
+// advance.
 #include "moat/sync/lock.hpp"
 #include "moat/sync/serial.hpp"
 
@@ -54,7 +55,7 @@ TEST(SerialRcu, defers_from_deferred_calls_without_recursion) {
     EXPECT_EQ(chain.left, 0);
 }
 
-/// Notes when its timer ran.
+/// Records when its timer ran.
 struct Alarm {
     std::vector<std::uint64_t>* log;
     SerialSync::Timer timer{[](void* self) { static_cast<Alarm*>(self)->ring(); }, this};

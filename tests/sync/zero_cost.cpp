@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Pairs of functions that zero_cost_test.py compiles and compares: an engine's way of writing,
-// through the policy, and the same by hand on the standard's own types.
+// Pairs of functions that zero_cost_test.py compiles and compares: engine code through the policy,
+// and the same by hand on the standard's own types.
 #include "moat/sync/lock.hpp"
 #include "moat/sync/real.hpp"
 
@@ -96,7 +96,7 @@ std::uint64_t magazine_by_hand(MagazineByHand* magazine) {
     return left;
 }
 
-// How the test proves itself: these differ.
+// Checks the test itself: these differ.
 void control_policy(std::atomic<std::uint64_t>* word) {
     word->store(1, std::memory_order_seq_cst);
 }

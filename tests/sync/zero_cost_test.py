@@ -31,7 +31,7 @@ def disassemble(compiler: str, include: str, source: str) -> dict[str, list[str]
         elif name and line.strip():
             plain = " ".join(line.split("#")[0].split())
             plain = plain.replace(f"<{name}", "<here")
-            plain = re.sub(r"^call <.*>$", "call", plain)  # whom, the next line says
+            plain = re.sub(r"^call <.*>$", "call", plain)  # the next line names it
             if not PADDING.match(plain):
                 functions[name].append(plain)
     return functions

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The library for C over Linux VFIO: a container with QEMU's edu in it, whose registers the test
-// drives itself, as a driver in C would.
+// The library for C over Linux VFIO: a container with QEMU's edu, whose registers the test drives
+// itself, like a driver in C.
 #include "moat/moat.h"
 
 #include "guest.hpp"
@@ -113,7 +113,7 @@ TEST_F(CApiOverVfio, a_device_reaches_its_buffer_and_its_stray_is_told) {
     EduByHand(bar).write_memory(ring + 2048, 2048 + 64);
     EXPECT_EQ(std::ranges::count(memory, 0xc5), 2048 + 4096) << "the half page, and no neighbour";
 
-    // The kernel may hold the line back, since it limits their rate: then it counts as lost.
+    // The kernel limits the rate of these lines and may drop it: then it counts as lost.
     std::uint64_t all = 0;
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(5);
     while (all == 0 && std::chrono::steady_clock::now() < end) {

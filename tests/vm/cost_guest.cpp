@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a mapping costs beside the kernel's calls alone, and a large BAR's by leaves of each size.
-// Figures are printed, to be read: what one is on a busy machine is no test.
+// The cost of a mapping beside that of the kernel's calls alone, and of a large BAR by leaves of
+// each size. The test prints the figures; on a busy machine they are no criterion.
 #include "guest.hpp"
 #include "machine/vfio_host/uapi.hpp"
 
@@ -135,7 +135,7 @@ class CostTest : public GuestTest {
                     ADD_FAILURE() << "mapped";
             return nanoseconds_since(began) / times;
         };
-        // One beside the other, so that what else the machine does meets both.
+        // Alternately, so that other load affects both.
         std::array<double, 101> ours{};
         std::array<double, 101> by_hand{};
         std::array<double, 101> ratios{};
@@ -162,7 +162,7 @@ TEST_F(CostTest, of_a_mapping_beside_the_bare_call) {
                                          : compare_with_bare<BareIommufd>();
 }
 
-/// The BAR at another address, until it is put back.
+/// The BAR at another address, until it is restored.
 class Moved {
   public:
     Moved(std::span<std::byte> bar, std::uint64_t beyond_a_gib) : bar_(bar) {
@@ -202,7 +202,7 @@ class Moved {
            std::array{major, minor} >= std::array{6, 18};
 }
 
-/// Before 6.18 each page of 4 KiB is looked up, whatever the leaf, and takes as long.
+/// Before 6.18 the kernel looks up each 4 KiB page, whatever the leaf, and takes as long.
 TEST_F(CostTest, a_large_bar_is_mapped_for_dma_by_its_leaves) {
     if (expected_backend() != Backend::type1 || !maps_leaves_at_once())
         return;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A device that leaves its buffer, under a real kernel: without a guard nobody is told, with one
-// the fault comes back to the buffer's owner. The kernel's log tells of five faults in five seconds
-// at most, so together the tests of this program make no more, but for the last (lost_guest.cpp).
+// A device that leaves its buffer, under a real kernel: without a guard nothing is reported, with
+// one the fault is attributed to the buffer's owner. The kernel logs at most five faults in five
+// seconds, so the tests of this program cause no more together, except the last (lost_guest.cpp).
 #include "moat/fault/report.hpp"
 
 #include "guest.hpp"
@@ -33,7 +33,7 @@ TEST_F(FaultsTest, without_a_guard_the_neighbour_is_changed_and_nobody_told) {
     EXPECT_TRUE(domain->unmap(Iova(0x100000), 8_KiB));
 }
 
-/// VT-d's driver emits no event, so that the faults of the other tests come by the log.
+/// VT-d's driver emits no event, so the faults of the other tests come from the log.
 TEST_F(FaultsTest, the_kernels_tracepoint_is_followed_beside_its_log) {
     EXPECT_TRUE(machine->follows_tracepoint());
     EXPECT_EQ(traces(), 1);

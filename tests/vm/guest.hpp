@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Inside of the virtual machine: its devices, bound to vfio-pci and opened through the kernel.
-// Which backend the kernel must choose, the variable MOAT_VM_BACKEND says.
+// The inside of the virtual machine: its devices, bound to vfio-pci and opened through the kernel.
+// The variable MOAT_VM_BACKEND names the backend that the kernel must choose.
 #pragma once
 
 #include "moat/core/text.hpp"
@@ -28,7 +28,7 @@ using machine::vfio_host::Backend;
 using machine::vfio_host::KernelDomain;
 using machine::vfio_host::VfioMachine;
 
-// As scripts/vm puts them into the machine.
+// The devices that scripts/vm adds to the machine.
 inline constexpr machine::Bdf edu(0, 4, 0);
 inline constexpr machine::Bdf nvme(0, 5, 0);
 inline constexpr machine::Bdf large_bar(0, 6, 0);
@@ -47,7 +47,7 @@ inline std::string content(const char* file) {
     return text.str();
 }
 
-/// How many of moat's traces the kernel keeps.
+/// The number of moat's traces in the kernel.
 inline std::ptrdiff_t traces() {
     std::error_code error;
     return std::ranges::count_if(
@@ -158,7 +158,7 @@ class GuestTest : public ::testing::Test, protected audit::BufferSource {
         return answer.value_or(audit::Answer{});
     }
 
-    /// Hands what has come to the space. Return: how many faults were lost.
+    /// Passes pending faults to the space. Return: the number of lost faults.
     std::uint64_t take_faults() {
         const auto keep = [&](const fault::Record& record) {
             records.push_back(record);
@@ -170,8 +170,8 @@ class GuestTest : public ::testing::Test, protected audit::BufferSource {
         return lost.value_or(0);
     }
 
-    /// Until the first has come, for a while at most. A device may well stray twice, and the
-    /// kernel tell of the first alone.
+    /// Waits a limited time for the first fault. If a device strays twice, the kernel may report
+    /// only the first.
     void bring_fault_home() {
         const auto one_is_there = [&] {
             (void)take_faults();

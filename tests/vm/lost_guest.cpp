@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// More faults than the kernel's log tells of. Last in the program: what comes after it within five
-// seconds is not told either.
+// More faults than the kernel logs. Last in the program, because the log drops everything within
+// the next five seconds too.
 #include "guest.hpp"
 
 #include <iostream>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What the kernel holds for a domain: that it comes back, and what limits it; and the leaves of a
-// large BAR. What it costs is cost_guest.cpp's.
+// The kernel's memory for a domain: its release and its limits; and the leaves of a large BAR.
+// cost_guest.cpp measures the cost.
 #include "guest.hpp"
 
 #include <array>
@@ -18,7 +18,7 @@
 namespace moat::tests {
 namespace {
 
-/// The number behind `name` in a file of lines of names and numbers; 0 where it is not there.
+/// The number behind `name` in a file of lines of names and numbers; 0 if the name is missing.
 std::uint64_t number_of(const char* file, std::string_view name) {
     std::ifstream in(file);
     std::string line;
@@ -32,7 +32,7 @@ std::uint64_t number_of(const char* file, std::string_view name) {
     return 0;
 }
 
-/// Of the device's memory, in KiB: type1 counts what it holds as locked, iommufd as pinned.
+/// The memory held for the device, in KiB: type1 counts it as locked, iommufd as pinned.
 std::uint64_t held() {
     return number_of("/proc/self/status", "VmLck:") + number_of("/proc/self/status", "VmPin:");
 }
@@ -131,7 +131,7 @@ TEST_F(MemoryTest, as_many_mappings_as_the_kernel_allows) {
     EXPECT_EQ(left(), 100U);
 }
 
-/// Root may pin as much as it likes, unless it renounces that.
+/// Root may pin without limit unless it drops that capability.
 class WithoutLockRight {
   public:
     WithoutLockRight() {
@@ -202,7 +202,7 @@ TEST_F(MemoryTest, functions_are_attached_then_opened_and_closed_then_detached) 
     EXPECT_EQ((*second)->attach(edu, *other).error().code(), ErrorCode::busy);
 }
 
-/// Whoever is killed while it maps leaves nothing that the next one meets.
+/// A process that is killed during a map leaves nothing behind for the next one.
 class KilledTest : public MemoryTest {
   protected:
     void SetUp() override {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// An NVMe controller driven through the DMA API on the kernel's tables. What is written is looked
-// at from outside, on the disk's image (vm_test.py).
+// An NVMe controller driven through the DMA API on the kernel's tables. vm_test.py checks the
+// written data from outside, on the disk's image.
 #include "guest.hpp"
 
 namespace moat::tests {
@@ -10,7 +10,7 @@ constexpr std::uint64_t block = 512;
 constexpr std::uint64_t written_at = (1 << 20) / block;
 constexpr std::uint64_t written_bytes = 12 << 10;
 
-/// By the kernel's count of those that it turned into an eventfd.
+/// From the kernel's count of interrupts that it turned into an eventfd.
 std::uint64_t interrupts_of_queue() {
     std::istringstream lines(content("/proc/interrupts"));
     std::string line;

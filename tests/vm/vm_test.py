@@ -17,14 +17,14 @@ import probe  # noqa: E402
 SKIPPED = 77
 BACKENDS = {"stock": "type1", "new": "type1", "iommufd": "iommufd"}
 DISK_BYTES = 64 << 20
-# What nvme_guest.cpp writes, and where.
+# The data that nvme_guest.cpp writes, and its place.
 WRITTEN_AT = 1 << 20
 WRITTEN_BYTES = 12 << 10
-# How long the kernel's page walk is stressed. Its BARs are mapped by type1 alone.
+# The duration of the page walk's stress. Only type1 maps its BARs.
 STRESS_SECONDS = os.environ.get("MOAT_VM_STRESS_SECONDS", "8")
 STRESS_STATUS = {"stock": 0, "new": 0, "iommufd": 3}
-# Audits that find nothing, of devices by name and by address; one of a driver that tells of 64 bytes
-# too many; one of an address where nothing is; the page walk, the tests.
+# Audits without findings, of devices by name and by address; one of a driver that passes a length
+# 64 bytes too large; one of an address without a device; the page walk; the tests.
 JOB = """
 moat bind 00:04.0 && moat bind 00:05.0 || exit
 moat audit --machine vfio --device nvme --operations 64 || exit
@@ -81,7 +81,7 @@ def check_stress(kernel, said):
         found = "type1 is emulated" in said
     else:
         line = next(line for line in said.splitlines() if '"moat.stress/1"' in line)
-        result = json.loads(line[line.index("{"):])  # progress may have come before it
+        result = json.loads(line[line.index("{"):])  # progress may precede it
         found = result["clean"] and result["rounds"] > 0 and result["leaves_lost"] > 0
     if not found:
         print("the stress of the page walk ended otherwise")

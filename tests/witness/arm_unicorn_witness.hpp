@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The AArch64 MMU of unicorn 2 (QEMU's of 5.0) as a witness of VMSAv8-64, stage 1 and stage 2, with
-// every granule. It gives no meaning to the contiguous bit, so a group is walked entry by entry;
-// and it never sets the access flag or a dirty state.
+// every granule. It ignores the contiguous bit, so it walks a group entry by entry, and it never
+// sets the access flag or a dirty state.
 #pragma once
 
 #include "moat/core/bits.hpp"
@@ -21,11 +21,11 @@
 
 namespace moat::tests {
 
-/// The processor at EL1 with `code` in its memory: what both stages share.
+/// The processor at EL1 with `code` in its memory, common to both stages.
 class ArmUnicorn {
   public:
     static constexpr std::uint64_t memory_start = 0x4000'0000;
-    /// The code once more, in the half of the address space that TTBR1_EL1 is for.
+    /// The code once more, in TTBR1_EL1's half of the address space.
     static constexpr std::uint64_t upper_code = 0xffff'ffff'c000'0000;
 
     ArmUnicorn() : machine_(UC_ARCH_ARM64, UC_MODE_ARM), memory_(memory_start) {
@@ -102,7 +102,7 @@ constexpr std::uint64_t arm_tg0(unsigned granule_lg2) {
     return granule_lg2 == 12 ? 0 : granule_lg2 == 14 ? 2 : 1;
 }
 
-/// The tables of ours are TTBR0_EL1's. The code is mapped by a table of its own, TTBR1_EL1's.
+/// TTBR0_EL1 has the tables under test. TTBR1_EL1 has a table of its own, which maps the code.
 template <formats::ArmConfig Config>
 class ArmStage1UnicornWitness {
   public:
@@ -142,8 +142,8 @@ class ArmStage1UnicornWitness {
     ArmUnicorn arm_;
 };
 
-/// Stage 1 is off, so that an address is an intermediate physical one; the code is mapped by the
-/// tables of ours.
+/// Stage 1 is off, so an address is an intermediate physical one; the tables under test map the
+/// code.
 template <formats::ArmConfig Config>
 class ArmStage2UnicornWitness {
   public:

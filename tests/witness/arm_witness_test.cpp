@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Our Arm tables of both stages, walked by unicorn. A group is walked entry by entry, since it
-// ignores the contiguous bit; hardware updates of flags are not asked about: it makes none.
+// moat's Arm tables of both stages, walked by unicorn. It ignores the contiguous bit and walks a
+// group entry by entry; it updates no flags, so the test covers none.
 #include "arm_unicorn_witness.hpp"
 #include "witness_suite.hpp"
 
@@ -20,7 +20,7 @@ using ArmStage1Witnesses =
                      ArmStage1UnicornWitness<ArmConfig{.granule_lg2 = 16, .input_bits = 42}>>;
 INSTANTIATE_TYPED_TEST_SUITE_P(ArmStage1, WitnessTest, ArmStage1Witnesses, WitnessName);
 
-// The processor's physical addresses, and so intermediate ones, have 44 bits.
+// The processor has 44-bit physical addresses, and so intermediate ones.
 using ArmStage2Witnesses =
     ::testing::Types<ArmStage2UnicornWitness<ArmConfig{.input_bits = 40}>,
                      ArmStage2UnicornWitness<ArmConfig{.input_bits = 43}>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Accessed and dirty, set by witnesses that do so as the format's hardware does.
-// Everything else that a witness is asked is in witness_suite.hpp.
+// Accessed and dirty, set by witnesses that update flags as the format's hardware does.
+// witness_suite.hpp has all other questions.
 #pragma once
 
 #include "moat/core/bits.hpp"

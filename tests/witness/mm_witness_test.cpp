@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A processor that we did not write runs in an address space of ours: unicorn's RISC-V loads and
-// stores through its tables, and each of its page faults is served by fault().
+// An independent processor in one of moat's address spaces: unicorn's RISC-V loads and stores
+// through its tables, and fault() handles each of its page faults.
 #include "moat/mm/address_space.hpp"
 #include "moat/page_table/formats/riscv.hpp"
 #include "moat/sync/serial.hpp"
@@ -31,7 +31,7 @@ constexpr std::uint64_t ram_bytes = 16 * mib;
 constexpr std::uint64_t table_bytes = mib;
 constexpr std::uint64_t bar_base = 1ULL << 40;
 
-/// RAM whose contents are kept, and the tables, at the physical addresses that the processor sees.
+/// RAM with contents, and the tables, at the physical addresses of the processor.
 struct Machine {
     static constexpr PhysicalLayout layout(std::span<const ByteCount> nodes) {
         return {.nodes = nodes};
@@ -43,7 +43,7 @@ struct Machine {
           bar(**memory.add_region({PhysicalAddress(bar_base), 4_GiB}, RegionKind::registers)),
           space(memory, *Space::Tables::create(memory)) {}
 
-    /// unicorn wants host pages.
+    /// unicorn requires whole host pages.
     [[nodiscard]] std::span<std::byte> ram_span() {
         const auto start = reinterpret_cast<std::uintptr_t>(ram.data());
         return {ram.data() + ((start + page - 1) / page * page - start), ram_bytes};
@@ -80,10 +80,10 @@ class Processor {
     }
 
     struct Outcome {
-        bool served = false; ///< the access was made, after a fault or none
+        bool served = false; ///< the access succeeded, after a fault or without one
         unsigned faults = 0;
         std::uint64_t value = 0;              ///< of a load from RAM
-        std::optional<std::uint64_t> touched; ///< a physical address that is no RAM
+        std::optional<std::uint64_t> touched; ///< a physical address outside RAM
     };
 
     Outcome load(std::uint64_t address) { return access(address, 0, mm::Access::read); }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// platform/'s results as exceptions, which is how a witness that cannot run says why.
+// platform/'s results as exceptions, with which a witness reports why it cannot run.
 #pragma once
 
 #include "moat/core/text.hpp"
@@ -26,7 +26,7 @@ T or_throw(Result<T> result, const std::string& what) {
         return std::move(*result);
 }
 
-/// Throws what `what` and errno say where `number` is negative.
+/// Throws `what` and errno's text if `number` is negative.
 inline platform::FileDescriptor opened(int number, const char* what) {
     if (number < 0)
         throw_errno(what);

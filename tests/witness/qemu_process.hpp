@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A QEMU process that is spoken to over its machine protocol (QMP).
-// What it emulates is given as arguments; x86_qemu_witness.hpp does.
+// A QEMU process, driven through its machine protocol (QMP). Its arguments select what it emulates;
+// x86_qemu_witness.hpp passes them.
 #pragma once
 
 #include "or_throw.hpp"
@@ -25,8 +25,8 @@ class QemuProcess {
         using runtime_error::runtime_error;
     };
 
-    /// `arguments` begin with the program; those for its machine protocol are added. It gets
-    /// `descriptors`.
+    /// `arguments` begin with the program; the arguments for its machine protocol are added. It
+    /// inherits `descriptors`.
     QemuProcess(std::vector<std::string> arguments, std::vector<int> descriptors)
         : process_(start(std::move(arguments), std::move(descriptors), monitor_.child())) {
         monitor_.close_child();
@@ -34,7 +34,7 @@ class QemuProcess {
         execute("qmp_capabilities");
     }
 
-    /// Return: the line that answers; events before it are passed over.
+    /// Return: the line that answers; skips events before it.
     std::string execute(const std::string& command, const std::string& arguments = "{}") {
         or_throw(
             monitor_.send(R"({"execute":")" + command + R"(","arguments":)" + arguments + "}\n"),
@@ -49,7 +49,7 @@ class QemuProcess {
         }
     }
 
-    /// A command of the monitor for people, and what it prints.
+    /// Runs a command of the human monitor. Return: its output.
     std::string human(const std::string& command) {
         return execute("human-monitor-command", R"({"command-line":")" + command + R"("})");
     }

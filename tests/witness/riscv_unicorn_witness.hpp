@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The RISC-V MMU of unicorn 2 (QEMU's of 5.0) as a witness of Sv39, Sv48 and Sv57.
-// It knows no Svnapot and no Svpbmt, and sets accessed and dirty itself (Svadu).
+// The RISC-V MMU of unicorn 2 (QEMU's of 5.0) as a witness of Sv39, Sv48 and Sv57. It lacks Svnapot
+// and Svpbmt, and sets accessed and dirty itself (Svadu).
 #pragma once
 
 #include "moat/core/bits.hpp"
@@ -19,8 +19,8 @@
 
 namespace moat::tests {
 
-/// Its code runs in machine mode, whose instruction fetches are not translated; loads and stores
-/// are made as supervisor (mstatus.MPRV with MPP = S).
+/// Its code runs in machine mode, whose instruction fetches are not translated; its loads and
+/// stores run as supervisor (mstatus.MPRV with MPP = S).
 template <formats::RiscvConfig Config>
 class RiscvUnicornWitness {
   public:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Our RISC-V tables, walked by unicorn. Groups (Svnapot) and uncached leaves (Svpbmt) are not asked
-// about: it does not know them.
+// moat's RISC-V tables, walked by unicorn, without groups (Svnapot) and uncached leaves (Svpbmt),
+// which it does not support.
 #include "flag_witness_suite.hpp"
 #include "riscv_unicorn_witness.hpp"
 #include "witness_suite.hpp"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A processor of the unicorn library with a little memory; an access to any other physical address
-// is noted and otherwise without effect. Which processor, and how its MMU is set up, is in
-// riscv_unicorn_witness.hpp and arm_unicorn_witness.hpp.
+// A processor of the unicorn library with a little memory; it records an access to any other
+// physical address, without effect. riscv_unicorn_witness.hpp and arm_unicorn_witness.hpp choose
+// the processor and set up its MMU.
 #pragma once
 
 #include "moat/core/text.hpp"
@@ -38,8 +38,9 @@ class UnicornMachine {
     UnicornMachine(const UnicornMachine&) = delete;
     UnicornMachine& operator=(const UnicornMachine&) = delete;
 
-    /// Puts memory at the given places, in order of their addresses, and watches all between. Since
-    /// unicorn asks that virtual addresses be mapped like physical ones, that is all 2^64 bytes.
+    /// Puts memory at the given places, in order of their addresses, and watches the space between.
+    /// Since unicorn requires virtual addresses to be mapped like physical ones, that is all 2^64
+    /// bytes.
     void attach(std::initializer_list<GuestMemory> places) {
         std::uint64_t next = 0;
         for (const GuestMemory& place : places) {
@@ -56,10 +57,10 @@ class UnicornMachine {
         check(uc_reg_write(engine_, id, &value), "uc_reg_write");
     }
 
-    /// What happened to the instructions from `start` up to before `end`.
+    /// The result of the instructions from `start` up to `end`, exclusive.
     struct Outcome {
         std::optional<std::uint64_t> touched;   ///< the first watched address
-        std::optional<std::uint32_t> exception; ///< the processor's number of it
+        std::optional<std::uint32_t> exception; ///< the processor's exception number
     };
 
     Outcome run(std::uint64_t start, std::uint64_t end) {
@@ -115,7 +116,7 @@ class UnicornMachine {
     Outcome outcome_;
 };
 
-/// Memory of the witness that code and tables lie in, aligned for the largest table.
+/// The witness's memory for code and tables, aligned for the largest table.
 class UnicornMemory {
   public:
     static constexpr std::size_t bytes = std::size_t{16} << 20;

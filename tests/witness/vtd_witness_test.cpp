@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// VT-d second-stage tables, walked by QEMU's unit for a device's DMA: what the device reached is
-// seen in memory, what it did not in the unit's fault records.
+// VT-d second-stage tables, walked by QEMU's unit for a device's DMA: memory shows the accesses
+// that succeeded, the unit's fault records those that failed.
 #include "../machine/qemu.hpp"
 #include "audit/drivers.hpp"
 
@@ -24,7 +24,7 @@ struct NoBuffers final : audit::BufferSource {
 class VtdWitnessTest : public QemuTest, public ::testing::WithParamInterface<InvalidateBy> {
   protected:
     static constexpr std::size_t bytes = 64;
-    /// Where everything is mapped to, in the machine's memory: aligned for leaves of 2M.
+    /// The target of all mappings, in the machine's memory: aligned for leaves of 2M.
     static constexpr std::uint64_t memory = 0x4000000;
 
     void SetUp() override {
@@ -49,7 +49,7 @@ class VtdWitnessTest : public QemuTest, public ::testing::WithParamInterface<Inv
         load_pattern();
     }
 
-    /// What edu writes from then on.
+    /// The bytes that edu writes from then on.
     void load_pattern() {
         constexpr Iova at(0x100000000000);
         ASSERT_TRUE(domain->map(at, 4_KiB, PhysicalAddress(memory), read_only));
@@ -84,7 +84,7 @@ class VtdWitnessTest : public QemuTest, public ::testing::WithParamInterface<Inv
         return ::testing::AssertionSuccess();
     }
 
-    /// The device's access is refused, and `untouched` stays as it is.
+    /// The device's access is refused, and `untouched` is unchanged.
     ::testing::AssertionResult is_refused(fault::Access access, std::uint64_t iova,
                                           std::uint64_t untouched) {
         std::memset(physical(untouched), 0x11, bytes);
@@ -94,7 +94,7 @@ class VtdWitnessTest : public QemuTest, public ::testing::WithParamInterface<Inv
                 return ::testing::AssertionFailure() << "byte " << i << " was written";
         const auto refused = faults();
         if (access == fault::Access::read)
-            load_pattern(); // what it did not get has taken the pattern's place
+            load_pattern(); // the failed read left its buffer, which replaced the pattern
         if (refused.size() != 1 || refused[0].access != access ||
             refused[0].reason != fault::Reason::permission ||
             !refused[0].where.contains(Iova(iova)) ||
@@ -143,7 +143,7 @@ TEST_P(VtdWitnessTest, permissions) {
     attach();
     ASSERT_TRUE(domain->map(Iova(0x1000), 4_KiB, PhysicalAddress(memory), read_only));
     ASSERT_TRUE(domain->map(Iova(0x2000), 4_KiB, PhysicalAddress(memory), Attributes::write));
-    // What is refused comes first: where the IOTLB holds a leaf, QEMU refuses without a record.
+    // Refused accesses come first: if the IOTLB holds a leaf, QEMU refuses without a record.
     EXPECT_TRUE(is_refused(fault::Access::write, 0x1000, memory));
     EXPECT_TRUE(is_refused(fault::Access::read, 0x2000, memory));
     EXPECT_TRUE(writes_to(0x2000, memory));
@@ -178,7 +178,7 @@ TEST_P(VtdWitnessTest, stale_until_invalidated) {
         return;
     attach();
     detach();
-    // Tables of our own, whose invalidations go nowhere.
+    // Tables without hardware, whose invalidations have no effect.
     using Types = QemuMachine::UnitDomain::Types;
     auto table = *PageTable<Types>::create(machine->unit().memory());
     constexpr std::uint16_t number = 99;

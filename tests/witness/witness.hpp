@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The Witness concept: a memory management unit not written here, that walks tables of ours and
-// says where an access went. The models are beside this file; witness_suite.hpp asks them.
+// The Witness concept: an independent memory management unit that walks moat's tables and reports
+// where an access went. The models are beside this file; witness_suite.hpp uses them.
 #pragma once
 
 #include "moat/core/types.hpp"
@@ -21,13 +21,13 @@ namespace moat::tests {
 
 enum class Access : std::uint8_t { read, write };
 
-/// An access of one byte that a witness is asked to make.
+/// A one-byte access for a witness to make.
 struct Probe {
     std::uint64_t address;
     Access access;
 };
 
-/// The physical address that the access went to; nothing where the MMU faulted instead.
+/// The physical address of the access; nothing if the MMU faulted instead.
 using Answer = std::optional<std::uint64_t>;
 
 /// A piece of the witness's memory, as both sides see it.
@@ -37,7 +37,7 @@ struct GuestMemory {
     std::uint64_t bytes;
 };
 
-/// Where a witness's own code must be mapped in the tables that it walks.
+/// The address of a witness's own code, which the walked tables must map.
 struct SupportPages {
     std::uint64_t start;
     std::uint64_t physical;
@@ -49,19 +49,20 @@ template <class W>
 concept Witness = requires(W& witness, PhysicalAddress root, std::span<const Probe> probes) {
     // The format that it walks.
     requires PageTableFormat<typename W::Format>;
-    // Starts one, or says why none can run here.
+    // Starts one, or throws the reason why none can run here.
     { W::open() } -> std::same_as<std::expected<std::unique_ptr<W>, std::string>>;
-    // Where tables must lie. Memory below 2^(physical_bits - 1) is the witness's; leaves lead
-    // above that, where nothing is.
+    // The place of the tables. The witness owns memory below 2^(physical_bits - 1); leaves map
+    // addresses above it, where no memory is.
     { witness.tables() } -> std::same_as<GuestMemory>;
-    // Physical addresses that it can tell are below 2^physical_bits.
+    // It distinguishes physical addresses below 2^physical_bits.
     { witness.physical_bits() } -> std::same_as<unsigned>;
-    // Leaves of more than 2^largest_leaf_lg2 bytes it does not know.
+    // It does not support leaves of more than 2^largest_leaf_lg2 bytes.
     { witness.largest_leaf_lg2() } -> std::same_as<unsigned>;
-    // Nothing where its own code is outside of what it walks; in the lower half of the lower half.
+    // Nothing if the walked tables need not map its code; otherwise in the lower half of the lower
+    // half.
     { W::support } -> std::convertible_to<std::optional<SupportPages>>;
-    // Loads the root, forgets every cached translation, makes the accesses one after another.
-    // Throws std::runtime_error where something else than a translation or a page fault happens.
+    // Loads the root, drops every cached translation, and makes the accesses one after another.
+    // Throws std::runtime_error on any event other than a translation or a page fault.
     { witness.ask(root, probes) } -> std::same_as<std::vector<Answer>>;
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What every witness is asked: leaves of every size, holes, read-only leaves; random layouts after
-// unmap, split, protect and fold; corrupted tables. Accessed and dirty: flag_witness_suite.hpp.
-// A test program instantiates the suite with its witnesses.
+// The questions for every witness: leaves of every size, holes, read-only leaves; random layouts
+// after unmap, split, protect and fold; corrupted tables. Accessed and dirty:
+// flag_witness_suite.hpp. A test program instantiates the suite with its witnesses.
 #pragma once
 
 #include "moat/core/bits.hpp"
@@ -58,7 +58,7 @@ constexpr Word address_bit(unsigned physical_bit) {
     return F::template entry_step<0>(0) << (physical_bit - F::granule_lg2);
 }
 
-/// The witness notices when an entry is corrupted, and agrees with `translate` when it is not.
+/// The witness detects a corrupted entry, and agrees with `translate` on intact ones.
 template <class Table>
 void expect_agreement(Table& table, const std::vector<std::uint64_t>& addresses) {
     using F = typename Table::F;
@@ -89,7 +89,7 @@ TYPED_TEST_P(WitnessTest, leaf_of_every_size_read_only_and_writable) {
     expect_agreement(table, addresses);
 }
 
-/// Maps a leaf of some size and up to 40 pages more; or such pages alone, at an address that larger
+/// Maps a leaf of some size and up to 40 pages more; or only such pages, at an address that larger
 /// leaves may cross.
 template <class Table>
 void map_something(Table& table, std::vector<Mapped>& mapped) {
@@ -105,7 +105,7 @@ void map_something(Table& table, std::vector<Mapped>& mapped) {
         mapped.push_back({start, bytes});
 }
 
-/// Unmaps, protects, splits or folds a part of something that was mapped.
+/// Unmaps, protects, splits or folds a part of an existing mapping.
 template <class Table>
 void change_something(Table& table, const std::vector<Mapped>& mapped) {
     using F = typename Table::F;

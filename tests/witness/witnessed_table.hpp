@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A page table in a witness's memory, and the comparison of what the witness finds in it with what
-// `translate` says. The scenarios are witness_suite.hpp's.
+// A page table in a witness's memory, and the comparison of the witness's results with `translate`.
+// witness_suite.hpp has the scenarios.
 #pragma once
 
 #include "moat/core/bits.hpp"
@@ -22,7 +22,7 @@
 
 namespace moat::tests {
 
-/// What both kinds of access to an address should find.
+/// The expected result of both kinds of access to an address.
 struct Expectation {
     std::uint64_t address;
     Answer read;
@@ -33,7 +33,7 @@ inline std::string to_text(const Answer& answer) {
     return answer ? hexadecimal(*answer) : "a page fault";
 }
 
-/// One piece of what was mapped, for choosing what to ask and what to change.
+/// One piece of the mappings, to choose queries and changes from.
 struct Mapped {
     std::uint64_t start;
     std::uint64_t bytes;
@@ -57,8 +57,8 @@ class WitnessedTable {
         }
     }
 
-    /// Runs `change(edit)` and finishes the edit. The witness caches nothing between questions, so
-    /// nothing is to be invalidated.
+    /// Runs `change(edit)` and finishes the edit. The witness caches nothing between queries, so no
+    /// invalidation is necessary.
     template <class Change>
     auto edit(Change&& change) {
         auto nothing = [](const InvalidationRequest<Input>&) {};
@@ -68,7 +68,7 @@ class WitnessedTable {
         return result;
     }
 
-    /// Return: false where something is mapped there already.
+    /// Return: false if the range is already mapped.
     bool map(std::uint64_t start, std::uint64_t bytes, std::uint64_t physical,
              Attributes attributes) {
         const Result<void> result = edit([&](auto& open) {
@@ -80,7 +80,7 @@ class WitnessedTable {
         return result.has_value();
     }
 
-    /// Maps a leaf of 2^bytes_lg2 bytes where nothing was. Return: its address.
+    /// Maps a leaf of 2^bytes_lg2 bytes in an unmapped place. Return: its address.
     std::uint64_t map_somewhere(unsigned bytes_lg2, Attributes attributes) {
         for (;;) {
             const std::uint64_t start = random_start(bytes_lg2);
@@ -102,20 +102,20 @@ class WitnessedTable {
         return align_down(upper ? ~lower : lower, bytes_lg2);
     }
 
-    /// A multiple of 2^bytes_lg2, where the witness has no memory for that many bytes.
+    /// A multiple of 2^bytes_lg2 where the witness has no memory for that many bytes.
     std::uint64_t random_physical(unsigned bytes_lg2) {
         const unsigned bits = witness_.physical_bits();
         return align_down(bit(bits - 1) | (random() & low_bits(bits - 2)), bytes_lg2);
     }
 
-    /// Read-only, writable and, where the format has it, write-only.
+    /// Read-only, writable and, if the format has it, write-only.
     Attributes random_permissions() {
         constexpr Attributes choices[] = {read_only, read_write, Attributes::write};
         const Attributes choice = choices[random() % 3];
         return F::representable(choice) ? choice : read_write;
     }
 
-    /// What translate says of each address.
+    /// The translation of each address.
     [[nodiscard]] std::vector<Expectation>
     expectations(const std::vector<std::uint64_t>& addresses) const {
         std::vector<Expectation> all;
@@ -132,7 +132,7 @@ class WitnessedTable {
         return all;
     }
 
-    /// Asks the witness; a failure lists the answers that are not the expected ones.
+    /// Queries the witness; a failure lists the unexpected results.
     [[nodiscard]] ::testing::AssertionResult agrees(const std::vector<Expectation>& expectations) {
         std::vector<Probe> probes;
         for (const Expectation& each : expectations) {
@@ -165,13 +165,13 @@ class WitnessedTable {
         EXPECT_TRUE(witness_.ask(table_.root().table, {&probe, 1})[0]);
     }
 
-    /// The entry, in the witness's memory, that says what `address` is mapped to; which of the
-    /// group's, where it is one.
+    /// The entry, in the witness's memory, that translates `address`; in a group, the one for that
+    /// address.
     [[nodiscard]] Word& entry_of(std::uint64_t address) {
         return entry_below<F::most_levels - 1>(table_.root().table, address);
     }
 
-    /// Logarithms of the sizes of leaf that the format has and the witness knows.
+    /// Logarithms of the leaf sizes that both the format and the witness support.
     [[nodiscard]] std::vector<unsigned> leaf_sizes_lg2() const {
         std::vector<unsigned> sizes;
         for (unsigned level = 0; level != F::most_levels; ++level)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What x86_agent.hpp declares, in assembly. Real mode enters at offset 0 of a segment (QEMU), long
-// mode at moat_x86_agent_long_mode (KVM). It lies at linear and physical address 0x10000.
+// The assembly code that x86_agent.hpp declares. Real mode enters at offset 0 of a segment (QEMU),
+// long mode at moat_x86_agent_long_mode (KVM). It lies at linear and physical address 0x10000.
 asm(R"(
     .pushsection .rodata, "a", @progbits
     .globl moat_x86_agent, moat_x86_agent_long_mode, moat_x86_agent_gdt, moat_x86_agent_end

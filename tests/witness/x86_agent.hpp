@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The agent: code that an x86 guest runs to make the accesses that a witness is asked about, in the
-// address space of the tables under test. It is in x86_agent.cpp; QEMU and KVM run it.
+// The agent: guest code that makes the accesses for an x86 witness, in the address space of the
+// tables under test. x86_agent.cpp has the code; QEMU and KVM run it.
 #pragma once
 
 #include "moat/core/text.hpp"
@@ -31,7 +31,7 @@ class X86Agent {
                                            .physical = 0x1'0000,
                                            .bytes = 0x1'0000,
                                            .attributes = read_write | Attributes::execute};
-    /// Where it writes a byte when it is done.
+    /// It writes a byte here when it is done.
     static constexpr std::uint16_t done_port = 0xe9;
     static constexpr char done_character = '\n';
     static constexpr std::uint64_t most_probes = 0xc00;
@@ -42,7 +42,7 @@ class X86Agent {
                     static_cast<std::size_t>(moat_x86_agent_end - moat_x86_agent));
     }
 
-    /// Where it starts in long mode with paging on; a 64 KiB segment's offset 0 in real mode.
+    /// Its entry in long mode with paging on; a 64 KiB segment's offset 0 in real mode.
     static std::uint64_t long_mode_entry() { return address_of(moat_x86_agent_long_mode); }
 
     static std::uint64_t gdt() { return address_of(moat_x86_agent_gdt); }
@@ -59,7 +59,7 @@ class X86Agent {
         }
     }
 
-    /// Whether probe number `index` was answered by a translation, not by a page fault.
+    /// Whether a translation answered probe number `index`, rather than a page fault.
     [[nodiscard]] bool translated(std::size_t index) const {
         Slot slot;
         std::memcpy(&slot, slot_at(index), sizeof slot);
@@ -70,13 +70,13 @@ class X86Agent {
         return slot.state == done;
     }
 
-    /// Which probe the agent is at, by its register RBX.
+    /// The agent's present probe, from its register RBX.
     static std::size_t index(std::uint64_t rbx) {
         return (rbx - pages.start - slots_offset) / sizeof(Slot);
     }
 
   private:
-    // The offsets and states are x86_agent.cpp's too.
+    // x86_agent.cpp uses the same offsets and states.
     static constexpr std::size_t mailbox_offset = 0x1000;
     static constexpr std::size_t slots_offset = 0x2000;
     static constexpr std::uint64_t asked_read = 0;

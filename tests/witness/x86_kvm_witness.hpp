@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // A processor behind /dev/kvm as a witness of x86-64 tables: with EPT or NPT the silicon's own MMU,
-// otherwise KVM's. The guest runs x86_agent.cpp; where an access goes is told by KVM, since every
-// leaf under test leads to where the guest has no memory.
+// otherwise KVM's. The guest runs x86_agent.cpp. KVM reports the target of an access, since every
+// leaf under test maps an address without guest memory.
 #pragma once
 
 #include "moat/core/bits.hpp"
@@ -44,7 +44,7 @@ struct KvmCpuid {
     kvm_cpuid_entry2 entries[most_entries]{};
 };
 
-/// What /dev/kvm says of itself and of the guests that it can run.
+/// The properties that /dev/kvm reports of itself and its guests.
 class Kvm {
   public:
     Kvm() : device_(opened(::open("/dev/kvm", O_RDWR | O_CLOEXEC), "/dev/kvm")) {
@@ -76,8 +76,8 @@ class Kvm {
     KvmCpuid cpuid_;
 };
 
-/// A guest with one processor. KVM may keep what it read of the tables, and does not notice when
-/// they change under its hands: a new guest for every state of the tables.
+/// A guest with one processor. KVM may cache what it read of the tables, and does not notice
+/// changes: each state of the tables gets a new guest.
 class KvmGuest {
   public:
     KvmGuest(const Kvm& kvm, const platform::Mapping& memory)
@@ -111,8 +111,8 @@ class KvmGuest {
         call(KVM_SET_REGS, &registers, "KVM_SET_REGS");
     }
 
-    /// Runs until an access has no memory behind it: its physical address; or until the agent is
-    /// done: nothing.
+    /// Runs until an access hits an address without memory: its physical address; or until the
+    /// agent is done: nothing.
     std::optional<std::uint64_t> run() {
         call(KVM_RUN, nullptr, "KVM_RUN");
         const kvm_run& state = *reinterpret_cast<const kvm_run*>(run_.bytes().data());
@@ -141,7 +141,7 @@ class KvmGuest {
     }
 
     platform::FileDescriptor create_processor(const platform::Mapping& memory) {
-        // Three pages that Intel's real mode needs, above all that is ours.
+        // Three pages that Intel's real mode needs, above all other guest memory.
         ::ioctl(machine_.get(), KVM_SET_TSS_ADDR, 0xfffb'd000);
         kvm_userspace_memory_region region{};
         region.memory_size = memory.bytes().size();
@@ -207,8 +207,7 @@ class X86KvmWitness {
     static constexpr std::size_t memory_bytes = std::size_t{16} << 20;
     static constexpr std::uint64_t tables_start = std::uint64_t{1} << 20;
 
-    /// One fault and no more, in tables that map the agent alone; throws where KVM cannot even
-    /// that.
+    /// One page fault, in tables that map only the agent; throws if KVM fails even that.
     void try_out() {
         const auto table = [this](unsigned level) {
             return reinterpret_cast<Word*>(memory_.bytes().data() + tables_start + (level << 12));

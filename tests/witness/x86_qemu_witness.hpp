@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// QEMU's software MMU as a witness of x86-64 tables, twice: whether an access faults is told by the
-// guest, which runs x86_agent.cpp (the walk of TCG, which also sets accessed and dirty); where it
-// went is told by the monitor's gva2gpa (a walk of its own, for debuggers).
+// QEMU's software MMU as a witness of x86-64 tables, twice: the guest, which runs x86_agent.cpp,
+// reports whether an access faults (the walk of TCG, which also sets accessed and dirty); the
+// monitor's gva2gpa reports the target (a separate walk, for debuggers).
 #pragma once
 
 #include "moat/core/bits.hpp"
@@ -72,7 +72,7 @@ class X86QemuWitness {
         return {memory_.bytes().data() + tables_start, tables_start, memory_bytes - tables_start};
     }
 
-    /// What TCG gives every processor.
+    /// The features that TCG gives every processor.
     [[nodiscard]] static unsigned physical_bits() { return 40; }
 
     [[nodiscard]] static unsigned largest_leaf_lg2() { return 30; }
@@ -95,7 +95,7 @@ class X86QemuWitness {
 
     static constexpr std::size_t firmware_bytes = std::size_t{64} << 10;
 
-    /// Of a ROM whose reset vector jumps to the agent: ljmp $0x1000, $0.
+    /// In a ROM whose reset vector jumps to the agent: ljmp $0x1000, $0.
     [[nodiscard]] std::string firmware_path() const {
         constexpr std::array<std::uint8_t, 5> jump = {0xea, 0x00, 0x00, 0x00, 0x10};
         static_assert(X86Agent::pages.start == 0x1000 << 4);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Our x86-64 tables, walked by QEMU's software MMU and, where it runs, by KVM.
+// moat's x86-64 tables, walked by QEMU's software MMU and, if available, by KVM.
 #include "flag_witness_suite.hpp"
 #include "witness_suite.hpp"
 #include "x86_kvm_witness.hpp"

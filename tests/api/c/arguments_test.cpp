@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a caller of moat.h can get wrong is an error with a line that says so: nulls, numbers that
-// there are not, and structs of another version's size.
+// Misuse of moat.h returns an error and a line that explains it: null pointers, undefined numbers,
+// and structs of another version's size.
 #include "fixture.hpp"
 #include "layout.h"
 
@@ -146,7 +146,7 @@ TEST_F(CApi, tables_that_run_out_are_no_memory) {
     EXPECT_EQ(iova, 0U);
 }
 
-/// Whether there is VFIO on this machine or not: a container, or a reason.
+/// With or without VFIO on this machine: a container, or a reason.
 TEST_F(CApi, vfio_is_opened_or_says_why_not) {
     for (const std::int32_t backend :
          {MOAT_BACKEND_VFIO, MOAT_BACKEND_TYPE1, MOAT_BACKEND_IOMMUFD}) {
@@ -166,8 +166,8 @@ TEST_F(CApi, vfio_is_opened_or_says_why_not) {
     }
 }
 
-/// A struct of another version: exactly so many bytes, so that AddressSanitizer sees what goes past
-/// them.
+/// A struct of another version, of exactly that many bytes, so that AddressSanitizer detects
+/// accesses past it.
 template <class Struct>
 class OfSize {
   public:
@@ -261,7 +261,7 @@ TEST(Names, are_constants_and_never_null) {
     EXPECT_NE(std::strstr(moat_options_help(), "level=guard|track|exact"), nullptr);
 }
 
-/// The same in C, in C++, and in what was built with version 1 (on machines of 64 bits).
+/// The same sizes in C, in C++, and in programs built with version 1 (on 64-bit machines).
 TEST(Layout, is_that_of_version_1) {
     EXPECT_EQ(layout_in_c(),
               (layout{sizeof(moat_error), sizeof(moat_mapping), sizeof(moat_fault),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A container of moat.h with a device in it, and what its callbacks were told. Nothing but the
-// header is used: what these tests link is libmoat.so alone.
+// A container of moat.h with a device, and the arguments of its callbacks. The tests use nothing
+// but the header, and link libmoat.so alone.
 #pragma once
 
 #include "moat/moat.h"
@@ -15,7 +15,7 @@
 
 namespace moat::tests {
 
-/// What is left of a moat_fault once its callback has returned.
+/// A copy of a moat_fault that outlives its callback.
 struct HeardFault {
     moat_fault fault = {};
     std::string label;
@@ -99,7 +99,7 @@ class CApi : public testing::Test {
     moat_device* device = nullptr;
     std::vector<HeardFault> faults;
     std::vector<HeardError> errors;
-    /// Done within the callback, where set.
+    /// Called inside the callback, if set.
     void (*within_fault)(CApi& test, const moat_fault& fault) = nullptr;
     void (*within_error)(CApi& test, const moat_driver_error& heard) = nullptr;
     alignas(4096) std::array<unsigned char, 4 * 4096> memory{};
@@ -126,7 +126,7 @@ class CApi : public testing::Test {
                           .past_label = heard.past != nullptr ? heard.past->label : "",
                           .summary = heard.summary,
                           .json = whole_report(heard.report, moat_report_json)});
-        // A stack follows where a memory checker watches the mapping.
+        // A stack follows if a memory checker watches the mapping.
         EXPECT_TRUE(whole_report(heard.report, moat_report_text)
                         .starts_with("moat: " + errors.back().summary + "\n"));
         if (within_error != nullptr)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Compiled as C11 with pedantic errors, and with nothing but moat.h before it.
+// Compiled as C11 with pedantic errors; moat.h is its first include.
 #include "layout.h"
 
 #include "moat/moat.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a C11 compiler makes of moat.h's structs: arguments_test.cpp compares.
+// The layout of moat.h's structs in C11; arguments_test.cpp compares it.
 #ifndef LAYOUT_H
 #define LAYOUT_H
 

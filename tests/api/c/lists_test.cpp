@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What moat.h has had since MOAT_1.1: scatter lists, poison and interrupts.
+// Additions of MOAT_1.1: scatter lists, poison and interrupts.
 #include "fixture.hpp"
 
 namespace moat::tests {

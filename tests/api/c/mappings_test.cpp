@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What moat.h promises of mappings, faults, errors and callbacks, by the library that users link.
+// Mappings, faults, errors and callbacks as moat.h documents them, through the library that users
+// link.
 #include "fixture.hpp"
 
 #include <atomic>

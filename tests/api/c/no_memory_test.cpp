@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// operator new that fails once, at each place where it is asked: no exception leaves libmoat.so,
-// what fails says so and changes nothing, and what comes after works.
+// operator new fails once, at each of its calls: no exception leaves libmoat.so, the failing call
+// reports the error and changes nothing, and later calls work.
 #include "fixture.hpp"
 
 #include <cstdlib>
@@ -8,7 +8,7 @@
 
 namespace {
 
-/// Counts down within the calls that are tested; 0: none fails.
+/// Counts down during the tested calls; 0: none fails.
 std::size_t until_failure = 0;
 
 [[nodiscard]] bool fails_now() {
@@ -61,11 +61,11 @@ class Quiet {
     unsigned faults = 0;
     unsigned errors = 0;
     unsigned without_words = 0;
-    bool failed = false; ///< operator new did
+    bool failed = false; ///< in operator new
     std::array<char, 256> text{};
 };
 
-/// All that a program does, until something fails. Return: the code of that.
+/// A whole program, until a call fails. Return: the code of that failure.
 moat_code live(Quiet& quiet, unsigned char* memory) {
     moat_error error = MOAT_ERROR_INIT;
     moat_container* container = nullptr;
@@ -95,7 +95,7 @@ moat_code live(Quiet& quiet, unsigned char* memory) {
 
 TEST(NoMemory, anywhere_is_an_error_and_no_exception) {
     alignas(64) static std::array<unsigned char, 64> memory;
-    Quiet warm; // what is made once a process
+    Quiet warm; // allocated once per process
     ASSERT_EQ(live(warm, memory.data()), MOAT_OK);
     ASSERT_EQ(warm.faults, 1U);
     unsigned refusals = 0;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# symbols_test.sh NM LIBRARY LIST HEADER: the library exports the list's symbols and no other, each of
-# the version that the list says, and each is a function of the header's.
+# symbols_test.sh NM LIBRARY LIST HEADER: the library exports exactly the symbols of the list, each
+# with the version that the list names, and each is a function of the header.
 set -euo pipefail
 export LC_ALL=C
 nm=$1 library=$2 list=$3 header=$4

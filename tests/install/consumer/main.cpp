@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A program of somebody else that uses moat as installed.
+// A user's program against the installed moat.
 #include "moat/core/text.hpp"
 #include "moat/sync/real.hpp"
 

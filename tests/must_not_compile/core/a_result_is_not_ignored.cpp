@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A failure that nobody looks at.
+// An ignored failure.
 #include "moat/core/range.hpp"
 
 void test() {

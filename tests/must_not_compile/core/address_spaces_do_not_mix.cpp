@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A device's address is no address of memory, although both are 64-bit numbers.
+// A device's address is not a memory address, although both are 64-bit numbers.
 #include "moat/core/range.hpp"
 
 bool reaches(moat::IovaRange mapped, moat::Iova asked) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A listener is called on a device's thread and inside free(): it is noexcept by its type.
+// A listener runs on a device's thread and inside free(), so its type is noexcept.
 #include "moat/dma/driver_error.hpp"
 
 using moat::dma::DriverError;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A leaf has a physical address, and no way down.
+// A leaf has a physical address, but no table below it.
 #include "tree.hpp"
 
 unsigned test(Table<2> table) {

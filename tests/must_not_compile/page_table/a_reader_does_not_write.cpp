@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Entries are changed by an EntryWriter, and only an Edit has one.
+// Only an EntryWriter changes entries, and only an Edit has one.
 #include "tree.hpp"
 
 void test(Table<2> table, moat::PageTable<X86Tree>& page_table) {

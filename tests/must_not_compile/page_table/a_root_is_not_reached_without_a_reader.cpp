@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Tables are looked at inside a read section, which the Reader is.
+// Tables are read inside a read section, which a Reader holds.
 #include "tree.hpp"
 
 bool test(const moat::PageTable<X86Tree>& page_table) {

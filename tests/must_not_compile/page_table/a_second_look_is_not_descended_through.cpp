@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The kernel's bug as it was: one look is tested, and another one is followed.
+// The kernel's bug: it tests one load of an entry, and descends through another.
 #include "tree.hpp"
 
 bool test(Table<2> table) {

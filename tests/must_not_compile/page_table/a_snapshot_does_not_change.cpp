@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What was seen stays what was seen.
+// A snapshot is immutable.
 #include "tree.hpp"
 
 moat::Word test(Table<2> table) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The race in one line: a physical address that was a table's a moment ago is taken for one.
+// The race in one line: a table made from a physical address that was a table's a moment ago.
 #include "tree.hpp"
 
 bool test(Table<2> table, Pool& pool) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A snapshot is what was read, never what somebody says was read.
+// A snapshot comes from a load, never from a given word.
 #include "tree.hpp"
 
 Entry<2> test(Table<2> table, Pool& pool) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The two addresses of a mapping do not change places.
+// The two addresses of a mapping cannot be exchanged.
 #include "tree.hpp"
 
 bool test(moat::Edit<X86Tree>& edit) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// One tree for the cases of this folder to misuse.
+// The tree that the cases of this folder misuse.
 #pragma once
 
 #include "moat/page_table/edit.hpp"
