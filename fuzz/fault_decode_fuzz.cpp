@@ -21,11 +21,11 @@ void require(bool condition) {
         __builtin_trap();
 }
 
-void use(const fault::Decoded& decoded) {
+void use(const fault::LogEvent& decoded) {
     const fault::Record& record = decoded.record;
     require((record.precision == fault::Precision::none) == record.where.empty());
     require(!fault::json_report(decoded).empty());
-    if (decoded.what != fault::Decoded::What::fault)
+    if (decoded.kind != fault::LogEvent::Kind::fault)
         return;
     const std::array<fault::Mapping, 2> live = {
         fault::Mapping{.range = {Iova(0x1000000), ByteCount(0x1000)}, .label = "a"},
@@ -41,7 +41,7 @@ void use(const fault::Decoded& decoded) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     std::string_view log(reinterpret_cast<const char*>(data), size);
-    const auto sink = [](const fault::Decoded& decoded) { use(decoded); };
+    const auto sink = [](const fault::LogEvent& decoded) { use(decoded); };
     fault::Decoder decoder;
     while (!log.empty()) {
         const std::string_view line = log.substr(0, log.find('\n'));

@@ -27,7 +27,7 @@ namespace moat::tools {
 
 namespace {
 
-using fault::Decoded;
+using fault::LogEvent;
 using fault::Mapping;
 
 struct Arguments {
@@ -39,7 +39,7 @@ struct Arguments {
 /// cannot distinguish domains: a mapping that overlaps another replaces it.
 class TracedMappings {
   public:
-    void map(const Decoded& decoded) {
+    void map(const LogEvent& decoded) {
         Mapping mapping = decoded.mapping;
         const std::uint64_t start = mapping.range.start().value();
         if (const auto same = live_.find(start); same != live_.end() && decoded.device.empty())
@@ -50,7 +50,7 @@ class TracedMappings {
         any_ = true;
     }
 
-    void unmap(const Decoded& decoded) {
+    void unmap(const LogEvent& decoded) {
         const fault::Event unmapped = decoded.mapping.mapped;
         for (const Mapping& gone : erase_overlapping(decoded.mapping.range))
             history_.note(gone, unmapped);
@@ -90,21 +90,30 @@ class TracedMappings {
     bool any_ = false;
 };
 
+/// Replaces control characters, so that no text of a log controls the terminal.
+[[nodiscard]] std::string printable(std::string text) {
+    for (char& each : text)
+        if (static_cast<unsigned char>(each) < 0x20 || each == 0x7f)
+            each = '?';
+    return text;
+}
+
 /// Prints the decoder's results; counts a repeated fault instead of explaining it again.
 class Explainer {
   public:
     explicit Explainer(const Arguments& arguments) : arguments_(arguments) {}
 
-    void operator()(const Decoded& decoded) {
-        switch (decoded.what) {
-        case Decoded::What::mapped:
+    void operator()(const LogEvent& decoded) {
+        switch (decoded.kind) {
+        case LogEvent::Kind::mapped:
             return mappings_.map(decoded);
-        case Decoded::What::unmapped:
+        case LogEvent::Kind::unmapped:
             return mappings_.unmap(decoded);
-        case Decoded::What::fault:
-        case Decoded::What::memory_limit:
+        default:
             break;
         }
+        if (!is_problem(decoded.kind) && decoded.kind != LogEvent::Kind::suppressed)
+            return;
         ++found_;
         if (arguments_.json)
             print_json(decoded);
@@ -128,12 +137,12 @@ class Explainer {
     }
 
   private:
-    [[nodiscard]] bool can_diagnose(const Decoded& decoded) const {
-        return decoded.what == Decoded::What::fault && mappings_.any() &&
+    [[nodiscard]] bool can_diagnose(const LogEvent& decoded) const {
+        return decoded.kind == LogEvent::Kind::fault && mappings_.any() &&
                decoded.record.precision != fault::Precision::none;
     }
 
-    void print_json(const Decoded& decoded) {
+    void print_json(const LogEvent& decoded) {
         if (can_diagnose(decoded)) {
             fault::ReportOptions options;
             options.device = decoded.device;
@@ -143,7 +152,7 @@ class Explainer {
         }
     }
 
-    void print_text(const Decoded& decoded) {
+    void print_text(const LogEvent& decoded) {
         const fault::Explanation explanation = fault::explain(decoded);
         std::string report;
         if (can_diagnose(decoded))
@@ -168,14 +177,6 @@ class Explainer {
                 look_at_.push_back(thing);
     }
 
-    /// Replaces control characters, so that no text of a log controls the terminal.
-    [[nodiscard]] static std::string printable(std::string text) {
-        for (char& each : text)
-            if (static_cast<unsigned char>(each) < 0x20 || each == 0x7f)
-                each = '?';
-        return text;
-    }
-
     const Arguments& arguments_;
     TracedMappings mappings_;
     std::set<std::string> said_;
@@ -189,6 +190,19 @@ class Explainer {
               << (arguments.file == "-" ? "standard input" : arguments.file)
               << "; give a file, or - for standard input\n";
     return Exit::usage;
+}
+
+/// Lines that name an IOMMU and are unknown: a log with them is not known to be clean.
+void report_unknown(const fault::LogCounts& counts) {
+    if (counts.unknown == 0)
+        return;
+    std::cerr << "moat explain: "
+              << (counts.unknown == 1
+                      ? "1 line names an IOMMU and was not understood: "
+                      : std::to_string(counts.unknown) +
+                            " lines name an IOMMU and were not understood; the first: ")
+              << "line " << counts.first_unknown_number << ": " << printable(counts.first_unknown)
+              << '\n';
 }
 
 Exit run(const Arguments& arguments) {
@@ -209,7 +223,10 @@ Exit run(const Arguments& arguments) {
     decoder.end(explainer);
     if (!arguments.json)
         explainer.conclude();
-    return explainer.found() == 0 ? Exit::success : Exit::found;
+    report_unknown(decoder.counts());
+    if (explainer.found() != 0)
+        return Exit::found;
+    return decoder.counts().unknown == 0 ? Exit::success : Exit::bound;
 }
 
 } // namespace

@@ -4,6 +4,7 @@
 #include "moat/fault/decode.hpp"
 
 #include "dialects.hpp"
+#include "marks.hpp"
 #include "text_cursor.hpp"
 
 #include <algorithm>
@@ -51,7 +52,7 @@ namespace {
 /// The most unrelated lines between two that belong together.
 constexpr unsigned most_noise = 8;
 
-[[nodiscard]] std::optional<Decoded> decode_whole(std::string_view line) {
+[[nodiscard]] std::optional<LogEvent> decode_whole(std::string_view line) {
     constexpr std::array dialects = {&decode_amd,          &decode_smmu_v2, &decode_riscv,
                                      &decode_virtio_iommu, &decode_qemu,    &decode_vfio,
                                      &decode_tracepoint};
@@ -67,34 +68,47 @@ void Decoder::line(std::string_view line, Sink sink) {
     line = line.substr(0, longest_line);
     while (line.ends_with('\r') || line.ends_with('\n') || line.ends_with(' '))
         line.remove_suffix(1);
+    ++counts_.lines;
+    const bool names_iommu = iommu_marks.in(line);
+    counts_.naming_an_iommu += names_iommu ? 1 : 0;
+    if (!understands(line, sink) && names_iommu && ++counts_.unknown == 1) {
+        counts_.first_unknown_number = counts_.lines;
+        counts_.first_unknown = line;
+    }
+}
+
+bool Decoder::understands(std::string_view line, Sink sink) {
     if (continues(line, sink))
-        return;
+        return true;
     const auto time = log_time(line);
     if (const auto decoded = decode_intel(line)) {
-        begin(*decoded, Pending::Stage::intel_reason, time, sink);
+        begin(*decoded, line, Pending::Stage::intel_reason, time, sink);
         if (has_intel_reason(*decoded))
             finish(sink);
     } else if (const auto event = decode_smmu_v3(line)) {
-        begin(*event, Pending::Stage::smmu_words, time, sink);
+        begin(*event, line, Pending::Stage::smmu_words, time, sink);
         if (event->record.reason == Reason::events_lost)
             finish(sink);
     } else if (const auto whole = decode_whole(line)) {
-        begin(*whole, Pending::Stage::none, time, sink);
+        begin(*whole, line, Pending::Stage::none, time, sink);
         finish(sink);
     } else if (const std::uint64_t count = suppressed_by(line)) {
         finish(sink);
         suppressed_ += std::min(count, ~std::uint64_t{0} - suppressed_);
-    } else if (++pending_.noise > most_noise) {
-        finish(sink);
+    } else {
+        if (++pending_.noise > most_noise)
+            finish(sink);
+        return false;
     }
+    return true;
 }
 
 void Decoder::end(Sink sink) {
     finish(sink);
     if (suppressed_ == 0)
         return;
-    begin({.record = {.reason = Reason::events_lost}}, Pending::Stage::none, std::nullopt, sink);
-    finish(sink);
+    sink({.kind = LogEvent::Kind::suppressed,
+          .record = {.reason = Reason::events_lost, .suppressed = std::exchange(suppressed_, 0)}});
 }
 
 bool Decoder::continues(std::string_view line, Sink sink) {
@@ -124,11 +138,13 @@ bool Decoder::continues(std::string_view line, Sink sink) {
     return false;
 }
 
-void Decoder::begin(Decoded decoded, Pending::Stage stage, std::optional<std::uint64_t> time_ns,
-                    Sink sink) {
+void Decoder::begin(LogEvent decoded, std::string_view line, Pending::Stage stage,
+                    std::optional<std::uint64_t> time_ns, Sink sink) {
     finish(sink);
     if (!decoded.record.time_ns)
         decoded.record.time_ns = time_ns;
+    decoded.line_number = counts_.lines;
+    decoded.raw = line;
     pending_ = {.stage = stage, .decoded = std::move(decoded), .waits = true};
 }
 
@@ -137,7 +153,7 @@ void Decoder::finish(Sink sink) {
         return;
     pending_.waits = false;
     pending_.stage = Pending::Stage::none;
-    if (pending_.decoded.what == Decoded::What::fault) {
+    if (pending_.decoded.kind == LogEvent::Kind::fault) {
         pending_.decoded.record.suppressed = suppressed_;
         suppressed_ = 0;
     }

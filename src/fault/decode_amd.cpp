@@ -50,12 +50,12 @@ constexpr std::array<std::pair<std::string_view, Reason>, 10> events = {{
 
 } // namespace
 
-std::optional<Decoded> decode_amd(std::string_view line) {
+std::optional<LogEvent> decode_amd(std::string_view line) {
     TextCursor cursor(line);
     if (!cursor.find("AMD-Vi:") || !cursor.find("Event logged ["))
         return std::nullopt;
     const std::string_view event = cursor.rest().substr(0, cursor.rest().find_first_of(" ]"));
-    Decoded decoded{.origin = Origin::amd};
+    LogEvent decoded{.origin = Origin::amd};
     decoded.text = event;
     Record& record = decoded.record;
     for (const auto& [name, reason] : events)

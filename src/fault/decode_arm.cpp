@@ -70,9 +70,9 @@ constexpr std::uint64_t fsynr_instruction = bit(6);
 
 } // namespace
 
-std::optional<Decoded> decode_smmu_v2(std::string_view line) {
+std::optional<LogEvent> decode_smmu_v2(std::string_view line) {
     TextCursor cursor(line);
-    Decoded decoded{.origin = Origin::smmu_v2};
+    LogEvent decoded{.origin = Origin::smmu_v2};
     Record& record = decoded.record;
     if (cursor.find("Blocked unknown Stream ID ")) {
         const auto stream = cursor.hex<std::uint32_t>();
@@ -101,8 +101,8 @@ std::optional<Decoded> decode_smmu_v2(std::string_view line) {
     return decoded;
 }
 
-std::optional<Decoded> decode_smmu_v3(std::string_view line) {
-    Decoded decoded{.origin = Origin::smmu_v3};
+std::optional<LogEvent> decode_smmu_v3(std::string_view line) {
+    LogEvent decoded{.origin = Origin::smmu_v3};
     TextCursor cursor(line);
     if (cursor.find("EVTQ overflow detected")) {
         decoded.record.reason = Reason::events_lost;
@@ -131,7 +131,7 @@ std::optional<std::uint64_t> smmu_word(std::string_view line) {
     return word && before - cursor.rest().size() == 18 ? word : std::nullopt;
 }
 
-void add_smmu_words(const std::array<std::uint64_t, 4>& words, Decoded& decoded) {
+void add_smmu_words(const std::array<std::uint64_t, 4>& words, LogEvent& decoded) {
     Record& record = decoded.record;
     record.source = Source::stream(static_cast<std::uint32_t>(words[0] >> 32));
     if ((words[0] & bit(11)) != 0)
@@ -144,7 +144,7 @@ void add_smmu_words(const std::array<std::uint64_t, 4>& words, Decoded& decoded)
     record.precision = Precision::start;
 }
 
-bool add_smmu_names(std::string_view line, Decoded& decoded) {
+bool add_smmu_names(std::string_view line, LogEvent& decoded) {
     if (line.find("smmu") == line.npos)
         return false;
     TextCursor cursor(line);

@@ -83,7 +83,7 @@ namespace {
 
 } // namespace
 
-std::optional<Decoded> decode_intel(std::string_view line) {
+std::optional<LogEvent> decode_intel(std::string_view line) {
     TextCursor cursor(line);
     if (!cursor.find("DMAR:") && !cursor.find("INTR-REMAP:"))
         return std::nullopt;
@@ -95,7 +95,7 @@ std::optional<Decoded> decode_intel(std::string_view line) {
     const auto source = bracketed_source(cursor);
     if (!source)
         return std::nullopt;
-    Decoded decoded{.origin = Origin::intel};
+    LogEvent decoded{.origin = Origin::intel};
     decoded.record.source = *source;
     decoded.record.access = access_of(type);
     decoded.record.pasid = pasid_in(type);
@@ -115,11 +115,11 @@ std::optional<Decoded> decode_intel(std::string_view line) {
     return decoded;
 }
 
-bool has_intel_reason(const Decoded& decoded) {
+bool has_intel_reason(const LogEvent& decoded) {
     return decoded.record.code.has_value();
 }
 
-bool add_intel_reason(std::string_view line, Decoded& decoded) {
+bool add_intel_reason(std::string_view line, LogEvent& decoded) {
     TextCursor cursor(line);
     if (!cursor.find("[fault reason "))
         return false;

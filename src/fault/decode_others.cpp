@@ -62,9 +62,9 @@ void set_address(Record& record, std::uint64_t address) {
 
 } // namespace
 
-std::optional<Decoded> decode_riscv(std::string_view line) {
+std::optional<LogEvent> decode_riscv(std::string_view line) {
     TextCursor cursor(line);
-    Decoded decoded{.origin = Origin::riscv};
+    LogEvent decoded{.origin = Origin::riscv};
     Record& record = decoded.record;
     if (!cursor.find("Fault "))
         return std::nullopt;
@@ -86,13 +86,13 @@ std::optional<Decoded> decode_riscv(std::string_view line) {
     return decoded;
 }
 
-std::optional<Decoded> decode_virtio_iommu(std::string_view line) {
+std::optional<LogEvent> decode_virtio_iommu(std::string_view line) {
     TextCursor cursor(line);
     const std::string_view before = cursor.until(" fault from EP ");
     const auto endpoint = cursor.decimal<std::uint32_t>();
     if (!endpoint || before.size() == line.size())
         return std::nullopt;
-    Decoded decoded{.origin = Origin::virtio_iommu};
+    LogEvent decoded{.origin = Origin::virtio_iommu};
     Record& record = decoded.record;
     record.source = Source::endpoint(*endpoint);
     decoded.text = before.substr(before.rfind(' ') + 1);
@@ -118,9 +118,9 @@ std::optional<Decoded> decode_virtio_iommu(std::string_view line) {
     return decoded;
 }
 
-std::optional<Decoded> decode_qemu(std::string_view line) {
+std::optional<LogEvent> decode_qemu(std::string_view line) {
     TextCursor cursor(line);
-    Decoded decoded{.origin = Origin::qemu};
+    LogEvent decoded{.origin = Origin::qemu};
     Record& record = decoded.record;
     std::optional<std::uint64_t> address;
     if (cursor.find("detected translation failure (dev=")) {
@@ -148,14 +148,14 @@ std::optional<Decoded> decode_qemu(std::string_view line) {
     return decoded;
 }
 
-std::optional<Decoded> decode_vfio(std::string_view line) {
+std::optional<LogEvent> decode_vfio(std::string_view line) {
     TextCursor cursor(line);
     if (!cursor.find("RLIMIT_MEMLOCK ("))
         return std::nullopt;
     const auto limit = cursor.decimal();
     if (!limit || !cursor.accept(") exceeded"))
         return std::nullopt;
-    return Decoded{.what = Decoded::What::memory_limit, .origin = Origin::vfio, .value = *limit};
+    return LogEvent{.kind = LogEvent::Kind::memory_limit, .origin = Origin::vfio, .bytes = *limit};
 }
 
 } // namespace moat::fault

@@ -30,8 +30,8 @@ namespace {
 }
 
 /// Reads the hexadecimal start after `key` and "size=". Return: nothing without a valid range.
-[[nodiscard]] std::optional<Decoded> with_range(Decoded decoded, TextCursor& cursor,
-                                                std::string_view key) {
+[[nodiscard]] std::optional<LogEvent> with_range(LogEvent decoded, TextCursor& cursor,
+                                                 std::string_view key) {
     const auto start = cursor.hex_after(key);
     const auto size = cursor.find("size=") ? cursor.decimal() : std::nullopt;
     if (!start || !size || *size == 0)
@@ -43,10 +43,10 @@ namespace {
     return decoded;
 }
 
-[[nodiscard]] std::optional<Decoded> iommu_event(std::string_view line, std::string_view key,
-                                                 Decoded::What what) {
+[[nodiscard]] std::optional<LogEvent> iommu_event(std::string_view line, std::string_view key,
+                                                  LogEvent::Kind kind) {
     TextCursor cursor(line);
-    Decoded decoded{.what = what, .origin = Origin::tracepoint};
+    LogEvent decoded{.kind = kind, .origin = Origin::tracepoint};
     if (!find_event(cursor, line, key, decoded.mapping.mapped.time_ns))
         return std::nullopt;
     return with_range(decoded, cursor, "iova=");
@@ -62,24 +62,24 @@ namespace {
 
 /// Decodes dma_map_page, dma_map_phys, dma_map_resource, dma_alloc and their opposites. Events of
 /// scatter lists name many ranges, or none (unmap): the iommu system's events cover them.
-[[nodiscard]] std::optional<Decoded> dma_event(std::string_view line) {
+[[nodiscard]] std::optional<LogEvent> dma_event(std::string_view line) {
     struct Name {
         std::string_view key;
-        Decoded::What what;
+        LogEvent::Kind kind;
     };
 
     constexpr std::array<Name, 7> names = {{
-        {" dma_map_page: ", Decoded::What::mapped},
-        {" dma_map_phys: ", Decoded::What::mapped},
-        {" dma_alloc: ", Decoded::What::mapped},
-        {" dma_unmap_page: ", Decoded::What::unmapped},
-        {" dma_unmap_phys: ", Decoded::What::unmapped},
-        {" dma_free: ", Decoded::What::unmapped},
-        {" dma_map_resource: ", Decoded::What::mapped},
+        {" dma_map_page: ", LogEvent::Kind::mapped},
+        {" dma_map_phys: ", LogEvent::Kind::mapped},
+        {" dma_alloc: ", LogEvent::Kind::mapped},
+        {" dma_unmap_page: ", LogEvent::Kind::unmapped},
+        {" dma_unmap_phys: ", LogEvent::Kind::unmapped},
+        {" dma_free: ", LogEvent::Kind::unmapped},
+        {" dma_map_resource: ", LogEvent::Kind::mapped},
     }};
     for (const Name& name : names) {
         TextCursor cursor(line);
-        Decoded decoded{.what = name.what, .origin = Origin::tracepoint};
+        LogEvent decoded{.kind = name.kind, .origin = Origin::tracepoint};
         if (!find_event(cursor, line, name.key, decoded.mapping.mapped.time_ns))
             continue;
         decoded.device = cursor.until(" ");
@@ -90,12 +90,12 @@ namespace {
     return std::nullopt;
 }
 
-[[nodiscard]] std::optional<Decoded> fault_event(std::string_view line) {
+[[nodiscard]] std::optional<LogEvent> fault_event(std::string_view line) {
     TextCursor cursor(line);
     std::uint64_t time = 0;
     if (!find_event(cursor, line, "io_page_fault: IOMMU:", time))
         return std::nullopt;
-    Decoded decoded{.origin = Origin::tracepoint};
+    LogEvent decoded{.origin = Origin::tracepoint};
     Record& record = decoded.record;
     const std::string_view driver_and_device = cursor.until(" iova=");
     const auto address = cursor.hex();
@@ -115,10 +115,10 @@ namespace {
 
 } // namespace
 
-std::optional<Decoded> decode_tracepoint(std::string_view line) {
-    if (auto decoded = iommu_event(line, " map: IOMMU: ", Decoded::What::mapped))
+std::optional<LogEvent> decode_tracepoint(std::string_view line) {
+    if (auto decoded = iommu_event(line, " map: IOMMU: ", LogEvent::Kind::mapped))
         return decoded;
-    if (auto decoded = iommu_event(line, " unmap: IOMMU: ", Decoded::What::unmapped))
+    if (auto decoded = iommu_event(line, " unmap: IOMMU: ", LogEvent::Kind::unmapped))
         return decoded;
     if (auto decoded = dma_event(line))
         return decoded;

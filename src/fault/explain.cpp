@@ -87,7 +87,7 @@ void add_addresses(const Record& record, std::vector<std::string>& look_at) {
                              "address instead of a DMA address.");
 }
 
-void add_for_access(const Decoded& decoded, std::vector<std::string>& look_at) {
+void add_for_access(const LogEvent& decoded, std::vector<std::string>& look_at) {
     const Record& record = decoded.record;
     add_addresses(record, look_at);
     look_at.emplace_back("Which mapping ends just before the address, or begins just after it? A "
@@ -105,7 +105,7 @@ void add_for_access(const Decoded& decoded, std::vector<std::string>& look_at) {
             "them to this command together with the log.");
 }
 
-[[nodiscard]] std::vector<std::string> things_to_look_at(const Decoded& decoded) {
+[[nodiscard]] std::vector<std::string> things_to_look_at(const LogEvent& decoded) {
     std::vector<std::string> look_at;
     switch (decoded.record.reason) {
     case Reason::not_attached:
@@ -148,18 +148,20 @@ void add_for_access(const Decoded& decoded, std::vector<std::string>& look_at) {
     return look_at;
 }
 
-[[nodiscard]] Explanation explain_limit(const Decoded& decoded) {
+[[nodiscard]] Explanation explain_limit(const LogEvent& decoded) {
     return {"VFIO could not pin memory for a device: the process may lock at most " +
-                to_string(ByteCount(decoded.value)) + ".",
+                to_string(ByteCount(decoded.bytes.value_or(0))) + ".",
             {"Raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=, memlock in limits.conf).",
              "VFIO counts pinned memory per container, iommufd per user."}};
 }
 
 } // namespace
 
-Explanation explain(const Decoded& decoded) {
-    if (decoded.what == Decoded::What::memory_limit)
+Explanation explain(const LogEvent& decoded) {
+    if (decoded.kind == LogEvent::Kind::memory_limit)
         return explain_limit(decoded);
+    if (decoded.kind != LogEvent::Kind::fault && decoded.kind != LogEvent::Kind::suppressed)
+        return {std::string(name(decoded.kind)) + ": " + decoded.text, {}};
     const Record& record = decoded.record;
     Explanation explanation;
     explanation.happened = other_event(record);

@@ -20,7 +20,7 @@
 namespace moat::tests {
 namespace {
 
-using fault::Decoded;
+using fault::LogEvent;
 using fault::Record;
 
 /// The log lines of the golden file, without their decoded records.
@@ -35,9 +35,9 @@ std::vector<std::string> known_lines() {
     return lines;
 }
 
-void use(const Decoded& decoded) {
+void use(const LogEvent& decoded) {
     EXPECT_FALSE(fault::json_report(decoded).empty());
-    if (decoded.what == Decoded::What::fault || decoded.what == Decoded::What::memory_limit) {
+    if (fault::is_problem(decoded.kind)) {
         EXPECT_FALSE(fault::explain(decoded).happened.empty());
     }
     const fault::NoHistory past;
@@ -59,7 +59,7 @@ void read_with(const std::string& line, std::uint64_t value) {
             std::string changed = line;
             changed.replace(at, end - at, number);
             fault::Decoder decoder;
-            const auto sink = [](const Decoded& decoded) { use(decoded); };
+            const auto sink = [](const LogEvent& decoded) { use(decoded); };
             decoder.line(changed, sink);
             decoder.line(line, sink);
             decoder.end(sink);

@@ -56,7 +56,7 @@ class FaultTraceTest : public ::testing::Test {
     template <class Source, class... Patience>
     std::string take(Source& source, Patience... patience) {
         std::string text;
-        const auto keep = [&](const fault::Decoded& decoded) {
+        const auto keep = [&](const fault::LogEvent& decoded) {
             text += to_string(decoded.record) + "\n";
         };
         const auto lost = source.take(keep, patience...);

@@ -194,7 +194,7 @@ class FaultLogTest : public ::testing::Test {
     }
 
     std::uint64_t take() {
-        const auto keep = [&](const fault::Decoded& decoded) { heard.push_back(decoded.record); };
+        const auto keep = [&](const fault::LogEvent& decoded) { heard.push_back(decoded.record); };
         const auto lost = log_->take(keep, std::chrono::milliseconds(0));
         EXPECT_TRUE(lost) << lost.error();
         return lost.value_or(0);

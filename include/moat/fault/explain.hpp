@@ -17,7 +17,7 @@ struct Explanation {
     std::vector<std::string> look_at;
 };
 
-/// `decoded` is a fault or a memory limit.
-[[nodiscard]] Explanation explain(const Decoded& decoded);
+/// `decoded` is a problem or a number of suppressed lines.
+[[nodiscard]] Explanation explain(const LogEvent& decoded);
 
 } // namespace moat::fault

@@ -81,11 +81,10 @@ FaultLog::FaultLog(platform::FileDescriptor log, std::string interrupts)
 
 Result<std::uint64_t> FaultLog::take(fault::Decoder::Sink each,
                                      std::chrono::milliseconds patience) {
-    const auto count_and_hand_out = [&](const fault::Decoded& decoded) {
-        if (decoded.what == fault::Decoded::What::fault) {
-            suppressed_ += decoded.record.suppressed;
+    const auto count_and_hand_out = [&](const fault::LogEvent& decoded) {
+        suppressed_ += decoded.record.suppressed;
+        if (decoded.kind == fault::LogEvent::Kind::fault)
             seen_ += decoded.record.precision != fault::Precision::none ? 1 : 0;
-        }
         each(decoded);
     };
     const auto until = std::chrono::steady_clock::now() + patience;

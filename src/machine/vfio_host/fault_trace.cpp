@@ -102,8 +102,8 @@ std::uint64_t FaultTrace::line(std::string_view text, fault::Decoder::Sink each)
         std::from_chars(text.data() + at + lost.size(), text.data() + text.size(), count);
         return count;
     }
-    const auto keep_faults = [&](const fault::Decoded& decoded) {
-        if (decoded.what != fault::Decoded::What::fault)
+    const auto keep_faults = [&](const fault::LogEvent& decoded) {
+        if (decoded.kind != fault::LogEvent::Kind::fault)
             return;
         has_spoken_ = true;
         each(decoded);

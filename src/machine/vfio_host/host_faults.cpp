@@ -20,15 +20,15 @@ Result<std::uint64_t> HostFaults::take(fault::Decoder::Sink each,
     if (!trace_)
         return log_.take(each, patience);
     // The log first: its faults are in the trace by then.
-    std::vector<fault::Decoded> logged;
-    const auto keep = [&](const fault::Decoded& decoded) { logged.push_back(decoded); };
+    std::vector<fault::LogEvent> logged;
+    const auto keep = [&](const fault::LogEvent& decoded) { logged.push_back(decoded); };
     const auto lost_by_log = log_.take(keep, patience);
     if (!lost_by_log)
         return lost_by_log;
     const auto lost_by_trace = trace_->take(each);
     if (!lost_by_trace || trace_->has_spoken())
         return lost_by_trace;
-    for (const fault::Decoded& decoded : logged)
+    for (const fault::LogEvent& decoded : logged)
         each(decoded);
     return lost_by_log;
 }

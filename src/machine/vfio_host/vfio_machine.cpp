@@ -179,8 +179,8 @@ Result<std::uint64_t> VfioMachine::take_faults(FunctionRef<void(const fault::Rec
                               attached.first.segment();
                });
     };
-    const auto keep_ours = [&](const fault::Decoded& decoded) {
-        if (decoded.what == fault::Decoded::What::fault && is_ours(decoded.record.source))
+    const auto keep_ours = [&](const fault::LogEvent& decoded) {
+        if (is_problem(decoded.kind) && is_ours(decoded.record.source))
             each(decoded.record);
     };
     return parts_->faults.take(keep_ours);
