@@ -105,9 +105,9 @@ class Execution {
     [[nodiscard]] std::int32_t last_step_of(Actor actor) const;
 
     /// Compares the state `hash` with the one at the latest depth that is a power of two, so that
-    /// the same path always gets the same verdict (Brent's algorithm). Records a livelock where all
-    /// who could move did, and nothing changed. A circle in which an actor that could move never
-    /// did is unfair, and no livelock.
+    /// the same path always gets the same verdict (Brent's algorithm). Records a livelock if every
+    /// enabled actor moved and the state repeated. If an enabled actor did not move, the circle is
+    /// unfair, and no livelock.
     void look_for_livelock(std::uint64_t hash, ActorSet enabled);
 
   private:

@@ -176,7 +176,7 @@ Report explore(const Program& program, const ExploreOptions& given) {
     ExploreOptions options = given;
     std::atomic<bool> ended{false};
     if (given.progress)
-        options.progress = [&](const Tally& tally) { // who has ended it is not asked again
+        options.progress = [&](const Tally& tally) { // not called again after it returned false
             if (!ended.load(std::memory_order_relaxed) && !given.progress(tally))
                 ended.store(true, std::memory_order_relaxed);
             return !ended.load(std::memory_order_relaxed);

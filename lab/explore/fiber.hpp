@@ -13,8 +13,8 @@ using StackPointer = void*;
 
 extern "C" {
 
-/// Saves the caller at `*save` and goes on where `to` was saved. Callee-saved registers travel on
-/// the stack; the floating-point control words and the signal mask do not change hands.
+/// Saves the caller at `*save` and continues where `to` was saved. Callee-saved registers travel on
+/// the stack; the floating-point control words and the signal mask are not switched.
 void moat_explore_switch(StackPointer* save, StackPointer to);
 }
 

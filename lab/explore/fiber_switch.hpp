@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// FiberSwitch: switches between the machine's own stack and those of the fibers, and tells
-// sanitizers about it. Who runs next is the caller's decision.
+// FiberSwitch: switches between the machine's own stack and those of the fibers, and announces the
+// switches to sanitizers. The caller decides which fiber runs next.
 #pragma once
 
 #include "moat/core/check.hpp"

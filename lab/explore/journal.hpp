@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What it takes to undo steps: the stack that moved, as it was, and the heap's changed blocks.
-// The blocks are found by comparing with a shadow copy, since programs write without notifying.
-// Owned by explore/machine.hpp.
+// Undo records of steps: the old stack of the fiber that moved, and the heap's changed blocks. The
+// blocks are found by comparing with a shadow copy, since programs write without notifying. Owned
+// by explore/machine.hpp.
 #pragma once
 
 #include "lab/explore/arena.hpp"
@@ -20,7 +20,7 @@ class Journal {
     explicit Journal(Arena& arena)
         : arena_(arena), shadow_(std::make_unique_for_overwrite<std::byte[]>(Arena::heap_bytes)) {}
 
-    /// Makes the present the state to which nothing further back exists.
+    /// Makes the present the earliest state that can be restored.
     void begin() {
         bytes_used_ = 0;
         std::memcpy(shadow_.get(), arena_.base(), arena_.used());
@@ -49,7 +49,7 @@ class Journal {
         }
     }
 
-    /// Back to how everything was when `position()` said `position`.
+    /// Restores the state at which `position()` returned `position`.
     void undo(std::size_t position) {
         while (bytes_used_ != position) {
             Head head;

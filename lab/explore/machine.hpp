@@ -97,7 +97,7 @@ class Machine {
     /// The steps taken, oldest first.
     [[nodiscard]] const Step& step_at(std::size_t depth) const { return execution_.step_at(depth); }
 
-    /// Who can move now; empty when the execution has ended, well or not.
+    /// The enabled actors; empty once the execution has ended, successfully or not.
     [[nodiscard]] ActorSet enabled() const { return scheduler_.status().enabled; }
 
     /// The thread that must take its first step before `actor` may, by symmetry; or `nobody`.
@@ -105,13 +105,13 @@ class Machine {
         return threads_.alike.contains(actor) ? actor - 1 : nobody;
     }
 
-    /// Who may not begin yet, by symmetry.
+    /// The actors that may not begin yet, by symmetry.
     [[nodiscard]] ActorSet held() const { return scheduler_.status().held; }
 
-    /// What `actor` would touch if it moved now; for those that are not enabled too, if unfinished.
+    /// What `actor` would touch if it moved now; also for disabled actors, if unfinished.
     [[nodiscard]] Touch pending_touch(Actor actor) const { return scheduler_.pending_touch(actor); }
 
-    /// Who has neither ended nor is a service that waits for work.
+    /// The actors that have not ended, without services that wait for work.
     [[nodiscard]] ActorSet unfinished() const { return scheduler_.unfinished(); }
 
     /// Those, and the services that wait for work.
@@ -120,14 +120,14 @@ class Machine {
     /// Lets `actor`, which is enabled, take its step in the way `option` < `options(actor)`.
     void step(Actor actor, unsigned option);
 
-    /// Steps until nobody is enabled, as `chooser` decides. The same as `step` by `step`, but
+    /// Steps until no actor is enabled, as `chooser` decides. The same as `step` by `step`, but
     /// decided on the stack of the actor that has just moved: at most one switch of stacks a step,
     /// not two. Not while steps can be undone: `rewind_to_start_only`.
     void run(Chooser& chooser);
 
     [[nodiscard]] unsigned options(Actor actor) const { return scheduler_.options(actor); }
 
-    /// Not null once something is wrong; the execution has then ended.
+    /// Not null once the execution has violated something; it has then ended.
     [[nodiscard]] const std::optional<Violation>& violation() const {
         return execution_.violation();
     }
@@ -135,18 +135,18 @@ class Machine {
     /// Whether the execution was cut because it took too many steps.
     [[nodiscard]] bool cut() const { return execution_.is_cut(); }
 
-    /// Call it when nobody is enabled: looks for a deadlock, then runs the program's own check.
+    /// Call it when no actor is enabled: looks for a deadlock, then runs the program's own check.
     void finish();
 
     /// A number that equal final states share: what the setup made, as it is now.
     [[nodiscard]] std::uint64_t fingerprint() const { return world_.fingerprint(); }
 
-    /// `value`, or what stands for it in every run where it is an address within the arena.
+    /// `value`; for an address within the arena, a number that is equal in every run.
     [[nodiscard]] std::uint64_t portable(std::uint64_t value) const {
         return world_.portable(value);
     }
 
-    /// A violation that a look at the finished execution found.
+    /// A violation found by the judge of the finished execution.
     void report(const Violation& found) { execution_.report(found); }
 
     /// Calls `look` so that it can read the program's shared state as the program does.
@@ -224,8 +224,8 @@ class Machine {
     static void on_failed_check(const char* condition, const char* message, const char* file,
                                 int line);
     [[gnu::noinline]] void record_failed_check(const char* condition, const char* message);
-    /// Does not return. No attribute says so, because AddressSanitizer would then expect the stack
-    /// to end.
+    /// Does not return. It has no attribute for that, because AddressSanitizer would then expect
+    /// the stack to end.
     void leave_fiber();
     void start_fiber(Actor actor);
     void run_fiber(Actor actor);

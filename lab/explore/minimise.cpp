@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Of all schedules to a violation, the one that is easiest to read.
+// Finds the schedule to a violation that is easiest to read.
 #include "lab/explore/explorer.hpp"
 
 #include <tuple>

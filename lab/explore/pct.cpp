@@ -29,7 +29,7 @@ class Priorities final : public Chooser {
             changes_.push_back(random_.below(static_cast<unsigned>(steps)));
     }
 
-    /// Who waits for others must not starve them.
+    /// An actor that waits for others must not starve them.
     Choice choose(const Machine& machine) override {
         const Actor actor = highest(machine.enabled());
         const unsigned ways = machine.options(actor);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The scheduler's rarer questions: waits, pauses, and everybody at once.
+// Rare queries of the scheduler: waits, pauses, and all actors at once.
 #include "lab/explore/scheduler.hpp"
 
 namespace moat::explore {
@@ -40,7 +40,7 @@ void Scheduler::update_all() {
         release_pauses();
 }
 
-/// Where nothing will change any more, those who wait for a change look once more.
+/// If nothing can change any more, actors that wait for a change check once more.
 void Scheduler::release_pauses() {
     status_.enabled = status_.enabled | (status_.of(Nature::pauses) - status_.held);
 }

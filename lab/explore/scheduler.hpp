@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Scheduler: what each fiber announced, and so who can move, in how many ways. It moves nobody:
-// explore/machine.hpp does, as a strategy says.
+// Scheduler: the announced operations of the fibers, and so the enabled actors and their options.
+// explore/machine.hpp moves actors, as a strategy decides.
 #pragma once
 
 #include "lab/explore/execution.hpp"
@@ -31,7 +31,7 @@ class Scheduler {
         Nature nature = Nature::plain;
     };
 
-    /// Who has not ended, who can move, and who is about to do what.
+    /// The live actors, the enabled ones, and their pending operations.
     struct Status {
         ActorSet live;
         ActorSet enabled;
@@ -72,7 +72,7 @@ class Scheduler {
 
     void restore(const Status& status) { status_ = status; }
 
-    /// The execution has ended: nobody can move.
+    /// The execution has ended: no actor is enabled.
     void stop() { status_.enabled = {}; }
 
     [[nodiscard]] unsigned options(Actor actor) const {
@@ -81,10 +81,10 @@ class Scheduler {
                    : 1;
     }
 
-    /// What `actor` would touch if it moved now; for those that are not enabled too, if unfinished.
+    /// What `actor` would touch if it moved now; also for disabled actors, if unfinished.
     [[nodiscard]] Touch pending_touch(Actor actor) const;
 
-    /// Who has neither ended nor is a service that waits for work.
+    /// The actors that have not ended, without services that wait for work.
     [[nodiscard]] ActorSet unfinished() const;
 
     /// The step that ended the pause of `actor`, or `no_step`.
@@ -112,7 +112,7 @@ class Scheduler {
         status_.of(fiber.nature).add(actor);
     }
 
-    /// Who can move after a step of `moved`, whose next operation is noted.
+    /// The enabled actors after a step of `moved`, whose next operation is noted.
     void update(Actor moved, const Touch& touch) {
         // Only the next thread can be like this one.
         if (status_.held.contains((moved + 1) % most_actors)) [[unlikely]] {
@@ -135,7 +135,7 @@ class Scheduler {
             release_pauses();
     }
 
-    /// Continues `hash` over the stacks of all who live.
+    /// Continues `hash` over the stacks of all live actors.
     [[nodiscard]] std::uint64_t hash_stacks(std::uint64_t hash) const;
 
   private:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What a program's setup gives the machine: threads, memory, names.
+// Setup: passes a program's threads, memory and names to the machine.
 #include "lab/explore/machine.hpp"
 
 namespace moat::explore {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Snapshots: what it takes to go back: by the journal to any step on the way, or by a copy to the
-// beginning only. It restores world, scheduler and execution; explore/machine.hpp owns it.
+// Snapshots: restores earlier states, any step of the path by the journal, or only the beginning by
+// a copy. It restores world, scheduler and execution; explore/machine.hpp owns it.
 #pragma once
 
 #include "lab/explore/journal.hpp"
@@ -44,7 +44,7 @@ class Snapshots {
     void rewind(std::size_t depth);
 
   private:
-    /// What undoes one step, besides the journal's bytes.
+    /// The undo record of one step, besides the journal's bytes.
     struct Undo {
         Scheduler::Status status;
         std::size_t journal = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// One step: perform what a thread announced, let it run to its next announcement, and see who can
-// move then. All that happens at every step is inlined here.
+// One step: perform the announced operation of a thread, run it to its next announcement, and
+// update the enabled actors. All that happens at every step is inlined here.
 #include "lab/explore/machine.hpp"
 
 #include <utility>

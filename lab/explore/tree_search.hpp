@@ -24,7 +24,7 @@ struct TreeNode {
 };
 
 /// `Policy` has: `static constexpr bool sleeps`; `open(nodes, depth)` sets `backtrack`;
-/// `executed(nodes, depth)` learns of the step just taken; `ended(nodes)` of a complete execution.
+/// `executed(nodes, depth)` is called after each step, `ended(nodes)` after a complete execution.
 template <class Policy>
 class TreeSearch {
   public:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // World: the program's shared state (memory, locks, RCU, timers) and what an operation does to it.
-// All of it lies in the arena. Who moves, and what is undone, others decide.
+// All of it lies in the arena. Scheduler and snapshots decide who moves and what is undone.
 #pragma once
 
 #include "lab/explore/arena.hpp"
@@ -80,7 +80,7 @@ class World {
         model_->synchronise(actor, operation, step);
     }
 
-    /// In the setup and the final check, where nobody else is there to wait for.
+    /// In the setup and the final check, which run alone.
     void take_at_once(Operation& operation);
 
     /// Whether memory may be accessed there: it lies in the arena and was not freed. Otherwise that
@@ -110,7 +110,7 @@ class World {
     /// The same of all memory, at any depth of one execution.
     [[nodiscard]] std::uint64_t hash() const;
 
-    /// `value`, or what stands for it in every run where it is an address within the arena.
+    /// `value`; for an address within the arena, a number that is equal in every run.
     [[nodiscard]] std::uint64_t portable(std::uint64_t value) const {
         const std::uint64_t offset = value - reinterpret_cast<std::uint64_t>(arena_.base());
         return offset < Arena::bytes ? offset : value;

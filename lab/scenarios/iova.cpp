@@ -138,7 +138,7 @@ void deferred(explore::Setup& setup, World<Sync>& world) {
     setup.at_end([&world] { world.all_is_there(); });
 }
 
-/// One thread wants all of the space while another's magazine holds a part of it.
+/// One thread requests all of the space while another's magazine holds a part of it.
 template <class Sync>
 void drain(explore::Setup& setup, World<Sync>& world) {
     setup.thread("keeps", [&world] {

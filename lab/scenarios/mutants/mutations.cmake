@@ -19,12 +19,12 @@ moat_mutate(moat/page_table/detail/rewrite.hpp
             }
         } while (!writer_.compare_exchange(leaf.table, leaf.first, old, link));]])
 
-# A fault that does not ask, under the lock of its block, whether its VMA is still attached.
+# A fault that does not check, under the lock of its block, whether its VMA is still attached.
 moat_mutate(moat/mm/detail/fault.hpp
 [[        if (!vma.attached())]]
 [[        if (Sync::broken != "unasked" && !vma.attached())]])
 
-# A fault that trusts, under the lock, a look that it took before.
+# A fault that uses, under the lock, a look from before.
 moat_mutate(moat/mm/detail/fault.hpp
 [[    Attempt try_size(Attached& vma, unsigned lg2) {]]
 [[    Attempt try_size(Attached& vma, unsigned lg2) {
@@ -90,7 +90,7 @@ moat_mutate(moat/mm/address_space.hpp
             core_.notifiers.notify_revoked(region);
         }]])
 
-# A walk that goes on with the action from before the retry, and one whose retries never end.
+# A walk that continues with the action from before the retry, and one whose retries never end.
 moat_mutate(moat/mm/walker.hpp
 [[            action_ = Action::subtree;]]
 [[            if constexpr (Sync::broken != "sticky-action")

@@ -39,7 +39,7 @@ inline unsigned walk(World& world) {
             const bool locked = attempt == 2;
             pud_slot::split_leaf(world.slot);
             if (locked)
-                return visits + 1; // what the lock showed is what is reported
+                return visits + 1; // reports the state under the lock
             action = Action::again;
             if (world.slot.load() != pud_slot::none) {
                 ExploredSync::pause();
