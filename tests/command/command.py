@@ -20,7 +20,7 @@ def run(moat: str, *words: str, **more) -> subprocess.CompletedProcess:
 
 
 def on_terminal(words: list[str], stream: str, columns: int = 0, **environment: str) -> str:
-    """What a terminal gets of one stream, "stdout" or "stderr"; the other one is discarded.
+    """The output on a terminal of one stream, "stdout" or "stderr"; the other one is discarded.
 
     A terminal of 0 columns reports no size.
     """

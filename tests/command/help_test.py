@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""--help of every command: its examples run, and it says the same exit statuses.
+"""--help of every command: its examples run, and it lists the same exit statuses.
 
 Usage: help_test.py MOAT, in the project's folder.
 """

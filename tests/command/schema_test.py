@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""docs/report_schema.md against what the commands print with --json, in both directions.
+"""docs/report_schema.md against the commands' output with --json, in both directions.
 
 Usage: schema_test.py MOAT, in the project's folder. Every subcommand runs; every field it prints must be in
 the tables with its type, and every field of the tables must be printed, but for those of UNSEEN.
@@ -37,7 +37,7 @@ class Schema:
         self.seen: set[tuple[str, str]] = set()
 
     def problems(self, value, kind: str, where: str) -> list[str]:
-        """What of a value is not as the type says."""
+        """The parts of a value that do not match its type."""
         if kind.endswith(" or null"):
             return [] if value is None else self.problems(value, kind.removesuffix(" or null"), where)
         if kind.startswith("list of "):

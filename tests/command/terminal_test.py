@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""What a terminal gets: colours where they are wanted, progress that leaves nothing behind, exit
-statuses, and errors that name what was meant.
+"""Output on a terminal: colours on request, progress that is erased at the end, exit statuses, and
+errors that suggest the intended name.
 
 Usage: terminal_test.py MOAT, in the project's folder.
 """

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""What --trace writes is what the Trace Event Format asks for, and says what the run did.
+"""The files of --trace follow the Trace Event Format, and describe the run.
 
 Usage: trace_test.py MOAT
 """
@@ -16,7 +16,7 @@ REQUIRED = {"M": {"name", "args"}, "X": {"ts", "dur"}, "b": {"ts", "id", "cat"},
 
 
 def problems(trace: dict) -> list[str]:
-    """What is wrong with a trace by the format's rules."""
+    """The violations of the format's rules in a trace."""
     wrong = []
     last, rows, open_mappings, ends = 0.0, {}, {}, {}
     for number, event in enumerate(trace["traceEvents"]):

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Runs each `moat ...` line of the documentation and compares the output with what the page shows.
+"""Runs each `moat ...` line of the documentation and compares the output with the page.
 
 Usage: commands_test.py ROOT MOAT. An indented block whose first line is `$ moat ...` is compared: `...` in a
 line stands for anything, and alone on a line for any lines. Other indented `moat ...` lines, with or

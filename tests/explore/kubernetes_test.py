@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""examples/kubernetes: the Job is well-formed, and what its pods run adds up to the whole.
+"""examples/kubernetes: the Job is well-formed, and its pods together run the whole search.
 
 Usage: kubernetes_test.py MOAT EXAMPLE. Exit status 77 where there is no YAML parser. No cluster:
 each pod's command runs here, with the variables that an indexed Job gives it.

@@ -33,14 +33,14 @@ def check(files: dict[str, str], table: str | None = None) -> tuple[int, str]:
 
 
 def granted(*pairs: str) -> str:
-    """A table of rooms that are there, each with what its row permits: "iova:core"."""
+    """A table of existing rooms, each with the rooms that it may include: "iova:core"."""
     head = "| room | what | may include | operating system | today |\n|---|---|---|---|---|\n"
     rows = (pair.split(":") for pair in pairs)
     return head + "".join(f"| {room} | . | {below or '-'} | no | yes |\n" for room, below in rows)
 
 
 def only_rooms_of(table: str, files: dict[str, str]) -> str:
-    """The table as it would be where only the rooms of `files` are there today."""
+    """The table if only the rooms of `files` existed today."""
     there = {part for name in files for part in pathlib.PurePath(name).parts}
     return re.sub(r"(?m)^\| (\w+) (\|.*\|) (yes|planned) \|$",
                   lambda row: f"| {row[1]} {row[2]} {'yes' if row[1] in there else 'planned'} |",

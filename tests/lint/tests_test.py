@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def check(text: str) -> list[str]:
-    """What the check prints of a test that holds `text`."""
+    """The output of the check for a test that contains `text`."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "tests/room/planted_test.cpp"
         file.parent.mkdir(parents=True)

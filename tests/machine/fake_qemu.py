@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""In QEMU's place, misbehaving as the argument `--fake=...` says."""
+"""A fake QEMU that misbehaves as its argument `--fake=...` selects."""
 import os
 import re
 import signal

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""RealSync costs nothing: what compilers make of zero_cost.cpp's pairs is the same, line by line.
+"""RealSync costs nothing: compilers turn both functions of each pair in zero_cost.cpp into the same
+instructions.
 
 Usage: zero_cost_test.py COMPILER INCLUDE SOURCE
 """

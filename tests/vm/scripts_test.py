@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""The lab's own rules, without a boot: what excuses a skipped test, and which boot is tried again."""
+"""The lab's own rules, without a boot: valid reasons to skip a test, and the boots that are repeated."""
 import pathlib
 import sys
 import unittest
