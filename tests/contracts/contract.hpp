@@ -4,8 +4,9 @@
 // (overlap, not_found, ...) names an address; an error about the number carries it.
 //
 // A row is one function. The driver calls it with every hostile value in each of its numbers, the
-// others valid, and with every pair of hostile values in any two of them. A row runs in a child
-// process, so that a call that crashes or hangs is one failure of the test.
+// others valid, and with every pair of hostile values in any two of them (a sanitizer's build: with
+// a fixed share of the pairs). A row runs in a child process, so that a call that crashes or hangs
+// is one failure of the test.
 #pragma once
 
 #include "moat/core/result.hpp"

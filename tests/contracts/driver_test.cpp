@@ -11,6 +11,7 @@
 namespace moat::tests {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -82,16 +83,17 @@ TEST(ContractDriver, finds_a_change_by_a_call_that_failed) {
 }
 
 TEST(ContractDriver, calls_with_pairs) {
-    EXPECT_THAT(broken_contracts([] {
-                    return std::vector<Row>{
-                        {.name = "f",
-                         .arguments = {{.name = "a", .good = 1}, {.name = "b", .good = 1}},
-                         .call = [](Values v) -> Outcome {
-                             MOAT_CHECK(v[0] != top || v[1] != 2, "never together");
-                             return {};
-                         }}};
-                }),
-                Contains(HasSubstr("f(a=0xffffffffffffffff, b=0x2) ended the process")));
+    EXPECT_THAT(
+        broken_contracts([] {
+            return std::vector<Row>{
+                {.name = "f",
+                 .arguments = {{.name = "a", .good = 1}, {.name = "b", .good = 1}},
+                 .call = [](Values v) -> Outcome {
+                     MOAT_CHECK(v[0] < top - 1 || v[1] == 1, "never together");
+                     return {};
+                 }}};
+        }),
+        Contains(AllOf(HasSubstr("f(a=0xffffffffffffff"), HasSubstr(") ended the process"))));
 }
 
 } // namespace

@@ -2,13 +2,13 @@
 // The soft machine's bus, memory and clock, and its domains over the software IOMMU.
 #include "machine/soft/soft_machine.hpp"
 
+#include "moat/core/bits.hpp"
 #include "moat/page_table/owned_tables.hpp"
 
+#include "platform/memory_file.hpp"
 #include "soft_function.hpp"
 
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -17,20 +17,6 @@ namespace moat::machine::soft {
 namespace {
 
 constexpr std::size_t tables_of_a_domain = 1024;
-
-struct Free {
-    void operator()(std::byte* bytes) const { std::free(bytes); }
-};
-
-using Bytes = std::unique_ptr<std::byte, Free>;
-
-/// `size` is a multiple of the alignment. Return: zeroed memory, or nothing.
-[[nodiscard]] Bytes aligned_bytes(std::size_t size, std::size_t alignment) {
-    Bytes bytes(static_cast<std::byte*>(std::aligned_alloc(alignment, size)));
-    if (bytes)
-        std::memset(bytes.get(), 0, size);
-    return bytes;
-}
 
 /// Tables, and the domain over them.
 class OwnDomain final : public Domain {
@@ -79,7 +65,7 @@ class SoftMachine::Parts {
     }
 
     HostRam::Pieces pieces;
-    std::map<std::uint64_t, Bytes> memory;
+    std::map<std::uint64_t, platform::Mapping> memory;
     Iommu iommu{HostRam(pieces)};
     std::vector<std::unique_ptr<Slot>> slots;
     std::vector<FunctionInfo> functions;
@@ -165,22 +151,22 @@ Result<void> SoftMachine::detach(Bdf function) {
 Result<SharedMemory> SoftMachine::allocate(ByteCount size, unsigned alignment_lg2) {
     if (size.value() == 0)
         return fail(ErrorCode::empty, "cannot allocate 0 bytes");
-    const std::uint64_t alignment = std::uint64_t{1} << std::clamp(alignment_lg2, 12U, 40U);
     constexpr std::uint64_t most = std::uint64_t{1} << 40;
     if (size.value() > most || alignment_lg2 > 40)
         return fail(ErrorCode::no_memory, "more memory than a soft machine gives",
                     {"size", size.value()}, {"alignment_lg2", alignment_lg2});
-    const std::uint64_t rounded = (size.value() + 0xfff) & ~std::uint64_t{0xfff};
-    Bytes bytes = aligned_bytes((rounded + alignment - 1) & ~(alignment - 1), alignment);
-    if (!bytes)
+    const std::uint64_t rounded = align_up(size.value(), 12);
+    auto mapping =
+        platform::Mapping::create(-1, ByteCount(rounded), {.alignment_lg2 = alignment_lg2});
+    if (!mapping)
         return fail(ErrorCode::no_memory, "no memory to share", {"size", size.value()});
-    const auto physical = reinterpret_cast<std::uintptr_t>(bytes.get());
-    const auto [piece, is_new] = parts_->memory.emplace(physical, std::move(bytes));
+    const std::span<std::byte> bytes = mapping->bytes();
+    const auto physical = reinterpret_cast<std::uintptr_t>(bytes.data());
+    const bool is_new = parts_->memory.emplace(physical, std::move(*mapping)).second;
     MOAT_CHECK(is_new, "memory that was just allocated is nobody else's");
     parts_->pieces.emplace(physical, rounded);
     SharedMemory::Owner& owner = *this;
-    return Result<SharedMemory>(std::in_place, owner, std::span(piece->second.get(), rounded),
-                                PhysicalAddress(physical));
+    return Result<SharedMemory>(std::in_place, owner, bytes, PhysicalAddress(physical));
 }
 
 void SoftMachine::release_shared(PhysicalAddress physical, ByteCount /*size*/) {
