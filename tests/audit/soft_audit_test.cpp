@@ -5,20 +5,13 @@
 
 #include "audit/audit.hpp"
 #include "audit/subject.hpp"
+#include "sanitized.hpp"
 
 #include <algorithm>
 #include <gtest/gtest.h>
 #include <set>
 #include <string>
 #include <vector>
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define MOAT_SLOW_BUILD
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define MOAT_SLOW_BUILD
-#endif
-#endif
 
 namespace moat::tests {
 namespace {
@@ -28,14 +21,8 @@ using audit::FindingKind;
 using audit::Injection;
 using audit::Placement;
 
-#ifdef MOAT_SLOW_BUILD
-constexpr std::uint64_t many = 5'000; // sanitizers slow each down about twentyfold
-constexpr std::uint64_t some = 200;
-#else
-constexpr std::uint64_t many = 200'000;
-constexpr std::uint64_t some = 600;
-#endif
-
+constexpr std::uint64_t many = sanitized ? 5'000 : 200'000;
+constexpr std::uint64_t some = sanitized ? 200 : 600;
 constexpr std::uint64_t page = 4096;
 
 const audit::Kind& kind_of(std::string_view name) {

@@ -5,6 +5,7 @@
 #include "moat/dma/space.hpp"
 
 #include "iommu/soft_system.hpp"
+#include "sanitized.hpp"
 
 #include <cstdlib>
 #include <functional>
@@ -17,12 +18,10 @@ namespace moat::tests {
 using SoftSpace = dma::Space<SoftDomain, RealSync>;
 
 /// Builds that check every step are many times slower.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__OPTIMIZE__)
-inline constexpr bool slow = true;
-#elif defined(__has_feature)
-inline constexpr bool slow = __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
+#ifdef __OPTIMIZE__
+inline constexpr bool slow = sanitized;
 #else
-inline constexpr bool slow = false;
+inline constexpr bool slow = true;
 #endif
 
 inline constexpr fault::Source nic = fault::Source::pci(0, 3, 0, 0);
