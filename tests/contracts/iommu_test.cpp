@@ -263,8 +263,8 @@ class VtdSystem {
     [[nodiscard]] VtdDomain& domain() { return *domain_; }
 
   private:
-    Buffer tables_{256 << 12};
-    std::vector<TableHeader> headers_ = std::vector<TableHeader>(256);
+    Buffer tables_{64 << 12}; // few, as each call zeroes them
+    std::vector<TableHeader> headers_ = std::vector<TableHeader>(64);
     Pool pool_{tables_.bytes(), PhysicalAddress(1ULL << 40), headers_, 12};
     FakeVtd registers_;
     std::unique_ptr<VtdUnit> unit_;
