@@ -28,10 +28,12 @@ enum class Direction : std::uint8_t { to_device, from_device, bidirectional };
 }
 
 [[nodiscard]] constexpr Attributes attributes_of(Direction direction) {
-    constexpr std::array<Attributes, 3> attributes = {Attributes::read, Attributes::write,
-                                                      read_write};
-    return attributes[static_cast<std::size_t>(direction)];
+    return static_cast<Attributes>(static_cast<std::uint32_t>(direction) + 1);
 }
+
+static_assert(attributes_of(Direction::to_device) == Attributes::read &&
+              attributes_of(Direction::from_device) == Attributes::write &&
+              attributes_of(Direction::bidirectional) == read_write);
 
 [[nodiscard]] constexpr fault::Allows allows_of(Direction direction) {
     constexpr std::array<fault::Allows, 3> allows = {fault::Allows::read, fault::Allows::write,

@@ -169,6 +169,8 @@ class TableDomain {
             auto edit = table_.edit(nothing);
             const Result<void> mapped = edit.map(start, size, memory, attributes);
             edit.finish();
+            if (mapped) [[likely]]
+                return {}; // a copy of `mapped` would copy the room for an error, too
             return mapped;
         }
     }
