@@ -40,7 +40,7 @@ namespace moat::api {
 class AttachedDevice;
 class Core;
 struct Anchor;
-struct Block;
+class Block;
 enum class SyncFor : std::uint8_t;
 
 /// A container, found as long as it lives. Trivially copyable.
@@ -119,6 +119,7 @@ enum class Backend : std::uint8_t {
     vfio,    ///< Linux: iommufd if the kernel offers it, else type 1
     type1,   ///< Linux VFIO type 1
     iommufd, ///< Linux iommufd
+    qemu,    ///< QEMU's models of devices, in a process of its own without a guest
 };
 
 /// Whether the variable MOAT_OPTIONS changes a configuration.
@@ -189,6 +190,19 @@ class DriverError {
 
 std::ostream& operator<<(std::ostream& out, const DriverError& error);
 
+/// The machine of Backend::qemu. Its devices reach only memory that the container allocates; level
+/// exact copies other memory where it is smaller than a page.
+struct QemuConfig {
+    /// Arguments of QEMU's -device: "edu,addr=4" is then attached as "00:04.0".
+    std::vector<std::string> devices = {};
+    /// Zeroed disks of whole sectors, which devices know as disk0, disk1:
+    /// "nvme,drive=disk0,serial=a"
+    std::vector<ByteCount> disks = {};
+    /// QEMU's memory, which buffers come from: whole MiB, more than 16 MiB, up to 2 GiB.
+    ByteCount ram{std::uint64_t{512} << 20};
+    std::string program = "qemu-system-x86_64";
+};
+
 /// How a container is opened. `options`, then MOAT_OPTIONS, override the fields before them.
 ///
 /// The container calls listeners on the thread that found the fault or mistake, within a function
@@ -214,6 +228,7 @@ struct ContainerConfig {
     std::uint32_t stacks = 0;
     /// Soft: pages of 4 KiB for tables, 1 to 2^20; each maps 2 MiB of small pages.
     std::uint32_t tables = 4096;
+    QemuConfig qemu = {};
     /// "level=exact:guard=64k"; dma::options_help() lists the options.
     std::string_view options = {};
     Environment environment = Environment::read;
@@ -497,7 +512,7 @@ class Device {
     /// Soft: the device reads from, or writes to, [iova, iova + size). Bytes before the first that
     /// the IOMMU refuses are transferred.
     /// Errors: refused (the listener has the fault; the value `done` counts the bytes before it),
-    /// busy (another thread is at it), empty, unsupported (VFIO).
+    /// busy (another thread is at it), empty, unsupported (another backend).
     Result<void> read(std::uint64_t iova, std::span<std::byte> into);
     Result<void> write(std::uint64_t iova, std::span<const std::byte> from);
 
@@ -513,7 +528,7 @@ class Device {
     [[nodiscard]] Result<bool> wait_for_interrupt(unsigned vector, std::uint32_t longest_ms);
 
     /// Soft: the device raises an interrupt. Errors: out_of_range (it is not enabled), unsupported
-    /// (VFIO), refused.
+    /// (another backend), refused.
     Result<void> raise_interrupt(unsigned vector);
 
     /// What the destructor does, with an answer. Errors: busy (it is in the middle of an access;
@@ -569,9 +584,12 @@ class DeviceModel {
 /// Device addresses, and what is mapped at them. Move-only.
 class Container {
   public:
-    /// An empty container. VFIO needs rights to /dev/vfio and /dev/kmsg.
+    /// An empty container. VFIO needs rights to /dev/vfio and /dev/kmsg. QEMU is started, and ends
+    /// with the container and its last Buffer, or with the thread that called.
     /// Errors: unsupported (an option or a number that does not exist; the backend cannot),
-    /// out_of_range (the mask leaves no address), no_memory; VFIO also: not_found, refused.
+    /// out_of_range (the mask leaves no address; QEMU's memory has no such size), no_memory; VFIO
+    /// also: not_found, refused; QEMU also: not_found (it is not installed), io (it did not start:
+    /// the error has its reason).
     [[nodiscard]] static Result<Container> open(const ContainerConfig& config = {});
 
     Container(Container&&) noexcept;
@@ -582,16 +600,17 @@ class Container {
     ~Container();
 
     /// Attaches the function of PCI at `address` ("0000:03:00.0" or "03:00.0"): it reaches what is
-    /// mapped and nothing else. VFIO: one that vfio-pci has; it may master the bus from then on.
+    /// mapped and nothing else. VFIO: one that vfio-pci has; VFIO and QEMU: it may master the bus
+    /// from then on.
     /// Errors: not_found (no such function, or no address), busy (attached already), mismatch
     /// (VFIO: it cannot share the container's limits), refused, unsupported, io.
     [[nodiscard]] Result<Device> attach(std::string_view address);
 
     /// Soft: attaches `model` as the device at `address`. Errors: as above; busy (the model is
-    /// attached), unsupported (VFIO).
+    /// attached), unsupported (another backend).
     [[nodiscard]] Result<Device> attach(std::string_view address, DeviceModel& model);
 
-    /// Errors: empty, no_memory.
+    /// Errors: empty, no_memory. QEMU: memory of the machine's, which stays until the Buffer ends.
     [[nodiscard]] Result<Buffer> allocate(std::size_t bytes);
 
     /// Memory that is mapped from the start. Errors: allocate's and map's.
@@ -600,9 +619,9 @@ class Container {
 
     /// Maps `memory` for the devices, with guards around it. Whole pages become reachable; at level
     /// exact its bytes alone. The label is copied.
-    /// Errors: empty, overflow, out_of_range (the memory is null, or not addressable), no_space,
-    /// no_memory, limit, unsupported (no such direction), refused (VFIO: no device is attached
-    /// yet), io.
+    /// Errors: empty, overflow, out_of_range (the memory is null, not addressable, or not QEMU's),
+    /// no_space, no_memory, limit, unsupported (no such direction), refused (VFIO: no device is
+    /// attached yet), io.
     [[nodiscard]] Result<Mapping> map(const Memory& memory, Direction direction,
                                       std::string_view label = {});
 
@@ -632,15 +651,15 @@ class Container {
     Result<void> sync_for_cpu(std::uint64_t iova, std::uint64_t offset, std::size_t bytes);
 
     /// Takes bytes of one mapping from the devices until `unpoison` or unmap, or returns them.
-    /// Errors: empty, overflow, not_found, unsupported (below level exact; VFIO), io.
+    /// Errors: empty, overflow, not_found, unsupported (below level exact; VFIO, QEMU), io.
     Result<void> poison(std::uint64_t iova, std::size_t bytes);
     Result<void> unpoison(std::uint64_t iova, std::size_t bytes);
 
     /// On return no device reaches what was unmapped before the call. Errors: io.
     Result<void> flush();
 
-    /// VFIO: reports the faults that the kernel has logged since the last call. A soft container
-    /// reports faults as they happen. Errors: io.
+    /// Reports the faults since the last call: VFIO, those that the kernel has logged; QEMU, those
+    /// of its IOMMU. A soft container reports faults as they happen. Errors: io.
     Result<PolledFaults> poll_faults();
 
     /// Reports each living mapping as a leak, and leaves it mapped.

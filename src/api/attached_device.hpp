@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // AttachedDevice: a function in a container, shared by the Device, its BARs and its model.
-// The container's core owns it; soft_core.cpp and vfio_core.cpp say what it does.
+// The container's core owns it; soft_core.cpp and machine_core.cpp implement it.
 #pragma once
 
 #include "moat/core/result.hpp"
@@ -69,9 +69,6 @@ class AttachedDevice {
 
     /// From the return on it accesses nothing; it is still attached. May be called again.
     virtual void stop() = 0;
-
-    /// Undoes `stop`. Errors: unsupported (with a model), io.
-    [[nodiscard]] virtual Result<void> restart(DeviceModel* model) = 0;
 
     /// Detaches it, once it is stopped.
     virtual void leave() = 0;

@@ -10,12 +10,19 @@
 
 namespace moat::api {
 
-struct Block {
+/// Who derives from it has the memory, and frees it.
+class Block {
+  public:
+    explicit Block(Link from) : home(from) {}
+
+    virtual ~Block() = default;
+    Block(const Block&) = delete;
+    Block& operator=(const Block&) = delete;
+
     std::atomic<std::uint64_t> shares{1};
     /// Whose mappings may leave it reachable until a flush: the container that allocated it.
-    Link home;
+    const Link home;
     std::atomic<bool> unflushed{false};
-    std::byte* bytes = nullptr;
 
     /// Return: `block`, with one share more; nullptr stays.
     static Block* share(Block* block) {
@@ -24,9 +31,6 @@ struct Block {
         return block;
     }
 };
-
-/// Errors: empty, no_memory.
-[[nodiscard]] Result<Buffer> allocate_buffer(Link home, std::size_t bytes);
 
 /// What a mapping through `core` of memory that `share` keeps leaves behind, after its unmap.
 void leave_behind(Core& core, BlockShare& share, const Result<void>& unmapped);

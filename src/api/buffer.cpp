@@ -15,9 +15,24 @@ constexpr std::size_t page = 4096;
 /// More than any address space has; rounding up does not overflow.
 constexpr std::size_t most_bytes = std::size_t{1} << 57;
 
+/// Memory of this process.
+class OwnBlock final : public Block {
+  public:
+    OwnBlock(Link from, std::size_t bytes)
+        : Block(from), bytes_(static_cast<std::byte*>(
+                           ::operator new(bytes, std::align_val_t{page}, std::nothrow))) {}
+
+    ~OwnBlock() override { ::operator delete(bytes_, std::align_val_t{page}); }
+
+    [[nodiscard]] std::byte* bytes() const { return bytes_; }
+
+  private:
+    std::byte* const bytes_;
+};
+
 } // namespace
 
-Result<Buffer> allocate_buffer(Link home, std::size_t bytes) {
+Result<Buffer> Core::allocate(std::size_t bytes) {
     if (bytes == 0)
         return fail(ErrorCode::empty, "a buffer of no bytes");
     const auto no_memory = [&] {
@@ -26,15 +41,11 @@ Result<Buffer> allocate_buffer(Link home, std::size_t bytes) {
     if (bytes > most_bytes)
         return no_memory();
     const std::size_t whole = (bytes + page - 1) & ~(page - 1);
-    auto block = std::unique_ptr<Block>(new (std::nothrow) Block{.home = home});
-    if (block == nullptr)
+    auto block = std::unique_ptr<OwnBlock>(new (std::nothrow) OwnBlock(link(), whole));
+    if (block == nullptr || block->bytes() == nullptr)
         return no_memory();
-    block->bytes =
-        static_cast<std::byte*>(::operator new(whole, std::align_val_t{page}, std::nothrow));
-    if (block->bytes == nullptr)
-        return no_memory();
-    std::memset(block->bytes, 0, whole);
-    const std::span<std::byte> named(block->bytes, bytes);
+    std::memset(block->bytes(), 0, whole);
+    const std::span<std::byte> named(block->bytes(), bytes);
     return Buffer(BlockShare(block.release()), named);
 }
 
@@ -59,7 +70,6 @@ void BlockShare::drop(Block* block) {
     if (block->unflushed.load(std::memory_order_relaxed))
         if (Core* const core = block->home.core(); core != nullptr && !core->flush())
             return; // a device may reach it for ever
-    ::operator delete(block->bytes, std::align_val_t{page});
     delete block;
 }
 

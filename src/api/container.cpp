@@ -8,12 +8,13 @@
 #include "open.hpp"
 
 #include <mutex>
-#include <new>
 #include <set>
 #include <string>
 #include <utility>
 
 namespace moat {
+
+using api::with_memory;
 
 namespace {
 
@@ -21,32 +22,22 @@ namespace {
     return fail(ErrorCode::refused, "the container was moved away, or is closed");
 }
 
-/// Runs `act`, which returns a Result; no_memory where it throws std::bad_alloc.
-template <class Act>
-[[nodiscard]] auto with_memory(Act&& act) -> decltype(act()) {
-    try {
-        return act();
-    } catch (const std::bad_alloc&) {
-        return fail(ErrorCode::no_memory, "there is no memory left");
-    }
-}
+} // namespace
 
-/// A sentence for an Error, whose sentences live for ever: so only the first few are kept.
-[[nodiscard]] const char* keep_sentence(const std::string& sentence) {
+const char* api::keep_sentence(const std::string& sentence, const char* otherwise) {
     constexpr std::size_t most = 256;
     static std::mutex& mutex = *new std::mutex;
     static std::set<std::string>& kept = *new std::set<std::string>;
     const std::lock_guard lock(mutex);
     if (kept.size() == most && !kept.contains(sentence))
-        return "an option is wrong, as many were before: dma::options_help() lists what there is";
+        return otherwise;
     return kept.insert(sentence).first->c_str();
 }
 
-} // namespace
-
 Result<Container> api::open(const ContainerConfig& config, const dma::Options& options) {
-    auto core = config.backend == Backend::soft ? api::open_soft(config, options)
-                                                : api::open_vfio(config, options);
+    auto core = config.backend == Backend::soft   ? api::open_soft(config, options)
+                : config.backend == Backend::qemu ? api::open_qemu(config, options)
+                                                  : api::open_vfio(config, options);
     if (!core)
         return std::unexpected(core.error());
     return Container(std::move(*core));
@@ -56,7 +47,10 @@ Result<Container> Container::open(const ContainerConfig& config) {
     return with_memory([&]() -> Result<Container> {
         const auto options = api::options_of(config);
         if (!options)
-            return fail(ErrorCode::unsupported, keep_sentence(options.error()));
+            return fail(ErrorCode::unsupported,
+                        api::keep_sentence(options.error(),
+                                           "an option is wrong, as many were before: "
+                                           "dma::options_help() lists what there is"));
         return api::open(config, *options);
     });
 }
@@ -112,7 +106,7 @@ Result<Device> Container::attach_as(std::string_view address, DeviceModel* model
 }
 
 Result<Buffer> Container::allocate(std::size_t bytes) {
-    return core_ != nullptr ? api::allocate_buffer(core_->link(), bytes) : no_container();
+    return core_ != nullptr ? with_memory([&] { return core_->allocate(bytes); }) : no_container();
 }
 
 Result<CoherentBuffer> Container::allocate_coherent(std::size_t bytes, std::string_view label) {

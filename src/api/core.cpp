@@ -88,16 +88,22 @@ Result<Device> Core::attach(machine::Bdf address, DeviceModel* model) {
 }
 
 /// One that was abandoned stays attached as long as mappings need it.
-Result<Device> Core::attach_again(const std::shared_ptr<AttachedDevice>& known,
-                                  DeviceModel* model) {
+Result<Device> Core::attach_again(std::shared_ptr<AttachedDevice>& known, DeviceModel* model) {
     if (known->live)
         return fail(ErrorCode::busy, "the device is attached already",
                     {"requester", known->address().requester()});
-    if (const auto started = known->restart(model); !started)
-        return std::unexpected(started.error());
-    known->abandoned = false;
-    known->live = true;
+    auto made = reopen_device(known->address(), model);
+    if (!made)
+        return std::unexpected(made.error());
+    known->core = nullptr;
+    known = std::move(*made);
+    known->core = this;
     return Device(known);
+}
+
+Result<std::shared_ptr<AttachedDevice>> Core::reopen_device(machine::Bdf /*address*/,
+                                                            DeviceModel* /*model*/) {
+    return fail(ErrorCode::busy, "the device is being detached");
 }
 
 Result<void> Core::detach(AttachedDevice& device) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Core: what a Container of moat.hpp points to, whatever bounds its devices. It owns the attached
 // devices and the labels, and calls the listeners. space_core.hpp adds the mappings, soft_core.cpp
-// and vfio_core.cpp the domain.
+// and machine_core.hpp the domain.
 #pragma once
 
 #include "moat/dma/reporter.hpp"
@@ -17,11 +17,22 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <span>
 #include <string_view>
 #include <vector>
 
 namespace moat::api {
+
+/// Return: what `act` does; no_memory where it throws std::bad_alloc.
+template <class Act>
+[[nodiscard, gnu::always_inline]] inline auto with_memory(Act&& act) -> decltype(act()) {
+    try {
+        return act();
+    } catch (const std::bad_alloc&) {
+        return fail(ErrorCode::no_memory, "there is no memory left");
+    }
+}
 
 /// Which side owns bytes from a sync on.
 enum class SyncFor : std::uint8_t { device, cpu };
@@ -33,6 +44,8 @@ class Core {
     Core(const Core&) = delete;
     Core& operator=(const Core&) = delete;
 
+    /// Memory that the devices can reach, once it is mapped.
+    [[nodiscard]] virtual Result<Buffer> allocate(std::size_t bytes);
     [[nodiscard]] virtual Result<Mapping> map(const Memory& memory, Direction direction,
                                               std::string_view label) = 0;
     [[nodiscard]] virtual Result<Mapping> map_coherent(const Memory& memory,
@@ -76,6 +89,10 @@ class Core {
     /// The function, able to access memory.
     [[nodiscard]] virtual Result<std::shared_ptr<AttachedDevice>>
     make_device(machine::Bdf address, DeviceModel* model) = 0;
+    /// The same for one that was stopped and is still attached; the other object is not used again,
+    /// so that its registers stay refused. Errors: unsupported (with a model), io.
+    [[nodiscard]] virtual Result<std::shared_ptr<AttachedDevice>>
+    reopen_device(machine::Bdf address, DeviceModel* model);
     /// Whether what is mapped needs a device to stay attached, and something is mapped.
     [[nodiscard]] virtual bool needs_a_device() = 0;
     /// Reports what is still mapped, and unmaps it. Every device is stopped.
@@ -95,7 +112,7 @@ class Core {
   private:
     void report(const fault::Diagnosis& diagnosis) noexcept;
     void report(const dma::DriverError& error) noexcept;
-    [[nodiscard]] Result<Device> attach_again(const std::shared_ptr<AttachedDevice>& known,
+    [[nodiscard]] Result<Device> attach_again(std::shared_ptr<AttachedDevice>& known,
                                               DeviceModel* model);
 
     Anchor& anchor_;
@@ -117,6 +134,8 @@ class Core {
 [[nodiscard]] Result<std::unique_ptr<Core>> open_soft(const ContainerConfig& config,
                                                       const dma::Options& options);
 [[nodiscard]] Result<std::unique_ptr<Core>> open_vfio(const ContainerConfig& config,
+                                                      const dma::Options& options);
+[[nodiscard]] Result<std::unique_ptr<Core>> open_qemu(const ContainerConfig& config,
                                                       const dma::Options& options);
 
 } // namespace moat::api

@@ -2,4 +2,4 @@
 #include "engines.hpp"
 
 template class moat::dma::Space<moat::api::SoftDomain, moat::RealSync>;
-template class moat::dma::Space<moat::machine::vfio_host::KernelDomain, moat::RealSync>;
+template class moat::dma::Space<moat::machine::Domain, moat::RealSync>;

@@ -20,7 +20,7 @@ constexpr std::uint32_t most_tables = 1U << 20; // 4 GiB of them
 /// Enumerations may hold any number: who casts one is a caller like any other.
 [[nodiscard]] std::string what_is_wrong(const ContainerConfig& config) {
     const auto number = [](auto value) { return static_cast<std::uint64_t>(value); };
-    if (config.backend > Backend::iommufd)
+    if (config.backend > Backend::qemu)
         return with_value("no such backend", "backend", number(config.backend));
     if (config.level > Level::exact)
         return with_value("no such level", "level", number(config.level));
@@ -32,6 +32,8 @@ constexpr std::uint32_t most_tables = 1U << 20; // 4 GiB of them
         return with_value("`history` is 1 or more", "history", 0);
     if (config.tables == 0 || config.tables > most_tables)
         return with_value("`tables` is 1 to 2^20", "tables", config.tables);
+    if (config.backend == Backend::qemu && config.qemu.devices.empty())
+        return "Backend::qemu needs a device: name it in `qemu.devices`, such as \"edu,addr=4\"";
     return {};
 }
 

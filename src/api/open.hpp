@@ -17,4 +17,8 @@ namespace moat::api {
 /// A container with those options. Errors: Container::open's.
 [[nodiscard]] Result<Container> open(const ContainerConfig& config, const dma::Options& options);
 
+/// A sentence for an Error, whose sentences live for ever: so the first few are kept, then
+/// `otherwise` stands for every other one. Thread-safe. Throws std::bad_alloc.
+[[nodiscard]] const char* keep_sentence(const std::string& sentence, const char* otherwise);
+
 } // namespace moat::api

@@ -109,11 +109,6 @@ class SoftDevice final : public AttachedDevice {
 
     void stop() override { (void)iommu_.detach(device_.source()); }
 
-    /// A soft device is detached as soon as it is stopped.
-    [[nodiscard]] Result<void> restart(DeviceModel* /*model*/) override {
-        return fail(ErrorCode::busy, "the device is being detached");
-    }
-
     void leave() override {}
 
     void forget_model() override { model_ = nullptr; }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The part of a core that is the same for every domain: arguments are checked, and calls become its
-// space's, once there is one. soft_core.cpp and vfio_core.cpp add domain and devices.
+// space's, once there is one. soft_core.cpp and machine_core.hpp add domain and devices.
 #pragma once
 
 #include "moat/dma/space.hpp"
@@ -10,20 +10,9 @@
 #include "platform/stack.hpp"
 
 #include <atomic>
-#include <new>
 #include <utility>
 
 namespace moat::api {
-
-/// Return: what `act` does; no_memory where it throws std::bad_alloc.
-template <class Act>
-[[nodiscard, gnu::always_inline]] inline auto with_memory(Act&& act) -> decltype(act()) {
-    try {
-        return act();
-    } catch (const std::bad_alloc&) {
-        return fail(ErrorCode::no_memory, "there is no memory left");
-    }
-}
 
 [[nodiscard]] inline bool is_one(Direction direction) {
     return direction <= bidirectional;

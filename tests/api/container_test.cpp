@@ -216,7 +216,7 @@ TEST_F(Containers, numbers_that_do_not_exist_are_unsupported) {
         const auto opened = Container::open(config);
         return opened ? std::optional<ErrorCode>() : opened.error().code();
     };
-    EXPECT_EQ(code({.backend = static_cast<Backend>(4)}), ErrorCode::unsupported);
+    EXPECT_EQ(code({.backend = static_cast<Backend>(5)}), ErrorCode::unsupported);
     EXPECT_EQ(code({.level = static_cast<Level>(3)}), ErrorCode::unsupported);
     EXPECT_EQ(code({.placement = static_cast<Placement>(2)}), ErrorCode::unsupported);
     EXPECT_EQ(code({.unmapping = static_cast<Unmapping>(2)}), ErrorCode::unsupported);
