@@ -374,6 +374,27 @@ MOAT_API MOAT_CHECKED moat_code moat_map_list(moat_container* container, const m
                                               moat_segment* segments, size_t* segment_count,
                                               uint64_t* iova, uint64_t* bytes, moat_error* error);
 
+/// Since MOAT_1.1. Memory that driver and device share for long, such as a ring: zeroed whole
+/// pages, mapped bidirectionally at a multiple of their size (rounded up to a power of two). It is
+/// the container's until moat_free_coherent or moat_container_close. Errors: moat_map's.
+MOAT_API MOAT_CHECKED moat_code moat_allocate_coherent(moat_container* container, size_t bytes,
+                                                       const char* label, void** memory,
+                                                       uint64_t* iova, moat_error* error);
+
+/// Since MOAT_1.1. Unmaps what moat_allocate_coherent returned at `iova`, and frees it. Errors:
+/// MOAT_NOT_FOUND (nothing is there, or it is unmapped already: then it is freed); MOAT_IO, after
+/// which devices may reach the memory, and it is never freed.
+MOAT_API moat_code moat_free_coherent(moat_container* container, uint64_t iova, moat_error* error);
+
+/// Since MOAT_1.1. Peer to peer: maps whole pages of memory BAR `bar` of `peer` for the devices of
+/// `container`. moat_unmap undoes it, before `peer` is detached. Errors: moat_map's;
+/// MOAT_OUT_OF_RANGE (not inside of the BAR), MOAT_UNALIGNED, MOAT_NOT_FOUND (no such BAR),
+/// MOAT_UNSUPPORTED (the backend cannot, or the BAR is not memory; soft devices have none).
+MOAT_API MOAT_CHECKED moat_code moat_map_region(moat_container* container, moat_device* peer,
+                                                uint32_t bar, uint64_t offset, uint64_t bytes,
+                                                int32_t direction, const char* label,
+                                                uint64_t* iova, moat_error* error);
+
 /// Since MOAT_1.1. Takes bytes of one mapping from the devices until moat_unpoison or moat_unmap:
 /// for sub-allocators. Errors: MOAT_UNSUPPORTED (below level exact; VFIO), MOAT_EMPTY,
 /// MOAT_OVERFLOW, MOAT_NOT_FOUND (not inside of one mapping), MOAT_IO.

@@ -129,6 +129,47 @@ std::vector<Row> mappings(std::int32_t level) {
                  return outcome_of(code, soft->error);
              },
          .state = state},
+        {.name = "moat_allocate_coherent",
+         .arguments = {{.name = "bytes", .good = page, .named = false}},
+         .call = [=](Values v) -> Outcome {
+             if (depends_on_host(v[0]))
+                 return returned;
+             void* ring = nullptr;
+             std::uint64_t iova = 0;
+             const moat_code code =
+                 moat_allocate_coherent(soft->container, v[0], "", &ring, &iova, &soft->error);
+             const Outcome outcome = outcome_of(code, soft->error);
+             if (code == MOAT_OK) {
+                 EXPECT_EQ(moat_free_coherent(soft->container, iova, nullptr), MOAT_OK);
+             }
+             return outcome;
+         },
+         .state = state},
+        {.name = "moat_free_coherent",
+         .arguments = {{.name = "iova", .good = soft->iova}},
+         .call =
+             [=](Values v) {
+                 return outcome_of(moat_free_coherent(soft->container, v[0], &soft->error),
+                                   soft->error);
+             },
+         .state = state,
+         .good_succeeds = false},
+        {.name = "moat_map_region",
+         .arguments = {{.name = "bar", .good = 0, .bits = 32, .named = false},
+                       {.name = "offset", .good = 0, .named = false},
+                       {.name = "bytes", .good = page, .named = false},
+                       direction},
+         .call =
+             [=](Values v) {
+                 std::uint64_t iova = 0;
+                 return outcome_of(moat_map_region(soft->container, soft->device,
+                                                   static_cast<std::uint32_t>(v[0]), v[1], v[2],
+                                                   static_cast<std::int32_t>(v[3]), "", &iova,
+                                                   &soft->error),
+                                   soft->error);
+             },
+         .state = state,
+         .good_succeeds = false},
         {.name = "moat_unmap",
          .arguments = {range[0], range[1], direction},
          .call =

@@ -28,7 +28,7 @@ Outcome moat_container::open(ContainerConfig config) {
 
 std::expected<moat_device*, Failure> moat_container::attach(std::string_view address,
                                                             machine::Bdf parsed) {
-    const std::lock_guard lock(devices_mutex_);
+    const std::lock_guard lock(mutex_);
     devices_.reserve(devices_.size() + 1);
     auto attached = container_->attach(address);
     if (!attached)
@@ -41,15 +41,37 @@ std::expected<moat_device*, Failure> moat_container::attach(std::string_view add
 Outcome moat_container::detach(moat_device& device) {
     if (const auto detached = device.device.detach(); !detached)
         return std::unexpected(Failure(detached.error()));
-    const std::lock_guard lock(devices_mutex_);
+    const std::lock_guard lock(mutex_);
     std::erase_if(devices_, [&](const auto& each) { return each.get() == &device; });
     return {};
+}
+
+Result<CoherentBuffer*> moat_container::allocate_coherent(std::size_t bytes,
+                                                          std::string_view label) {
+    auto made = container_->allocate_coherent(bytes, label);
+    if (!made)
+        return std::unexpected(made.error());
+    const std::lock_guard lock(mutex_);
+    const std::uint64_t iova = made->iova();
+    if (auto old = coherent_.extract(iova); !old.empty())
+        (void)old.mapped().mapping().release(); // moat_unmap undid it
+    return &coherent_.emplace(iova, std::move(*made)).first->second;
+}
+
+Result<void> moat_container::free_coherent(std::uint64_t iova) {
+    const auto node = [&] {
+        const std::lock_guard lock(mutex_);
+        return coherent_.extract(iova);
+    }();
+    if (node.empty())
+        return fail(ErrorCode::not_found, "no coherent memory is at this address", {"iova", iova});
+    return node.mapped().mapping().unmap();
 }
 
 moat_device* moat_container::find(const fault::Source& source) {
     if (source.kind() != fault::Source::Kind::pci)
         return nullptr;
-    const std::lock_guard lock(devices_mutex_);
+    const std::lock_guard lock(mutex_);
     const auto found = std::ranges::find_if(devices_, [&](const auto& each) {
         return each->address.requester() == source.id() &&
                source.segment().value_or(each->address.segment()) == each->address.segment();

@@ -8,6 +8,7 @@
 #include "boundary.hpp"
 #include "machine/pci.hpp"
 
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -43,13 +44,20 @@ struct moat_container {
     attach(std::string_view address, moat::machine::Bdf parsed);
     moat::api::c::Outcome detach(moat_device& device);
 
+    /// It lives until `free_coherent` or the end. Errors: Container's.
+    [[nodiscard]] moat::Result<moat::CoherentBuffer*> allocate_coherent(std::size_t bytes,
+                                                                        std::string_view label);
+    /// Errors: not_found; Mapping::unmap's, after which it is gone as well.
+    moat::Result<void> free_coherent(std::uint64_t iova);
+
   private:
     void call_back(const moat::Fault& fault) noexcept;
     void call_back(const moat::DriverError& error) noexcept;
     [[nodiscard]] moat_device* find(const moat::fault::Source& source);
 
     const Callbacks callbacks_;
-    std::mutex devices_mutex_;
+    std::mutex mutex_; ///< of the two below
     std::vector<std::unique_ptr<moat_device>> devices_;
+    std::map<std::uint64_t, moat::CoherentBuffer> coherent_; ///< by address
     std::optional<moat::Container> container_;
 };

@@ -49,6 +49,18 @@ template <class Act>
     });
 }
 
+/// Runs act(Container&, Direction), where `direction` is one.
+template <class Act>
+[[nodiscard]] moat_code with(moat_container* container, std::int32_t direction, moat_error* error,
+                             Act&& act) {
+    return with(container, error, [&](Container& opened) -> Outcome {
+        const auto way = direction_of(direction);
+        if (!way)
+            return std::unexpected(way.error());
+        return act(opened, *way);
+    });
+}
+
 /// Runs act(Device&), an access. `*done` is set in any case.
 template <class Act>
 [[nodiscard]] moat_code access(moat_device* device, const void* memory, std::size_t bytes,
@@ -275,14 +287,11 @@ moat_code moat_device_raise_interrupt(moat_device* device, std::uint32_t vector,
 moat_code moat_map(moat_container* container, void* memory, std::size_t bytes,
                    std::int32_t direction, const char* label, std::uint64_t* iova,
                    moat_error* error) {
-    return with(container, error, [&](Container& opened) -> Outcome {
+    return with(container, direction, error, [&](Container& opened, Direction way) -> Outcome {
         if (memory == nullptr || iova == nullptr)
             return invalid("the memory, or where the device address goes, is null");
-        const auto way = direction_of(direction);
-        if (!way)
-            return std::unexpected(way.error());
         auto mapped =
-            opened.map(std::span(static_cast<std::byte*>(memory), bytes), *way, label_of(label));
+            opened.map(std::span(static_cast<std::byte*>(memory), bytes), way, label_of(label));
         if (mapped)
             *iova = mapped->release();
         return outcome_of(mapped);
@@ -293,14 +302,11 @@ moat_code moat_map_list(moat_container* container, const moat_piece* pieces, std
                         std::int32_t direction, const moat_segment_limits* limits,
                         const char* label, moat_segment* segments, std::size_t* segment_count,
                         std::uint64_t* iova, std::uint64_t* bytes, moat_error* error) {
-    return with(container, error, [&](Container& opened) -> Outcome {
+    return with(container, direction, error, [&](Container& opened, Direction way) -> Outcome {
         if (pieces == nullptr || segments == nullptr || segment_count == nullptr ||
             iova == nullptr || bytes == nullptr)
             return invalid("the pieces, or where the list's segments, number of segments, address "
                            "or size goes, are null");
-        const auto way = direction_of(direction);
-        if (!way)
-            return std::unexpected(way.error());
         const auto allowed = limits_of(limits);
         if (!allowed)
             return std::unexpected(allowed.error());
@@ -308,7 +314,7 @@ moat_code moat_map_list(moat_container* container, const moat_piece* pieces, std
         for (std::size_t i = 0; i != count; ++i)
             memory.emplace_back(
                 std::span(static_cast<std::byte*>(pieces[i].memory), pieces[i].bytes));
-        auto mapped = opened.map_list(memory, *way, *allowed, label_of(label));
+        auto mapped = opened.map_list(memory, way, *allowed, label_of(label));
         if (!mapped)
             return outcome_of(mapped);
         *segment_count = mapped->segments().size();
@@ -322,12 +328,44 @@ moat_code moat_map_list(moat_container* container, const moat_piece* pieces, std
 
 moat_code moat_unmap(moat_container* container, std::uint64_t iova, std::size_t bytes,
                      std::int32_t direction, moat_error* error) {
-    return with(container, error, [&](Container& opened) -> Outcome {
-        const auto way = direction_of(direction);
-        if (!way)
-            return std::unexpected(way.error());
-        return outcome_of(opened.unmap(iova, bytes, *way));
+    return with(container, direction, error, [&](Container& opened, Direction way) -> Outcome {
+        return outcome_of(opened.unmap(iova, bytes, way));
     });
+}
+
+moat_code moat_map_region(moat_container* container, moat_device* peer, std::uint32_t bar,
+                          std::uint64_t offset, std::uint64_t bytes, std::int32_t direction,
+                          const char* label, std::uint64_t* iova, moat_error* error) {
+    return with(container, direction, error, [&](Container& opened, Direction way) -> Outcome {
+        if (peer == nullptr || iova == nullptr)
+            return invalid("the device whose BAR it is, or where the address goes, is null");
+        const auto registers = peer->device.bar(bar);
+        if (!registers)
+            return outcome_of(registers);
+        auto mapped = opened.map_region(*registers, offset, bytes, way, label_of(label));
+        if (mapped)
+            *iova = mapped->release();
+        return outcome_of(mapped);
+    });
+}
+
+moat_code moat_allocate_coherent(moat_container* container, std::size_t bytes, const char* label,
+                                 void** memory, std::uint64_t* iova, moat_error* error) {
+    return with(container, error, [&](Container&) -> Outcome {
+        if (memory == nullptr || iova == nullptr)
+            return invalid("where the memory, or its device address, goes is null");
+        const auto made = container->allocate_coherent(bytes, label_of(label));
+        if (!made)
+            return outcome_of(made);
+        *memory = (*made)->bytes().data();
+        *iova = (*made)->iova();
+        return {};
+    });
+}
+
+moat_code moat_free_coherent(moat_container* container, std::uint64_t iova, moat_error* error) {
+    return with(container, error,
+                [&](Container&) { return outcome_of(container->free_coherent(iova)); });
 }
 
 moat_code moat_sync_for_device(moat_container* container, std::uint64_t iova, std::uint64_t offset,

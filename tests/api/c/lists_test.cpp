@@ -66,6 +66,64 @@ TEST_F(CApi, a_list_that_cannot_be_is_an_error) {
     EXPECT_EQ(count, 7U);
 }
 
+TEST_F(CApi, coherent_memory_is_zeroed_aligned_and_the_containers) {
+    open();
+    void* ring = nullptr;
+    std::uint64_t iova = 0;
+    const auto allocate = [&](std::size_t bytes) {
+        return moat_allocate_coherent(container, bytes, "coherent", &ring, &iova, &error);
+    };
+    ASSERT_EQ(allocate(3 * 4096), MOAT_OK) << error.text;
+    EXPECT_EQ(iova % (4 * 4096), 0U);
+    EXPECT_EQ(static_cast<unsigned char*>(ring)[3 * 4096 - 1], 0);
+    EXPECT_EQ(write(iova, 3 * 4096), MOAT_OK);
+    EXPECT_EQ(static_cast<unsigned char*>(ring)[3 * 4096 - 1], 0xee);
+    EXPECT_EQ(write(iova + 3 * 4096, 1), MOAT_REFUSED);
+    ASSERT_EQ(faults.size(), 1U);
+    EXPECT_EQ(faults[0].label, "coherent");
+    EXPECT_EQ(moat_free_coherent(container, iova + 4096, &error), MOAT_NOT_FOUND);
+    EXPECT_EQ(moat_free_coherent(container, iova, &error), MOAT_OK) << error.text;
+    EXPECT_EQ(moat_free_coherent(container, iova, &error), MOAT_NOT_FOUND);
+    EXPECT_EQ(write(iova, 1), MOAT_REFUSED);
+    EXPECT_EQ(allocate(0), MOAT_EMPTY);
+    EXPECT_EQ(allocate(SIZE_MAX), MOAT_NO_MEMORY);
+    EXPECT_EQ(moat_allocate_coherent(container, 1, "", nullptr, &iova, &error), MOAT_INVALID);
+    EXPECT_EQ(moat_free_coherent(nullptr, iova, &error), MOAT_INVALID);
+    ASSERT_EQ(allocate(4096), MOAT_OK) << error.text;
+    close();
+    ASSERT_EQ(errors.size(), 1U) << "freed all the same";
+    EXPECT_EQ(errors[0].kind, MOAT_DRIVER_LEAK);
+    EXPECT_EQ(errors[0].label, "coherent");
+}
+
+TEST_F(CApi, coherent_memory_that_moat_unmap_undid_leaves_the_next_one_alone) {
+    open();
+    void* ring = nullptr;
+    std::uint64_t first = 0;
+    std::uint64_t second = 0;
+    ASSERT_EQ(moat_allocate_coherent(container, 4096, "", &ring, &first, &error), MOAT_OK);
+    EXPECT_EQ(unmap(first, 4096), MOAT_OK);
+    ASSERT_EQ(moat_allocate_coherent(container, 4096, "", &ring, &second, &error), MOAT_OK);
+    ASSERT_EQ(second, first) << "the case in question";
+    EXPECT_EQ(write(second, 4096), MOAT_OK);
+    EXPECT_EQ(moat_free_coherent(container, second, &error), MOAT_OK) << error.text;
+    EXPECT_TRUE(errors.empty());
+}
+
+/// A region that is mapped: tests/vm/api_guest.cpp, since soft devices in C have no BAR.
+TEST_F(CApi, a_region_that_cannot_be_is_an_error) {
+    open();
+    std::uint64_t iova = 7;
+    const auto map = [&](moat_device* peer, std::int32_t direction, std::uint64_t* where) {
+        return moat_map_region(container, peer, 0, 0, 4096, direction, "", where, &error);
+    };
+    EXPECT_EQ(map(device, MOAT_BIDIRECTIONAL, &iova), MOAT_UNSUPPORTED);
+    EXPECT_EQ(map(nullptr, MOAT_BIDIRECTIONAL, &iova), MOAT_INVALID);
+    EXPECT_EQ(map(device, 3, &iova), MOAT_INVALID);
+    EXPECT_EQ(map(device, MOAT_BIDIRECTIONAL, nullptr), MOAT_INVALID);
+    EXPECT_EQ(iova, 7U);
+}
+
 TEST_F(CApi, poisoned_bytes_are_out_of_reach_until_they_are_not) {
     open("level=exact");
     const std::uint64_t iova = map(memory.data(), 4096);
