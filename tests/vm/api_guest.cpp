@@ -52,8 +52,10 @@ constexpr std::size_t page_bytes = 4096;
 class CApiOverVfio : public ::testing::Test {
   protected:
     void SetUp() override {
-        const auto bound = machine::vfio_host::bind_to_vfio(edu);
-        ASSERT_TRUE(bound) << bound.error();
+        for (const machine::Bdf each : {edu, memory_bar}) {
+            const auto bound = machine::vfio_host::bind_to_vfio(each);
+            ASSERT_TRUE(bound) << bound.error();
+        }
         ASSERT_EQ(moat_config_init(&config, sizeof config), MOAT_OK);
         config.backend = MOAT_BACKEND_VFIO;
         config.dma_mask = (1U << 28) - 1; // edu's
@@ -129,10 +131,47 @@ TEST_F(CApiOverVfio, a_device_reaches_its_buffer_and_its_stray_is_told) {
         EXPECT_EQ(heard.label, "ring");
         EXPECT_EQ(heard.device, device);
     }
+    void* coherent = nullptr;
+    std::uint64_t coherent_iova = 0;
+    ASSERT_EQ(moat_allocate_coherent(container, page_bytes, "coherent", &coherent, &coherent_iova,
+                                     &error),
+              MOAT_OK)
+        << error.text;
+    auto* const ring_bytes = static_cast<unsigned char*>(coherent);
+    std::fill_n(ring_bytes, page_bytes, 0xc5);
+    EduByHand(bar).write_memory(coherent_iova, 100);
+    EXPECT_EQ(std::count(ring_bytes, ring_bytes + page_bytes, 0xc5), page_bytes - 100);
+    EXPECT_EQ(moat_free_coherent(container, coherent_iova, &error), MOAT_OK) << error.text;
     EXPECT_EQ(moat_unmap(container, other, page_bytes, MOAT_FROM_DEVICE, &error), MOAT_OK);
     EXPECT_EQ(moat_unmap(container, ring, page_bytes, MOAT_FROM_DEVICE, &error), MOAT_OK);
     EXPECT_EQ(moat_unmap(container, ring, page_bytes, MOAT_FROM_DEVICE, &error), MOAT_NOT_FOUND);
     EXPECT_EQ(moat_device_detach(device, &error), MOAT_OK) << error.text;
+}
+
+TEST_F(CApiOverVfio, a_region_of_another_device_is_reached) {
+    moat_device* peer = nullptr;
+    ASSERT_EQ(moat_device_attach(container, "00:07.0", &peer, &error), MOAT_OK) << error.text;
+    ASSERT_EQ(moat_device_attach(container, "00:04.0", &device, &error), MOAT_OK) << error.text;
+    void* bar = nullptr;
+    void* region = nullptr;
+    std::size_t bytes = 0;
+    ASSERT_EQ(moat_device_bar(peer, 2, &region, &bytes, &error), MOAT_OK) << error.text;
+    ASSERT_EQ(moat_device_bar(device, 0, &bar, &bytes, &error), MOAT_OK) << error.text;
+    auto* const there = static_cast<unsigned char*>(region);
+    std::fill_n(there, 2 * page_bytes, 0xc5);
+    std::uint64_t iova = 0;
+    const moat_code mapped = moat_map_region(container, peer, 2, 0, page_bytes, MOAT_FROM_DEVICE,
+                                             "the BAR", &iova, &error);
+    if (expected_backend() == Backend::iommufd) {
+        EXPECT_EQ(mapped, MOAT_UNSUPPORTED) << error.text;
+        return;
+    }
+    ASSERT_EQ(mapped, MOAT_OK) << error.text;
+    EduByHand(bar).write_memory(iova + page_bytes - 64, 65);
+    EXPECT_EQ(std::count(there, there + 2 * page_bytes, 0xc5), 2 * page_bytes - 64)
+        << "one byte beyond is blocked";
+    EXPECT_EQ(moat_unmap(container, iova, page_bytes, MOAT_FROM_DEVICE, &error), MOAT_OK);
+    EXPECT_EQ(moat_poll_faults(container, nullptr, nullptr, &error), MOAT_OK) << error.text;
 }
 
 } // namespace

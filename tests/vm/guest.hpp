@@ -4,9 +4,8 @@
 #pragma once
 
 #include "moat/core/text.hpp"
-#include "moat/dma/space.hpp"
-#include "moat/sync/real.hpp"
 
+#include "api/engines.hpp"
 #include "audit/drivers.hpp"
 #include "machine/vfio_host/vfio_machine.hpp"
 
@@ -61,7 +60,7 @@ inline constexpr std::uint64_t page = 4096;
 /// A machine, and one function in a domain of its own.
 class GuestTest : public ::testing::Test, protected audit::BufferSource {
   protected:
-    using Space = dma::Space<machine::Domain, RealSync>;
+    using Space = api::MachineSpace;
 
     void SetUp() override {
         for (const machine::Bdf each : {edu, nvme, large_bar, memory_bar}) {
