@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "platform/child_process.hpp"
 
+#include "platform/try.hpp"
+
 #include <algorithm>
 #include <csignal>
 #include <cstring>
@@ -64,9 +66,7 @@ Result<ChildProcess> ChildProcess::start(std::span<const std::string> arguments,
     for (const std::string& each : arguments)
         pointers.push_back(const_cast<char*>(each.c_str())); // execvp takes non-const strings
     pointers.push_back(nullptr);
-    auto words = MemoryFile::create("moat child's words", words_size);
-    if (!words)
-        return std::unexpected(words.error());
+    MOAT_LET(MemoryFile words, MemoryFile::create("moat child's words", words_size));
     const FileDescriptor nothing(::open("/dev/null", O_RDWR | O_CLOEXEC));
     int ends[2];
     if (nothing.get() < 0 || ::pipe2(ends, O_CLOEXEC) < 0)
@@ -79,11 +79,11 @@ Result<ChildProcess> ChildProcess::start(std::span<const std::string> arguments,
         return fail_errno("cannot start a process");
     if (number == 0) {
         const int why =
-            become(pointers.data(), descriptors, nothing.get(), words->descriptor(), parent);
+            become(pointers.data(), descriptors, nothing.get(), words.descriptor(), parent);
         (void)!::write(write_end.get(), &why, sizeof why);
         ::_exit(127);
     }
-    ChildProcess child(number, std::move(*words));
+    ChildProcess child(number, std::move(words));
     write_end.reset();
     // exec closes it, so the read ends either way.
     int why = 0;

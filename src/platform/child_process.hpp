@@ -37,8 +37,6 @@ class ChildProcess {
           ending_(other.ending_) {}
 
     ChildProcess& operator=(ChildProcess&&) = delete;
-    ChildProcess(const ChildProcess&) = delete;
-    ChildProcess& operator=(const ChildProcess&) = delete;
 
     ~ChildProcess() { end(); }
 

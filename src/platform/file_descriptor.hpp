@@ -32,9 +32,6 @@ class FileDescriptor {
         return *this;
     }
 
-    FileDescriptor(const FileDescriptor&) = delete;
-    FileDescriptor& operator=(const FileDescriptor&) = delete;
-
     ~FileDescriptor() {
         if (number_ >= 0)
             ::close(number_);
@@ -44,9 +41,7 @@ class FileDescriptor {
     [[nodiscard]] int get() const { return number_; }
 
     /// Closes it now.
-    void reset() { FileDescriptor().swap(*this); }
-
-    void swap(FileDescriptor& other) noexcept { std::swap(number_, other.number_); }
+    void reset() { *this = FileDescriptor(); }
 
   private:
     int number_ = -1;

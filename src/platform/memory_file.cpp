@@ -3,6 +3,8 @@
 
 #include "moat/core/bits.hpp"
 
+#include "platform/try.hpp"
+
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -60,10 +62,8 @@ Result<MemoryFile> MemoryFile::create(const char* label, ByteCount size) {
     // Seals the size: another process can neither shrink the file under the mapping nor grow it.
     if (::fcntl(file.get(), F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
         return fail_errno("cannot seal a memory file");
-    auto mapping = Mapping::create(file.get(), size);
-    if (!mapping)
-        return std::unexpected(mapping.error());
-    return MemoryFile(std::move(file), std::move(*mapping));
+    MOAT_LET(Mapping mapping, Mapping::create(file.get(), size));
+    return MemoryFile(std::move(file), std::move(mapping));
 }
 
 std::string MemoryFile::path() const {

@@ -31,8 +31,6 @@ class Mapping {
     Mapping(Mapping&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
 
     Mapping& operator=(Mapping&&) = delete;
-    Mapping(const Mapping&) = delete;
-    Mapping& operator=(const Mapping&) = delete;
     ~Mapping();
 
     [[nodiscard]] std::span<std::byte> bytes() const { return bytes_; }

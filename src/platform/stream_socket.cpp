@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "platform/stream_socket.hpp"
 
+#include "platform/try.hpp"
+
 #include <algorithm>
 #include <array>
 #include <limits>
@@ -64,8 +66,8 @@ Result<void> StreamSocket::send(std::string_view text) {
             text.remove_prefix(static_cast<std::size_t>(sent));
         else if (errno != EAGAIN && errno != EINTR)
             return fail_errno("the other process has closed its socket");
-        else if (const auto writable = wait_for(POLLOUT); !writable)
-            return writable;
+        else
+            MOAT_TRY(wait_for(POLLOUT));
     }
     return {};
 }
@@ -85,15 +87,14 @@ Result<std::string_view> StreamSocket::receive_until(char end, std::size_t most)
                         {"characters", searched});
         std::array<char, 4096> piece;
         const ssize_t size = receive(piece);
-        if (size > 0) {
+        if (size > 0)
             received_.append(piece.data(), static_cast<std::size_t>(size));
-        } else if (size == 0) {
+        else if (size == 0)
             return fail(ErrorCode::io, "the other process has closed its socket");
-        } else if (errno != EAGAIN && errno != EINTR) {
+        else if (errno != EAGAIN && errno != EINTR)
             return fail_errno("the other process has closed its socket");
-        } else if (const auto readable = wait_for(POLLIN); !readable) {
-            return std::unexpected(readable.error());
-        }
+        else
+            MOAT_TRY(wait_for(POLLIN));
     }
 }
 
