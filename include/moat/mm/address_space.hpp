@@ -144,9 +144,7 @@ class AddressSpace {
     /// explicit huge page in part), out_of_range, no_memory (for splitting; leaves before it are
     /// gone).
     Result<Zapped> zap(VirtualRange range) {
-        if (auto good = check_range<F>(range.start().value(), range.size().value(), frame_lg2,
-                                       F::most_levels);
-            !good)
+        if (auto good = Core::check(range); !good)
             return std::unexpected(good.error());
         return zap_where(range, [](const Attached&) { return true; });
     }
@@ -191,9 +189,7 @@ class AddressSpace {
     /// out_of_range, unsupported (the format has no such bits).
     template <class Visit>
     Result<void> clear_accessed_dirty(VirtualRange range, Attributes which, Visit&& visit) {
-        if (auto good = check_range<F>(range.start().value(), range.size().value(), frame_lg2,
-                                       F::most_levels);
-            !good)
+        if (auto good = Core::check(range); !good)
             return good;
         const Lock lock(core_.vmas_mutex);
         return FlagClearer<Core, std::remove_reference_t<Visit>>(core_, which, visit).run(range);
@@ -201,9 +197,8 @@ class AddressSpace {
 
     /// The VMA of `address` at this moment.
     [[nodiscard]] std::optional<Vma<S>> find(VirtualAddress address) const {
-        const typename S::ReadSection section;
-        const Attached* const vma = core_.vmas.view().find(address);
-        return vma == nullptr ? std::nullopt : std::optional<Vma<S>>(*vma);
+        const auto found = find_from(address);
+        return found && found->range.contains(address) ? found : std::nullopt;
     }
 
     /// The VMA of `address`, or the next one above.
@@ -290,17 +285,14 @@ class AddressSpace {
             const Attached* const vma = core_.vmas.view().at_or_above(at);
             if (vma == nullptr || vma->range.start() > range.last())
                 return zapper.zapped();
-            const VirtualAddress first = vma->range.start() > at ? vma->range.start() : at;
-            const VirtualAddress last =
-                vma->range.last() < range.last() ? vma->range.last() : range.last();
+            const auto part = vma->range.intersection(VirtualRange::inclusive(at, range.last()));
+            const VirtualAddress last = part.last();
             at = VirtualAddress(last.value() + 1);
             if (wanted(*vma)) {
-                if (!is_aligned(first.value() | (last.value() + 1), vma->page_lg2()))
+                if (!is_aligned(part.start().value() | (last.value() + 1), vma->page_lg2()))
                     return fail(ErrorCode::unaligned, "an explicit huge page cannot be cut",
-                                {"start", first.value()}, {"last", last.value()});
-                if (auto done =
-                        zapper.run(*vma, VirtualRange::inclusive(first, last), VmaIs::looked_up);
-                    !done)
+                                {"start", part.start().value()}, {"last", last.value()});
+                if (auto done = zapper.run(*vma, part, VmaIs::looked_up); !done)
                     return std::unexpected(done.error());
                 if (!zapper.finished()) {
                     ++stale;

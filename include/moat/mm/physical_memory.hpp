@@ -202,7 +202,7 @@ class PhysicalMemory {
 
     [[nodiscard]] bool is_zero(PhysicalAddress address) const {
         const std::uint64_t zero = zero_.load(std::memory_order_acquire);
-        return zero != 0 && same_zero_block(address.value(), zero);
+        return zero != 0 && ((address.value() ^ zero) >> pmd_lg2) == 0;
     }
 
     [[nodiscard]] unsigned nodes() const { return nodes_count_; }
@@ -272,10 +272,6 @@ class PhysicalMemory {
 
     [[nodiscard]] bool contains_ram(PhysicalAddress address) const {
         return address.value() - ram_base_ < frames_.size() << frame_lg2;
-    }
-
-    static bool same_zero_block(std::uint64_t a, std::uint64_t b) {
-        return ((a ^ b) >> pmd_lg2) == 0;
     }
 
     /// Free frames of one node that a thread keeps, so that most allocations take no lock.

@@ -32,6 +32,7 @@
 
 #include "moat/mm/address_space.hpp"
 
+#include <algorithm>
 #include <array>
 #include <concepts>
 #include <cstdint>
@@ -71,7 +72,7 @@ class Walker {
     /// Walks the VMAs of the range, and the holes between them. Errors: of the range, and no_memory
     /// (to split or install). An error leaves no lock held and no address visited twice.
     Result<WalkEnd> run(VirtualRange range) {
-        if (auto good = check(range); !good)
+        if (auto good = Core::check(range, 0); !good)
             return std::unexpected(good.error());
         for (VirtualAddress at = range.start();;) {
             const typename Sync::ReadSection section;
@@ -85,8 +86,7 @@ class Walker {
                     return WalkEnd::complete;
                 at = vma->range.start();
             }
-            const VirtualAddress last =
-                vma->range.last() < range.last() ? vma->range.last() : range.last();
+            const VirtualAddress last = std::min(vma->range.last(), range.last());
             if (!walk_vma(*vma, VirtualRange::inclusive(at, last)))
                 return error_ ? Result<WalkEnd>(std::unexpected(*error_)) : WalkEnd::stopped;
             if (last == range.last())
@@ -97,9 +97,7 @@ class Walker {
 
     /// Walks the tables of the range, ignoring VMAs. Errors: as run().
     Result<WalkEnd> run_without_vmas(VirtualRange range) {
-        if (auto good =
-                check_range<F>(range.start().value(), range.size().value(), 0, F::most_levels);
-            !good)
+        if (auto good = Core::check(range, 0); !good)
             return std::unexpected(good.error());
         visit_tables(range);
         if (error_)
@@ -140,10 +138,6 @@ class Walker {
     static constexpr bool installs =
         changes && requires(Visitor& visitor, VirtualRange range) { visitor.install(range); };
 
-    static Result<void> check(VirtualRange range) {
-        return check_range<F>(range.start().value(), range.size().value(), 0, F::most_levels);
-    }
-
     [[nodiscard]] bool walk_vma(const Attached& vma, VirtualRange part) {
         if constexpr (requires { visitor_.test(vma); }) {
             const VmaTest answer = visitor_.test(vma);
@@ -176,9 +170,7 @@ class Walker {
     /// The part of a leaf that lies in the walked range.
     [[gnu::noinline]] static VirtualRange cut(VirtualRange part, VirtualAddress start,
                                               std::uint64_t leaf_last) {
-        return VirtualRange::inclusive(start > part.start() ? start : part.start(),
-                                       leaf_last < part.last().value() ? VirtualAddress(leaf_last)
-                                                                       : part.last());
+        return part.intersection(VirtualRange::inclusive(start, VirtualAddress(leaf_last)));
     }
 
     template <unsigned L>
@@ -269,9 +261,7 @@ class Walker {
     void look_locked(VirtualRange part, unsigned size_lg2) {
         if constexpr (changes) {
             auto& core = space_.core();
-            const std::uint64_t at = part.start().value();
-            const typename Core::Lock lock(size_lg2 == pud_lg2 ? core.pud_locks.of(at)
-                                                               : core.pmd_locks.of(at));
+            const typename Core::Lock lock(core.block_lock(part.start(), size_lg2));
             // A table that replaced a leaf of 1 GiB stays, and other locks guard its entries.
             if (size_lg2 != pud_lg2 || core.look(part.start()).level >= 2) {
                 visit_locked(part);
@@ -350,7 +340,7 @@ class Walker {
             }
             VirtualAddress last = at;
             const auto visit = [&](const LeafView& leaf) {
-                last = leaf.range().last() < hole.last() ? leaf.range().last() : hole.last();
+                last = std::min(leaf.range().last(), hole.last());
                 visit_locked(VirtualRange::inclusive(at, last));
             };
             const Result<Fault> fault = space_.with_leaf(at, *access, visit);

@@ -40,11 +40,11 @@ moat_mutate(moat/mm/detail/fault.hpp
 
 # Frames are freed before the notifiers have run.
 moat_mutate(moat/mm/detail/zap.hpp
-[[        edit.finish();
+[[        });
         drop(batch);]]
-[[        if constexpr (Sync::broken == "reuses-first")
-            drop(batch);
-        edit.finish();
+[[            if constexpr (Sync::broken == "reuses-first")
+                drop(batch);
+        });
         if constexpr (Sync::broken != "reuses-first")
             drop(batch);]])
 

@@ -5,6 +5,7 @@
 
 #include "moat/mm/detail/core.hpp"
 
+#include <algorithm>
 #include <cstdint>
 
 namespace moat::mm {
@@ -14,9 +15,8 @@ namespace moat::mm {
 template <class Core, class Change>
 void for_each_block(Core& core, VirtualRange range, Change change) {
     using Lock = typename Core::Lock;
-    const auto smaller = [](std::uint64_t a, std::uint64_t b) { return a < b ? a : b; };
     for (std::uint64_t at = range.start().value();;) {
-        const std::uint64_t part_last = smaller(at | low_bits(pud_lg2), range.last().value());
+        const std::uint64_t part_last = std::min(at | low_bits(pud_lg2), range.last().value());
         bool is_table = false;
         {
             const Lock lock(core.pud_locks.of(at));
@@ -27,7 +27,7 @@ void for_each_block(Core& core, VirtualRange range, Change change) {
         }
         for (std::uint64_t block = at; is_table;) {
             const Lock lock(core.pmd_locks.of(block));
-            const std::uint64_t last = smaller(block | low_bits(pmd_lg2), part_last);
+            const std::uint64_t last = std::min(block | low_bits(pmd_lg2), part_last);
             change(VirtualRange::inclusive(VirtualAddress(block), VirtualAddress(last)));
             if (last == part_last)
                 break;

@@ -85,11 +85,26 @@ struct SpaceCore {
         return finder.spot;
     }
 
-    /// An invalidation callback for an edit.
-    [[nodiscard]] auto notifying(Change change) const {
-        return [this, change](const InvalidationRequest<VirtualAddress>& request) {
+    /// Calls `body(edit)`, then finishes the edit, which notifies of `change`. Return: of `body`.
+    template <class Body>
+    auto edit(Change change, Body&& body) {
+        auto notifying = [&](const InvalidationRequest<VirtualAddress>& request) {
             notifiers.notify(request, change);
         };
+        auto edit = tables.edit(notifying);
+        const Finisher finisher{edit};
+        return body(edit);
+    }
+
+    /// Errors: those of a range in the format's space, both ends multiples of 2^page_lg2.
+    [[nodiscard]] static Result<void> check(VirtualRange range, unsigned page_lg2 = frame_lg2) {
+        return check_range<F>(range.start().value(), range.size().value(), page_lg2,
+                              F::most_levels);
+    }
+
+    /// The lock of the leaf of 2^leaf_lg2 bytes at `address`, or of its block.
+    [[nodiscard]] typename S::Mutex& block_lock(VirtualAddress address, unsigned leaf_lg2) {
+        return leaf_lg2 == pud_lg2 ? pud_locks.of(address.value()) : pmd_locks.of(address.value());
     }
 
     M& memory;
@@ -106,6 +121,12 @@ struct SpaceCore {
     NotifierList<S> notifiers;
 
   private:
+    struct Finisher {
+        Edit<Types>& edit;
+
+        ~Finisher() { edit.finish(); }
+    };
+
     struct SpotFinder {
         Spot spot = {.level = F::most_levels - 1};
 

@@ -141,19 +141,19 @@ class FaultHandler {
                    "a leaf lies in one VMA, so where it is, it fits");
         if (has(spot.leaf.attributes, wanted(access_)))
             return done(FaultOutcome::present, spot.leaf);
-        auto notifying = core_.notifying(Change::replaced);
-        auto edit = core_.tables.edit(notifying);
+        const VirtualRange range = spot.leaf.range();
         if (core_.memory.behind(spot.leaf.physical) == Behind::zero) {
-            const auto unmapped = edit.unmap(spot.leaf.start, spot.leaf.range().size());
-            MOAT_CHECK(unmapped.has_value(), "a leaf that is there can go");
-            edit.finish();
+            const auto unmapped = core_.edit(Change::replaced, [&](auto& edit) {
+                return edit.unmap(range.start(), range.size());
+            });
+            MOAT_CHECK(unmapped.has_value(), "an existing leaf can be unmapped");
             return install(vma, fits(vma, spot.leaf.size_lg2) ? spot.leaf.size_lg2 : lg2,
                            FaultOutcome::upgraded);
         }
-        const auto changed =
-            edit.protect(spot.leaf.start, spot.leaf.range().size(), core_.leaf_attributes(vma));
+        const auto changed = core_.edit(Change::replaced, [&](auto& edit) {
+            return edit.protect(range.start(), range.size(), core_.leaf_attributes(vma));
+        });
         MOAT_CHECK(changed.has_value(), "a leaf as a whole can be changed");
-        edit.finish();
         return done(FaultOutcome::upgraded, core_.look(address_).leaf);
     }
 
@@ -171,11 +171,10 @@ class FaultHandler {
             return Attempt::done;
         }
         leaf.physical = *physical;
-        auto notifying = core_.notifying(Change::tables);
-        auto edit = core_.tables.edit(notifying);
-        const Result<void> mapped = edit.map(leaf.start, leaf.range().size(), leaf.physical,
-                                             leaf.attributes, {.largest_leaf_lg2 = lg2});
-        edit.finish();
+        const Result<void> mapped = core_.edit(Change::tables, [&](auto& edit) {
+            return edit.map(leaf.start, leaf.range().size(), leaf.physical, leaf.attributes,
+                            {.largest_leaf_lg2 = lg2});
+        });
         if (!mapped) {
             MOAT_CHECK(mapped.error().code() == ErrorCode::no_memory,
                        "a leaf that fits into a hole can be mapped");

@@ -22,19 +22,14 @@ class FlagClearer {
         Result<void> result;
         const auto view = core_.vmas.view();
         for (const auto* vma = view.at_or_above(range.start());
-             result && vma != nullptr && vma->range.start() <= range.last();) {
+             result && vma != nullptr && vma->range.start() <= range.last(); vma = view.after(*vma))
             for_each_block(core_, vma->range.intersection(range),
                            [&](VirtualRange part) { result = result ? clear(part) : result; });
-            const std::uint64_t next = vma->range.last().value() + 1;
-            vma = next == 0 ? nullptr : view.at_or_above(VirtualAddress(next));
-        }
         return result;
     }
 
   private:
     Result<void> clear(VirtualRange range) {
-        auto notifying = core_.notifying(Change::flags);
-        auto edit = core_.tables.edit(notifying);
         const auto visit = [&](VirtualAddress start, ByteCount size, Attributes had) {
             const Spot spot = core_.look(start);
             MOAT_CHECK(spot.is_leaf, "a leaf whose flags were cleared is there still");
@@ -43,9 +38,9 @@ class FlagClearer {
                 frame->flags.fetch_or(Frame<Sync>::dirty, std::memory_order_relaxed);
             visit_(LeafView{start, spot.leaf.physical, floor_lg2(size.value()), had});
         };
-        const auto done = edit.clear_accessed_dirty(range.start(), range.size(), which_, visit);
-        edit.finish();
-        return done;
+        return core_.edit(Change::flags, [&](auto& edit) {
+            return edit.clear_accessed_dirty(range.start(), range.size(), which_, visit);
+        });
     }
 
     Core& core_;

@@ -7,6 +7,7 @@
 #include "moat/mm/detail/core.hpp"
 #include "moat/mm/detail/zap.hpp"
 
+#include <algorithm>
 #include <cstdint>
 
 namespace moat::mm {
@@ -33,14 +34,16 @@ class VmaChange {
         Update update(core_.vmas);
         if (auto done = update.insert(vma); !done)
             return done;
-        if (auto done = merge_ends(update, vma.range); !done)
+        if (auto done = merge_at(update, vma.range.start()); !done)
+            return done;
+        if (auto done = merge_behind(update, vma.range); !done)
             return done;
         update.publish();
         return {};
     }
 
     Result<Zapped> unmap(VirtualRange range) {
-        if (auto good = check_range(range); !good)
+        if (auto good = Core::check(range); !good)
             return std::unexpected(good.error());
         if (auto cut = cut_ends(range); !cut)
             return std::unexpected(cut.error());
@@ -58,7 +61,7 @@ class VmaChange {
         update.publish();
         Zapper<Core> zapper(core_);
         for (const Attached* vma = before.at_or_above(range.start());
-             vma != nullptr && vma->range.start() <= range.last(); vma = next_of(before, *vma)) {
+             vma != nullptr && vma->range.start() <= range.last(); vma = before.after(*vma)) {
             const Result<void> done = zapper.run(*vma, vma->range, VmaIs::ours);
             MOAT_CHECK(done.has_value(), "leaves at the ends were cut before");
         }
@@ -67,7 +70,7 @@ class VmaChange {
     }
 
     Result<void> protect(VirtualRange range, Attributes permissions) {
-        if (auto good = check_range(range); !good)
+        if (auto good = Core::check(range); !good)
             return good;
         if (auto good = check_covered(range, permissions); !good)
             return good;
@@ -96,8 +99,6 @@ class VmaChange {
     }
 
   private:
-    using View = typename VmaTree<Sync>::View;
-
     struct LeafProtector {
         Edit<typename Core::Types>& edit;
         typename Core::Memory& memory;
@@ -111,16 +112,6 @@ class VmaChange {
             MOAT_CHECK(done.has_value(), "a leaf as a whole can be changed");
         }
     };
-
-    static Attached* next_of(const View& view, const Attached& vma) {
-        const std::uint64_t next = vma.range.last().value() + 1;
-        return next == 0 ? nullptr : view.at_or_above(VirtualAddress(next));
-    }
-
-    static Result<void> check_range(VirtualRange range) {
-        return moat::check_range<F>(range.start().value(), range.size().value(), frame_lg2,
-                                    F::most_levels);
-    }
 
     /// Permissions that the format can express; none at all is for mappings without access.
     Result<void> check_permissions(const Vma<Sync>& vma) const {
@@ -142,7 +133,7 @@ class VmaChange {
         if (kind == VmaKind::huge && largest != pmd_lg2 && largest != pud_lg2)
             return fail(ErrorCode::unsupported, "explicit huge pages have 2 MiB or 1 GiB",
                         {"largest_leaf_lg2", largest});
-        if (auto good = check_range(vma.range); !good)
+        if (auto good = Core::check(vma.range); !good)
             return good;
         if (auto good = check_permissions(vma); !good)
             return good;
@@ -216,12 +207,6 @@ class VmaChange {
         return {};
     }
 
-    Result<void> merge_ends(Update& update, VirtualRange range) {
-        if (auto done = merge_at(update, range.start()); !done)
-            return done;
-        return merge_behind(update, range);
-    }
-
     Result<void> merge_behind(Update& update, VirtualRange range) {
         const std::uint64_t end = range.last().value() + 1;
         return end == 0 ? Result<void>() : merge_at(update, VirtualAddress(end));
@@ -247,19 +232,18 @@ class VmaChange {
     void change_leaves(VirtualRange range) {
         const auto view = core_.vmas.view();
         for (const Attached* vma = view.at_or_above(range.start());
-             vma != nullptr && vma->range.start() <= range.last(); vma = next_of(view, *vma))
+             vma != nullptr && vma->range.start() <= range.last(); vma = view.after(*vma))
             for_each_block(core_, vma->range.intersection(range),
                            [&](VirtualRange part) { change_leaves_in_block(*vma, part); });
     }
 
     /// Under the block's lock; every leaf lies inside `range`. The zero page stays read-only.
     void change_leaves_in_block(const Attached& vma, VirtualRange range) {
-        auto notifying = core_.notifying(Change::protection);
-        auto edit = core_.tables.edit(notifying);
-        LeafProtector visitor{edit, core_.memory, core_.leaf_attributes(vma)};
-        MOAT_CHECK(core_.tables.reader().walk(range.start(), range.size(), visitor).has_value(),
-                   "a range of a VMA can be walked");
-        edit.finish();
+        const auto walked = core_.edit(Change::protection, [&](auto& edit) {
+            LeafProtector visitor{edit, core_.memory, core_.leaf_attributes(vma)};
+            return core_.tables.reader().walk(range.start(), range.size(), visitor);
+        });
+        MOAT_CHECK(walked.has_value(), "a range of a VMA can be walked");
     }
 
     /// Frees tables whose whole span lies in the gap around `range`. No other edit runs there: no
@@ -279,24 +263,15 @@ class VmaChange {
             last = above->range.start().value() - 1;
         // At most the span of the table above: the gap may be most of the space.
         constexpr unsigned reach_lg2 = pud_lg2 + 9;
-        first = larger(align_up(first, pud_lg2), align_down(range.start().value(), reach_lg2));
-        last = smaller(last, range.last().value() | low_bits(reach_lg2));
+        first = std::max(align_up(first, pud_lg2), align_down(range.start().value(), reach_lg2));
+        last = std::min(last, range.last().value() | low_bits(reach_lg2));
         const std::uint64_t end = align_down(last + 1, pud_lg2);
         if (end - 1 - first > space.last - first || end - 1 < first)
             return;
-        auto notifying = core_.notifying(Change::tables);
-        auto edit = core_.tables.edit(notifying);
-        const auto done = edit.unmap(VirtualAddress(first), ByteCount(end - first));
+        const auto done = core_.edit(Change::tables, [&](auto& edit) {
+            return edit.unmap(VirtualAddress(first), ByteCount(end - first));
+        });
         MOAT_CHECK(done.has_value() && done->leaves == 0, "nothing is mapped in a gap");
-        edit.finish();
-    }
-
-    static constexpr std::uint64_t smaller(std::uint64_t a, std::uint64_t b) {
-        return a < b ? a : b;
-    }
-
-    static constexpr std::uint64_t larger(std::uint64_t a, std::uint64_t b) {
-        return a < b ? b : a;
     }
 
     Core& core_;

@@ -56,6 +56,12 @@ class VmaTree {
             return vma != nullptr && vma->range.contains(address) ? vma : nullptr;
         }
 
+        /// The next one above `vma`, or nullptr.
+        [[nodiscard]] Attached* after(const Attached& vma) const {
+            const std::uint64_t next = vma.range.last().value() + 1;
+            return next == 0 ? nullptr : at_or_above(VirtualAddress(next));
+        }
+
         /// The last VMA that begins below `address`, or nullptr.
         [[nodiscard]] Attached* last_before(VirtualAddress address) const {
             Attached* best = nullptr;

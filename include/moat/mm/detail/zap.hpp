@@ -5,6 +5,7 @@
 
 #include "moat/mm/detail/core.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <optional>
@@ -37,8 +38,7 @@ class Zapper {
         last_ = range.last();
         finished_ = false;
         while (!finished_) {
-            const std::uint64_t block_last = reached_.value() | low_bits(pud_lg2);
-            const VirtualAddress last(block_last < last_.value() ? block_last : last_.value());
+            const auto last = std::min(last_, VirtualAddress(reached_.value() | low_bits(pud_lg2)));
             const Block block = top(vma, last, is);
             if (block == Block::stale)
                 return {};
@@ -62,8 +62,7 @@ class Zapper {
     /// Splits the leaf of 2^size_lg2 bytes at `address`, or unmaps it, as `device` says.
     LeafChange split_leaf(const Attached& vma, VirtualAddress address, unsigned size_lg2,
                           DeviceLeaf device) {
-        const Lock lock(size_lg2 == pud_lg2 ? core_.pud_locks.of(address.value())
-                                            : core_.pmd_locks.of(address.value()));
+        const Lock lock(core_.block_lock(address, size_lg2));
         if (!vma.attached())
             return LeafChange::gone;
         return split_locked(vma, address, size_lg2, device);
@@ -167,9 +166,8 @@ class Zapper {
     /// The blocks of 2 MiB from reached_ to last, below an entry of level 2 that is a table.
     Result<Block> bottom(const Attached& vma, VirtualAddress pud_last, VmaIs is) {
         for (;;) {
-            const std::uint64_t block_last = reached_.value() | low_bits(pmd_lg2);
-            const VirtualAddress last(block_last < pud_last.value() ? block_last
-                                                                    : pud_last.value());
+            const auto last =
+                std::min(pud_last, VirtualAddress(reached_.value() | low_bits(pmd_lg2)));
             const Lock lock(core_.pmd_locks.of(reached_.value()));
             if (is == VmaIs::looked_up && !vma.attached())
                 return Block::stale;
@@ -194,9 +192,8 @@ class Zapper {
         if (!spot.is_leaf && spot.level > 0)
             return {};
         if (spot.is_leaf && spot.level == 1 && !range.contains(spot.leaf.range())) {
-            const bool splits = vma.mapping.kind == VmaKind::anonymous &&
-                                core_.memory.behind(spot.leaf.physical) == Behind::ram;
-            if (!splits) {
+            if (vma.mapping.kind != VmaKind::anonymous ||
+                core_.memory.behind(spot.leaf.physical) != Behind::ram) {
                 range = spot.leaf.range();
             } else {
                 const bool begins_inside = range.start() != spot.leaf.start;
@@ -213,10 +210,8 @@ class Zapper {
 
     /// RAM stays one block, which is freed as a whole; each of its leaves now has a reference.
     bool split_ram(const LeafView& leaf, VirtualAddress at) {
-        auto notifying = core_.notifying(Change::split);
-        auto edit = core_.tables.edit(notifying);
-        const auto done = edit.split(at, ByteCount(bit(frame_lg2)));
-        edit.finish();
+        const auto done = core_.edit(
+            Change::split, [&](auto& edit) { return edit.split(at, ByteCount(bit(frame_lg2))); });
         if (done && core_.memory.behind(leaf.physical) == Behind::ram)
             core_.memory.hold(leaf.physical,
                               static_cast<std::uint32_t>(bit(leaf.size_lg2 - frame_lg2)) - 1);
@@ -237,24 +232,20 @@ class Zapper {
                 break;
             from = VirtualAddress(batch.last.value() + 1);
         }
-        if (tables == Tables::keep)
-            return;
-        auto notifying = core_.notifying(Change::tables);
-        auto edit = core_.tables.edit(notifying);
-        unmap(edit, range, CoveredTables::remove);
-        edit.finish();
+        if (tables == Tables::remove)
+            core_.edit(Change::tables,
+                       [&](auto& edit) { unmap(edit, range, CoveredTables::remove); });
     }
 
     void remove(const Batch& batch) {
-        auto notifying = core_.notifying(Change::unmapped);
-        auto edit = core_.tables.edit(notifying);
-        if (batch.wants_dirty)
-            for (unsigned i = 0; i != batch.count; ++i)
-                unmap_dirty(edit, batch.leaves[i]);
-        else
-            unmap(edit, VirtualRange::inclusive(batch.leaves[0].start, batch.last),
-                  CoveredTables::keep);
-        edit.finish();
+        core_.edit(Change::unmapped, [&](auto& edit) {
+            if (batch.wants_dirty)
+                for (unsigned i = 0; i != batch.count; ++i)
+                    unmap_dirty(edit, batch.leaves[i]);
+            else
+                unmap(edit, VirtualRange::inclusive(batch.leaves[0].start, batch.last),
+                      CoveredTables::keep);
+        });
         drop(batch);
         zapped_.leaves += batch.count;
         zapped_.bytes += batch.bytes;

@@ -4,11 +4,11 @@
 // Source: Linux, Documentation/filesystems/proc.rst 1.1, and numa(7).
 #pragma once
 
-#include "moat/mm/detail/line.hpp"
 #include "moat/mm/walker.hpp"
 
 #include <array>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -24,6 +24,44 @@ struct NumaCounts {
 };
 
 namespace detail {
+
+/// Builds a line in its own buffer, without allocating.
+class Line {
+  public:
+    void text(std::string_view part) {
+        for (const char c : part)
+            if (used_ != bytes_.size())
+                bytes_[used_++] = c;
+    }
+
+    void decimal(std::uint64_t value) { number(value, 10, 1); }
+
+    /// At least `digits` digits, as "%08lx" is.
+    void hexadecimal(std::uint64_t value, unsigned digits) { number(value, 16, digits); }
+
+    /// " name=value"
+    void field(std::string_view name, std::uint64_t value) {
+        text(" ");
+        text(name);
+        text("=");
+        decimal(value);
+    }
+
+    [[nodiscard]] std::string_view view() const { return {bytes_.data(), used_}; }
+
+  private:
+    void number(std::uint64_t value, unsigned base, unsigned digits) {
+        std::array<char, 20> reversed{};
+        std::size_t count = 0;
+        for (; value != 0 || count < digits; value /= base)
+            reversed[count++] = "0123456789abcdef"[value % base];
+        while (count != 0)
+            text({&reversed[--count], 1});
+    }
+
+    std::array<char, 1024> bytes_{};
+    std::size_t used_ = 0;
+};
 
 /// Visits the leaves of one VMA. Memory without metadata, a BAR's, and the zero page do not count.
 template <class Space>
@@ -167,7 +205,7 @@ void numa_maps(const Space& space, Write&& write) {
         detail::NumaVisitor<Space> visitor(space.memory(), *vma);
         Walker<const Space, detail::NumaVisitor<Space>> walker(space, visitor);
         walker.visit_tables(vma->range);
-        Line line;
+        detail::Line line;
         detail::write_numa_line(line, *vma, visitor.counts());
         write(line.view());
         if (vma->range.last().value() == ~std::uint64_t{0})
