@@ -305,6 +305,8 @@ TEST_F(ContainerTest, without_dirty_bits_all_that_is_writable_is_dirty) {
     expect_errno(machine.container.dirty_pages(Iova(base), ByteCount(200 * page), bits), "EINVAL");
     ASSERT_TRUE(machine.container.dirty_pages(Iova(base), ByteCount(82 * page), bits));
     EXPECT_EQ(bits, (std::array{~std::uint64_t{0}, std::uint64_t{0x3f}}));
+    machine.container.stop_dirty_tracking();
+    expect_errno(machine.container.dirty_pages(Iova(base), ByteCount(82 * page), bits), "EINVAL");
 }
 
 TEST(ContainerDirtyTest, hardware_says_what_was_written) {

@@ -7,7 +7,6 @@
 #include "moat/page_table/attributes.hpp"
 
 #include <cstdint>
-#include <string_view>
 
 namespace moat::mm {
 
@@ -49,22 +48,6 @@ enum class LeafChange : std::uint8_t {
     refused,   ///< the leaf stays: an explicit huge page, or a device's with DeviceLeaf::keep
     no_memory, ///< the leaf stays: there is no memory for the table
 };
-
-[[nodiscard]] constexpr std::string_view name(LeafChange change) {
-    switch (change) {
-    case LeafChange::split:
-        return "split";
-    case LeafChange::unmapped:
-        return "unmapped";
-    case LeafChange::gone:
-        return "gone";
-    case LeafChange::refused:
-        return "refused";
-    case LeafChange::no_memory:
-        return "no memory";
-    }
-    return "?";
-}
 
 /// What to do with a device's leaf when the caller wants smaller ones.
 enum class DeviceLeaf : std::uint8_t {

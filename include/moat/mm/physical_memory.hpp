@@ -205,8 +205,6 @@ class PhysicalMemory {
         return zero != 0 && ((address.value() ^ zero) >> pmd_lg2) == 0;
     }
 
-    [[nodiscard]] unsigned nodes() const { return nodes_count_; }
-
     [[nodiscard]] PhysicalRange ram() const {
         return {PhysicalAddress(ram_base_), ByteCount(frames_.size() << frame_lg2)};
     }
