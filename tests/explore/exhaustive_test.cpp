@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Every small configuration of the PUD slot whose schedules can be enumerated: reductions see the
-// final states and traces that the naive search sees, and symmetry changes neither.
+// Every small configuration of the PUD slot whose schedules can be enumerated: reductions find the
+// final states and traces of the naive search, and symmetry changes neither.
 #include "lab/scenarios/pud_slot.hpp"
 #include "traces.hpp"
 
@@ -54,7 +54,7 @@ class Exhaustive : public ::testing::TestWithParam<std::tuple<Variant, MemoryMod
     }
 };
 
-TEST_P(Exhaustive, reductions_see_what_naive_sees) {
+TEST_P(Exhaustive, reductions_find_all_that_naive_finds) {
     unsigned compared = 0;
     unsigned too_large = 0;
     for_each_configuration(std::get<0>(GetParam()), [&](const Configuration& configuration) {
@@ -91,6 +91,7 @@ TEST_P(Exhaustive, reductions_see_what_naive_sees) {
 }
 
 TEST_P(Exhaustive, symmetry_changes_no_verdict_and_no_final_state) {
+    unsigned compared = 0;
     std::uint64_t with = 0;
     std::uint64_t without = 0;
     for_each_configuration(std::get<0>(GetParam()), [&](const Configuration& configuration) {
@@ -104,6 +105,7 @@ TEST_P(Exhaustive, symmetry_changes_no_verdict_and_no_final_state) {
             return;
         const Seen ordered = see(it, Strategy::dpor, options(Symmetry::ordered), Collect::states);
         ASSERT_EQ(ordered.violating != 0, all.violating != 0);
+        ++compared;
         if (all.violating != 0)
             return;
         ASSERT_EQ(ordered.final_states, all.final_states);
@@ -113,7 +115,10 @@ TEST_P(Exhaustive, symmetry_changes_no_verdict_and_no_final_state) {
     });
     RecordProperty("executions_with", std::to_string(with));
     RecordProperty("executions_without", std::to_string(without));
-    EXPECT_TRUE(with < without || without == 0 || sanitized) << with << " of " << without;
+    RecordProperty("compared", std::to_string(compared));
+    EXPECT_GE(compared, 2U);
+    if (!sanitized) // so few executions that symmetry may save none
+        EXPECT_LT(with, without);
 }
 
 INSTANTIATE_TEST_SUITE_P(PudSlot, Exhaustive,

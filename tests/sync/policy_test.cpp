@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What every model of Sync does alike, seen from one thread.
+// The behaviour that all models of Sync share.
 #include "moat/sync/lock.hpp"
 #include "moat/sync/real.hpp"
 #include "moat/sync/serial.hpp"
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <future>
 #include <gtest/gtest.h>
 #include <optional>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -19,7 +22,7 @@ constexpr auto acquire = std::memory_order_acquire;
 constexpr auto release = std::memory_order_release;
 constexpr auto acq_rel = std::memory_order_acq_rel;
 
-/// Counts how many of it live.
+/// Counts the live objects.
 struct Counted {
     inline static int living = 0;
     int tag;
@@ -32,7 +35,7 @@ struct Counted {
     Counted& operator=(const Counted&) = delete;
 };
 
-/// A deferred call that writes its number down.
+/// A deferred call that records its number.
 struct Call : RcuHead {
     std::vector<int>* log = nullptr;
     int number = 0;
@@ -60,7 +63,7 @@ TYPED_TEST(Policy, atomics_return_the_old_value) {
     EXPECT_EQ(word.load(acquire), 2U);
 }
 
-TYPED_TEST(Policy, compare_exchange_tells_what_was_there) {
+TYPED_TEST(Policy, compare_exchange_returns_the_old_value) {
     typename TypeParam::template Atomic<std::uint64_t> word{5};
     std::uint64_t expected = 4;
     EXPECT_FALSE(word.compare_exchange_strong(expected, 6, acq_rel, acquire));
@@ -93,16 +96,40 @@ TYPED_TEST(Policy, a_lock_is_held_once) {
         ADD_FAILURE() << "it was unlocked before";
 }
 
+/// Starts `body` on another thread, or calls it here if the policy is for one thread.
+template <class Sync, class Body>
+std::future<void> start(Body body) {
+    std::future<void> started = std::async(
+        std::is_same_v<Sync, SerialSync> ? std::launch::deferred : std::launch::async, body);
+    if (std::is_same_v<Sync, SerialSync>)
+        started.wait();
+    return started;
+}
+
 TYPED_TEST(Policy, readers_share_a_lock) {
     typename TypeParam::SharedMutex mutex;
-    {
-        const SharedLock one(mutex);
-        EXPECT_FALSE(mutex.try_lock());
-    }
-    if (mutex.try_lock())
+    std::optional<SharedLock<typename TypeParam::SharedMutex>> held(mutex);
+    const auto other = start<TypeParam>([&] { const SharedLock another(mutex); });
+    // A mutex that does not share blocks the other reader until this one leaves.
+    EXPECT_EQ(other.wait_for(std::chrono::seconds(10)), std::future_status::ready);
+    held.reset();
+}
+
+TYPED_TEST(Policy, a_reader_excludes_writers_until_it_leaves) {
+    typename TypeParam::SharedMutex mutex;
+    const auto can_write = [&] {
+        if (!mutex.try_lock())
+            return false;
         mutex.unlock();
-    else
-        ADD_FAILURE() << "it was unlocked before";
+        return true;
+    };
+    bool beside_a_reader = true;
+    {
+        const SharedLock reader(mutex);
+        start<TypeParam>([&] { beside_a_reader = can_write(); }).wait();
+    }
+    EXPECT_FALSE(beside_a_reader);
+    EXPECT_TRUE(can_write());
 }
 
 TYPED_TEST(Policy, deferred_calls_run_in_order_and_before_a_barrier_ends) {
@@ -163,7 +190,7 @@ TYPED_TEST(Policy, nodes_are_made_destroyed_and_retired) {
     {
         const typename TypeParam::ReadSection reading;
         TypeParam::retire(retired);
-        EXPECT_EQ(retired->tag, 0) << "still there for those who read";
+        EXPECT_EQ(retired->tag, 0) << "still valid for readers";
     }
     TypeParam::barrier();
     EXPECT_EQ(Counted::living, 0);
