@@ -117,8 +117,8 @@ TEST_P(Exhaustive, symmetry_changes_no_verdict_and_no_final_state) {
     RecordProperty("executions_without", std::to_string(without));
     RecordProperty("compared", std::to_string(compared));
     EXPECT_GE(compared, 2U);
-    if (!sanitized) // so few executions that symmetry may save none
-        EXPECT_LT(with, without);
+    // A sanitizer's few executions may leave nothing for symmetry to save.
+    EXPECT_TRUE(with < without || sanitized) << with << " of " << without;
 }
 
 INSTANTIATE_TEST_SUITE_P(PudSlot, Exhaustive,
