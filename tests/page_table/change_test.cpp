@@ -59,6 +59,39 @@ TEST_P(Change, unmap_takes_what_is_there_and_counts_it) {
     EXPECT_EQ(nothing->bytes, 0U);
 }
 
+TEST_P(Change, a_run_across_two_tables_is_unmapped_holes_included) {
+    for (const FinalFlags flags : {FinalFlags::ignore, FinalFlags::collect}) {
+        start_over();
+        // An odd page to even memory: no format makes a group of these.
+        ASSERT_TRUE(engine->map(block - 5 * page, 10 * page, 2 * page));
+        ASSERT_TRUE(engine->unmap(block - page, 2 * page));
+        for (std::uint64_t at = block - 5 * page; at != block + 5 * page; at += page)
+            (void)engine->translate(at); // cached
+        const std::uint64_t invalidations = engine->invalidations;
+        const auto done = engine->unmap(block - 4 * page, 8 * page, {.flags = flags});
+        ASSERT_TRUE(done);
+        EXPECT_EQ(done->bytes, 6 * page);
+        EXPECT_EQ(done->leaves, 6U);
+        EXPECT_TRUE(engine->translate(block - 5 * page));
+        EXPECT_TRUE(engine->translate(block + 4 * page));
+        EXPECT_EQ(engine->mappings().size(), 2U);
+        // The two runs touch; exact flags are collected around the holes.
+        EXPECT_EQ(engine->invalidations, invalidations + (flags == FinalFlags::ignore ? 1 : 2));
+    }
+}
+
+TEST_P(Change, a_run_that_ends_inside_a_leaf_is_refused_before_its_first_page_goes) {
+    if (!facts.has_leaf(block))
+        GTEST_SKIP() << "SKIPPED: the format has no leaf of this size";
+    ASSERT_TRUE(engine->map(block - 2 * page, 2 * page, page));
+    ASSERT_TRUE(engine->map(block, block, 0));
+    const auto before = engine->mappings();
+    const auto done = engine->unmap(block - 2 * page, 3 * page);
+    ASSERT_FALSE(done);
+    EXPECT_EQ(done.error().code(), ErrorCode::refused);
+    EXPECT_EQ(engine->mappings(), before);
+}
+
 TEST_P(Change, unmap_of_every_leaf_size_counts_one_leaf) {
     for (const unsigned lg2 : facts.leaf_sizes_lg2) {
         start_over();

@@ -172,6 +172,40 @@ TEST_P(Mapping, an_overlap_far_inside_is_found_and_nothing_is_mapped_before_it) 
     EXPECT_EQ(engine->tables_in_use(), tables);
 }
 
+TEST_P(Mapping, an_overlap_in_the_second_table_leaves_the_first_alone) {
+    const std::uint64_t taken = block + 2 * page;
+    ASSERT_TRUE(engine->map(block - page, page, page)); // two tables that exist
+    ASSERT_TRUE(engine->unmap(block - page, page, {.tables = CoveredTables::keep}));
+    ASSERT_TRUE(engine->map(taken, page, page));
+    const auto before = engine->mappings();
+    const auto done = engine->map(block - 3 * page, 8 * page, page);
+    ASSERT_FALSE(done);
+    EXPECT_EQ(done.error().code(), ErrorCode::overlap);
+    EXPECT_EQ(*done.error().find("mapped_at"), taken);
+    EXPECT_EQ(engine->mappings(), before);
+    ASSERT_TRUE(engine->unmap(taken, page));
+    ASSERT_TRUE(engine->map(block - 3 * page, 8 * page, page));
+    EXPECT_EQ(engine->mappings().size(), 1U);
+    EXPECT_EQ(engine->translate(taken)->physical, 6 * page);
+}
+
+TEST_P(Mapping, a_ragged_range_gets_pages_leaves_and_pages) {
+    const std::uint64_t start = block - page;
+    const std::uint64_t size = 3 * block + 2 * page;
+    ASSERT_TRUE(engine->map(block, page, page)); // an empty table in the way of the first leaf
+    ASSERT_TRUE(engine->unmap(block, page, {.tables = CoveredTables::keep}));
+    ASSERT_TRUE(engine->map(start, size, start));
+    EXPECT_EQ(engine->leaf_size(start), page);
+    EXPECT_GE(engine->leaf_size(block), facts.has_leaf(block) ? block : page);
+    EXPECT_GE(engine->leaf_size(3 * block), facts.has_leaf(block) ? block : page);
+    EXPECT_EQ(engine->leaf_size(4 * block), page);
+    EXPECT_EQ(engine->mappings().size(), 1U);
+    const auto done = engine->unmap(start, size);
+    ASSERT_TRUE(done);
+    EXPECT_EQ(done->bytes, size);
+    EXPECT_TRUE(engine->mappings().empty());
+}
+
 TEST_P(Mapping, empty_tables_give_way_to_a_larger_leaf) {
     ASSERT_TRUE(engine->map(block, page, page));
     ASSERT_TRUE(engine->unmap(block, page, {.tables = CoveredTables::keep}));

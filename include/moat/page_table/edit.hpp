@@ -80,18 +80,19 @@ class Edit {
                                                   UnmapOptions options = {}) {
         const std::uint64_t first = start.value();
         const std::uint64_t last = first + (size.value() - 1);
-        return page_table_.with_root(
-            [&](auto root) __attribute__((always_inline)) -> Result<Unmapped> {
-                constexpr unsigned levels = decltype(root)::level + 1;
-                if (!range_is_good(first, first, size.value(), levels)) [[unlikely]]
-                    return range_error(first, size.value(), levels);
-                if (options.flags == FinalFlags::ignore &&
-                    detail::Unmap<Tree>::try_leaf(writer_, root, first, last)) [[likely]] {
+        return page_table_.with_root([&](auto root) __attribute__((
+                                         always_inline)) -> Result<Unmapped> {
+            constexpr unsigned levels = decltype(root)::level + 1;
+            if (!range_is_good(first, first, size.value(), levels)) [[unlikely]]
+                return range_error(first, size.value(), levels);
+            if (options.flags == FinalFlags::ignore) [[likely]]
+                if (const LeafCount done = detail::Unmap<Tree>::try_run(writer_, root, first, last);
+                    done.leaves != 0) [[likely]] {
                     pending_.cover(first, last);
-                    return Unmapped{.bytes = size.value(), .leaves = 1};
+                    return Unmapped{.bytes = done.bytes, .leaves = done.leaves};
                 }
-                return unmap_in_two_passes(first, last, options);
-            });
+            return unmap_in_two_passes(first, last, options);
+        });
     }
 
     /// Sets the attributes of every leaf in [start, start + size); keeps accessed and dirty. Holes
@@ -229,14 +230,23 @@ class Edit {
     // The two below take values and load the root again, so that the common case spills nothing.
 
     [[gnu::noinline]] Result<void> map_in_two_passes(detail::MapRequest request) {
-        return page_table_.with_root([&](auto root) {
+        return page_table_.with_root([&](auto root) -> Result<void> {
+            if (detail::Map<Tree>::try_two_tables(writer_, root, request))
+                return {};
             return detail::Map<Tree>(writer_, pending_, page_table_.memory(), request).run(root);
         });
     }
 
     [[gnu::noinline]] Result<Unmapped> unmap_in_two_passes(std::uint64_t start, std::uint64_t last,
                                                            UnmapOptions options) {
-        return page_table_.with_root([&](auto root) {
+        return page_table_.with_root([&](auto root) -> Result<Unmapped> {
+            if (options.flags == FinalFlags::ignore)
+                if (const LeafCount done =
+                        detail::Unmap<Tree>::try_two_tables(writer_, root, start, last);
+                    done.leaves != 0) {
+                    pending_.cover(start, last);
+                    return Unmapped{.bytes = done.bytes, .leaves = done.leaves};
+                }
             return detail::Unmap<Tree>(writer_, pending_, page_table_.memory(), options)
                 .run(root, start, last);
         });

@@ -38,14 +38,16 @@ class Cut {
     template <unsigned L>
     Result<void> run(Table<Tree, L> root, std::uint64_t start, std::uint64_t last,
                      PartialLeaf partial, Break breaking) {
-        const std::uint64_t end = last + 1; // 0 at 2^64, where every leaf ends
-        for (const std::uint64_t boundary : {start, end})
-            if (auto allowed = inspect(root, boundary, partial, breaking); !allowed)
+        const Edge edges[] = {{start, start}, {last, last + 1}};
+        if (!is_crossed(root, edges[0]) && !is_crossed(root, edges[1])) [[likely]]
+            return {};
+        for (const Edge& edge : edges)
+            if (auto allowed = inspect(root, edge, partial, breaking); !allowed)
                 return allowed;
         if (auto reserved = reserve_.add(tables_needed_); !reserved)
             return reserved;
-        for (const std::uint64_t boundary : {start, end})
-            split_at(root, boundary);
+        for (const Edge& edge : edges)
+            split_at(root, edge);
         return {};
     }
 
@@ -53,17 +55,33 @@ class Cut {
     [[nodiscard]] std::uint64_t leaves_split() const { return leaves_split_; }
 
   private:
+    /// An end of the range. The walks go to the address inside, since another edit may free a table
+    /// that only the other side of the boundary lies in. A leaf across the boundary has both.
+    struct Edge {
+        std::uint64_t inside;
+        std::uint64_t boundary; ///< 0 at 2^64, where every leaf ends
+    };
+
+    /// Whether a leaf lies across the boundary.
     template <unsigned L>
-    Result<void> inspect(Table<Tree, L> table, std::uint64_t boundary, PartialLeaf partial,
+    [[nodiscard]] bool is_crossed(Table<Tree, L> table, const Edge& edge) const {
+        return table.load(entry_index<F, L>(edge.inside))
+            .match([] { return false; },
+                   [&](Leaf<Tree, L> leaf) { return !is_aligned(edge.boundary, leaf.size_lg2()); },
+                   [&](auto below) { return is_crossed(below, edge); });
+    }
+
+    template <unsigned L>
+    Result<void> inspect(Table<Tree, L> table, const Edge& edge, PartialLeaf partial,
                          Break breaking) {
-        return table.load(entry_index<F, L>(boundary))
+        return table.load(entry_index<F, L>(edge.inside))
             .match([]() -> Result<void> { return {}; },
                    [&](Leaf<Tree, L> leaf) -> Result<void> {
-                       if (is_aligned(boundary, leaf.size_lg2()))
+                       if (is_aligned(edge.boundary, leaf.size_lg2()))
                            return {};
-                       return inspect_leaf(leaf, boundary, partial, breaking);
+                       return inspect_leaf(leaf, edge.boundary, partial, breaking);
                    },
-                   [&](auto below) { return inspect(below, boundary, partial, breaking); });
+                   [&](auto below) { return inspect(below, edge, partial, breaking); });
     }
 
     template <unsigned L>
@@ -89,20 +107,20 @@ class Cut {
     }
 
     template <unsigned L>
-    void split_at(Table<Tree, L> table, std::uint64_t boundary) {
-        const unsigned index = entry_index<F, L>(boundary);
+    void split_at(Table<Tree, L> table, const Edge& edge) {
+        const unsigned index = entry_index<F, L>(edge.inside);
         bool again = true;
         while (again)
             again = table.load(index).match(
                 [] { return false; },
                 [&](Leaf<Tree, L> leaf) {
-                    if (is_aligned(boundary, leaf.size_lg2()))
+                    if (is_aligned(edge.boundary, leaf.size_lg2()))
                         return false;
-                    split(PlacedLeaf<Tree, L>(table, index, leaf, boundary));
+                    split(PlacedLeaf<Tree, L>(table, index, leaf, edge.inside));
                     return true;
                 },
                 [&](auto below) {
-                    split_at(below, boundary);
+                    split_at(below, edge);
                     return false;
                 });
     }

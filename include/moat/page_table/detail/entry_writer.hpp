@@ -14,6 +14,60 @@ namespace moat {
 template <class Tree>
 class Edit;
 
+/// What entries map.
+struct LeafCount {
+    std::uint64_t bytes = 0;
+    std::uint64_t leaves = 0;
+
+    LeafCount& operator+=(const LeafCount& other) {
+        bytes += other.bytes;
+        leaves += other.leaves;
+        return *this;
+    }
+};
+
+/// Counts the leaves among entries of one level; a group counts at its first entry.
+template <PageTableFormat F, unsigned L>
+class LeafCounter {
+  public:
+    /// Without a branch where the format has no groups.
+    [[gnu::always_inline]] void add(Word word, std::uint64_t index) {
+        const bool is_leaf = F::template kind<L>(word) == EntryKind::leaf;
+        entries_ += is_leaf ? 1 : 0;
+        if constexpr (F::leaf_groups(L) > 1)
+            followers_ +=
+                is_leaf && !is_aligned(index, F::template leaf_group_lg2<L>(word)) ? 1 : 0;
+    }
+
+    [[nodiscard]] LeafCount count() const {
+        return {.bytes = entries_ << entry_lg2<F>(L), .leaves = entries_ - followers_};
+    }
+
+  private:
+    std::uint64_t entries_ = 0;
+    std::uint64_t followers_ = 0; ///< entries of a group behind its first
+};
+
+/// Calls `visit(index)` for `count` indices from `first` on, eight an iteration: compilers do not
+/// unroll loops over atomics. 64 bits, so that `index + 1` cannot wrap and needs no instruction.
+template <class Visit>
+[[gnu::always_inline]] inline void for_each_index(std::uint64_t first, std::uint64_t count,
+                                                  Visit visit) {
+    const std::uint64_t end = first + count;
+    for (; first + 8 <= end; first += 8) {
+        visit(first);
+        visit(first + 1);
+        visit(first + 2);
+        visit(first + 3);
+        visit(first + 4);
+        visit(first + 5);
+        visit(first + 6);
+        visit(first + 7);
+    }
+    for (; first < end; ++first)
+        visit(first);
+}
+
 template <class Tree>
 class EntryWriter {
   public:
@@ -47,18 +101,26 @@ class EntryWriter {
         return Table<Tree, L>(memory.words(table), &memory);
     }
 
-    /// Whether `count` entries from `first` on are absent. Unrolled by hand: compilers do not
-    /// unroll loops over atomics.
+    /// Whether `count` entries from `first` on are absent.
     template <unsigned L>
     [[gnu::always_inline]] bool all_absent(Table<Tree, L> table, unsigned first,
                                            unsigned count) const {
-        const Word* word = table.words_ + first;
         Word any = 0;
-        for (; count >= 4; count -= 4, word += 4)
-            any |= look(word[0]) | look(word[1]) | look(word[2]) | look(word[3]);
-        for (; count != 0; --count, ++word)
-            any |= look(*word);
+        for_each_index(first, count, [&](std::uint64_t index) __attribute__((always_inline)) {
+            any |= look(table.words_[index]);
+        });
         return any == 0;
+    }
+
+    /// Clears `count` entries from `first` on with plain stores. Return: the leaves that they held.
+    template <unsigned L>
+    LeafCount clear(Table<Tree, L> table, unsigned first, unsigned count) const {
+        LeafCounter<F, L> found;
+        for_each_index(first, count, [&](std::uint64_t index) __attribute__((always_inline)) {
+            found.add(look(table.words_[index]), index);
+            put(table.words_[index], 0);
+        });
+        return found.count();
     }
 
     /// Writes the leaves that map `count` entries from `first` on to memory from `physical` on, in
@@ -92,11 +154,15 @@ class EntryWriter {
     [[gnu::always_inline]] static void fill_run(Table<Tree, L> table, unsigned first,
                                                 unsigned count, Word word, Word step) {
         Word* place = table.words_ + first;
-        for (; count >= 4; count -= 4, place += 4, word += 4 * step) {
+        for (; count >= 8; count -= 8, place += 8, word += 8 * step) {
             put(place[0], word);
             put(place[1], word + step);
             put(place[2], word + 2 * step);
             put(place[3], word + 3 * step);
+            put(place[4], word + 4 * step);
+            put(place[5], word + 5 * step);
+            put(place[6], word + 6 * step);
+            put(place[7], word + 7 * step);
         }
         for (; count != 0; --count, ++place, word += step)
             put(*place, word);

@@ -42,6 +42,47 @@ template <PageTableFormat F, unsigned L, class Visit>
     return visit(Slot{last_index, start, last});
 }
 
+/// Neighbouring entries of one table that a range covers as a whole.
+struct EntryRun {
+    unsigned first;
+    unsigned count;
+    std::uint64_t start; ///< the input address of the first entry's first byte
+
+    /// The part of the range that the run's i-th entry, of 2^covered_lg2 bytes, covers.
+    [[nodiscard]] constexpr Slot slot(unsigned i, unsigned covered_lg2) const {
+        const std::uint64_t slot_start = start + (std::uint64_t{i} << covered_lg2);
+        return {first + i, slot_start, slot_start + low_bits(covered_lg2)};
+    }
+};
+
+/// Calls, in order and until one returns false, `part(Slot)` for an entry of a table of level L
+/// that [start, last] covers only in part, and `run(EntryRun)` for all those that it covers as a
+/// whole. Return: whether none returned false. The range is whole pages within one table.
+template <PageTableFormat F, unsigned L, class Part, class Whole>
+[[gnu::always_inline]] constexpr bool for_each_run(std::uint64_t start, std::uint64_t last,
+                                                   Part&& part, Whole&& run) {
+    unsigned first = entry_index<F, L>(start);
+    const unsigned last_index = entry_index<F, L>(last);
+    if constexpr (L == 0) {
+        return run(EntryRun{first, last_index - first + 1, start});
+    } else {
+        constexpr std::uint64_t inside = low_bits(entry_lg2<F>(L));
+        const bool cut_short = (last & inside) != inside;
+        if ((start & inside) != 0 || (first == last_index && cut_short)) {
+            const Slot head = {first, start, first == last_index ? last : start | inside};
+            const bool goes_on = part(head);
+            if (!goes_on || first == last_index)
+                return goes_on;
+            start = head.last + 1;
+            ++first;
+        }
+        const unsigned count = last_index - first + (cut_short ? 0 : 1);
+        if (count != 0 && !run(EntryRun{first, count, start}))
+            return false;
+        return !cut_short || part(Slot{last_index, last & ~inside, last});
+    }
+}
+
 /// The last input address of the part of the space that holds `start`: of memory, of the space, or
 /// of its lower half; none if `levels` levels do not translate `start`.
 template <PageTableFormat F>

@@ -7,6 +7,7 @@
 // vanish.
 #pragma once
 
+#include "moat/page_table/detail/descend.hpp"
 #include "moat/page_table/detail/entry_writer.hpp"
 #include "moat/page_table/detail/subtree.hpp"
 #include "moat/page_table/detail/table_reserve.hpp"
@@ -33,21 +34,6 @@ struct MapRequest {
     Word attributes; ///< as Format::attribute_word encodes them
     unsigned largest_leaf_lg2;
 };
-
-/// The table of level `Target` on the way to `address`, if it exists.
-template <unsigned Target, class Tree, unsigned L>
-[[gnu::always_inline]] inline std::optional<Table<Tree, Target>> descend(Table<Tree, L> table,
-                                                                         std::uint64_t address) {
-    using Found = std::optional<Table<Tree, Target>>;
-    if constexpr (L == Target)
-        return table;
-    else
-        return table.load(entry_index<typename Tree::Format, L>(address))
-            .match([]() __attribute__((always_inline)) { return Found(); },
-                   [](auto) __attribute__((always_inline)) { return Found(); },
-                   [&](auto below)
-                       __attribute__((always_inline)) { return descend<Target>(below, address); });
-}
 
 /// Edit::map_pages, table by table.
 template <class Tree, unsigned L, class MemoryOf>
@@ -97,10 +83,30 @@ class Map {
             writer, root, fit_lg2, request);
     }
 
+    /// Maps pages in two existing tables. Return: false for any other case, without a change.
+    template <unsigned L>
+    static bool try_two_tables(const EntryWriter<Tree>& writer, Table<Tree, L> root,
+                               const MapRequest& request) {
+        const auto runs = find_two_runs(root, request.start, request.last);
+        if (!runs)
+            return false;
+        const auto& [lower, upper, in_lower, in_upper] = *runs;
+        if (!writer.all_absent(lower, in_lower.first, in_lower.count) ||
+            !writer.all_absent(upper, in_upper.first, in_upper.count))
+            return false;
+        const unsigned largest_group_lg2 = request.largest_leaf_lg2 - entry_lg2<F>(0);
+        writer.fill(lower, in_lower.first, in_lower.count, request.physical, request.attributes,
+                    largest_group_lg2);
+        writer.fill(upper, in_upper.first, in_upper.count,
+                    request.physical + (in_upper.start - request.start), request.attributes,
+                    largest_group_lg2);
+        return true;
+    }
+
     template <unsigned L>
     Result<void> run(Table<Tree, L> root) {
         const auto& [start, last, physical, attributes, largest] = request_;
-        if (!plan<L>(root, start, last, physical))
+        if (!plan(root, start, last, physical))
             return fail(ErrorCode::overlap, "the range overlaps a mapping", {"start", start},
                         {"size", last - start + 1}, {"mapped_at", conflict_});
         TableReserve<Tree> reserve(memory_);
@@ -117,7 +123,8 @@ class Map {
                                                  const MapRequest& request) {
         if constexpr (can_be_leaf<F>(Leaf))
             if (fit_lg2 >= entry_lg2<F>(Leaf))
-                return try_table(writer, descend<Leaf>(root, request.start), request);
+                return same_block(request.start, request.last, table_span_lg2<F>(Leaf)) &&
+                       try_table(writer, descend<Leaf>(root, request.start), request);
         if constexpr (Leaf > 0)
             return try_level<Leaf - 1>(writer, root, fit_lg2, request);
         else
@@ -127,7 +134,7 @@ class Map {
     template <unsigned Leaf>
     [[gnu::always_inline]] static bool
     try_table(const EntryWriter<Tree>& writer, MaybeTable<Leaf> table, const MapRequest& request) {
-        if (!table || !same_block(request.start, request.last, table_span_lg2<F>(Leaf)))
+        if (!table)
             return false;
         const unsigned first = entry_index<F, Leaf>(request.start);
         if (request.last - request.start == low_bits(entry_lg2<F>(Leaf))) {
@@ -145,47 +152,73 @@ class Map {
         return true;
     }
 
+    /// Whether whole entries of level L become leaves, given the memory of one of them.
     template <unsigned L>
-    [[nodiscard]] unsigned largest_group_lg2() const {
-        return request_.largest_leaf_lg2 - entry_lg2<F>(L);
-    }
-
-    /// Whether the slot becomes a leaf of level L.
-    template <unsigned L>
-    [[nodiscard]] bool fits(const Slot& slot, std::uint64_t physical) const {
+    [[nodiscard]] bool makes_leaves(std::uint64_t physical) const {
         return can_be_leaf<F>(L) && entry_lg2<F>(L) <= request_.largest_leaf_lg2 &&
-               slot.whole(entry_lg2<F>(L)) && is_aligned(physical, entry_lg2<F>(L));
+               is_aligned(physical, entry_lg2<F>(L));
     }
 
-    /// `table` is empty where the tree has none yet. Return: false on an overlap, at `conflict_`.
+    /// Return: false on an overlap, at `conflict_`.
     template <unsigned L>
-    bool plan(MaybeTable<L> table, std::uint64_t start, std::uint64_t last,
+    bool plan(Table<Tree, L> table, std::uint64_t start, std::uint64_t last,
               std::uint64_t physical) {
-        if constexpr (L == 0)
-            if (!table)
-                return true;
-        return for_each_slot<F, L>(start, last, [&](const Slot& slot) {
-            const std::uint64_t to = physical + (slot.start - start);
-            if (!table)
-                return fits<L>(slot, to) || plan_missing<L>(slot, to);
-            return table->load(slot.index)
-                .match([&] { return fits<L>(slot, to) || plan_missing<L>(slot, to); },
-                       [&](auto) { return conflict(slot.start); },
-                       [&](auto below) {
-                           if (!fits<L>(slot, to))
-                               return plan<L - 1>(below, slot.start, slot.last, to);
-                           return maps_nothing(below) || conflict(slot.start);
-                       });
-        });
+        return for_each_run<F, L>(
+            start, last,
+            [&](const Slot& slot) {
+                return plan_entry(table, slot, physical + (slot.start - start), false);
+            },
+            [&](const EntryRun& run) {
+                return plan_run(table, run, physical + (run.start - start));
+            });
     }
 
     template <unsigned L>
-    bool plan_missing(const Slot& slot, std::uint64_t physical) {
+    bool plan_run(Table<Tree, L> table, const EntryRun& run, std::uint64_t physical) {
+        const bool is_leaf = makes_leaves<L>(physical);
+        if (is_leaf && writer_.all_absent(table, run.first, run.count))
+            return true;
+        for (unsigned i = 0; i != run.count; ++i) {
+            const Slot slot = run.slot(i, entry_lg2<F>(L));
+            if (!plan_entry(table, slot, physical + (slot.start - run.start), is_leaf))
+                return false;
+        }
+        return true;
+    }
+
+    template <unsigned L>
+    bool plan_entry(Table<Tree, L> table, const Slot& slot, std::uint64_t physical, bool is_leaf) {
+        return table.load(slot.index)
+            .match(
+                [&] {
+                    if (!is_leaf)
+                        plan_missing<L>(slot.start, slot.last, physical);
+                    return true;
+                },
+                [&](auto) { return conflict(slot.start); },
+                [&](auto below) {
+                    if (!is_leaf)
+                        return plan(below, slot.start, slot.last, physical);
+                    replaces_tables_ = true;
+                    return maps_nothing(below) || conflict(slot.start);
+                });
+    }
+
+    /// Counts the tables that [start, last] needs below an absent entry of level L.
+    template <unsigned L>
+    void plan_missing(std::uint64_t start, std::uint64_t last, std::uint64_t physical) {
         if constexpr (L > 0) {
             ++tables_needed_;
-            return plan<L - 1>(std::nullopt, slot.start, slot.last, physical);
-        } else {
-            return true;
+            const auto below = [&](const Slot& slot) {
+                plan_missing<L - 1>(slot.start, slot.last, physical + (slot.start - start));
+                return true;
+            };
+            for_each_run<F, L - 1>(start, last, below, [&](const EntryRun& run) {
+                if (!makes_leaves<L - 1>(physical + (run.start - start)))
+                    for (unsigned i = 0; i != run.count; ++i)
+                        below(run.slot(i, entry_lg2<F>(L - 1)));
+                return true;
+            });
         }
     }
 
@@ -197,32 +230,42 @@ class Map {
     template <unsigned L>
     void commit(Table<Tree, L> table, std::uint64_t start, std::uint64_t last,
                 std::uint64_t physical, TableReserve<Tree>& reserve) {
-        std::uint64_t run_start = 0;
-        unsigned run_first = 0;
-        unsigned run_count = 0;
-        const auto flush = [&] {
-            if constexpr (can_be_leaf<F>(L)) // else the run is empty
-                writer_.fill(table, run_first, run_count, physical + (run_start - start),
-                             request_.attributes, largest_group_lg2<L>());
-            run_count = 0;
-        };
-        for_each_slot<F, L>(start, last, [&](const Slot& slot) {
-            const std::uint64_t to = physical + (slot.start - start);
-            if (fits<L>(slot, to)) {
-                clear_empty_table(table, slot);
-                if (run_count++ == 0) {
-                    run_first = slot.index;
-                    run_start = slot.start;
-                }
+        for_each_run<F, L>(
+            start, last,
+            [&](const Slot& slot) {
+                commit_below(table, slot, physical + (slot.start - start), reserve);
                 return true;
+            },
+            [&](const EntryRun& run) {
+                commit_run(table, run, physical + (run.start - start), reserve);
+                return true;
+            });
+    }
+
+    template <unsigned L>
+    void commit_run(Table<Tree, L> table, const EntryRun& run, std::uint64_t physical,
+                    TableReserve<Tree>& reserve) {
+        const bool is_leaf = makes_leaves<L>(physical);
+        if (!is_leaf || replaces_tables_)
+            for (unsigned i = 0; i != run.count; ++i) {
+                const Slot slot = run.slot(i, entry_lg2<F>(L));
+                if (is_leaf)
+                    clear_empty_table(table, slot);
+                else
+                    commit_below(table, slot, physical + (slot.start - run.start), reserve);
             }
-            flush();
-            if constexpr (L > 0)
-                commit<L - 1>(ensure_below(table, slot.index, reserve), slot.start, slot.last, to,
-                              reserve);
-            return true;
-        });
-        flush();
+        if constexpr (can_be_leaf<F>(L))
+            if (is_leaf)
+                writer_.fill(table, run.first, run.count, physical, request_.attributes,
+                             request_.largest_leaf_lg2 - entry_lg2<F>(L));
+    }
+
+    template <unsigned L>
+    void commit_below(Table<Tree, L> table, const Slot& slot, std::uint64_t physical,
+                      TableReserve<Tree>& reserve) {
+        if constexpr (L > 0)
+            commit<L - 1>(ensure_below(table, slot.index, reserve), slot.start, slot.last, physical,
+                          reserve);
     }
 
     /// Removes a table without leaves to make room for a leaf. Nothing was mapped there, but its
@@ -267,6 +310,7 @@ class Map {
     typename Tree::Memory& memory_;
     const MapRequest request_;
     std::uint64_t tables_needed_ = 0;
+    bool replaces_tables_ = false;
     std::uint64_t conflict_ = 0;
 };
 

@@ -6,31 +6,7 @@
 #include "moat/page_table/detail/entry_writer.hpp"
 #include "moat/page_table/invalidation.hpp"
 
-#include <cstdint>
-
 namespace moat::detail {
-
-/// The sum of what a subtree maps.
-struct LeafCount {
-    std::uint64_t bytes = 0;
-    std::uint64_t leaves = 0;
-};
-
-/// Adds one entry of a leaf: its bytes, and the leaf if it is the group's first entry.
-template <class F, unsigned L>
-void count_leaf_entry(Word word, unsigned index, LeafCount& count) {
-    count.bytes += bit(entry_lg2<F>(L));
-    count.leaves += is_aligned(index, F::template leaf_group_lg2<L>(word)) ? 1 : 0;
-}
-
-template <class Tree, unsigned L>
-void count_leaves(Table<Tree, L> table, LeafCount& count) {
-    for (unsigned i = 0; i != Table<Tree, L>::entries; ++i)
-        table.load(i).match(
-            [] {},
-            [&](auto leaf) { count_leaf_entry<typename Tree::Format, L>(leaf.word(), i, count); },
-            [&](auto below) { count_leaves(below, count); });
-}
 
 template <class Tree, unsigned L>
 [[nodiscard]] bool maps_nothing(Table<Tree, L> table) {
@@ -41,20 +17,34 @@ template <class Tree, unsigned L>
     return true;
 }
 
-/// Queues the table below `entry` and all tables below that to be freed. Keeps their entries:
-/// hardware and readers may still use them.
+/// Queues the table below `entry` and all tables below that to be freed, and adds what they map to
+/// `count`, if there is one. Keeps their entries: hardware and readers may still use them.
 template <class Tree, unsigned L>
 void remove_below(Entry<Tree, L> entry, typename Tree::Memory& memory,
-                  PendingInvalidation<Tree>& pending) {
+                  PendingInvalidation<Tree>& pending, LeafCount* count = nullptr) {
     using F = typename Tree::Format;
-    entry.match([] {}, [](auto) {},
-                [&](auto below) {
-                    for (unsigned i = 0; i != decltype(below)::entries; ++i)
-                        remove_below(below.load(i), memory, pending);
-                    pending.remove(memory,
-                                   PhysicalAddress(F::template table_physical<L>(entry.word())),
-                                   F::granule_lg2);
-                });
+    const auto remove_entries = [&]<unsigned B>(Table<Tree, B> below) {
+        constexpr unsigned entries = Table<Tree, B>::entries;
+        LeafCounter<F, B> found;
+        const auto visit = [&](unsigned index) {
+            const Entry<Tree, B> each = below.load(index);
+            found.add(each.word(), index);
+            if constexpr (B > 0)
+                remove_below(each, memory, pending, count);
+        };
+        static_assert(entries % 4 == 0);
+        for (unsigned i = 0; i != entries && (B > 0 || count != nullptr); i += 4) {
+            visit(i);
+            visit(i + 1);
+            visit(i + 2);
+            visit(i + 3);
+        }
+        if (count != nullptr)
+            *count += found.count();
+        pending.remove(memory, PhysicalAddress(F::template table_physical<L>(entry.word())),
+                       F::granule_lg2);
+    };
+    entry.match([] {}, [](auto) {}, remove_entries);
 }
 
 } // namespace moat::detail

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "moat/page_table/detail/cut.hpp"
+#include "moat/page_table/detail/descend.hpp"
 #include "moat/page_table/detail/entry_writer.hpp"
 #include "moat/page_table/detail/subtree.hpp"
 #include "moat/page_table/invalidation.hpp"
@@ -50,25 +51,43 @@ class Unmap {
           typename Tree::Memory& memory, const UnmapOptions& options)
         : writer_(writer), pending_(pending), memory_(memory), options_(options) {}
 
-    /// The common case: [start, last] is one leaf of one entry. Return: false for any other case,
-    /// without a change.
+    /// The common case: [start, last] is one leaf of one entry, or a part of a table of pages.
+    /// Return: what it unmapped; nothing for any other case, without a change.
     template <unsigned L>
-    [[gnu::always_inline]] static bool try_leaf(const EntryWriter<Tree>& writer,
-                                                Table<Tree, L> table, std::uint64_t start,
-                                                std::uint64_t last) {
+    [[gnu::always_inline]] static LeafCount try_run(const EntryWriter<Tree>& writer,
+                                                    Table<Tree, L> table, std::uint64_t start,
+                                                    std::uint64_t last) {
         const unsigned index = entry_index<F, L>(start);
-        return table.load(index).match([]() __attribute__((always_inline)) { return false; },
-                                       [&](Leaf<Tree, L> leaf) __attribute__((always_inline)) {
-                                           const std::uint64_t inside = low_bits(entry_lg2<F>(L));
-                                           if (last - start != inside || (start & inside) != 0 ||
-                                               F::template leaf_group_lg2<L>(leaf.word()) != 0)
-                                               return false;
-                                           writer.store(table, index, 0);
-                                           return true;
-                                       },
-                                       [&](auto below) __attribute__((always_inline)) {
-                                           return try_leaf(writer, below, start, last);
-                                       });
+        return table.load(index).match(
+            []() __attribute__((always_inline)) { return LeafCount(); },
+            [&](Leaf<Tree, L> leaf) __attribute__((always_inline)) {
+                const std::uint64_t inside = low_bits(entry_lg2<F>(L));
+                if (last - start == inside && (start & inside) == 0 &&
+                    F::template leaf_group_lg2<L>(leaf.word()) == 0) [[likely]] {
+                    writer.store(table, index, 0);
+                    return LeafCount{.bytes = inside + 1, .leaves = 1};
+                }
+                if constexpr (L == 0 && F::leaf_groups(0) == 1)
+                    if (same_block(start, last, table_span_lg2<F>(0)) &&
+                        last - start != low_bits(table_span_lg2<F>(0)))
+                        return clear_run(writer, table, index, entry_index<F, 0>(last));
+                return LeafCount();
+            },
+            [&](auto below)
+                __attribute__((always_inline)) { return try_run(writer, below, start, last); });
+    }
+
+    /// The next most common: pages of two tables. Return: as try_run.
+    template <unsigned L>
+    static LeafCount try_two_tables(const EntryWriter<Tree>& writer, Table<Tree, L> root,
+                                    std::uint64_t start, std::uint64_t last) {
+        const auto runs = find_two_runs(root, start, last);
+        if (!runs || is_cut(runs->lower, runs->in_lower.first, start) ||
+            is_cut(runs->upper, runs->in_upper.count - 1, last + 1))
+            return {};
+        LeafCount done = writer.clear(runs->lower, runs->in_lower.first, runs->in_lower.count);
+        done += writer.clear(runs->upper, 0, runs->in_upper.count);
+        return done;
     }
 
     template <unsigned L>
@@ -84,39 +103,109 @@ class Unmap {
     }
 
   private:
+    [[gnu::noinline]] static LeafCount clear_run(const EntryWriter<Tree>& writer,
+                                                 Table<Tree, 0> table, unsigned first,
+                                                 unsigned last) {
+        return writer.clear(table, first, last - first + 1);
+    }
+
+    /// Whether the entry is of a group that lies across `boundary`, one of the entry's ends.
+    static bool is_cut(Table<Tree, 0> table, unsigned index, std::uint64_t boundary) {
+        if constexpr (F::leaf_groups(0) == 1)
+            return false;
+        return table.load(index).match(
+            [] { return false; },
+            [&](Leaf<Tree, 0> leaf) { return !is_aligned(boundary, leaf.size_lg2()); },
+            [](auto) { return false; });
+    }
+
+    /// After the cut, an entry that the range covers in part holds no leaf.
     template <unsigned L>
     void clear(Table<Tree, L> table, std::uint64_t start, std::uint64_t last) {
-        for_each_slot<F, L>(start, last, [&](const Slot& slot) {
-            const Entry<Tree, L> entry = table.load(slot.index);
-            entry.match([] {},
-                        [&](Leaf<Tree, L> leaf) {
-                            count_leaf_entry<F, L>(leaf.word(), slot.index, count_);
-                            clear_entry(table, slot.index);
-                            pending_.cover(slot.start, slot.last);
-                        },
-                        [&](auto below) {
-                            const bool remove = slot.whole(entry_lg2<F>(L)) &&
-                                                options_.tables == CoveredTables::remove;
-                            if (!remove || options_.flags == FinalFlags::collect)
-                                clear(below, slot.start, slot.last);
-                            else
-                                count_leaves(below, count_);
-                            if (remove) {
-                                writer_.store(table, slot.index, 0);
-                                pending_.cover(slot.start, slot.last);
-                                remove_below(entry, memory_, pending_);
-                            }
-                        });
-            return true;
-        });
+        for_each_run<F, L>(
+            start, last,
+            [&](const Slot& slot) {
+                table.load(slot.index)
+                    .match([] {}, [](auto) {},
+                           [&](auto below) { clear(below, slot.start, slot.last); });
+                return true;
+            },
+            [&](const EntryRun& run) {
+                if constexpr (L == 0)
+                    clear_pages(table, run);
+                else
+                    clear_entries(table, run);
+                return true;
+            });
+    }
+
+    /// A run of level 0 is invalidated as one, holes included.
+    void clear_pages(Table<Tree, 0> table, const EntryRun& run) {
+        if (options_.flags == FinalFlags::collect) {
+            clear_entries(table, run);
+            return;
+        }
+        const LeafCount found = writer_.clear(table, run.first, run.count);
+        count_ += found;
+        if (found.leaves != 0)
+            cover(table, run, 0, run.count);
+    }
+
+    /// Leaves side by side are invalidated as one.
+    template <unsigned L>
+    void clear_entries(Table<Tree, L> table, const EntryRun& run) {
+        const bool collect = options_.flags == FinalFlags::collect;
+        LeafCounter<F, L> found;
+        unsigned first = 0; // of the leaves side by side
+        for (unsigned i = 0; i != run.count; ++i) {
+            const unsigned index = run.first + i;
+            const Entry<Tree, L> entry = table.load(index);
+            const auto end_leaves = [&] {
+                cover(table, run, first, i);
+                first = i + 1;
+            };
+            entry.match(
+                end_leaves,
+                [&](Leaf<Tree, L> leaf) {
+                    found.add(leaf.word(), index);
+                    if (collect)
+                        collect_entry(table, index);
+                    else
+                        writer_.store(table, index, 0);
+                },
+                [&](auto below) {
+                    end_leaves();
+                    clear_table(table, run.slot(i, entry_lg2<F>(L)), entry, below);
+                });
+        }
+        cover(table, run, first, run.count);
+        count_ += found.count();
+    }
+
+    /// Invalidates the entries of a run from its first-th up to its end-th.
+    template <unsigned L>
+    void cover(Table<Tree, L>, const EntryRun& run, unsigned first, unsigned end) {
+        if (first != end)
+            pending_.cover(run.slot(first, entry_lg2<F>(L)).start,
+                           run.slot(end - 1, entry_lg2<F>(L)).last);
     }
 
     template <unsigned L>
-    void clear_entry(Table<Tree, L> table, unsigned index) {
-        if (options_.flags == FinalFlags::ignore) {
-            writer_.store(table, index, 0);
+    void clear_table(Table<Tree, L> table, const Slot& slot, Entry<Tree, L> entry,
+                     Table<Tree, L - 1> below) {
+        const bool remove = options_.tables == CoveredTables::remove;
+        const bool collect = options_.flags == FinalFlags::collect;
+        if (!remove || collect)
+            clear(below, slot.start, slot.last);
+        if (!remove)
             return;
-        }
+        writer_.store(table, slot.index, 0);
+        pending_.cover(slot.start, slot.last);
+        remove_below(entry, memory_, pending_, collect ? nullptr : &count_);
+    }
+
+    template <unsigned L>
+    void collect_entry(Table<Tree, L> table, unsigned index) {
         const Word old = writer_.exchange(table, index, 0);
         result_.flags |= F::template leaf_attributes<L>(old) & accessed_and_dirty;
     }
