@@ -19,7 +19,6 @@ namespace iommu_accesses {
 namespace {
 
 using Vtd = formats::VtdSecondStage<3>;
-using Types = Tree<Vtd, ExploredSync, ArenaTables>;
 using Shipped = iommu::Generations<ExploredSync>;
 
 /// Changes the generation without waiting for accesses in progress.
@@ -40,6 +39,11 @@ struct WaitedFirst : Shipped {
         wait_for_accesses();
         forget(request);
     }
+};
+
+/// A grace period ends while accesses are open, and the tables are freed on its word.
+struct WaitSkipped : ExploredSync {
+    static void synchronize() {}
 };
 
 /// Relaxes the flag that announces poison.
@@ -70,6 +74,7 @@ struct OnePage {
 
 template <class Invalidator, class PoisonSync>
 struct World {
+    using Types = Tree<Vtd, typename Invalidator::Sync, ArenaTables>;
     using Domain = iommu::SoftDomain<Types, Invalidator>;
     using Device = iommu::SoftDevice<Domain, OnePage>;
 
@@ -105,6 +110,15 @@ struct Unmapping {
     static void give_back(auto&) {}
 };
 
+/// Unmaps all that the page's table covers: the table goes, while the device may walk it.
+struct UnmappingTable : Unmapping {
+    static void take(auto& world) {
+        const auto unmapped = world.domain.unmap(Iova(0), ByteCount(bit(21)));
+        ExploredSync::check(unmapped.has_value(), "all that a table covers can be unmapped");
+        ExploredSync::check(world.tables.released() == 1, "the table is free when unmap returns");
+    }
+};
+
 struct Poisoning {
     static void take(auto& world) {
         const auto poisoned = dma::poison_and_wait(world.poison, world.domain, first_bytes);
@@ -132,7 +146,7 @@ template <class Driver, class Invalidator, class PoisonSync>
 [[nodiscard]] explore::Program program_with(unsigned accesses) {
     return [accesses](explore::Setup& setup) {
         auto& world = setup.make<World<Invalidator, PoisonSync>>();
-        if constexpr (!std::is_same_v<Driver, Unmapping>)
+        if constexpr (std::derived_from<Driver, Poisoning>)
             world.registration.emplace(*world.domain.register_bounds(world.bounds()));
         const auto mapped =
             world.domain.map(buffer_start, buffer_bytes, buffer_physical, read_write);
@@ -159,6 +173,8 @@ template <class Invalidator, class PoisonSync = ExploredSync>
         return program_with<Poisoning, Invalidator, PoisonSync>(accesses);
     if (driver == "lend")
         return program_with<Lending, Invalidator, PoisonSync>(accesses);
+    if (driver == "unmap-table")
+        return program_with<UnmappingTable, Invalidator, PoisonSync>(accesses);
     return program_with<Unmapping, Invalidator, PoisonSync>(accesses);
 }
 
@@ -170,6 +186,8 @@ template <class Invalidator, class PoisonSync = ExploredSync>
         return program_of<Unforgotten>(text);
     if (variant == "waited-first")
         return program_of<WaitedFirst>(text);
+    if (variant == "wait-skipped")
+        return program_of<iommu::Generations<WaitSkipped>>(text);
     if (variant == "unordered")
         return program_of<Shipped, Unordered>(text);
     return program_of<Shipped>(text);
@@ -186,20 +204,23 @@ Scenario iommu_scenario() {
                 {{.name = "accesses", .preset = "2", .help = "writes of the device", .most = 4},
                  {.name = "driver",
                   .preset = "unmap",
-                  .help = "revoke access by a strict unmap, by poison, or by poison and unpoison",
-                  .values = {"unmap", "poison", "lend"}},
+                  .help = "revoke access by a strict unmap of the page or of all that its table "
+                          "covers, by poison, or by poison and unpoison",
+                  .values = {"unmap", "unmap-table", "poison", "lend"}},
                  {.name = "variant",
                   .preset = "shipped",
                   .help = "the shipped IOMMU, or a mutant that breaks one rule",
-                  .values = {"shipped", "unwaited", "unforgotten", "waited-first", "unordered"}}},
+                  .values = {"shipped", "unwaited", "unforgotten", "waited-first", "wait-skipped",
+                             "unordered"}}},
             .program = &iommu_accesses::program,
             .scope = [](const Configuration& text) {
                 const std::string& driver = text.at("driver");
                 return "iommu " + text.at("variant") + ": a device of " +
                        counted(number(text, "accesses"), "write") + ", a driver that " +
-                       (driver == "unmap"    ? "unmaps the page strictly"
-                        : driver == "poison" ? "poisons the bytes"
-                                             : "poisons the bytes for a while");
+                       (driver == "unmap"         ? "unmaps the page strictly"
+                        : driver == "unmap-table" ? "unmaps the page strictly, with its table"
+                        : driver == "poison"      ? "poisons the bytes"
+                                                  : "poisons the bytes for a while");
             }};
 }
 

@@ -42,13 +42,9 @@ struct LinkUnchecked : ExploredSync {
     };
 };
 
-/// Claims that a leaf has to vanish before a split or fold, which VT-d does not require.
-struct BreakingVtd : Vtd {
-    static constexpr FormatCapabilities capabilities = {.level_change =
-                                                            LiveChange::break_before_make,
-                                                        .group_change = LiveChange::in_place,
-                                                        .accessed = FlagUpdate::none,
-                                                        .dirty = FlagUpdate::none};
+/// A grace period ends while walkers are inside.
+struct WaitSkipped : ExploredSync {
+    static void synchronize() {}
 };
 
 [[nodiscard]] explore::Program program(const Configuration& text) {
@@ -59,8 +55,12 @@ struct BreakingVtd : Vtd {
         return program_with<WalkUnprotected>(text);
     if (variant == "link-unchecked")
         return program_with<LinkUnchecked>(text);
+    if (variant == "wait-skipped")
+        return program_with<WaitSkipped>(text);
     if (variant == "levels-by-break")
         return program_with<ExploredSync, BreakingVtd>(text);
+    if (variant == "awaited-break")
+        return program_with<ExploredSync, AwaitedBreakVtd>(text);
     return variant == "shipped" ? program_with<ExploredSync>(text) : mutant_program(text);
 }
 
@@ -88,12 +88,22 @@ Scenario page_table_scenario() {
               .preset = "0",
               .help = "threads that fold a table into a leaf; needs 0 splitters",
               .most = 1},
+             {.name = "neighbours",
+              .preset = "0",
+              .help = "threads that unmap the two pages before a freer's table; needs a freer",
+              .most = 1},
+             {.name = "waits",
+              .preset = "0",
+              .help = "1: the invalidations of freers and folders wait for walkers themselves",
+              .most = 1},
              {.name = "variant",
               .preset = "shipped",
-              .help = "the shipped engine, or a mutant that breaks one rule",
-              .values = {"shipped", "free-at-once", "walk-unprotected", "link-unchecked",
-                         "never-invalidated", "free-before-invalidation", "split-unchecked",
-                         "levels-by-break"}}},
+              .help = "the shipped engine (awaited-break: for a format that needs breaks), or a "
+                      "mutant that breaks one rule",
+              .values = {"shipped", "awaited-break", "free-at-once", "walk-unprotected",
+                         "link-unchecked", "never-invalidated", "free-before-invalidation",
+                         "unwaited", "wait-skipped", "looks-beyond", "read-after-free",
+                         "split-unchecked", "levels-by-break"}}},
         .program = &page_table::program,
         .scope = [](const Configuration& text) {
             return "page-table, VT-d second stage of 3 levels: " +
@@ -102,7 +112,10 @@ Scenario page_table_scenario() {
                    counted(number(text, "walkers"), "walker") + ", a page each, " +
                    counted(number(text, "freers"), "table freer") + ", " +
                    counted(number(text, "splitters"), "splitter") + ", " +
-                   counted(number(text, "folders"), "folder") + ", variant " + text.at("variant");
+                   counted(number(text, "folders"), "folder") +
+                   (number(text, "neighbours") != 0 ? ", a neighbour of its table" : "") +
+                   (number(text, "waits") != 0 ? ", invalidations that wait" : "") + ", variant " +
+                   text.at("variant");
         }};
 }
 

@@ -12,9 +12,26 @@
 #include "lab/scenarios/arena_tables.hpp"
 #include "lab/scenarios/scenario.hpp"
 
+#include <type_traits>
+
 namespace moat::scenarios::page_table {
 
 using Vtd = formats::VtdSecondStage<3>;
+
+/// Claims that a leaf has to vanish before a split or fold, which VT-d does not require.
+struct BreakingVtd : Vtd {
+    static constexpr FormatCapabilities capabilities = {.level_change =
+                                                            LiveChange::break_before_make,
+                                                        .group_change = LiveChange::in_place,
+                                                        .accessed = FlagUpdate::none,
+                                                        .dirty = FlagUpdate::none};
+};
+
+/// The same, with devices that expect it.
+struct AwaitedBreakVtd : BreakingVtd {};
+
+template <class Format>
+inline constexpr bool may_vanish = std::is_same_v<Format, AwaitedBreakVtd>;
 
 template <class Sync, class Format>
 struct World {
@@ -58,12 +75,36 @@ void unmap(World<Sync, Format>& world, unsigned i) {
 constexpr Iova far_page(0x200000);
 constexpr ByteCount far_bytes(0x200000);
 
-template <class Sync, class Format>
-void unmap_table(World<Sync, Format>& world) {
+/// An edit whose invalidation is noted, and waits for the walkers if `waits`.
+template <class Sync, class Format, class Change>
+void edit_noted(World<Sync, Format>& world, bool waits, const Change& change) {
     auto note = [&world](const InvalidationRequest<Iova>&) { world.memory.invalidated(); };
-    auto edit = world.table.edit(note);
-    const auto unmapped = edit.unmap(far_page, far_bytes);
-    ExploredSync::check(unmapped.has_value(), "all that a table covers can be unmapped");
+    auto note_and_wait = [&world](const InvalidationRequest<Iova>&) {
+        world.memory.invalidated();
+        return GracePeriod<Sync>();
+    };
+    auto edit = waits ? world.table.edit(note_and_wait) : world.table.edit(note);
+    change(edit);
+    edit.finish();
+}
+
+template <class Sync, class Format>
+void unmap_table(World<Sync, Format>& world, bool waits) {
+    edit_noted(world, waits, [](auto& edit) {
+        const auto unmapped = edit.unmap(far_page, far_bytes);
+        ExploredSync::check(unmapped.has_value(), "all that a table covers can be unmapped");
+    });
+}
+
+/// Pages that end where the far table begins; only the second is mapped.
+constexpr Iova pages_before(far_page.value() - 2 * page_bytes);
+
+template <class Sync, class Format>
+void unmap_before(World<Sync, Format>& world) {
+    auto nothing = [](const InvalidationRequest<Iova>&) {};
+    auto edit = world.table.edit(nothing);
+    const auto unmapped = edit.unmap(pages_before, ByteCount(2 * page_bytes));
+    ExploredSync::check(unmapped && unmapped->leaves == 1, "a range with a hole can be unmapped");
     edit.finish();
 }
 
@@ -105,12 +146,11 @@ void split(World<Sync, Format>& world, unsigned i) {
 }
 
 template <class Sync, class Format>
-void fold(World<Sync, Format>& world) {
-    auto note = [&world](const InvalidationRequest<Iova>&) { world.memory.invalidated(); };
-    auto edit = world.table.edit(note);
-    const auto folded = edit.fold(large_start, large_bytes, Break::allowed);
-    ExploredSync::check(folded.has_value(), "leaves that are alike can be folded");
-    edit.finish();
+void fold(World<Sync, Format>& world, bool waits) {
+    edit_noted(world, waits, [](auto& edit) {
+        const auto folded = edit.fold(large_start, large_bytes, Break::allowed);
+        ExploredSync::check(folded.has_value(), "leaves that are alike can be folded");
+    });
 }
 
 /// A page that no thread unmaps is always mapped.
@@ -118,6 +158,8 @@ template <class Sync, class Format>
 void translate_large(World<Sync, Format>& world) {
     constexpr unsigned untouched = 300;
     const auto found = world.table.reader().translate(large_page(untouched));
+    if (!found && may_vanish<Format>)
+        return;
     ExploredSync::check(found.has_value(), "a page vanishes while its leaf is split or folded");
     ExploredSync::check(found->physical() ==
                             PhysicalAddress(large_physical.value() + page_bytes * untouched),
@@ -140,19 +182,27 @@ template <class Sync, class Format = Vtd>
     const unsigned freers = number(text, "freers");
     const unsigned splitters = number(text, "splitters");
     const unsigned folders = number(text, "folders");
-    return [mappers, unmappers, walkers, freers, splitters, folders](explore::Setup& setup) {
+    const unsigned neighbours = number(text, "neighbours");
+    const bool waits = number(text, "waits") != 0;
+    return [mappers, unmappers, walkers, freers, splitters, folders, neighbours,
+            waits](explore::Setup& setup) {
         auto& world = setup.make<World<Sync, Format>>();
         if (splitters != 0 || folders != 0)
             map_large(world, {.largest_leaf_lg2 = folders != 0 ? 12U : 21U});
         if (freers != 0) {
             auto nothing = [](const InvalidationRequest<Iova>&) {};
             auto edit = world.table.edit(nothing);
-            const auto mapped =
-                edit.map(far_page, ByteCount(page_bytes), physical_of(0), read_write);
-            ExploredSync::check(mapped.has_value(), "a free page can be mapped");
+            for (const Iova page : {far_page, Iova(far_page.value() - page_bytes)}) {
+                const auto mapped =
+                    edit.map(page, ByteCount(page_bytes), physical_of(0), read_write);
+                ExploredSync::check(mapped.has_value(), "a free page can be mapped");
+            }
             edit.finish();
-            setup.thread("freer", [&world] { unmap_table(world); });
-            setup.thread("far walker", [&world] { translate_far(world); });
+            setup.thread("freer", [&world, waits] { unmap_table(world, waits); });
+            if (neighbours == 0)
+                setup.thread("far walker", [&world] { translate_far(world); });
+            else
+                setup.thread("neighbour", [&world] { unmap_before(world); });
         }
         for (unsigned i = 0; i != unmappers; ++i)
             map(world, mappers + i);
@@ -160,7 +210,7 @@ template <class Sync, class Format = Vtd>
         for (unsigned i = 0; i != splitters; ++i)
             setup.thread("splitter", [&world, i] { split(world, i); });
         for (unsigned i = 0; i != folders; ++i)
-            setup.thread("folder", [&world] { fold(world); });
+            setup.thread("folder", [&world, waits] { fold(world, waits); });
         if (splitters + folders == 1)
             setup.thread("large walker", [&world] { translate_large(world); });
         for (unsigned i = 0; i != mappers; ++i)

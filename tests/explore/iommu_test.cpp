@@ -4,7 +4,9 @@
 #include "lab/scenarios/scenario.hpp"
 #include "traces.hpp"
 
+#include <algorithm>
 #include <gtest/gtest.h>
+#include <string>
 
 namespace moat::explore::testing {
 namespace {
@@ -33,10 +35,13 @@ TEST_P(SoftIommu, what_the_driver_took_is_left_alone) {
     EXPECT_EQ(report.tally.executions, GetParam().executions);
 }
 
+// Invalidating all that a table covers writes more counters than c11 keeps histories of.
 INSTANTIATE_TEST_SUITE_P(Models, SoftIommu,
                          ::testing::Values(Counted("unmap", MemoryModelKind::sc, 23),
                                            Counted("unmap", MemoryModelKind::tso, 23),
                                            Counted("unmap", MemoryModelKind::c11, 122),
+                                           Counted("unmap-table", MemoryModelKind::sc, 23),
+                                           Counted("unmap-table", MemoryModelKind::tso, 23),
                                            Counted("poison", MemoryModelKind::sc, 6),
                                            Counted("poison", MemoryModelKind::tso, 6),
                                            Counted("poison", MemoryModelKind::c11, 10),
@@ -44,8 +49,9 @@ INSTANTIATE_TEST_SUITE_P(Models, SoftIommu,
                                            Counted("lend", MemoryModelKind::tso, 14),
                                            Counted("lend", MemoryModelKind::c11, 25)),
                          [](const auto& tested) {
-                             return std::string(tested.param.driver) + "_" +
-                                    std::string(name(tested.param.model));
+                             std::string text = tested.param.driver;
+                             std::ranges::replace(text, '-', '_');
+                             return text + "_" + std::string(name(tested.param.model));
                          });
 
 } // namespace

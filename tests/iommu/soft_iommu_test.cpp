@@ -177,6 +177,16 @@ TEST_F(AttachedDevice, a_deferred_unmap_takes_effect_with_the_invalidation_at_th
     EXPECT_FALSE(lane.write(Iova(0x1000), filled(1, 2)).complete());
 }
 
+TEST_F(AttachedDevice, a_table_that_a_strict_unmap_removes_is_free_on_return) {
+    const Buffer buffer(4096);
+    ASSERT_TRUE(map(Iova(0x1000), buffer));
+    const std::uint64_t in_use = tables.pool().units_in_use();
+    EXPECT_TRUE(lane.write(Iova(0x1000), filled(8, 1)).complete());
+    ASSERT_TRUE(domain.unmap(Iova(0), 2_MiB));
+    EXPECT_EQ(tables.pool().units_in_use(), in_use - 1) << "no second wait, no other thread";
+    EXPECT_FALSE(lane.write(Iova(0x1000), filled(8, 1)).complete());
+}
+
 TEST_F(AttachedDevice, addresses_at_the_edges_of_the_space_are_refused_not_wrapped) {
     const std::uint64_t last = ~std::uint64_t{0};
     const auto beyond = lane.write(Iova(std::uint64_t{1} << 48), filled(8, 1));

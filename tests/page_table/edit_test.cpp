@@ -115,6 +115,41 @@ TEST_F(EditTest, an_invalidation_comes_before_the_table_can_be_reused) {
     EXPECT_EQ(pool.units_in_use(), in_use - 1);
 }
 
+/// Counts the tables that wait for a grace period.
+struct CountedDefers : SerialSync {
+    static inline unsigned deferred = 0;
+
+    static void defer(RcuHead* head, void (*call)(RcuHead*)) {
+        ++deferred;
+        SerialSync::defer(head, call);
+    }
+};
+
+TEST(EditFrees, at_once_after_an_invalidation_that_waited_for_readers_and_only_then) {
+    using Counted = Tree<X86, CountedDefers, TablePool<SerialSync>>;
+    constexpr std::size_t tables = 8;
+    const std::unique_ptr<std::byte[], EditFree> bytes(
+        static_cast<std::byte*>(std::aligned_alloc(4096, tables * 4096)));
+    std::vector<TableHeader> headers(tables);
+    TablePool<SerialSync> pool({bytes.get(), tables * 4096}, PhysicalAddress(0), headers, 12);
+    auto table = *PageTable<Counted>::create(pool);
+    const auto map_then_remove = [&](auto& invalidate) {
+        auto edit = table.edit(invalidate);
+        ASSERT_TRUE(edit.map(VirtualAddress(0), 4_KiB, PhysicalAddress(0), read_write));
+        const std::uint64_t in_use = pool.units_in_use();
+        ASSERT_TRUE(edit.unmap(VirtualAddress(0), 2_MiB));
+        edit.finish();
+        EXPECT_EQ(pool.units_in_use(), in_use - 1);
+    };
+    CountedDefers::deferred = 0;
+    auto waits = [](const Request&) { return GracePeriod<CountedDefers>(); };
+    map_then_remove(waits);
+    EXPECT_EQ(CountedDefers::deferred, 0U);
+    auto does_not = [](const Request&) {};
+    map_then_remove(does_not);
+    EXPECT_EQ(CountedDefers::deferred, 1U);
+}
+
 TEST_F(EditTest, a_failed_operation_leaves_the_edit_usable) {
     auto edit = table.edit(invalidate);
     EXPECT_FALSE(edit.map(VirtualAddress(1), 4_KiB, PhysicalAddress(0), read_write));

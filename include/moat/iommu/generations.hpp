@@ -37,9 +37,9 @@ class Generations {
     using Sync = Sync_;
     using Counter = typename Sync::template Atomic<std::uint64_t>;
 
-    void invalidate(const InvalidationRequest<Iova>& request) {
+    GracePeriod<Sync> invalidate(const InvalidationRequest<Iova>& request) {
         forget(request);
-        wait_for_accesses();
+        return GracePeriod<Sync>(); // waits for accesses
     }
 
     void forget(const InvalidationRequest<Iova>& request) {

@@ -20,11 +20,20 @@ namespace moat::iommu {
 template <class R>
 concept InvalidationOutcome = std::same_as<R, void> || std::same_as<R, Result<void>>;
 
+template <class R>
+inline constexpr bool is_grace_period = false;
+template <SyncPolicy Sync>
+inline constexpr bool is_grace_period<GracePeriod<Sync>> = true;
+
+/// The result of a strict invalidation, which may wait for the tables' readers as well.
+template <class R>
+concept StrictOutcome = InvalidationOutcome<R> || is_grace_period<R>;
+
 /// Errors: io: accesses may still use everything that the call was for.
 template <class I>
 concept Invalidator = requires(I& invalidator, const InvalidationRequest<Iova>& request) {
     // On return no access uses cached translations of the range, or a table reached from it.
-    { invalidator.invalidate(request) } -> InvalidationOutcome;
+    { invalidator.invalidate(request) } -> StrictOutcome;
     // The same without waiting: such accesses may continue until `wait_for_accesses` returns.
     { invalidator.forget(request) } -> InvalidationOutcome;
     // On return everything invalidated before the call is out of use.
@@ -70,8 +79,9 @@ class EditInvalidation {
             return invalidator.forget(request);
     }
 
-    static constexpr bool can_fail =
-        !std::is_void_v<decltype(call(std::declval<I&>(), std::declval<const Request&>()))>;
+    using Outcome = decltype(call(std::declval<I&>(), std::declval<const Request&>()));
+
+    static constexpr bool can_fail = std::same_as<Outcome, Result<void>>;
 
     struct Nothing {};
 
@@ -85,7 +95,7 @@ class EditInvalidation {
                 outcome_ = done;
             return done.has_value();
         } else {
-            call(invalidator_, request);
+            return call(invalidator_, request);
         }
     }
 

@@ -29,8 +29,29 @@ struct InvalidationRequest {
     CachedEntries cached = CachedEntries::leaves;
 };
 
-/// A reference to a callable that invalidates. It returns void, or false where it failed.
-template <class Input>
+/// Proof that each read section that was open at its construction has ended. An invalidation that
+/// waits for the readers anyway returns one, and the edit frees removed tables without another
+/// wait. It is neither copied nor moved, so a callback can only return one of its own.
+template <SyncPolicy Sync>
+class GracePeriod {
+  public:
+    /// Waits. Not from inside a read section.
+    GracePeriod() { Sync::synchronize(); }
+
+    GracePeriod(const GracePeriod&) = delete;
+    GracePeriod& operator=(const GracePeriod&) = delete;
+};
+
+/// What an invalidation achieved, and so when removed tables can be freed.
+enum class Invalidated : std::uint8_t {
+    failed,        ///< hardware may walk them: at the PageTable's end
+    done,          ///< readers may be inside: after a grace period
+    after_readers, ///< nobody can reach them: at once
+};
+
+/// A reference to a callable that invalidates. It returns void, or false where it failed, or a
+/// GracePeriod.
+template <class Input, SyncPolicy Sync>
 class InvalidateRef {
   public:
     using Request = InvalidationRequest<Input>;
@@ -38,25 +59,30 @@ class InvalidateRef {
     template <class F>
         requires(!std::same_as<std::remove_cvref_t<F>, InvalidateRef> &&
                  (std::same_as<std::invoke_result_t<F&, const Request&>, void> ||
-                  std::same_as<std::invoke_result_t<F&, const Request&>, bool>))
+                  std::same_as<std::invoke_result_t<F&, const Request&>, bool> ||
+                  std::same_as<std::invoke_result_t<F&, const Request&>, GracePeriod<Sync>>))
     // Implicit, like a reference.
     constexpr InvalidateRef(F& callable) // NOLINT(google-explicit-constructor)
         : callable_(const_cast<void*>(static_cast<const void*>(std::addressof(callable)))),
-          call_([](void* target, const Request& request) -> bool {
+          call_([](void* target, const Request& request) -> Invalidated {
+              using Outcome = std::invoke_result_t<F&, const Request&>;
               F& own = *static_cast<F*>(target);
-              if constexpr (std::same_as<std::invoke_result_t<F&, const Request&>, bool>) {
-                  return own(request);
+              if constexpr (std::same_as<Outcome, bool>) {
+                  return own(request) ? Invalidated::done : Invalidated::failed;
               } else {
                   own(request);
-                  return true;
+                  return std::same_as<Outcome, void> ? Invalidated::done
+                                                     : Invalidated::after_readers;
               }
           }) {}
 
-    constexpr bool operator()(const Request& request) const { return call_(callable_, request); }
+    constexpr Invalidated operator()(const Request& request) const {
+        return call_(callable_, request);
+    }
 
   private:
     void* callable_;
-    bool (*call_)(void*, const Request&);
+    Invalidated (*call_)(void*, const Request&);
 };
 
 template <class Tree>
@@ -65,7 +91,7 @@ class PendingInvalidation {
     using Input = typename Tree::Input;
     using Memory = typename Tree::Memory;
     using Sync = typename Tree::Sync;
-    using Callback = InvalidateRef<Input>;
+    using Callback = InvalidateRef<Input, Sync>;
     using Held = HeldTables<Sync, Memory>;
 
     PendingInvalidation(Callback invalidate, Held& held) : invalidate_(invalidate), held_(held) {}
@@ -87,7 +113,8 @@ class PendingInvalidation {
         }
     }
 
-    /// Frees an unlinked table, whose range was added, after the invalidation and a grace period.
+    /// Frees an unlinked table, whose range was added, after the invalidation and a grace period,
+    /// which may be one.
     void remove(Memory& memory, PhysicalAddress table, unsigned bytes_lg2) {
         MOAT_CHECK(any_, "a table is removed after its range was covered");
         TableHeader& header = memory.header(table);
@@ -101,13 +128,32 @@ class PendingInvalidation {
     [[gnu::always_inline]] void now() {
         if (!any_)
             return;
-        if (removed_ != nullptr) [[unlikely]] {
-            request_.cached = CachedEntries::leaves_and_tables;
-            retire_tables(invalidate_(request_));
-        } else {
+        if (removed_ != nullptr) [[unlikely]]
+            retire_tables(invalidate_tables());
+        else
             (void)invalidate_(request_);
-        }
         any_ = false;
+    }
+
+    /// Both halves of now(), for a caller that reads removed tables between them.
+    Invalidated invalidate_tables() {
+        request_.cached = CachedEntries::leaves_and_tables;
+        const Invalidated how = invalidate_(request_);
+        request_.cached = CachedEntries::leaves;
+        any_ = false;
+        return how;
+    }
+
+    [[gnu::noinline]] void retire_tables(Invalidated how) {
+        while (TableHeader* header = removed_) {
+            removed_ = header->next;
+            if (how == Invalidated::failed)
+                held_.add(*header);
+            else if (how == Invalidated::after_readers)
+                free_table(&header->rcu);
+            else
+                Sync::defer(&header->rcu, free_table);
+        }
     }
 
   private:
@@ -125,19 +171,9 @@ class PendingInvalidation {
         request_.last = Input(last > pending_last ? last : pending_last);
     }
 
-    [[gnu::noinline]] void retire_tables(bool invalidated) {
-        request_.cached = CachedEntries::leaves;
-        while (TableHeader* header = removed_) {
-            removed_ = header->next;
-            if (!invalidated) {
-                held_.add(*header);
-                continue;
-            }
-            Sync::defer(&header->rcu, [](RcuHead* head) {
-                auto* const owner = reinterpret_cast<TableHeader*>(head);
-                static_cast<Memory*>(owner->memory)->release(owner->table, owner->bytes_lg2);
-            });
-        }
+    static void free_table(RcuHead* head) {
+        auto* const header = reinterpret_cast<TableHeader*>(head);
+        static_cast<Memory*>(header->memory)->release(header->table, header->bytes_lg2);
     }
 
     Callback invalidate_;

@@ -3,13 +3,32 @@
 # tests/explore/mutants_test.cpp and tests/mm/explored_test.cpp say what must catch each.
 
 moat_mutate(moat/page_table/invalidation.hpp
-[[            retire_tables(invalidate_(request_));]]
+[[            retire_tables(invalidate_tables());]]
 [[            if constexpr (Sync::broken == "free-before-invalidation") {
-                retire_tables(true);
-                (void)invalidate_(request_);
+                retire_tables(Invalidated::done);
+                (void)invalidate_tables();
             } else {
-                retire_tables(Sync::broken == "never-invalidated" || invalidate_(request_));
+                retire_tables(Sync::broken == "never-invalidated" ? Invalidated::done
+                                                                  : invalidate_tables());
             }]])
+
+# A table is freed at once although its invalidation waited for no reader.
+moat_mutate(moat/page_table/invalidation.hpp
+[[            else if (how == Invalidated::after_readers)]]
+[[            else if (Sync::broken == "unwaited" || how == Invalidated::after_readers)]])
+
+# A cut looks for its end in the table behind it, which a neighbour may free.
+moat_mutate(moat/page_table/detail/cut.hpp
+[[        const Edge edges[] = {{start, start}, {last, last + 1}};]]
+[[        const bool beyond = Tree::Sync::broken == "looks-beyond";
+        const Edge edges[] = {{start, start}, {beyond ? last + 1 : last, last + 1}};]])
+
+# A fold by break-before-make reads the table's flags again after it freed the table.
+moat_mutate(moat/page_table/detail/fold.hpp
+[[            const Invalidated how = pending_.invalidate_tables();]]
+[[            const Invalidated how = pending_.invalidate_tables();
+            if constexpr (Tree::Sync::broken == "read-after-free")
+                pending_.retire_tables(how);]])
 
 moat_mutate(moat/page_table/detail/rewrite.hpp
 [[        } while (!writer_.compare_exchange(leaf.table, leaf.first, old, link));]]

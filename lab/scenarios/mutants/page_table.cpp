@@ -12,6 +12,12 @@ explore::Program mutant_program(const Configuration& configuration) {
         return program_with<MutatedSync<"never-invalidated">>(configuration);
     if (variant == "free-before-invalidation")
         return program_with<MutatedSync<"free-before-invalidation">>(configuration);
+    if (variant == "unwaited")
+        return program_with<MutatedSync<"unwaited">>(configuration);
+    if (variant == "looks-beyond")
+        return program_with<MutatedSync<"looks-beyond">>(configuration);
+    if (variant == "read-after-free")
+        return program_with<MutatedSync<"read-after-free">, AwaitedBreakVtd>(configuration);
     MOAT_CHECK(variant == "split-unchecked", "every variant is known");
     return program_with<MutatedSync<"split-unchecked">>(configuration);
 }

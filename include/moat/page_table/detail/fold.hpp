@@ -66,9 +66,10 @@ class Fold {
             writer_.store(table, index, 0);
             remove_below(entry, memory_, pending_);
             const Word leaf = folded<L>(below, FlagUpdate::none);
-            pending_.now();
+            const Invalidated how = pending_.invalidate_tables();
             writer_.store(table, index,
                           F::merge_accessed_dirty(leaf, folded<L>(below, FlagUpdate::none)));
+            pending_.retire_tables(how); // not before the flags were read from it
         } else {
             writer_.store(table, index, folded<L>(below, F::capabilities.dirty));
             remove_below(entry, memory_, pending_);
