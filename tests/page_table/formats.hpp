@@ -68,7 +68,8 @@ using IommuFormats =
                      Case<"vtd_4_levels_dirty", formats::VtdSecondStage<4, hardware>>,
                      Case<"vtd_5_levels", formats::VtdSecondStage<5>>,
                      Case<"amd_v1", formats::AmdV1<>>,
-                     Case<"amd_v1_dirty", formats::AmdV1<hardware>>>;
+                     Case<"amd_v1_dirty", formats::AmdV1<hardware>>,
+                     Case<"amd_v1_fixed", formats::AmdV1<FlagUpdate::none, 4>>>;
 
 using ArmFormats = ::testing::Types<
     Case<"arm_stage1_4k_48", formats::ArmStage1<>>,

@@ -19,9 +19,10 @@ namespace moat::formats {
 /// - 1 are ones and bit n is clear for 2^(n+1) bytes.
 ///
 /// `AccessedDirty::hardware` needs the extended features HASup and HDSup, and both enabled by the
-/// device table entry's HAD; otherwise both bits stay 0.
-template <FlagUpdate AccessedDirty = FlagUpdate::none>
-    requires(AccessedDirty != FlagUpdate::software)
+/// device table entry's HAD; otherwise both bits stay 0. `Levels` is the number of levels of trees
+/// that do not grow, which every operation then knows without a look; 0 is any number.
+template <FlagUpdate AccessedDirty = FlagUpdate::none, unsigned Levels = 0>
+    requires(AccessedDirty != FlagUpdate::software && Levels <= 6)
 struct AmdV1 : AccessedDirtyBits<AccessedDirty == FlagUpdate::none ? 0 : bit(5),
                                  AccessedDirty == FlagUpdate::none ? 0 : bit(6)> {
     using Base = AccessedDirtyBits<AccessedDirty == FlagUpdate::none ? 0 : bit(5),
@@ -29,8 +30,8 @@ struct AmdV1 : AccessedDirtyBits<AccessedDirty == FlagUpdate::none ? 0 : bit(5),
     using Input = Iova;
     static constexpr std::string_view name = "AMD IOMMU v1";
     static constexpr unsigned granule_lg2 = 12;
-    static constexpr unsigned fewest_levels = 1;
-    static constexpr unsigned most_levels = 6;
+    static constexpr unsigned fewest_levels = Levels != 0 ? Levels : 1;
+    static constexpr unsigned most_levels = Levels != 0 ? Levels : 6;
     static constexpr unsigned output_bits = 52;
     static constexpr bool sign_extended = false;
     /// The specification needs no break-before-make: the IOMMU reads entries whole, and each entry
@@ -137,5 +138,6 @@ struct AmdV1 : AccessedDirtyBits<AccessedDirty == FlagUpdate::none ? 0 : bit(5),
 
 static_assert(PageTableFormat<AmdV1<>>);
 static_assert(PageTableFormat<AmdV1<FlagUpdate::hardware>>);
+static_assert(PageTableFormat<AmdV1<FlagUpdate::none, 4>>);
 
 } // namespace moat::formats
