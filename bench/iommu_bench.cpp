@@ -5,6 +5,7 @@
 #include "iommu/soft_system.hpp"
 
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <vector>
 
@@ -154,6 +155,38 @@ void others_are_left_alone(Suite& suite) {
                    .goal = 2});
 }
 
+/// All that a table of pages covers, so that each unmap removes the table.
+void a_table_made_and_removed(Suite& suite) {
+    System system(1);
+    constexpr ByteCount covered(512 * page);
+    constexpr Iova start(512 * page);
+    const PhysicalAddress memory(0x100001000); // aligned to no leaf but a page's
+    std::vector<std::uint64_t> entries(512);
+    suite.compare(
+        {.name = "map + unmap 512 x 4K strictly, a table made and removed",
+         .subject = {.run =
+                         [&](std::uint64_t count) {
+                             for (; count != 0; --count) {
+                                 keep(system.domain.map(start, covered, memory, read_write));
+                                 keep(system.domain.unmap(start, covered));
+                             }
+                         }},
+         .against = "512 stores there and back, a table zeroed, a page unmapped strictly",
+         .other = {.run =
+                       [&](std::uint64_t count) {
+                           for (; count != 0; --count) {
+                               for (const std::uint64_t word : {0U, 1U, 0U})
+                                   for (std::uint64_t& entry : entries)
+                                       std::atomic_ref(entry).store(word,
+                                                                    std::memory_order_relaxed);
+                               keep(system.domain.map(Iova(page), ByteCount(page), memory,
+                                                      read_write));
+                               keep(system.domain.unmap(Iova(page), ByteCount(page)));
+                           }
+                       }},
+         .goal = 2});
+}
+
 /// As a disk serves a command of 128 KiB: a page at a time, in one batch.
 void copies(Suite& suite) {
     constexpr std::uint64_t pages = 32;
@@ -197,6 +230,7 @@ int main(int argc, char** argv) {
     hits(suite);
     misses(suite);
     others_are_left_alone(suite);
+    a_table_made_and_removed(suite);
     copies(suite);
     return suite.finish();
 }

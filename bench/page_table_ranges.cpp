@@ -65,6 +65,30 @@ void map_unmap_runs(Suite& suite) {
                        .goal = 3});
 }
 
+/// A range costs what a page costs and two stores a leaf.
+void beside_one_page(Suite& suite) {
+    Fixture<X86> fixture;
+    fixture.build(0, 1024 * page);
+    std::vector<std::uint64_t> entries(512);
+    const auto row = [&](const std::string& name, std::uint64_t at, unsigned pages) {
+        suite.compare({.name = "map + unmap " + name,
+                       .subject = map_unmap_run(fixture, at, pages),
+                       .against = "a page, and as many checked stores as leaves there and back",
+                       .other = {.run =
+                                     [page_pair = map_unmap_run(fixture, 0, 1),
+                                      stores = fill_clear(entries, pages)](std::uint64_t count) {
+                                         for (; count != 0; --count) {
+                                             page_pair.run(1);
+                                             stores.run(1);
+                                         }
+                                     }},
+                       .goal = 1.5});
+    };
+    row("64K of 4K leaves", 0, 16);
+    row("1M of 4K leaves", 0, 256);
+    row("2M of 4K leaves, a page off", page, 512);
+}
+
 void across_tables(Suite& suite) {
     Fixture<X86> fixture;
     fixture.build(0, 1024 * page);
@@ -100,7 +124,9 @@ void made_and_removed(Suite& suite) {
     Fixture<X86> fixture;
     fixture.build(0, page);
     std::vector<std::uint64_t> entries(512);
-    const auto strict = [](const InvalidationRequest<VirtualAddress>&) { RealSync::synchronize(); };
+    const auto strict = [](const InvalidationRequest<VirtualAddress>&) {
+        return GracePeriod<RealSync>();
+    };
     suite.compare(
         {.name = "map + unmap 512 x 4K, a table made and removed",
          .subject = {.run =

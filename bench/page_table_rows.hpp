@@ -22,6 +22,7 @@
 namespace moat::bench {
 
 void map_unmap_runs(Suite& suite);
+void beside_one_page(Suite& suite);
 void across_tables(Suite& suite);
 void whole_gigabytes(Suite& suite);
 void made_and_removed(Suite& suite);
@@ -179,8 +180,10 @@ inline bool clear_by_4(std::uint64_t* entries, unsigned count) {
         if ((load(entries[i]) & load(entries[i + 1]) & load(entries[i + 2]) & load(entries[i + 3]) &
              1) == 0)
             return false;
-        for (unsigned j = i; j != i + 4; ++j)
-            store(entries[j], 0);
+        store(entries[i], 0);
+        store(entries[i + 1], 0);
+        store(entries[i + 2], 0);
+        store(entries[i + 3], 0);
     }
     return true;
 }
