@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Arbitrary bytes as a log: each decoded line or none, never a crash; and what came out of it is
-// diagnosed and reported, because a record of a log is hostile input too.
+// Arbitrary bytes as a log, as it is and broken at a column: events or none, never a crash. What
+// came out is diagnosed and reported, because a record of a log is hostile input too.
 #include "moat/fault/decode.hpp"
 #include "moat/fault/diagnose.hpp"
 #include "moat/fault/explain.hpp"
@@ -24,6 +24,10 @@ void require(bool condition) {
 void use(const fault::LogEvent& decoded) {
     const fault::Record& record = decoded.record;
     require((record.precision == fault::Precision::none) == record.where.empty());
+    require(decoded.numbers.size() <= 16 &&
+            decoded.text.size() <= 3 * fault::Decoder::longest_line);
+    if (!is_problem(decoded.kind))
+        return;
     require(!fault::json_report(decoded).empty());
     if (decoded.kind != fault::LogEvent::Kind::fault)
         return;
@@ -39,15 +43,33 @@ void use(const fault::LogEvent& decoded) {
 
 } // namespace
 
-extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-    std::string_view log(reinterpret_cast<const char*>(data), size);
+namespace {
+
+/// Breaks lines after `columns` bytes; 0: where they are.
+void decode(std::string_view log, std::size_t columns) {
     const auto sink = [](const fault::LogEvent& decoded) { use(decoded); };
     fault::Decoder decoder;
+    std::uint64_t lines = 0;
     while (!log.empty()) {
-        const std::string_view line = log.substr(0, log.find('\n'));
-        log.remove_prefix(line.size() == log.size() ? line.size() : line.size() + 1);
+        std::string_view line = log.substr(0, log.find('\n'));
+        const bool broken = columns != 0 && line.size() > columns;
+        if (broken)
+            line = line.substr(0, columns);
+        log.remove_prefix(line.size() + (broken || line.size() == log.size() ? 0 : 1));
         decoder.line(line, sink);
+        ++lines;
     }
     decoder.end(sink);
+    require(decoder.counts().lines == lines);
+    require(decoder.counts().unknown <= decoder.counts().lines);
+}
+
+} // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    const std::string_view log(reinterpret_cast<const char*>(data), size);
+    decode(log, 0);
+    if (size != 0)
+        decode(log, 1 + data[0] % 120);
     return 0;
 }

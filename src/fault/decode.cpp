@@ -1,109 +1,196 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Reads logs: times, suppressed lines, and lines that belong together. dialects.hpp decodes single
-// lines.
+// Reads logs: finds the dialect of a line, joins lines that a mail program broke, and puts lines
+// that belong together into one event. dialects/ has the patterns.
 #include "moat/fault/decode.hpp"
 
-#include "dialects.hpp"
+#include "clean_line.hpp"
 #include "marks.hpp"
-#include "text_cursor.hpp"
+#include "pattern.hpp"
+#include "trace_line.hpp"
 
 #include <algorithm>
 #include <utility>
 
 namespace moat::fault {
 
+/// A row that matches a line.
+struct Found {
+    const Dialect* dialect = nullptr;
+    const Row* row = nullptr;
+    Match match = {};
+};
+
 namespace {
-
-/// "[   11.231663] ", or /dev/kmsg's "6,1234,11231663,-;" where the time is in microseconds.
-[[nodiscard]] std::optional<std::uint64_t> log_time(std::string_view line) {
-    TextCursor kmsg(line);
-    if (kmsg.decimal<std::uint32_t>() && kmsg.accept(",") && kmsg.decimal() && kmsg.accept(",")) {
-        const auto microseconds = kmsg.decimal();
-        if (microseconds && *microseconds < ~std::uint64_t{0} / 1000 && kmsg.accept(","))
-            return *microseconds * 1000;
-    }
-    TextCursor cursor(line);
-    if (!cursor.find("["))
-        return std::nullopt;
-    while (cursor.accept(" ")) {
-    }
-    const auto seconds = cursor.decimal<std::uint32_t>();
-    if (!seconds || !cursor.accept("."))
-        return std::nullopt;
-    const std::size_t digits = cursor.rest().find(']');
-    const auto microseconds = cursor.decimal<std::uint32_t>();
-    if (!microseconds || digits != 6 || !cursor.accept("]"))
-        return std::nullopt;
-    return *seconds * std::uint64_t{1'000'000'000} + *microseconds * std::uint64_t{1000};
-}
-
-/// "dmar_fault: 17 callbacks suppressed", by any of the drivers that report faults.
-[[nodiscard]] std::uint64_t suppressed_by(std::string_view line) {
-    const std::size_t end = line.find(" callbacks suppressed");
-    if (end == line.npos)
-        return 0;
-    const std::string_view head = line.substr(0, end);
-    const auto names = [&](std::string_view word) { return head.find(word) != head.npos; };
-    if (!names("dmar") && !names("iommu") && !names("smmu") && !names("io_page_fault"))
-        return 0;
-    return TextCursor(head.substr(head.rfind(' ') + 1)).decimal().value_or(0);
-}
 
 /// The most unrelated lines between two that belong together.
 constexpr unsigned most_noise = 8;
+/// The most lines that are joined.
+constexpr unsigned most_joined = 3;
 
-[[nodiscard]] std::optional<LogEvent> decode_whole(std::string_view line) {
-    constexpr std::array dialects = {&decode_amd,          &decode_smmu_v2, &decode_riscv,
-                                     &decode_virtio_iommu, &decode_qemu,    &decode_vfio,
-                                     &decode_tracepoint};
-    for (const auto decode : dialects)
-        if (auto decoded = decode(line))
-            return decoded;
-    return std::nullopt;
+[[nodiscard]] bool has_mark(const Dialect& dialect, std::string_view lower) {
+    std::string_view marks = dialect.marks;
+    while (!marks.empty()) {
+        const std::size_t bar = std::min(marks.find('|'), marks.size());
+        if (lower.find(marks.substr(0, bar)) != lower.npos)
+            return true;
+        marks.remove_prefix(std::min(bar + 1, marks.size()));
+    }
+    return false;
+}
+
+/// Return: whether a dialect's row matches. `candidate`: whether a dialect's mark is in the line.
+[[nodiscard]] bool recognise(std::string_view line, std::string_view lower, Found& found,
+                             bool& candidate) {
+    candidate = false;
+    for (const Dialect& dialect : dialects()) {
+        if (!has_mark(dialect, lower))
+            continue;
+        candidate = true;
+        for (const Row& row : dialect.rows)
+            if (find_match(row.pattern, line, lower, found.match)) {
+                found.dialect = &dialect;
+                found.row = &row;
+                return true;
+            }
+    }
+    return false;
+}
+
+[[nodiscard]] bool same_unit(const LogEvent& a, const LogEvent& b) {
+    return a.unit.empty() || b.unit.empty() || a.unit == b.unit;
 }
 
 } // namespace
 
 void Decoder::line(std::string_view line, Sink sink) {
     line = line.substr(0, longest_line);
-    while (line.ends_with('\r') || line.ends_with('\n') || line.ends_with(' '))
-        line.remove_suffix(1);
     ++counts_.lines;
-    const bool names_iommu = iommu_marks.in(line);
-    counts_.naming_an_iommu += names_iommu ? 1 : 0;
-    if (!understands(line, sink) && names_iommu && ++counts_.unknown == 1) {
-        counts_.first_unknown_number = counts_.lines;
-        counts_.first_unknown = line;
-    }
+    const bool marked = interesting_marks.in(line);
+    if (marked || carry_.lines != 0)
+        return interesting(line, marked, sink);
+    if (pending_.waits && ++pending_.noise > most_noise)
+        finish(sink);
 }
 
-bool Decoder::understands(std::string_view line, Sink sink) {
-    if (continues(line, sink))
-        return true;
-    const auto time = log_time(line);
-    if (const auto decoded = decode_intel(line)) {
-        begin(*decoded, line, Pending::Stage::intel_reason, time, sink);
-        if (has_intel_reason(*decoded))
-            finish(sink);
-    } else if (const auto event = decode_smmu_v3(line)) {
-        begin(*event, line, Pending::Stage::smmu_words, time, sink);
-        if (event->record.reason == Reason::events_lost)
-            finish(sink);
-    } else if (const auto whole = decode_whole(line)) {
-        begin(*whole, line, Pending::Stage::none, time, sink);
-        finish(sink);
-    } else if (const std::uint64_t count = suppressed_by(line)) {
-        finish(sink);
-        suppressed_ += std::min(count, ~std::uint64_t{0} - suppressed_);
-    } else {
-        if (++pending_.noise > most_noise)
-            finish(sink);
-        return false;
+void Decoder::interesting(std::string_view line, bool marked, Sink sink) {
+    const CleanLine clean(line);
+    if (carry_.lines != 0 && joins(clean.text(), sink))
+        return;
+    if (!marked) {
+        if (carry_.facts == 0 && carry_.lines < most_joined && carry_.text.size() < longest_line) {
+            carry_.text += ' ';
+            carry_.text += clean.body();
+            ++carry_.lines;
+        } else {
+            give_up_carry();
+        }
+        return;
     }
-    return true;
+    give_up_carry();
+    const bool names_iommu = iommu_marks.in(line);
+    counts_.naming_an_iommu += names_iommu ? 1 : 0;
+    if (auto traced = decode_tracepoint(clean.text())) {
+        finish(sink);
+        traced->line_number = counts_.lines;
+        sink(*traced);
+        return;
+    }
+    Found found;
+    bool candidate = false;
+    if (recognise(clean.text(), clean.lower(), found, candidate)) {
+        take(found, clean.text(), counts_.lines, sink);
+        if (found.match.cut)
+            carry_ = {.text = std::string(clean.text()),
+                      .number = counts_.lines,
+                      .lines = 1,
+                      .facts = found.match.count,
+                      .names_iommu = names_iommu};
+        return;
+    }
+    if (pending_.waits && ++pending_.noise > most_noise)
+        finish(sink);
+    if (candidate || names_iommu)
+        carry_ = {.text = std::string(clean.text()),
+                  .number = counts_.lines,
+                  .lines = 1,
+                  .names_iommu = names_iommu};
+}
+
+bool Decoder::joins(std::string_view line, Sink sink) {
+    const std::string_view body = body_of(line);
+    for (const std::string_view between : {" ", ""}) {
+        std::string joined = carry_.text;
+        joined += between;
+        const std::size_t middle = joined.size();
+        joined += body;
+        const CleanLine clean(joined);
+        Found found;
+        bool candidate = false;
+        if (!recognise(clean.text(), clean.lower(), found, candidate))
+            continue;
+        if (found.match.begin >= middle || found.match.end <= middle ||
+            found.match.count < carry_.facts ||
+            (found.match.count == carry_.facts && found.match.cut))
+            continue;
+        if (carry_.facts != 0)
+            pending_.waits = false; // the joined line has its facts
+        const std::uint64_t number = carry_.number;
+        carry_ = {};
+        take(found, clean.text(), number, sink);
+        return true;
+    }
+    return false;
+}
+
+void Decoder::give_up_carry() {
+    if (carry_.lines != 0 && carry_.facts == 0 && carry_.names_iommu && ++counts_.unknown == 1) {
+        counts_.first_unknown_number = carry_.number;
+        counts_.first_unknown = carry_.text;
+    }
+    carry_ = {};
+}
+
+void Decoder::take(const Found& found, std::string_view line, std::uint64_t number, Sink sink) {
+    const Row& row = *found.row;
+    LogEvent event{.kind = row.kind, .origin = found.dialect->origin};
+    event.record.reason = row.reason;
+    add_facts(row, found.match, line, event);
+    if (event.kind == LogEvent::Kind::suppressed) {
+        finish(sink);
+        suppressed_ += std::min(event.record.suppressed, ~std::uint64_t{0} - suppressed_);
+        return;
+    }
+    if (pending_.waits && row.continues != Message::none &&
+        static_cast<Message>(pending_.message) == row.continues &&
+        pending_.event.origin == event.origin && same_unit(pending_.event, event)) {
+        const auto kind = pending_.event.kind;
+        add_facts(row, found.match, line, pending_.event);
+        if (kind == LogEvent::Kind::detail && row.kind != LogEvent::Kind::detail) {
+            pending_.event.kind = event.kind;
+            if (event.record.reason != Reason::unknown)
+                pending_.event.record.reason = event.record.reason;
+        }
+        pending_.noise = 0;
+        if (row.begins == Message::none)
+            finish(sink);
+        return;
+    }
+    finish(sink);
+    const LineTime time = time_before(line.substr(0, found.match.begin));
+    event.record.time_ns = time.monotonic_ns;
+    event.second_of_day = time.second_of_day;
+    event.line_number = number;
+    event.raw = line;
+    pending_ = {
+        .event = std::move(event), .message = static_cast<std::uint8_t>(row.begins), .waits = true};
+    const bool complete =
+        row.begins == Message::none || (row.begins == Message::intel && pending_.event.record.code);
+    if (complete && !found.match.cut)
+        finish(sink);
 }
 
 void Decoder::end(Sink sink) {
+    give_up_carry();
     finish(sink);
     if (suppressed_ == 0)
         return;
@@ -111,53 +198,12 @@ void Decoder::end(Sink sink) {
           .record = {.reason = Reason::events_lost, .suppressed = std::exchange(suppressed_, 0)}});
 }
 
-bool Decoder::continues(std::string_view line, Sink sink) {
-    switch (pending_.stage) {
-    case Pending::Stage::none:
-        return false;
-    case Pending::Stage::intel_reason:
-        if (line.find("Request device") != line.npos || !add_intel_reason(line, pending_.decoded))
-            return false;
-        finish(sink);
-        return true;
-    case Pending::Stage::smmu_words: {
-        const auto word = smmu_word(line);
-        if (!word)
-            return false;
-        pending_.noise = 0;
-        pending_.words[pending_.words_read++] = *word;
-        if (pending_.words_read == pending_.words.size()) {
-            add_smmu_words(pending_.words, pending_.decoded);
-            pending_.stage = Pending::Stage::smmu_names;
-        }
-        return true;
-    }
-    case Pending::Stage::smmu_names:
-        return add_smmu_names(line, pending_.decoded);
-    }
-    return false;
-}
-
-void Decoder::begin(LogEvent decoded, std::string_view line, Pending::Stage stage,
-                    std::optional<std::uint64_t> time_ns, Sink sink) {
-    finish(sink);
-    if (!decoded.record.time_ns)
-        decoded.record.time_ns = time_ns;
-    decoded.line_number = counts_.lines;
-    decoded.raw = line;
-    pending_ = {.stage = stage, .decoded = std::move(decoded), .waits = true};
-}
-
 void Decoder::finish(Sink sink) {
-    if (!pending_.waits)
+    if (!std::exchange(pending_.waits, false))
         return;
-    pending_.waits = false;
-    pending_.stage = Pending::Stage::none;
-    if (pending_.decoded.kind == LogEvent::Kind::fault) {
-        pending_.decoded.record.suppressed = suppressed_;
-        suppressed_ = 0;
-    }
-    sink(pending_.decoded);
+    if (pending_.event.kind == LogEvent::Kind::fault)
+        pending_.event.record.suppressed = std::exchange(suppressed_, 0);
+    sink(pending_.event);
 }
 
 } // namespace moat::fault

@@ -14,16 +14,18 @@ namespace moat::fault {
 /// searching", 1992): one bit per character, so the words have 64 characters at most.
 class Marks {
   public:
-    /// `words` are lower case, separated by blanks.
+    /// `words` are lower case, separated by bars.
     consteval explicit Marks(std::string_view words) {
         unsigned at = 0;
         bool begins = true;
         for (const char each : words) {
-            if (each == ' ') {
+            if (each == '|') {
                 ends_ |= std::uint64_t{1} << (at - 1);
                 begins = true;
                 continue;
             }
+            if (at == 64)
+                throw "the words have 64 characters at most";
             const std::uint64_t bit = std::uint64_t{1} << at++;
             starts_ |= begins ? bit : 0;
             begins = false;
@@ -52,6 +54,10 @@ class Marks {
 };
 
 /// The words by which a line names an IOMMU.
-inline constexpr Marks iommu_marks("iommu dmar smmu amd-vi vt-d intr-remap");
+inline constexpr Marks iommu_marks("iommu|dmar|smmu|amd-vi|vt-d|intr-remap");
+
+/// Beginnings of the marks of all dialects (pattern.hpp): a line without any of them is skipped.
+inline constexpr Marks interesting_marks(
+    "mmu|d-vi|vt-d|vtd_|fault|vfio|swio|sw-i|dma|eeh:|remap|iova|ss 0x|x ver|@0x");
 
 } // namespace moat::fault

@@ -6,13 +6,14 @@
 #include "moat/core/function_ref.hpp"
 #include "moat/fault/log_event.hpp"
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
-#include <optional>
+#include <string>
 #include <string_view>
 
 namespace moat::fault {
+
+struct Found;
 
 /// Decodes a log line by line. Never fails: it counts unknown lines, and skips other programs'
 /// output within a line. Time is linear in the text; memory is bounded by a few lines. Not
@@ -35,27 +36,33 @@ class Decoder {
     [[nodiscard]] const LogCounts& counts() const { return counts_; }
 
   private:
-    /// A fault that needs further lines.
+    /// An event that further lines may complete.
     struct Pending {
-        enum class Stage : std::uint8_t { none, intel_reason, smmu_words, smmu_names };
-
-        Stage stage = Stage::none;
-        LogEvent decoded = {};
+        LogEvent event = {};
+        std::uint8_t message = 0; ///< which lines continue it
         bool waits = false;
         unsigned noise = 0; ///< unrelated lines since its last line
-        unsigned words_read = 0;
-        std::array<std::uint64_t, 4> words = {};
     };
 
-    /// Return: whether the line is of use, by itself or to the pending fault.
-    [[nodiscard]] bool understands(std::string_view line, Sink sink);
-    /// Return: whether the line belongs to the pending fault.
-    [[nodiscard]] bool continues(std::string_view line, Sink sink);
-    void begin(LogEvent event, std::string_view line, Pending::Stage stage,
-               std::optional<std::uint64_t> time_ns, Sink sink);
+    /// A line that was unknown, or ended within a pattern: the next one may continue it.
+    struct Carry {
+        std::string text;
+        std::uint64_t number = 0;
+        unsigned lines = 0;    ///< 0: none
+        std::size_t facts = 0; ///< how many it gave by itself; 0: it was unknown
+        bool names_iommu = false;
+    };
+
+    /// A line that may be of interest, without colours and quotes.
+    void interesting(std::string_view line, bool marked, Sink sink);
+    /// Return: whether the carried text and `line` are one event together.
+    [[nodiscard]] bool joins(std::string_view line, Sink sink);
+    void give_up_carry();
+    void take(const Found& found, std::string_view line, std::uint64_t number, Sink sink);
     void finish(Sink sink);
 
     Pending pending_;
+    Carry carry_;
     std::uint64_t suppressed_ = 0;
     LogCounts counts_;
 };

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Lines of tracefs: the events of Linux's iommu and dma systems. A mapping's label is its device,
 // which only the dma system names.
-#include "dialects.hpp"
+#include "trace_line.hpp"
+
 #include "text_cursor.hpp"
 
 namespace moat::fault {
@@ -9,7 +10,7 @@ namespace moat::fault {
 namespace {
 
 /// "12.345678:" before the event's name, the format of tracefs.
-[[nodiscard]] std::uint64_t time_before(std::string_view head) {
+[[nodiscard]] std::uint64_t trace_time(std::string_view head) {
     while (head.ends_with(' '))
         head.remove_suffix(1);
     TextCursor cursor(head.substr(head.rfind(' ') + 1));
@@ -25,7 +26,7 @@ namespace {
                               std::uint64_t& time) {
     if (!cursor.find(key))
         return false;
-    time = time_before(line.substr(0, line.size() - cursor.rest().size() - key.size()));
+    time = trace_time(line.substr(0, line.size() - cursor.rest().size() - key.size()));
     return true;
 }
 
@@ -116,6 +117,8 @@ namespace {
 } // namespace
 
 std::optional<LogEvent> decode_tracepoint(std::string_view line) {
+    if (line.find("iova=0x") == line.npos && line.find("dma_addr=") == line.npos)
+        return std::nullopt;
     if (auto decoded = iommu_event(line, " map: IOMMU: ", LogEvent::Kind::mapped))
         return decoded;
     if (auto decoded = iommu_event(line, " unmap: IOMMU: ", LogEvent::Kind::unmapped))
