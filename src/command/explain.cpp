@@ -1,26 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// `moat explain`: reads a kernel log, explains its fault lines, and names what to check.
+// `moat explain`: reads a kernel log and answers what happened, whether it matters and what to do.
 // If the log also holds tracefs events of mappings, it diagnoses each fault against them.
-#include "moat/fault/explain.hpp"
-
+#include "moat/core/text.hpp"
 #include "moat/fault/decode.hpp"
-#include "moat/fault/diagnose.hpp"
-#include "moat/fault/history.hpp"
 #include "moat/fault/report.hpp"
-#include "moat/fault/text.hpp"
 
+#include "fault/answer.hpp"
 #include "help.hpp"
 #include "output.hpp"
 #include "subcommands.hpp"
 #include "terminal.hpp"
+#include "this_host.hpp"
+#include "traced_mappings.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
-#include <map>
 #include <set>
+#include <sstream>
 #include <vector>
 
 namespace moat::tools {
@@ -28,205 +27,160 @@ namespace moat::tools {
 namespace {
 
 using fault::LogEvent;
-using fault::Mapping;
+using fault::LogGroup;
 
 struct Arguments {
-    std::string file = "-";
+    std::vector<std::string> files;
     bool json = false;
+    bool here = false;
 };
 
-/// The mappings from tracefs events so far. Events of the iommu system name no device, so this
-/// cannot distinguish domains: a mapping that overlaps another replaces it.
-class TracedMappings {
-  public:
-    void map(const LogEvent& decoded) {
-        Mapping mapping = decoded.mapping;
-        const std::uint64_t start = mapping.range.start().value();
-        if (const auto same = live_.find(start); same != live_.end() && decoded.device.empty())
-            return; // the dma system's event told more
-        mapping.label = *labels_.insert(decoded.device).first;
-        erase_overlapping(mapping.range);
-        live_.emplace(start, mapping);
-        any_ = true;
-    }
-
-    void unmap(const LogEvent& decoded) {
-        const fault::Event unmapped = decoded.mapping.mapped;
-        for (const Mapping& gone : erase_overlapping(decoded.mapping.range))
-            history_.note(gone, unmapped);
-        any_ = true;
-    }
-
-    [[nodiscard]] bool any() const { return any_; }
-
-    [[nodiscard]] fault::Diagnosis diagnose(const fault::Record& record) {
-        std::vector<Mapping> sorted;
-        for (const auto& [start, mapping] : live_)
-            sorted.push_back(mapping);
-        history_.catch_up();
-        return fault::diagnose(fault::SortedMappings(sorted), history_, record);
-    }
-
-  private:
-    std::vector<Mapping> erase_overlapping(IovaRange range) {
-        std::vector<Mapping> gone;
-        auto at = live_.upper_bound(range.start().value());
-        if (at != live_.begin())
-            --at;
-        while (at != live_.end() && at->second.range.start() <= range.last()) {
-            if (!at->second.range.overlaps(range)) {
-                ++at;
-                continue;
-            }
-            gone.push_back(at->second);
-            at = live_.erase(at);
-        }
-        return gone;
-    }
-
-    std::map<std::uint64_t, Mapping> live_;
-    fault::History history_{1U << 20};
-    std::set<std::string> labels_;
-    bool any_ = false;
-};
-
-/// Replaces control characters, so that no text of a log controls the terminal.
-[[nodiscard]] std::string printable(std::string text) {
-    for (char& each : text)
-        if (static_cast<unsigned char>(each) < 0x20 || each == 0x7f)
-            each = '?';
-    return text;
-}
-
-/// Prints the decoder's results; counts a repeated fault instead of explaining it again.
+/// Reads lines; collects the answer.
 class Explainer {
   public:
-    explicit Explainer(const Arguments& arguments) : arguments_(arguments) {}
-
-    void operator()(const LogEvent& decoded) {
-        switch (decoded.kind) {
-        case LogEvent::Kind::mapped:
-            return mappings_.map(decoded);
-        case LogEvent::Kind::unmapped:
-            return mappings_.unmap(decoded);
-        default:
-            break;
-        }
-        if (!is_problem(decoded.kind) && decoded.kind != LogEvent::Kind::suppressed)
-            return;
-        ++found_;
-        if (arguments_.json)
-            print_json(decoded);
-        else
-            print_text(decoded);
+    explicit Explainer(const Arguments& arguments) : json_(arguments.json) {
+        if (arguments.here)
+            add_this_host(context_);
     }
 
-    [[nodiscard]] std::uint64_t found() const { return found_; }
+    void line(std::string_view line) {
+        const auto sink = [this](const LogEvent& event) { add(event); };
+        context_.line(line);
+        decoder_.line(line, sink);
+    }
 
-    /// Prints the summary at the end of the log. Not for JSON.
+    void end_of_file() {
+        const auto sink = [this](const LogEvent& event) { add(event); };
+        decoder_.end(sink);
+    }
+
+    /// Prints the answer.
     void conclude() const {
-        if (!look_at_.empty())
-            std::cout << "\nWhat to check:\n";
-        for (const std::string& thing : look_at_)
-            std::cout << "  - " << thing << '\n';
-        std::cout << (found_ == 0 ? "" : "\n") << found_
-                  << (found_ == 1 ? " fault report" : " fault reports");
-        if (repeated_ != 0)
-            std::cout << ", " << repeated_ << (repeated_ == 1 ? " duplicate" : " duplicates");
-        std::cout << '\n';
+        for (const LogGroup* const group : worst_first())
+            std::cout << (json_ ? fault::json_answer(*group, context_) + '\n'
+                                : fault::text_answer(*group, context_, output_colour()) + '\n');
+        if (!json_)
+            print_summary();
+    }
+
+    [[nodiscard]] Exit exit() const {
+        if (!groups_.all().empty() || diagnosed_ != 0)
+            return Exit::found;
+        return decoder_.counts().unknown == 0 ? Exit::success : Exit::bound;
     }
 
   private:
-    [[nodiscard]] bool can_diagnose(const LogEvent& decoded) const {
-        return decoded.kind == LogEvent::Kind::fault && mappings_.any() &&
-               decoded.record.precision != fault::Precision::none;
+    void add(const LogEvent& event) {
+        context_.event(event);
+        mappings_.add(event);
+        if (mappings_.knows(event))
+            print_diagnosis(event);
+        else
+            groups_.add(event);
     }
 
-    void print_json(const LogEvent& decoded) {
-        if (can_diagnose(decoded)) {
+    void print_diagnosis(const LogEvent& event) {
+        ++diagnosed_;
+        const fault::Diagnosis diagnosis = mappings_.diagnose(event.record);
+        if (json_) {
             fault::ReportOptions options;
-            options.device = decoded.device;
-            std::cout << fault::json_report(mappings_.diagnose(decoded.record), options) << '\n';
-        } else {
-            std::cout << fault::json_report(decoded) << '\n';
-        }
-    }
-
-    void print_text(const LogEvent& decoded) {
-        const fault::Explanation explanation = fault::explain(decoded);
-        std::string report;
-        if (can_diagnose(decoded))
-            report =
-                fault::text_report(mappings_.diagnose(decoded.record), {.colour = output_colour()});
-        const std::size_t last_line = std::min(report.find("SUMMARY"), report.size());
-        if (!said_.insert(explanation.happened + report.substr(last_line)).second) {
-            ++repeated_;
+            options.device = event.device;
+            std::cout << fault::json_report(diagnosis, options) << '\n';
             return;
         }
-        std::cout << toned(Tone::strong, explanation.happened)
-                  << "\n  reported by: " << name(decoded.origin);
-        if (!decoded.device.empty())
-            std::cout << ", device " << printable(decoded.device);
-        if (!decoded.text.empty())
-            std::cout << ": \"" << printable(decoded.text) << '"';
-        std::cout << '\n' << report;
-        if (!report.empty())
-            return;
-        for (const std::string& thing : explanation.look_at)
-            if (std::ranges::find(look_at_, thing) == look_at_.end())
-                look_at_.push_back(thing);
+        const std::string report = fault::text_report(diagnosis, {.colour = output_colour()});
+        if (printed_.insert(report.substr(std::min(report.find("SUMMARY"), report.size()))).second)
+            std::cout << report << '\n';
     }
 
-    const Arguments& arguments_;
+    [[nodiscard]] std::vector<const LogGroup*> worst_first() const {
+        std::vector<const LogGroup*> groups;
+        for (const LogGroup& group : groups_.all())
+            groups.push_back(&group);
+        std::ranges::stable_sort(groups, std::ranges::greater{}, [this](const LogGroup* group) {
+            return fault::likeliest_cause(*group, context_).verdict;
+        });
+        return groups;
+    }
+
+    void print_summary() const {
+        std::uint64_t events = diagnosed_;
+        for (const LogGroup& group : groups_.all())
+            events += group.count;
+        const std::size_t problems = groups_.all().size() + printed_.size();
+        std::cout << counted(problems, "problem") << " in " << counted(events, "report") << '\n';
+        if (groups_.suppressed() != 0)
+            std::cout << "The kernel suppressed " << fault::with_commas(groups_.suppressed())
+                      << " more lines, of which the log does not name the device.\n";
+        if (groups_.left_out() != 0)
+            std::cout << fault::with_commas(groups_.left_out())
+                      << " reports of further devices are not shown.\n";
+        const fault::LogCounts& counts = decoder_.counts();
+        if (counts.unknown != 0)
+            std::cout << counted(counts.unknown, "line")
+                      << (counts.unknown == 1 ? " names an IOMMU and was"
+                                              : " name an IOMMU and were")
+                      << " not understood; the first: " << counts.first_unknown_number << ": "
+                      << printable(counts.first_unknown) << '\n';
+    }
+
+    [[nodiscard]] static std::string counted(std::uint64_t number, std::string_view what) {
+        return fault::with_commas(number) + ' ' + std::string(what) + (number == 1 ? "" : "s");
+    }
+
+    /// Replaces control characters, so that no text of a log controls the terminal.
+    [[nodiscard]] static std::string printable(std::string text) {
+        for (char& each : text)
+            if (static_cast<unsigned char>(each) < 0x20 || each == 0x7f)
+                each = '?';
+        return text;
+    }
+
+    bool json_;
+    fault::Decoder decoder_;
+    fault::LogContext context_;
+    fault::LogGroups groups_;
     TracedMappings mappings_;
-    std::set<std::string> said_;
-    std::vector<std::string> look_at_;
-    std::uint64_t found_ = 0;
-    std::uint64_t repeated_ = 0;
+    std::set<std::string> printed_;
+    std::uint64_t diagnosed_ = 0;
 };
 
-[[nodiscard]] Exit cannot_read(const Arguments& arguments) {
-    std::cerr << "moat explain: cannot read "
-              << (arguments.file == "-" ? "standard input" : arguments.file)
-              << "; give a file, or - for standard input\n";
-    return Exit::usage;
+[[nodiscard]] bool read(std::istream& in, Explainer& explainer) {
+    for (std::string line; output_works() && std::getline(in, line);)
+        explainer.line(line);
+    explainer.end_of_file();
+    // A folder opens, but reading it fails; only C's standard input reports errors.
+    return !in.bad() && !(&in == &std::cin && std::ferror(stdin) != 0);
 }
 
-/// Lines that name an IOMMU and are unknown: a log with them is not known to be clean.
-void report_unknown(const fault::LogCounts& counts) {
-    if (counts.unknown == 0)
-        return;
-    std::cerr << "moat explain: "
-              << (counts.unknown == 1
-                      ? "1 line names an IOMMU and was not understood: "
-                      : std::to_string(counts.unknown) +
-                            " lines name an IOMMU and were not understood; the first: ")
-              << "line " << counts.first_unknown_number << ": " << printable(counts.first_unknown)
-              << '\n';
+[[nodiscard]] bool read(const std::string& file, Explainer& explainer) {
+    if (file == "-")
+        return read(std::cin, explainer);
+    std::ifstream in(file);
+    return in && read(in, explainer);
 }
 
 Exit run(const Arguments& arguments) {
-    std::ifstream file;
-    if (arguments.file != "-") {
-        file.open(arguments.file);
-        if (!file)
-            return cannot_read(arguments);
-    }
-    std::istream& in = arguments.file == "-" ? std::cin : file;
     Explainer explainer(arguments);
-    fault::Decoder decoder;
-    for (std::string line; output_works() && std::getline(in, line);)
-        decoder.line(line, explainer);
-    // A folder opens, but reading it fails; only C's standard input reports errors.
-    if (in.bad() || (&in == &std::cin && std::ferror(stdin) != 0))
-        return cannot_read(arguments);
-    decoder.end(explainer);
-    if (!arguments.json)
-        explainer.conclude();
-    report_unknown(decoder.counts());
-    if (explainer.found() != 0)
-        return Exit::found;
-    return decoder.counts().unknown == 0 ? Exit::success : Exit::bound;
+    if (arguments.here && arguments.files.empty()) {
+        const Result<std::string> log = kernel_log();
+        if (!log) {
+            std::cerr << "moat explain: " << to_string(log.error()) << '\n';
+            return Exit::bound;
+        }
+        std::istringstream in(*log);
+        static_cast<void>(read(in, explainer));
+    }
+    const std::vector<std::string> standard_input = {"-"};
+    for (const std::string& file :
+         arguments.files.empty() && !arguments.here ? standard_input : arguments.files)
+        if (!read(file, explainer)) {
+            std::cerr << "moat explain: cannot read " << (file == "-" ? "standard input" : file)
+                      << "; give files, or - for standard input\n";
+            return Exit::usage;
+        }
+    explainer.conclude();
+    return explainer.exit();
 }
 
 } // namespace
@@ -235,26 +189,35 @@ void add_explain(CLI::App& app, Exit& exit) {
     static Arguments arguments;
     CLI::App* const command =
         app.add_subcommand("explain", "explain the IOMMU faults of a kernel log");
-    command->add_option("file", arguments.file, "a log, or - for standard input")
-        ->type_name("FILE")
-        ->capture_default_str();
+    command
+        ->add_option("files", arguments.files,
+                     "logs, and listings of their host (lspci -nnk, /proc/iomem); standard input "
+                     "if none, - too")
+        ->type_name("FILE");
+    command->add_flag("--here", arguments.here,
+                      "use this host's devices and addresses, and its kernel's log if no FILE "
+                      "is given");
     command->add_flag("--json", arguments.json,
-                      "print one JSON line per fault (docs/report_schema.md)");
-    command->footer("If the file also holds trace events (iommu:*, dma:*), each report names the "
+                      "print one JSON line per problem (docs/report_schema.md)");
+    command->footer("If a file also holds trace events (iommu:*, dma:*), each report names the "
                     "mapping.");
     describe(
         *command,
-        {.paragraphs = {"Reads a kernel log and prints, for each IOMMU fault, what happened and "
-                        "what to check. It decodes the lines of the Intel, AMD, Arm, RISC-V and "
-                        "virtio IOMMU drivers, of QEMU and of VFIO.",
-                        "If the log also holds trace events of mappings (iommu:*, dma:*), moat "
-                        "diagnoses each fault against them: which buffer, how far outside, or "
-                        "when it was unmapped."},
+        {.paragraphs =
+             {"Reads a kernel log and answers for each problem of an IOMMU or of DMA: what "
+              "happened and how often, whether it may be ignored, the likeliest cause, what to "
+              "look at next, and which setting helps at what cost. It understands the messages "
+              "of Linux's IOMMU drivers, VFIO and DMA checks, of Xen, FreeBSD and OpenBSD, and of "
+              "QEMU, DPDK and SPDK, also if mail or a terminal wrapped them.",
+              "Lines that name an IOMMU and are not understood are counted. The exit status is 3 "
+              "if there is nothing else.",
+              "If the log also holds trace events of mappings (iommu:*, dma:*), moat diagnoses "
+              "each fault against them: which buffer, how far outside, or when it was unmapped."},
          .examples = {{"moat explain tests/fault/data/intel-6.12.117-type1.txt",
                        "a log of Linux 6.12 with four faults"},
                       {"dmesg | moat explain", "the log of this host"},
                       {"moat explain --json tests/fault/data/intel-6.12.117-type1.txt",
-                       "print one JSON line per fault"}}});
+                       "print one JSON line per problem"}}});
     command->callback([&exit] { exit = run(arguments); });
 }
 
