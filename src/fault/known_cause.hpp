@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// KnownCause: what a pattern of facts means, and what to do. The table is known_causes.cpp, one row
-// a cause; the first row that matches is the likeliest.
+// KnownCause: what a pattern of facts means, and what to do. The table is known_causes/, one row a
+// cause; the first row that matches is the likeliest.
 #pragma once
 
 #include "log_context.hpp"
@@ -66,7 +66,8 @@ struct KnownCause {
     std::string_view source;     ///< where this is documented
 };
 
-[[nodiscard]] std::span<const KnownCause> known_causes();
+/// The table, in parts.
+[[nodiscard]] std::span<const std::span<const KnownCause>> known_causes();
 
 [[nodiscard]] bool matches(const CausePattern& pattern, const LogGroup& group,
                            const LogContext& context);
