@@ -97,7 +97,7 @@ class Matcher {
         for (; item < pattern_.count && pattern_.items[item].field != Field::end; ++item)
             matched = matched && one(item);
         if (!matched) {
-            match_.cut = match_.cut || at_end();
+            match_.cut = match_.cut || at_end() || line_.substr(at_) == "0x";
             at_ = at;
             match_.count = count;
         }

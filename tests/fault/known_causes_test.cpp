@@ -233,8 +233,7 @@ std::vector<Explained> explained_logs() {
          "error[device "
          "address=0x00000000fff00000] [size=66 bytes] [mapped as single]\n",
          "dma-debug-other"},
-        {"[  100.000000] iommu: page_ext: page 0x12345 still mapped when freed\n",
-         "page-freed-while-mapped"},
+        {"[  100.000000] iommu: Detected page leak!\n", "page-freed-while-mapped"},
         {"[  100.000000] EEH: Frozen PE#2 on PHB#1 detected\n", "eeh-frozen"},
         {"[    1.000000] pci 0000:05:00.0: BAR 0 [mem 0xf0000000-0xf0ffffff 64bit pref]\n" +
              late_read,
@@ -265,7 +264,9 @@ std::vector<Explained> explained_logs() {
          "ran-past-the-end"},
         {late_write, "write-not-mapped"},
         {late_read, "not-mapped"},
-        {"[  100.000000] DMAR: VT-d detected Invalidation Queue Error: Reason f\n", "unit-error"},
+        {"[  100.000000] AMD-Vi: Event logged [UNKNOWN event[0]=0x1, event[1]=0x2, event[2]=0x3, "
+         "event[3]=0x4\n",
+         "unit-error"},
     };
 }
 
@@ -280,9 +281,10 @@ TEST(KnownCauses, each_log_has_its_cause) {
     for (const Explained& each : explained_logs()) {
         const ReadLog log(each.log);
         EXPECT_EQ(log.groups.all().size(), 1U) << each.log;
-        if (!log.groups.all().empty())
-            EXPECT_EQ(likeliest_cause(log.groups.all().front(), log.context).id, each.cause)
-                << each.log;
+        if (log.groups.all().empty())
+            continue;
+        EXPECT_EQ(likeliest_cause(log.groups.all().front(), log.context).id, each.cause)
+            << each.log;
     }
 }
 

@@ -8,7 +8,7 @@ namespace moat::fault {
 std::span<const Dialect> dialects() {
     static const std::array all = {
         xen_dialect,    openbsd_dialect, freebsd_dialect, qemu_dialect,    intel_dialect,
-        amd_dialect,    smmu_v3_dialect, smmu_v2_dialect, soc_dialect,     riscv_dialect,
+        amd_dialect,    smmu_v2_dialect, smmu_v3_dialect, soc_dialect,     riscv_dialect,
         virtio_dialect, vfio_dialect,    dpdk_dialect,    swiotlb_dialect, dma_debug_dialect,
         eeh_dialect,    kernel_dialect};
     return all;

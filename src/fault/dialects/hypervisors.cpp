@@ -20,6 +20,8 @@ void interpret_xen_amd(LogEvent& event) {
 
 /// FreeBSD prints bus, slot and function in decimal, and the requester ID.
 void interpret_freebsd_fault(LogEvent& event) {
+    if (!event.unit.empty())
+        event.unit.insert(0, "dmar");
     event.record.code = event.number("reason");
     event.record.access = event.number("type").value_or(0) != 0 ? Access::read : Access::write;
     interpret_intel_reason(event);
@@ -39,6 +41,7 @@ void interpret_freebsd_event(LogEvent& event) {
     if (event.numbers.size() < 5 || type == 0 || type >= names.size())
         return;
     event.text = names[type];
+    event.unit.insert(0, "amdiommu");
     Record& record = event.record;
     const std::uint64_t first = event.numbers[1].value;
     const std::uint64_t second = event.numbers[2].value;
@@ -56,8 +59,7 @@ void interpret_freebsd_event(LogEvent& event) {
 
 constexpr std::array xen_rows = {
     Row{.pattern = "DMAR:[DMA {access}] Request device [{pci}] fault addr {page}"
-                   "{?, iommu reg = {hex:reg}?}{? (XEN)?}{? [VT-D]?}{? DMAR:?}{? reason {hcode} - "
-                   "{text}?}",
+                   "{?, iommu reg = {hex:reg}?}",
         .begins = Message::xen,
         .interpret = interpret_intel_reason},
     Row{.pattern = "DMAR: reason {hcode} - {text}",

@@ -94,8 +94,7 @@ constexpr std::array kernel_rows = {
     Row{.pattern = "unaligned: iova {addr} pa {hex:physical} size {hsize}",
         .kind = Kind::map_failure},
     // iommu-debug-pagealloc.c: a page was freed while a device could reach it
-    Row{.pattern = "iommu: Detected page leak! {text}", .kind = Kind::driver_error},
-    Row{.pattern = "iommu_debug_{text}", .kind = Kind::driver_error},
+    Row{.pattern = "Detected page leak!", .kind = Kind::driver_error},
     Row{.pattern = "page owner: {text}", .kind = Kind::note},
     // kernel/dma/direct.c, dma_direct_map_phys
     Row{.pattern = "DMA addr {addr}+{size} overflow (mask {hex:mask}, bus limit {hex:limit})",

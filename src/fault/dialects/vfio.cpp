@@ -185,6 +185,8 @@ constexpr std::array dpdk_rows = {
     Row{.pattern = "Cannot set up DMA remapping, error {error}{? ({text})?}",
         .kind = Kind::map_failure},
     Row{.pattern = "Cannot {text} DMA remapping, error {error}", .kind = Kind::map_failure},
+    Row{.pattern = "EAL: {pci} DMA remapping failed, error {error}{? ({text})?}",
+        .kind = Kind::map_failure},
     Row{.pattern = "DMA remapping failed, error {error}{? ({text})?}",
         .kind = Kind::map_failure,
         .head = Head::device},

@@ -79,7 +79,7 @@ constexpr KnownCause unit_rows[] = {
               "host,phys-bits=39 or -global q35-pcihost.pci-hole64-size=2G; the BAR gets smaller",
      .source = "Linux 6.12 drivers/iommu/intel/iommu.c, intel_iommu_map"},
     {.id = "unit-hardware-error",
-     .when = {.reason = Reason::hardware},
+     .when = {.texts = "HARDWARE_ERROR"},
      .verdict = Verdict::data_at_risk,
      .cause = "The IOMMU met an error of its hardware, or of memory that holds its tables.",
      .next = "dmesg | grep -i -e mce -e edac -e 'Hardware Error'; test the memory",
