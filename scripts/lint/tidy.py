@@ -2,10 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """clang-tidy over every source, and over every header through one generated source a room.
 
-A source that passed is not looked at again until it, a header of it, or the list changes. Each
-diagnostic is printed once, however many sources include its header; then the slowest sources.
+The sources of a target are joined, up to eight at a time, so that clang-tidy reads their headers
+once: each joined source is one file of their texts, which every check takes for the main file. A
+source that cannot be joined with its neighbours is checked alone. What passed is not looked at
+again until a source, a header of it, or the list of checks changes. Each diagnostic is printed
+once, however many sources include its header; then the slowest sources.
 """
 import concurrent.futures
+import dataclasses
 import hashlib
 import json
 import os
@@ -26,6 +30,7 @@ CONFIGURATION = b"".join(each.read_bytes() for each in (ROOT / ".clang-tidy",
                                                          *sorted((ROOT / "src").glob("*/.clang-tidy")),
                                                          *sorted(ROOT.glob("*/.clang-tidy"))))
 HEADER_FLAGS = ["-std=gnu++23", "-I" + str(ROOT / "include")]
+MOST_JOINED = 8
 # Of tests that the build lacks: they include what lies beside them and in other tests' folders.
 TEST_FLAGS = ["-I" + str(ROOT / folder) for folder in (".", "src", "tests", "tests/iommu")]
 DIAGNOSTIC = re.compile(r"^(.*:\d+:\d+: (?:error|warning): .*)$", re.MULTILINE)
@@ -44,16 +49,16 @@ def header_units() -> list[pathlib.Path]:
     return sorted(UNITS.iterdir())
 
 
-def flags_of_sources() -> dict[pathlib.Path, list[str]]:
-    """What CMake compiles each source with, the compiler and the files left out."""
-    flags: dict[pathlib.Path, list[str]] = {}
+def flags_of_sources() -> dict[pathlib.Path, tuple[str, list[str]]]:
+    """The target of each source, and its flags there without the compiler and the files."""
+    flags: dict[pathlib.Path, tuple[str, list[str]]] = {}
     for entry in json.loads((ROOT / f"build/{PRESET}/compile_commands.json").read_text()):
         if not entry["file"].endswith(".cpp"):
             continue
         words = shlex.split(entry["command"])
         start = next(i for i, word in enumerate(words) if "clang++" in word) + 1
-        kept = words[start:words.index("-o")] if "-o" in words else words[start:]
-        flags.setdefault(pathlib.Path(entry["file"]), kept)
+        target = re.search(r"CMakeFiles/(\w+)\.dir/", entry["command"])[1]
+        flags.setdefault(pathlib.Path(entry["file"]), (target, words[start:words.index("-o")]))
     return flags
 
 
@@ -62,39 +67,128 @@ def sources() -> list[pathlib.Path]:
     return [path for path in found if "must_not_compile" not in path.parts]
 
 
-def tidy(source: pathlib.Path, flags: list[str]) -> tuple[bool, str, float]:
-    """Return: whether it passed, what was said, and the seconds it took."""
+@dataclasses.dataclass
+class Unit:
+    """What one run of clang-tidy reads."""
+    path: pathlib.Path
+    flags: list[str]
+    parts: list[pathlib.Path] = dataclasses.field(default_factory=list)
+    lines: list[tuple[pathlib.Path, int]] = dataclasses.field(default_factory=list)
+
+    def join(self) -> None:
+        """Write the parts into one file, and remember where each of its lines is from."""
+        text = ""
+        for number, part in enumerate(self.parts):
+            # After a definition, readability-duplicate-include allows the same headers again.
+            text += f"#define MOAT_PART_{number}\n" + part.read_text()
+            self.lines.append((part, 0))
+            self.lines += [(part, 1 + i) for i in range(len(part.read_text().splitlines()))]
+        self.path.write_text(text)
+        folders = sorted({each.parent for each in self.parts})
+        self.flags = [*self.flags, *(f"-iquote{each}" for each in folders)]
+
+    def configuration(self) -> pathlib.Path:
+        """The list of checks of its sources' folder."""
+        folder = (self.parts or [self.path])[0].parent
+        lists = (each / ".clang-tidy" for each in (folder, *folder.parents))
+        return next(each for each in lists if each.exists())
+
+    def alone(self) -> list["Unit"]:
+        return [Unit(part, self.flags) for part in self.parts]
+
+    def at_its_source(self, text: str) -> str:
+        """The diagnostics, with places of this unit's file replaced by those of its parts."""
+        def place(found: re.Match) -> str:
+            part, line = self.lines[int(found[1]) - 1]
+            return f"{part}:{line}:"
+        if not self.parts:
+            return text
+        text = re.sub(rf"{re.escape(str(self.path))}:(\d+):", place, text)
+        return re.sub(r"(?m)^ *\d+ \|", "      |", text)
+
+
+def diagnostics(text: str) -> list[str]:
+    """Each with its notes."""
+    parts = re.split(r"(?m)^(?=\S+:\d+:\d+: (?:error|warning): )", text)
+    return [part for part in parts if DIAGNOSTIC.match(part)]
+
+
+def is_error(diagnostic: str) -> bool:
+    return ": error: " in diagnostic.split("\n")[0]
+
+
+def is_between_parts(diagnostic: str) -> bool:
+    """Whether it is about a local with the name of what another source declares."""
+    other = re.search(r"(?m)^(\S+\.cpp):\d+:\d+: note: previous declaration is here", diagnostic)
+    return ("[clang-diagnostic-shadow" in diagnostic and other is not None
+            and not diagnostic.startswith(other[1] + ":"))
+
+
+def units() -> list[Unit]:
+    known = flags_of_sources()
+    groups: dict[tuple, list[pathlib.Path]] = {}
+    for path in sources():
+        target, flags = known.get(path, (str(path), HEADER_FLAGS + TEST_FLAGS))
+        groups.setdefault((target, tuple(flags)), []).append(path)
+    found = [Unit(path, HEADER_FLAGS) for path in header_units()]
+    for (target, flags), paths in groups.items():
+        if len(paths) == 1:
+            found.append(Unit(paths[0], list(flags)))
+            continue
+        for first in range(0, len(paths), MOST_JOINED): # as CMake joins them
+            parts = paths[first:first + MOST_JOINED]
+            unit = Unit(UNITS / f"{target}_{len(found)}.cpp", list(flags), parts)
+            unit.join()
+            found.append(unit)
+    return found
+
+
+@dataclasses.dataclass
+class Result:
+    found: list[str]
+    times: list[tuple[float, pathlib.Path]]
+
+
+def tidy(unit: Unit) -> Result:
     began = time.monotonic()
-    expanded = subprocess.run(["clang++-19", *flags, "-E", str(source)],
+    expanded = subprocess.run(["clang++-19", *unit.flags, "-E", str(unit.path)],
                               capture_output=True, check=False).stdout
     key = PASSED / hashlib.sha256(expanded + CONFIGURATION).hexdigest()
     if key.exists():
-        return True, key.read_text(), time.monotonic() - began
-    done = subprocess.run(["clang-tidy-19", "--quiet", str(source), "--", *flags],
+        return Result(diagnostics(key.read_text()), [(time.monotonic() - began, unit.path)])
+    done = subprocess.run(["clang-tidy-19", "--quiet", f"--config-file={unit.configuration()}",
+                           str(unit.path), "--", *unit.flags],
                           capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        key.write_text(done.stdout)
-    return done.returncode == 0, done.stdout, time.monotonic() - began
+    times = [(time.monotonic() - began, unit.path)]
+    if unit.parts and "[clang-diagnostic-error" in done.stdout:
+        results = [tidy(each) for each in unit.alone()]
+        return Result(sum((each.found for each in results), []),
+                      sum((each.times for each in results), times))
+    found = diagnostics(unit.at_its_source(done.stdout))
+    if done.returncode != 0 and not any(map(is_error, found)):
+        found.append(f"{unit.path}:1:1: error: clang-tidy failed: {done.stderr}\n")
+    found = [each for each in found if not is_between_parts(each)]
+    if not any(map(is_error, found)):
+        key.write_text("".join(found))
+    return Result(found, times)
 
 
 def main() -> int:
     PASSED.mkdir(parents=True, exist_ok=True)
-    known = flags_of_sources()
-    work = {unit: HEADER_FLAGS for unit in header_units()}
-    work |= {path: known.get(path, HEADER_FLAGS + TEST_FLAGS) for path in sources()}
+    work = units()
     said = set()
     times = []
     passed = True
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for path, (good, text, seconds) in zip(work, pool.map(tidy, work, work.values())):
-            passed &= good
-            times.append((seconds, path.relative_to(ROOT)))
-            for part in re.split(r"(?m)^(?=\S+:\d+:\d+: (?:error|warning): )", text):
-                if DIAGNOSTIC.match(part) and part.split("\n")[0] not in said:
+        for result in pool.map(tidy, work):
+            times += result.times
+            for part in result.found:
+                passed &= not is_error(part)
+                if part.split("\n")[0] not in said:
                     said.add(part.split("\n")[0])
                     print(part, end="", flush=True)
     for seconds, path in sorted(times, reverse=True)[:5]:
-        print(f"{seconds:6.1f} s {path}")
+        print(f"{seconds:6.1f} s {path.relative_to(ROOT)}")
     return 0 if passed else 1
 
 
