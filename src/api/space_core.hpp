@@ -67,8 +67,9 @@ class SpaceCore : public Core {
         const Result<void> unmapped = with<void>([&](Space& space) __attribute__((always_inline)) {
             return space.unmap(Iova(iova), ByteCount(bytes), direction);
         });
-        if (share.block() != nullptr && (!unmapped || defers())) [[unlikely]]
-            leave_behind(*this, share, unmapped);
+        if (!unmapped || defers()) [[unlikely]]
+            if (share.block() != nullptr)
+                leave_behind(*this, share, unmapped);
     }
 
     Result<void> sync(SyncFor whom, std::uint64_t iova, std::uint64_t offset,
