@@ -4,6 +4,7 @@
 #include "audit/audit.hpp"
 #include "audit/subject.hpp"
 #include "harness.hpp"
+#include "machine/qemu/qemu_machine.hpp"
 
 #include <algorithm>
 #include <chrono>
@@ -60,13 +61,13 @@ class BareLoop {
 
     /// The audit's own driver is lent to the loop, with memory that it does not touch otherwise.
     void share_driver(audit::AuditOptions& options) {
-        options.probe = [this](machine::Machine& machine, machine::Function& function,
-                               audit::BufferSource& buffers) {
-            auto driver = audit::probe(machine, function, buffers);
+        options.probe = [this](const audit::Seat& seat) {
+            auto driver = audit::probe(seat);
             MOAT_CHECK(driver.has_value(), "QEMU's NVMe starts");
             driver_ = driver->get();
             const auto obtain = [&](std::string_view what, ByteCount size) {
-                const auto got = buffers.obtain({.what = what, .size = size, .alignment_lg2 = 12});
+                const auto got =
+                    seat.buffers.obtain({.what = what, .size = size, .alignment_lg2 = 12});
                 MOAT_CHECK(got.has_value(), "the audit's memory has room");
                 return *got;
             };

@@ -49,47 +49,25 @@ class Input {
 
 class HostileRegisters final : public machine::Registers {
   public:
-    HostileRegisters(Input& input, ByteCount size) : input_(input), size_(size) {}
+    HostileRegisters(Input& input, ByteCount size) : Registers(size), input_(input) {}
 
-    [[nodiscard]] ByteCount size() const override { return size_; }
-
-    [[nodiscard]] std::uint64_t read(std::uint64_t offset, machine::Width width) override {
-        check(offset, width);
+  private:
+    [[nodiscard]] std::uint64_t do_read(std::uint64_t, machine::Width) override {
         return input_.word();
     }
 
-    void write(std::uint64_t offset, machine::Width width, std::uint64_t) override {
-        check(offset, width);
-    }
-
-  private:
-    void check(std::uint64_t offset, machine::Width width) const {
-        const auto bytes = static_cast<std::uint64_t>(width);
-        MOAT_CHECK(offset % bytes == 0 && offset < size_.value() && bytes <= size_.value() - offset,
-                   "a driver stays inside of the registers");
-    }
+    void do_write(std::uint64_t, machine::Width, std::uint64_t) override {}
 
     Input& input_;
-    ByteCount size_;
 };
 
 class HostileFunction final : public machine::Function {
   public:
     HostileFunction(Input& input, machine::FunctionInfo info)
-        : input_(input), info_(info), config_(input, ByteCount(4096)),
-          bar_(input, ByteCount(std::uint64_t{0x4000} << (input.byte() & 3))) {}
-
-    [[nodiscard]] const machine::FunctionInfo& info() const override { return info_; }
+        : Function(info), input_(input), config_(input, ByteCount(4096)),
+          bar_bytes_(std::uint64_t{0x4000} << (input.byte() & 3)) {}
 
     [[nodiscard]] machine::Registers& config() override { return config_; }
-
-    [[nodiscard]] Result<machine::Registers*> bar(unsigned index) override {
-        if (index >= 6)
-            return fail(ErrorCode::not_found, "no such BAR");
-        return &bar_;
-    }
-
-    void set_bus_master(bool) override {}
 
     [[nodiscard]] Result<unsigned> enable_interrupts(unsigned wanted) override {
         if ((input_.byte() & 1) != 0)
@@ -102,10 +80,13 @@ class HostileFunction final : public machine::Function {
     [[nodiscard]] Result<void> reset() override { return {}; }
 
   private:
+    [[nodiscard]] Result<std::unique_ptr<machine::Registers>> open_bar(unsigned) override {
+        return std::make_unique<HostileRegisters>(input_, bar_bytes_);
+    }
+
     Input& input_;
-    machine::FunctionInfo info_;
     HostileRegisters config_;
-    HostileRegisters bar_;
+    ByteCount bar_bytes_;
 };
 
 /// Memory of its own for each buffer, so that a sanitizer sees who leaves it.
@@ -146,8 +127,6 @@ class HostileMachine final : public machine::Machine {
 
     [[nodiscard]] std::string_view name() const override { return "hostile"; }
 
-    [[nodiscard]] std::span<const machine::FunctionInfo> functions() const override { return {}; }
-
     [[nodiscard]] Result<std::unique_ptr<machine::Function>> open(machine::Bdf) override {
         return fail(ErrorCode::not_found, "none");
     }
@@ -181,8 +160,6 @@ class HostileMachine final : public machine::Machine {
 
     [[nodiscard]] std::chrono::nanoseconds now() override { return {}; }
 
-    [[nodiscard]] Result<void> health() const override { return {}; }
-
   private:
     Buffers& buffers_;
 };
@@ -194,7 +171,10 @@ machine::FunctionInfo info_of(unsigned choice) {
          {.address = {}, .vendor = 0x1af4, .device = 0x1042, .class_code = 0x010000, .bars = {}},
          {.address = {}, .vendor = 0x8086, .device = 0x2922, .class_code = 0x010601, .bars = {}},
          {.address = {}, .vendor = 0x8086, .device = 0x10d3, .class_code = 0x020000, .bars = {}}}};
-    return known.at(choice % known.size());
+    machine::FunctionInfo info = known.at(choice % known.size());
+    for (machine::Bar& bar : info.bars)
+        bar.kind = machine::BarKind::memory32;
+    return info;
 }
 
 } // namespace
@@ -204,7 +184,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     Buffers buffers(input);
     HostileMachine machine(buffers);
     HostileFunction function(input, info_of(input.byte()));
-    const auto driver = audit::probe(machine, function, buffers);
+    const auto driver = audit::probe({machine, function, buffers});
     if (!driver)
         return 0;
     const auto operations = (*driver)->operations();

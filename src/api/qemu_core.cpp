@@ -114,23 +114,22 @@ class QemuDomain final : public machine::Domain {
 /// memory.
 class QemuRegisters final : public machine::Registers {
   public:
-    QemuRegisters(Host& host, machine::Registers& registers) : host_(host), registers_(registers) {}
+    QemuRegisters(Host& host, machine::Registers& registers)
+        : Registers(registers.size()), host_(host), registers_(registers) {}
 
-    [[nodiscard]] ByteCount size() const override { return registers_.size(); }
-
-    [[nodiscard]] std::uint64_t read(std::uint64_t offset, machine::Width width) override {
+  private:
+    [[nodiscard]] std::uint64_t do_read(std::uint64_t offset, machine::Width width) override {
         const std::lock_guard lock(host_.mutex);
         return registers_.read(offset, width);
     }
 
-    void write(std::uint64_t offset, machine::Width width, std::uint64_t value) override {
+    void do_write(std::uint64_t offset, machine::Width width, std::uint64_t value) override {
         const std::lock_guard lock(host_.mutex);
         registers_.write(offset, width, value);
         auto sent = [] { return true; };
         (void)host_.machine->wait_until(sent, {});
     }
 
-  private:
     Host& host_;
     machine::Registers& registers_;
 };

@@ -21,25 +21,22 @@ using Iommu = iommu::SoftIommu<SoftDomain>;
 class ModelRegisters final : public machine::Registers {
   public:
     ModelRegisters(const std::atomic<DeviceModel*>& model, unsigned bar, std::uint64_t bytes)
-        : model_(model), bar_(bar), bytes_(bytes) {}
+        : Registers(ByteCount(bytes)), model_(model), bar_(bar) {}
 
-    [[nodiscard]] ByteCount size() const override { return ByteCount(bytes_); }
-
-    [[nodiscard]] std::uint64_t read(std::uint64_t offset, machine::Width width) override {
+  private:
+    [[nodiscard]] std::uint64_t do_read(std::uint64_t offset, machine::Width width) override {
         DeviceModel* const model = model_.load(std::memory_order_acquire);
         return model != nullptr ? model->read(bar_, offset, static_cast<unsigned>(width))
                                 : ~std::uint64_t{0};
     }
 
-    void write(std::uint64_t offset, machine::Width width, std::uint64_t value) override {
+    void do_write(std::uint64_t offset, machine::Width width, std::uint64_t value) override {
         if (DeviceModel* const model = model_.load(std::memory_order_acquire))
             model->write(bar_, offset, static_cast<unsigned>(width), value);
     }
 
-  private:
     const std::atomic<DeviceModel*>& model_;
     const unsigned bar_;
-    const std::uint64_t bytes_;
 };
 
 class SoftDevice final : public AttachedDevice {

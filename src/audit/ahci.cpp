@@ -7,10 +7,9 @@
 #include <array>
 #include <chrono>
 #include <cstring>
-#include <optional>
 
 namespace moat::audit {
-namespace {
+namespace ahci {
 
 using namespace std::chrono_literals;
 
@@ -43,8 +42,7 @@ constexpr std::uint32_t task_error = 1U << 30;
 constexpr std::uint64_t sector = 512;
 constexpr ByteCount longest(std::uint64_t{4} << 20); // of one region
 
-enum Place : std::uint8_t { read_place, write_place, identify_place, flush_place };
-
+/// By operation.
 constexpr std::array<std::uint8_t, 4> commands = {0x25, 0x35, 0xec, 0xea};
 constexpr std::array<Operation, 4> operations_of_ahci = {
     {{"read", Direction::from_device, 1, ByteCount(sector), longest},
@@ -72,50 +70,34 @@ struct Region {
 static_assert(sizeof(Region) == 16);
 constexpr std::size_t regions_in_table = 0x80;
 
-class Ahci final : public Driver {
+class Ahci final : public DeviceDriver {
   public:
-    Ahci(machine::Machine& machine, machine::Function& function, machine::Registers& registers)
-        : device_(machine, function), registers_(registers) {}
+    Ahci(const Seat& seat, machine::Registers& registers)
+        : DeviceDriver("ahci", operations_of_ahci, seat), registers_(registers) {}
 
     ~Ahci() override {
         if (port_)
             (void)stop();
     }
 
-    [[nodiscard]] std::string_view name() const override { return "ahci"; }
+    [[nodiscard]] Result<Answer> do_run(const Request& request) override;
 
-    [[nodiscard]] std::span<const Operation> operations() const override {
-        return operations_of_ahci;
-    }
-
-    [[nodiscard]] Result<Answer> run(const Request& request) override;
-
-    Result<void> prepare(BufferSource& buffers);
+    Result<void> prepare();
 
   private:
     Result<void> start();
     Result<void> stop();
     void post(const Request& request);
 
-    [[nodiscard]] std::uint32_t read(unsigned at) { return registers_.read32(*port_ + at); }
-
-    void write(unsigned at, std::uint32_t value) { registers_.write32(*port_ + at, value); }
-
-    void write_address(unsigned at, Iova address) {
-        write(at, static_cast<std::uint32_t>(address.value()));
-        write(at + 4, static_cast<std::uint32_t>(address.value() >> 32));
-    }
-
-    Device device_;
     machine::Registers& registers_;
     Buffer list_{};
     Buffer received_{};
     Buffer table_{};
-    std::optional<unsigned> port_; ///< the offset of its registers
+    std::unique_ptr<Window> port_; ///< its registers
     bool running_ = false;
 };
 
-Result<void> Ahci::prepare(BufferSource& buffers) {
+Result<void> Ahci::prepare() {
     registers_.write32(reg::global_control, ahci_enable);
     const std::uint32_t implemented = registers_.read32(reg::ports);
     for (unsigned index = 0; index != 32 && !port_; ++index) {
@@ -123,47 +105,44 @@ Result<void> Ahci::prepare(BufferSource& buffers) {
         constexpr std::uint32_t present = 3;
         if ((implemented >> index & 1) != 0 && at + reg::port_bytes <= registers_.size().value() &&
             (registers_.read32(at + reg::link) & 0xf) == present)
-            port_ = at;
+            port_ = std::make_unique<Window>(registers_, at, reg::port_bytes);
     }
     if (!port_)
         return fail(ErrorCode::unsupported, "an AHCI controller without a disk",
                     {"ports", implemented});
     using enum Direction;
     const ByteCount table(regions_in_table + sizeof(Region));
-    if (const auto obtained =
-            Device::obtain(buffers, {{list_, {"command list", bidirectional, ByteCount(1024), 10}},
-                                     {received_, {"received FIS", from_device, ByteCount(256), 8}},
-                                     {table_, {"command table", to_device, table, 7}}});
-        !obtained)
-        return obtained;
+    MOAT_TRY(obtain({{list_, {"command list", bidirectional, ByteCount(1024), 10}},
+                     {received_, {"received FIS", from_device, ByteCount(256), 8}},
+                     {table_, {"command table", to_device, table, 7}}}));
     return start();
 }
 
 Result<void> Ahci::stop() {
     running_ = false;
-    const std::uint32_t command = read(reg::command);
-    write(reg::command, command & ~(start_bit | receive_bit));
-    auto stopped = [&] { return (read(reg::command) & (list_running | receive_running)) == 0; };
-    return device_.require(stopped, 1s, "the port does not stop");
+    const std::uint32_t command = port_->read32(reg::command);
+    port_->write32(reg::command, command & ~(start_bit | receive_bit));
+    auto stopped = [&] {
+        return (port_->read32(reg::command) & (list_running | receive_running)) == 0;
+    };
+    return require(stopped, 1s, "the port does not stop");
 }
 
 Result<void> Ahci::start() {
-    if (const auto stopped = stop(); !stopped)
-        return stopped;
-    device_.function().set_bus_master(true);
+    MOAT_TRY(stop());
+    function().set_bus_master(true);
     std::memset(list_.bytes.data(), 0, list_.bytes.size());
-    write_address(reg::list, list_.iova);
-    write_address(reg::received, received_.iova);
-    write(reg::errors, ~0U);
-    write(reg::interrupts, ~0U);
-    write(reg::command, read(reg::command) | receive_bit);
-    write(reg::command, read(reg::command) | start_bit);
-    auto idle = [&] { return (read(reg::task_file) & 0x88) == 0; };
-    const auto ready = device_.wait_until(idle, 1s);
+    port_->write_halves(reg::list, list_.iova.value());
+    port_->write_halves(reg::received, received_.iova.value());
+    port_->write32(reg::errors, ~0U);
+    port_->write32(reg::interrupts, ~0U);
+    port_->write32(reg::command, port_->read32(reg::command) | receive_bit);
+    port_->write32(reg::command, port_->read32(reg::command) | start_bit);
+    auto idle = [&] { return (port_->read32(reg::task_file) & 0x88) == 0; };
+    MOAT_LET(const bool ready, wait_until(idle, 1s));
     if (!ready)
-        return std::unexpected(ready.error());
-    if (!*ready)
-        return fail(ErrorCode::io, "the disk stays busy", {"task_file", read(reg::task_file)});
+        return fail(ErrorCode::io, "the disk stays busy",
+                    {"task_file", port_->read32(reg::task_file)});
     running_ = true;
     return {};
 }
@@ -207,26 +186,19 @@ void Ahci::post(const Request& request) {
     std::memcpy(list_.bytes.data(), &slot, sizeof slot);
 }
 
-Result<Answer> Ahci::run(const Request& request) {
-    const Operation& operation = operations_of_ahci.at(request.operation);
-    const std::uint64_t bytes = request.length.value();
-    if (request.length > operation.longest || bytes % operation.granule.value() != 0 ||
-        (bytes == 0) != (request.operation == flush_place))
-        return fail(ErrorCode::out_of_range, "the operation has no such length", {"length", bytes});
+Result<Answer> Ahci::do_run(const Request& request) {
     if (!running_)
-        if (const auto started = start(); !started)
-            return std::unexpected(started.error());
+        MOAT_TRY(start());
     post(request);
-    write(reg::interrupts, ~0U);
-    write(reg::issued, 1);
+    port_->write32(reg::interrupts, ~0U);
+    port_->write32(reg::issued, 1);
     auto completed = [&] {
-        return (read(reg::issued) & 1) == 0 || (read(reg::interrupts) & task_error) != 0;
+        return (port_->read32(reg::issued) & 1) == 0 ||
+               (port_->read32(reg::interrupts) & task_error) != 0;
     };
-    const auto waited = device_.wait_until(completed, 5s);
-    if (!waited)
-        return std::unexpected(waited.error());
-    const std::uint32_t task_file = read(reg::task_file);
-    if (!*waited) {
+    MOAT_LET(const bool waited, wait_until(completed, 5s));
+    const std::uint32_t task_file = port_->read32(reg::task_file);
+    if (!waited) {
         running_ = false;
         return Answer{Verdict::no_answer, task_file};
     }
@@ -235,17 +207,10 @@ Result<Answer> Ahci::run(const Request& request) {
     return Answer{failed ? Verdict::failure : Verdict::success, task_file & 0xffff};
 }
 
-} // namespace
+} // namespace ahci
 
-Result<std::unique_ptr<Driver>> probe_ahci(machine::Machine& machine, machine::Function& function,
-                                           BufferSource& buffers) {
-    constexpr std::uint32_t ahci_class = 0x010601;
-    if (function.info().class_code != ahci_class)
-        return fail(ErrorCode::unsupported, "not an AHCI controller");
-    const auto registers = function.bar(5);
-    if (!registers)
-        return std::unexpected(registers.error());
-    return prepared(std::make_unique<Ahci>(machine, function, **registers), buffers);
+Result<std::unique_ptr<Driver>> start_ahci(const Seat& seat) {
+    return started<ahci::Ahci>(seat, 5);
 }
 
 } // namespace moat::audit

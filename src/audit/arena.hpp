@@ -37,8 +37,11 @@ struct Placed {
         return static_cast<std::size_t>((range.start() - pages.start()).value());
     }
 
+    /// The offset of the first byte after the buffer.
+    [[nodiscard]] std::size_t end() const { return offset() + range.size().value(); }
+
     [[nodiscard]] std::span<std::byte> bytes() const {
-        return memory.subspan(offset(), static_cast<std::size_t>(range.size().value()));
+        return memory.subspan(offset(), range.size().value());
     }
 };
 
@@ -82,12 +85,6 @@ class Arena {
     /// Errors: out_of_range (the window, or a guard that does not fit it), no_memory.
     [[nodiscard]] static Result<Arena> create(machine::Machine& machine, machine::Domain& domain,
                                               const ArenaConfig& config);
-
-    Arena(Arena&&) = default;
-    Arena& operator=(Arena&&) = delete;
-    Arena(const Arena&) = delete;
-    Arena& operator=(const Arena&) = delete;
-    ~Arena() = default;
 
     /// Call before placing an operation's buffers: from here on memory and addresses may be reused,
     /// except among the buffers of one operation.
@@ -138,8 +135,8 @@ class Arena {
     Arena(machine::Domain& domain, const ArenaConfig& config, machine::SharedMemory memory,
           std::optional<machine::SharedMemory> decoys);
 
-    [[nodiscard]] std::uint64_t canaries_of_memory(std::uint64_t offset, std::uint64_t lap) const;
-    [[nodiscard]] std::uint64_t canaries_of_decoys(std::uint64_t offset) const;
+    [[nodiscard]] std::uint64_t canaries_at(std::uint64_t offset, std::uint64_t lap) const;
+    void take_changed_before(std::vector<Inspected>& found);
     static void fill_up_to(std::uint64_t end, std::span<std::byte> memory, std::uint64_t& filled,
                            std::uint64_t canaries);
     static void look_at(Placed& placed, std::vector<Inspected>& found);

@@ -59,10 +59,10 @@ struct AuditOptions {
     std::chrono::nanoseconds settle{};
     std::chrono::nanoseconds last_settle = std::chrono::milliseconds(1);
     /// Starts the device's driver.
-    std::function<Result<std::unique_ptr<Driver>>(machine::Machine&, machine::Function&,
-                                                  BufferSource&)>
-        probe = audit::probe;
+    std::function<Start> probe = audit::probe;
     // Optional callbacks:
+    /// Returns a domain that forwards to the function's, and through which its buffers are mapped.
+    std::function<std::unique_ptr<machine::Domain>(machine::Domain&)> wrap_domain = {};
     std::function<void(const Finding&)> found = {}; ///< each finding, also repeated ones
     std::function<bool(const Tally&)> goes_on = {}; ///< asked every 16 cases
     std::function<std::uint64_t()> round_trips = {};

@@ -5,44 +5,41 @@ namespace moat::audit {
 
 using namespace std::chrono_literals;
 
-Result<void> Device::obtain(BufferSource& source, std::initializer_list<KeptBuffer> wanted) {
+Result<void> DeviceDriver::obtain(std::initializer_list<KeptBuffer> wanted) {
     for (const KeptBuffer& each : wanted) {
-        const auto got = source.obtain(each.need);
-        if (!got)
-            return std::unexpected(got.error());
-        each.buffer = *got;
+        MOAT_LET(each.buffer, seat_.buffers.obtain(each.need));
     }
     return {};
 }
 
-Result<void> Device::enable_interrupts(unsigned wanted) {
-    const auto vectors = function_.enable_interrupts(wanted);
+Result<void> DeviceDriver::enable_interrupts(unsigned wanted) {
+    const auto vectors = function().enable_interrupts(wanted);
     if (!vectors && vectors.error().code() != ErrorCode::unsupported)
         return std::unexpected(vectors.error());
     vectors_ = vectors.value_or(0);
     return {};
 }
 
-Result<bool> Device::wait_until(FunctionRef<bool()> happened, std::chrono::nanoseconds longest) {
-    const auto waited = machine_.wait_until(happened, longest);
-    if (const auto healthy = machine_.health(); !healthy)
-        return std::unexpected(healthy.error());
+Result<bool> DeviceDriver::wait_until(FunctionRef<bool()> happened,
+                                      std::chrono::nanoseconds longest) {
+    if (seat_.before_wait)
+        seat_.before_wait();
+    const auto waited = seat_.machine.wait_until(happened, longest);
+    MOAT_TRY(health());
     return waited == machine::Wait::happened;
 }
 
-Result<void> Device::require(FunctionRef<bool()> happened, std::chrono::nanoseconds longest,
-                             const char* message) {
-    const auto waited = wait_until(happened, longest);
-    if (!waited)
-        return std::unexpected(waited.error());
-    return *waited ? Result<void>{} : fail(ErrorCode::io, message);
+Result<void> DeviceDriver::require(FunctionRef<bool()> happened, std::chrono::nanoseconds longest,
+                                   const char* message) {
+    MOAT_LET(const bool waited, wait_until(happened, longest));
+    return waited ? Result<void>{} : fail(ErrorCode::io, message);
 }
 
-Result<bool> Device::wait_for_completion(unsigned vector, FunctionRef<bool()> completed,
-                                         FunctionRef<bool()> is_broken) {
+Result<bool> DeviceDriver::wait_for_completion(unsigned vector, FunctionRef<bool()> completed,
+                                               FunctionRef<bool()> is_broken) {
     bool interrupted = vectors_ == 0;
     auto done = [&] {
-        interrupted = interrupted || function_.take_interrupt(vector);
+        interrupted = interrupted || function().take_interrupt(vector);
         return interrupted && completed();
     };
     const auto soon = wait_until(done, 20ms);

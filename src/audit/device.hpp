@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Device: what the drivers of the audit share: obtaining buffers, interrupts, and waiting.
-// One source file per driver uses it; the engine does not.
+// DeviceDriver: what the drivers of the audit share: obtaining buffers, interrupts, and waiting.
+// The engine does not know it.
 #pragma once
 
 #include "moat/core/function_ref.hpp"
 
 #include "audit/driver.hpp"
+#include "platform/try.hpp"
 
 #include <chrono>
 #include <initializer_list>
@@ -14,37 +15,52 @@
 
 namespace moat::audit {
 
-/// A buffer that a driver keeps, and what it needs.
+/// A part of a BAR, which lives longer.
+class Window final : public machine::Registers {
+  public:
+    /// [offset, offset + size) lies in `bar`; `offset` is a multiple of 8.
+    Window(machine::Registers& bar, std::uint64_t offset, std::uint64_t size)
+        : Registers(ByteCount(size)), bar_(bar), offset_(offset) {}
+
+  private:
+    [[nodiscard]] std::uint64_t do_read(std::uint64_t offset, machine::Width width) override {
+        return bar_.read(offset_ + offset, width);
+    }
+
+    void do_write(std::uint64_t offset, machine::Width width, std::uint64_t value) override {
+        bar_.write(offset_ + offset, width, value);
+    }
+
+    machine::Registers& bar_;
+    const std::uint64_t offset_;
+};
+
 struct KeptBuffer {
     Buffer& buffer;
     Need need;
 };
 
-/// A function and its machine. Turns bus mastering off at its end.
-class Device {
+/// A driver of the seat's function. Turns bus mastering off at its end.
+class DeviceDriver : public Driver {
   public:
-    Device(machine::Machine& machine, machine::Function& function)
-        : machine_(machine), function_(function) {}
+    ~DeviceDriver() override { seat_.function.set_bus_master(false); }
 
-    ~Device() { function_.set_bus_master(false); }
+  protected:
+    DeviceDriver(std::string_view name, std::span<const Operation> operations, const Seat& seat)
+        : Driver(name, operations), seat_(seat) {}
 
-    Device(const Device&) = delete;
-    Device& operator=(const Device&) = delete;
+    [[nodiscard]] machine::Function& function() const { return seat_.function; }
 
-    [[nodiscard]] machine::Function& function() const { return function_; }
-
-    /// Obtains every buffer, in order. Errors: those of `source`.
-    [[nodiscard]] static Result<void> obtain(BufferSource& source,
-                                             std::initializer_list<KeptBuffer> wanted);
+    /// Obtains every buffer, in order. Errors: those of the seat.
+    [[nodiscard]] Result<void> obtain(std::initializer_list<KeptBuffer> wanted);
 
     /// Enables up to `wanted` vectors; a function without MSI-X is polled. Errors:
     /// Function::enable_interrupts', except unsupported.
     [[nodiscard]] Result<void> enable_interrupts(unsigned wanted);
 
-    /// How many vectors are enabled.
     [[nodiscard]] unsigned vectors() const { return vectors_; }
 
-    [[nodiscard]] Result<void> health() const { return machine_.health(); }
+    [[nodiscard]] Result<void> health() const { return seat_.machine.health(); }
 
     /// Return: whether `happened()` within `longest`. Errors: the machine's health.
     [[nodiscard]] Result<bool> wait_until(FunctionRef<bool()> happened,
@@ -61,17 +77,16 @@ class Device {
                                                    FunctionRef<bool()> is_broken);
 
   private:
-    machine::Machine& machine_;
-    machine::Function& function_;
+    const Seat seat_;
     unsigned vectors_ = 0;
 };
 
-/// Starts a driver with its prepare(buffers). Errors: prepare's.
+/// Starts a driver on a BAR, with its prepare(). Errors: the BAR's, and prepare's.
 template <class D>
-[[nodiscard]] Result<std::unique_ptr<Driver>> prepared(std::unique_ptr<D> driver,
-                                                       BufferSource& buffers) {
-    if (const auto done = driver->prepare(buffers); !done)
-        return std::unexpected(done.error());
+[[nodiscard]] Result<std::unique_ptr<Driver>> started(const Seat& seat, unsigned bar) {
+    MOAT_LET(machine::Registers* const registers, seat.function.bar(bar));
+    auto driver = std::make_unique<D>(seat, *registers);
+    MOAT_TRY(driver->prepare());
     return driver;
 }
 

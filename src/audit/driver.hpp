@@ -10,8 +10,10 @@
 
 #include "machine/machine.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -60,6 +62,12 @@ struct Operation {
     ByteCount shortest = {};
     /// The most bytes that the device writes of longer data; the rest is undefined.
     ByteCount fills{~std::uint64_t{0}};
+
+    [[nodiscard]] bool has_length(ByteCount length) const {
+        return length >= shortest && length <= longest &&
+               length.value() % std::max<std::uint64_t>(granule.value(), 1) == 0 &&
+               (length == ByteCount(0)) == (longest == ByteCount(0));
+    }
 };
 
 /// A request to the device. The data's memory may be shorter than `length`, which the device gets.
@@ -88,26 +96,43 @@ class Driver {
     Driver(const Driver&) = delete;
     Driver& operator=(const Driver&) = delete;
 
-    [[nodiscard]] virtual std::string_view name() const = 0;
+    [[nodiscard]] std::string_view name() const { return name_; }
 
-    [[nodiscard]] virtual std::span<const Operation> operations() const = 0;
+    [[nodiscard]] std::span<const Operation> operations() const { return operations_; }
 
     /// Lists (of pages, of segments) that `request` needs beside its data. The data's address
     /// decides.
     [[nodiscard]] virtual std::vector<Need> lists_for(const Request&) const { return {}; }
 
-    /// Errors: io (the machine failed), out_of_range (the driver cannot express the request). A
-    /// refusal by the device is an Answer.
-    [[nodiscard]] virtual Result<Answer> run(const Request& request) = 0;
+    /// Errors: io (the machine failed), out_of_range (the operation has no such length, or the
+    /// driver cannot express the request). A refusal by the device is an Answer.
+    [[nodiscard]] Result<Answer> run(const Request& request);
 
   protected:
-    Driver() = default;
+    /// `name` is static; `operations` lives as long as the driver.
+    explicit Driver(std::string_view name, std::span<const Operation> operations = {})
+        : name_(name), operations_(operations) {}
+
+    void set_operations(std::span<const Operation> operations) { operations_ = operations; }
+
+  private:
+    /// Of an operation that exists, with a length that it has.
+    [[nodiscard]] virtual Result<Answer> do_run(const Request& request) = 0;
+
+    const std::string_view name_;
+    std::span<const Operation> operations_;
+};
+
+/// What a driver drives, and with what memory.
+struct Seat {
+    machine::Machine& machine;
+    machine::Function& function;
+    BufferSource& buffers;
+    std::function<void()> before_wait = {}; ///< called before each wait for the device, if set
 };
 
 /// Starts a driver for an attached function. Errors: unsupported (another kind of device), io, and
-/// those of `buffers`.
-using Probe = Result<std::unique_ptr<Driver>> (*)(machine::Machine& machine,
-                                                  machine::Function& function,
-                                                  BufferSource& buffers);
+/// those of the buffers.
+using Start = Result<std::unique_ptr<Driver>>(const Seat& seat);
 
 } // namespace moat::audit

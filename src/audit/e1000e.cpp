@@ -12,7 +12,7 @@
 #include <cstring>
 
 namespace moat::audit {
-namespace {
+namespace e1000e {
 
 using namespace std::chrono_literals;
 
@@ -63,27 +63,28 @@ constexpr std::array<Operation, 2> operations_of_e1000e = {
     {{"receive", Direction::from_device, 0, ByteCount(1), longest, shortest},
      {"transmit", Direction::to_device, 0, ByteCount(1), longest, shortest}}};
 
-class E1000e final : public Driver {
+class E1000e final : public DeviceDriver {
   public:
-    E1000e(machine::Machine& machine, machine::Function& function, machine::Registers& registers)
-        : device_(machine, function), registers_(registers) {}
+    E1000e(const Seat& seat, machine::Registers& registers)
+        : DeviceDriver("e1000e", operations_of_e1000e, seat), registers_(registers) {}
 
     ~E1000e() override {
+        if (has_registers())
+            stop();
+    }
+
+    [[nodiscard]] Result<Answer> do_run(const Request& request) override;
+
+    Result<void> prepare();
+
+  private:
+    [[nodiscard]] bool has_registers() const { return registers_.size() >= ByteCount(0x4000); }
+
+    void stop() {
         registers_.write32(reg::receive_control, 0);
         registers_.write32(reg::transmit_control, 0);
     }
 
-    [[nodiscard]] std::string_view name() const override { return "e1000e"; }
-
-    [[nodiscard]] std::span<const Operation> operations() const override {
-        return operations_of_e1000e;
-    }
-
-    [[nodiscard]] Result<Answer> run(const Request& request) override;
-
-    Result<void> prepare(BufferSource& buffers);
-
-  private:
     void set_ring(unsigned at, const Buffer& ring, const Descriptor& first);
 
     /// Whether the first descriptor's status is done; acquires what the device wrote before it.
@@ -92,7 +93,6 @@ class E1000e final : public Driver {
         return (std::atomic_ref<std::uint32_t>(word).load(std::memory_order_acquire) & 1) != 0;
     }
 
-    Device device_;
     machine::Registers& registers_;
     Buffer receive_ring_{};
     Buffer transmit_ring_{};
@@ -100,16 +100,15 @@ class E1000e final : public Driver {
     Buffer sent_{};     ///< the source of the frame that `receive` gets
 };
 
-Result<void> E1000e::prepare(BufferSource& buffers) {
+Result<void> E1000e::prepare() {
+    if (!has_registers())
+        return fail(ErrorCode::io, "a controller with too few registers");
     using enum Direction;
     const ByteCount ring(depth * sizeof(Descriptor));
-    if (const auto obtained = Device::obtain(
-            buffers, {{receive_ring_, {"receive ring", bidirectional, ring, 7}},
-                      {transmit_ring_, {"transmit ring", bidirectional, ring, 7}},
-                      {received_, {"received frame", from_device, ByteCount(frame_room), 0}},
-                      {sent_, {"sent frame", to_device, longest, 0}}});
-        !obtained)
-        return obtained;
+    MOAT_TRY(obtain({{receive_ring_, {"receive ring", bidirectional, ring, 7}},
+                     {transmit_ring_, {"transmit ring", bidirectional, ring, 7}},
+                     {received_, {"received frame", from_device, ByteCount(frame_room), 0}},
+                     {sent_, {"sent frame", to_device, longest, 0}}}));
     // A broadcast frame of an experimental type (IEEE 802, 0x88b5).
     for (std::size_t i = 0; i != sent_.bytes.size(); ++i)
         sent_.bytes[i] = static_cast<std::byte>(i < 6 ? 0xff : i);
@@ -117,34 +116,28 @@ Result<void> E1000e::prepare(BufferSource& buffers) {
     sent_.bytes[13] = std::byte{0xb5};
     registers_.write32(reg::control, reset);
     auto is_reset = [&] { return (registers_.read32(reg::control) & reset) == 0; };
-    if (const auto done = device_.require(is_reset, 1s, "the controller does not reset"); !done)
-        return done;
+    MOAT_TRY(require(is_reset, 1s, "the controller does not reset"));
     registers_.write32(reg::interrupt_mask_clear, ~0U);
     registers_.write32(reg::control, link_up);
-    device_.function().set_bus_master(true);
-    return device_.health();
+    function().set_bus_master(true);
+    return health();
 }
 
 /// Sets up a ring of one descriptor; writing the tail starts it.
 void E1000e::set_ring(unsigned at, const Buffer& ring, const Descriptor& first) {
     std::memset(ring.bytes.data(), 0, ring.bytes.size());
     std::memcpy(ring.bytes.data(), &first, sizeof first);
-    registers_.write32(at + reg::base, static_cast<std::uint32_t>(ring.iova.value()));
-    registers_.write32(at + reg::base + 4, static_cast<std::uint32_t>(ring.iova.value() >> 32));
+    registers_.write_halves(at + reg::base, ring.iova.value());
     registers_.write32(at + reg::bytes, depth * sizeof(Descriptor));
     registers_.write32(at + reg::head, 0);
     registers_.write32(at + reg::tail, 0);
 }
 
-Result<Answer> E1000e::run(const Request& request) {
-    if (request.length < shortest || request.length > longest)
-        return fail(ErrorCode::out_of_range, "no frame has such a length",
-                    {"length", request.length.value()});
+Result<Answer> E1000e::do_run(const Request& request) {
     const bool receives = request.operation == receive_place;
     const Iova to = receives ? request.data : received_.iova;
     const Iova from = receives ? sent_.iova : request.data;
-    registers_.write32(reg::receive_control, 0);
-    registers_.write32(reg::transmit_control, 0);
+    stop();
     set_ring(reg::receive_ring, receive_ring_, {.address = to.value()});
     set_ring(reg::transmit_ring, transmit_ring_,
              {.address = from.value(),
@@ -155,29 +148,19 @@ Result<Answer> E1000e::run(const Request& request) {
     registers_.write32(reg::receive_ring + reg::tail, 1);
     registers_.write32(reg::transmit_ring + reg::tail, 1);
     auto completed = [&] { return is_done(transmit_ring_) && is_done(receive_ring_); };
-    const auto waited = device_.wait_until(completed, 2s);
-    if (!waited)
-        return std::unexpected(waited.error());
+    MOAT_LET(const bool waited, wait_until(completed, 2s));
     std::uint32_t status = 0;
     std::memcpy(&status, receive_ring_.bytes.data() + 12, sizeof status);
     constexpr std::uint32_t errors = 0xff00;
-    if (!*waited)
+    if (!waited)
         return Answer{Verdict::no_answer, status};
     return Answer{(status & errors) == 0 ? Verdict::success : Verdict::failure, status};
 }
 
-} // namespace
+} // namespace e1000e
 
-Result<std::unique_ptr<Driver>> probe_e1000e(machine::Machine& machine, machine::Function& function,
-                                             BufferSource& buffers) {
-    if (function.info().vendor != 0x8086 || function.info().device != 0x10d3)
-        return fail(ErrorCode::unsupported, "not an 82574 network controller");
-    const auto registers = function.bar(0);
-    if (!registers)
-        return std::unexpected(registers.error());
-    if ((*registers)->size() < ByteCount(0x4000))
-        return fail(ErrorCode::io, "a controller with too few registers");
-    return prepared(std::make_unique<E1000e>(machine, function, **registers), buffers);
+Result<std::unique_ptr<Driver>> start_e1000e(const Seat& seat) {
+    return started<e1000e::E1000e>(seat, 0);
 }
 
 } // namespace moat::audit

@@ -7,7 +7,7 @@
 #include <chrono>
 
 namespace moat::audit {
-namespace {
+namespace edu {
 
 namespace reg {
 
@@ -29,21 +29,21 @@ constexpr std::array operations_of_edu = {
     Operation{.name = "write", .direction = Direction::to_device, .longest = longest},
     Operation{.name = "read", .direction = Direction::from_device, .longest = longest}};
 
-class Edu final : public Driver {
+class Edu final : public DeviceDriver {
   public:
-    Edu(machine::Machine& machine, machine::Function& function, machine::Registers& registers)
-        : device_(machine, function), registers_(registers) {
-        function.set_bus_master(true);
+    Edu(const Seat& seat, machine::Registers& registers)
+        : DeviceDriver("edu", operations_of_edu, seat), registers_(registers) {}
+
+    Result<void> prepare() {
+        constexpr std::uint32_t expected = 0xed; // revisions above
+        if ((registers_.read32(reg::identification) & 0xff) != expected)
+            return fail(ErrorCode::io, "an edu device that does not identify itself");
+        function().set_bus_master(true);
+        return {};
     }
 
-    [[nodiscard]] std::string_view name() const override { return "edu"; }
-
-    [[nodiscard]] std::span<const Operation> operations() const override {
-        return operations_of_edu;
-    }
-
-    [[nodiscard]] Result<Answer> run(const Request& request) override {
-        if (request.length > longest || request.position > longest.value() - request.length.value())
+    [[nodiscard]] Result<Answer> do_run(const Request& request) override {
+        if (request.position > longest.value() - request.length.value())
             return fail(ErrorCode::out_of_range, "outside edu's buffer",
                         {"position", request.position}, {"length", request.length.value()});
         const bool reads =
@@ -55,30 +55,18 @@ class Edu final : public Driver {
         registers_.write64(reg::dma_command, start | (reads ? to_memory : 0));
         auto idle = [&] { return (registers_.read64(reg::dma_command) & start) == 0; };
         // Each transfer takes 100 ms of the device's time.
-        const auto waited = device_.wait_until(idle, std::chrono::seconds(5));
-        if (!waited)
-            return std::unexpected(waited.error());
-        return Answer{*waited ? Verdict::success : Verdict::no_answer};
+        MOAT_LET(const bool waited, wait_until(idle, std::chrono::seconds(5)));
+        return Answer{waited ? Verdict::success : Verdict::no_answer};
     }
 
   private:
-    Device device_;
     machine::Registers& registers_;
 };
 
-} // namespace
+} // namespace edu
 
-Result<std::unique_ptr<Driver>> probe_edu(machine::Machine& machine, machine::Function& function,
-                                          BufferSource&) {
-    if (function.info().vendor != 0x1234 || function.info().device != 0x11e8)
-        return fail(ErrorCode::unsupported, "not an edu device");
-    const auto registers = function.bar(0);
-    if (!registers)
-        return std::unexpected(registers.error());
-    constexpr std::uint32_t expected = 0xed; // revisions above
-    if (((*registers)->read32(reg::identification) & 0xff) != expected)
-        return fail(ErrorCode::io, "an edu device that does not identify itself");
-    return std::make_unique<Edu>(machine, function, **registers);
+Result<std::unique_ptr<Driver>> start_edu(const Seat& seat) {
+    return started<edu::Edu>(seat, 0);
 }
 
 } // namespace moat::audit

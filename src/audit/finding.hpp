@@ -58,7 +58,6 @@ struct Finding {
     std::uint64_t bytes = 0; ///< on that side, or inside
     Known known = Known::exactly;
     Answer answer = {};
-    /// The IOMMU's record, if there is one.
     std::optional<fault::Record> record = {};
     std::string report = {}; ///< text, with line ends
     std::uint64_t times = 1; ///< how many findings are alike

@@ -22,10 +22,10 @@ struct Observed {
     ByteCount fills = {};
     std::uint16_t requester = 0;
     ByteCount guard = {};
-    std::span<const Inspected> kept = {};  ///< the driver's buffers
-    std::span<const Inspected> lists = {}; ///< the operation's, which are unmapped by now
-    const Inspected* data = nullptr;       ///< the same; null if the operation has none
-    std::uint64_t unwritten = 0;           ///< bytes at the data's end
+    std::span<const Inspected> kept = {}; ///< the driver's buffers
+    /// The operation's, which are unmapped by now: its lists, then its data, if it has any.
+    std::span<const Inspected> given = {};
+    std::uint64_t unwritten = 0; ///< bytes at the data's end
     /// The first case that may have changed what surrounds the driver's buffers.
     std::uint64_t kept_since = 0;
     std::span<const Inspected> at_rest = {};    ///< unmapped before, and changed since
@@ -37,6 +37,8 @@ struct Past {
     fault::History& history;
     const std::deque<Placed>& resting;
 };
+
+[[nodiscard]] fault::Mapping mapping_of(const Placed& placed, ByteCount guard);
 
 [[nodiscard]] std::vector<Finding> judge(const Observed& seen, const Past& past);
 

@@ -15,7 +15,7 @@
 #include <span>
 
 namespace moat::audit {
-namespace {
+namespace nvme {
 
 using namespace std::chrono_literals;
 
@@ -76,7 +76,6 @@ struct Completion {
 
 static_assert(sizeof(Completion) == 16);
 
-/// A pair of queues.
 struct Queue {
     Buffer submissions;
     Buffer completions;
@@ -116,7 +115,7 @@ struct Queue {
     }
 };
 
-class Nvme final : public Driver {
+class Nvme final : public DeviceDriver {
   public:
     /// Indices in `operations`; SGL operations exist if the controller supports them.
     enum Place : std::uint8_t {
@@ -129,25 +128,22 @@ class Nvme final : public Driver {
         write_sgl_place
     };
 
-    Nvme(machine::Machine& machine, machine::Function& function, machine::Registers& registers)
-        : device_(machine, function), registers_(registers),
+    Nvme(const Seat& seat, machine::Registers& registers)
+        : DeviceDriver("nvme", {}, seat), registers_(registers),
           capabilities_(registers.read64(reg::capabilities)) {}
 
     ~Nvme() override { (void)stop(); }
 
-    [[nodiscard]] std::string_view name() const override { return "nvme"; }
-
-    [[nodiscard]] std::span<const Operation> operations() const override { return operations_; }
-
     [[nodiscard]] std::vector<Need> lists_for(const Request& request) const override;
-    [[nodiscard]] Result<Answer> run(const Request& request) override;
+    [[nodiscard]] Result<Answer> do_run(const Request& request) override;
 
-    Result<void> prepare(BufferSource& buffers);
+    Result<void> prepare();
 
   private:
     Result<void> start();
     Result<void> stop();
     Result<void> create_queue(Opcode opcode, const Buffer& memory, std::uint32_t last_word);
+    Result<void> require_success(const Command& command, const char* message);
     Result<void> learn();
     [[nodiscard]] unsigned longest_lg2(std::span<const std::byte> about) const;
     [[nodiscard]] Result<Command> command_for(const Request& request) const;
@@ -155,7 +151,6 @@ class Nvme final : public Driver {
     void ring(const Queue& queue, bool completion);
     Result<void> become_ready(bool wanted, const char* message);
 
-    Device device_;
     machine::Registers& registers_;
     const std::uint64_t capabilities_;
     std::vector<Operation> operations_;
@@ -167,7 +162,7 @@ class Nvme final : public Driver {
     bool running_ = false;
 };
 
-Result<void> Nvme::prepare(BufferSource& buffers) {
+Result<void> Nvme::prepare() {
     if ((capabilities_ & low_bits(16)) + 1 < depth || (capabilities_ >> 48 & 0xf) != 0)
         return fail(ErrorCode::io, "the controller does not support short queues or pages of 4K",
                     {"capabilities", capabilities_});
@@ -181,30 +176,23 @@ Result<void> Nvme::prepare(BufferSource& buffers) {
                            page_lg2};
     const Need completions{"completion queue", from_device, ByteCount(depth * sizeof(Completion)),
                            page_lg2};
-    if (const auto obtained = Device::obtain(
-            buffers,
-            {{admin_.submissions, submissions},
-             {admin_.completions, completions},
-             {io_.submissions, submissions},
-             {io_.completions, completions},
-             {scratch_, {"identify", from_device, ByteCount(page), page_lg2, Use::at_start}}});
-        !obtained)
-        return obtained;
+    MOAT_TRY(
+        obtain({{admin_.submissions, submissions},
+                {admin_.completions, completions},
+                {io_.submissions, submissions},
+                {io_.completions, completions},
+                {scratch_, {"identify", from_device, ByteCount(page), page_lg2, Use::at_start}}}));
     // Before the controller is enabled (base specification 1.4, 5.3.1): QEMU's reads this once.
-    if (const auto enabled = device_.enable_interrupts(2); !enabled)
-        return enabled;
-    if (const auto started = start(); !started)
-        return started;
+    MOAT_TRY(enable_interrupts(2));
+    MOAT_TRY(start());
     return learn();
 }
 
 Result<void> Nvme::become_ready(bool wanted, const char* message) {
     auto ready = [&] { return ((registers_.read32(reg::status) & status_ready) != 0) == wanted; };
-    const auto done = device_.wait_until(ready, (capabilities_ >> 24 & 0xff) * 500ms + 500ms);
-    if (!done)
-        return std::unexpected(done.error());
-    return *done ? Result<void>{}
-                 : fail(ErrorCode::io, message, {"status", registers_.read32(reg::status)});
+    MOAT_LET(const bool done, wait_until(ready, (capabilities_ >> 24 & 0xff) * 500ms + 500ms));
+    return done ? Result<void>{}
+                : fail(ErrorCode::io, message, {"status", registers_.read32(reg::status)});
 }
 
 Result<void> Nvme::stop() {
@@ -214,28 +202,22 @@ Result<void> Nvme::stop() {
 }
 
 Result<void> Nvme::start() {
-    if (const auto stopped = stop(); !stopped)
-        return stopped;
+    MOAT_TRY(stop());
     admin_.restart();
     io_.restart();
-    device_.function().set_bus_master(true);
+    function().set_bus_master(true);
     registers_.write32(reg::admin_sizes, (depth - 1) << 16 | (depth - 1));
     registers_.write64(reg::admin_submission, admin_.submissions.iova.value());
     registers_.write64(reg::admin_completion, admin_.completions.iova.value());
     registers_.write32(reg::configuration, entry_sizes | enable);
-    if (const auto ready = become_ready(true, "the controller does not become ready"); !ready)
-        return ready;
-    const std::uint32_t vector = device_.vectors() > 1 ? 1 : 0;
+    MOAT_TRY(become_ready(true, "the controller does not become ready"));
+    const std::uint32_t vector = vectors() > 1 ? 1 : 0;
     constexpr std::uint32_t contiguous = 1;
-    const std::uint32_t interrupts = device_.vectors() != 0 ? 2 : 0;
-    if (auto made = create_queue(create_completion, io_.completions,
-                                 vector << 16 | interrupts | contiguous);
-        !made)
-        return made;
+    const std::uint32_t interrupts = vectors() != 0 ? 2 : 0;
+    MOAT_TRY(
+        create_queue(create_completion, io_.completions, vector << 16 | interrupts | contiguous));
     constexpr std::uint32_t completion_queue = 1U << 16;
-    if (auto made = create_queue(create_submission, io_.submissions, completion_queue | contiguous);
-        !made)
-        return made;
+    MOAT_TRY(create_queue(create_submission, io_.submissions, completion_queue | contiguous));
     running_ = true;
     return {};
 }
@@ -245,12 +227,14 @@ Result<void> Nvme::create_queue(Opcode opcode, const Buffer& memory, std::uint32
     command.data[0] = memory.iova.value();
     command.words[0] = (depth - 1) << 16 | io_.number;
     command.words[1] = last_word;
-    const auto answer = issue(admin_, command);
-    if (!answer)
-        return std::unexpected(answer.error());
-    if (answer->verdict != Verdict::success)
-        return fail(ErrorCode::io, "the controller cannot create an I/O queue",
-                    {"code", answer->code});
+    return require_success(command, "the controller cannot create an I/O queue");
+}
+
+/// Issues an admin command of the driver's own.
+Result<void> Nvme::require_success(const Command& command, const char* message) {
+    MOAT_LET(const Answer answer, issue(admin_, command));
+    if (answer.verdict != Verdict::success)
+        return fail(ErrorCode::io, message, {"code", answer.code});
     return {};
 }
 
@@ -271,12 +255,7 @@ Result<void> Nvme::learn() {
         Command command{.opcode = identify, .name_space = what == controller ? 0U : 1U};
         command.data[0] = scratch_.iova.value();
         command.words[0] = what;
-        const auto answer = issue(admin_, command);
-        if (!answer)
-            return std::unexpected(answer.error());
-        if (answer->verdict != Verdict::success)
-            return fail(ErrorCode::io, "the controller does not identify itself",
-                        {"code", answer->code});
+        MOAT_TRY(require_success(command, "the controller does not identify itself"));
         if (what == controller)
             std::memcpy(about.data(), scratch_.bytes.data(), page);
     }
@@ -308,10 +287,10 @@ Result<void> Nvme::learn() {
         operations_.push_back({"read by SGL", from_device, 0, block, longest});
         operations_.push_back({"write by SGL", to_device, 0, block, longest});
     }
+    set_operations(operations_);
     return {};
 }
 
-/// How many pages the data touches.
 std::uint64_t pages_of(const Request& request) {
     if (request.length == ByteCount(0))
         return 0;
@@ -349,11 +328,6 @@ Result<void> write_list(const Buffer& list, std::uint64_t second, std::uint64_t 
 
 Result<Command> Nvme::command_for(const Request& request) const {
     constexpr std::array opcodes = {identify, get_log_page, read, write, flush, read, write};
-    const Operation& operation = operations_.at(request.operation);
-    if (request.length > operation.longest ||
-        request.length.value() % operation.granule.value() != 0)
-        return fail(ErrorCode::out_of_range, "the operation has no such length",
-                    {"length", request.length.value()});
     Command command{.opcode = opcodes.at(request.operation)};
     const std::uint64_t pages = pages_of(request);
     const std::uint64_t second = align_down(request.data.value(), page_lg2) + page;
@@ -367,8 +341,7 @@ Result<Command> Nvme::command_for(const Request& request) const {
     } else if (pages > 2) {
         if (request.lists.empty())
             return fail(ErrorCode::out_of_range, "the operation needs a PRP list");
-        if (const auto written = write_list(request.lists[0], second, pages - 1); !written)
-            return std::unexpected(written.error());
+        MOAT_TRY(write_list(request.lists[0], second, pages - 1));
         command.data[1] = request.lists[0].iova.value();
     }
     if (request.operation == identify_place) {
@@ -389,17 +362,12 @@ Result<Command> Nvme::command_for(const Request& request) const {
     return command;
 }
 
-Result<Answer> Nvme::run(const Request& request) {
-    if (request.length == ByteCount(0) && request.operation != flush_place)
-        return fail(ErrorCode::empty, "the operation has no length");
-    const auto command = command_for(request);
-    if (!command)
-        return std::unexpected(command.error());
+Result<Answer> Nvme::do_run(const Request& request) {
+    MOAT_LET(const Command command, command_for(request));
     // Restarts a controller that did not answer.
     if (!running_)
-        if (const auto started = start(); !started)
-            return std::unexpected(started.error());
-    return issue(request.operation <= health_place ? admin_ : io_, *command);
+        MOAT_TRY(start());
+    return issue(request.operation <= health_place ? admin_ : io_, command);
 }
 
 void Nvme::ring(const Queue& queue, bool completion) {
@@ -408,18 +376,15 @@ void Nvme::ring(const Queue& queue, bool completion) {
                        completion ? queue.head : queue.tail);
 }
 
-/// Issues one command and waits for its completion.
 Result<Answer> Nvme::issue(Queue& queue, Command command) {
     command.number = next_number_++;
     queue.append(command);
     ring(queue, false);
     auto completed = [&] { return queue.look().has_value(); };
     auto is_broken = [&] { return (registers_.read32(reg::status) & status_fatal) != 0; };
-    const auto waited =
-        device_.wait_for_completion(device_.vectors() > 1 ? queue.number : 0, completed, is_broken);
-    if (!waited)
-        return std::unexpected(waited.error());
-    if (!*waited) {
+    MOAT_LET(const bool waited,
+             wait_for_completion(vectors() > 1 ? queue.number : 0, completed, is_broken));
+    if (!waited) {
         running_ = false;
         return Answer{Verdict::no_answer, registers_.read32(reg::status)};
     }
@@ -433,17 +398,10 @@ Result<Answer> Nvme::issue(Queue& queue, Command command) {
     return Answer{code == 0 ? Verdict::success : Verdict::failure, code};
 }
 
-} // namespace
+} // namespace nvme
 
-Result<std::unique_ptr<Driver>> probe_nvme(machine::Machine& machine, machine::Function& function,
-                                           BufferSource& buffers) {
-    constexpr std::uint32_t nvme_class = 0x010802;
-    if (function.info().class_code != nvme_class)
-        return fail(ErrorCode::unsupported, "not an NVM Express controller");
-    const auto registers = function.bar(0);
-    if (!registers)
-        return std::unexpected(registers.error());
-    return prepared(std::make_unique<Nvme>(machine, function, **registers), buffers);
+Result<std::unique_ptr<Driver>> start_nvme(const Seat& seat) {
+    return started<nvme::Nvme>(seat, 0);
 }
 
 } // namespace moat::audit

@@ -5,16 +5,41 @@
 
 namespace moat::audit {
 
-Result<std::unique_ptr<Driver>> probe(machine::Machine& machine, machine::Function& function,
-                                      BufferSource& buffers) {
-    constexpr std::array<Probe, 5> drivers = {probe_edu, probe_nvme, probe_virtio_blk, probe_ahci,
-                                              probe_e1000e};
-    for (const Probe each : drivers)
-        if (auto driver = each(machine, function, buffers);
-            driver || driver.error().code() != ErrorCode::unsupported)
-            return driver;
-    return fail(ErrorCode::unsupported, "no driver supports the function",
-                {"vendor", function.info().vendor}, {"device", function.info().device});
+namespace {
+
+/// A kind of device: all of a class, or one ID.
+struct DeviceKind {
+    std::uint32_t class_code = 0; ///< 0: decided by the ID
+    std::uint16_t vendor = 0;
+    std::uint16_t device = 0;
+    Start* start;
+};
+
+constexpr std::array<DeviceKind, 6> known = {{{0, 0x1234, 0x11e8, start_edu},
+                                              {0x010802, 0, 0, start_nvme},
+                                              {0, 0x1af4, 0x1042, start_virtio_blk}, // modern
+                                              {0, 0x1af4, 0x1001, start_virtio_blk}, // transitional
+                                              {0x010601, 0, 0, start_ahci},
+                                              {0, 0x8086, 0x10d3, start_e1000e}}};
+
+} // namespace
+
+Result<std::unique_ptr<Driver>> probe(const Seat& seat) {
+    const machine::FunctionInfo& info = seat.function.info();
+    for (const DeviceKind& each : known)
+        if (each.class_code != 0 ? each.class_code == info.class_code
+                                 : each.vendor == info.vendor && each.device == info.device)
+            return each.start(seat);
+    return fail(ErrorCode::unsupported, "no driver supports the function", {"vendor", info.vendor},
+                {"device", info.device});
+}
+
+Result<Answer> Driver::run(const Request& request) {
+    MOAT_CHECK(request.operation < operations_.size(), "an operation of the driver");
+    if (!operations_[request.operation].has_length(request.length))
+        return fail(ErrorCode::out_of_range, "the operation has no such length",
+                    {"length", request.length.value()});
+    return do_run(request);
 }
 
 } // namespace moat::audit

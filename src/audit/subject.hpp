@@ -4,7 +4,6 @@
 #pragma once
 
 #include "audit/audit.hpp"
-#include "machine/qemu/qemu_machine.hpp"
 
 #include <array>
 #include <cstdint>
@@ -14,7 +13,17 @@
 #include <string>
 #include <string_view>
 
+namespace moat::machine::qemu {
+class QemuMachine;
+} // namespace moat::machine::qemu
+
+namespace moat::machine::soft {
+class MovingModel;
+} // namespace moat::machine::soft
+
 namespace moat::audit {
+
+class Injector;
 
 /// The injected error. On the soft machine the device commits it unless noted; for QEMU's devices
 /// the driver does.
@@ -67,25 +76,31 @@ class Subject {
     [[nodiscard]] static Result<std::unique_ptr<Subject>>
     start(const Kind& kind, const Wrong& wrong, std::string* words = nullptr);
 
-    virtual ~Subject() = default;
+    ~Subject();
     Subject(const Subject&) = delete;
     Subject& operator=(const Subject&) = delete;
 
-    [[nodiscard]] virtual machine::Machine& machine() = 0;
+    [[nodiscard]] machine::Machine& machine() { return *machine_; }
 
-    [[nodiscard]] virtual machine::Bdf address() { return machine().functions().front().address; }
+    [[nodiscard]] machine::Bdf address() const { return address_; }
 
     /// Options that the machine and the driver require; the others have their defaults.
-    [[nodiscard]] virtual AuditOptions options() = 0;
+    [[nodiscard]] AuditOptions options();
 
     /// How many errors were injected; 0 if no operation of the device takes so many bytes.
-    [[nodiscard]] virtual std::uint64_t wronged() const = 0;
+    [[nodiscard]] std::uint64_t wronged() const;
 
     /// Null unless the machine is QEMU.
-    [[nodiscard]] virtual machine::qemu::QemuMachine* qemu() { return nullptr; }
+    [[nodiscard]] machine::qemu::QemuMachine* qemu();
 
-  protected:
-    Subject() = default;
+  private:
+    Subject(std::unique_ptr<machine::Machine> machine, machine::Bdf address, const Wrong& wrong,
+            std::unique_ptr<machine::soft::MovingModel> model = nullptr);
+
+    std::unique_ptr<machine::soft::MovingModel> model_; ///< of the soft machine
+    std::unique_ptr<machine::Machine> machine_;
+    const machine::Bdf address_;
+    std::unique_ptr<Injector> injector_;
 };
 
 } // namespace moat::audit

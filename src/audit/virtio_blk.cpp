@@ -13,7 +13,7 @@
 #include <optional>
 
 namespace moat::audit {
-namespace {
+namespace virtio_blk {
 
 using namespace std::chrono_literals;
 
@@ -67,9 +67,8 @@ struct Header {
 
 static_assert(sizeof(Header) == 16);
 
-enum Place : std::uint8_t { read_place, write_place, identify_place, flush_place };
-
-constexpr std::array<std::uint32_t, 4> kinds = {0, 1, 8, 4};
+constexpr unsigned write_place = 1; ///< only it and `read` before it have a position
+constexpr std::array<std::uint32_t, 4> kinds = {0, 1, 8, 4}; ///< by operation
 constexpr ByteCount longest(512 * 4096);
 constexpr std::array<Operation, 4> operations_of_block = {
     {{"read", Direction::from_device, 0, ByteCount(sector), longest},
@@ -81,63 +80,26 @@ constexpr std::array<Operation, 4> operations_of_block = {
       .fills = ByteCount(1)}, // a text that ends with 0 if it is shorter
      {"flush", Direction::to_device, 0, ByteCount(1), ByteCount(0)}}};
 
-/// A part of a BAR.
-struct Window {
-    machine::Registers* registers = nullptr;
-    std::uint64_t offset = 0;
-    std::uint64_t size = 0;
-};
-
-class VirtioBlk final : public Driver {
+class VirtioBlk final : public DeviceDriver {
   public:
-    VirtioBlk(machine::Machine& machine, machine::Function& function)
-        : device_(machine, function) {}
+    explicit VirtioBlk(const Seat& seat) : DeviceDriver("virtio-blk", operations_of_block, seat) {}
 
     ~VirtioBlk() override {
-        if (common_.registers != nullptr)
+        if (common_)
             set_status(0);
     }
 
-    [[nodiscard]] std::string_view name() const override { return "virtio-blk"; }
+    [[nodiscard]] Result<Answer> do_run(const Request& request) override;
 
-    [[nodiscard]] std::span<const Operation> operations() const override {
-        return operations_of_block;
-    }
-
-    [[nodiscard]] Result<Answer> run(const Request& request) override;
-
-    Result<void> prepare(BufferSource& buffers);
+    Result<void> prepare();
 
   private:
     Result<void> find_windows();
-    Result<Window> window_at(unsigned capability);
+    Result<std::unique_ptr<Window>> window_at(unsigned capability, std::uint64_t least);
     Result<void> start();
     void post(const Request& request);
 
-    void set_status(std::uint8_t status) { write8(common::status, status); }
-
-    std::uint32_t read32(unsigned at) { return common_.registers->read32(common_.offset + at); }
-
-    std::uint16_t read16(unsigned at) { return common_.registers->read16(common_.offset + at); }
-
-    std::uint8_t read8(unsigned at) { return common_.registers->read8(common_.offset + at); }
-
-    void write8(unsigned at, std::uint8_t value) {
-        common_.registers->write8(common_.offset + at, value);
-    }
-
-    void write16(unsigned at, std::uint16_t value) {
-        common_.registers->write16(common_.offset + at, value);
-    }
-
-    void write32(unsigned at, std::uint32_t value) {
-        common_.registers->write32(common_.offset + at, value);
-    }
-
-    void write64(unsigned at, Iova value) {
-        write32(at, static_cast<std::uint32_t>(value.value()));
-        write32(at + 4, static_cast<std::uint32_t>(value.value() >> 32));
-    }
+    void set_status(std::uint8_t status) { common_->write8(common::status, status); }
 
     /// The device's index in the used ring.
     std::uint16_t used_index() {
@@ -145,9 +107,8 @@ class VirtioBlk final : public Driver {
         return std::atomic_ref<std::uint16_t>(word).load(std::memory_order_acquire);
     }
 
-    Device device_;
-    Window common_;
-    Window notify_;
+    std::unique_ptr<Window> common_;
+    std::unique_ptr<Window> notify_;
     std::uint32_t notify_step_ = 0;
     Buffer descriptors_{};
     Buffer available_{};
@@ -158,63 +119,51 @@ class VirtioBlk final : public Driver {
     bool running_ = false;
 };
 
-/// 4.1.4: vendor capabilities describe the windows. Rejects a window outside its BAR.
+/// 4.1.4: vendor capabilities describe the windows.
 Result<void> VirtioBlk::find_windows() {
-    machine::Registers& config = device_.function().config();
-    unsigned at = config.read8(machine::pci::capabilities) & 0xfcU;
-    for (unsigned seen = 0; at >= 0x40 && seen != 48; ++seen) {
-        const std::uint32_t head = config.read32(at);
-        const unsigned kind = head >> 24;
+    machine::Registers& config = function().config();
+    unsigned common_at = 0;
+    unsigned notify_at = 0;
+    const auto visit = [&](unsigned at, std::uint8_t id) {
+        const unsigned kind = id == machine::pci::capability_vendor ? config.read8(at + 3) : 0;
         constexpr unsigned common_kind = 1;
         constexpr unsigned notify_kind = 2;
-        if ((head & 0xff) == machine::pci::capability_vendor &&
-            (kind == common_kind || kind == notify_kind)) {
-            const auto window = window_at(at);
-            if (!window)
-                return std::unexpected(window.error());
-            (kind == common_kind ? common_ : notify_) = *window;
-            if (kind == notify_kind)
-                notify_step_ = config.read32(at + 16);
-        }
-        at = head >> 8 & 0xfc;
-    }
-    if (common_.size < common::bytes || notify_.size < 2) {
-        common_.registers = nullptr;
+        common_at = kind == common_kind ? at : common_at;
+        notify_at = kind == notify_kind ? at : notify_at;
+        return false;
+    };
+    each_capability(config, visit);
+    if (common_at == 0 || notify_at == 0)
         return fail(ErrorCode::unsupported, "a virtio device without modern registers");
-    }
+    MOAT_LET(notify_, window_at(notify_at, 2));
+    notify_step_ = config.read32(notify_at + 16);
+    MOAT_LET(common_, window_at(common_at, common::bytes));
     return {};
 }
 
-Result<Window> VirtioBlk::window_at(unsigned capability) {
-    machine::Registers& config = device_.function().config();
-    const auto bar = device_.function().bar(config.read8(capability + 4));
-    if (!bar)
-        return std::unexpected(bar.error());
-    const Window window{.registers = *bar,
-                        .offset = config.read32(capability + 8),
-                        .size = config.read32(capability + 12)};
-    const std::uint64_t all = window.registers->size().value();
-    if (window.offset > all || window.size > all - window.offset || (window.offset & 7) != 0)
+/// Rejects a window outside its BAR, or of fewer than `least` bytes.
+Result<std::unique_ptr<Window>> VirtioBlk::window_at(unsigned capability, std::uint64_t least) {
+    machine::Registers& config = function().config();
+    MOAT_LET(machine::Registers* const bar, function().bar(config.read8(capability + 4)));
+    const std::uint64_t offset = config.read32(capability + 8);
+    const std::uint64_t size = config.read32(capability + 12);
+    const std::uint64_t all = bar->size().value();
+    if (offset > all || size > all - offset || size < least || (offset & 7) != 0)
         return fail(ErrorCode::io, "a virtio device whose registers lie outside of its BAR",
-                    {"offset", window.offset}, {"size", window.size});
-    return window;
+                    {"offset", offset}, {"size", size}, {"bar_bytes", all}, {"least", least});
+    return std::make_unique<Window>(*bar, offset, size);
 }
 
-Result<void> VirtioBlk::prepare(BufferSource& buffers) {
-    if (const auto found = find_windows(); !found)
-        return found;
+Result<void> VirtioBlk::prepare() {
+    MOAT_TRY(find_windows());
     using enum Direction;
     constexpr Direction reads_index_back = bidirectional;
-    if (const auto obtained = Device::obtain(
-            buffers, {{descriptors_, {"descriptor table", to_device, ByteCount(16 * depth), 4}},
-                      {available_, {"available ring", to_device, ByteCount(6 + 2 * depth), 1}},
-                      {used_, {"used ring", reads_index_back, ByteCount(6 + 8 * depth), 2}},
-                      {header_, {"request header", to_device, ByteCount(sizeof(Header)), 3}},
-                      {status_, {"status", from_device, ByteCount(1), 0}}});
-        !obtained)
-        return obtained;
-    if (const auto enabled = device_.enable_interrupts(1); !enabled)
-        return enabled;
+    MOAT_TRY(obtain({{descriptors_, {"descriptor table", to_device, ByteCount(16 * depth), 4}},
+                     {available_, {"available ring", to_device, ByteCount(6 + 2 * depth), 1}},
+                     {used_, {"used ring", reads_index_back, ByteCount(6 + 8 * depth), 2}},
+                     {header_, {"request header", to_device, ByteCount(sizeof(Header)), 3}},
+                     {status_, {"status", from_device, ByteCount(1), 0}}}));
+    MOAT_TRY(enable_interrupts(1));
     return start();
 }
 
@@ -222,37 +171,36 @@ Result<void> VirtioBlk::prepare(BufferSource& buffers) {
 Result<void> VirtioBlk::start() {
     running_ = false;
     set_status(0);
-    auto is_reset = [&] { return read8(common::status) == 0; };
-    if (const auto done = device_.require(is_reset, 1s, "the device does not reset"); !done)
-        return done;
-    device_.function().set_bus_master(true);
+    auto is_reset = [&] { return common_->read8(common::status) == 0; };
+    MOAT_TRY(require(is_reset, 1s, "the device does not reset"));
+    function().set_bus_master(true);
     set_status(acknowledge | driver_found);
-    write32(common::device_feature_select, 1);
-    const std::uint32_t offered = read32(common::device_feature);
-    write32(common::driver_feature_select, 0);
-    write32(common::driver_feature, 0);
-    write32(common::driver_feature_select, 1);
-    write32(common::driver_feature, offered & (version_1 | access_platform));
+    common_->write32(common::device_feature_select, 1);
+    const std::uint32_t offered = common_->read32(common::device_feature);
+    common_->write32(common::driver_feature_select, 0);
+    common_->write32(common::driver_feature, 0);
+    common_->write32(common::driver_feature_select, 1);
+    common_->write32(common::driver_feature, offered & (version_1 | access_platform));
     set_status(acknowledge | driver_found | features_ok);
-    if ((read8(common::status) & features_ok) == 0)
+    if ((common_->read8(common::status) & features_ok) == 0)
         return fail(ErrorCode::io, "the device rejects features that it offered",
                     {"offered", offered});
-    write16(common::config_vector, no_vector);
-    write16(common::queue_select, 0);
-    if (read16(common::queue_size) < depth)
+    common_->write16(common::config_vector, no_vector);
+    common_->write16(common::queue_select, 0);
+    if (common_->read16(common::queue_size) < depth)
         return fail(ErrorCode::io, "the device has no queue");
-    write16(common::queue_size, depth);
-    write16(common::queue_vector, device_.vectors() != 0 ? 0 : no_vector);
-    write64(common::queue_descriptors, descriptors_.iova);
-    write64(common::queue_driver, available_.iova);
-    write64(common::queue_device, used_.iova);
+    common_->write16(common::queue_size, depth);
+    common_->write16(common::queue_vector, vectors() != 0 ? 0 : no_vector);
+    common_->write_halves(common::queue_descriptors, descriptors_.iova.value());
+    common_->write_halves(common::queue_driver, available_.iova.value());
+    common_->write_halves(common::queue_device, used_.iova.value());
     std::memset(available_.bytes.data(), 0, available_.bytes.size());
     std::memset(used_.bytes.data(), 0, used_.bytes.size());
     posted_ = 0;
-    write16(common::queue_enable, 1);
+    common_->write16(common::queue_enable, 1);
     set_status(acknowledge | driver_found | features_ok | driver_ok);
     running_ = true;
-    return device_.health();
+    return health();
 }
 
 /// 5.2.6: a header, the data, a byte of status.
@@ -279,45 +227,34 @@ void VirtioBlk::post(const Request& request) {
     std::atomic_ref<std::uint16_t>(ring[1]).store(posted_, std::memory_order_release);
 }
 
-Result<Answer> VirtioBlk::run(const Request& request) {
-    const Operation& operation = operations_of_block.at(request.operation);
-    const std::uint64_t bytes = request.length.value();
-    if (request.length > operation.longest || bytes % operation.granule.value() != 0 ||
-        (bytes == 0) != (request.operation == flush_place))
-        return fail(ErrorCode::out_of_range, "the operation has no such length", {"length", bytes});
+Result<Answer> VirtioBlk::do_run(const Request& request) {
     if (!running_)
-        if (const auto started = start(); !started)
-            return std::unexpected(started.error());
+        MOAT_TRY(start());
     post(request);
-    const std::uint64_t bell = std::uint64_t{read16(common::queue_notify_offset)} * notify_step_;
-    if (bell > notify_.size - 2 || bell % 2 != 0)
+    const std::uint64_t bell =
+        std::uint64_t{common_->read16(common::queue_notify_offset)} * notify_step_;
+    if (bell > notify_->size().value() - 2 || bell % 2 != 0)
         return fail(ErrorCode::io, "a queue whose doorbell lies outside of the device's",
                     {"offset", bell});
-    notify_.registers->write16(notify_.offset + bell, 0);
+    notify_->write16(bell, 0);
     constexpr std::uint8_t needs_reset = 0x40;
     auto completed = [&] { return used_index() == posted_; };
-    auto is_broken = [&] { return (read8(common::status) & needs_reset) != 0; };
-    const auto waited = device_.wait_for_completion(0, completed, is_broken);
-    if (!waited)
-        return std::unexpected(waited.error());
-    if (!*waited) {
+    auto is_broken = [&] { return (common_->read8(common::status) & needs_reset) != 0; };
+    MOAT_LET(const bool waited, wait_for_completion(0, completed, is_broken));
+    if (!waited) {
         running_ = false;
-        return Answer{Verdict::no_answer, read8(common::status)};
+        return Answer{Verdict::no_answer, common_->read8(common::status)};
     }
     const auto code = static_cast<std::uint64_t>(status_.bytes[0]);
     return Answer{code == 0 ? Verdict::success : Verdict::failure, code};
 }
 
-} // namespace
+} // namespace virtio_blk
 
-Result<std::unique_ptr<Driver>>
-probe_virtio_blk(machine::Machine& machine, machine::Function& function, BufferSource& buffers) {
-    constexpr std::uint16_t modern = 0x1042;
-    constexpr std::uint16_t transitional = 0x1001;
-    const machine::FunctionInfo& info = function.info();
-    if (info.vendor != 0x1af4 || (info.device != modern && info.device != transitional))
-        return fail(ErrorCode::unsupported, "not a virtio block device");
-    return prepared(std::make_unique<VirtioBlk>(machine, function), buffers);
+Result<std::unique_ptr<Driver>> start_virtio_blk(const Seat& seat) {
+    auto driver = std::make_unique<virtio_blk::VirtioBlk>(seat);
+    MOAT_TRY(driver->prepare());
+    return driver;
 }
 
 } // namespace moat::audit

@@ -35,4 +35,33 @@ class Domain {
 
 static_assert(iommu::DeferringDomain<Domain>);
 
+/// Forwards to `inner`: a domain of iommu/'s engines, which the derived class keeps, or another.
+template <iommu::DeferringDomain Inner>
+class ForwardingDomain : public Domain {
+  public:
+    explicit ForwardingDomain(Inner& inner) : inner_(inner) {}
+
+    [[nodiscard]] Inner& inner() const { return inner_; }
+
+    [[nodiscard]] const iommu::DomainLimits& limits() const override { return inner_.limits(); }
+
+    [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
+                                   Attributes attributes) override {
+        return inner_.map(start, size, memory, attributes);
+    }
+
+    [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) override {
+        return inner_.unmap(start, size);
+    }
+
+    [[nodiscard]] Result<void> unmap_deferred(Iova start, ByteCount size) override {
+        return inner_.unmap_deferred(start, size);
+    }
+
+    [[nodiscard]] Result<void> invalidate_all() override { return inner_.invalidate_all(); }
+
+  private:
+    Inner& inner_;
+};
+
 } // namespace moat::machine

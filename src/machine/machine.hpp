@@ -4,6 +4,7 @@
 // beside this file implement it. Why classes and not a concept: docs/design/machine.md.
 #pragma once
 
+#include "moat/core/bits.hpp"
 #include "moat/core/function_ref.hpp"
 #include "moat/core/result.hpp"
 #include "moat/core/types.hpp"
@@ -12,6 +13,7 @@
 #include "machine/domain.hpp"
 #include "machine/pci.hpp"
 
+#include <array>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -19,11 +21,17 @@
 #include <span>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 namespace moat::machine {
 
 /// The width of an access; its offset is a multiple.
 enum class Width : std::uint8_t { bits8 = 1, bits16 = 2, bits32 = 4, bits64 = 8 };
+
+/// What a read of an absent device returns.
+[[nodiscard]] constexpr std::uint64_t all_ones(Width width) {
+    return low_bits(8 * static_cast<unsigned>(width));
+}
 
 /// Registers of a function: a BAR, or its configuration space. Like a bus, it never fails: writes
 /// are posted (in order, and complete before the next read or wait), and reads of an absent device
@@ -34,11 +42,18 @@ class Registers {
     Registers(const Registers&) = delete;
     Registers& operator=(const Registers&) = delete;
 
-    [[nodiscard]] virtual ByteCount size() const = 0;
+    [[nodiscard]] ByteCount size() const { return size_; }
 
     /// `offset` lies inside and is a multiple of the width; anything else is a programmer's error.
-    [[nodiscard]] virtual std::uint64_t read(std::uint64_t offset, Width width) = 0;
-    virtual void write(std::uint64_t offset, Width width, std::uint64_t value) = 0;
+    [[nodiscard]] std::uint64_t read(std::uint64_t offset, Width width) {
+        check(offset, width);
+        return do_read(offset, width);
+    }
+
+    void write(std::uint64_t offset, Width width, std::uint64_t value) {
+        check(offset, width);
+        do_write(offset, width, value);
+    }
 
     [[nodiscard]] std::uint8_t read8(std::uint64_t offset) {
         return static_cast<std::uint8_t>(read(offset, Width::bits8));
@@ -62,9 +77,31 @@ class Registers {
 
     void write64(std::uint64_t offset, std::uint64_t value) { write(offset, Width::bits64, value); }
 
+    /// 64 bits as two writes of 32, the lower first.
+    void write_halves(std::uint64_t offset, std::uint64_t value) {
+        write32(offset, static_cast<std::uint32_t>(value));
+        write32(offset + 4, static_cast<std::uint32_t>(value >> 32));
+    }
+
   protected:
-    Registers() = default;
+    explicit Registers(ByteCount size) : size_(size) {}
+
+  private:
+    [[nodiscard]] virtual std::uint64_t do_read(std::uint64_t offset, Width width) = 0;
+    virtual void do_write(std::uint64_t offset, Width width, std::uint64_t value) = 0;
+
+    void check(std::uint64_t offset, Width width) const {
+        const auto bytes = static_cast<std::uint64_t>(width);
+        MOAT_CHECK(offset % bytes == 0 && offset < size_.value() && bytes <= size_.value() - offset,
+                   "an access lies inside of its registers, at a multiple of its width");
+    }
+
+    const ByteCount size_;
 };
+
+/// Calls visit(offset, id) for each capability in `config`, until it returns true. A list without
+/// an end is left after as many as fit into configuration space.
+void each_capability(Registers& config, FunctionRef<bool(unsigned, std::uint8_t)> visit);
 
 /// One open PCI function: its BARs are assigned, bus mastering is off. Used by one thread at a
 /// time; its machine outlives it. Its destructor turns bus mastering off.
@@ -74,16 +111,16 @@ class Function {
     Function(const Function&) = delete;
     Function& operator=(const Function&) = delete;
 
-    [[nodiscard]] virtual const FunctionInfo& info() const = 0;
+    [[nodiscard]] const FunctionInfo& info() const { return info_; }
 
     [[nodiscard]] virtual Registers& config() = 0;
 
     /// The registers of memory BAR `index`; they live as long as the function.
     /// Errors: not_found (no such BAR), unsupported (ports), io.
-    [[nodiscard]] virtual Result<Registers*> bar(unsigned index) = 0;
+    [[nodiscard]] Result<Registers*> bar(unsigned index);
 
     /// Whether it may access memory and send interrupts.
-    virtual void set_bus_master(bool allowed) = 0;
+    void set_bus_master(bool allowed);
 
     /// Enables MSI-X with up to `wanted` vectors, each unmasked. The function is attached to a
     /// domain; a machine that receives interrupts in memory maps a page of it
@@ -100,23 +137,23 @@ class Function {
     [[nodiscard]] virtual Result<void> reset() = 0;
 
   protected:
-    Function() = default;
+    explicit Function(const FunctionInfo& info) : info_(info) {}
+
+  private:
+    /// Called once for a memory BAR that the function has.
+    [[nodiscard]] virtual Result<std::unique_ptr<Registers>> open_bar(unsigned index) = 0;
+
+    const FunctionInfo info_;
+    std::array<std::unique_ptr<Registers>, 6> bars_;
 };
+
+class Machine;
 
 /// Memory that the CPU reaches and, once mapped in a domain, devices. The destructor returns it to
 /// its machine, which zeroes it; it is unmapped before.
 class SharedMemory {
   public:
-    /// The machine that allocated it.
-    class Owner {
-      public:
-        virtual void release_shared(PhysicalAddress physical, ByteCount size) = 0;
-
-      protected:
-        ~Owner() = default;
-    };
-
-    SharedMemory(Owner& owner, std::span<std::byte> bytes, PhysicalAddress physical)
+    SharedMemory(Machine& owner, std::span<std::byte> bytes, PhysicalAddress physical)
         : owner_(&owner), bytes_(bytes), physical_(physical) {}
 
     SharedMemory(SharedMemory&& other) noexcept
@@ -124,13 +161,8 @@ class SharedMemory {
           physical_(other.physical_) {}
 
     SharedMemory& operator=(SharedMemory&&) = delete;
-    SharedMemory(const SharedMemory&) = delete;
-    SharedMemory& operator=(const SharedMemory&) = delete;
 
-    ~SharedMemory() {
-        if (owner_ != nullptr)
-            owner_->release_shared(physical_, size());
-    }
+    ~SharedMemory();
 
     /// The CPU's view.
     [[nodiscard]] std::span<std::byte> bytes() const { return bytes_; }
@@ -141,7 +173,7 @@ class SharedMemory {
     [[nodiscard]] ByteCount size() const { return ByteCount(bytes_.size()); }
 
   private:
-    Owner* owner_;
+    Machine* owner_;
     std::span<std::byte> bytes_;
     PhysicalAddress physical_;
 };
@@ -158,7 +190,7 @@ class Machine {
     [[nodiscard]] virtual std::string_view name() const = 0;
 
     /// Every function except bridges, by address; constant.
-    [[nodiscard]] virtual std::span<const FunctionInfo> functions() const = 0;
+    [[nodiscard]] std::span<const FunctionInfo> functions() const { return infos_; }
 
     /// Errors: not_found, busy (already open), io.
     [[nodiscard]] virtual Result<std::unique_ptr<Function>> open(Bdf address) = 0;
@@ -195,15 +227,30 @@ class Machine {
     virtual void finish_meanwhile() {}
 
     /// The clock of this machine's devices and of wait_until: monotonic, with an arbitrary start.
-    [[nodiscard]] virtual std::chrono::nanoseconds now() = 0;
+    [[nodiscard]] virtual std::chrono::nanoseconds now() {
+        return std::chrono::steady_clock::now().time_since_epoch();
+    }
 
     /// Fails once the machine has failed (its process died, hangs or sends invalid answers); the
     /// error gives the reason, and every later call fails with it.
-    [[nodiscard]] virtual Result<void> health() const = 0;
+    [[nodiscard]] virtual Result<void> health() const { return {}; }
 
   protected:
     Machine() = default;
+
+    std::vector<FunctionInfo> infos_;
+
+  private:
+    friend SharedMemory;
+
+    /// Of a machine that allocates.
+    virtual void release_shared(PhysicalAddress /*physical*/, ByteCount /*size*/) {}
 };
+
+inline SharedMemory::~SharedMemory() {
+    if (owner_ != nullptr)
+        owner_->release_shared(physical_, size());
+}
 
 /// Work to run during the machine's next wait, and before this object's end at the latest.
 class Meanwhile {

@@ -44,14 +44,16 @@ class Bdf {
     std::uint16_t requester_ = 0;
 };
 
+/// `value` as `count` hexadecimal digits.
+[[nodiscard]] inline std::string digits(unsigned value, unsigned count) {
+    std::string text;
+    while (count-- != 0)
+        text += "0123456789abcdef"[value >> 4 * count & 0xf];
+    return text;
+}
+
 /// "0000:00:04.0", the format of Linux and lspci.
 [[nodiscard]] inline std::string to_string(Bdf bdf) {
-    const auto digits = [](unsigned value, unsigned count) {
-        std::string text;
-        while (count-- != 0)
-            text += "0123456789abcdef"[value >> 4 * count & 0xf];
-        return text;
-    };
     return digits(bdf.segment(), 4) + ':' + digits(bdf.bus(), 2) + ':' + digits(bdf.device(), 2) +
            '.' + digits(bdf.function(), 1);
 }

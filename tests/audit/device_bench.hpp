@@ -46,7 +46,7 @@ class DeviceTest : public QemuTest, protected audit::BufferSource {
         domain = *machine->create_domain();
         ASSERT_TRUE(machine->attach(address, *domain));
         function = *machine->open(address);
-        auto probed = audit::probe(*machine, *function, *this);
+        auto probed = audit::probe({*machine, *function, *this});
         ASSERT_TRUE(probed) << probed.error();
         driver = std::move(*probed);
         EXPECT_TRUE(faults().empty()) << "a device that is started strays nowhere";

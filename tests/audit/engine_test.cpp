@@ -26,25 +26,21 @@ class Queue final : public audit::Driver {
   public:
     using Wrong = std::function<Answer(const Buffer& queue)>;
 
+    static constexpr std::array operations_of_queue = {
+        audit::Operation{.name = "write",
+                         .direction = audit::Direction::to_device,
+                         .granule = ByteCount(4),
+                         .longest = ByteCount(16384)}};
+
     Queue(Buffer queue, ByteCount length, Wrong wrong)
-        : queue_(queue), length_(length), wrong_(std::move(wrong)) {}
+        : Driver("queue", operations_of_queue), queue_(queue), length_(length),
+          wrong_(std::move(wrong)) {}
 
-    [[nodiscard]] std::string_view name() const override { return "queue"; }
-
-    [[nodiscard]] std::span<const audit::Operation> operations() const override {
-        static constexpr std::array operations = {
-            audit::Operation{.name = "write",
-                             .direction = audit::Direction::to_device,
-                             .granule = ByteCount(4),
-                             .longest = ByteCount(16384)}};
-        return operations;
-    }
-
-    [[nodiscard]] Result<Answer> run(const Request& request) override {
+  private:
+    [[nodiscard]] Result<Answer> do_run(const Request& request) override {
         return request.length == length_ ? wrong_(queue_) : Answer{.verdict = Verdict::success};
     }
 
-  private:
     Buffer queue_;
     ByteCount length_;
     Wrong wrong_;
@@ -63,10 +59,9 @@ class Engine : public testing::Test {
         options.placements = audit::Placements::left;
         options.first_case = first;
         options.end_case = end;
-        options.probe =
-            [&](machine::Machine&, machine::Function&,
-                audit::BufferSource& buffers) -> Result<std::unique_ptr<audit::Driver>> {
-            const auto queue = buffers.obtain({.what = "queue", .size = ByteCount(queue_bytes)});
+        options.probe = [&](const audit::Seat& seat) -> Result<std::unique_ptr<audit::Driver>> {
+            const auto queue =
+                seat.buffers.obtain({.what = "queue", .size = ByteCount(queue_bytes)});
             EXPECT_TRUE(queue);
             auto driver = std::make_unique<Queue>(*queue, ByteCount(0), wrong);
             const audit::Plan plan(driver->operations(), options.placements, options.seed);
@@ -139,22 +134,16 @@ TEST_F(Engine, no_answer_is_a_hang) {
 class Wild final : public audit::Driver {
   public:
     Wild(std::unique_ptr<audit::Driver> inner, ByteCount length)
-        : inner_(std::move(inner)), length_(length) {}
+        : Driver(inner->name(), inner->operations()), inner_(std::move(inner)), length_(length) {}
 
-    [[nodiscard]] std::string_view name() const override { return inner_->name(); }
-
-    [[nodiscard]] std::span<const audit::Operation> operations() const override {
-        return inner_->operations();
-    }
-
-    [[nodiscard]] Result<Answer> run(const Request& request) override {
+  private:
+    [[nodiscard]] Result<Answer> do_run(const Request& request) override {
         Request told = request;
         if (request.length == length_)
             told.data = Iova(0x7'0000'0000);
         return inner_->run(told);
     }
 
-  private:
     std::unique_ptr<audit::Driver> inner_;
     ByteCount length_;
 };
@@ -169,9 +158,8 @@ TEST(EngineOnEdu, address_that_nobody_ever_had_is_a_fault_without_access) {
         audit::AuditOptions options = (*subject)->options();
         options.first_case = first;
         options.end_case = end;
-        options.probe = [](machine::Machine& machine, machine::Function& function,
-                           audit::BufferSource& buffers) -> Result<std::unique_ptr<audit::Driver>> {
-            auto driver = audit::probe(machine, function, buffers);
+        options.probe = [](const audit::Seat& seat) -> Result<std::unique_ptr<audit::Driver>> {
+            auto driver = audit::probe(seat);
             EXPECT_TRUE(driver);
             const audit::Plan plan((*driver)->operations(), audit::Placements::both, 1);
             return std::make_unique<Wild>(std::move(*driver), plan.at(3).length);

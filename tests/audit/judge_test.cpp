@@ -43,7 +43,8 @@ class JudgeTest : public testing::Test {
                                    .requester = requester,
                                    .guard = ByteCount(4096),
                                    .kept = kept,
-                                   .data = data ? &*data : nullptr,
+                                   .given = data ? std::span<const Inspected>(&*data, 1)
+                                                 : std::span<const Inspected>(),
                                    .unwritten = unwritten,
                                    .at_rest = at_rest,
                                    .faults = faults};

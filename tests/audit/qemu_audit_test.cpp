@@ -4,6 +4,7 @@
 
 #include "audit/audit.hpp"
 #include "audit/subject.hpp"
+#include "machine/qemu/qemu_machine.hpp"
 
 #include <algorithm>
 #include <csignal>

@@ -23,7 +23,7 @@ class SoftDevices : public testing::Test, protected audit::BufferSource {
   protected:
     void drive(machine::soft::DeviceModel& model) {
         system = std::make_unique<machine::soft::System>(model);
-        auto probed = audit::probe(system->machine(), system->function(), *this);
+        auto probed = audit::probe({system->machine(), system->function(), *this});
         ASSERT_TRUE(probed) << probed.error();
         driver = std::move(*probed);
     }

@@ -3,8 +3,8 @@
 // covers what needs a kernel.
 #include "moat/core/text.hpp"
 
-#include "machine/vfio_host/fault_log.hpp"
-#include "machine/vfio_host/host_domain.hpp"
+#include "machine/vfio_host/host_faults.hpp"
+#include "machine/vfio_host/kernel_domain.hpp"
 #include "machine/vfio_host/pci_devices.hpp"
 
 #include <array>
@@ -152,10 +152,10 @@ TEST_F(SysfsTest, no_sysfs_is_said_so) {
 TEST(ReachableTest, what_lies_above_57_bits_is_left_out) {
     constexpr std::uint64_t end = std::uint64_t{1} << 57;
     std::vector<IovaRange> ranges;
-    HostDomain::add_reachable(ranges, 0, 0xfedfffff);
-    HostDomain::add_reachable(ranges, 0xfef00000, ~std::uint64_t{0});
-    HostDomain::add_reachable(ranges, end, ~std::uint64_t{0});
-    HostDomain::add_reachable(ranges, 2, 1);
+    KernelDomain::add_reachable(ranges, 0, 0xfedfffff);
+    KernelDomain::add_reachable(ranges, 0xfef00000, ~std::uint64_t{0});
+    KernelDomain::add_reachable(ranges, end, ~std::uint64_t{0});
+    KernelDomain::add_reachable(ranges, 2, 1);
     EXPECT_EQ(ranges, (std::vector{IovaRange(Iova(0), ByteCount(0xfee00000)),
                                    IovaRange(Iova(0xfef00000), ByteCount(end - 0xfef00000))}));
 }

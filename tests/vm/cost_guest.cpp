@@ -33,8 +33,8 @@ class BareType1 {
         group_ = ::open(("/dev/vfio/" + std::to_string(function.group.value())).c_str(),
                         O_RDWR | O_CLOEXEC);
         good = container_ >= 0 && group_ >= 0 &&
-               ::ioctl(group_, uapi::group_set_container, &container_) == 0 &&
-               ::ioctl(container_, uapi::set_iommu, uapi::type1v2_iommu) == 0;
+               ::ioctl(group_, VFIO_GROUP_SET_CONTAINER, &container_) == 0 &&
+               ::ioctl(container_, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU) == 0;
     }
 
     BareType1(const BareType1&) = delete;
@@ -46,16 +46,18 @@ class BareType1 {
     }
 
     bool map_and_unmap(Iova at, const machine::SharedMemory& memory) const {
-        uapi::MapDma map;
-        map.flags = uapi::dma_read | uapi::dma_write;
-        map.virtual_address = memory.physical().value();
+        vfio_iommu_type1_dma_map map{};
+        map.argsz = sizeof map;
+        map.flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
+        map.vaddr = memory.physical().value();
         map.iova = at.value();
         map.size = memory.size().value();
-        uapi::UnmapDma unmap;
+        vfio_iommu_type1_dma_unmap unmap{};
+        unmap.argsz = sizeof unmap;
         unmap.iova = at.value();
         unmap.size = memory.size().value();
-        return ::ioctl(container_, uapi::iommu_map_dma, &map) == 0 &&
-               ::ioctl(container_, uapi::iommu_unmap_dma, &unmap) == 0;
+        return ::ioctl(container_, VFIO_IOMMU_MAP_DMA, &map) == 0 &&
+               ::ioctl(container_, VFIO_IOMMU_UNMAP_DMA, &unmap) == 0;
     }
 
     bool good = false;

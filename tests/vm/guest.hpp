@@ -105,7 +105,7 @@ class GuestTest : public ::testing::Test, protected audit::BufferSource {
     }
 
     void drive() {
-        auto probed = audit::probe(*machine, function(), *this);
+        auto probed = audit::probe({*machine, function(), *this});
         ASSERT_TRUE(probed) << probed.error();
         driver = std::move(*probed);
     }

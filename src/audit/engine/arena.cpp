@@ -4,6 +4,7 @@
 #include "moat/core/bits.hpp"
 
 #include "audit/plan.hpp"
+#include "platform/try.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -24,6 +25,7 @@ constexpr std::uint64_t used_before_reuse = std::uint64_t{512} << 10;
 constexpr std::uint64_t first_address = std::uint64_t{16} << 20;
 constexpr std::uint64_t most_window = std::uint64_t{1} << 40;
 
+constexpr std::uint64_t of_decoys = 0; ///< a lap that memory never has
 constexpr std::size_t page_bytes = Arena::page;
 constexpr std::size_t line = 64;
 
@@ -67,13 +69,11 @@ void fill(std::span<std::byte> memory, std::uint64_t canaries) {
         fill_page(memory, canaries, page);
 }
 
-/// Fills the parts of the pages that the buffer does not use.
 void fill_red_zones(const Placed& placed) {
-    const std::size_t end = placed.offset() + placed.range.size().value();
     const std::size_t last = placed.memory.size() / page_bytes - 1;
     if (placed.offset() != 0)
         fill_page(placed.memory, placed.canaries, 0);
-    if (end != placed.memory.size() && (placed.offset() == 0 || last != 0))
+    if (placed.end() != placed.memory.size() && (placed.offset() == 0 || last != 0))
         fill_page(placed.memory, placed.canaries, last);
 }
 
@@ -127,17 +127,13 @@ Result<Arena> Arena::create(machine::Machine& machine, machine::Domain& domain,
     if (config.guard > config.window)
         return fail(ErrorCode::out_of_range, "the guard is longer than the audit's window",
                     {"guard", config.guard.value()}, {"window", config.window.value()});
-    auto memory = machine.allocate(config.memory);
-    if (!memory)
-        return std::unexpected(memory.error());
+    MOAT_LET(auto memory, machine.allocate(config.memory));
     std::optional<machine::SharedMemory> decoys;
     if (config.decoys == Decoys::at_physical_addresses) {
-        auto window = machine.allocate(config.window);
-        if (!window)
-            return std::unexpected(window.error());
-        decoys.emplace(std::move(*window));
+        MOAT_LET(auto window, machine.allocate(config.window));
+        decoys.emplace(std::move(window));
     }
-    return Arena(domain, config, std::move(*memory), std::move(decoys));
+    return Arena(domain, config, std::move(memory), std::move(decoys));
 }
 
 Arena::Arena(machine::Domain& domain, const ArenaConfig& config, machine::SharedMemory memory,
@@ -150,12 +146,8 @@ Arena::Arena(machine::Domain& domain, const ArenaConfig& config, machine::Shared
       kept_address_(window_start_), highest_address_(window_start_) {}
 
 /// Laps differ: a device may write back what it read beyond a buffer in an earlier lap.
-std::uint64_t Arena::canaries_of_memory(std::uint64_t offset, std::uint64_t lap) const {
+std::uint64_t Arena::canaries_at(std::uint64_t offset, std::uint64_t lap) const {
     return (mixed(seed_, lap) + offset / page) & ~beside_read;
-}
-
-std::uint64_t Arena::canaries_of_decoys(std::uint64_t offset) const {
-    return (mixed(seed_, 0) + offset / page) & ~beside_read;
 }
 
 /// Buffers at rest have filled their memory already.
@@ -201,7 +193,7 @@ Result<Placed> Arena::place(const Need& need, dma::Placement placement, Life lif
                   .direction = need.direction,
                   .pages = IovaRange(Iova(start), ByteCount(room)),
                   .memory = memory_.bytes().subspan(at, room),
-                  .canaries = canaries_of_memory(at, lap_),
+                  .canaries = canaries_at(at, lap_),
                   .case_number = case_number};
     const std::uint64_t offset =
         placement == dma::Placement::left ? 0 : align_down(room - bytes, need.alignment_lg2);
@@ -211,27 +203,25 @@ Result<Placed> Arena::place(const Need& need, dma::Placement placement, Life lif
         const auto here = decoys_->bytes().subspan(start - window_start_, room);
         if (life == Life::operation) {
             placed.decoy = here;
-            placed.decoy_canaries = canaries_of_decoys(start - window_start_);
+            placed.decoy_canaries = canaries_at(start - window_start_, of_decoys);
         } else {
             // A device that bypasses the IOMMU finds its queues here, so that it can start.
             placed.memory = here;
-            placed.canaries = canaries_of_decoys(start - window_start_);
+            placed.canaries = canaries_at(start - window_start_, of_decoys);
             physical = PhysicalAddress(start);
         }
         fill_up_to(start - window_start_ + room, decoys_->bytes(), decoys_filled_,
-                   canaries_of_decoys(decoys_filled_));
+                   canaries_at(decoys_filled_, of_decoys));
     }
-    fill_up_to(at + room, memory_.bytes(), ready_, canaries_of_memory(ready_, lap_));
+    fill_up_to(at + room, memory_.bytes(), ready_, canaries_at(ready_, lap_));
     if (life == Life::driver) {
         std::ranges::fill(placed.bytes(), std::byte{0});
     } else if (need.direction == Direction::to_device) {
         placed.canaries |= beside_read;
         fill_red_zones(placed);
     }
-    if (const auto mapped = domain_->map(Iova(start), ByteCount(room), physical,
-                                         dma::attributes_of(need.direction));
-        !mapped)
-        return std::unexpected(mapped.error());
+    MOAT_TRY(
+        domain_->map(Iova(start), ByteCount(room), physical, dma::attributes_of(need.direction)));
     next_address_ = start + room;
     highest_address_ = std::max(highest_address_, next_address_);
     next_offset_ = at + room;
@@ -243,16 +233,14 @@ Result<Placed> Arena::place(const Need& need, dma::Placement placement, Life lif
 }
 
 Changed Arena::look(const Placed& placed) {
-    const std::size_t begin = placed.offset();
-    const std::size_t end = begin + placed.range.size().value();
-    return {.before = changed(placed.memory, 0, begin, placed.canaries),
-            .after = changed(placed.memory, end, placed.memory.size(), placed.canaries),
+    return {.before = changed(placed.memory, 0, placed.offset(), placed.canaries),
+            .after = changed(placed.memory, placed.end(), placed.memory.size(), placed.canaries),
             .decoy = changed(placed.decoy, 0, placed.decoy.size(), placed.decoy_canaries)};
 }
 
 Changed Arena::glance(const Placed& placed) {
     const std::size_t begin = placed.offset();
-    const std::size_t end = begin + placed.range.size().value();
+    const std::size_t end = placed.end();
     const std::size_t before = std::min(begin, line);
     const std::size_t after = std::min(placed.memory.size() - end, line);
     const bool is_quiet = changed(placed.memory, begin - before, begin, placed.canaries) == 0 &&
@@ -261,10 +249,8 @@ Changed Arena::glance(const Placed& placed) {
 }
 
 void Arena::put_right_around(const Placed& placed) {
-    const std::size_t begin = placed.offset();
-    const std::size_t end = begin + placed.range.size().value();
     for (std::size_t at = 0; at != placed.memory.size(); ++at)
-        if (at < begin || at >= end)
+        if (at < placed.offset() || at >= placed.end())
             placed.memory[at] = canary_at(placed, at);
 }
 
@@ -285,7 +271,7 @@ void Arena::lay_to_rest(Placed placed, const Changed& seen) {
     if (const auto offset =
             static_cast<std::uint64_t>(placed.memory.data() - memory_.bytes().data());
         offset < memory_.size().value()) // and not in the decoys
-        placed.canaries = canaries_of_memory(offset, lap_ + 1);
+        placed.canaries = canaries_at(offset, lap_ + 1);
     fill(placed.memory, placed.canaries);
     if (seen.decoy != 0)
         fill(placed.decoy, placed.decoy_canaries);
@@ -311,9 +297,15 @@ void Arena::look_at(Placed& placed, std::vector<Inspected>& found) {
     fill(placed.decoy, placed.decoy_canaries);
 }
 
-void Arena::glance_at_last(std::vector<Inspected>& found) {
+void Arena::take_changed_before(std::vector<Inspected>& found) {
+    if (&found == &changed_before_)
+        return;
     found.insert(found.end(), changed_before_.begin(), changed_before_.end());
     changed_before_.clear();
+}
+
+void Arena::glance_at_last(std::vector<Inspected>& found) {
+    take_changed_before(found);
     if (resting_.empty())
         return;
     Placed& last = resting_.back();
@@ -324,10 +316,7 @@ void Arena::glance_at_last(std::vector<Inspected>& found) {
 }
 
 void Arena::look_at_all(std::vector<Inspected>& found) {
-    if (&found != &changed_before_) {
-        found.insert(found.end(), changed_before_.begin(), changed_before_.end());
-        changed_before_.clear();
-    }
+    take_changed_before(found);
     for (Placed& placed : resting_)
         look_at(placed, found);
 }

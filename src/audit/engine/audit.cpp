@@ -4,6 +4,7 @@
 #include "moat/core/text.hpp"
 
 #include "audit/judge.hpp"
+#include "platform/try.hpp"
 
 #include <algorithm>
 #include <list>
@@ -42,7 +43,6 @@ class Ledger {
         }
     }
 
-    /// Records how close the buffer is to its guards.
     void note(const Placed& placed) {
         const std::uint64_t before = placed.offset();
         const std::uint64_t after = placed.memory.size() - before - placed.range.size().value();
@@ -88,14 +88,10 @@ class Session final : private BufferSource {
     Session& operator=(const Session&) = delete;
 
     Result<void> start() {
-        auto driver = options_.probe(machine_, function_, *this);
-        if (!driver)
-            return std::unexpected(driver.error());
-        driver_ = std::move(*driver);
+        MOAT_LET(driver_, options_.probe({machine_, function_, *this}));
         ++ledger_.tally().sessions;
         for (const auto& [placed, _] : only_at_start_) {
-            if (const auto unmapped = arena_.unmap(placed); !unmapped)
-                return unmapped;
+            MOAT_TRY(arena_.unmap(placed));
             arena_.lay_to_rest(placed, Arena::look(placed));
             note_past(placed);
         }
@@ -120,26 +116,15 @@ class Session final : private BufferSource {
 
   private:
     [[nodiscard]] Result<Buffer> obtain(const Need& need) override {
-        const auto placed = place(need, Life::driver, of_no_case);
-        if (!placed)
-            return std::unexpected(placed.error());
-        (need.use == Use::always ? kept_ : only_at_start_).push_back({*placed});
-        return Buffer{placed->range.start(), placed->bytes()};
+        MOAT_LET(const Placed placed, place(need, Life::driver, of_no_case));
+        (need.use == Use::always ? kept_ : only_at_start_).push_back({placed});
+        return Buffer{placed.range.start(), placed.bytes()};
     }
 
     Result<Placed> place(const Need& need, Life life, std::uint64_t case_number) {
-        auto placed = arena_.place(need, placement_, life, case_number);
-        if (placed)
-            ledger_.note(*placed);
+        MOAT_LET(const Placed placed, arena_.place(need, placement_, life, case_number));
+        ledger_.note(placed);
         return placed;
-    }
-
-    /// Calls visit(Inspected&) for each buffer of the operation.
-    template <class Visit>
-    void each_given(Visit&& visit) {
-        std::ranges::for_each(lists_, visit);
-        if (data_)
-            visit(*data_);
     }
 
     enum class Look : std::uint8_t { nearby, everywhere };
@@ -150,21 +135,13 @@ class Session final : private BufferSource {
     Result<void> take_faults();
     Result<void> observe(Observed seen);
 
-    void note_past(const Placed& placed) {
-        history_.note({.range = placed.range,
-                       .guard_before = arena_.guard(),
-                       .guard_after = arena_.guard(),
-                       .allows = dma::allows_of(placed.direction),
-                       .label = placed.label},
-                      {});
-    }
+    void note_past(const Placed& placed) { history_.note(mapping_of(placed, arena_.guard()), {}); }
 
     void tell_lives(std::string_view operation) {
         for (; told_ != kept_.size(); ++told_)
             options_.lived({kept_[told_].placed, "start", machine_.now(), std::nullopt});
-        each_given([&](const Inspected& each) {
+        for (const Inspected& each : given_)
             options_.lived({each.placed, operation, placed_at_, machine_.now()});
-        });
     }
 
     void settle(std::chrono::nanoseconds longest) {
@@ -196,9 +173,8 @@ class Session final : private BufferSource {
     std::optional<std::uint64_t> not_looked_since_;
     std::chrono::nanoseconds placed_at_{};
     // Of the current operation; members so that their memory is reused.
-    std::vector<Inspected> lists_;
-    std::vector<Buffer> list_buffers_; ///< of `lists_`
-    std::optional<Inspected> data_;
+    std::vector<Inspected> given_;     ///< its lists, then its data
+    std::vector<Buffer> list_buffers_; ///< of its lists
     std::vector<Inspected> at_rest_;
     std::vector<fault::Record> faults_;
 };
@@ -206,30 +182,25 @@ class Session final : private BufferSource {
 /// Places the data first: its address determines which lists are needed.
 Result<void> Session::give_all(const Case& about, Request& request) {
     const Operation& operation = driver_->operations()[about.operation];
-    data_.reset();
-    lists_.clear();
+    given_.clear();
     list_buffers_.clear();
     arena_.begin_operation();
     if (about.length == ByteCount(0))
         return {};
-    const auto data = place({.what = "data",
-                             .direction = operation.direction,
-                             .size = about.length,
-                             .alignment_lg2 = operation.alignment_lg2},
-                            Life::operation, about.number);
-    if (!data)
-        return std::unexpected(data.error());
-    data_.emplace(*data);
-    request.data = data->range.start();
+    MOAT_LET(const Placed data, place({.what = "data",
+                                       .direction = operation.direction,
+                                       .size = about.length,
+                                       .alignment_lg2 = operation.alignment_lg2},
+                                      Life::operation, about.number));
+    request.data = data.range.start();
     if (operation.direction == Direction::to_device)
-        std::ranges::fill(data->bytes(), static_cast<std::byte>(about.number & 0x7f)); // no canary
+        std::ranges::fill(data.bytes(), static_cast<std::byte>(about.number & 0x7f)); // no canary
     for (const Need& need : driver_->lists_for(request)) {
-        const auto list = place(need, Life::operation, about.number);
-        if (!list)
-            return std::unexpected(list.error());
-        lists_.push_back({*list});
-        list_buffers_.push_back({list->range.start(), list->bytes()});
+        MOAT_LET(const Placed list, place(need, Life::operation, about.number));
+        given_.push_back({list});
+        list_buffers_.push_back({list.range.start(), list.bytes()});
     }
+    given_.push_back({data});
     request.lists = list_buffers_;
     return {};
 }
@@ -239,8 +210,7 @@ Result<bool> Session::run(const Case& about) {
     Request request{.operation = about.operation, .data = {}, .length = about.length, .lists = {}};
     if (options_.round_trips)
         counted_ = options_.round_trips();
-    if (const auto given = give_all(about, request); !given)
-        return std::unexpected(given.error());
+    MOAT_TRY(give_all(about, request));
     placed_at_ = machine_.now();
     count(Phase::place);
     const auto answer = driver_->run(request);
@@ -249,27 +219,24 @@ Result<bool> Session::run(const Case& about) {
         return std::unexpected(answer.error());
     const ByteCount fills = std::min(operation.fills, about.length);
     const bool should_be_written = answer && answer->verdict == Verdict::success &&
-                                   operation.direction == Direction::from_device && data_;
+                                   operation.direction == Direction::from_device && !given_.empty();
     std::uint64_t unwritten = 0;
     std::uint64_t kept_since = 0;
     {
         // The CPU inspects memory while the machine invalidates.
         auto look = [&] {
             kept_since = look_at_buffers(about);
-            unwritten = should_be_written ? Arena::unwritten_at_end(data_->placed, fills) : 0;
+            unwritten =
+                should_be_written ? Arena::unwritten_at_end(given_.back().placed, fills) : 0;
         };
         const machine::Meanwhile meanwhile(machine_, look);
-        Result<void> unmapped;
-        each_given([&](const Inspected& each) {
-            if (unmapped)
-                unmapped = arena_.unmap(each.placed);
-        });
-        if (!unmapped)
-            return std::unexpected(unmapped.error());
+        for (const Inspected& each : given_)
+            MOAT_TRY(arena_.unmap(each.placed));
     }
     count(Phase::unmap);
     auto lay_to_rest = [&] {
-        each_given([&](const Inspected& each) { arena_.lay_to_rest(each.placed, each.changed); });
+        for (const Inspected& each : given_)
+            arena_.lay_to_rest(each.placed, each.changed);
     };
     const machine::Meanwhile meanwhile(machine_, lay_to_rest);
     if (options_.settle != std::chrono::nanoseconds())
@@ -280,17 +247,14 @@ Result<bool> Session::run(const Case& about) {
     // The driver got no valid answer from its device.
     const Answer said = answer.value_or(Answer{});
     tally.refused += said.verdict == Verdict::failure ? 1 : 0;
-    if (const auto seen = observe({.operation = operation.name,
-                                   .about = about,
-                                   .answer = said,
-                                   .fills = fills,
-                                   .lists = lists_,
-                                   .data = data_ ? &*data_ : nullptr,
-                                   .unwritten = unwritten,
-                                   .kept_since = kept_since,
-                                   .at_rest = at_rest_});
-        !seen)
-        return std::unexpected(seen.error());
+    MOAT_TRY(observe({.operation = operation.name,
+                      .about = about,
+                      .answer = said,
+                      .fills = fills,
+                      .given = given_,
+                      .unwritten = unwritten,
+                      .kept_since = kept_since,
+                      .at_rest = at_rest_}));
     return answer.has_value();
 }
 
@@ -300,9 +264,7 @@ Result<void> Session::take_faults() {
         record.time_ns.reset(); // the reporter's clock differs between runs
         faults_.push_back(record);
     };
-    const auto lost = machine_.take_faults(keep);
-    if (!lost)
-        return std::unexpected(lost.error());
+    MOAT_TRY(machine_.take_faults(keep));
     return {};
 }
 
@@ -325,15 +287,15 @@ std::uint64_t Session::look_at_buffers(const Case& about) {
         not_looked_since_ = about.number;
     const bool is_due = about.number - *not_looked_since_ + 1 >= cases_between_looks;
     const std::uint64_t since = look_at_kept(about, is_due ? Look::everywhere : Look::nearby);
-    each_given([](Inspected& each) { each.changed = Arena::look(each.placed); });
+    for (Inspected& each : given_)
+        each.changed = Arena::look(each.placed);
     at_rest_.clear();
     arena_.glance_at_last(at_rest_);
     return since;
 }
 
 Result<void> Session::observe(Observed seen) {
-    if (const auto taken = take_faults(); !taken)
-        return taken;
+    MOAT_TRY(take_faults());
     if (seen.answer) // absent at the start and the end
         count(Phase::faults);
     if (options_.lived)
@@ -343,58 +305,24 @@ Result<void> Session::observe(Observed seen) {
     seen.kept = kept_;
     seen.faults = faults_;
     ledger_.note(judge(seen, {history_, arena_.resting()}));
-    each_given([&](const Inspected& each) { note_past(each.placed); });
-    lists_.clear();
-    data_.reset();
+    for (const Inspected& each : given_)
+        note_past(each.placed);
+    given_.clear();
     return {};
 }
 
-/// The function, attached to its own domain.
-class Attached {
-  public:
-    static Result<std::unique_ptr<Attached>> create(machine::Machine& machine,
-                                                    machine::Bdf address) {
-        auto domain = machine.create_domain();
-        if (!domain)
-            return std::unexpected(domain.error());
-        if (const auto attached = machine.attach(address, **domain); !attached)
-            return std::unexpected(attached.error());
-        auto made = std::unique_ptr<Attached>(new Attached(machine, address, std::move(*domain)));
-        auto function = machine.open(address);
-        if (!function)
-            return std::unexpected(function.error());
-        made->function_ = std::move(*function);
-        return made;
-    }
+struct Attachment {
+    machine::Machine& machine;
+    machine::Bdf address;
 
-    ~Attached() {
-        function_.reset();
-        (void)machine_.detach(address_);
-    }
-
-    Attached(const Attached&) = delete;
-    Attached& operator=(const Attached&) = delete;
-
-    [[nodiscard]] machine::Domain& domain() { return *domain_; }
-
-    [[nodiscard]] machine::Function& function() { return *function_; }
-
-  private:
-    Attached(machine::Machine& machine, machine::Bdf address,
-             std::unique_ptr<machine::Domain> domain)
-        : machine_(machine), address_(address), domain_(std::move(domain)) {}
-
-    machine::Machine& machine_;
-    machine::Bdf address_;
-    std::unique_ptr<machine::Domain> domain_;
-    std::unique_ptr<machine::Function> function_;
+    ~Attachment() { (void)machine.detach(address); }
 };
 
 class Audit {
   public:
-    Audit(machine::Machine& machine, Attached& attached, Arena& arena, const AuditOptions& options,
-          DeviceReport& report)
-        : machine_(machine), attached_(attached), arena_(arena), options_(options), report_(report),
+    Audit(machine::Machine& machine, machine::Function& function, Arena& arena,
+          const AuditOptions& options, DeviceReport& report)
+        : machine_(machine), function_(function), arena_(arena), options_(options), report_(report),
           ledger_(options, report) {}
 
     Result<void> run() {
@@ -402,10 +330,9 @@ class Audit {
         report_.first_case = report_.end_case = next;
         std::uint64_t end = options_.end_case.value_or(next + 1);
         while (next < end && !report_.ended_early && !stopped_) {
-            Session session(machine_, attached_.function(), arena_, options_, ledger_, history_,
+            Session session(machine_, function_, arena_, options_, ledger_, history_,
                             placement_of(next));
-            if (const auto started = session.start(); !started)
-                return started;
+            MOAT_TRY(session.start());
             report_.driver = session.driver().name();
             plan_.emplace(session.driver().operations(), options_.placements, options_.seed);
             if (plan_->at(next).placement != session_placement_)
@@ -443,18 +370,16 @@ class Audit {
         while (next != round_end) {
             about = plan_->at(next++);
             report_.end_case = next;
-            const auto ran = session.run(about);
-            if (!ran)
-                return std::unexpected(ran.error());
+            MOAT_LET(const bool goes_on, session.run(about));
             stopped_ = next % 16 == 0 && options_.goes_on && !options_.goes_on(report_.tally);
-            if (!*ran || stopped_)
+            if (!goes_on || stopped_)
                 break;
         }
         return session.finish(about);
     }
 
     machine::Machine& machine_;
-    Attached& attached_;
+    machine::Function& function_;
     Arena& arena_;
     const AuditOptions& options_;
     DeviceReport& report_;
@@ -471,17 +396,17 @@ Result<DeviceReport> audit_function(machine::Machine& machine, machine::Bdf addr
                                     const AuditOptions& options) {
     DeviceReport report;
     report.address = address;
-    auto attached = Attached::create(machine, address);
-    if (!attached)
-        return std::unexpected(attached.error());
-    auto arena =
-        Arena::create(machine, (*attached)->domain(),
-                      {.guard = options.guard, .seed = options.seed, .decoys = options.decoys});
-    if (!arena)
-        return std::unexpected(arena.error());
-    Audit audit(machine, **attached, *arena, options, report);
-    if (const auto done = audit.run(); !done)
-        return std::unexpected(done.error());
+    MOAT_LET(const auto domain, machine.create_domain());
+    MOAT_TRY(machine.attach(address, *domain));
+    const Attachment attachment{machine, address};
+    MOAT_LET(const auto function, machine.open(address));
+    const auto wrapped = options.wrap_domain ? options.wrap_domain(*domain) : nullptr;
+    MOAT_LET(
+        Arena arena,
+        Arena::create(machine, wrapped ? *wrapped : *domain,
+                      {.guard = options.guard, .seed = options.seed, .decoys = options.decoys}));
+    Audit audit(machine, *function, arena, options, report);
+    MOAT_TRY(audit.run());
     return report;
 }
 

@@ -15,14 +15,6 @@ using fault::Diagnosis;
 using fault::Kind;
 using fault::Side;
 
-[[nodiscard]] fault::Mapping mapping_of(const Placed& placed, ByteCount guard) {
-    return {.range = placed.range,
-            .guard_before = guard,
-            .guard_after = guard,
-            .allows = dma::allows_of(placed.direction),
-            .label = placed.label};
-}
-
 [[nodiscard]] std::string bytes_text(std::uint64_t bytes) {
     return std::to_string(bytes) + (bytes == 1 ? " byte" : " bytes");
 }
@@ -34,7 +26,8 @@ class Judge {
     std::vector<Finding> decide() {
         for (const Inspected& each : seen_.kept)
             judge_canaries(each, seen_.kept_since);
-        each_given([&](const Inspected& each) { judge_canaries(each, seen_.about.number); });
+        for (const Inspected& each : seen_.given)
+            judge_canaries(each, seen_.about.number);
         for (const Inspected& each : seen_.at_rest)
             judge_rest(each);
         if (!seen_.faults.empty())
@@ -46,22 +39,12 @@ class Judge {
     }
 
   private:
-    /// Calls visit(Inspected) for each buffer of the operation.
-    template <class Visit>
-    void each_given(Visit&& visit) const {
-        std::ranges::for_each(seen_.lists, visit);
-        if (seen_.data != nullptr)
-            visit(*seen_.data);
-    }
-
     /// Most operations have no faults to diagnose.
     void prepare_diagnosis() {
         past_.history.catch_up();
-        const auto add = [&](const Inspected& each) {
-            living_.push_back(mapping_of(each.placed, seen_.guard));
-        };
-        std::ranges::for_each(seen_.kept, add);
-        each_given(add);
+        for (const auto all : {seen_.kept, seen_.given})
+            for (const Inspected& each : all)
+                living_.push_back(mapping_of(each.placed, seen_.guard));
         std::ranges::sort(living_, {}, [](const auto& each) { return each.range.start(); });
     }
 
@@ -125,11 +108,7 @@ class Judge {
                            record.source.id() == seen_.requester);
         const Diagnosis diagnosis =
             fault::diagnose(fault::SortedMappings(living_), past_.history, record);
-        if (!ours) {
-            report(add(FindingKind::fault_without_access, nullptr, Side::inside, 0), diagnosis);
-            return;
-        }
-        switch (diagnosis.kind) {
+        switch (ours ? diagnosis.kind : Kind::no_access) {
         case Kind::out_of_bounds_right:
         case Kind::out_of_bounds_left:
         case Kind::crossing:
@@ -155,21 +134,17 @@ class Judge {
     }
 
     [[nodiscard]] bool is_given(IovaRange range) const {
-        bool found = false;
-        each_given([&](const Inspected& each) { found = found || each.placed.range == range; });
-        return found;
+        return std::ranges::any_of(
+            seen_.given, [&](const Inspected& each) { return each.placed.range == range; });
     }
 
     [[nodiscard]] const Placed* find(IovaRange range) const {
-        const Placed* found = nullptr;
-        const auto compare = [&](const Placed& each) {
-            if (found == nullptr && each.range == range)
-                found = &each;
-        };
-        std::ranges::for_each(seen_.kept, compare, &Inspected::placed);
-        each_given([&](const Inspected& each) { compare(each.placed); });
-        std::ranges::for_each(past_.resting, compare);
-        return found;
+        for (const auto all : {seen_.kept, seen_.given})
+            for (const Inspected& each : all)
+                if (each.placed.range == range)
+                    return &each.placed;
+        const auto rests = std::ranges::find(past_.resting, range, &Placed::range);
+        return rests == past_.resting.end() ? nullptr : &*rests;
     }
 
     static void report(Finding& made, const Diagnosis& diagnosis) {
@@ -215,7 +190,7 @@ class Judge {
     void judge_answer() {
         if (!seen_.answer)
             return;
-        const Placed* const data = seen_.data == nullptr ? nullptr : &seen_.data->placed;
+        const Placed* const data = seen_.given.empty() ? nullptr : &seen_.given.back().placed;
         if (seen_.answer->verdict == Verdict::no_answer)
             add(FindingKind::hang, nullptr, Side::inside, 0).report =
                 "the device did not answer; its status is " + hexadecimal(seen_.answer->code) +
@@ -245,6 +220,14 @@ class Judge {
 };
 
 } // namespace
+
+fault::Mapping mapping_of(const Placed& placed, ByteCount guard) {
+    return {.range = placed.range,
+            .guard_before = guard,
+            .guard_after = guard,
+            .allows = dma::allows_of(placed.direction),
+            .label = placed.label};
+}
 
 std::vector<Finding> judge(const Observed& seen, const Past& past) {
     return Judge(seen, past).decide();

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "audit/subject.hpp"
 
-#include "moat/core/check.hpp"
-
+#include "machine/qemu/qemu_machine.hpp"
 #include "machine/soft/edu.hpp"
 #include "machine/soft/nvme.hpp"
 #include "machine/soft/soft_machine.hpp"
 #include "machine/vfio_host/vfio_machine.hpp"
+#include "platform/try.hpp"
 #include "wrong.hpp"
 
 #include <algorithm>
@@ -57,40 +57,6 @@ machine::qemu::QemuOptions qemu_options(std::string_view name) {
     return options;
 }
 
-/// A machine as the audit sees it: wrapped only if something is to be wrong.
-class Injector {
-  public:
-    Injector(machine::Machine& machine, const Wrong& wrong) : machine_(machine), wrong_(wrong) {
-        if (wrong.what != Injection::none)
-            wrapped_.emplace(machine, wrong);
-    }
-
-    [[nodiscard]] machine::Machine& machine() { return wrapped_ ? *wrapped_ : machine_; }
-
-    [[nodiscard]] std::uint64_t wronged() const { return wrapped_ ? wrapped_->wronged() : 0; }
-
-    /// `before_each`: see WrongDriver.
-    [[nodiscard]] AuditOptions options(const std::function<void(Injection)>& before_each = {}) {
-        AuditOptions options;
-        if (wrapped_)
-            options.probe =
-                [this, before_each](machine::Machine&, machine::Function& function,
-                                    BufferSource& buffers) -> Result<std::unique_ptr<Driver>> {
-                auto driver = audit::probe(*wrapped_, function, buffers);
-                if (!driver)
-                    return driver;
-                return std::make_unique<WrongDriver>(std::move(*driver), *wrapped_, wrong_,
-                                                     before_each);
-            };
-        return options;
-    }
-
-  private:
-    machine::Machine& machine_;
-    const Wrong wrong_;
-    std::optional<WrongMachine> wrapped_;
-};
-
 /// What a soft device does wrong; its driver does the rest.
 [[nodiscard]] machine::soft::Misdeed misdeed_of(Injection what) {
     using machine::soft::Misdeed;
@@ -103,97 +69,11 @@ class Injector {
     return misdeeds[static_cast<std::size_t>(what)];
 }
 
-template <class Model>
-class SoftSubject final : public Subject {
-  public:
-    SoftSubject(Bdf address, const Wrong& wrong) : wrong_(wrong) {
-        MOAT_CHECK(soft_.add(address, model_).has_value(), "the bus is empty");
-    }
-
-    [[nodiscard]] machine::Machine& machine() override { return injector_.machine(); }
-
-    [[nodiscard]] std::uint64_t wronged() const override {
-        return injector_.wronged() + model_.misdeeds();
-    }
-
-    [[nodiscard]] AuditOptions options() override {
-        AuditOptions options = injector_.options(
-            [this](Injection what) { model_.misbehave({misdeed_of(what), wrong_.bytes}); });
-        options.settle = 1ms;
-        return options;
-    }
-
-  private:
-    const Wrong wrong_;
-    Model model_;
-    machine::soft::SoftMachine soft_;
-    Injector injector_{soft_, wrong_};
-};
-
-class QemuSubject final : public Subject {
-  public:
-    QemuSubject(std::unique_ptr<machine::qemu::QemuMachine> qemu, const Wrong& wrong)
-        : qemu_(std::move(qemu)), injector_(*qemu_, wrong) {}
-
-    [[nodiscard]] machine::Machine& machine() override { return injector_.machine(); }
-
-    [[nodiscard]] std::uint64_t wronged() const override { return injector_.wronged(); }
-
-    [[nodiscard]] AuditOptions options() override {
-        AuditOptions options = injector_.options();
-        options.decoys = Decoys::at_physical_addresses;
-        options.round_trips = [this] { return qemu_->qtest().round_trips(); };
-        return options;
-    }
-
-    [[nodiscard]] machine::qemu::QemuMachine* qemu() override { return qemu_.get(); }
-
-  private:
-    std::unique_ptr<machine::qemu::QemuMachine> qemu_;
-    Injector injector_;
-};
-
 [[nodiscard]] bool is_of(const Kind& kind, const machine::FunctionInfo& function) {
     constexpr std::uint32_t nvm_express = 0x010802;
     constexpr std::uint16_t edu_device = 0x11e8;
     return kind.name == "nvme" ? function.class_code == nvm_express : function.device == edu_device;
 }
-
-/// A device of this host. Only its driver can do wrong.
-class VfioSubject final : public Subject {
-  public:
-    VfioSubject(std::unique_ptr<machine::vfio_host::VfioMachine> vfio, machine::Bdf address,
-                const Wrong& wrong)
-        : vfio_(std::move(vfio)), address_(address), injector_(*vfio_, wrong) {}
-
-    [[nodiscard]] machine::Machine& machine() override { return injector_.machine(); }
-
-    [[nodiscard]] std::uint64_t wronged() const override { return injector_.wronged(); }
-
-    [[nodiscard]] machine::Bdf address() override { return address_; }
-
-    [[nodiscard]] AuditOptions options() override {
-        AuditOptions options = injector_.options();
-        options.settle = 2ms; // the kernel reports a fault some tenths of a millisecond later
-        return options;
-    }
-
-    [[nodiscard]] static Result<std::unique_ptr<Subject>> start(const Kind& kind,
-                                                                const Wrong& wrong) {
-        auto vfio = machine::vfio_host::VfioMachine::open();
-        if (!vfio)
-            return std::unexpected(vfio.error());
-        for (const machine::FunctionInfo& each : (*vfio)->functions())
-            if (is_of(kind, each) && each.address == kind.address.value_or(each.address))
-                return std::make_unique<VfioSubject>(std::move(*vfio), each.address, wrong);
-        return fail(ErrorCode::not_found, "vfio-pci has no such device (moat devices, moat bind)");
-    }
-
-  private:
-    std::unique_ptr<machine::vfio_host::VfioMachine> vfio_;
-    const machine::Bdf address_;
-    Injector injector_;
-};
 
 } // namespace
 
@@ -202,11 +82,9 @@ std::span<const Kind> kinds() {
 }
 
 Result<Kind> vfio_kind_at(Bdf address, std::string& words) {
-    const auto vfio = machine::vfio_host::VfioMachine::open();
-    if (!vfio)
-        return std::unexpected(vfio.error());
+    MOAT_LET(const auto vfio, machine::vfio_host::VfioMachine::open());
     words = "bound to vfio-pci:\n";
-    for (const machine::FunctionInfo& function : (*vfio)->functions()) {
+    for (const machine::FunctionInfo& function : vfio->functions()) {
         words += "  " + to_string(function.address) + '\n';
         if (function.address != address)
             continue;
@@ -222,13 +100,28 @@ Result<Kind> vfio_kind_at(Bdf address, std::string& words) {
 
 Result<std::unique_ptr<Subject>> Subject::start(const Kind& kind, const Wrong& wrong,
                                                 std::string* words) {
+    const auto subject = [&](auto machine, Bdf address,
+                             std::unique_ptr<machine::soft::MovingModel> model = nullptr) {
+        return std::unique_ptr<Subject>(
+            new Subject(std::move(machine), address, wrong, std::move(model)));
+    };
     if (kind.machine == "soft") {
+        std::unique_ptr<machine::soft::MovingModel> model;
         if (kind.name == "nvme")
-            return std::make_unique<SoftSubject<machine::soft::Nvme>>(*kind.address, wrong);
-        return std::make_unique<SoftSubject<machine::soft::Edu>>(*kind.address, wrong);
+            model = std::make_unique<machine::soft::Nvme>();
+        else
+            model = std::make_unique<machine::soft::Edu>();
+        auto soft = std::make_unique<machine::soft::SoftMachine>();
+        MOAT_TRY(soft->add(*kind.address, *model));
+        return subject(std::move(soft), *kind.address, std::move(model));
     }
-    if (kind.machine == "vfio")
-        return VfioSubject::start(kind, wrong);
+    if (kind.machine == "vfio") {
+        MOAT_LET(auto vfio, machine::vfio_host::VfioMachine::open());
+        for (const machine::FunctionInfo& each : vfio->functions())
+            if (is_of(kind, each) && each.address == kind.address.value_or(each.address))
+                return subject(std::move(vfio), Bdf(each.address));
+        return fail(ErrorCode::not_found, "vfio-pci has no such device (moat devices, moat bind)");
+    }
     auto options = qemu_options(kind.name);
     options.words = words;
     auto qemu = machine::qemu::QemuMachine::start(options);
@@ -239,7 +132,42 @@ Result<std::unique_ptr<Subject>> Subject::start(const Kind& kind, const Wrong& w
     }
     if ((*qemu)->functions().empty())
         return fail(ErrorCode::not_found, "QEMU has no such device");
-    return std::make_unique<QemuSubject>(std::move(*qemu), wrong);
+    const Bdf address = (*qemu)->functions().front().address;
+    return subject(std::move(*qemu), address);
+}
+
+Subject::Subject(std::unique_ptr<machine::Machine> machine, Bdf address, const Wrong& wrong,
+                 std::unique_ptr<machine::soft::MovingModel> model)
+    : model_(std::move(model)), machine_(std::move(machine)), address_(address) {
+    std::function<void(Injection)> misbehave;
+    if (model_)
+        misbehave = [this, bytes = wrong.bytes](Injection what) {
+            model_->misbehave({misdeed_of(what), bytes});
+        };
+    injector_ = std::make_unique<Injector>(wrong, std::move(misbehave));
+}
+
+Subject::~Subject() = default;
+
+AuditOptions Subject::options() {
+    AuditOptions options;
+    injector_->apply_to(options, *machine_);
+    if (const auto* const in_qemu = qemu()) {
+        options.decoys = Decoys::at_physical_addresses;
+        options.round_trips = [in_qemu] { return in_qemu->qtest().round_trips(); };
+    } else {
+        // The kernel reports a fault some tenths of a millisecond later.
+        options.settle = model_ ? 1ms : 2ms;
+    }
+    return options;
+}
+
+std::uint64_t Subject::wronged() const {
+    return injector_->injected() + (model_ ? model_->misdeeds() : 0);
+}
+
+machine::qemu::QemuMachine* Subject::qemu() {
+    return dynamic_cast<machine::qemu::QemuMachine*>(machine_.get());
 }
 
 } // namespace moat::audit

@@ -3,6 +3,7 @@
 
 #include "moat/core/bits.hpp"
 
+#include "platform/try.hpp"
 #include "qemu_function.hpp"
 
 #include <algorithm>
@@ -15,19 +16,17 @@
 namespace moat::machine::qemu {
 namespace {
 
-constexpr std::uint64_t unit_start = 0xfed90000;
 /// The least memory that q35 keeps below 4G.
 constexpr std::uint64_t most_ram = std::uint64_t{2} << 30;
 /// The IOMMU's tables, with shared memory above; a PC uses what is below.
 constexpr std::uint64_t tables_start = std::uint64_t{1} << 20;
 constexpr std::uint64_t tables_end = std::uint64_t{16} << 20;
 
-class QemuDomain final : public Domain {
+/// The upper half of the unit's domain is for interrupt messages.
+class QemuDomain final : public ForwardingDomain<QemuMachine::UnitDomain> {
   public:
     explicit QemuDomain(std::unique_ptr<QemuMachine::UnitDomain> domain)
-        : domain_(std::move(domain)) {
-        // The upper half is for interrupt messages.
-        limits_ = domain_->limits();
+        : ForwardingDomain(*domain), domain_(std::move(domain)), limits_(domain_->limits()) {
         limits_.aperture = {Iova(0), ByteCount(limits_.aperture.size().value() / 2)};
     }
 
@@ -35,22 +34,9 @@ class QemuDomain final : public Domain {
 
     [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
                                    Attributes attributes) override {
-        if (const auto good = iommu::check_limits(limits_, start, size); !good)
-            return good;
+        MOAT_TRY(iommu::check_limits(limits_, start, size));
         return domain_->map(start, size, memory, attributes);
     }
-
-    [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) override {
-        return domain_->unmap(start, size);
-    }
-
-    [[nodiscard]] Result<void> unmap_deferred(Iova start, ByteCount size) override {
-        return domain_->unmap_deferred(start, size);
-    }
-
-    [[nodiscard]] Result<void> invalidate_all() override { return domain_->invalidate_all(); }
-
-    [[nodiscard]] QemuMachine::UnitDomain& domain() { return *domain_; }
 
   private:
     std::unique_ptr<QemuMachine::UnitDomain> domain_;
@@ -62,11 +48,9 @@ class QemuDomain final : public Domain {
 Result<platform::MemoryFile> halting_firmware() {
     constexpr std::size_t size = 64 << 10;
     constexpr std::array<std::uint8_t, 4> halt = {0xfa, 0xf4, 0xeb, 0xfd};
-    auto file = platform::MemoryFile::create("moat firmware", ByteCount(size));
-    if (file) {
-        std::memset(file->bytes().data(), 0xf4, size);
-        std::memcpy(file->bytes().data() + size - 16, halt.data(), halt.size());
-    }
+    MOAT_LET(auto file, platform::MemoryFile::create("moat firmware", ByteCount(size)));
+    std::memset(file.bytes().data(), 0xf4, size);
+    std::memcpy(file.bytes().data() + size - 16, halt.data(), halt.size());
     return file;
 }
 
@@ -97,56 +81,27 @@ std::vector<std::string> command_line(const QemuOptions& options, const platform
 
 } // namespace
 
-std::uint32_t UnitRegistersByQtest::read32(unsigned offset) {
-    return static_cast<std::uint32_t>(
-        qtest_.read(Space::memory, unit_start + offset, Width::bits32));
-}
-
-std::uint64_t UnitRegistersByQtest::read64(unsigned offset) {
-    return qtest_.read(Space::memory, unit_start + offset, Width::bits64);
-}
-
-void UnitRegistersByQtest::write32(unsigned offset, std::uint32_t value) {
-    qtest_.write(Space::memory, unit_start + offset, Width::bits32, value);
-}
-
-void UnitRegistersByQtest::write64(unsigned offset, std::uint64_t value) {
-    qtest_.write(Space::memory, unit_start + offset, Width::bits64, value);
-}
-
-/// QEMU's IOMMU completes commands before it answers: a second look suffices, unless the device is
-/// not QEMU's.
-bool UnitRegistersByQtest::relax(unsigned attempt) {
-    qtest_.drain();
-    return qtest_.health() && attempt < 16;
-}
-
 Result<std::unique_ptr<QemuMachine>> QemuMachine::start(const QemuOptions& options) {
     if (options.ram.value() > most_ram || options.ram.value() <= tables_end ||
         !is_aligned(options.ram.value(), 20))
         return fail(ErrorCode::out_of_range, "QEMU's memory is above 16M, and 2G at most",
                     {"ram", options.ram.value()});
-    auto ram = platform::MemoryFile::create("moat QEMU memory", options.ram);
-    const auto firmware = halting_firmware();
-    auto socket = platform::StreamSocket::create(options.patience);
-    if (!ram || !firmware || !socket)
-        return std::unexpected(!ram ? ram.error() : !firmware ? firmware.error() : socket.error());
-    std::vector<int> descriptors = {ram->descriptor(), firmware->descriptor(), socket->child()};
+    MOAT_LET(auto ram, platform::MemoryFile::create("moat QEMU memory", options.ram));
+    MOAT_LET(const auto firmware, halting_firmware());
+    MOAT_LET(auto socket, platform::StreamSocket::create(options.patience));
+    std::vector<int> descriptors = {ram.descriptor(), firmware.descriptor(), socket.child()};
     std::vector<platform::MemoryFile> disks;
     for (const ByteCount size : options.disks) {
-        auto disk = platform::MemoryFile::create("moat QEMU disk", size);
-        if (!disk)
-            return std::unexpected(disk.error());
-        descriptors.push_back(disk->descriptor());
-        disks.push_back(std::move(*disk));
+        MOAT_LET(auto disk, platform::MemoryFile::create("moat QEMU disk", size));
+        descriptors.push_back(disk.descriptor());
+        disks.push_back(std::move(disk));
     }
-    auto process = platform::ChildProcess::start(
-        command_line(options, *ram, disks, *firmware, socket->child()), descriptors);
-    if (!process)
-        return std::unexpected(process.error());
-    socket->close_child();
-    std::unique_ptr<QemuMachine> machine(new QemuMachine(std::move(*ram), std::move(disks),
-                                                         std::move(*process), std::move(*socket)));
+    MOAT_LET(auto process,
+             platform::ChildProcess::start(
+                 command_line(options, ram, disks, firmware, socket.child()), descriptors));
+    socket.close_child();
+    std::unique_ptr<QemuMachine> machine(
+        new QemuMachine(std::move(ram), std::move(disks), std::move(process), std::move(socket)));
     if (const auto done = machine->set_up(options.unit); !done) {
         const auto health = machine->health();
         if (options.words != nullptr)
@@ -162,7 +117,6 @@ QemuMachine::QemuMachine(platform::MemoryFile ram, std::vector<platform::MemoryF
       unit_registers_(qtest_), table_headers_((tables_end - tables_start) >> 12),
       tables_(ram_.bytes().subspan(tables_start, tables_end - tables_start),
               PhysicalAddress(tables_start), table_headers_, 12),
-      config_(std::make_unique<Ecam>(qtest_)),
       free_{{tables_end, ram_.bytes().size() - tables_end}} {}
 
 QemuMachine::~QemuMachine() {
@@ -181,21 +135,14 @@ Result<void> QemuMachine::set_up(const iommu::vtd::UnitOptions& options) {
     };
     host_bridge(pciexbar + 4, 0);
     host_bridge(pciexbar, static_cast<std::uint32_t>(ecam.value()) | 1);
-    auto functions = configure_bus(*config_, bar_window);
-    if (!functions)
-        return std::unexpected(functions.error());
-    functions_ = std::move(*functions);
+    MOAT_LET(functions_, configure_bus(qtest_));
     // The host's own bridges are class 6 too.
     std::erase_if(functions_,
                   [](const PciFunction& each) { return each.info.class_code >> 16 == 6; });
     for (const PciFunction& each : functions_)
         infos_.push_back(each.info);
-    if (const auto healthy = health(); !healthy)
-        return healthy;
-    auto unit = Unit::open(unit_registers_, tables_, options);
-    if (!unit)
-        return std::unexpected(unit.error());
-    unit_ = std::move(*unit);
+    MOAT_TRY(health());
+    MOAT_LET(unit_, Unit::open(unit_registers_, tables_, options));
     return {};
 }
 
@@ -212,10 +159,8 @@ Result<std::unique_ptr<Function>> QemuMachine::open(Bdf address) {
 }
 
 Result<std::unique_ptr<Domain>> QemuMachine::create_domain() {
-    auto domain = UnitDomain::create(*unit_);
-    if (!domain)
-        return std::unexpected(domain.error());
-    return std::make_unique<QemuDomain>(std::move(*domain));
+    MOAT_LET(auto domain, UnitDomain::create(*unit_));
+    return std::make_unique<QemuDomain>(std::move(domain));
 }
 
 Result<void> QemuMachine::attach(Bdf function, Domain& domain) {
@@ -224,9 +169,8 @@ Result<void> QemuMachine::attach(Bdf function, Domain& domain) {
                     {"requester", function.requester()});
     auto* const ours = dynamic_cast<QemuDomain*>(&domain);
     MOAT_CHECK(ours != nullptr, "a domain is attached by the machine that made it");
-    if (const auto done = ours->domain().attach(function.requester()); !done)
-        return done;
-    attached_.emplace(function, Attachment{.domain = &ours->domain(), .interrupts = {}});
+    MOAT_TRY(ours->inner().attach(function.requester()));
+    attached_.emplace(function, Attachment{.domain = &ours->inner(), .interrupts = {}});
     return {};
 }
 
@@ -262,17 +206,13 @@ Result<std::pair<Iova, std::span<std::byte>>> QemuMachine::map_interrupts(Bdf fu
     Attachment& attachment = found->second;
     const Iova start = interrupts_of(*attachment.domain, function);
     if (!attachment.interrupts) {
-        auto page = allocate(ByteCount(4096));
-        if (!page)
-            return std::unexpected(page.error());
-        if (const auto mapped =
-                attachment.domain->map(start, page->size(), page->physical(), Attributes::write);
-            !mapped) {
-            if (mapped.error().code() == ErrorCode::io)
-                kept_.push_back(std::move(*page));
-            return std::unexpected(mapped.error());
-        }
-        attachment.interrupts.emplace(std::move(*page));
+        MOAT_LET(auto page, allocate(ByteCount(4096)));
+        const auto mapped =
+            attachment.domain->map(start, page.size(), page.physical(), Attributes::write);
+        if (!mapped && mapped.error().code() == ErrorCode::io)
+            kept_.push_back(std::move(page));
+        MOAT_TRY(mapped);
+        attachment.interrupts.emplace(std::move(page));
     }
     return std::pair(start, attachment.interrupts->bytes());
 }
@@ -319,8 +259,7 @@ void QemuMachine::release_shared(PhysicalAddress physical, ByteCount size) {
 
 Result<std::uint64_t> QemuMachine::take_faults(FunctionRef<void(const fault::Record&)> each) {
     const std::uint64_t lost = unit_->take_faults(each);
-    if (const auto healthy = health(); !healthy)
-        return std::unexpected(healthy.error());
+    MOAT_TRY(health());
     return lost;
 }
 
@@ -343,10 +282,6 @@ Wait QemuMachine::wait_until(FunctionRef<bool()> happened, std::chrono::nanoseco
         pause = std::min<std::chrono::nanoseconds>(2 * pause, 1ms);
     }
     return Wait::happened;
-}
-
-std::chrono::nanoseconds QemuMachine::now() {
-    return std::chrono::steady_clock::now().time_since_epoch();
 }
 
 } // namespace moat::machine::qemu

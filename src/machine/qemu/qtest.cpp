@@ -1,36 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "machine/qemu/qtest.hpp"
 
-#include "moat/core/bits.hpp"
+#include "moat/core/text.hpp"
 
-#include <array>
 #include <charconv>
 #include <chrono>
 #include <optional>
 
 namespace moat::machine::qemu {
 namespace {
-
-char suffix(Space space, Width width) {
-    switch (width) {
-    case Width::bits8:
-        return 'b';
-    case Width::bits16:
-        return 'w';
-    case Width::bits32:
-        return 'l';
-    case Width::bits64:
-        break;
-    }
-    MOAT_CHECK(space == Space::memory, "a port has 32 bits at most");
-    return 'q';
-}
-
-void append_hexadecimal(std::string& text, std::uint64_t value) {
-    std::array<char, 16> digits;
-    const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value, 16);
-    text.append("0x").append(digits.data(), end.ptr);
-}
 
 /// Parses "OK 0x1f".
 std::optional<std::uint64_t> value_in(std::string_view line) {
@@ -45,23 +23,18 @@ std::optional<std::uint64_t> value_in(std::string_view line) {
     return value;
 }
 
-std::uint64_t all_ones(Width width) {
-    return low_bits(8U * static_cast<unsigned>(width));
-}
-
 } // namespace
 
-void Qtest::post(Space space, std::string_view verb, std::uint64_t address, Width width) {
-    unsent_.append(verb);
-    unsent_ += suffix(space, width);
-    unsent_ += ' ';
-    append_hexadecimal(unsent_, address);
+void Qtest::post(std::string_view verb, std::uint64_t address, Width width) {
+    constexpr std::string_view suffixes = " bw l   q"; // by bytes
+    unsent_.append(verb) += suffixes[static_cast<std::size_t>(width)];
+    unsent_ += ' ' + hexadecimal(address);
 }
 
 std::uint64_t Qtest::read(Space space, std::uint64_t address, Width width) {
     if (!health_)
         return all_ones(width);
-    post(space, space == Space::memory ? "read" : "in", address, width);
+    post(space == Space::memory ? "read" : "in", address, width);
     unsent_ += '\n';
     flush();
     ++round_trips_;
@@ -83,10 +56,8 @@ void Qtest::write(Space space, std::uint64_t address, Width width, std::uint64_t
         return;
     if (unanswered_ == most_posted)
         drain();
-    post(space, space == Space::memory ? "write" : "out", address, width);
-    unsent_ += ' ';
-    append_hexadecimal(unsent_, value & all_ones(width));
-    unsent_ += '\n';
+    post(space == Space::memory ? "write" : "out", address, width);
+    unsent_ += ' ' + hexadecimal(value & all_ones(width)) + '\n';
     ++unanswered_;
 }
 
@@ -107,16 +78,11 @@ void Qtest::drain() {
     take_answers();
 }
 
-/// Waits for the answers to everything posted.
 void Qtest::take_answers() {
     while (health_ && unanswered_ != 0) {
         --unanswered_;
         answer();
     }
-}
-
-Result<void> Qtest::health() const {
-    return health_;
 }
 
 /// The next line that answers a command; skips lines about interrupt pins.

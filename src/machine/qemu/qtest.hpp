@@ -50,7 +50,7 @@ class Qtest {
             (*work)();
     }
 
-    [[nodiscard]] Result<void> health() const;
+    [[nodiscard]] Result<void> health() const { return health_; }
 
     /// How many waits for an answer there were: each costs the socket's latency.
     [[nodiscard]] std::uint64_t round_trips() const { return round_trips_; }
@@ -61,7 +61,7 @@ class Qtest {
     [[nodiscard]] pid_t process() const { return process_.number(); }
 
   private:
-    void post(Space space, std::string_view verb, std::uint64_t address, Width width);
+    void post(std::string_view verb, std::uint64_t address, Width width);
     std::string_view answer();
     void take_answers();
     void broken(const Error& why);
@@ -77,6 +77,27 @@ class Qtest {
     std::uint64_t round_trips_ = 0;
     Result<void> health_;
     std::optional<FunctionRef<void()>> meanwhile_;
+};
+
+/// Registers in physical memory.
+class MemoryRegisters : public Registers {
+  public:
+    MemoryRegisters(Qtest& qtest, PhysicalAddress start, ByteCount size)
+        : Registers(size), qtest_(qtest), start_(start.value()) {}
+
+  protected:
+    Qtest& qtest_;
+
+  private:
+    [[nodiscard]] std::uint64_t do_read(std::uint64_t offset, Width width) final {
+        return qtest_.read(Space::memory, start_ + offset, width);
+    }
+
+    void do_write(std::uint64_t offset, Width width, std::uint64_t value) final {
+        qtest_.write(Space::memory, start_ + offset, width, value);
+    }
+
+    const std::uint64_t start_;
 };
 
 } // namespace moat::machine::qemu

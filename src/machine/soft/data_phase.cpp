@@ -14,49 +14,39 @@ namespace {
     return start.value() - std::min(start.value(), bytes);
 }
 
-/// Calls use(segment, offset of its data) for `bytes` in all, until it returns false.
-template <class Use>
-[[nodiscard]] bool each_segment(std::span<const Segment> segments, std::uint64_t bytes,
-                                const Use& use) {
-    std::uint64_t offset = 0;
-    for (const Segment& segment : segments) {
-        const std::uint64_t here = std::min(segment.bytes, bytes - offset);
-        if (here == 0)
-            break;
-        if (!use(Segment{segment.start, here}, offset))
-            return false;
-        offset += here;
-    }
-    return true;
-}
-
 } // namespace
 
 bool DataPhase::to_memory(BusMaster& bus, std::span<const Segment> segments,
                           std::span<const std::byte> data) {
-    const std::span<const Segment> used = chosen(segments);
-    const std::uint64_t bytes = moved(data.size());
-    const bool arrived =
-        each_segment(used, bytes, [&](const Segment& segment, std::uint64_t offset) {
-            return bus.write(segment.start, data.subspan(offset, segment.bytes)).value() ==
-                   segment.bytes;
-        });
-    stray_around(bus, used, Way::to_memory);
-    return arrived || how_.misdeed == Misdeed::stale_address;
+    const auto write = [&](const Segment& segment, std::uint64_t offset) {
+        return bus.write(segment.start, data.subspan(offset, segment.bytes));
+    };
+    return transfer(bus, chosen(segments), data.size(), Way::to_memory, write);
 }
 
 bool DataPhase::from_memory(BusMaster& bus, std::span<const Segment> segments,
                             std::span<std::byte> data) {
     const std::span<const Segment> used = chosen(segments);
-    const std::uint64_t bytes = moved(data.size());
-    const bool arrived =
-        each_segment(used, bytes, [&](const Segment& segment, std::uint64_t offset) {
-            return bus.read(segment.start, data.subspan(offset, segment.bytes)).value() ==
-                   segment.bytes;
-        });
-    stray_around(bus, used, Way::from_memory);
+    const auto read = [&](const Segment& segment, std::uint64_t offset) {
+        return bus.read(segment.start, data.subspan(offset, segment.bytes));
+    };
+    const bool arrived = transfer(bus, used, data.size(), Way::from_memory, read);
     if (how_.misdeed == Misdeed::read_only_violated && !used.empty())
         stray(bus, used.front().start, std::min(used.front().bytes, how_.bytes), Way::to_memory);
+    return arrived;
+}
+
+bool DataPhase::transfer(BusMaster& bus, std::span<const Segment> segments, std::uint64_t size,
+                         Way way, FunctionRef<ByteCount(const Segment&, std::uint64_t)> access) {
+    const std::uint64_t bytes = moved(size);
+    std::uint64_t offset = 0;
+    bool arrived = true;
+    for (const Segment& segment : segments) {
+        const std::uint64_t here = std::min(segment.bytes, bytes - offset);
+        arrived = arrived && (here == 0 || access({segment.start, here}, offset).value() == here);
+        offset += here;
+    }
+    stray_around(bus, segments, way);
     return arrived || how_.misdeed == Misdeed::stale_address;
 }
 

@@ -77,6 +77,11 @@ class DataPhase {
 
     /// The segments to use instead of the given ones; valid until the next command.
     [[nodiscard]] std::span<const Segment> chosen(std::span<const Segment> told);
+    /// Calls access(segment, offset of its data), which returns how many bytes it moved, until
+    /// `size` bytes or a refusal. Return: to_memory's.
+    [[nodiscard]] bool transfer(BusMaster& bus, std::span<const Segment> segments,
+                                std::uint64_t size, Way way,
+                                FunctionRef<ByteCount(const Segment&, std::uint64_t)> access);
     /// How many of `size` bytes are transferred.
     [[nodiscard]] std::uint64_t moved(std::uint64_t size);
     void stray(BusMaster& bus, Iova start, std::uint64_t bytes, Way way);
@@ -86,6 +91,17 @@ class DataPhase {
     std::vector<Segment> previous_;
     std::optional<Segment> late_;
     std::uint64_t misdeeds_ = 0;
+};
+
+/// A model that moves data, and can do so wrongly.
+class MovingModel : public DeviceModel {
+  public:
+    void misbehave(Misbehaviour how) { data_.misbehave(how); }
+
+    [[nodiscard]] std::uint64_t misdeeds() const { return data_.misdeeds(); }
+
+  protected:
+    DataPhase data_;
 };
 
 } // namespace moat::machine::soft

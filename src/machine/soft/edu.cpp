@@ -2,6 +2,7 @@
 // The edu device's registers and its DMA engine.
 #include "machine/soft/edu.hpp"
 
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -18,10 +19,7 @@ constexpr std::uint64_t status = 0x20;
 constexpr std::uint64_t interrupt_status = 0x24;
 constexpr std::uint64_t interrupt_raise = 0x60;
 constexpr std::uint64_t interrupt_acknowledge = 0x64;
-constexpr std::uint64_t dma_source = 0x80;
-constexpr std::uint64_t dma_destination = 0x88;
-constexpr std::uint64_t dma_count = 0x90;
-constexpr std::uint64_t dma_command = 0x98;
+constexpr std::uint64_t dma = 0x80;
 
 } // namespace reg
 
@@ -33,6 +31,17 @@ constexpr std::uint32_t raised_by_dma = 1U << 8;
 constexpr std::uint64_t command_run = 1U << 0;
 constexpr std::uint64_t command_to_memory = 1U << 1;
 constexpr std::uint64_t command_interrupt = 1U << 2;
+
+/// Registers from `dma` on also take accesses of 64 bits.
+bool has_register(unsigned bar, std::uint64_t offset, Width width) {
+    return bar == 0 && (width == Width::bits32 || (width == Width::bits64 && offset >= reg::dma));
+}
+
+/// The index of a register of 64 bits; nothing if `offset` is none's.
+std::optional<std::size_t> dma_index(std::uint64_t offset) {
+    const std::uint64_t index = (offset - reg::dma) / 8;
+    return offset >= reg::dma && offset % 8 == 0 && index < 4 ? std::optional(index) : std::nullopt;
+}
 
 } // namespace
 
@@ -46,9 +55,10 @@ FunctionInfo Edu::info() const {
 }
 
 std::uint64_t Edu::read(unsigned bar, std::uint64_t offset, Width width) {
-    const bool wide = width == Width::bits64;
-    if (bar != 0 || (width != Width::bits32 && (!wide || offset < reg::dma_source)))
+    if (!has_register(bar, offset, width))
         return ~std::uint64_t{0};
+    if (const auto index = dma_index(offset))
+        return dma_.at(*index);
     switch (offset) {
     case reg::identification:
         return identity;
@@ -60,25 +70,20 @@ std::uint64_t Edu::read(unsigned bar, std::uint64_t offset, Width width) {
         return status_;
     case reg::interrupt_status:
         return interrupts_;
-    case reg::dma_source:
-        return source_;
-    case reg::dma_destination:
-        return destination_;
-    case reg::dma_count:
-        return count_;
-    case reg::dma_command:
-        return command_;
     default:
         return ~std::uint64_t{0};
     }
 }
 
 void Edu::write(unsigned bar, std::uint64_t offset, Width width, std::uint64_t value) {
-    const bool wide = width == Width::bits64;
-    if (bar != 0 || (width != Width::bits32 && (!wide || offset < reg::dma_source)))
+    if (!has_register(bar, offset, width))
         return;
+    if (const auto index = dma_index(offset)) {
+        if ((dma_[command] & command_run) == 0 && (*index != command || (value & command_run) != 0))
+            dma_.at(*index) = value;
+        return;
+    }
     const auto low = static_cast<std::uint32_t>(value);
-    const bool idle = (command_ & command_run) == 0;
     switch (offset) {
     case reg::liveness:
         liveness_ = ~low;
@@ -97,19 +102,6 @@ void Edu::write(unsigned bar, std::uint64_t offset, Width width, std::uint64_t v
         break;
     case reg::interrupt_acknowledge:
         interrupts_ &= ~low;
-        break;
-    case reg::dma_source:
-        source_ = idle ? value : source_;
-        break;
-    case reg::dma_destination:
-        destination_ = idle ? value : destination_;
-        break;
-    case reg::dma_count:
-        count_ = idle ? value : count_;
-        break;
-    case reg::dma_command:
-        if (idle && (value & command_run) != 0)
-            command_ = value;
         break;
     default:
         break;
@@ -132,7 +124,7 @@ bool Edu::step(BusMaster& bus) {
             raise(bus, raised_by_factorial);
         return true;
     }
-    if ((command_ & command_run) != 0) {
+    if ((dma_[command] & command_run) != 0) {
         transfer(bus);
         return true;
     }
@@ -140,20 +132,20 @@ bool Edu::step(BusMaster& bus) {
 }
 
 void Edu::transfer(BusMaster& bus) {
-    const bool to_memory = (command_ & command_to_memory) != 0;
-    const std::uint64_t own = (to_memory ? source_ : destination_) - buffer_start;
-    const std::uint64_t memory = (to_memory ? destination_ : source_) & dma_mask_;
-    if (own < buffer_bytes && count_ <= buffer_bytes - own && count_ != 0) {
-        const Segment segment{Iova(memory), count_};
-        const std::span<std::byte> bytes = std::span(buffer_).subspan(own, count_);
+    const bool to_memory = (dma_[command] & command_to_memory) != 0;
+    const std::uint64_t own = dma_[to_memory ? source : destination] - buffer_start;
+    const std::uint64_t memory = dma_[to_memory ? destination : source] & dma_mask_;
+    if (own < buffer_bytes && dma_[count] <= buffer_bytes - own && dma_[count] != 0) {
+        const Segment segment{Iova(memory), dma_[count]};
+        const std::span<std::byte> bytes = std::span(buffer_).subspan(own, dma_[count]);
         // The device cannot report a refused access.
         if (to_memory)
             static_cast<void>(data_.to_memory(bus, {&segment, 1}, bytes));
         else
             static_cast<void>(data_.from_memory(bus, {&segment, 1}, bytes));
     }
-    command_ &= ~command_run;
-    if ((command_ & command_interrupt) != 0)
+    dma_[command] &= ~command_run;
+    if ((dma_[command] & command_interrupt) != 0)
         raise(bus, raised_by_dma);
 }
 
@@ -167,7 +159,7 @@ void Edu::reset() {
     data_.reset();
     buffer_ = {};
     liveness_ = factorial_ = status_ = interrupts_ = to_raise_ = 0;
-    source_ = destination_ = count_ = command_ = 0;
+    dma_ = {};
 }
 
 } // namespace moat::machine::soft

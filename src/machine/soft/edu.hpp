@@ -4,7 +4,6 @@
 #pragma once
 
 #include "machine/soft/data_phase.hpp"
-#include "machine/soft/device_model.hpp"
 
 #include <array>
 
@@ -12,16 +11,12 @@ namespace moat::machine::soft {
 
 /// Like QEMU's, it reaches 28 bits of addresses by default. A transfer outside its buffer aborts
 /// QEMU; here it has no effect.
-class Edu final : public DeviceModel {
+class Edu final : public MovingModel {
   public:
     static constexpr std::uint64_t buffer_start = 0x40000;
     static constexpr std::uint64_t buffer_bytes = 4096;
 
     explicit Edu(std::uint64_t dma_mask = (std::uint64_t{1} << 28) - 1) : dma_mask_(dma_mask) {}
-
-    void misbehave(Misbehaviour how) { data_.misbehave(how); }
-
-    [[nodiscard]] std::uint64_t misdeeds() const { return data_.misdeeds(); }
 
     [[nodiscard]] FunctionInfo info() const override;
 
@@ -33,21 +28,19 @@ class Edu final : public DeviceModel {
     void reset() override;
 
   private:
+    enum Dma : std::uint8_t { source, destination, count, command };
+
     void transfer(BusMaster& bus);
     void raise(BusMaster& bus, std::uint32_t status);
 
     std::uint64_t dma_mask_;
-    DataPhase data_;
     std::array<std::byte, buffer_bytes> buffer_{};
     std::uint32_t liveness_ = 0;
     std::uint32_t factorial_ = 0;
     std::uint32_t status_ = 0;
     std::uint32_t interrupts_ = 0;
-    std::uint32_t to_raise_ = 0; ///< by writing the register that raises interrupts
-    std::uint64_t source_ = 0;
-    std::uint64_t destination_ = 0;
-    std::uint64_t count_ = 0;
-    std::uint64_t command_ = 0;
+    std::uint32_t to_raise_ = 0;         ///< by writing the register that raises interrupts
+    std::array<std::uint64_t, 4> dma_{}; ///< the registers of 64 bits, in their order
 };
 
 } // namespace moat::machine::soft

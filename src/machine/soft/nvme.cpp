@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The controller's registers, and its arbitration.
+// The controller's registers and queues: arbitration, commands in, completions out.
 #include "machine/soft/nvme.hpp"
 
 #include "moat/core/bits.hpp"
 #include "moat/core/check.hpp"
+
+#include <algorithm>
 
 namespace moat::machine::soft {
 
@@ -11,12 +13,9 @@ namespace {
 
 namespace reg {
 
-constexpr std::uint64_t capabilities = 0x00;
-constexpr std::uint64_t version = 0x08;
 constexpr std::uint64_t mask_set = 0x0c;
 constexpr std::uint64_t mask_clear = 0x10;
 constexpr std::uint64_t configuration = 0x14;
-constexpr std::uint64_t status = 0x1c;
 constexpr std::uint64_t admin_sizes = 0x24;
 constexpr std::uint64_t admin_submissions = 0x28;
 constexpr std::uint64_t admin_completions = 0x30;
@@ -34,6 +33,14 @@ constexpr std::uint32_t enable = 1U << 0;
 constexpr std::uint32_t ready = 1U << 0;
 constexpr std::uint32_t fatal = 1U << 1;
 constexpr std::uint32_t shutdown_complete = 2U << 2;
+
+constexpr std::uint64_t submission_bytes = 64;
+constexpr std::uint64_t completion_bytes = 16;
+
+/// Entries of 2^6 and 2^4 bytes, in the configuration register.
+[[nodiscard]] bool entry_sizes_are_right(std::uint32_t configuration) {
+    return (configuration >> 16 & 0xf) == 6 && (configuration >> 20 & 0xf) == 4;
+}
 
 /// The half of a 64-bit register that a 32-bit write at `offset` affects.
 [[nodiscard]] std::uint64_t with_half(std::uint64_t old, std::uint64_t offset, Width width,
@@ -64,33 +71,13 @@ FunctionInfo Nvme::info() const {
 std::uint64_t Nvme::read(unsigned bar, std::uint64_t offset, Width width) {
     if (bar != 0 || (width != Width::bits32 && width != Width::bits64))
         return ~std::uint64_t{0};
-    const std::uint64_t aligned = offset & ~std::uint64_t{7};
-    std::uint64_t value = 0;
-    switch (aligned) {
-    case reg::capabilities:
-        value = capabilities;
-        break;
-    case reg::version:
-        value = version_1_4 | std::uint64_t{masked_} << 32;
-        break;
-    case reg::mask_clear:
-        value = masked_ | std::uint64_t{configuration_} << 32;
-        break;
-    case reg::status & ~std::uint64_t{7}:
-        value = std::uint64_t{status_} << 32;
-        break;
-    case reg::admin_sizes & ~std::uint64_t{7}:
-        value = std::uint64_t{admin_sizes_} << 32;
-        break;
-    case reg::admin_submissions:
-        value = admin_submissions_;
-        break;
-    case reg::admin_completions:
-        value = admin_completions_;
-        break;
-    default:
-        break;
-    }
+    const auto high = [](std::uint32_t half) { return std::uint64_t{half} << 32; };
+    const std::array<std::uint64_t, 7> registers = {
+        // from offset 0, as words of 64 bits
+        capabilities,      version_1_4 | high(masked_), masked_ | high(configuration_),
+        high(status_),     high(admin_sizes_),          admin_submissions_,
+        admin_completions_};
+    std::uint64_t value = offset / 8 < registers.size() ? registers.at(offset / 8) : 0;
     value >>= offset % 8 * 8;
     return width == Width::bits32 ? value & low_bits(32) : value;
 }
@@ -186,6 +173,94 @@ bool Nvme::step(BusMaster& bus) {
         }
     }
     return data_.after_completion(bus);
+}
+
+bool Nvme::take_command(BusMaster& bus, unsigned queue) {
+    SubmissionQueue& from = submissions_[queue];
+    Command command;
+    const Iova at(from.base.value() + from.head * submission_bytes);
+    if (bus.read(at, std::as_writable_bytes(std::span(command.words))).value() != sizeof command)
+        return false;
+    from.head = (from.head + 1) % from.entries;
+    const std::optional<Outcome> outcome =
+        queue == 0 ? run_admin(bus, command) : run_io(bus, command);
+    // Only admin commands delete queues, and never the admin queue: `from` stays valid.
+    return !outcome || complete(bus, from, queue, command.number(), *outcome);
+}
+
+bool Nvme::complete(BusMaster& bus, const SubmissionQueue& from, unsigned queue,
+                    std::uint16_t number, Outcome outcome) {
+    CompletionQueue& to = completions_[from.completions];
+    const std::uint32_t status = static_cast<std::uint32_t>(outcome.status) << 17;
+    const std::array<std::uint32_t, 4> entry = {
+        outcome.result, 0, from.head | queue << 16,
+        number | static_cast<std::uint32_t>(to.phase) << 16 | status};
+    const Iova at(to.base.value() + to.tail * completion_bytes);
+    if (bus.write(at, std::as_bytes(std::span(entry))).value() != sizeof entry)
+        return false;
+    to.tail = (to.tail + 1) % to.entries;
+    if (to.tail == 0)
+        to.phase = !to.phase;
+    if (to.interrupts && (masked_ >> std::min(to.vector, 31U) & 1) == 0)
+        bus.interrupt(to.vector);
+    return true;
+}
+
+Nvme::Outcome Nvme::create_completion_queue(const Command& command) {
+    const unsigned queue = command.words[10] & 0xffff;
+    const unsigned entries = (command.words[10] >> 16) + 1;
+    const unsigned vector = command.words[11] >> 16;
+    const bool contiguous = (command.words[11] & 1) != 0;
+    if (queue == 0 || queue >= most_queues || completions_[queue].entries != 0)
+        return {Status::invalid_queue_identifier};
+    if (entries < 2 || entries > most_entries)
+        return {Status::invalid_queue_size};
+    if (vector >= most_queues)
+        return {Status::invalid_vector};
+    if (!contiguous || command.wide(6) % page_bytes != 0 || !entry_sizes_are_right(configuration_))
+        return {Status::invalid_field};
+    completions_[queue] = {.base = Iova(command.wide(6)),
+                           .entries = entries,
+                           .interrupts = (command.words[11] & 2) != 0,
+                           .vector = vector};
+    return {};
+}
+
+Nvme::Outcome Nvme::create_submission_queue(const Command& command) {
+    const unsigned queue = command.words[10] & 0xffff;
+    const unsigned entries = (command.words[10] >> 16) + 1;
+    const unsigned completions = command.words[11] >> 16;
+    const bool contiguous = (command.words[11] & 1) != 0;
+    if (queue == 0 || queue >= most_queues || submissions_[queue].entries != 0)
+        return {Status::invalid_queue_identifier};
+    if (completions == 0 || completions >= most_queues || completions_[completions].entries == 0)
+        return {Status::completion_queue_invalid};
+    if (entries < 2 || entries > most_entries)
+        return {Status::invalid_queue_size};
+    if (!contiguous || command.wide(6) % page_bytes != 0 || !entry_sizes_are_right(configuration_))
+        return {Status::invalid_field};
+    submissions_[queue] = {
+        .base = Iova(command.wide(6)), .entries = entries, .completions = completions};
+    return {};
+}
+
+Nvme::Outcome Nvme::delete_completion_queue(const Command& command) {
+    const unsigned queue = command.words[10] & 0xffff;
+    if (queue == 0 || queue >= most_queues || completions_[queue].entries == 0)
+        return {Status::invalid_queue_identifier};
+    for (const SubmissionQueue& each : submissions_)
+        if (each.entries != 0 && each.completions == queue)
+            return {Status::invalid_queue_deletion};
+    completions_[queue] = {};
+    return {};
+}
+
+Nvme::Outcome Nvme::delete_submission_queue(const Command& command) {
+    const unsigned queue = command.words[10] & 0xffff;
+    if (queue == 0 || queue >= most_queues || submissions_[queue].entries == 0)
+        return {Status::invalid_queue_identifier};
+    submissions_[queue] = {};
+    return {};
 }
 
 void Nvme::stop() {

@@ -5,7 +5,6 @@
 #pragma once
 
 #include "machine/soft/data_phase.hpp"
-#include "machine/soft/device_model.hpp"
 
 #include <array>
 #include <cstddef>
@@ -24,7 +23,7 @@ struct NvmeOptions {
 
 /// Queues, lists and commands come from memory with arbitrary contents: every number is checked,
 /// and the work for one command is bounded.
-class Nvme final : public DeviceModel {
+class Nvme final : public MovingModel {
   public:
     static constexpr unsigned most_queues = 9; ///< pairs, including the admin queues
     static constexpr unsigned most_entries = 256;
@@ -34,10 +33,6 @@ class Nvme final : public DeviceModel {
     static constexpr unsigned most_descriptors = 1024;
 
     explicit Nvme(const NvmeOptions& options = {});
-
-    void misbehave(Misbehaviour how) { data_.misbehave(how); }
-
-    [[nodiscard]] std::uint64_t misdeeds() const { return data_.misdeeds(); }
 
     /// The medium, for tests.
     [[nodiscard]] std::span<std::byte> medium() { return medium_; }
@@ -123,13 +118,12 @@ class Nvme final : public DeviceModel {
     /// Valid until the next command.
     using Segments = std::expected<std::span<const Segment>, Status>;
 
-    // Registers: nvme.cpp.
+    // Registers and queues: nvme.cpp.
     void configure(std::uint32_t value);
     void ring(std::uint64_t doorbell, std::uint32_t value);
     [[nodiscard]] bool may_start() const;
     void stop();
 
-    // Queues: nvme_queues.cpp.
     // Return: false if the queue's memory is not accessible.
     [[nodiscard]] bool take_command(BusMaster& bus, unsigned queue);
     [[nodiscard]] bool complete(BusMaster& bus, const SubmissionQueue& from, unsigned queue,
@@ -157,7 +151,6 @@ class Nvme final : public DeviceModel {
 
     const unsigned block_lg2_;
     std::vector<std::byte> medium_;
-    DataPhase data_;
     std::vector<Segment>
         segments_;               ///< of the current command; members so that their memory is reused
     std::vector<std::byte> log_; ///< likewise

@@ -11,6 +11,7 @@
 
 #include "machine/soft/device_model.hpp"
 
+#include <algorithm>
 #include <array>
 #include <bitset>
 #include <cstdint>
@@ -91,31 +92,49 @@ class Slot final : public BusMaster {
 class BarRegisters final : public Registers {
   public:
     BarRegisters(DeviceModel& model, unsigned index, ByteCount size)
-        : model_(model), index_(index), size_(size) {}
-
-    [[nodiscard]] ByteCount size() const override { return size_; }
-
-    [[nodiscard]] std::uint64_t read(std::uint64_t offset, Width width) override;
-    void write(std::uint64_t offset, Width width, std::uint64_t value) override;
+        : Registers(size), model_(model), index_(index) {}
 
   private:
+    [[nodiscard]] std::uint64_t do_read(std::uint64_t offset, Width width) override {
+        return model_.read(index_, offset, width);
+    }
+
+    void do_write(std::uint64_t offset, Width width, std::uint64_t value) override {
+        model_.write(index_, offset, width, value);
+    }
+
     DeviceModel& model_;
     const unsigned index_;
-    const ByteCount size_;
 };
 
 /// Configuration space: a function's header, in which only bus mastering is writable.
 class ConfigRegisters final : public Registers {
   public:
-    explicit ConfigRegisters(Slot& slot);
-
-    [[nodiscard]] ByteCount size() const override { return ByteCount(bytes_.size()); }
-
-    [[nodiscard]] std::uint64_t read(std::uint64_t offset, Width width) override;
-    void write(std::uint64_t offset, Width width, std::uint64_t value) override;
+    explicit ConfigRegisters(Slot& slot) : Registers(ByteCount(256)), slot_(slot) {
+        const FunctionInfo& info = slot.info();
+        put(pci::vendor_id, info.vendor, 2);
+        put(pci::vendor_id + 2, info.device, 2);
+        put(pci::class_revision, std::uint64_t{info.class_code} << 8, 4);
+    }
 
   private:
-    void put(unsigned offset, std::uint64_t value, unsigned bytes);
+    [[nodiscard]] std::uint64_t do_read(std::uint64_t offset, Width width) override {
+        put(pci::command, pci::command_memory | (slot_.master ? pci::command_master : 0U), 2);
+        std::uint64_t value = 0;
+        for (unsigned at = 0; at != static_cast<unsigned>(width); ++at)
+            value |= std::uint64_t{bytes_[offset + at]} << 8 * at;
+        return value;
+    }
+
+    void do_write(std::uint64_t offset, Width width, std::uint64_t value) override {
+        if (offset == pci::command && width != Width::bits8)
+            slot_.master = (value & pci::command_master) != 0;
+    }
+
+    void put(unsigned offset, std::uint64_t value, unsigned bytes) {
+        for (unsigned at = 0; at != bytes; ++at)
+            bytes_[offset + at] = static_cast<std::uint8_t>(value >> 8 * at);
+    }
 
     Slot& slot_;
     std::array<std::uint8_t, 256> bytes_{};
@@ -123,25 +142,53 @@ class ConfigRegisters final : public Registers {
 
 class SoftFunction final : public Function {
   public:
-    explicit SoftFunction(Slot& slot);
-    ~SoftFunction() override;
+    explicit SoftFunction(Slot& slot) : Function(slot.info()), slot_(slot), config_(slot) {
+        slot_.open = true;
+    }
 
-    [[nodiscard]] const FunctionInfo& info() const override { return slot_.info(); }
+    ~SoftFunction() override {
+        quiet();
+        slot_.open = false;
+    }
 
     [[nodiscard]] Registers& config() override { return config_; }
 
-    [[nodiscard]] Result<Registers*> bar(unsigned index) override;
+    [[nodiscard]] Result<unsigned> enable_interrupts(unsigned wanted) override {
+        if (!slot_.attached)
+            return fail(ErrorCode::refused, "interrupts need a domain");
+        if (slot_.model().vectors() == 0)
+            return fail(ErrorCode::unsupported, "the function has no interrupts",
+                        {"wanted", wanted});
+        slot_.enabled_vectors = std::clamp(wanted, 1U, slot_.model().vectors());
+        return slot_.enabled_vectors;
+    }
 
-    void set_bus_master(bool allowed) override { slot_.master = allowed; }
+    [[nodiscard]] bool take_interrupt(unsigned vector) override {
+        if (vector >= slot_.enabled_vectors || !slot_.raised.test(vector))
+            return false;
+        slot_.raised.reset(vector);
+        return true;
+    }
 
-    [[nodiscard]] Result<unsigned> enable_interrupts(unsigned wanted) override;
-    [[nodiscard]] bool take_interrupt(unsigned vector) override;
-    [[nodiscard]] Result<void> reset() override;
+    [[nodiscard]] Result<void> reset() override {
+        slot_.model().reset();
+        quiet();
+        slot_.raised.reset();
+        return {};
+    }
 
   private:
+    [[nodiscard]] Result<std::unique_ptr<Registers>> open_bar(unsigned index) override {
+        return std::make_unique<BarRegisters>(slot_.model(), index, info().bars[index].size);
+    }
+
+    void quiet() {
+        slot_.master = false;
+        slot_.enabled_vectors = 0;
+    }
+
     Slot& slot_;
     ConfigRegisters config_;
-    std::array<std::unique_ptr<BarRegisters>, 6> bars_;
 };
 
 } // namespace moat::machine::soft

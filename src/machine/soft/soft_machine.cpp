@@ -6,6 +6,7 @@
 #include "moat/page_table/owned_tables.hpp"
 
 #include "platform/memory_file.hpp"
+#include "platform/try.hpp"
 #include "soft_function.hpp"
 
 #include <algorithm>
@@ -19,31 +20,12 @@ namespace {
 constexpr std::size_t tables_of_a_domain = 1024;
 
 /// Tables, and the domain over them.
-class OwnDomain final : public Domain {
+class OwnDomain final : public ForwardingDomain<TranslatingDomain> {
   public:
     using Tables = OwnedTables<RealSync>;
 
     OwnDomain(std::unique_ptr<Tables> tables, TranslatingDomain::Table table)
-        : tables_(std::move(tables)), domain_(std::move(table)) {}
-
-    [[nodiscard]] TranslatingDomain& translating() { return domain_; }
-
-    [[nodiscard]] const iommu::DomainLimits& limits() const override { return domain_.limits(); }
-
-    [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
-                                   Attributes attributes) override {
-        return domain_.map(start, size, memory, attributes);
-    }
-
-    [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) override {
-        return domain_.unmap(start, size);
-    }
-
-    [[nodiscard]] Result<void> unmap_deferred(Iova start, ByteCount size) override {
-        return domain_.unmap_deferred(start, size);
-    }
-
-    [[nodiscard]] Result<void> invalidate_all() override { return domain_.invalidate_all(); }
+        : ForwardingDomain(domain_), tables_(std::move(tables)), domain_(std::move(table)) {}
 
   private:
     std::unique_ptr<Tables> tables_;
@@ -52,6 +34,15 @@ class OwnDomain final : public Domain {
 
 /// The duration of a step of the devices, by the machine's clock.
 constexpr std::chrono::nanoseconds step_time{1000};
+
+[[nodiscard]] fault::Source source_of(Bdf address) {
+    return fault::Source::requester(address.requester(), address.segment());
+}
+
+[[nodiscard]] std::unexpected<Error> no_function(Bdf address) {
+    return fail(ErrorCode::not_found, "no function has this address",
+                {"requester", address.requester()});
+}
 
 } // namespace
 
@@ -68,22 +59,8 @@ class SoftMachine::Parts {
     std::map<std::uint64_t, platform::Mapping> memory;
     Iommu iommu{HostRam(pieces)};
     std::vector<std::unique_ptr<Slot>> slots;
-    std::vector<FunctionInfo> functions;
     std::chrono::nanoseconds now{0};
 };
-
-namespace {
-
-[[nodiscard]] fault::Source source_of(Bdf address) {
-    return fault::Source::requester(address.requester(), address.segment());
-}
-
-[[nodiscard]] std::unexpected<Error> no_function(Bdf address) {
-    return fail(ErrorCode::not_found, "no function has this address",
-                {"requester", address.requester()});
-}
-
-} // namespace
 
 SoftMachine::SoftMachine() : parts_(std::make_unique<Parts>()) {}
 
@@ -93,19 +70,13 @@ Result<void> SoftMachine::add(Bdf address, DeviceModel& model) {
     for (const auto& slot : parts_->slots)
         if (slot->open)
             return fail(ErrorCode::busy, "functions are added before any is opened");
-    const auto device = parts_->iommu.add_device(source_of(address));
-    if (!device)
-        return std::unexpected(device.error());
-    parts_->slots.push_back(std::make_unique<Slot>(address, model, **device));
+    MOAT_LET(Iommu::Device* const device, parts_->iommu.add_device(source_of(address)));
+    parts_->slots.push_back(std::make_unique<Slot>(address, model, *device));
     std::ranges::sort(parts_->slots, {}, [](const auto& slot) { return slot->info().address; });
-    parts_->functions.clear();
+    infos_.clear();
     for (const auto& slot : parts_->slots)
-        parts_->functions.push_back(slot->info());
+        infos_.push_back(slot->info());
     return {};
-}
-
-std::span<const FunctionInfo> SoftMachine::functions() const {
-    return parts_->functions;
 }
 
 Result<std::unique_ptr<Function>> SoftMachine::open(Bdf address) {
@@ -118,13 +89,9 @@ Result<std::unique_ptr<Function>> SoftMachine::open(Bdf address) {
 }
 
 Result<std::unique_ptr<Domain>> SoftMachine::create_domain() {
-    auto tables = OwnDomain::Tables::create(tables_of_a_domain);
-    if (!tables)
-        return std::unexpected(tables.error());
-    auto table = TranslatingDomain::Table::create((*tables)->pool());
-    if (!table)
-        return std::unexpected(table.error());
-    return std::make_unique<OwnDomain>(std::move(*tables), std::move(*table));
+    MOAT_LET(auto tables, OwnDomain::Tables::create(tables_of_a_domain));
+    MOAT_LET(auto table, TranslatingDomain::Table::create(tables->pool()));
+    return std::make_unique<OwnDomain>(std::move(tables), std::move(table));
 }
 
 Result<void> SoftMachine::attach(Bdf function, Domain& domain) {
@@ -135,7 +102,7 @@ Result<void> SoftMachine::attach(Bdf function, Domain& domain) {
         return fail(ErrorCode::busy, "the function is attached already");
     auto* const own = dynamic_cast<OwnDomain*>(&domain);
     MOAT_CHECK(own != nullptr, "a domain is of the machine that it is attached in");
-    auto attached = parts_->iommu.attach(source_of(function), own->translating());
+    auto attached = parts_->iommu.attach(source_of(function), own->inner());
     slot->attached = attached.has_value();
     return attached;
 }
@@ -165,8 +132,7 @@ Result<SharedMemory> SoftMachine::allocate(ByteCount size, unsigned alignment_lg
     const bool is_new = parts_->memory.emplace(physical, std::move(*mapping)).second;
     MOAT_CHECK(is_new, "memory that was just allocated is nobody else's");
     parts_->pieces.emplace(physical, rounded);
-    SharedMemory::Owner& owner = *this;
-    return Result<SharedMemory>(std::in_place, owner, bytes, PhysicalAddress(physical));
+    return SharedMemory(*this, bytes, PhysicalAddress(physical));
 }
 
 void SoftMachine::release_shared(PhysicalAddress physical, ByteCount /*size*/) {
@@ -177,10 +143,9 @@ void SoftMachine::release_shared(PhysicalAddress physical, ByteCount /*size*/) {
 Result<std::uint64_t> SoftMachine::take_faults(FunctionRef<void(const fault::Record&)> each) {
     std::uint64_t lost = 0;
     for (const auto& slot : parts_->slots) {
-        const auto taken = parts_->iommu.take_faults(source_of(slot->info().address), each);
-        if (!taken)
-            return taken;
-        lost += *taken;
+        MOAT_LET(const std::uint64_t here,
+                 parts_->iommu.take_faults(source_of(slot->info().address), each));
+        lost += here;
     }
     return lost;
 }

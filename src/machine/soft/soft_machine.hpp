@@ -12,7 +12,7 @@
 namespace moat::machine::soft {
 
 /// Its IOMMU is private to src/machine/soft. Used by one thread at a time.
-class SoftMachine final : public Machine, private SharedMemory::Owner {
+class SoftMachine final : public Machine {
   public:
     SoftMachine();
     ~SoftMachine() override;
@@ -23,7 +23,6 @@ class SoftMachine final : public Machine, private SharedMemory::Owner {
 
     [[nodiscard]] std::string_view name() const override { return "soft"; }
 
-    [[nodiscard]] std::span<const FunctionInfo> functions() const override;
     [[nodiscard]] Result<std::unique_ptr<Function>> open(Bdf address) override;
     [[nodiscard]] Result<std::unique_ptr<Domain>> create_domain() override;
     [[nodiscard]] Result<void> attach(Bdf function, Domain& domain) override;
@@ -35,8 +34,6 @@ class SoftMachine final : public Machine, private SharedMemory::Owner {
     [[nodiscard]] Wait wait_until(FunctionRef<bool()> happened,
                                   std::chrono::nanoseconds longest) override;
     [[nodiscard]] std::chrono::nanoseconds now() override;
-
-    [[nodiscard]] Result<void> health() const override { return {}; }
 
   private:
     void release_shared(PhysicalAddress physical, ByteCount size) override;

@@ -2,6 +2,7 @@
 #include "machine/vfio_host/pci_devices.hpp"
 
 #include "platform/file_descriptor.hpp"
+#include "platform/try.hpp"
 
 #include <algorithm>
 #include <charconv>
@@ -164,26 +165,22 @@ Result<HostFunction> find_function(Bdf address, std::string_view root) {
 }
 
 Result<void> bind_to_vfio(Bdf address, std::string_view root) {
-    const auto function = find_function(address, root);
-    if (!function)
-        return std::unexpected(function.error());
-    if (function->driver == vfio_driver)
+    MOAT_LET(const HostFunction function, find_function(address, root));
+    if (function.driver == vfio_driver)
         return {};
-    if (function->bridge)
+    if (function.bridge)
         return fail(ErrorCode::refused,
                     "bridges cannot be bound: the devices behind them would disappear",
-                    {"class", function->info.class_code});
-    if (!function->group)
+                    {"class", function.info.class_code});
+    if (!function.group)
         return fail(ErrorCode::unsupported, "the function has no IOMMU: enable it in the firmware, "
                                             "and boot with intel_iommu=on");
     std::error_code error;
     if (!fs::exists(fs::path(root) / "bus/pci/drivers" / vfio_driver, error))
         return fail(ErrorCode::not_found, "vfio-pci is not loaded: modprobe vfio-pci");
     const fs::path override_file = folder_of(address, root) / "driver_override";
-    if (auto done = write_attribute(override_file, vfio_driver, "cannot write driver_override");
-        !done)
-        return done;
-    auto done = release_from_driver(*function, root);
+    MOAT_TRY(write_attribute(override_file, vfio_driver, "cannot write driver_override"));
+    auto done = release_from_driver(function, root);
     if (done)
         done = probe_again(address, root);
     if (done) {
@@ -199,17 +196,12 @@ Result<void> bind_to_vfio(Bdf address, std::string_view root) {
 }
 
 Result<void> unbind_from_vfio(Bdf address, std::string_view root) {
-    const auto function = find_function(address, root);
-    if (!function)
-        return std::unexpected(function.error());
-    if (function->driver != vfio_driver)
+    MOAT_LET(const HostFunction function, find_function(address, root));
+    if (function.driver != vfio_driver)
         return fail(ErrorCode::mismatch, "the function is not bound to vfio-pci");
-    if (auto done = write_attribute(folder_of(address, root) / "driver_override", "\n",
-                                    "the choice of a driver cannot be undone");
-        !done)
-        return done;
-    if (auto done = release_from_driver(*function, root); !done)
-        return done;
+    MOAT_TRY(write_attribute(folder_of(address, root) / "driver_override", "\n",
+                             "the choice of a driver cannot be undone"));
+    MOAT_TRY(release_from_driver(function, root));
     return probe_again(address, root);
 }
 

@@ -41,7 +41,6 @@ inline constexpr std::string_view vfio_driver = "vfio-pci";
 /// Moves only this function from its driver to vfio-pci; succeeds if it is already there. Errors:
 /// not_found (no such function; vfio-pci is not loaded), refused (a bridge; no right to write),
 /// unsupported (no IOMMU), busy (the driver does not release it), io.
-/// not give it up), io.
 [[nodiscard]] Result<void> bind_to_vfio(Bdf address, std::string_view root = sysfs);
 
 /// Moves the function from vfio-pci to the driver that the kernel chooses, if any. Errors:

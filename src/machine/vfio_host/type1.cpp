@@ -1,171 +1,158 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // VFIO type1: a domain is a container, which functions join by their groups.
 // Source: Linux, Documentation/driver-api/vfio.rst.
-#include "host_domain.hpp"
-#include "kernel_call.hpp"
+#include "machine/vfio_host/kernel_domain.hpp"
+#include "platform/try.hpp"
 #include "uapi.hpp"
 
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <optional>
-#include <span>
-#include <vector>
+#include <map>
 
 namespace moat::machine::vfio_host {
 namespace {
 
-constexpr const char* no_vfio = "no /dev/vfio/vfio: run modprobe vfio_iommu_type1";
+using platform::fail_errno;
+using platform::FileDescriptor;
 
-} // namespace
+/// An open group in the container; leaves it when its last function is detached.
+using Group = std::shared_ptr<const FileDescriptor>;
 
 /// The result of VFIO_IOMMU_GET_INFO.
-struct Type1Domain::Info {
+struct Info {
     std::uint64_t page_sizes = 0;
-    std::vector<IovaRange> reachable;
-    std::optional<std::uint32_t> mappings_left;
+    std::vector<IovaRange> reachable = {};
+    std::optional<std::uint32_t> mappings_left = {};
     bool dirty_tracking = false;
 };
 
-/// An open group in the container; leaves it when its last function is detached.
-class Type1Domain::GroupOfFunctions {
+Result<FileDescriptor> open_container() {
+    return open_file("/dev/vfio/vfio", "no /dev/vfio/vfio: run modprobe vfio_iommu_type1");
+}
+
+class Type1Domain final : public KernelDomain {
   public:
-    explicit GroupOfFunctions(platform::FileDescriptor file) : file_(std::move(file)) {}
+    explicit Type1Domain(FileDescriptor container) : container_(std::move(container)) {}
 
-    [[nodiscard]] const platform::FileDescriptor& file() const { return file_; }
+    [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
+                                   Attributes attributes) override;
+    [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) override;
 
-  private:
-    platform::FileDescriptor file_;
-};
-
-class Type1Domain::AttachmentByGroup final : public Attachment {
-  public:
-    AttachmentByGroup(std::shared_ptr<GroupOfFunctions> group, Bdf address)
-        : group_(std::move(group)), name_(to_string(address)) {}
-
-    [[nodiscard]] Result<platform::FileDescriptor> open_device() override {
-        platform::FileDescriptor device(
-            call(group_->file(), uapi::group_get_device, name_.c_str()));
-        if (device.get() < 0)
-            return platform::fail_errno("VFIO does not open the function",
-                                        errno == EBUSY ? ErrorCode::busy : ErrorCode::io);
-        return device;
+    [[nodiscard]] Result<std::optional<std::uint32_t>> mappings_left() const override {
+        MOAT_LET(const Info told, info());
+        return told.mappings_left;
     }
 
+    [[nodiscard]] Result<Attachment> attach(const HostFunction& function,
+                                            std::string_view root) override;
+
   private:
-    std::shared_ptr<GroupOfFunctions> group_;
-    std::string name_;
+    Result<Group> join(unsigned number);
+    [[nodiscard]] Result<Info> info() const;
+    /// One call. Return: whether it succeeded; errno has the reason.
+    bool map_piece(Iova start, ByteCount size, PhysicalAddress memory, Attributes attributes);
+
+    FileDescriptor container_;
+    std::map<unsigned, std::weak_ptr<const FileDescriptor>> groups_;
+    bool has_iommu_ = false;
 };
 
-Result<void> Type1Domain::probe() {
-    const auto container = open_file("/dev/vfio/vfio", no_vfio);
-    if (!container)
-        return std::unexpected(container.error());
-    if (call(*container, uapi::get_api_version, nullptr) != uapi::api_version)
-        return fail(ErrorCode::unsupported, "unsupported version of the kernel's VFIO");
-    if (call(*container, uapi::check_extension, uapi::type1v2_iommu) <= 0)
-        return fail(ErrorCode::unsupported, "VFIO has no type1: run modprobe vfio_iommu_type1");
-    return {};
-}
-
-Result<std::unique_ptr<HostDomain>> Type1Domain::create() {
-    if (const auto good = probe(); !good)
-        return std::unexpected(good.error());
-    auto container = open_file("/dev/vfio/vfio", no_vfio);
-    if (!container)
-        return std::unexpected(container.error());
-    std::unique_ptr<HostDomain> domain(new Type1Domain(std::move(*container)));
-    return domain;
-}
-
-Result<std::unique_ptr<Attachment>> Type1Domain::attach(const HostFunction& function,
-                                                        std::string_view) {
+Result<Attachment> Type1Domain::attach(const HostFunction& function, std::string_view) {
     if (!function.group)
         return fail(ErrorCode::unsupported, "the function has no IOMMU: enable it in the firmware, "
                                             "and boot with intel_iommu=on");
-    auto group = join(*function.group);
-    if (!group)
-        return std::unexpected(group.error());
-    if (const auto known = learn(); !known)
-        return std::unexpected(known.error());
-    return std::make_unique<AttachmentByGroup>(std::move(*group), function.info.address);
+    MOAT_LET(const Group group, join(*function.group));
+    MOAT_LET(const Info told, info());
+    if (limits().leaf_sizes == 0)
+        capabilities_ = {.backend = Backend::type1,
+                         .peer_to_peer = true,
+                         .dirty_tracking = told.dirty_tracking,
+                         .unmaps_holes = true,
+                         .most_mappings = told.mappings_left};
+    MOAT_TRY(set_limits(told.reachable, told.page_sizes));
+    return [group, name = to_string(function.info.address)]() -> Result<FileDescriptor> {
+        FileDescriptor device(call(*group, VFIO_GROUP_GET_DEVICE_FD, name.c_str()));
+        if (device.get() < 0)
+            return fail_errno("VFIO does not open the function",
+                              errno == EBUSY ? ErrorCode::busy : ErrorCode::io);
+        return device;
+    };
 }
 
-Result<std::shared_ptr<Type1Domain::GroupOfFunctions>> Type1Domain::join(unsigned number) {
+Result<Group> Type1Domain::join(unsigned number) {
     if (auto joined = groups_[number].lock())
         return joined;
-    auto file = open_file("/dev/vfio/" + std::to_string(number),
-                          "its group has no file in /dev/vfio: bind it to vfio-pci (moat bind)");
-    if (!file)
-        return std::unexpected(file.error());
-    uapi::GroupStatus status;
-    if (call(*file, uapi::group_get_status, &status) < 0)
-        return platform::fail_errno("cannot query the group");
-    if ((status.flags & uapi::GroupStatus::viable) == 0)
+    MOAT_LET(FileDescriptor file,
+             open_file("/dev/vfio/" + std::to_string(number),
+                       "its group has no file in /dev/vfio: bind it to vfio-pci (moat bind)"));
+    vfio_group_status status{.argsz = sizeof status, .flags = 0};
+    if (call(file, VFIO_GROUP_GET_STATUS, &status) < 0)
+        return fail_errno("cannot query the group");
+    if ((status.flags & VFIO_GROUP_FLAGS_VIABLE) == 0)
         return fail(
             ErrorCode::refused,
             "the group is not viable: bind each of its functions to vfio-pci or to no driver",
             {"group", number});
     const int container = container_.get();
-    if (call(*file, uapi::group_set_container, &container) < 0)
-        return platform::fail_errno("cannot add the group to this container",
-                                    errno == EBUSY ? ErrorCode::busy : ErrorCode::unsupported);
-    if (!has_iommu_ && call(container_, uapi::set_iommu, uapi::type1v2_iommu) < 0)
-        return platform::fail_errno(
-            errno == EPERM ? "this host does not isolate interrupts: enable interrupt "
-                             "remapping, or set vfio_iommu_type1.allow_unsafe_interrupts=1"
-                           : "cannot set the container's IOMMU",
-            errno == EPERM ? ErrorCode::refused : ErrorCode::unsupported);
+    if (call(file, VFIO_GROUP_SET_CONTAINER, &container) < 0)
+        return fail_errno("cannot add the group to this container",
+                          errno == EBUSY ? ErrorCode::busy : ErrorCode::unsupported);
+    if (!has_iommu_ && call(container_, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU) < 0)
+        return fail_errno(errno == EPERM
+                              ? "this host does not isolate interrupts: enable interrupt "
+                                "remapping, or set vfio_iommu_type1.allow_unsafe_interrupts=1"
+                              : "cannot set the container's IOMMU",
+                          errno == EPERM ? ErrorCode::refused : ErrorCode::unsupported);
     has_iommu_ = true;
-    auto joined = std::make_shared<GroupOfFunctions>(std::move(*file));
+    const auto joined = std::make_shared<const FileDescriptor>(std::move(file));
     groups_[number] = joined;
     return joined;
 }
 
-Result<Type1Domain::Info> Type1Domain::info() const {
-    uapi::IommuInfo head;
-    if (call(container_, uapi::iommu_get_info, &head) < 0)
-        return platform::fail_errno("cannot query VFIO's IOMMU");
+Result<Info> Type1Domain::info() const {
+    vfio_iommu_type1_info head{};
+    head.argsz = sizeof head;
+    if (call(container_, VFIO_IOMMU_GET_INFO, &head) < 0)
+        return fail_errno("cannot query VFIO's IOMMU");
     // The kernel fills it if there is room, and reports its size.
-    std::vector<std::byte> all(head.argument_bytes);
+    std::vector<std::byte> all(std::max<std::size_t>(head.argsz, sizeof head));
     head.flags = 0;
     std::memcpy(all.data(), &head, sizeof head);
-    if (call(container_, uapi::iommu_get_info, all.data()) < 0)
-        return platform::fail_errno("cannot query VFIO's IOMMU");
+    if (call(container_, VFIO_IOMMU_GET_INFO, all.data()) < 0)
+        return fail_errno("cannot query VFIO's IOMMU");
     std::memcpy(&head, all.data(), sizeof head);
-    Info info{.page_sizes = head.page_sizes, .reachable = {}, .mappings_left = {}};
+    Info info{.page_sizes = head.iova_pgsizes};
     const auto at = [&]<class T>(std::size_t offset, T& value) {
         if (offset > all.size() || all.size() - offset < sizeof value)
             return false;
         std::memcpy(&value, all.data() + offset, sizeof value);
         return true;
     };
-    std::size_t offset =
-        (head.flags & uapi::IommuInfo::has_capabilities) != 0 ? head.capabilities : 0;
+    std::size_t offset = (head.flags & VFIO_IOMMU_INFO_CAPS) != 0 ? head.cap_offset : 0;
     // A chain without an end has no more links than bytes.
     for (std::size_t seen = 0; offset != 0 && seen != all.size(); ++seen) {
-        uapi::CapabilityHeader link;
+        vfio_info_cap_header link;
         if (!at(offset, link))
             break;
-        if (link.id == uapi::capability_iova_ranges) {
-            uapi::IovaRangesCapability ranges;
-            uapi::IovaRange range;
+        if (link.id == VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE) {
+            vfio_iommu_type1_info_cap_iova_range ranges;
+            vfio_iova_range range;
             for (std::size_t i = 0;
-                 at(offset, ranges) && i != ranges.count &&
-                 at(offset + sizeof ranges + i * sizeof range, range) && range.first <= range.last;
+                 at(offset, ranges) && i != ranges.nr_iovas &&
+                 at(offset + sizeof ranges + i * sizeof range, range) && range.start <= range.end;
                  ++i) {
                 // iommufd's emulation reports every address until its first function is open.
-                if (range.first == 0 && range.last == ~std::uint64_t{0})
+                if (range.start == 0 && range.end == ~std::uint64_t{0})
                     return fail(ErrorCode::unsupported,
                                 "this kernel emulates type1 by iommufd, without the addresses "
                                 "that a function reaches: use iommufd");
-                add_reachable(info.reachable, range.first, range.last);
+                add_reachable(info.reachable, range.start, range.end);
             }
-        } else if (link.id == uapi::capability_entries_available) {
-            uapi::EntriesAvailableCapability entries;
-            if (at(offset, entries))
-                info.mappings_left = entries.available;
-        } else if (link.id == uapi::capability_dirty_tracking) {
+        } else if (link.id == VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL) {
+            if (vfio_iommu_type1_info_dma_avail entries; at(offset, entries))
+                info.mappings_left = entries.avail;
+        } else if (link.id == VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION) {
             info.dirty_tracking = true;
         }
         offset = link.next;
@@ -173,30 +160,9 @@ Result<Type1Domain::Info> Type1Domain::info() const {
     return info;
 }
 
-Result<void> Type1Domain::learn() {
-    const auto told = info();
-    if (!told)
-        return std::unexpected(told.error());
-    if (limits().leaf_sizes == 0)
-        capabilities_ = {.backend = Backend::type1,
-                         .peer_to_peer = true,
-                         .dirty_tracking = told->dirty_tracking,
-                         .unmaps_holes = true,
-                         .most_mappings = told->mappings_left};
-    return set_limits(told->reachable, told->page_sizes);
-}
-
-Result<std::optional<std::uint32_t>> Type1Domain::mappings_left() const {
-    const auto told = info();
-    if (!told)
-        return std::unexpected(told.error());
-    return told->mappings_left;
-}
-
 Result<void> Type1Domain::map(Iova start, ByteCount size, PhysicalAddress memory,
                               Attributes attributes) {
-    if (const auto good = check(start, size, memory); !good)
-        return good;
+    MOAT_TRY(check(start, size, memory));
     // Every argument was checked. But the kernel faults a BAR's page in and looks it up again; if a
     // reader of numa_maps unmapped its leaf in between, it undoes the whole call with EINVAL.
     // Shorter pieces make that rarer.
@@ -215,7 +181,7 @@ Result<void> Type1Domain::map(Iova start, ByteCount size, PhysicalAddress memory
         if (errno != EINVAL || tries++ == most_tries) {
             const auto failed = fail_map(start, size);
             if (done != 0 && !unmap(start, ByteCount(done)))
-                return platform::fail_errno("cannot unmap a partly mapped BAR");
+                return fail_errno("cannot unmap a partly mapped BAR");
             return failed;
         }
         map_retries_.fetch_add(1, std::memory_order_relaxed);
@@ -226,27 +192,43 @@ Result<void> Type1Domain::map(Iova start, ByteCount size, PhysicalAddress memory
 
 bool Type1Domain::map_piece(Iova start, ByteCount size, PhysicalAddress memory,
                             Attributes attributes) {
-    uapi::MapDma map;
-    map.flags = (has(attributes, Attributes::read) ? uapi::dma_read : 0) |
-                (has(attributes, Attributes::write) ? uapi::dma_write : 0);
-    map.virtual_address = memory.value();
-    map.iova = start.value();
-    map.size = size.value();
-    return call(container_, uapi::iommu_map_dma, &map) == 0;
+    const std::uint32_t read = has(attributes, Attributes::read) ? VFIO_DMA_MAP_FLAG_READ : 0;
+    const std::uint32_t write = has(attributes, Attributes::write) ? VFIO_DMA_MAP_FLAG_WRITE : 0;
+    const vfio_iommu_type1_dma_map map{.argsz = sizeof map,
+                                       .flags = read | write,
+                                       .vaddr = memory.value(),
+                                       .iova = start.value(),
+                                       .size = size.value()};
+    return call(container_, VFIO_IOMMU_MAP_DMA, &map) == 0;
 }
 
 Result<void> Type1Domain::unmap(Iova start, ByteCount size) {
-    if (const auto good = check(start, size, PhysicalAddress(0)); !good)
-        return good;
-    uapi::UnmapDma unmap;
-    unmap.iova = start.value();
-    unmap.size = size.value();
-    if (call(container_, uapi::iommu_unmap_dma, &unmap) == 0)
+    MOAT_TRY(check(start, size, PhysicalAddress(0)));
+    vfio_iommu_type1_dma_unmap unmap{
+        .argsz = sizeof unmap, .flags = 0, .iova = start.value(), .size = size.value()};
+    if (call(container_, VFIO_IOMMU_UNMAP_DMA, &unmap) == 0)
         return {};
     if (errno == EINVAL)
         return fail(ErrorCode::unsupported, "a part of a mapping cannot be unmapped",
                     {"start", start.value()}, {"size", size.value()});
-    return platform::fail_errno("the kernel rejected the unmap");
+    return fail_errno("the kernel rejected the unmap");
+}
+
+} // namespace
+
+Result<void> probe_type1() {
+    MOAT_LET(const FileDescriptor container, open_container());
+    if (call(container, VFIO_GET_API_VERSION, nullptr) != VFIO_API_VERSION)
+        return fail(ErrorCode::unsupported, "unsupported version of the kernel's VFIO");
+    if (call(container, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU) <= 0)
+        return fail(ErrorCode::unsupported, "VFIO has no type1: run modprobe vfio_iommu_type1");
+    return {};
+}
+
+Result<std::unique_ptr<KernelDomain>> create_type1_domain() {
+    MOAT_TRY(probe_type1());
+    MOAT_LET(FileDescriptor container, open_container());
+    return std::make_unique<Type1Domain>(std::move(container));
 }
 
 } // namespace moat::machine::vfio_host

@@ -7,13 +7,19 @@
 #include "machine/vfio_host/host_faults.hpp"
 #include "machine/vfio_host/kernel_domain.hpp"
 #include "machine/vfio_host/pci_devices.hpp"
+#include "platform/memory_file.hpp"
 
+#include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace moat::machine::vfio_host {
+
+class VfioFunction;
 
 struct VfioOptions {
     /// Nothing: iommufd if the kernel and the bound functions support it, otherwise type1.
@@ -23,8 +29,9 @@ struct VfioOptions {
 };
 
 /// Used by one thread at a time. A function is attached before it is opened, and closed before it
-/// is detached; otherwise `open` and `detach` return `refused`.
-class VfioMachine final : public Machine, private SharedMemory::Owner {
+/// is detached; otherwise `open` and `detach` return `refused`. Its functions are those bound to
+/// vfio-pci when it was opened.
+class VfioMachine final : public Machine {
   public:
     /// Errors: not_found and unsupported (no VFIO, or not the requested backend), refused (no right
     /// to its files, or to the kernel's log).
@@ -34,17 +41,17 @@ class VfioMachine final : public Machine, private SharedMemory::Owner {
 
     [[nodiscard]] std::string_view name() const override { return "vfio"; }
 
-    [[nodiscard]] Backend backend() const;
+    [[nodiscard]] Backend backend() const { return backend_; }
 
     /// Whether faults are also read from the kernel's tracepoint, if it exists and is accessible.
     /// The first fault shows whether the IOMMU's driver uses it.
-    [[nodiscard]] bool follows_tracepoint() const;
-
-    /// The functions bound to vfio-pci when the machine was opened.
-    [[nodiscard]] std::span<const FunctionInfo> functions() const override;
+    [[nodiscard]] bool follows_tracepoint() const { return faults_.follows_tracepoint(); }
 
     [[nodiscard]] Result<std::unique_ptr<Function>> open(Bdf address) override;
-    [[nodiscard]] Result<std::unique_ptr<Domain>> create_domain() override;
+
+    [[nodiscard]] Result<std::unique_ptr<Domain>> create_domain() override {
+        return create_kernel_domain();
+    }
 
     /// The same, as a KernelDomain.
     [[nodiscard]] Result<std::unique_ptr<KernelDomain>> create_kernel_domain();
@@ -63,9 +70,6 @@ class VfioMachine final : public Machine, private SharedMemory::Owner {
     /// Sleeps until an enabled interrupt arrives, at most a millisecond at a time.
     [[nodiscard]] Wait wait_until(FunctionRef<bool()> happened,
                                   std::chrono::nanoseconds longest) override;
-    [[nodiscard]] std::chrono::nanoseconds now() override;
-
-    [[nodiscard]] Result<void> health() const override { return {}; }
 
     /// A memory BAR of an open function, mapped in this process and aligned to its largest possible
     /// leaf. A domain with `peer_to_peer` can map its address. It lives as long as the function;
@@ -74,12 +78,20 @@ class VfioMachine final : public Machine, private SharedMemory::Owner {
     [[nodiscard]] Result<std::span<std::byte>> bar_memory(Bdf function, unsigned index);
 
   private:
-    class Parts;
+    VfioMachine(Backend backend, std::string sysfs_root, HostFaults faults)
+        : backend_(backend), sysfs_root_(std::move(sysfs_root)), faults_(std::move(faults)) {}
 
-    explicit VfioMachine(std::unique_ptr<Parts> parts);
+    [[nodiscard]] const HostFunction* find(Bdf address) const;
+    [[nodiscard]] VfioFunction* find_open(Bdf address) const;
     void release_shared(PhysicalAddress physical, ByteCount size) override;
 
-    std::unique_ptr<Parts> parts_;
+    const Backend backend_;
+    const std::string sysfs_root_;
+    HostFaults faults_;
+    std::vector<HostFunction> functions_;
+    std::map<Bdf, Attachment> attached_;
+    std::set<VfioFunction*> open_ones_;
+    std::map<std::uint64_t, platform::Mapping> memory_;
 };
 
 } // namespace moat::machine::vfio_host
