@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // `moat audit`: drives devices with guarded buffers, and reports accesses outside of them.
-// The engine lives in include/moat/audit/, what is printed in audit_report.cpp.
+// The engine lives in src/audit/, what is printed in audit_report.cpp.
 #include "audit/audit.hpp"
 
 #include "moat/core/text.hpp"
@@ -15,7 +15,6 @@
 #include "picture.hpp"
 #include "progress.hpp"
 #include "subcommands.hpp"
-#include "trace.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -41,8 +40,7 @@ struct Arguments {
     std::uint64_t operations = 0;
     std::string cases;
     std::string inject = "none";
-    std::string html;
-    std::string trace;
+    PictureFiles pictures;
     bool json = false;
     bool list = false;
 };
@@ -53,10 +51,9 @@ struct Arguments {
 
 /// "12" or "12-14", the last inclusive.
 [[nodiscard]] bool parse_cases(const std::string& text, audit::AuditOptions& options) {
-    const std::size_t dash = text.find('-');
-    const auto first = whole_number(std::string_view(text).substr(0, dash));
-    const auto last =
-        dash == std::string::npos ? first : whole_number(std::string_view(text).substr(dash + 1));
+    const auto [from, to] = split(text, '-');
+    const auto first = whole_number(from);
+    const auto last = whole_number(to.value_or(from));
     if (!first || !last || *last < *first || *last + 1 == 0)
         return false;
     options.first_case = *first;
@@ -68,15 +65,13 @@ constexpr std::uint64_t most_wrong_bytes = std::uint64_t{1} << 20;
 
 /// "overrun" or "overrun:16".
 [[nodiscard]] bool parse_injection(const std::string& text, audit::Wrong& wrong) {
-    const std::size_t colon = text.find(':');
-    const std::string_view what = std::string_view(text).substr(0, colon);
+    const auto [what, bytes] = split(text, ':');
     const auto found = std::ranges::find(audit::injection_names, what);
     if (found == audit::injection_names.end())
         return false;
     wrong.what = static_cast<audit::Injection>(found - audit::injection_names.begin());
-    if (colon == std::string::npos)
-        return true;
-    wrong.bytes = whole_number(std::string_view(text).substr(colon + 1)).value_or(0);
+    if (bytes)
+        wrong.bytes = whole_number(*bytes).value_or(0);
     return wrong.bytes != 0 && wrong.bytes <= most_wrong_bytes;
 }
 
@@ -117,12 +112,16 @@ class Run {
     /// Audits one device. Return: whether that was possible.
     bool device(const audit::Kind& kind) {
         const auto begin = Clock::now();
+        const auto failed = [&](const std::string& why) {
+            std::cerr << "moat audit: " << kind.name << " (" << kind.machine << "): " << why
+                      << '\n';
+            return false;
+        };
         std::string words;
         const auto subject = audit::Subject::start(kind, wrong_, &words);
         if (!subject) {
-            std::cerr << "moat audit: " << kind.name << " (" << kind.machine
-                      << "): " << to_string(subject.error()) << '\n'
-                      << words;
+            failed(to_string(subject.error()));
+            std::cerr << words;
             return false;
         }
         audit::AuditOptions options = (*subject)->options();
@@ -145,22 +144,17 @@ class Run {
                                  .fraction = part_done(options, tally),
                                  .remark = findings});
             };
-            if (wants_picture())
+            if (arguments_.pictures.wanted())
                 picture_.observe((*subject)->machine(), options);
             return audit::audit_function((*subject)->machine(), (*subject)->address(), options);
         }();
-        if (!report) {
-            std::cerr << "moat audit: " << kind.name << " (" << kind.machine
-                      << "): " << to_string(report.error()) << '\n';
-            return false;
-        }
+        if (!report)
+            return failed(to_string(report.error()));
         if (wrong_.what != audit::Injection::none && (*subject)->wronged() == 0 &&
-            report->tally.findings == 0) {
-            std::cerr << "moat audit: " << kind.name << " (" << kind.machine
-                      << "): " << arguments_.inject << " changed none of " << report->tally.cases
-                      << " operations; run more cases, or inject another number of bytes\n";
-            return false;
-        }
+            report->tally.findings == 0)
+            return failed(arguments_.inject + " changed none of " +
+                          std::to_string(report->tally.cases) +
+                          " operations; run more cases, or inject another number of bytes");
         const Audited audited{kind, *report, command_of(arguments_, kind), since(begin)};
         if (arguments_.json)
             print_json(std::cout, audited);
@@ -168,7 +162,7 @@ class Run {
             print_text(std::cout, audited);
         std::cout << std::flush;
         found_ = found_ || report->tally.findings != 0;
-        if (wants_picture())
+        if (arguments_.pictures.wanted())
             pictures_.push_back(picture_.take(audited));
         return true;
     }
@@ -176,27 +170,9 @@ class Run {
     [[nodiscard]] bool found() const { return found_; }
 
     /// Writes the requested files. Return: false after reporting one that cannot be written.
-    [[nodiscard]] bool draw() const {
-        bool all = true;
-        const auto say = [&](const std::string& file, const Result<void>& written) {
-            if (!written)
-                std::cerr << "moat audit: " << file << ": " << to_string(written.error()) << '\n';
-            all = all && written;
-        };
-#ifdef MOAT_HAS_PICTURE
-        if (!arguments_.html.empty() && !pictures_.empty())
-            say(arguments_.html, write_picture(arguments_.html, pictures_.front()));
-#endif
-        if (!arguments_.trace.empty() && !pictures_.empty())
-            say(arguments_.trace, write_trace(arguments_.trace, pictures_));
-        return all;
-    }
+    [[nodiscard]] bool draw() const { return arguments_.pictures.write("moat audit", pictures_); }
 
   private:
-    [[nodiscard]] bool wants_picture() const {
-        return !arguments_.html.empty() || !arguments_.trace.empty();
-    }
-
     const Arguments& arguments_;
     const audit::Wrong wrong_;
     bool found_ = false;
@@ -210,8 +186,8 @@ class Run {
 }
 
 /// The devices named by name or address, in the order of the table; or the machine's default ones.
-/// Return: nothing after reporting one that does not exist.
-[[nodiscard]] std::optional<std::vector<audit::Kind>> chosen(const Arguments& arguments) {
+/// Stops at one that does not exist.
+[[nodiscard]] std::vector<audit::Kind> chosen(const Arguments& arguments) {
     std::vector<audit::Kind> kinds;
     for (const audit::Kind& each : audit::kinds())
         if (each.machine == arguments.machine &&
@@ -233,15 +209,13 @@ class Run {
             }
             words = to_string(found.error()) + '\n' + words;
         }
-        std::cerr << "moat audit: machine " << arguments.machine << " has no device " << name
-                  << "; see moat audit --list\n"
-                  << words << "devices:";
+        std::string why = "moat audit: machine " + arguments.machine + " has no device " + name +
+                          "; see moat audit --list\n" + words + "devices:";
         for (const audit::Kind& each : audit::kinds())
             if (each.machine == arguments.machine)
-                std::cerr << ' ' << each.name
-                          << (each.address ? " (" + to_string(*each.address) + ")" : "");
-        std::cerr << '\n';
-        return std::nullopt;
+                why.append(" ").append(each.name).append(
+                    each.address ? " (" + to_string(*each.address) + ")" : "");
+        throw Stop{Exit::usage, why};
     }
     return kinds;
 }
@@ -267,25 +241,20 @@ Exit run(const Arguments& arguments) {
         return list(arguments);
     audit::Wrong wrong;
     if (!parse_injection(arguments.inject, wrong)) {
-        std::cerr << "moat audit: --inject: \"" << arguments.inject
-                  << "\" is not a fault; valid faults:";
+        std::string why =
+            "moat audit: --inject: \"" + arguments.inject + "\" is not a fault; valid faults:";
         for (const std::string_view each : audit::injection_names)
-            std::cerr << ' ' << each;
-        std::cerr << ", each also with 1 to " << most_wrong_bytes << " bytes: overrun:16\n";
-        return Exit::usage;
+            why.append(" ").append(each);
+        throw Stop{Exit::usage, why + ", each also with 1 to " + std::to_string(most_wrong_bytes) +
+                                    " bytes: overrun:16"};
     }
-    const auto kinds = chosen(arguments);
-    if (!kinds)
-        return Exit::usage;
-    if (!arguments.html.empty() && kinds->size() != 1) {
-        std::cerr << "moat audit: --html draws one device; select it with --device\n";
-        return Exit::usage;
-    }
-    if (!output_works() || !are_writable("moat audit", {arguments.html, arguments.trace}))
-        return Exit::bound;
+    const std::vector<audit::Kind> kinds = chosen(arguments);
+    if (!arguments.pictures.html().empty() && kinds.size() != 1)
+        throw Stop{Exit::usage, "moat audit: --html draws one device; select it with --device"};
+    require_output("moat audit", {arguments.pictures.html(), arguments.pictures.trace()});
     Run run(arguments, wrong);
     bool all = true;
-    for (const audit::Kind& kind : *kinds)
+    for (const audit::Kind& kind : kinds)
         all = output_works() && run.device(kind) && all;
     if (!run.draw())
         return Exit::bound;
@@ -330,12 +299,8 @@ void add_audit(CLI::App& app, Exit& exit) {
         ->excludes(operations);
     command->add_option("--inject", arguments.inject,
                         "make the device (on QEMU, its driver) misbehave: FAULT[:BYTES]");
-#ifdef MOAT_HAS_PICTURE
-    command->add_option("--html", arguments.html, "write a page that draws one device's buffers")
-        ->type_name("FILE");
-#endif
-    command->add_option("--trace", arguments.trace, "write trace events for Perfetto")
-        ->type_name("FILE");
+    arguments.pictures.add_options(*command, "write a page that draws one device's buffers",
+                                   "write trace events for Perfetto");
     command->add_flag("--json", arguments.json, "print JSON lines (docs/report_schema.md)");
     command->add_flag("--list", arguments.list, "list the devices");
     command->footer("Faults: overrun, underrun, late, stale, read-only, short-transfer, "

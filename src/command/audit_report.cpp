@@ -4,6 +4,7 @@
 #include "moat/core/text.hpp"
 #include "moat/fault/text.hpp"
 
+#include "output.hpp"
 #include "terminal.hpp"
 
 #include <iomanip>
@@ -137,9 +138,8 @@ void print_text(std::ostream& out, const Audited& audited) {
 }
 
 void print_json(std::ostream& out, const Audited& audited) {
-    const auto replace = ordered_json::error_handler_t::replace;
     for (const Finding& each : audited.report.findings)
-        out << to_json(audited, each).dump(-1, ' ', false, replace) << '\n';
+        out << text_of(to_json(audited, each)) << '\n';
     const audit::Tally& tally = audited.report.tally;
     ordered_json line;
     line["schema"] = "moat.audit/1";
@@ -161,7 +161,7 @@ void print_json(std::ostream& out, const Audited& audited) {
             {{"label", each.label}, {"before", each.before}, {"after", each.after}});
     line["seconds"] = audited.seconds;
     line["command"] = audited.command;
-    out << line.dump(-1, ' ', false, replace) << '\n';
+    out << text_of(line) << '\n';
 }
 
 } // namespace moat::tools

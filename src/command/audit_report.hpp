@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The output of `moat audit` for a device: tables and reports as text, and lines of JSON
-// (docs/report_schema.md). include/moat/audit/ produces the findings.
+// (docs/report_schema.md). src/audit/ produces the findings.
 #pragma once
 
 #include "audit/audit.hpp"

@@ -1,7 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The numbers are those of the report that made the race known: 64 MiB at IOVA 0, a GPU's
 // 128 GiB at 0x020000000000, 32 MiB at 0x040000000000.
-#include "bar_walk.hpp"
+#include "moat/iommu/generations.hpp"
+#include "moat/iommu/table_domain.hpp"
+#include "moat/mm/address_space.hpp"
+#include "moat/mm/dma_map.hpp"
+#include "moat/mm/readers/numa_maps.hpp"
+#include "moat/page_table/formats/vtd_second_stage.hpp"
+#include "moat/page_table/formats/x86_64.hpp"
+#include "moat/page_table/owned_tables.hpp"
+#include "moat/sync/real.hpp"
+
+#include "bar_work.hpp"
+#include "platform/try.hpp"
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
 
 namespace moat::tools {
 
@@ -11,9 +30,55 @@ constexpr std::uint64_t gib = 1ULL << 30;
 constexpr std::uint64_t mib = 1ULL << 20;
 constexpr std::array node{ByteCount(16 * mib)};
 constexpr ByteCount table_bytes(4 * mib);
-constexpr PhysicalAddress region_start(4 * BarWalk::largest_bar.value());
+constexpr PhysicalAddress region_start(4 * largest_bar.value());
 
-} // namespace
+class BarWalk final : public BarWork {
+  public:
+    explicit BarWalk(ByteCount bar);
+
+    Result<void> round(FunctionRef<void()> step) override;
+
+    Result<void> report() override {
+        mm::numa_maps(space_, [](std::string_view) {});
+        return {};
+    }
+
+    /// Lost are leaves of a BAR that were missing in the space when its DMA map returned. The
+    /// container maps a leaf where it faults it in, so it never retries.
+    [[nodiscard]] Counts counts() const override {
+        return {.leaves = leaves_.load(relaxed), .lost_leaves = lost_leaves_.load(relaxed)};
+    }
+
+    [[nodiscard]] ByteCount bar() const override { return bars_[1].range.size(); }
+
+    [[nodiscard]] std::string errno_name(const Error& error) const override {
+        return std::string(mm::errno_name(error.code()));
+    }
+
+  private:
+    using Sync = RealSync;
+    using Memory = mm::PhysicalMemory<mm::HeapStore<Sync>>;
+    using Space = mm::AddressSpace<formats::X86_64<4>, Sync, Memory>;
+    using Domain = iommu::TableDomain<Tree<formats::VtdSecondStage<4>, Sync, TablePool<Sync>>,
+                                      iommu::Generations<Sync>>;
+
+    struct Bar {
+        VirtualRange range;
+        Iova iova;
+        ByteCount offset; ///< in the region
+    };
+
+    [[nodiscard]] std::uint64_t leaves_of(const Bar& bar) const;
+
+    std::array<Bar, 3> bars_;
+    Memory memory_;
+    Space space_;
+    std::unique_ptr<OwnedTables<Sync>> tables_;
+    Domain domain_;
+    mm::DmaMap<Space, Domain> container_;
+    std::atomic<std::uint64_t> leaves_{0};
+    std::atomic<std::uint64_t> lost_leaves_{0};
+};
 
 BarWalk::BarWalk(ByteCount bar)
     : bars_{Bar{{VirtualAddress(0x1000'0000'0000), ByteCount(64 * mib)}, Iova(0), ByteCount(0)},
@@ -41,22 +106,17 @@ BarWalk::BarWalk(ByteCount bar)
 Result<void> BarWalk::round(FunctionRef<void()> step) {
     std::uint64_t bytes = 0;
     for (const Bar& bar : bars_) {
-        const auto mapped =
-            container_.map_dma(bar.iova, bar.range.start(), bar.range.size(), read_write);
-        if (!mapped)
-            return std::unexpected(mapped.error());
-        leaves_.fetch_add(mapped->steps, relaxed);
-        lost_leaves_.fetch_add(mapped->steps - leaves_of(bar), relaxed);
+        MOAT_LET(const auto mapped,
+                 container_.map_dma(bar.iova, bar.range.start(), bar.range.size(), read_write));
+        leaves_.fetch_add(mapped.steps, relaxed);
+        lost_leaves_.fetch_add(mapped.steps - leaves_of(bar), relaxed);
         bytes += bar.range.size().value();
         step();
     }
     for (const Bar& bar : bars_) {
-        const auto unmapped = container_.unmap_dma(bar.iova, bar.range.size());
-        if (!unmapped)
-            return std::unexpected(unmapped.error());
+        MOAT_TRY(container_.unmap_dma(bar.iova, bar.range.size()));
         // As the driver does when it resets the device: the next map faults everything in again.
-        if (const auto zapped = space_.zap(bar.range); !zapped)
-            return std::unexpected(zapped.error());
+        MOAT_TRY(space_.zap(bar.range));
     }
     count_round(bytes);
     return {};
@@ -67,6 +127,12 @@ std::uint64_t BarWalk::leaves_of(const Bar& bar) const {
     const auto looked = space_.look_up(bar.range, [&](const mm::LeafView&) { ++count; });
     MOAT_CHECK(looked.has_value(), "a BAR's range can be looked up");
     return count;
+}
+
+} // namespace
+
+std::unique_ptr<BarWork> bar_walk(ByteCount bar) {
+    return std::make_unique<BarWalk>(bar);
 }
 
 } // namespace moat::tools

@@ -5,6 +5,7 @@
 
 #include "help.hpp"
 #include "machine/vfio_host/pci_devices.hpp"
+#include "output.hpp"
 #include "subcommands.hpp"
 
 #include <CLI/CLI.hpp>
@@ -25,13 +26,6 @@ struct Arguments {
     std::string address;
     bool json = false;
 };
-
-std::string hexadecimal(std::uint32_t value, unsigned digits) {
-    std::string text;
-    while (digits-- != 0)
-        text += "0123456789abcdef"[value >> 4 * digits & 0xf];
-    return text;
-}
 
 template <class T>
 std::string number_or_dash(const std::optional<T>& value) {
@@ -61,8 +55,8 @@ void print_table(const std::vector<HostFunction>& functions) {
     line("ADDRESS", "ID", "CLASS", "GROUP", "NODE", "BAR", "DRIVER");
     for (const HostFunction& each : functions)
         line(to_string(each.info.address),
-             hexadecimal(each.info.vendor, 4) + ':' + hexadecimal(each.info.device, 4),
-             hexadecimal(each.info.class_code, 6), number_or_dash(each.group),
+             machine::digits(each.info.vendor, 4) + ':' + machine::digits(each.info.device, 4),
+             machine::digits(each.info.class_code, 6), number_or_dash(each.group),
              number_or_dash(each.node), largest_bar(each.info),
              each.driver.empty() ? "-" : each.driver);
 }
@@ -88,38 +82,27 @@ void print_json(std::span<const HostFunction> functions) {
     }
 }
 
-[[nodiscard]] Exit failed(const char* command, const Error& error) {
-    std::cerr << "moat " << command << ": " << to_string(error) << '\n';
-    return Exit::bound;
-}
-
 [[nodiscard]] Exit list(const Arguments& arguments) {
-    const auto functions = list_functions(arguments.root);
-    if (!functions)
-        return failed("devices", functions.error());
-    arguments.json ? print_json(*functions) : print_table(*functions);
+    const auto functions = or_stop(list_functions(arguments.root), Exit::bound, "moat devices");
+    arguments.json ? print_json(functions) : print_table(functions);
     return Exit::success;
 }
 
-/// Changes the driver of one function, and prints the result.
-template <class Change>
-[[nodiscard]] Exit change(const char* command, const Arguments& arguments, Change&& change_hands) {
+/// Changes the driver of one function by `change_hands`, and prints the result.
+[[nodiscard]] Exit change(const std::string& who, const Arguments& arguments,
+                          Result<void> (*change_hands)(machine::Bdf, std::string_view)) {
     const auto address = parse_bdf(arguments.address);
-    if (!address) {
-        std::cerr << "moat " << command << ": " << arguments.address
-                  << " is not a PCI address such as 0000:00:04.0; moat devices lists them\n";
-        return Exit::usage;
-    }
-    if (const auto done = change_hands(*address, arguments.root); !done)
-        return failed(command, done.error());
-    const auto now = find_function(*address, arguments.root);
-    if (!now)
-        return failed(command, now.error());
+    if (!address)
+        throw Stop{Exit::usage,
+                   who + ": " + arguments.address +
+                       " is not a PCI address such as 0000:00:04.0; moat devices lists them"};
+    or_stop(change_hands(*address, arguments.root), Exit::bound, who);
+    const HostFunction now = or_stop(find_function(*address, arguments.root), Exit::bound, who);
     if (arguments.json)
-        print_json(std::span(&*now, 1));
+        print_json(std::span(&now, 1));
     else
-        std::cout << to_string(*address) << ": "
-                  << (now->driver.empty() ? "no driver" : now->driver) << '\n';
+        std::cout << to_string(*address) << ": " << (now.driver.empty() ? "no driver" : now.driver)
+                  << '\n';
     return Exit::success;
 }
 
@@ -144,22 +127,24 @@ void add_devices(CLI::App& app, Exit& exit) {
                         "group has no IOMMU."},
          .examples = {{"moat devices", "list all functions"},
                       {"moat devices --json", "print JSON lines for a script"}}});
-    CLI::App* const bind = add("bind", "bind a PCI function to vfio-pci");
-    bind->add_option("address", arguments.address, "PCI address, such as 0000:00:04.0")->required();
-    bind->callback([&exit] { exit = change("bind", arguments, bind_to_vfio); });
+    const auto add_change = [&](const char* name, const char* summary, auto change_hands) {
+        CLI::App* const command = add(name, summary);
+        command->add_option("address", arguments.address, "PCI address, such as 0000:00:04.0")
+            ->required();
+        command->callback([&exit, who = std::string("moat ") + name, change_hands] {
+            exit = change(who, arguments, change_hands);
+        });
+        return command;
+    };
     describe(
-        *bind,
+        *add_change("bind", "bind a PCI function to vfio-pci", &bind_to_vfio),
         {.paragraphs = {"Unbinds a function from its driver and binds it to vfio-pci, so that moat "
                         "audit --machine vfio can drive it. The binding lasts until moat unbind "
                         "or the next boot. Unmount the file systems of a disk first."},
          .examples = {{"moat bind 0000:00:04.0", "bind the function, as root"},
                       {"moat bind 0000:00:04.0 --json", "and print its new state as JSON"}}});
-    CLI::App* const unbind = add("unbind", "return a PCI function to its kernel driver");
-    unbind->add_option("address", arguments.address, "PCI address, such as 0000:00:04.0")
-        ->required();
-    unbind->callback([&exit] { exit = change("unbind", arguments, unbind_from_vfio); });
     describe(
-        *unbind,
+        *add_change("unbind", "return a PCI function to its kernel driver", &unbind_from_vfio),
         {.paragraphs = {"Unbinds a function from vfio-pci. The kernel then probes for a driver, as "
                         "at boot."},
          .examples = {{"moat unbind 0000:00:04.0", "return the function, as root"},

@@ -20,7 +20,6 @@
 #include "subcommands.hpp"
 #include "symbols.hpp"
 #include "terminal.hpp"
-#include "trace.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -41,26 +40,14 @@ using scenarios::Scenario;
 struct Arguments {
     explore::ExploreOptions options;
     std::map<std::string, scenarios::Configuration> configurations; ///< by scenario
-    std::string strategy = "dpor";
-    std::string memory_model = "sc";
     std::string shard = "0/1";
     std::string replay;
     std::string write_replay;
-    std::string html;
-    std::string trace;
+    PictureFiles pictures;
     std::vector<std::string> merge;
     double seconds = 0;
     bool json = false;
-    bool quiet = false;
 };
-
-template <class Kind>
-[[nodiscard]] Kind by_name(const std::string& text, std::initializer_list<Kind> kinds) {
-    for (Kind kind : kinds)
-        if (text == name(kind))
-            return kind;
-    return *kinds.begin(); // the command line accepts no other
-}
 
 [[nodiscard]] Exit exit_of(const explore::Report& report) {
     if (report.found)
@@ -139,75 +126,40 @@ void run_schedule(explore::Machine& machine, const explore::Found& found,
     return explore::to_text(replay, explore::summary(machine));
 }
 
-[[nodiscard]] Result<void> write_text(const std::string& file, const std::string& text) {
-    std::ofstream out(file, std::ios::binary);
-    out << text;
-    out.close();
-    if (!out)
-        return fail(ErrorCode::io, "the file was written incompletely");
-    return {};
+/// Stops at a program without threads, of which every claim is true.
+void require_threads(const std::string& who, const explore::Program& program,
+                     const scenarios::Configuration& configuration) {
+    explore::Machine machine(program, {});
+    machine.start();
+    if (machine.threads() == 0 && !machine.violation())
+        throw Stop{Exit::usage, who + ": " + scenarios::to_text(configuration) +
+                                    ": no thread runs; configure at least one"};
 }
 
 /// Writes the requested files of a violation. Return: false after reporting one that cannot be
 /// written.
 [[nodiscard]] bool write_files(const Arguments& arguments, const explore::Machine& machine,
                                const ScheduleTexts& texts) {
-    bool all = true;
-    const auto say = [&](const std::string& file, const Result<void>& written) {
-        if (!written)
-            std::cerr << "moat explore: " << file << ": " << to_string(written.error()) << '\n';
-        all = all && written;
-    };
-    if (!arguments.write_replay.empty())
-        say(arguments.write_replay, write_text(arguments.write_replay, texts.replay));
-    if (arguments.html.empty() && arguments.trace.empty())
-        return all;
+    const bool replay = arguments.write_replay.empty() ||
+                        write_file("moat explore", arguments.write_replay, texts.replay);
+    if (!arguments.pictures.wanted())
+        return replay;
     const ordered_json picture = schedule_picture(machine, texts);
-#ifdef MOAT_HAS_PICTURE
-    if (!arguments.html.empty())
-        say(arguments.html, write_picture(arguments.html, picture));
-#endif
-    if (!arguments.trace.empty())
-        say(arguments.trace, write_trace(arguments.trace, std::span(&picture, 1)));
-    return all;
-}
-
-/// Reports the requested files that a run without a violation does not write.
-void say_unwritten_files(const Arguments& arguments) {
-    for (const std::string& file : {arguments.write_replay, arguments.html, arguments.trace})
-        if (!file.empty())
-            std::cerr << "moat explore: " << file << " not written: no violation, so no schedule\n";
-}
-
-/// Rejects a program without threads, of which every claim is true.
-[[nodiscard]] bool has_threads(const std::string& who, const explore::Program& program,
-                               const scenarios::Configuration& configuration) {
-    explore::Machine machine(program, {});
-    machine.start();
-    if (machine.threads() != 0 || machine.violation())
-        return true;
-    std::cerr << who << ": " << scenarios::to_text(configuration)
-              << ": no thread runs; configure at least one\n";
-    return false;
+    return arguments.pictures.write("moat explore", std::span(&picture, 1)) && replay;
 }
 
 Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
     const auto configuration =
-        scenarios::complete(scenario, arguments.configurations[scenario.name]);
-    if (!configuration || !parse_shard(arguments.shard, arguments.options.shard)) {
-        std::cerr << "moat explore: "
-                  << (configuration ? "--shard: \"" + arguments.shard +
-                                          "\" is not I/N with I below N, such as 0/8"
-                                    : to_string(configuration.error()))
-                  << '\n';
-        return Exit::usage;
-    }
-    const explore::Program program = scenario.program(*configuration);
-    if (!has_threads("moat explore", program, *configuration))
-        return Exit::usage;
-    if (!output_works() ||
-        !are_writable("moat explore", {arguments.write_replay, arguments.html, arguments.trace}))
-        return Exit::bound;
+        or_stop(scenarios::complete(scenario, arguments.configurations[scenario.name]), Exit::usage,
+                "moat explore");
+    if (!parse_shard(arguments.shard, arguments.options.shard))
+        throw Stop{Exit::usage, "moat explore: --shard: \"" + arguments.shard +
+                                    "\" is not I/N with I below N, such as 0/8"};
+    const explore::Program program = scenario.program(configuration);
+    require_threads("moat explore", program, configuration);
+    const auto files = {arguments.write_replay, arguments.pictures.html(),
+                        arguments.pictures.trace()};
+    require_output("moat explore", files);
     explore::ExploreOptions& options = arguments.options;
     Progress progress(arguments.seconds);
     options.machine.allocated_bytes = &allocated_bytes;
@@ -221,9 +173,9 @@ Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
     };
     const explore::Report report = explore::explore(program, options);
     progress.clear();
-    const std::string claim = explore::claim(options, report, scenario.scope(*configuration));
+    const std::string claim = explore::claim(options, report, scenario.scope(configuration));
     if (arguments.json)
-        std::cout << to_json(scenario, *configuration, options, report, claim) << '\n';
+        std::cout << to_json(scenario, configuration, options, report, claim) << '\n';
     bool all_written = true;
     if (report.found) {
         if (report.found->violation.kind != explore::ViolationKind::memory)
@@ -235,10 +187,13 @@ Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
             std::cout << explore::timeline(machine)
                       << explore::stacks_text(machine, stacks, &symbolise)
                       << "schedule: " << explore::summary(machine) << '\n';
-        const std::string replay = replay_text(machine, scenario, *configuration);
+        const std::string replay = replay_text(machine, scenario, configuration);
         all_written = write_files(arguments, machine, {scenario.name, claim, replay});
     } else {
-        say_unwritten_files(arguments);
+        for (const std::string& file : files)
+            if (!file.empty())
+                std::cerr << "moat explore: " << file
+                          << " not written: no violation, so no schedule\n";
     }
     if (!arguments.json)
         std::cout << toned_claim(claim) << '\n';
@@ -264,49 +219,56 @@ Exit run_replay(const Arguments& arguments) {
     std::ifstream file(arguments.replay);
     std::stringstream text;
     text << file.rdbuf();
-    const auto replay = explore::parse_replay(text.str());
-    if (!file || !replay) {
-        std::cerr << arguments.replay << ": "
-                  << (file ? to_string(replay.error()) : "cannot be read") << '\n';
-        return Exit::usage;
-    }
-    const Scenario* const scenario = scenarios::find(replay->scenario);
-    if (scenario == nullptr) {
-        std::cerr << arguments.replay << ": unknown scenario " << replay->scenario << '\n';
-        return Exit::usage;
-    }
+    if (!file)
+        throw Stop{Exit::usage, arguments.replay + ": cannot be read"};
+    const auto replay = or_stop(explore::parse_replay(text.str()), Exit::usage, arguments.replay);
+    const Scenario* const scenario = scenarios::find(replay.scenario);
+    if (scenario == nullptr)
+        throw Stop{Exit::usage, arguments.replay + ": unknown scenario " + replay.scenario};
     const auto configuration =
-        scenarios::complete(*scenario, scenarios::parse(replay->configuration));
-    if (!configuration) {
-        std::cerr << arguments.replay << ": " << to_string(configuration.error()) << '\n';
-        return Exit::usage;
-    }
-    const explore::Program program = scenario->program(*configuration);
-    if (!has_threads(arguments.replay, program, *configuration))
-        return Exit::usage;
-    explore::Machine machine(program, explore::machine_options(*replay));
+        or_stop(scenarios::complete(*scenario, scenarios::parse(replay.configuration)), Exit::usage,
+                arguments.replay);
+    const explore::Program program = scenario->program(configuration);
+    require_threads(arguments.replay, program, configuration);
+    explore::Machine machine(program, explore::machine_options(replay));
     explore::StackRecorder stacks(&platform::capture_stack);
     machine.observe(&stacks);
-    if (const auto mismatch = explore::follow(machine, *replay)) {
-        std::cerr << arguments.replay << ": " << *mismatch << '\n';
-        return Exit::bound;
-    }
+    if (const auto mismatch = explore::follow(machine, replay))
+        throw Stop{Exit::bound, arguments.replay + ": " + *mismatch};
     if (arguments.json)
-        std::cout << replay_json(*scenario, *configuration, machine) << '\n';
+        std::cout << replay_json(*scenario, configuration, machine) << '\n';
     else
         std::cout << explore::timeline(machine)
                   << explore::stacks_text(machine, stacks, &symbolise);
     return machine.violation() ? Exit::found : Exit::success;
 }
 
+/// An option whose values are the names of `kinds`.
+template <class Kind>
+void add_choice(CLI::App& app, const char* option, Kind& value, std::vector<Kind> kinds,
+                const char* about) {
+    std::vector<std::string> names;
+    for (const Kind each : kinds)
+        names.emplace_back(name(each));
+    const auto choose = [&value, kinds](const std::string& text) {
+        value = *std::ranges::find(kinds, text, [](Kind each) { return name(each); });
+    };
+    app.add_option_function<std::string>(option, choose, about)
+        ->check(CLI::IsMember(names))
+        ->default_str(std::string(name(value)));
+}
+
 void add_options(CLI::App& app, Arguments& arguments) {
+    using explore::MemoryModelKind;
+    using explore::Strategy;
     explore::ExploreOptions& options = arguments.options;
-    app.add_option("--strategy", arguments.strategy, "how to choose schedules")
-        ->check(CLI::IsMember({"dpor", "sleep", "naive", "bound", "pct", "random"}))
-        ->capture_default_str();
-    app.add_option("--memory-model", arguments.memory_model, "what a load may return")
-        ->check(CLI::IsMember({"sc", "tso", "c11"}))
-        ->capture_default_str();
+    add_choice(app, "--strategy", options.strategy,
+               {Strategy::dpor, Strategy::sleep, Strategy::naive, Strategy::bound, Strategy::pct,
+                Strategy::random},
+               "how to choose schedules");
+    add_choice(app, "--memory-model", options.machine.memory_model,
+               {MemoryModelKind::sc, MemoryModelKind::tso, MemoryModelKind::c11},
+               "what a load may return");
     add_number(app, "--bound", options.preemptions, "most preemptions (strategy bound)")
         ->capture_default_str();
     add_number(app, "--executions", options.random_executions,
@@ -333,13 +295,8 @@ void add_options(CLI::App& app, Arguments& arguments) {
     app.add_option("--shard", arguments.shard, "explore only part I of N, as I/N");
     app.add_option("--write-replay", arguments.write_replay, "write the schedule of a violation")
         ->type_name("FILE");
-#ifdef MOAT_HAS_PICTURE
-    app.add_option("--html", arguments.html, "write a page that draws a violation's schedule")
-        ->type_name("FILE");
-#endif
-    app.add_option("--trace", arguments.trace,
-                   "write trace events of a violation's schedule for Perfetto")
-        ->type_name("FILE");
+    arguments.pictures.add_options(app, "write a page that draws a violation's schedule",
+                                   "write trace events of a violation's schedule for Perfetto");
     app.add_flag("--json", arguments.json,
                  "print the result as one JSON line (docs/report_schema.md)");
 }
@@ -388,15 +345,7 @@ void add_scenario(CLI::App& app, const Scenario& scenario, Arguments& arguments,
     }
     add_options(*command, arguments);
     command->callback([command, &scenario, &arguments, &exit] {
-        using explore::MemoryModelKind;
-        using explore::Strategy;
-        arguments.options.strategy =
-            by_name(arguments.strategy, {Strategy::dpor, Strategy::sleep, Strategy::naive,
-                                         Strategy::bound, Strategy::pct, Strategy::random});
         refuse_what_does_not_apply(*command, arguments.options.strategy);
-        arguments.options.machine.memory_model =
-            by_name(arguments.memory_model,
-                    {MemoryModelKind::sc, MemoryModelKind::tso, MemoryModelKind::c11});
         exit = run_scenario(scenario, arguments);
     });
 }

@@ -21,14 +21,9 @@ std::map<const CLI::App*, Page>& pages() {
 }
 
 void add_color_option(CLI::App& command) {
-    static const std::map<std::string, ColourChoice> choices = {
-        {"auto", ColourChoice::automatic},
-        {"always", ColourChoice::always},
-        {"never", ColourChoice::never},
-    };
     command
         .add_option_function<std::string>(
-            "--color", [](const std::string& text) { choose_colour(choices.at(text)); },
+            "--color", [](const std::string& text) { choose_colour(text); },
             "colour the output; auto: on a terminal, unless NO_COLOR is set")
         ->check(CLI::IsMember({"auto", "always", "never"}))
         ->default_str("auto")

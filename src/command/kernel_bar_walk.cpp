@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Source: Linux, Documentation/filesystems/proc.rst (numa_maps) and admin-guide/mm/transhuge.rst
 // (thp_split_pud).
-#include "kernel_bar_walk.hpp"
-
 #include "moat/core/bits.hpp"
+
+#include "bar_work.hpp"
+#include "machine/vfio_host/vfio_machine.hpp"
+#include "platform/try.hpp"
 
 #include <array>
 #include <cstring>
 #include <fcntl.h>
 #include <fstream>
+#include <span>
 #include <string>
 
 namespace moat::tools {
@@ -47,23 +50,45 @@ std::optional<LargestBar> find_bar(std::span<const machine::FunctionInfo> functi
     return largest;
 }
 
-} // namespace
+class KernelBarWalk final : public BarWork {
+  public:
+    Result<void> open(std::optional<machine::Bdf> wanted);
+    ~KernelBarWalk() override;
 
-Result<std::unique_ptr<KernelBarWalk>> KernelBarWalk::open(std::optional<machine::Bdf> device) {
-    std::unique_ptr<KernelBarWalk> walk(new KernelBarWalk);
+    [[nodiscard]] machine::Bdf device() const { return device_; }
+
+    [[nodiscard]] ByteCount bar() const override { return ByteCount(bar_.size()); }
+
+    Result<void> round(FunctionRef<void()> step) override;
+    Result<void> report() override;
+
+    /// Lost are leaves of 1 GiB of any process, as the kernel counts them.
+    [[nodiscard]] Counts counts() const override;
+
+    [[nodiscard]] std::string errno_name(const Error& error) const override;
+
+  private:
+    Result<void> take_bar(std::optional<machine::Bdf> wanted);
+    Result<void> choose_iova();
+    void touch() const;
+
+    std::unique_ptr<VfioMachine> machine_;
+    std::unique_ptr<KernelDomain> domain_;
+    std::unique_ptr<machine::Function> function_;
+    machine::Bdf device_;
+    std::span<std::byte> bar_;
+    Iova iova_;
+    std::optional<std::uint64_t> splits_before_;
+};
+
+Result<void> KernelBarWalk::open(std::optional<machine::Bdf> wanted) {
     // iommufd maps no BARs.
-    auto machine = VfioMachine::open({.backend = Backend::type1});
-    if (!machine)
-        return std::unexpected(machine.error());
-    walk->machine_ = std::move(*machine);
-    if (const auto taken = walk->take_bar(device); !taken)
-        return std::unexpected(taken.error());
-    if (const auto chosen = walk->choose_iova(); !chosen)
-        return std::unexpected(chosen.error());
-    if (const auto read = walk->report(); !read)
-        return std::unexpected(read.error());
-    walk->splits_before_ = count_splits();
-    return walk;
+    MOAT_LET(machine_, VfioMachine::open({.backend = Backend::type1}));
+    MOAT_TRY(take_bar(wanted));
+    MOAT_TRY(choose_iova());
+    MOAT_TRY(report());
+    splits_before_ = count_splits();
+    return {};
 }
 
 KernelBarWalk::~KernelBarWalk() {
@@ -79,12 +104,8 @@ Result<void> KernelBarWalk::take_bar(std::optional<machine::Bdf> wanted) {
         return fail(ErrorCode::not_found,
                     "no function bound to vfio-pci has a prefetchable BAR, and reading another "
                     "BAR may have effects; bind one with moat bind");
-    auto domain = machine_->create_kernel_domain();
-    if (!domain)
-        return std::unexpected(domain.error());
-    domain_ = std::move(*domain);
-    if (const auto attached = machine_->attach(found->function, *domain_); !attached)
-        return std::unexpected(attached.error());
+    MOAT_LET(domain_, machine_->create_kernel_domain());
+    MOAT_TRY(machine_->attach(found->function, *domain_));
     auto opened = machine_->open(found->function);
     if (!opened) {
         (void)machine_->detach(found->function);
@@ -92,10 +113,7 @@ Result<void> KernelBarWalk::take_bar(std::optional<machine::Bdf> wanted) {
     }
     device_ = found->function;
     function_ = std::move(*opened);
-    const auto bar = machine_->bar_memory(found->function, found->index);
-    if (!bar)
-        return std::unexpected(bar.error());
-    bar_ = *bar;
+    MOAT_LET(bar_, machine_->bar_memory(found->function, found->index));
     return {};
 }
 
@@ -128,11 +146,9 @@ Result<void> KernelBarWalk::round(FunctionRef<void()> step) {
     touch();
     step();
     const PhysicalAddress memory(reinterpret_cast<std::uintptr_t>(bar_.data()));
-    if (const auto mapped = domain_->map(iova_, bar(), memory, read_write); !mapped)
-        return mapped;
+    MOAT_TRY(domain_->map(iova_, bar(), memory, read_write));
     step();
-    if (const auto unmapped = domain_->unmap(iova_, bar()); !unmapped)
-        return unmapped;
+    MOAT_TRY(domain_->unmap(iova_, bar()));
     count_round(bar_.size());
     return {};
 }
@@ -152,11 +168,11 @@ Result<void> KernelBarWalk::report() {
     return {};
 }
 
-std::optional<std::uint64_t> KernelBarWalk::lost_leaves() const {
-    const auto now = count_splits();
-    if (!splits_before_ || !now)
-        return std::nullopt;
-    return *now - *splits_before_;
+BarWork::Counts KernelBarWalk::counts() const {
+    Counts counts{.retries = domain_->map_retries()};
+    if (const auto now = count_splits(); now && splits_before_)
+        counts.lost_leaves = *now - *splits_before_;
+    return counts;
 }
 
 std::string KernelBarWalk::errno_name(const Error& error) const {
@@ -164,6 +180,16 @@ std::string KernelBarWalk::errno_name(const Error& error) const {
     const char* const name =
         number != nullptr ? ::strerrorname_np(static_cast<int>(*number)) : nullptr;
     return name != nullptr ? name : std::string(moat::name(error.code()));
+}
+
+} // namespace
+
+Result<std::unique_ptr<BarWork>> kernel_bar_walk(std::optional<machine::Bdf> wanted,
+                                                 machine::Bdf& device) {
+    auto walk = std::make_unique<KernelBarWalk>();
+    MOAT_TRY(walk->open(wanted));
+    device = walk->device();
+    return walk;
 }
 
 } // namespace moat::tools

@@ -54,13 +54,17 @@ Exit run(int argc, char** argv) {
     moat::tools::finish_help(app);
     app.footer("moat COMMAND --help shows the options and examples of a command.");
     moat::tools::add_manual(app);
-    moat::tools::choose_colour(moat::tools::ColourChoice::automatic);
+    moat::tools::choose_colour("auto");
     try {
         app.parse(argc, argv);
         if (app.get_subcommands().empty())
             std::cout << app.help();
     } catch (const CLI::ParseError& error) {
         return refuse(app, error);
+    } catch (const moat::tools::Stop& stop) {
+        if (!stop.text.empty())
+            std::cerr << stop.text << '\n';
+        return stop.exit;
     }
     return exit;
 }

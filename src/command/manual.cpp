@@ -72,11 +72,19 @@ constexpr const char* revised = "November 21, 2026";
     return text + ".";
 }
 
-[[nodiscard]] std::string list_of(const std::vector<const CLI::Option*>& options) {
+/// A list of what item(each) returns: a head and a body.
+[[nodiscard]] std::string list_of(const auto& all, const auto& item) {
     std::string text = ".Bl -tag -width Ds\n";
-    for (const CLI::Option* each : options)
-        text += ".It " + head_of(*each) + "\n" + plain(body_of(*each)) + "\n";
+    for (const auto& each : all) {
+        const std::pair<std::string, std::string> made = item(each);
+        text += ".It " + made.first + "\n" + plain(made.second) + "\n";
+    }
     return text + ".El\n";
+}
+
+[[nodiscard]] std::string list_of(const std::vector<const CLI::Option*>& options) {
+    return list_of(
+        options, [](const CLI::Option* each) { return std::pair(head_of(*each), body_of(*each)); });
 }
 
 /// The options that several commands share.
@@ -113,13 +121,6 @@ common_options(const std::vector<const CLI::App*>& commands) {
     return text;
 }
 
-[[nodiscard]] std::string list_of_commands(const CLI::App& app) {
-    std::string text = ".Bl -tag -width Ds\n";
-    for (const CLI::App* each : shown_subcommands(app))
-        text += ".It Xr moat-" + each->get_name() + " 1\n" + plain(each->get_description()) + ".\n";
-    return text + ".El\n";
-}
-
 [[nodiscard]] std::string see_also(const CLI::App& app, const CLI::App& command) {
     std::set<std::string> others = {"moat"};
     for (const CLI::App* each : shown_subcommands(app))
@@ -129,13 +130,6 @@ common_options(const std::vector<const CLI::App*>& commands) {
     for (const std::string& each : others)
         text += ".Xr " + each + (each == *others.rbegin() ? " 1\n" : " 1 ,\n");
     return text;
-}
-
-[[nodiscard]] std::string exit_section() {
-    std::string text = ".Sh EXIT STATUS\n.Bl -tag -width Ds\n";
-    for (const auto& [status, meaning] : exit_statuses())
-        text += ".It " + std::to_string(status) + "\n" + plain(std::string(meaning)) + ".\n";
-    return text + ".El\n";
 }
 
 } // namespace
@@ -159,13 +153,18 @@ std::string manual_page(const CLI::App& app, const CLI::App& command) {
     for (std::size_t at = 0; at != page_of(command).paragraphs.size(); ++at)
         text += (at == 0 ? "" : ".Pp\n") + plain(page_of(command).paragraphs[at]) + "\n";
     if (is_app)
-        text += "The commands are:\n" + list_of_commands(app);
+        text += "The commands are:\n" + list_of(shown_subcommands(app), [](const CLI::App* each) {
+                    return std::pair("Xr moat-" + each->get_name() + " 1",
+                                     each->get_description() + ".");
+                });
     text += ".Sh OPTIONS\n" + list_of(shown_options(command));
     if (!is_app)
         text += subcommand_sections(command);
     text += ".Sh ENVIRONMENT\n.Bl -tag -width Ds\n.It Ev NO_COLOR\n"
             "If set and not empty, output has no colours unless\n.Fl -color\nasks for them.\n.El\n";
-    text += exit_section();
+    text += ".Sh EXIT STATUS\n" + list_of(exit_statuses(), [](const auto& each) {
+                return std::pair(std::to_string(each.first), std::string(each.second) + ".");
+            });
     if (!page_of(command).examples.empty())
         text += ".Sh EXAMPLES\n";
     for (const Example& each : page_of(command).examples)

@@ -2,6 +2,7 @@
 #include "merge.hpp"
 
 #include "numbers.hpp"
+#include "output.hpp"
 
 #include <algorithm>
 #include <array>
@@ -38,11 +39,9 @@ constexpr std::uint64_t most_shards = 1'000'000;
 } // namespace
 
 bool parse_shard(const std::string& text, explore::Shard& shard) {
-    const std::size_t slash = text.find('/');
-    if (slash == std::string::npos)
-        return false;
-    const auto index = whole_number(std::string_view(text).substr(0, slash));
-    const auto count = whole_number(std::string_view(text).substr(slash + 1));
+    const auto [part, of] = split(text, '/');
+    const auto index = whole_number(part);
+    const auto count = whole_number(of.value_or(""));
     if (!index || !count || *index >= *count || *count > most_shards)
         return false;
     shard = {static_cast<unsigned>(*index), static_cast<unsigned>(*count)};
@@ -57,32 +56,26 @@ Exit merge_results(const std::vector<std::string>& files) {
         for (std::string line; std::getline(file, line);) {
             const ordered_json part = ordered_json::parse(line, nullptr, false);
             explore::Shard shard;
-            if (!is_result(part) || !parse_shard(part["shard"].get<std::string>(), shard)) {
-                std::cerr << path << ": a line is not a shard's JSON result\n";
-                return Exit::usage;
-            }
+            if (!is_result(part) || !parse_shard(part["shard"].get<std::string>(), shard))
+                throw Stop{Exit::usage, path + ": a line is not a shard's JSON result"};
             count = shard.count;
-            if (!parts.emplace(shard.index, part).second) {
-                std::cerr << path << ": shard " << shard.index << " occurs twice\n";
-                return Exit::usage;
-            }
+            if (!parts.emplace(shard.index, part).second)
+                throw Stop{Exit::usage,
+                           path + ": shard " + std::to_string(shard.index) + " occurs twice"};
         }
     }
-    if (parts.empty() || parts.size() != count) {
-        std::cerr << "moat explore --merge: the files hold " << parts.size() << " of " << count
-                  << " shards; give all of them\n";
-        return Exit::usage;
-    }
+    if (parts.empty() || parts.size() != count)
+        throw Stop{Exit::usage, "moat explore --merge: the files hold " +
+                                    std::to_string(parts.size()) + " of " + std::to_string(count) +
+                                    " shards; give all of them"};
     ordered_json sum = parts.begin()->second;
     for (const auto& [index, part] : parts) {
         for (const char* same :
              {"scenario", "configuration", "strategy", "memory_model", "symmetry"})
-            if (part[same] != sum[same] ||
-                part["shard"].get<std::string>() !=
-                    std::to_string(index) + "/" + std::to_string(count)) {
-                std::cerr << "moat explore --merge: the shards are of different explorations\n";
-                return Exit::usage;
-            }
+            if (part[same] != sum[same] || part["shard"].get<std::string>() !=
+                                               std::to_string(index) + "/" + std::to_string(count))
+                throw Stop{Exit::usage,
+                           "moat explore --merge: the shards are of different explorations"};
         if (index == parts.begin()->first)
             continue;
         for (const char* number : {"executions", "blocked", "cut", "steps"})

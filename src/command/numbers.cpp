@@ -47,6 +47,14 @@ std::optional<std::uint64_t> whole_number(std::string_view text) {
     return number;
 }
 
+std::pair<std::string_view, std::optional<std::string_view>> split(std::string_view text,
+                                                                   char separator) {
+    const std::size_t at = text.find(separator);
+    if (at == text.npos)
+        return {text, std::nullopt};
+    return {text.substr(0, at), text.substr(at + 1)};
+}
+
 std::optional<std::uint64_t> byte_count(std::string_view text) {
     const std::size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
     const auto number = whole_number(text.substr(0, digits));

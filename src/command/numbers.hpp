@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace CLI {
 class App;
@@ -22,6 +23,10 @@ namespace moat::tools {
 
 /// The same with a unit of 1024: "64k", "128G", "4096b", "1MiB".
 [[nodiscard]] std::optional<std::uint64_t> byte_count(std::string_view text);
+
+/// The parts of `text` before and after the first `separator`; the second is nothing without one.
+[[nodiscard]] std::pair<std::string_view, std::optional<std::string_view>>
+split(std::string_view text, char separator);
 
 /// A time above 0 and at most `most_seconds`, as "0.5".
 [[nodiscard]] std::optional<double> seconds_of_time(std::string_view text);

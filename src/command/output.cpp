@@ -6,8 +6,10 @@
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
+#include <fstream>
 #include <iostream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -89,13 +91,26 @@ Exit finish_output(Exit exit) {
     return failed ? Exit::bound : exit;
 }
 
-bool are_writable(const char* who, std::initializer_list<std::string> files) {
+void require_output(const char* who, std::initializer_list<std::string> files) {
+    if (!output_works())
+        throw Stop{Exit::bound, ""};
     for (const std::string& file : files)
-        if (const int error = file.empty() ? 0 : writing_error(file); error != 0) {
-            std::cerr << who << ": cannot write " << file << ": " << std::strerror(error) << '\n';
-            return false;
-        }
-    return true;
+        if (const int error = file.empty() ? 0 : writing_error(file); error != 0)
+            throw Stop{Exit::bound,
+                       std::string(who) + ": cannot write " + file + ": " + std::strerror(error)};
+}
+
+bool write_file(const char* who, const std::string& file, const std::string& text) {
+    std::ofstream out(file, std::ios::binary);
+    out << text;
+    out.close();
+    if (!out)
+        std::cerr << who << ": " << file << ": the file was written incompletely\n";
+    return static_cast<bool>(out);
+}
+
+std::string text_of(const nlohmann::ordered_json& data) {
+    return data.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 } // namespace moat::tools

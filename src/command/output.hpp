@@ -3,12 +3,33 @@
 // files. main.cpp finishes the output once for every subcommand; long runs check it in between.
 #pragma once
 
+#include "moat/core/result.hpp"
+#include "moat/core/text.hpp"
+
 #include "subcommands.hpp"
 
 #include <initializer_list>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <type_traits>
+#include <utility>
 
 namespace moat::tools {
+
+/// Ends the command: main.cpp prints `text` to standard error, as a line, and exits.
+struct Stop {
+    Exit exit;
+    std::string text;
+};
+
+/// Return: the value of `result`. Stops with `exit`, and `about` before the error's text.
+template <class T>
+T or_stop(Result<T> result, Exit exit, const std::string& about) {
+    if (!result)
+        throw Stop{exit, about + ": " + to_string(result.error())};
+    if constexpr (!std::is_void_v<T>)
+        return *std::move(result);
+}
 
 /// Call it first, before opening or printing anything. From then on lines for a terminal break
 /// between words.
@@ -21,8 +42,14 @@ void begin_output();
 /// error, if a write to standard output failed.
 [[nodiscard]] Exit finish_output(Exit exit);
 
-/// Whether all `files` can be written, without changing them; skips empty names. `who` begins
-/// the line on standard error about the first one that cannot.
-[[nodiscard]] bool are_writable(const char* who, std::initializer_list<std::string> files);
+/// Stops before a long run, as `who`, if standard output has failed, or if one of `files` cannot be
+/// written; it does not change them, and skips empty names.
+void require_output(const char* who, std::initializer_list<std::string> files = {});
+
+/// Return: false after reporting, as `who`, that `file` cannot be written completely.
+[[nodiscard]] bool write_file(const char* who, const std::string& file, const std::string& text);
+
+/// In one line, with a replacement for what is not UTF-8.
+[[nodiscard]] std::string text_of(const nlohmann::ordered_json& data);
 
 } // namespace moat::tools

@@ -12,7 +12,6 @@
 
 namespace moat::tools {
 
-/// The progress of work.
 struct Reached {
     std::string_view what = {};   ///< "nvme"; may be empty
     std::uint64_t count = 0;      ///< of units

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // `moat stress bar-walk`: runs a BarWork on real threads for a while and reports rates,
 // leaves lost to readers, errors, and threads that make no progress.
+#include "moat/core/bits.hpp"
 #include "moat/core/text.hpp"
 
-#include "bar_walk.hpp"
+#include "bar_work.hpp"
 #include "help.hpp"
-#include "kernel_bar_walk.hpp"
 #include "machine/vfio_host/kernel_vulnerability.hpp"
+#include "machine/vfio_host/pci_devices.hpp"
 #include "numbers.hpp"
 #include "output.hpp"
 #include "progress.hpp"
@@ -58,7 +59,6 @@ struct alignas(128) Counter {
     [[nodiscard]] std::uint64_t read() const { return value.load(std::memory_order_relaxed); }
 };
 
-/// The result of a run.
 struct Outcome {
     double seconds = 0;
     std::uint64_t reports = 0;
@@ -150,12 +150,14 @@ class Stress {
     Clock::time_point begin_ = Clock::now();
 };
 
-/// The parameters of a run.
 struct Subject {
-    std::uint64_t bar = 0;
     std::string device = {}; ///< of vfio
     std::string release = {};
     KernelVerdict kernel = {};
+
+    [[nodiscard]] ordered_json kernel_json() const {
+        return {{"release", release}, {"state", name(kernel.state)}, {"why", kernel.why}};
+    }
 };
 
 /// A report of a run, as text or as a line of JSON.
@@ -167,11 +169,12 @@ class Report {
 
     /// Leaves that readers remove in the kernel are no failure of moat.
     [[nodiscard]] bool clean() const {
-        const bool whole = !on_kernel() && work_.lost_leaves().value_or(0) != 0;
+        const bool whole = !on_kernel() && work_.counts().lost_leaves.value_or(0) != 0;
         return !whole && !outcome_.error && !outcome_.stalled;
     }
 
     void print_json() const {
+        const BarWork::Counts counts = work_.counts();
         ordered_json line;
         line["schema"] = "moat.stress/1";
         line["stress"] = "bar-walk";
@@ -180,19 +183,17 @@ class Report {
         line["kernel"] = nullptr;
         if (on_kernel()) {
             line["device"] = subject_.device;
-            line["kernel"] = {{"release", subject_.release},
-                              {"state", name(subject_.kernel.state)},
-                              {"why", subject_.kernel.why}};
+            line["kernel"] = subject_.kernel_json();
         }
-        line["bar_bytes"] = subject_.bar;
+        line["bar_bytes"] = work_.bar().value();
         line["readers"] = arguments_.readers;
         line["seconds"] = outcome_.seconds;
         line["rounds"] = work_.rounds();
         line["bytes_mapped"] = work_.bytes();
-        line["leaves_mapped"] = or_null(work_.leaves());
+        line["leaves_mapped"] = or_null(counts.leaves);
         line["reports"] = outcome_.reports;
-        line["leaves_lost"] = or_null(work_.lost_leaves());
-        line["einval_retried"] = work_.retries();
+        line["leaves_lost"] = or_null(counts.lost_leaves);
+        line["einval_retried"] = counts.retries;
         line["error"] = nullptr;
         if (outcome_.error)
             line["error"] = {{"errno", work_.errno_name(*outcome_.error)},
@@ -205,19 +206,20 @@ class Report {
     }
 
     void print_text() const {
+        const BarWork::Counts counts = work_.counts();
         std::cout << work_.rounds() << " rounds (" << rate(work_.rounds()) << "), "
                   << (work_.bytes() >> 30) << " GiB mapped (" << rate(work_.bytes() >> 30) << ")";
-        if (const auto leaves = work_.leaves())
+        if (const auto leaves = counts.leaves)
             std::cout << " by " << *leaves << " leaves (" << rate(*leaves) << ")";
         std::cout << ", " << outcome_.reports << " reports by " << arguments_.readers
                   << " readers (" << rate(outcome_.reports) << ")\n"
                   << "leaves lost to readers: ";
-        if (const auto lost = work_.lost_leaves())
+        if (const auto lost = counts.lost_leaves)
             std::cout << *lost << '\n';
         else
             std::cout << "not counted by this kernel (no thp_split_pud in /proc/vmstat)\n";
         if (on_kernel())
-            std::cout << "maps that failed with EINVAL: " << work_.retries()
+            std::cout << "maps that failed with EINVAL: " << counts.retries
                       << ", each retried in smaller pieces\n";
         if (outcome_.error)
             std::cout << "stopped by " << work_.errno_name(*outcome_.error) << ": "
@@ -274,11 +276,6 @@ class Report {
     return report.clean() ? Exit::success : Exit::found;
 }
 
-[[nodiscard]] Exit run_soft(const Arguments& arguments) {
-    const std::uint64_t bar = arguments.bar.value_or(default_bar);
-    return run(arguments, {.bar = bar}, std::make_unique<BarWalk>(ByteCount(bar)));
-}
-
 /// Of the running kernel: by its release, and by its configuration if that is readable.
 [[nodiscard]] Subject ask_kernel(const std::string& config_file) {
     utsname about{};
@@ -306,10 +303,7 @@ class Report {
         std::cout << ordered_json({{"schema", "moat.stress_refused/1"},
                                    {"stress", "bar-walk"},
                                    {"machine", arguments.machine},
-                                   {"kernel",
-                                    {{"release", subject.release},
-                                     {"state", name(subject.kernel.state)},
-                                     {"why", subject.kernel.why}}}})
+                                   {"kernel", subject.kernel_json()}})
                   << '\n';
     return false;
 }
@@ -318,31 +312,20 @@ class Report {
     Subject subject = ask_kernel(arguments.config);
     if (!may_begin(arguments, subject))
         return Exit::bound;
-    std::optional<machine::Bdf> device;
-    if (!arguments.device.empty()) {
-        const auto address = parse_bdf(arguments.device);
-        if (!address) {
-            std::cerr << "moat stress: " << to_string(address.error()) << '\n';
-            return Exit::usage;
-        }
-        device = *address;
-    }
-    auto walk = KernelBarWalk::open(device);
-    if (!walk) {
-        std::cerr << "moat stress: " << to_string(walk.error()) << '\n';
-        return Exit::bound;
-    }
-    subject.device = to_string((*walk)->device());
-    subject.bar = (*walk)->bar().value();
+    std::optional<machine::Bdf> wanted;
+    if (!arguments.device.empty())
+        wanted = or_stop(parse_bdf(arguments.device), Exit::usage, "moat stress");
+    machine::Bdf device;
+    auto walk = or_stop(kernel_bar_walk(wanted, device), Exit::bound, "moat stress");
+    subject.device = to_string(device);
     if (!arguments.json)
-        std::cout << subject.device << ": a BAR of " << (subject.bar >> 20) << " MiB\n"
+        std::cout << subject.device << ": a BAR of " << (walk->bar().value() >> 20) << " MiB\n"
                   << std::flush;
-    return run(arguments, subject, std::move(*walk));
+    return run(arguments, subject, std::move(walk));
 }
 
 [[nodiscard]] Exit run(const Arguments& arguments) {
-    if (!output_works())
-        return Exit::bound;
+    require_output("moat stress");
     if (arguments.machine == "vfio") {
         if (arguments.bar)
             throw CLI::ValidationError("--bar needs --machine soft; a device has its own BARs");
@@ -352,10 +335,10 @@ class Report {
         throw CLI::ValidationError(
             "a device, --kernel-config and --i-accept-a-crash need --machine vfio");
     const std::uint64_t bar = arguments.bar.value_or(default_bar);
-    if (bar == 0 || !is_aligned(bar, 12) || bar > BarWalk::largest_bar.value())
+    if (bar == 0 || !is_aligned(bar, 12) || bar > largest_bar.value())
         throw CLI::ValidationError("--bar: " + std::to_string(bar) +
                                    " is not a multiple of 4K from 4K to 1T");
-    return run_soft(arguments);
+    return run(arguments, {}, bar_walk(ByteCount(bar)));
 }
 
 } // namespace
@@ -385,7 +368,7 @@ void add_stress(CLI::App& app, Exit& exit) {
         ->check(CLI::IsMember({"soft", "vfio"}))
         ->capture_default_str();
     add_bytes(*walk, "--bar", arguments.bar, "size of the large BAR (--machine soft)",
-              {4096, BarWalk::largest_bar.value()})
+              {4096, largest_bar.value()})
         ->default_str("128G");
     add_number(*walk, "--readers", arguments.readers, "threads that read numa_maps", {0, 64})
         ->capture_default_str();

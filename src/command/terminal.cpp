@@ -20,9 +20,8 @@ fault::Colour chosen = fault::Colour::none;
 
 } // namespace
 
-void choose_colour(ColourChoice choice) {
-    const bool wanted = choice == ColourChoice::always ||
-                        (choice == ColourChoice::automatic && terminal_has_colours());
+void choose_colour(std::string_view choice) {
+    const bool wanted = choice == "always" || (choice == "auto" && terminal_has_colours());
     chosen = wanted ? fault::Colour::ansi : fault::Colour::none;
 }
 

@@ -11,14 +11,9 @@
 
 namespace moat::tools {
 
-enum class ColourChoice : std::uint8_t {
-    automatic, ///< on a capable terminal, if NO_COLOR is unset or empty
-    always,
-    never,
-};
-
-/// Call it once, before any output.
-void choose_colour(ColourChoice choice);
+/// `choice` is "auto" (on a capable terminal, if NO_COLOR is unset or empty), "always" or "never".
+/// Call it before any output.
+void choose_colour(std::string_view choice);
 
 /// Whether output to standard output has colours.
 [[nodiscard]] fault::Colour output_colour();

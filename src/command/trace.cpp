@@ -7,7 +7,6 @@
 #include "moat/core/text.hpp"
 
 #include <algorithm>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -175,16 +174,6 @@ ordered_json trace_events(std::span<const ordered_json> pictures) {
     for (const ordered_json& picture : pictures)
         trace.add(++process, picture);
     return trace.take();
-}
-
-Result<void> write_trace(const std::string& file, std::span<const ordered_json> pictures) {
-    std::ofstream out(file, std::ios::binary);
-    out << trace_events(pictures).dump(-1, ' ', false, ordered_json::error_handler_t::replace)
-        << '\n';
-    out.close();
-    if (!out)
-        return fail(ErrorCode::io, "the trace was written incompletely");
-    return {};
 }
 
 } // namespace moat::tools
