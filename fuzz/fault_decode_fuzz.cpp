@@ -3,9 +3,10 @@
 // came out is diagnosed and reported, because a record of a log is hostile input too.
 #include "moat/fault/decode.hpp"
 #include "moat/fault/diagnose.hpp"
-#include "moat/fault/explain.hpp"
 #include "moat/fault/report.hpp"
 #include "moat/fault/text.hpp"
+
+#include "fault/answer.hpp"
 
 #include <array>
 #include <cstddef>
@@ -26,9 +27,6 @@ void use(const fault::LogEvent& decoded) {
     require((record.precision == fault::Precision::none) == record.where.empty());
     require(decoded.numbers.size() <= 16 &&
             decoded.text.size() <= 3 * fault::Decoder::longest_line);
-    if (!is_problem(decoded.kind))
-        return;
-    require(!fault::json_report(decoded).empty());
     if (decoded.kind != fault::LogEvent::Kind::fault)
         return;
     const std::array<fault::Mapping, 2> live = {
@@ -38,16 +36,17 @@ void use(const fault::LogEvent& decoded) {
     const auto diagnosis = fault::diagnose(fault::SortedMappings(live), fault::NoHistory{}, record);
     require(!fault::text_report(diagnosis).empty());
     require(fault::json_report(diagnosis).find('\n') == std::string::npos);
-    require(!fault::explain(decoded).happened.empty());
 }
-
-} // namespace
-
-namespace {
 
 /// Breaks lines after `columns` bytes; 0: where they are.
 void decode(std::string_view log, std::size_t columns) {
-    const auto sink = [](const fault::LogEvent& decoded) { use(decoded); };
+    fault::LogContext context;
+    fault::LogGroups groups;
+    const auto sink = [&](const fault::LogEvent& decoded) {
+        use(decoded);
+        context.event(decoded);
+        groups.add(decoded);
+    };
     fault::Decoder decoder;
     std::uint64_t lines = 0;
     while (!log.empty()) {
@@ -56,12 +55,18 @@ void decode(std::string_view log, std::size_t columns) {
         if (broken)
             line = line.substr(0, columns);
         log.remove_prefix(line.size() + (broken || line.size() == log.size() ? 0 : 1));
+        context.line(line);
         decoder.line(line, sink);
         ++lines;
     }
     decoder.end(sink);
     require(decoder.counts().lines == lines);
     require(decoder.counts().unknown <= decoder.counts().lines);
+    for (const fault::LogGroup& group : groups.all()) {
+        require(fault::text_answer(group, context, fault::Colour::none).find('\033') ==
+                std::string::npos);
+        require(fault::json_answer(group, context).find('\n') == std::string::npos);
+    }
 }
 
 } // namespace

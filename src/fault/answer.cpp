@@ -34,11 +34,19 @@ using Kind = LogEvent::Kind;
     return "accessed";
 }
 
-[[nodiscard]] std::string_view because(Reason reason) {
+/// VT-d gives one reason for an absent leaf and for one that forbids the access.
+[[nodiscard]] bool tells_absence(Origin origin) {
+    return origin != Origin::intel && origin != Origin::qemu && origin != Origin::xen &&
+           origin != Origin::freebsd;
+}
+
+[[nodiscard]] std::string_view because(Reason reason, Origin origin) {
     switch (reason) {
     case Reason::not_present:
         return "nothing is mapped there for the device";
     case Reason::permission:
+        if (tells_absence(origin))
+            return "the mapping does not allow this access";
         return "nothing is mapped there, or the mapping does not allow this access";
     case Reason::address_size:
         return "the address is wider than the IOMMU or its tables translate";
@@ -143,6 +151,10 @@ using Kind = LogEvent::Kind;
     return event.error ? std::string(": ") + std::strerror(*event.error) : std::string();
 }
 
+[[nodiscard]] std::string with_text(const LogEvent& event) {
+    return event.text.empty() ? std::string() : ": " + printable(event.text);
+}
+
 [[nodiscard]] std::string size_text(const LogEvent& event, std::string_view before) {
     return event.bytes ? std::string(before) + to_string(ByteCount(*event.bytes)) : std::string();
 }
@@ -168,14 +180,14 @@ using Kind = LogEvent::Kind;
         return subject + "VFIO could not pin memory: the process may lock" +
                size_text(event, " at most ");
     case Kind::device_refused:
-        return subject + "not given to a program or guest: " + printable(event.text);
+        return subject + "not given to a program or guest" + with_text(event);
     case Kind::invalidation:
         return who.empty() ? "An invalidation of the IOMMU did not finish"
                            : who + " did not answer an invalidation of its translation cache";
     case Kind::bounce_full:
         return subject + "no bounce buffer" + size_text(event, " of ") + " was free";
     case Kind::isolated:
-        return subject + "cut off from the machine: " + printable(event.text);
+        return subject + "cut off from the machine" + with_text(event);
     case Kind::driver_error:
     case Kind::unit_error:
     case Kind::unit_refused:
@@ -204,7 +216,7 @@ using Kind = LogEvent::Kind;
         text += ' ' + printable(event.unit);
     if (event.record.code)
         text += ", code " + hexadecimal(*event.record.code);
-    if (const std::string_view reason = because(event.record.reason); !reason.empty())
+    if (const std::string_view reason = because(event.record.reason, event.origin); !reason.empty())
         text += ": " + std::string(reason);
     return text;
 }

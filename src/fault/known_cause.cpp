@@ -119,7 +119,7 @@ std::string driver_of(const LogGroup& group, const LogContext& context) {
     if (const DeviceFacts* const facts = facts_of(group, context);
         facts != nullptr && !facts->driver.empty())
         return facts->driver;
-    return group.first.driver;
+    return group.first.driver == "iommu" ? std::string() : group.first.driver;
 }
 
 bool matches(const CausePattern& pattern, const LogGroup& group, const LogContext& context) {

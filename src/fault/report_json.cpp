@@ -116,20 +116,4 @@ std::string json_report(const Diagnosis& diagnosis, const ReportOptions& options
     return one_line(json);
 }
 
-std::string json_report(const LogEvent& decoded) {
-    Json json;
-    json["schema"] = "moat.line/1";
-    json["what"] = fault::name(decoded.kind);
-    json["origin"] = fault::name(decoded.origin);
-    json["device"] = decoded.device;
-    json["text"] = decoded.text;
-    if (decoded.kind == LogEvent::Kind::fault || decoded.kind == LogEvent::Kind::suppressed)
-        add_record(json, decoded.record);
-    else if (decoded.kind == LogEvent::Kind::memory_limit)
-        json["limit_bytes"] = decoded.bytes.value_or(0);
-    else if (decoded.kind == LogEvent::Kind::mapped || decoded.kind == LogEvent::Kind::unmapped)
-        json["mapping"] = mapping_json(decoded.mapping, {});
-    return one_line(json);
-}
-
 } // namespace moat::fault

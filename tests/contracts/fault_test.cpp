@@ -6,11 +6,11 @@
 #include "moat/core/text.hpp"
 #include "moat/fault/decode.hpp"
 #include "moat/fault/diagnose.hpp"
-#include "moat/fault/explain.hpp"
 #include "moat/fault/history.hpp"
 #include "moat/fault/report.hpp"
 
 #include "contract.hpp"
+#include "fault/answer.hpp"
 
 #include <array>
 #include <cctype>
@@ -36,9 +36,13 @@ std::vector<std::string> known_lines() {
 }
 
 void use(const LogEvent& decoded) {
-    EXPECT_FALSE(fault::json_report(decoded).empty());
-    if (fault::is_problem(decoded.kind)) {
-        EXPECT_FALSE(fault::explain(decoded).happened.empty());
+    fault::LogContext context;
+    fault::LogGroups groups;
+    context.event(decoded);
+    groups.add(decoded);
+    for (const fault::LogGroup& group : groups.all()) {
+        EXPECT_FALSE(fault::text_answer(group, context, fault::Colour::none).empty());
+        EXPECT_FALSE(fault::json_answer(group, context).empty());
     }
     const fault::NoHistory past;
     const fault::SortedMappings live(std::span<const fault::Mapping>{});

@@ -52,9 +52,6 @@ struct ReportOptions {
 [[nodiscard]] std::string json_report(const Diagnosis& diagnosis,
                                       const ReportOptions& options = {});
 
-/// The same for a line of a log, without mappings.
-[[nodiscard]] std::string json_report(const LogEvent& decoded);
-
 /// "WHAT by thread 7 at 1.5 s here:" and the stack, one frame per line; empty if nothing is known.
 [[nodiscard]] std::string event_text(std::string_view what, const Event& event,
                                      const ReportOptions& options = {});
