@@ -179,7 +179,48 @@ double across(const Allocate& allocate, const Release& release_there) {
 
 } // namespace
 
+/// Beside a pair on one thread; and what the queue between the threads takes by itself.
+void remote_release_of_small_sizes(Suite& suite) {
+    for (const std::uint64_t count : {1, 8, 16}) {
+        const std::string name = "allocated here, released there, " + std::to_string(count) +
+                                 (count == 1 ? " page" : " pages");
+        if (!suite.wants(name))
+            continue;
+        auto allocator = make(128_TiB, Guard{{}, 4_KiB});
+        MoatSubject subject{*allocator};
+        std::vector<std::pair<double, double>> samples;
+        std::vector<double> queue;
+        for (int i = 0; i != alternations; ++i) {
+            const double remote = across([&] { return subject.allocate(count); },
+                                         [&](std::uint64_t at) { subject.release(at, count); });
+            const auto local = [&](unsigned) {
+                return [&](std::uint64_t n) {
+                    for (; n != 0; --n)
+                        subject.release(opaque(subject.allocate(count)), count);
+                };
+            };
+            samples.emplace_back(remote, rounds(1, local, 20'000));
+            std::uint64_t next = 0;
+            queue.push_back(across([&] { return ++next; }, [](std::uint64_t at) { keep(at); }));
+        }
+        const auto [value, local] = middle_ratio(samples);
+        suite.report({.name = name,
+                      .value = value,
+                      .unit = "ns",
+                      .against = "a pair on one thread",
+                      .against_value = local,
+                      .goal = 2});
+        std::ranges::nth_element(queue, queue.begin() + alternations / 2);
+        suite.report({.name = name + ": floor",
+                      .value = queue[alternations / 2],
+                      .unit = "ns",
+                      .against = "a pair on one thread",
+                      .against_value = local});
+    }
+}
+
 void remote_release(Suite& suite) {
+    remote_release_of_small_sizes(suite);
     const std::string name = "allocated here, released there, 33 pages, guard 4K";
     if (!suite.wants(name))
         return;

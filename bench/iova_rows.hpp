@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What the parts of bench_iova share: who is measured, what is replaced when, and how threads run
-// side by side. The rows are in iova_hot.cpp, iova_mixed.cpp and iova_space.cpp.
+// side by side. The rows are in iova_hot.cpp, iova_mixed.cpp, iova_space.cpp and iova_cliffs.cpp.
 #pragma once
 
 #include "moat/iova/allocator.hpp"
@@ -31,6 +31,11 @@ void mixed(Suite& suite);
 void remote_release(Suite& suite);
 void search_steps(Suite& suite);
 void payload_share(Suite& suite);
+void special_pairs(Suite& suite);
+void late_reuse(Suite& suite);
+void full_apertures(Suite& suite);
+void small_apertures(Suite& suite);
+void two_threads(Suite& suite);
 
 using namespace literals;
 using iova::Config;
