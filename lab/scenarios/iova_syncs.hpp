@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The Sync policies of the iova scenario: ExploredSync with small caches, and variants of it that
-// break one rule each. Only lab/scenarios/iova.cpp includes it.
+// break one rule each. Only iova_program.hpp includes it.
 #pragma once
 
 #include "moat/iova/config.hpp"
@@ -54,6 +54,8 @@ struct NobodyVisited : ExploredSync {
 struct SmallSizes {
     static constexpr std::uint64_t most_cached_pages = 1;
     static constexpr std::uint32_t magazine_capacity = 2;
+    static constexpr std::size_t special_sets = 1;
+    static constexpr std::uint32_t special_ways = 2;
     static constexpr std::uint32_t bin_capacity = 2;
     static constexpr unsigned shelves = 1;
     static constexpr std::uint32_t shard_capacity = 2;

@@ -14,6 +14,7 @@ namespace {
 
 struct Case {
     const char* name;
+    const char* range;
     MemoryModelKind model;
     std::uint64_t executions;
 };
@@ -23,7 +24,8 @@ class IovaAllocator : public ::testing::TestWithParam<Case> {};
 TEST_P(IovaAllocator, is_proved) {
     const Case& tested = GetParam();
     const scenarios::Scenario* const scenario = scenarios::find("iova");
-    const auto configuration = scenarios::complete(*scenario, {{"case", tested.name}});
+    const auto configuration =
+        scenarios::complete(*scenario, {{"case", tested.name}, {"range", tested.range}});
     ASSERT_TRUE(configuration.has_value());
     ExploreOptions options;
     options.machine.memory_model = tested.model;
@@ -38,13 +40,18 @@ constexpr auto c11_model = MemoryModelKind::c11;
 
 INSTANTIATE_TEST_SUITE_P(
     Cases, IovaAllocator,
-    ::testing::Values(Case{"remote", sc_model, 91}, Case{"remote", c11_model, 99},
-                      Case{"exit", sc_model, 54}, Case{"exit", c11_model, 54},
-                      Case{"deferred", sc_model, 3701}, Case{"drain", sc_model, 289},
-                      Case{"drain", c11_model, 474}, Case{"quarantine", sc_model, 236},
-                      Case{"quarantine", c11_model, 263}),
+    ::testing::Values(
+        Case{"remote", "small", sc_model, 91}, Case{"remote", "small", c11_model, 99},
+        Case{"remote", "large", sc_model, 63}, Case{"remote", "large", c11_model, 80},
+        Case{"exit", "small", sc_model, 54}, Case{"exit", "small", c11_model, 54},
+        Case{"exit", "large", sc_model, 34}, Case{"exit", "large", c11_model, 34},
+        Case{"deferred", "aligned", sc_model, 3085}, Case{"drain", "small", sc_model, 5791},
+        Case{"drain", "large", sc_model, 1860}, Case{"drain", "large", c11_model, 3984},
+        Case{"quarantine", "large", sc_model, 2818}, Case{"mixed", "aligned", sc_model, 88},
+        Case{"mixed", "aligned", c11_model, 88}),
     [](const auto& tested) {
-        return std::string(tested.param.name) + "_" + std::string(name(tested.param.model));
+        return std::string(tested.param.name) + "_" + tested.param.range + "_" +
+               std::string(name(tested.param.model));
     });
 
 } // namespace

@@ -64,9 +64,9 @@ class Session {
 
     void step() {
         const std::uint64_t what = pick(100);
-        if (what < 40)
+        if (what < 32)
             allocate_plain();
-        else if (what < 44)
+        else if (what < 40)
             allocate_congruent();
         else if (what < 48)
             allocate_limited();
@@ -114,6 +114,8 @@ class Session {
 
     ByteCount size() {
         const std::uint64_t kind = pick(20);
+        if (kind == 19) // few sizes that no magazine holds, so that the special cache serves some
+            return ByteCount((513 + pick(3)) * granule_);
         if (kind == 0)
             return ByteCount(1 + pick(6 << 20));
         if (kind < 4)

@@ -292,6 +292,100 @@ TEST(IovaExhaustion, caches_are_bounded_whatever_sizes_come) {
         }
 }
 
+// The special cache: sizes above 512 pages, and placements.
+
+TEST(IovaSpecial, brings_an_exact_size_back) {
+    const auto allocator = make(page_after);
+    for (const ByteCount size : {ByteCount(513 << 12), 4_MiB, 16_MiB}) {
+        const Iova first = *allocator->allocate({.size = size});
+        ASSERT_TRUE(allocator->release(first, size).has_value());
+        EXPECT_EQ(allocator->stats().private_to_threads, size);
+        EXPECT_EQ(code(allocator->release(first, size)), ErrorCode::not_found);
+        EXPECT_NE(*allocator->allocate({.size = size + 4_KiB}), first);
+        const std::uint64_t steps = allocator->stats().search_steps;
+        EXPECT_EQ(*allocator->allocate({.size = size}), first);
+        EXPECT_EQ(allocator->stats().search_steps, steps) << "a search of the free space";
+        EXPECT_EQ(code(allocator->release(first, size + 4_KiB)), ErrorCode::mismatch);
+    }
+}
+
+TEST(IovaSpecial, serves_a_placement_only_where_it_lies) {
+    const IovaRange wide(Iova(0), 1_TiB);
+    const auto allocator = make(page_after, {.aperture = {&wide, 1}});
+    const Request high{.size = 32_KiB, .placement = Congruence{21, 0x7000}};
+    const Request aligned{.size = 32_KiB, .placement = Congruence::aligned(16)};
+    const Request low{.size = 32_KiB, .last = Iova(0xffffffff)};
+    const Iova first_high = *allocator->allocate(high);
+    const Iova first_aligned = *allocator->allocate(aligned);
+    const Iova first_low = *allocator->allocate(low);
+    for (const Iova each : {first_low, first_aligned, first_high})
+        ASSERT_TRUE(allocator->release(each, 32_KiB).has_value());
+    const std::uint64_t steps = allocator->stats().search_steps;
+    EXPECT_EQ(*allocator->allocate(aligned), first_aligned);
+    EXPECT_EQ(*allocator->allocate(low), first_low);
+    EXPECT_EQ(*allocator->allocate(high), first_high);
+    EXPECT_EQ(allocator->stats().search_steps, steps) << "a search of the free space";
+    EXPECT_LT(allocator->allocate(low)->value() + 0x7fff, 0x100000000U);
+    EXPECT_TRUE(is_aligned(allocator->allocate(aligned)->value(), 16));
+}
+
+TEST(IovaSpecial, leaves_low_addresses_to_those_that_need_them) {
+    const IovaRange wide(Iova(0), 1_TiB);
+    const auto allocator = make(page_after, {.aperture = {&wide, 1}});
+    const Iova low = *allocator->allocate({.size = 4_KiB, .last = Iova(0xffffffff)});
+    ASSERT_TRUE(allocator->release(low, 4_KiB).has_value());
+    for (int i = 0; i != 1000; ++i)
+        EXPECT_GE(allocator->allocate({.size = 4_KiB})->value(), 0x100000000U);
+}
+
+TEST(IovaSpecial, matches_no_size_whose_bits_run_into_those_of_the_record) {
+    const auto allocator = make(page_after);
+    const Request aligned{.size = 32_KiB, .placement = Congruence::aligned(16)};
+    // The hot path reads the record only once a release has cached its leaf.
+    ASSERT_TRUE(allocator->release(*allocator->allocate(aligned), 32_KiB).has_value());
+    const Iova start = *allocator->allocate(aligned);
+    for (unsigned bit = 27; bit != 52; ++bit)
+        EXPECT_EQ(code(allocator->release(start, ByteCount(((1ULL << bit) + 8) << 12))),
+                  ErrorCode::mismatch);
+    EXPECT_TRUE(allocator->release(start, 32_KiB).has_value());
+}
+
+TEST(IovaSpecial, gives_way_when_space_runs_out) {
+    const auto allocator = make({});
+    const Iova large = *allocator->allocate({.size = 64_MiB});
+    ASSERT_TRUE(allocator->release(large, 64_MiB).has_value());
+    EXPECT_EQ(allocator->stats().cached, 64_MiB);
+    EXPECT_TRUE(allocator->allocate({.size = 4_GiB}).has_value());
+    EXPECT_EQ(allocator->stats().cached, 0_B);
+}
+
+TEST(IovaSpecial, is_bounded_whatever_sizes_come) {
+    const auto allocator = make(page_after);
+    for (std::uint64_t pages = 513; pages <= 40'000; pages += 77) {
+        const ByteCount size(pages << 12);
+        for (int i = 0; i != 3; ++i) {
+            const Iova start = *allocator->allocate({.size = size});
+            ASSERT_TRUE(allocator->release(start, size).has_value());
+        }
+        ASSERT_LE(allocator->stats().cached, 128_MiB);
+    }
+}
+
+TEST(IovaSpecial, caches_a_few_ranges_while_little_is_free) {
+    const auto allocator = make({});
+    ASSERT_TRUE(allocator->allocate({.size = 4_GiB - 256_MiB}).has_value());
+    for (const ByteCount size : {4_KiB, 2_MiB + 4_KiB}) {
+        const Iova start = *allocator->allocate({.size = size});
+        ASSERT_TRUE(allocator->release(start, size).has_value());
+        const std::uint64_t steps = allocator->stats().search_steps;
+        EXPECT_EQ(*allocator->allocate({.size = size}), start);
+        EXPECT_EQ(allocator->stats().search_steps, steps) << "a search of the free space";
+        ASSERT_TRUE(allocator->release(start, size).has_value());
+    }
+    EXPECT_EQ(code(allocator->allocate({.size = 256_MiB + 4_KiB})), ErrorCode::no_space);
+    EXPECT_TRUE(allocator->allocate({.size = 256_MiB}).has_value()) << "the caches were emptied";
+}
+
 // Quarantine.
 
 TEST(IovaQuarantine, holds_ranges_back_in_order_and_within_its_budget) {

@@ -54,12 +54,17 @@ class Allocator {
     /// included); `no_space` with the size, the limit and the largest hole, after emptying every
     /// cache within reach, the flush queue and the quarantine; `no_memory`.
     [[nodiscard, gnu::always_inline]] Result<Iova> allocate(const Request& request) {
-        if (request.is_plain()) [[likely]] {
-            const std::uint64_t index = hot_index(request.size);
-            if (index < most_cached_pages) [[likely]]
-                if (Cache* const cache = caches_.local()) [[likely]]
-                    if (const Range* const range = cache->magazine(index + 1).pop()) [[likely]]
-                        return hand_out(*range, index);
+        const std::uint64_t index = hot_index(request.size);
+        if (Cache* const cache = caches_.local()) [[likely]] {
+            if (request.is_plain() && index < most_cached_pages) [[likely]] {
+                if (const Range* const range = cache->magazine(index + 1).pop()) [[likely]]
+                    return hand_out(*range, index);
+            } else if (!request.at) {
+                const Range range =
+                    take_special(*cache, request.size, request.placement, request.last);
+                if (range.word != nullptr)
+                    return range.start;
+            }
         }
         // Copies, field by field, so that neither request nor result lies in memory on the hot
         // path.
@@ -76,14 +81,18 @@ class Allocator {
     /// of that flush.
     [[nodiscard, gnu::always_inline]] Result<void> release(Iova iova, ByteCount size,
                                                            When when = When::now) {
-        if (when == When::now) [[likely]] {
-            const std::uint64_t index = hot_index(size);
-            if (index < most_cached_pages) [[likely]]
-                if (Cache* const cache = caches_.local()) [[likely]]
-                    if (cache->leaves.holds(iova.value())) [[likely]]
-                        if (take_in(*cache, iova, index)) [[likely]]
-                            return {};
-        }
+        if (Cache* const cache = caches_.local()) [[likely]]
+            if (cache->leaves.holds(iova.value())) [[likely]] {
+                const Range range{iova, &cache->leaves.word(iova.value())};
+                if (when == When::now) [[likely]] {
+                    if (take_in(*cache, range, hot_index(size))) [[likely]]
+                        return {};
+                    if (put_special(*cache, range, size))
+                        return {};
+                } else if (put_queued(*cache, range, size)) {
+                    return {};
+                }
+            }
         return release_slowly(iova, size, when);
     }
 
@@ -107,7 +116,7 @@ class Allocator {
         Iova start_{};
         typename LiveMap<Sync>::Word* word_ = nullptr;
         ThreadCache<Sync>* cache_ = nullptr; ///< nullptr: the slow path releases the range
-        std::uint64_t index_ = 0;            ///< pages less one
+        std::uint64_t index_ = 0;            ///< pages less one, and special_claim
     };
 
     /// Claims a live range: the first half of a release. Errors: `not_found`, `mismatch`, `empty`.
@@ -116,17 +125,18 @@ class Allocator {
     /// The hot path of `claim`. Return: no claim for unusual ranges and errors; call `claim` then.
     [[nodiscard, gnu::always_inline]] Claim try_claim(Iova iova, ByteCount size) {
         const std::uint64_t index = hot_index(size);
-        if (index < most_cached_pages) [[likely]]
-            if (Cache* const cache = caches_.local()) [[likely]]
-                if (cache->leaves.holds(iova.value())) [[likely]] {
-                    Word& word = cache->leaves.word(iova.value());
-                    if (word.load(std::memory_order_relaxed) ==
-                        record::cacheable_at(State::live, index)) [[likely]] {
-                        word.store(record::cacheable_at(State::claimed, index),
-                                   std::memory_order_relaxed);
-                        return Claim({iova, &word}, cache, index);
-                    }
+        if (Cache* const cache = caches_.local()) [[likely]]
+            if (cache->leaves.holds(iova.value())) [[likely]] {
+                Word& word = cache->leaves.word(iova.value());
+                if (index < most_cached_pages && word.load(std::memory_order_relaxed) ==
+                                                     record::cacheable_at(State::live, index))
+                    [[likely]] {
+                    word.store(record::cacheable_at(State::claimed, index),
+                               std::memory_order_relaxed);
+                    return Claim({iova, &word}, cache, index);
                 }
+                return try_claim_special(*cache, {iova, &word}, size);
+            }
         return Claim();
     }
 
@@ -143,6 +153,8 @@ class Allocator {
     /// The hot path of `release`, for a claim of try_claim. Return: false where it changed nothing;
     /// call `release` then.
     [[nodiscard, gnu::always_inline]] bool try_release(const Claim& claim) {
+        if (claim.index_ >= most_cached_pages) [[unlikely]]
+            return try_release_special(claim);
         if (!claim.cache_->magazine(claim.index_ + 1).push(claim.range())) [[unlikely]]
             return false;
         claim.word_->store(record::cacheable_at(State::cached, claim.index_),
@@ -172,7 +184,7 @@ class Allocator {
     /// Invalidates everything queued before the call. Errors: the invalidation's; the queued ranges
     /// are held then. The next flush invalidates again; its success means that no device reaches
     /// the held ranges either, but they stay held.
-    Result<void> flush() { return recycler_.flush(); }
+    Result<void> flush() { return recycler_.flush(caches_.local()); }
 
     /// Call it before any other thread uses the allocator.
     void set_held_listener(const HeldListener& listener) { recycler_.set_held_listener(listener); }
@@ -202,16 +214,111 @@ class Allocator {
         return range.start;
     }
 
-    /// Caches a live range whose leaf the cache holds. Return: false for unusual ranges and errors.
-    [[nodiscard, gnu::always_inline]] bool take_in(Cache& cache, Iova start, std::uint64_t index) {
-        Word& word = cache.leaves.word(start.value());
-        if (word.load(std::memory_order_relaxed) != record::cacheable_at(State::live, index))
-            [[unlikely]]
+    /// Caches a live range. Return: false for unusual ranges and errors.
+    [[nodiscard, gnu::always_inline]] bool take_in(Cache& cache, const Range& range,
+                                                   std::uint64_t index) {
+        if (index >= most_cached_pages || range.word->load(std::memory_order_relaxed) !=
+                                              record::cacheable_at(State::live, index)) [[unlikely]]
             return false;
-        if (!cache.magazine(index + 1).push({start, &word})) [[unlikely]]
+        if (!cache.magazine(index + 1).push(range)) [[unlikely]]
             return false;
-        word.store(record::cacheable_at(State::cached, index), std::memory_order_relaxed);
+        range.word->store(record::cacheable_at(State::cached, index), std::memory_order_relaxed);
         return true;
+    }
+
+    /// Moves a live range to `next`, without the work that an error would need. Return: its word;
+    /// nullptr for unusual ranges and errors.
+    [[nodiscard, gnu::always_inline]] Word* take_live(Cache& cache, Iova start,
+                                                      std::uint64_t payload, State next) {
+        if (!cache.leaves.holds(start.value()) && !cache.leaves.load(central_.map(), start.value()))
+            return nullptr;
+        Word& word = cache.leaves.word(start.value());
+        const std::uint32_t value = word.load(std::memory_order_relaxed);
+        if (!is_live(value, payload))
+            return nullptr;
+        word.store(record::with_state(value, next), std::memory_order_relaxed);
+        return &word;
+    }
+
+    /// whole_pages, but more than there are for size 0.
+    [[nodiscard, gnu::always_inline]] std::uint64_t rounded_pages(ByteCount size) const {
+        return (((size.value() - 1) >> granule_lg2_) + 1) << (granule_lg2_ - page_lg2);
+    }
+
+    /// Allocates from the thread's special cache. Return: an empty range where none fits. In
+    /// registers, which a Result is not.
+    [[nodiscard, gnu::noinline]] Range take_special(Cache& cache, ByteCount size,
+                                                    Congruence placement, Iova last) {
+        if (placement.modulus_lg2 > most_modulus_lg2)
+            return {};
+        const std::uint64_t payload = rounded_pages(size);
+        const Range range =
+            caches_.pop_special(cache, payload, Wish(placement, last, granule_lg2_));
+        if (range.word != nullptr)
+            range.word->store(record::special(State::live, payload), std::memory_order_relaxed);
+        return range;
+    }
+
+    /// Releases a live range of Reuse::special into the thread's special cache. Return: false for
+    /// unusual ranges and errors.
+    [[nodiscard, gnu::noinline]] bool put_special(Cache& cache, Range range, ByteCount size) {
+        const std::uint64_t payload = rounded_pages(size);
+        if (caches_.quarantined()) [[unlikely]]
+            return put_quarantined(cache, range, payload);
+        if (payload - 1 >= record::payload_mask ||
+            range.word->load(std::memory_order_relaxed) != record::special(State::live, payload) ||
+            !caches_.push_special(cache, payload, range))
+            return false;
+        range.word->store(record::special(State::cached, payload), std::memory_order_relaxed);
+        return true;
+    }
+
+    /// Marks the claim of a range of Reuse::special in its index; no range has so many pages.
+    static constexpr std::uint64_t special_claim = std::uint64_t{1} << 63;
+
+    [[nodiscard, gnu::noinline]] Claim try_claim_special(Cache& cache, Range range,
+                                                         ByteCount size) {
+        const std::uint64_t payload = rounded_pages(size);
+        if (payload - 1 >= record::payload_mask || caches_.quarantined() ||
+            range.word->load(std::memory_order_relaxed) != record::special(State::live, payload))
+            return Claim();
+        range.word->store(record::special(State::claimed, payload), std::memory_order_relaxed);
+        return Claim(range, &cache, (payload - 1) | special_claim);
+    }
+
+    [[nodiscard, gnu::noinline]] bool try_release_special(const Claim& claim) {
+        const std::uint64_t payload = (claim.index_ & ~special_claim) + 1;
+        if (!caches_.push_special(*claim.cache_, payload, claim.range()))
+            return false;
+        claim.word_->store(record::special(State::cached, payload), std::memory_order_relaxed);
+        return true;
+    }
+
+    [[nodiscard, gnu::noinline]] bool put_quarantined(Cache& cache, Range range,
+                                                      std::uint64_t payload) {
+        if (!is_live(range.word->load(std::memory_order_relaxed), payload))
+            return false;
+        recycler_.after_invalidation(range, &cache);
+        return true;
+    }
+
+    /// Queues a live range. Return: false for unusual ranges and errors.
+    [[nodiscard, gnu::noinline]] bool put_queued(Cache& cache, Range range, ByteCount size) {
+        const std::uint32_t value = range.word->load(std::memory_order_relaxed);
+        if (!recycler_.can_defer() || !is_live(value, rounded_pages(size)))
+            return false;
+        // First, because the range may be released and reused as soon as it is queued.
+        range.word->store(record::with_state(value, State::queued), std::memory_order_relaxed);
+        if (recycler_.try_enqueue(range, &cache))
+            return true;
+        range.word->store(value, std::memory_order_relaxed);
+        return false;
+    }
+
+    /// Whether the word is that of a live range of this size that is not wide.
+    [[nodiscard]] static bool is_live(std::uint32_t word, std::uint64_t payload) {
+        return payload - 1 < record::payload_mask &&
+               (word & ~record::reuse_mask) == record::cacheable(State::live, payload);
     }
 
     [[gnu::noinline]] Result<Iova> allocate_slowly(const Request& request);
@@ -289,6 +396,7 @@ Result<Iova> Allocator<Sync>::allocate_directly(std::uint64_t payload, const Req
     const Result<Spot> spot = spot_of(request, granule_lg2_);
     if (!spot)
         return std::unexpected(spot.error());
+    caches_.obey_shortage(caches_.local());
     std::uint64_t page = 0;
     Placed placed = central_.place(payload, *spot, page);
     if (placed == Placed::no_space || placed == Placed::overlap) {
@@ -330,8 +438,8 @@ auto Allocator<Sync>::claim(Iova iova, ByteCount size) -> Result<Claim> {
     if (!range)
         return std::unexpected(range.error());
     const std::uint64_t payload = whole_pages(size, granule_lg2_);
-    const bool cacheable = payload <= most_cached_pages &&
-                           record::is_cacheable(range->word->load(std::memory_order_relaxed));
+    const bool cacheable =
+        record::reuse_of(range->word->load(std::memory_order_relaxed)) == Reuse::magazine;
     Cache* const cache = cacheable ? caches_.local() : nullptr;
     if (cache != nullptr)
         (void)cache->leaves.load(central_.map(), iova.value());
@@ -361,19 +469,19 @@ Result<void> Allocator<Sync>::release_slowly(Iova iova, ByteCount size, When whe
         return fail(ErrorCode::unsupported, "no invalidation was configured",
                     {"iova", iova.value()});
     Cache* const cache = caches_.local();
-    // The hot path also fails for an address whose leaf the thread has not cached.
-    const std::uint64_t payload = whole_pages(size, granule_lg2_);
-    if (cache != nullptr && when == When::now && payload - 1 < most_cached_pages &&
-        !cache->leaves.holds(iova.value()) && cache->leaves.load(central_.map(), iova.value()) &&
-        take_in(*cache, iova, payload - 1))
-        return {};
-    const Result<Range> range =
-        lookup_.take(iova, size, when == When::now ? State::cached : State::queued);
-    if (!range)
-        return std::unexpected(range.error());
+    const State next = when == When::now ? State::cached : State::queued;
+    Range range{iova, nullptr};
+    if (cache != nullptr)
+        range.word = take_live(*cache, iova, whole_pages(size, granule_lg2_), next);
+    if (range.word == nullptr) {
+        const Result<Range> taken = lookup_.take(iova, size, next);
+        if (!taken)
+            return std::unexpected(taken.error());
+        range = *taken;
+    }
     if (when == When::after_invalidation)
-        return recycler_.enqueue(*range, cache);
-    recycler_.after_invalidation(*range, cache);
+        return recycler_.enqueue(range, cache);
+    recycler_.after_invalidation(range, cache);
     return {};
 }
 

@@ -8,6 +8,7 @@
 #include "moat/core/types.hpp"
 #include "moat/sync/concept.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -72,6 +73,9 @@ struct Sizes {
     static constexpr std::uint64_t most_cached_pages = 512;
     /// Ranges of one size that a thread keeps at most.
     static constexpr std::uint32_t magazine_capacity = 64;
+    /// Larger payloads, and those with a placement: sets by payload, and ranges in each.
+    static constexpr std::size_t special_sets = 16;
+    static constexpr std::uint32_t special_ways = 32;
     /// Ranges of one size on one shelf of the depot.
     static constexpr std::uint32_t bin_capacity = 256;
     /// Threads with equal numbers modulo this one share a shelf and a shard of the flush queue.

@@ -7,6 +7,7 @@
 #include "moat/core/result.hpp"
 #include "moat/iova/config.hpp"
 #include "moat/iova/detail/central.hpp"
+#include "moat/sync/lock.hpp"
 
 #include <array>
 #include <cstdint>
@@ -38,7 +39,7 @@ class FlushQueue {
     enum class Pushed : std::uint8_t { done, full, no_memory };
 
     /// `shard_index` < shards; threads use different ones where possible.
-    [[nodiscard]] Pushed push(unsigned shard_index, const Range& range) {
+    [[nodiscard]] Pushed push(unsigned shard_index, Range range) {
         Shard* const shard = find_or_make(shard_index);
         if (shard == nullptr)
             return Pushed::no_memory;
@@ -105,7 +106,7 @@ class FlushQueue {
     /// One half fills while the other is flushed. The halves trade places under the lock; the
     /// flushed half belongs to the holder of the flush lock.
     struct Shard {
-        typename Sync::Mutex mutex;
+        SpinLock<Sync> mutex; // held for a few stores; a mutex costs twice the atomic operations
         typename Sync::template Plain<std::uint32_t> count MOAT_GUARDED_BY(mutex){};
         unsigned filling MOAT_GUARDED_BY(mutex) = 0;
         std::array<std::array<Range, shard_capacity>, 2> halves{};

@@ -10,6 +10,12 @@
 
 namespace moat::scenarios {
 
+namespace iova_allocator {
+
+[[nodiscard]] explore::Program mutant_program(const Configuration& configuration);
+
+} // namespace iova_allocator
+
 namespace page_table {
 
 [[nodiscard]] explore::Program mutant_program(const Configuration& configuration);

@@ -160,3 +160,19 @@ moat_mutate(moat/mm/walker.hpp
     }
 
     static constexpr bool installs =]=])
+
+# A special cache that is used although the pressure has changed.
+moat_mutate(moat/iova/detail/caches.hpp
+[[        return cache.pressure == central_.pressure();]]
+[[        return Sync::broken == "special-unasked" || cache.pressure == central_.pressure();]])
+
+# A thread that ends keeps the ranges of its special cache.
+moat_mutate(moat/iova/detail/caches.hpp
+[[        surrender_special(cache);]]
+[[        if constexpr (Sync::broken != "special-lost")
+            surrender_special(cache);]])
+
+# A placement that the special cache does not compare.
+moat_mutate(moat/iova/detail/special_cache.hpp
+[[wish.allows(kept[i].range.start, payload)]]
+[[(Sync::broken == "wish-unasked" || wish.allows(kept[i].range.start, payload))]])

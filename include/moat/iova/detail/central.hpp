@@ -23,6 +23,26 @@ struct Entry {
     typename LiveMap<Sync>::Word* word = nullptr;
 };
 
+/// How short the free space is, which says how much caches may hold.
+enum class Shortage : std::uint8_t {
+    none,
+    some,   ///< less than an eighth is free: a few ranges
+    failed, ///< a request failed lately: nothing
+};
+
+/// A shortage and the number of changes so far: caches are emptied at each change.
+struct Pressure {
+    std::uint64_t stamp = 0;
+
+    [[nodiscard]] constexpr Shortage level() const { return static_cast<Shortage>(stamp & 3); }
+
+    [[nodiscard]] constexpr Pressure next(Shortage level) const {
+        return {((stamp >> 2) + 1) << 2 | static_cast<std::uint64_t>(level)};
+    }
+
+    friend constexpr bool operator==(const Pressure&, const Pressure&) = default;
+};
+
 struct CentralCounts {
     std::uint64_t free_pages = 0;
     std::uint64_t largest_hole_pages = 0;
@@ -108,14 +128,14 @@ class Central {
         }
         space_.tree().set({run->start, made * count}, Fill::used);
         for (unsigned i = 0; i != made; ++i)
-            record_new(*ranges[i].word, payload, State::cached, Reuse::cacheable);
+            record_new(*ranges[i].word, payload, State::cached, Reuse::magazine);
         update_pressure();
         return made;
     }
 
     enum class Placed : std::uint8_t { done, no_space, overlap, out_of_range, no_memory };
 
-    /// Cuts one range and records it as live and direct. `page`: its payload page.
+    /// Cuts one range and records it as live. `page`: its payload page.
     [[nodiscard]] Placed place(std::uint64_t payload, const Spot& spot, std::uint64_t& page)
         MOAT_EXCLUDES(mutex_) {
         const Lock lock(mutex_);
@@ -150,7 +170,8 @@ class Central {
         space_.tree().set({start, count}, Fill::used);
         if (upper != 0)
             second->store(upper, std::memory_order_relaxed);
-        record_new(*word, payload, State::live, Reuse::direct);
+        const bool chosen = spot.at != Spot::anywhere || upper != 0;
+        record_new(*word, payload, State::live, chosen ? Reuse::direct : Reuse::special);
         update_pressure();
         return Placed::done;
     }
@@ -210,8 +231,9 @@ class Central {
         return Placed::done;
     }
 
-    /// Whether caches should hold nothing: free space is short, or a request failed lately.
-    [[nodiscard]] bool pressed() const { return pressed_.load(std::memory_order_seq_cst); }
+    [[nodiscard]] Pressure pressure() const {
+        return Pressure{pressure_.load(std::memory_order_seq_cst)};
+    }
 
     /// Stops caching until much was returned; called when a request fails.
     void starve() MOAT_EXCLUDES(mutex_) {
@@ -285,15 +307,19 @@ class Central {
         return {start, end - start};
     }
 
-    /// Pressed below an eighth free, relaxed again above a quarter.
+    /// Short below an eighth free, relaxed again above a quarter.
     void update_pressure() MOAT_REQUIRES(mutex_) {
         const std::uint64_t free = space_.tree().free_pages();
-        const bool was = pressed_.load(std::memory_order_relaxed);
+        const Pressure was{pressure_.load(std::memory_order_relaxed)};
         if (starving_ && returned_since_starving_ >= 4096)
             starving_ = false;
-        const bool now = starving_ || free < total_pages_ / 8 || (was && free < total_pages_ / 4);
-        if (now != was)
-            pressed_.store(now, std::memory_order_seq_cst);
+        const bool is_short =
+            free < total_pages_ / 8 || (was.level() != Shortage::none && free < total_pages_ / 4);
+        const Shortage now = starving_  ? Shortage::failed
+                             : is_short ? Shortage::some
+                                        : Shortage::none;
+        if (now != was.level())
+            pressure_.store(was.next(now).stamp, std::memory_order_seq_cst);
     }
 
     const GuardPages guard_;
@@ -306,7 +332,7 @@ class Central {
     std::uint64_t total_pages_ MOAT_GUARDED_BY(mutex_) = 0;
     std::uint64_t returned_since_starving_ MOAT_GUARDED_BY(mutex_) = 0;
     bool starving_ MOAT_GUARDED_BY(mutex_) = false;
-    typename Sync::template Atomic<bool> pressed_{false};
+    typename Sync::template Atomic<std::uint64_t> pressure_{0};
 };
 
 } // namespace moat::iova

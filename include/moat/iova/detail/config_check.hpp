@@ -35,13 +35,14 @@ namespace moat::iova {
     return previous_end >> granule_lg2 << (granule_lg2 - page_lg2);
 }
 
-/// With a quarantine, threads cache nothing: every release has to pass through it.
 [[nodiscard]] constexpr CacheBudget cache_budget(const Config& config) {
     std::uint64_t pages = 0;
     for (const IovaRange& each : config.aperture)
         pages += inner_pages(each, config.granule_lg2).count;
-    const std::uint64_t thread = std::min(pages / 128, std::uint64_t{1} << 18);
-    return {config.quarantine.enabled() ? 0 : thread, pages / 16, pages / 128};
+    return {.thread_pages = std::min(pages / 32, std::uint64_t{1} << 18),
+            .all_threads_pages = pages / 16,
+            .shelf_pages = pages / 32,
+            .quarantined = config.quarantine.enabled()};
 }
 
 } // namespace moat::iova

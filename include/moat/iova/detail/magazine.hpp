@@ -5,7 +5,9 @@
 
 #include "moat/iova/config.hpp"
 #include "moat/iova/detail/central.hpp"
+#include "moat/iova/detail/special_cache.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -27,8 +29,10 @@ struct MagazineRack {
     struct alignas(64) Store {
         std::array<Range, capacity> entries{};
         std::uint32_t batch = 1;
-        /// Whether its room counts against the thread's budget.
-        bool charged = false;
+        /// Ranges that it may hold, while it is open.
+        std::uint32_t limit = 0;
+        /// Pages of the thread's budget that its room takes.
+        std::uint64_t charged_pages = 0;
     };
 
     using Bound = typename Sync::template Atomic<Range*>;
@@ -104,11 +108,7 @@ class Magazine {
         return made() ? distance(top().load(std::memory_order_relaxed)) : 0;
     }
 
-    [[nodiscard]] std::uint32_t limit() const {
-        return made() ? distance(ceiling().load(std::memory_order_relaxed)) : 0;
-    }
-
-    /// Any thread, made: the owner's next pop or push fails.
+    /// Any thread, made: the owner's next pop or push on the hot path fails.
     void close() const {
         floor().store(bottom() + capacity, std::memory_order_seq_cst);
         ceiling().store(bottom(), std::memory_order_seq_cst);
@@ -116,9 +116,27 @@ class Magazine {
 
     // The functions below are for the owner, once the magazine is made.
 
-    void open(std::uint32_t limit) const {
+    enum class For : std::uint8_t { pop, pop_and_push };
+
+    /// `use`: what the hot path may do with it.
+    void open(std::uint32_t limit, For use) const {
+        store()->limit = limit;
         floor().store(bottom(), std::memory_order_seq_cst);
-        ceiling().store(bottom() + limit, std::memory_order_seq_cst);
+        ceiling().store(bottom() + (use == For::pop_and_push ? limit : 0),
+                        std::memory_order_seq_cst);
+    }
+
+    [[nodiscard]] bool is_open() const {
+        return floor().load(std::memory_order_relaxed) == bottom();
+    }
+
+    /// Ranges that it may hold.
+    [[nodiscard]] std::uint32_t limit() const { return store()->limit; }
+
+    /// Below the limit, also past the ceiling.
+    void push_below_limit(Range range) const {
+        bottom()[count()] = range;
+        set_count(count() + 1);
     }
 
     /// Room for a refill.
@@ -142,16 +160,16 @@ class Magazine {
         set_count(rest);
     }
 
-    /// The size of the next refill: one at first, then doubled each time.
-    [[nodiscard]] std::uint32_t next_batch(std::uint32_t most) const {
+    /// The size of the next refill: `least` at first, then doubled each time.
+    [[nodiscard]] std::uint32_t next_batch(std::uint32_t least, std::uint32_t most) const {
         std::uint32_t& batch = store()->batch;
-        const std::uint32_t now = batch < most ? batch : most;
+        const std::uint32_t now = std::min(std::max(batch, least), most);
         batch = now * 2;
-        return now == 0 ? 1 : now;
+        return now;
     }
 
-    /// Whether its room counts against the thread's budget.
-    [[nodiscard]] bool& charged() const { return store()->charged; }
+    /// Pages of the thread's budget that its room takes.
+    [[nodiscard]] std::uint64_t& charged_pages() const { return store()->charged_pages; }
 
   private:
     using Store = typename Rack::Store;
@@ -188,6 +206,12 @@ class alignas(64) ThreadCache {
     static constexpr std::uint64_t most_cached_pages = Sizes<Sync>::most_cached_pages;
 
     ThreadCache() = default;
+
+    ~ThreadCache() {
+        if (SpecialCache<Sync>* const made = special())
+            Sync::destroy(made);
+    }
+
     ThreadCache(const ThreadCache&) = delete;
     ThreadCache& operator=(const ThreadCache&) = delete;
 
@@ -205,18 +229,36 @@ class alignas(64) ThreadCache {
                 visit(payload, each);
     }
 
+    /// Owner. Return: false when memory failed.
+    [[nodiscard]] bool make_special(std::uint64_t guard_pages) {
+        SpecialCache<Sync>* const made = Sync::template make<SpecialCache<Sync>>(guard_pages);
+        special_.store(made, std::memory_order_release);
+        return made != nullptr;
+    }
+
+    /// Any thread; nullptr until its first use.
+    [[nodiscard]] SpecialCache<Sync>* special() const {
+        return special_.load(std::memory_order_acquire);
+    }
+
     LeafCache<Sync> leaves;
-    /// Owner: pages that the open magazines may hold together.
+    /// Owner: pages that the open magazines may hold together, and the special cache.
     std::uint64_t charged_pages = 0;
-    /// Owner: whether any magazine was opened since all were emptied.
+    std::uint64_t special_pages = 0;
+    /// Owner: whether anything was opened or cached since all was emptied.
     bool stocked = false;
+    /// Owner: the pressure under which it was stocked.
+    Pressure pressure{};
     /// Owner: the size that was retired last; the search for the next one starts behind it.
     std::uint64_t clock_hand = 1;
+    /// Owner: the set of the special cache that loses ranges next.
+    std::size_t special_hand = 0;
     /// Owner: numbers the allocator's threads from 1 in the order of their first need; 0 before.
     unsigned number = 0;
 
   private:
     MagazineRack<Sync> rack_;
+    typename Sync::template Atomic<SpecialCache<Sync>*> special_{nullptr};
 };
 
 } // namespace moat::iova

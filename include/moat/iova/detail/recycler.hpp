@@ -28,7 +28,7 @@ class Recycler {
 
     ~Recycler() {
         timer_.cancel();
-        (void)flush(); // the HeldListener reports a failure
+        (void)flush(nullptr); // the HeldListener reports a failure
     }
 
     Recycler(const Recycler&) = delete;
@@ -46,12 +46,12 @@ class Recycler {
 
     /// Queues a range in state `queued`; flushes a full queue. Error: the invalidation's, where
     /// there was no memory for a queue; the range is held then.
-    [[nodiscard]] Result<void> enqueue(const Range& range, Cache* cache) {
+    [[nodiscard]] Result<void> enqueue(Range range, Cache* cache) {
         using Pushed = typename FlushQueue<Sync>::Pushed;
         const unsigned shard = caches_.shelf_of(cache);
         Pushed pushed = queue_.push(shard, range);
         while (pushed == Pushed::full) {
-            (void)flush(); // it makes room even where it fails
+            (void)flush(cache); // it makes room even where it fails
             pushed = queue_.push(shard, range);
         }
         if (pushed == Pushed::no_memory) {
@@ -65,21 +65,27 @@ class Recycler {
             }
             return invalidated;
         }
-        if (!timer_armed_.load(std::memory_order_seq_cst) &&
-            !timer_armed_.exchange(true, std::memory_order_seq_cst))
-            timer_.arm(flush_delay_);
+        arm_timer();
         return {};
     }
 
-    /// See Allocator::flush.
-    Result<void> flush() {
+    /// The same without a flush. Return: false where the queue has no room.
+    [[nodiscard, gnu::always_inline]] bool try_enqueue(Range range, Cache* cache) {
+        if (queue_.push(caches_.shelf_of(cache), range) != FlushQueue<Sync>::Pushed::done)
+            return false;
+        arm_timer();
+        return true;
+    }
+
+    /// See Allocator::flush. `cache`: the calling thread's, or nullptr.
+    Result<void> flush(Cache* cache) {
         const Result<void> flushed = queue_.flush(
-            [this](unsigned shard, std::span<const Range> ranges) {
+            [this, cache](unsigned shard, std::span<const Range> ranges) {
                 if (quarantine_.enabled())
                     for (const Range& each : ranges)
-                        after_invalidation(each, nullptr);
+                        after_invalidation(each, cache);
                 else
-                    reuse_all(shard, ranges);
+                    reuse_all(shard, ranges, cache);
             },
             [this](std::span<const Range> ranges) {
                 for (const Range& each : ranges) {
@@ -103,26 +109,29 @@ class Recycler {
 
     /// Quarantines a range that no device can reach any more, or makes it allocatable at once.
     /// `cache`: takes it; nullptr: the depot does.
-    void after_invalidation(const Range& range, Cache* cache) {
+    void after_invalidation(Range range, Cache* cache) {
         if (!quarantine_.enabled()) {
             reuse(range, cache);
             return;
         }
         set_state(range, State::quarantined);
-        if (!quarantine_.put(range, central_.payload_of(range)))
+        std::array<Range, 2> due; // one in, one out, most of the time
+        auto taken = quarantine_.exchange(range, central_.payload_of(range), due);
+        if (!taken)
             reuse(range, cache);
-        std::array<Range, 16> due;
         using Which = typename Quarantine<Sync>::Which;
-        while (const std::size_t taken = quarantine_.take(Which::over_budget, due))
-            for (const Range& each : std::span(due).first(taken))
+        while (taken.value_or(0) != 0) {
+            for (const Range& each : std::span(due).first(*taken))
                 reuse(each, cache);
+            taken = *taken == due.size() ? quarantine_.take(Which::over_budget, due) : 0;
+        }
     }
 
     /// Returns everything within reach to the free space. In this order, so that each step frees
     /// what the steps before it released.
     void drain(Cache* cache) {
         caches_.drain(cache);
-        (void)flush(); // a failure frees nothing
+        (void)flush(cache); // a failure frees nothing
         std::array<Range, 64> ranges;
         using Which = typename Quarantine<Sync>::Which;
         while (const std::size_t taken = quarantine_.take(Which::all, ranges))
@@ -162,19 +171,22 @@ class Recycler {
     }
 
   private:
-    /// The payload pages of a cacheable range; 0 for a direct one.
-    [[nodiscard]] static std::uint64_t cacheable_pages(const Range& range) {
+    /// The payload pages of a range for a magazine; 0 for another.
+    [[nodiscard]] static std::uint64_t magazine_pages(const Range& range) {
         const std::uint32_t word = range.word->load(std::memory_order_relaxed);
-        return record::is_cacheable(word) ? word & record::payload_mask : 0;
+        return record::reuse_of(word) == Reuse::magazine ? word & record::payload_mask : 0;
     }
 
-    void reuse(const Range& range, Cache* cache) {
-        const std::uint64_t payload = cacheable_pages(range);
-        if (payload == 0) {
-            central_.take_back({&range, 1});
+    void reuse(Range range, Cache* cache) {
+        const std::uint32_t word = range.word->load(std::memory_order_relaxed);
+        const std::uint64_t payload = word & record::payload_mask;
+        range.word->store(record::with_state(word, State::cached), std::memory_order_relaxed);
+        if (record::reuse_of(word) != Reuse::magazine) {
+            if (record::reuse_of(word) == Reuse::direct || cache == nullptr ||
+                !caches_.put_special(*cache, payload, range))
+                central_.take_back({&range, 1});
             return;
         }
-        set_state(range, State::cached);
         if (cache != nullptr)
             caches_.put(cache, payload, range);
         else
@@ -183,11 +195,11 @@ class Recycler {
 
     /// Puts ranges of one size together onto `shelf`, where the threads that released them search
     /// first. A range without a place there costs two searches of the free space.
-    void reuse_all(unsigned shelf, std::span<const Range> ranges) {
+    void reuse_all(unsigned shelf, std::span<const Range> ranges, Cache* cache) {
         while (!ranges.empty()) {
-            const std::uint64_t payload = cacheable_pages(ranges.front());
+            const std::uint64_t payload = magazine_pages(ranges.front());
             std::size_t alike = 0;
-            while (alike != ranges.size() && cacheable_pages(ranges[alike]) == payload) {
+            while (alike != ranges.size() && magazine_pages(ranges[alike]) == payload) {
                 if (payload != 0)
                     set_state(ranges[alike], State::cached);
                 ++alike;
@@ -195,15 +207,22 @@ class Recycler {
             if (payload != 0)
                 caches_.put_shared(shelf, payload, ranges.first(alike));
             else
-                central_.take_back(ranges.first(alike));
+                for (const Range& each : ranges.first(alike))
+                    reuse(each, cache);
             ranges = ranges.subspan(alike);
         }
+    }
+
+    [[gnu::always_inline]] void arm_timer() {
+        if (!timer_armed_.load(std::memory_order_seq_cst) &&
+            !timer_armed_.exchange(true, std::memory_order_seq_cst)) [[unlikely]]
+            timer_.arm(flush_delay_);
     }
 
     static void timer_fires(void* recycler) {
         auto& self = *static_cast<Recycler*>(recycler);
         self.timer_armed_.store(false, std::memory_order_seq_cst);
-        (void)self.flush(); // the HeldListener and the next flush report a failure
+        (void)self.flush(nullptr); // the HeldListener and the next flush report a failure
     }
 
     Central<Sync>& central_;
