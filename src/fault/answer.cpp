@@ -152,7 +152,8 @@ using Kind = LogEvent::Kind;
 }
 
 [[nodiscard]] std::string with_text(const LogEvent& event) {
-    return event.text.empty() ? std::string() : ": " + printable(event.text);
+    const std::size_t first = event.text.find_first_not_of(" :");
+    return first == std::string::npos ? std::string() : ": " + printable(event.text.substr(first));
 }
 
 [[nodiscard]] std::string size_text(const LogEvent& event, std::string_view before) {

@@ -137,6 +137,8 @@ std::string_view body_of(std::string_view text) {
     };
     if (const std::size_t at = text.find(" kernel: "); at != text.npos && at < 80)
         text.remove_prefix(at + 9);
+    else if (text.starts_with("kernel: "))
+        text.remove_prefix(8);
     if (text.starts_with('<') && text.find('>') < 5)
         text.remove_prefix(text.find('>') + 1);
     skip_blanks();

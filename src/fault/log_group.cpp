@@ -99,9 +99,13 @@ std::vector<AddressRun> AddressSet::runs() const {
 }
 
 void LogGroups::add(const LogEvent& event) {
-    add_suppressed(event.record.suppressed);
+    const bool has_owner = !active_.empty() || !is_problem(event.kind);
+    if (has_owner)
+        add_suppressed(event.record.suppressed);
     if (is_problem(event.kind))
         add_problem(event);
+    if (!has_owner)
+        add_suppressed(event.record.suppressed);
 }
 
 void LogGroups::add_problem(const LogEvent& event) {

@@ -403,13 +403,14 @@ void add_head(Head kind, std::string_view head, LogEvent& event) {
     head.remove_suffix(1);
     const std::size_t blank = head.find_last_of(" \t]");
     const std::string_view name = head.substr(blank == head.npos ? 0 : blank + 1);
-    if (name.empty() || name == "kernel" || name.size() > 64)
+    if (name.empty() || name == "kernel" || name == "AMD-Vi" || name.size() > 64)
         return;
-    if (kind == Head::unit || name.starts_with("ivhd") || name.starts_with("dmar"))
+    const bool is_unit = kind == Head::unit || name.starts_with("ivhd") || name.starts_with("dmar");
+    if (is_unit)
         event.unit = name;
     else if (event.device.empty())
         set_device(event, name);
-    if (blank == head.npos || head[blank] == ']')
+    if (is_unit || blank == head.npos || head[blank] == ']')
         return;
     head = head.substr(0, blank);
     const std::size_t before = head.find_last_of(" \t]>");

@@ -32,20 +32,32 @@ void interpret_error_text(LogEvent& event) {
             event.error = number;
 }
 
+void interpret_no_entries(LogEvent& event) {
+    event.error = 28;
+}
+
 void interpret_invalid_rom(LogEvent& event) {
     event.text = "the option ROM is invalid";
 }
 
 constexpr std::array vfio_rows = {
     // hw/vfio/common.c, container.c, container-legacy.c, spapr.c; util/vfio-helpers.c
-    Row{.pattern = "dma_map({hex:container}, {addr}, {hsize}, {hex:memory}) = {error}{? ({text})?}",
+    Row{.pattern =
+            "dma_map ({hex:container}, {addr}, {hsize}, {hex:memory}) = {error}{? ({text})?}",
         .kind = Kind::map_failure},
     Row{.pattern =
-            "vfio_dma_map({hex:container}, {addr}, {hsize}, {hex:memory}) = {error}{? ({text})?}",
+            "vfio_dma_map ({hex:container}, {addr}, {hsize}, {hex:memory}) = {error}{? ({text})?}",
         .kind = Kind::map_failure},
-    Row{.pattern = "vfio_container_dma_map({hex:container}, {addr}, {hsize}, {hex:memory}) = "
+    Row{.pattern = "vfio_container_dma_map ({hex:container}, {addr}, {hsize}, {hex:memory}) = "
                    "{error}{? ({text})?}",
         .kind = Kind::map_failure},
+    // hw/vfio/listener.c, vfio_ram_discard_register_listener
+    Row{.pattern = "possibly running out of DMA mappings{text}",
+        .kind = Kind::map_failure,
+        .interpret = interpret_no_entries},
+    // vfio-ioctls, of cloud-hypervisor and Kata Containers: VfioError
+    Row{.pattern = "IommuDmaMap(Error({error}))", .kind = Kind::map_failure},
+    Row{.pattern = "IommuDmaUnmap(Error({error}))", .kind = Kind::map_failure},
     Row{.pattern = "qemu_vfio_dma_map({text}", .kind = Kind::map_failure},
     Row{.pattern = "qemu_vfio_{*}: {text}", .kind = Kind::map_failure},
     Row{.pattern = "vfio_dma_unmap({hex:container}, {addr}, {hsize}) = {error}{? ({text})?}",
@@ -220,7 +232,7 @@ constexpr std::array dpdk_rows = {
 
 constinit const Dialect vfio_dialect = {
     Origin::vfio,
-    "vfio|memlock|can't reserve|rmrr|pci rom|iommu_ioas|iommu_group|1:1 iommu mapping|iommufd",
+    "vfio|iommudma|memlock|can't reserve|rmrr|pci rom|iommu_ioas|iommu_group|1:1 iommu mapping|iommufd",
     vfio_rows};
 
 constinit const Dialect dpdk_dialect = {Origin::dpdk, "eal: |dma remapping|dma mapping|for dma",
