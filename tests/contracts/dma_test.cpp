@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // dma: Space at every level, scatter lists, and every field of Options and SpaceConfig.
-// Programmer's errors by contract, so not rows: a Memory without its bytes, since level exact reads
-// them, and a Mapping that its space fails to unmap, since a device might still reach it.
+// A programmer's error by contract, so not a row: a Memory without its bytes, which level exact
+// reads.
 #include "moat/core/text.hpp"
 #include "moat/dma/options.hpp"
 
