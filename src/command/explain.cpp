@@ -4,6 +4,7 @@
 #include "moat/core/text.hpp"
 #include "moat/fault/decode.hpp"
 #include "moat/fault/report.hpp"
+#include "moat/fault/text.hpp"
 
 #include "fault/answer.hpp"
 #include "help.hpp"
@@ -84,7 +85,8 @@ class Explainer {
         const fault::Diagnosis diagnosis = mappings_.diagnose(event.record);
         if (json_) {
             fault::ReportOptions options;
-            options.device = event.device;
+            if (event.device != to_string(event.record.source))
+                options.device = event.device;
             std::cout << fault::json_report(diagnosis, options) << '\n';
             return;
         }
@@ -108,7 +110,12 @@ class Explainer {
         for (const LogGroup& group : groups_.all())
             events += group.count;
         const std::size_t problems = groups_.all().size() + printed_.size();
-        std::cout << counted(problems, "problem") << " in " << counted(events, "report") << '\n';
+        if (problems == 0)
+            std::cout << "No problem found in " << counted(decoder_.counts().lines, "line")
+                      << ".\n";
+        else
+            std::cout << counted(problems, "problem") << " in " << counted(events, "report")
+                      << '\n';
         if (groups_.suppressed() != 0)
             std::cout << "The kernel suppressed " << fault::with_commas(groups_.suppressed())
                       << " more lines, of which the log does not name the device.\n";
