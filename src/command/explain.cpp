@@ -214,7 +214,7 @@ void add_explain(CLI::App& app, Exit& exit) {
              {"Reads a kernel log and answers for each problem of an IOMMU or of DMA: what "
               "happened and how often, whether it may be ignored, the likeliest cause, what to "
               "look at next, and which setting helps at what cost. It understands the messages "
-              "of Linux's IOMMU drivers, VFIO and DMA checks, of Xen, FreeBSD and OpenBSD, and of "
+              "of Linux's IOMMU drivers, VFIO and DMA checks, of Xen and the BSDs, and of "
               "QEMU, DPDK and SPDK, also if mail or a terminal wrapped them.",
               "Lines that name an IOMMU and are not understood are counted. The exit status is 3 "
               "if there is nothing else.",

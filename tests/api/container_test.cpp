@@ -4,6 +4,7 @@
 
 #include "sanitized.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <gtest/gtest.h>
@@ -110,6 +111,7 @@ TEST_F(Containers, more_labels_than_are_kept_are_one_label) {
     Mapping last = pci.map(buffer, bidirectional, "one more").value();
     const Mapping known = pci.map(buffer, bidirectional, "label 1").value();
     EXPECT_TRUE(pci.report_living());
+    std::ranges::sort(labels); // they come by address
     EXPECT_EQ(labels, (std::vector<std::string>{"(too many different labels)", "label 1"}));
 }
 

@@ -110,7 +110,7 @@ def main() -> int:
             ["audit", "--device", "nvme", "--inject", "late", "--operations", "20"],
             ["bind", "00:04.0", *sysfs], ["devices", *sysfs], ["unbind", "00:04.0", *sysfs],
             *(["explain", str(data / name)] for name in (
-                "explain/traced.log", "golden_lines.txt", "intel-6.12.117-iommufd.txt",
+                "explain/traced.log", "golden_lines.txt", "pasted_lines.txt", "intel-6.12.117-iommufd.txt",
                 "virtio-iommu-6.12.117.txt")),
             ["explore", "pud-slot"], ["explore", "pud-slot", "--variant", "old"],
             ["explore", "--replay", replay], ["explore", "--merge", str(shard)],

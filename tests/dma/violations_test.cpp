@@ -241,9 +241,9 @@ const std::array violations = {
               0_B,
               [](Scene& scene) { scene.write(scene.end() - 1, scene.page_above() + stray); },
               "fault",
-              "buffer-overflow 12304",
-              {"buffer-overflow 12304", "buffer-crossing 16272", "buffer-overflow 12304",
-               "buffer-underflow 12288 of neighbour, red-zone 3968"}},
+              "buffer-overflow 4112",
+              {"buffer-overflow 4112", "buffer-crossing 8080", "buffer-overflow 4112",
+               "buffer-underflow 4096 of neighbour, red-zone 3968"}},
     Violation{"write after unmap", Direction::from_device, 0_B,
               [](Scene& scene) {
                   scene.unmap();

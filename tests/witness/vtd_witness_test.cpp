@@ -35,7 +35,7 @@ class VtdWitnessTest : public QemuTest, public ::testing::WithParamInterface<Inv
         requester_ = find(0x1234, 0x11e8);
         function_ = *machine->open(requester_);
         NoBuffers none;
-        edu_ = *audit::probe_edu(*machine, *function_, none);
+        edu_ = *audit::start_edu({*machine, *function_, none});
         domain = *QemuMachine::UnitDomain::create(machine->unit());
     }
 

@@ -106,7 +106,7 @@ class FlushQueue {
     /// One half fills while the other is flushed. The halves trade places under the lock; the
     /// flushed half belongs to the holder of the flush lock.
     struct Shard {
-        SpinLock<Sync> mutex; // held for a few stores; a mutex costs twice the atomic operations
+        typename Sync::Mutex mutex;
         typename Sync::template Plain<std::uint32_t> count MOAT_GUARDED_BY(mutex){};
         unsigned filling MOAT_GUARDED_BY(mutex) = 0;
         std::array<std::array<Range, shard_capacity>, 2> halves{};

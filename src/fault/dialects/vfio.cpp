@@ -230,10 +230,10 @@ constexpr std::array dpdk_rows = {
 
 } // namespace
 
-constinit const Dialect vfio_dialect = {
-    Origin::vfio,
-    "vfio|iommudma|memlock|can't reserve|rmrr|pci rom|iommu_ioas|iommu_group|1:1 iommu mapping|iommufd",
-    vfio_rows};
+constinit const Dialect vfio_dialect = {Origin::vfio,
+                                        "vfio|iommudma|memlock|can't reserve|rmrr|pci "
+                                        "rom|iommu_ioas|iommu_group|1:1 iommu mapping|iommufd",
+                                        vfio_rows};
 
 constinit const Dialect dpdk_dialect = {Origin::dpdk, "eal: |dma remapping|dma mapping|for dma",
                                         dpdk_rows};

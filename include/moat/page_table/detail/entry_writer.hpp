@@ -53,8 +53,7 @@ class LeafCounter {
 template <class Visit>
 [[gnu::always_inline]] inline void for_each_index(std::uint64_t first, std::uint64_t count,
                                                   Visit visit) {
-    const std::uint64_t end = first + count;
-    for (; first + 8 <= end; first += 8) {
+    for (std::uint64_t eights = count / 8; eights != 0; --eights, first += 8) {
         visit(first);
         visit(first + 1);
         visit(first + 2);
@@ -64,7 +63,7 @@ template <class Visit>
         visit(first + 6);
         visit(first + 7);
     }
-    for (; first < end; ++first)
+    for (std::uint64_t rest = count % 8; rest != 0; --rest, ++first)
         visit(first);
 }
 
