@@ -125,7 +125,7 @@ TEST_F(FaultTraceTest, a_driver_that_emits_nothing_is_heard_by_its_log) {
     follow_both();
     say(amd_line);
     EXPECT_EQ(take_both(),
-              "0000:02:00.0: write at 0x1001000: not-present (code 0x20), domain 0x12\n");
+              "0000:02:00.0: access at 0x1001000: not-present (code 0x20), domain 0x12\n");
     say("amd_iommu_report_page_fault: 8 callbacks suppressed");
     EXPECT_EQ(take_both(), "unknown device: access: events-lost, 8 suppressed before\n8 lost\n");
 }

@@ -116,7 +116,8 @@ Result<std::uint64_t> FaultLog::take(fault::Decoder::Sink each,
         suppressed_ += decoded.record.suppressed;
         if (decoded.kind == fault::LogEvent::Kind::fault)
             seen_ += decoded.record.precision != fault::Precision::none ? 1 : 0;
-        each(decoded);
+        if (is_problem(decoded.kind) || decoded.kind == fault::LogEvent::Kind::suppressed)
+            each(decoded);
     };
     const auto until = std::chrono::steady_clock::now() + patience;
     bool more = true;

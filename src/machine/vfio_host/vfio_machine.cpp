@@ -130,7 +130,7 @@ Result<std::uint64_t> VfioMachine::take_faults(FunctionRef<void(const fault::Rec
                });
     };
     const auto keep_ours = [&](const fault::LogEvent& decoded) {
-        if (is_problem(decoded.kind) && is_ours(decoded.record.source))
+        if (decoded.kind == fault::LogEvent::Kind::fault && is_ours(decoded.record.source))
             each(decoded.record);
     };
     return faults_.take(keep_ours);
