@@ -4,6 +4,7 @@
 #pragma once
 
 #include "audit/audit.hpp"
+#include "machine/soft/data_phase.hpp"
 
 #include <array>
 #include <cstdint>
@@ -16,10 +17,6 @@
 namespace moat::machine::qemu {
 class QemuMachine;
 } // namespace moat::machine::qemu
-
-namespace moat::machine::soft {
-class MovingModel;
-} // namespace moat::machine::soft
 
 namespace moat::audit {
 

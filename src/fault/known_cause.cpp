@@ -2,7 +2,7 @@
 // Matches patterns of facts. The rows are in known_causes/.
 #include "known_cause.hpp"
 
-#include "known_causes/table.hpp"
+#include "fault/known_causes/table.hpp"
 
 #include <algorithm>
 #include <string>

@@ -3,7 +3,7 @@
 // Events: AMD I/O Virtualization Technology specification (48882), 2.5 "Event Logging".
 #include "moat/core/bits.hpp"
 
-#include "../text_cursor.hpp"
+#include "fault/text_cursor.hpp"
 #include "rows.hpp"
 
 namespace moat::fault {

@@ -2,7 +2,7 @@
 // Xen: drivers/passthrough/vtd/iommu.c (iommu_page_fault_do_one), amd/iommu_init.c
 // (parse_event_log_entry). FreeBSD: sys/x86/iommu/intel_fault.c, amd_event.c. OpenBSD:
 // sys/dev/acpi/acpidmar.c (iommu_showfault).
-#include "../text_cursor.hpp"
+#include "fault/text_cursor.hpp"
 #include "rows.hpp"
 
 namespace moat::fault {

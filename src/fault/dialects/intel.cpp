@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // VT-d of Linux: drivers/iommu/intel/dmar.c, iommu.c, irq_remapping.c. Codes: Intel VT-d
 // specification, chapter 7.1.4 "Fault Conditions"; descriptors: 6.5.2; fault status: 11.4.7.1.
-#include "../text_cursor.hpp"
+#include "fault/text_cursor.hpp"
 #include "rows.hpp"
 
 namespace moat::fault {

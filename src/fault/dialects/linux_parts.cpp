@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Other parts of Linux: kernel/dma/swiotlb.c, debug.c, direct.c; arch/powerpc/kernel/eeh.c;
 // drivers/iommu/iommu.c, dma-iommu.c; what a boot log says of devices and settings.
-#include "../text_cursor.hpp"
+#include "fault/text_cursor.hpp"
 #include "rows.hpp"
 
 namespace moat::fault {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // QEMU's own lines: hw/i386/intel_iommu.c, hw/arm/smmuv3.c, hw/virtio/virtio-iommu.c. Its failures
 // to map: vfio.cpp.
-#include "../text_cursor.hpp"
+#include "fault/text_cursor.hpp"
 #include "rows.hpp"
 
 namespace moat::fault {

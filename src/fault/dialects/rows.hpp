@@ -3,7 +3,7 @@
 // prints the line, above it. all.cpp, the only caller, puts them in order.
 #pragma once
 
-#include "../pattern.hpp"
+#include "fault/pattern.hpp"
 
 namespace moat::fault {
 

@@ -4,7 +4,7 @@
 // events: SMMUv3 (IHI 0070), 7.3 "Event records".
 #include "moat/core/bits.hpp"
 
-#include "../text_cursor.hpp"
+#include "fault/text_cursor.hpp"
 #include "rows.hpp"
 
 namespace moat::fault {

@@ -2,7 +2,7 @@
 // IOMMUs on chips, as Linux prints them: drivers/iommu/*-iommu.c, apple-dart.c, tegra-smmu.c,
 // ipmmu-vmsa.c, and drivers/memory/tegra/mc.c; RISC-V and virtio. Causes of RISC-V: the IOMMU
 // architecture specification, "Fault record CAUSE field encodings".
-#include "../text_cursor.hpp"
+#include "fault/text_cursor.hpp"
 #include "rows.hpp"
 
 #include <string>

@@ -2,7 +2,7 @@
 // Why a mapping or a device was refused. Linux: drivers/vfio/vfio_iommu_type1.c, vfio.c, pci/*.c,
 // drivers/pci/pci.c and rom.c. QEMU: hw/vfio/*.c, util/vfio-helpers.c. DPDK: lib/eal/linux/
 // eal_vfio.c, drivers/bus/pci/linux/pci_vfio.c. SPDK: lib/env_dpdk/memory.c.
-#include "../text_cursor.hpp"
+#include "fault/text_cursor.hpp"
 #include "rows.hpp"
 
 #include <utility>
