@@ -99,9 +99,12 @@ class Explainer {
         std::vector<const LogGroup*> groups;
         for (const LogGroup& group : groups_.all())
             groups.push_back(&group);
-        std::ranges::stable_sort(groups, std::ranges::greater{}, [this](const LogGroup* group) {
-            return fault::likeliest_cause(*group, context_).verdict;
-        });
+        const auto before = [this](const LogGroup* one, const LogGroup* other) {
+            const auto verdict = fault::likeliest_cause(*one, context_).verdict;
+            const auto other_verdict = fault::likeliest_cause(*other, context_).verdict;
+            return verdict != other_verdict ? verdict > other_verdict : one < other;
+        };
+        std::ranges::sort(groups, before); // groups lie in the order of their first events
         return groups;
     }
 
