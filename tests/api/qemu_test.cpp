@@ -61,10 +61,11 @@ TEST_F(QemuContainer, an_overrun_is_stopped_and_names_the_buffer) {
     const Buffer buffer = pci->allocate(2 * qemu_page).value();
     std::ranges::fill(buffer.bytes(), qemu_canary);
     Mapping rx = pci->map(buffer.bytes().first(qemu_page), from_device, "rx ring").value();
-    const Mapping other = pci->map(buffer.bytes().last(qemu_page), from_device, "other").value();
+    Mapping other = pci->map(buffer.bytes().last(qemu_page), from_device, "other").value();
     ASSERT_TRUE(edu().is_there());
     ASSERT_TRUE(edu().write_memory(rx.iova(), 100));
     EXPECT_EQ(pci->poll_faults().value().reported, 0U);
+    ASSERT_TRUE(rx.sync_for_cpu() && other.sync_for_cpu());
     EXPECT_EQ(changed(buffer.bytes()), 100);
     ASSERT_TRUE(edu().write_memory(rx.iova() + 2048, 2048 + 64));
     const std::uint64_t reported = pci->poll_faults().value().reported;
