@@ -135,7 +135,7 @@ std::string_view body_of(std::string_view text) {
         while (!text.empty() && (text.front() == ' ' || text.front() == '\t'))
             text.remove_prefix(1);
     };
-    if (const std::size_t at = text.find(" kernel: "); at != text.npos && at < 80)
+    if (const std::size_t at = text.find(" kernel: "); at < 80)
         text.remove_prefix(at + 9);
     else if (text.starts_with("kernel: "))
         text.remove_prefix(8);

@@ -13,9 +13,9 @@ namespace {
 /// The number `text` in hexadecimal, all of it, at most `most`.
 [[nodiscard]] std::optional<unsigned> hex_number(std::string_view text, unsigned most) {
     unsigned value = 0;
-    const char* const end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(text.data(), end, value, 16);
-    if (text.empty() || error != std::errc() || stop != end || value > most)
+    const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
+    const bool is_all = stop == text.data() + text.size();
+    if (text.empty() || error != std::errc() || !is_all || value > most)
         return std::nullopt;
     return value;
 }

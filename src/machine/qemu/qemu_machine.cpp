@@ -209,9 +209,11 @@ Result<std::pair<Iova, std::span<std::byte>>> QemuMachine::map_interrupts(Bdf fu
         MOAT_LET(auto page, allocate(ByteCount(4096)));
         const auto mapped =
             attachment.domain->map(start, page.size(), page.physical(), Attributes::write);
-        if (!mapped && mapped.error().code() == ErrorCode::io)
-            kept_.push_back(std::move(page));
-        MOAT_TRY(mapped);
+        if (!mapped) {
+            if (mapped.error().code() == ErrorCode::io)
+                kept_.push_back(std::move(page));
+            return std::unexpected(mapped.error());
+        }
         attachment.interrupts.emplace(std::move(page));
     }
     return std::pair(start, attachment.interrupts->bytes());

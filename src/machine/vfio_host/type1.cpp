@@ -105,7 +105,7 @@ Result<Group> Type1Domain::join(unsigned number) {
                               : "cannot set the container's IOMMU",
                           errno == EPERM ? ErrorCode::refused : ErrorCode::unsupported);
     has_iommu_ = true;
-    const auto joined = std::make_shared<const FileDescriptor>(std::move(file));
+    auto joined = std::make_shared<const FileDescriptor>(std::move(file));
     groups_[number] = joined;
     return joined;
 }
