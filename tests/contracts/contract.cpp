@@ -249,7 +249,7 @@ std::vector<std::string> broken_contracts(const MakeRows& make_rows, std::uint64
         std::fflush(nullptr);
         const pid_t child = fork();
         if (child == 0) {
-            Child(board, make_rows, page, first_call);
+            const Child calls(board, make_rows, page, first_call);
             board.done = true;
             std::fflush(nullptr);
             _exit(0);
