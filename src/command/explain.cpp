@@ -131,19 +131,11 @@ class Explainer {
                       << (counts.unknown == 1 ? " names an IOMMU and was"
                                               : " name an IOMMU and were")
                       << " not understood; the first: " << counts.first_unknown_number << ": "
-                      << printable(counts.first_unknown) << '\n';
+                      << fault::printable(counts.first_unknown) << '\n';
     }
 
     [[nodiscard]] static std::string counted(std::uint64_t number, std::string_view what) {
         return fault::with_commas(number) + ' ' + std::string(what) + (number == 1 ? "" : "s");
-    }
-
-    /// Replaces control characters, so that no text of a log controls the terminal.
-    [[nodiscard]] static std::string printable(std::string text) {
-        for (char& each : text)
-            if (static_cast<unsigned char>(each) < 0x20 || each == 0x7f)
-                each = '?';
-        return text;
     }
 
     bool json_;

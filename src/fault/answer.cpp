@@ -12,14 +12,6 @@ namespace {
 
 using Kind = LogEvent::Kind;
 
-/// Text of a log without control characters.
-[[nodiscard]] std::string printable(std::string text) {
-    for (char& each : text)
-        if (static_cast<unsigned char>(each) < 0x20 || each == 0x7f)
-            each = '?';
-    return text;
-}
-
 [[nodiscard]] std::string_view verb(Access access) {
     switch (access) {
     case Access::read:
@@ -264,6 +256,13 @@ void add_addresses(Lines& lines, const LogGroup& group) {
 }
 
 } // namespace
+
+std::string printable(std::string text) {
+    for (char& each : text)
+        if (static_cast<unsigned char>(each) < 0x20 || each == 0x7f)
+            each = '?';
+    return text;
+}
 
 std::string with_commas(std::uint64_t number) {
     std::string text = std::to_string(number);

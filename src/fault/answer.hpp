@@ -30,6 +30,9 @@ namespace moat::fault {
 /// empty if nothing is known.
 [[nodiscard]] std::string what_lies_there(const LogGroup& group, const LogContext& context);
 
+/// `text` with '?' for control characters, so that no text of a log controls the terminal.
+[[nodiscard]] std::string printable(std::string text);
+
 /// "2,481".
 [[nodiscard]] std::string with_commas(std::uint64_t number);
 

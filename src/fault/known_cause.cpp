@@ -57,6 +57,18 @@ template <class Matches>
            (pattern.texts.empty() || any_of(pattern.texts, has_text));
 }
 
+/// A phantom function is in no list: its device's function 0 has the vendor.
+[[nodiscard]] std::uint16_t vendor_of(const std::optional<Source>& function,
+                                      const LogContext& context) {
+    if (!function)
+        return 0;
+    const DeviceFacts* facts = context.device(*function);
+    if (facts == nullptr)
+        facts = context.device(
+            Source::pci(function->bus(), function->device(), 0, function->segment()));
+    return facts == nullptr ? 0 : facts->vendor;
+}
+
 [[nodiscard]] bool matches_device(const CausePattern& pattern, const LogGroup& group,
                                   const LogContext& context) {
     const std::optional<Source> function = pci_function(group.first);
@@ -68,7 +80,7 @@ template <class Matches>
         return false;
     if (!pattern.drivers.empty() && !any_of(pattern.drivers, is_driver))
         return false;
-    if (pattern.vendor != 0 && (facts == nullptr || facts->vendor != pattern.vendor))
+    if (pattern.vendor != 0 && vendor_of(function, context) != pattern.vendor)
         return false;
     if (pattern.absent && (!function || !context.lists_devices() || facts != nullptr))
         return false;

@@ -106,13 +106,6 @@ constexpr std::array milestone_marks = {
 
 } // namespace
 
-std::string_view name(Milestone milestone) {
-    constexpr std::array<std::string_view, 7> names = {
-        "resumed", "copied-tables", "link-lost",     "controller-died",
-        "reset",   "discarded",     "foreign-module"};
-    return names[static_cast<std::size_t>(milestone)];
-}
-
 void LogContext::add(PhysicalRegion region) {
     if (regions_.size() < most)
         regions_.push_back(std::move(region));

@@ -35,8 +35,6 @@ enum class Milestone : std::uint8_t {
     foreign_module,  ///< a module from outside the kernel was loaded
 };
 
-[[nodiscard]] std::string_view name(Milestone milestone);
-
 /// Physical addresses with one use. Both ends are included.
 struct PhysicalRegion {
     std::uint64_t first = 0;

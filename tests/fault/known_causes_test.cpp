@@ -106,7 +106,7 @@ std::vector<Explained> explained_logs() {
         {interrupt("0x26"), "intremap-wrong-source"},
         {interrupt("0x21"), "intremap-other"},
         {intel("  100.000000", "Write", "04:00.0", "0xfee00000", "0x05"), "msi-as-dma"},
-        {"[    1.000000] pci 0000:04:00.1: [1b4b:9172] type 00 class 0x010185\n" + // its IDE
+        {"[    1.000000] pci 0000:04:00.0: [1b4b:9172] type 00 class 0x010601\n" + // its IDE
                                                                                    // function
              intel("  100.000000", "Write", "04:00.1", "0xfff00000", "0x02"),
          "phantom-function"},

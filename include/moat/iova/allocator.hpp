@@ -240,13 +240,13 @@ class Allocator {
         return &word;
     }
 
-    /// whole_pages, but more than there are for size 0.
+    /// The pages that hold `size` bytes; for size 0, more pages than any range has.
     [[nodiscard, gnu::always_inline]] std::uint64_t rounded_pages(ByteCount size) const {
         return (((size.value() - 1) >> granule_lg2_) + 1) << (granule_lg2_ - page_lg2);
     }
 
-    /// Allocates from the thread's special cache. Return: an empty range where none fits. In
-    /// registers, which a Result is not.
+    /// Allocates from the thread's special cache. Return: an empty range if none fits. A Range
+    /// returns in registers, a Result in memory.
     [[nodiscard, gnu::noinline]] Range take_special(Cache& cache, ByteCount size,
                                                     Congruence placement, Iova last) {
         if (placement.modulus_lg2 > most_modulus_lg2)

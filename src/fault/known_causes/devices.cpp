@@ -31,7 +31,7 @@ constexpr KnownCause device_rows[] = {
               "cleared it while the device ran.",
      .next = "dmesg | grep {device}    # did the driver bind, or reset the device, just before?",
      .helps = "iommu=pt hides the fault: the device then reads or writes page 0",
-     .source = "moat docs/guides/explain_a_fault.md, Address 0"},
+     .source = "Linux Documentation/core-api/dma-api-howto.rst"},
 
     // Disks.
     {.id = "nvme-discard-overread",
@@ -62,7 +62,7 @@ constexpr KnownCause device_rows[] = {
               "commands, did not arrive.",
      .next = "dmesg | grep -i -e 'I/O error' -e nvme -e ata; then check the file system",
      .helps = "iommu=pt lets the access through; a stray read then stores other memory on the disk",
-     .source = "moat docs/guides/explain_a_fault.md, A disk"},
+     .source = "VT-d specification, fault record, type of request (T)"},
     {.id = "disk-read-refused",
      .when = {.kind = Kind::fault, .access = Access::write, .storage = true},
      .verdict = Verdict::data_at_risk,
@@ -71,7 +71,7 @@ constexpr KnownCause device_rows[] = {
      .next =
          "dmesg | grep -i -e 'I/O error' -e nvme -e ata; compare a large file with its checksum",
      .helps = "iommu=pt lets the access through; a stray write then destroys other memory",
-     .source = "moat docs/guides/explain_a_fault.md, A disk"},
+     .source = "VT-d specification, fault record, type of request (T)"},
     {.id = "disk-access-refused",
      .when = {.kind = Kind::fault, .storage = true},
      .verdict = Verdict::data_at_risk,
@@ -79,7 +79,7 @@ constexpr KnownCause device_rows[] = {
               "completion was lost.",
      .next = "dmesg | grep -i -e 'I/O error' -e nvme -e ata; then check the file system",
      .helps = "iommu=pt lets the access through; a stray access then reaches other memory",
-     .source = "moat docs/guides/explain_a_fault.md, A disk"},
+     .source = "VT-d specification, fault record, type of request (T)"},
 
     // USB.
     {.id = "xhci-after-death",

@@ -146,7 +146,7 @@ constexpr KnownCause general_rows[] = {
      .verdict = Verdict::device_unusable,
      .cause = "The IOMMU or its driver reported a problem that is not an access.",
      .next = "dmesg | grep -i -e DMAR -e AMD-Vi -e smmu -e iommu",
-     .source = "moat docs/guides/explain_a_fault.md"},
+     .source = "Linux Documentation/arch/x86/iommu.rst, Fault reporting"},
 };
 
 } // namespace

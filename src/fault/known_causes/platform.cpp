@@ -9,7 +9,7 @@ namespace {
 constexpr KnownCause platform_rows[] = {
     // Requesters that are not what they seem.
     {.id = "phantom-function",
-     .when = {.kind = Kind::fault, .vendor = 0x1b4b},
+     .when = {.kind = Kind::fault, .reason = Reason::not_attached, .vendor = 0x1b4b},
      .verdict = Verdict::device_unusable,
      .cause =
          "This Marvell controller does DMA as function 1, also where that function does not exist.",

@@ -9,8 +9,8 @@
 // some space is free, none after a request failed. No closing is lost: the owner opens a magazine
 // and then compares the pressure; the other side announces the change and then closes. Calls that
 // use the special cache compare the pressure each time. A thread that ends returns everything; one
-// that will be idle may call `rest`. Out of reach is only what idle threads hold: at most their
-// budget, and a share of the space together.
+// that will be idle may call `rest`. Other threads cannot reach what an idle thread holds: at most
+// its budget, and together a fixed share of the space.
 #pragma once
 
 #include "moat/iova/detail/depot.hpp"
@@ -112,8 +112,8 @@ class Caches {
         return true;
     }
 
-    /// The same, also where old ranges have to go first. Return: false where the budget, memory or
-    /// a shortage prevents it.
+    /// Caches a released range of Reuse::special; evicts older ranges if it must. Return: false if
+    /// the budget, memory or a shortage prevents it.
     [[nodiscard]] bool put_special(Cache& cache, std::uint64_t payload, Range range) {
         if (push_special(cache, payload, range))
             return true;
@@ -225,7 +225,7 @@ class Caches {
         return cache.pressure == central_.pressure();
     }
 
-    /// Closes all magazines, once a change of the pressure, and returns the depot.
+    /// Closes all magazines and returns the depot, once for each change of the pressure.
     void close_all(Pressure now) {
         if (closed_at_.load(std::memory_order_relaxed) != now.stamp &&
             closed_at_.exchange(now.stamp, std::memory_order_seq_cst) != now.stamp)

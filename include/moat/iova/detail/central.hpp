@@ -23,7 +23,7 @@ struct Entry {
     typename LiveMap<Sync>::Word* word = nullptr;
 };
 
-/// How short the free space is, which says how much caches may hold.
+/// How short the free space is. It limits what caches hold.
 enum class Shortage : std::uint8_t {
     none,
     some,   ///< less than an eighth is free: a few ranges

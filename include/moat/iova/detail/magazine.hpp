@@ -133,7 +133,7 @@ class Magazine {
     /// Ranges that it may hold.
     [[nodiscard]] std::uint32_t limit() const { return store()->limit; }
 
-    /// Below the limit, also past the ceiling.
+    /// Ignores the ceiling; the count must be below the limit.
     void push_below_limit(Range range) const {
         bottom()[count()] = range;
         set_count(count() + 1);

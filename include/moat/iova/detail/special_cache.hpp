@@ -52,7 +52,7 @@ class SpecialCache {
         return counts_[set].load(std::memory_order_relaxed) == ways;
     }
 
-    /// Into a set that is not full.
+    /// Adds a range to its set, which must have room.
     void push(std::uint64_t payload, Range range) {
         const std::size_t set = set_of(payload);
         const std::uint32_t count = counts_[set].load(std::memory_order_relaxed);

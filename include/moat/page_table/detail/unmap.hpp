@@ -52,7 +52,7 @@ class Unmap {
         : writer_(writer), pending_(pending), memory_(memory), options_(options) {}
 
     /// The common case: [start, last] is one leaf of one entry, or a part of a table of pages.
-    /// Return: what it unmapped; nothing for any other case, without a change.
+    /// Return: what it unmapped, or nothing, without a change, if this is not the case.
     template <unsigned L>
     [[gnu::always_inline]] static LeafCount try_run(const EntryWriter<Tree>& writer,
                                                     Table<Tree, L> table, std::uint64_t start,

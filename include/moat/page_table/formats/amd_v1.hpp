@@ -20,7 +20,7 @@ namespace moat::formats {
 ///
 /// `AccessedDirty::hardware` needs the extended features HASup and HDSup, and both enabled by the
 /// device table entry's HAD; otherwise both bits stay 0. `Levels` is the number of levels of trees
-/// that do not grow, which every operation then knows without a look; 0 is any number.
+/// that do not grow, a constant for every operation; 0 is any number.
 template <FlagUpdate AccessedDirty = FlagUpdate::none, unsigned Levels = 0>
     requires(AccessedDirty != FlagUpdate::software && Levels <= 6)
 struct AmdV1 : AccessedDirtyBits<AccessedDirty == FlagUpdate::none ? 0 : bit(5),
