@@ -106,8 +106,7 @@ std::vector<Explained> explained_logs() {
         {interrupt("0x26"), "intremap-wrong-source"},
         {interrupt("0x21"), "intremap-other"},
         {intel("  100.000000", "Write", "04:00.0", "0xfee00000", "0x05"), "msi-as-dma"},
-        {"[    1.000000] pci 0000:04:00.0: [1b4b:9172] type 00 class 0x010601\n" + // its IDE
-                                                                                   // function
+        {"[    1.000000] pci 0000:04:00.0: [1b4b:9172] type 00 class 0x010601\n" +
              intel("  100.000000", "Write", "04:00.1", "0xfff00000", "0x02"),
          "phantom-function"},
         {"00:00.0 Host bridge [0600]: Vendor Device [8086:1234]\n" + late_write,
