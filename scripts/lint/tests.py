@@ -3,7 +3,8 @@
 """The tests check: names of one style, and includes that go through a library's folder.
 
 Suites and instantiations are CamelCase like classes; a case is snake_case and states a behaviour:
-TEST(GracePeriod, outlasts_a_section_that_was_open). Disabled tests and "../../src" are refused.
+TEST(GracePeriod, outlasts_a_section_that_was_open). One word, or "works", states none. Disabled
+tests and "../../src" are refused.
 
 Usage: tests.py [ROOT]. Prints each violation as FILE:LINE: why; the exit status says if any.
 """
@@ -13,6 +14,7 @@ import sys
 
 SUITE = re.compile(r"([A-Z][a-z0-9]*)+")
 CASE = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
+VAGUE = {"works", "basic", "basics", "simple", "sanity", "misc"}
 TEST = re.compile(r"^[ \t]*(?:TYPED_)?TEST(?:_F|_P)?\(\s*(\w+)\s*,\s*(\w+)\s*\)", re.M)
 INSTANTIATION = re.compile(r"^[ \t]*INSTANTIATE_(?:TYPED_)?TEST_SUITE_P\(\s*(\w+)\s*,", re.M)
 PRIVATE = re.compile(r'^\s*#\s*include\s*"((?:\.\./)+|)src/', re.M)
@@ -28,6 +30,8 @@ def violations(text: str):
             yield test.start(2), f"{case}: a disabled test cannot fail"
         elif not CASE.fullmatch(case):
             yield test.start(2), f"{case}: a case's name is snake_case"
+        elif "_" not in case or case.split("_")[0] in VAGUE:
+            yield test.start(2), f"{case}: states no behaviour; write what holds: ends_are_exclusive"
     for instantiation in INSTANTIATION.finditer(text):
         if not SUITE.fullmatch(instantiation[1]):
             yield instantiation.start(1), f"{instantiation[1]}: an instantiation's name is CamelCase"

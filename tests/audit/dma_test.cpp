@@ -50,12 +50,12 @@ class DmaOnQemuTest : public DeviceTest {
     }
 };
 
-TEST_F(DmaOnQemuTest, strict) {
+TEST_F(DmaOnQemuTest, names_the_buffer_with_strict_unmapping) {
     ASSERT_TRUE(driver);
     expect_brought_home(dma::Unmapping::strict);
 }
 
-TEST_F(DmaOnQemuTest, deferred) {
+TEST_F(DmaOnQemuTest, names_the_buffer_with_deferred_unmapping) {
     ASSERT_TRUE(driver);
     expect_brought_home(dma::Unmapping::deferred);
 }

@@ -97,7 +97,7 @@ TEST_P(SoftAudit, finds_nothing_in_a_device_that_behaves) {
         ADD_FAILURE() << text(each);
 }
 
-TEST_P(SoftAudit, overrun) {
+TEST_P(SoftAudit, finds_an_overrun) {
     inject(Injection::overrun);
     expect_kinds({FindingKind::wrote_outside, FindingKind::read_outside,
                   FindingKind::success_though_blocked});
@@ -113,7 +113,7 @@ TEST_P(SoftAudit, overrun) {
     }
 }
 
-TEST_P(SoftAudit, underrun) {
+TEST_P(SoftAudit, finds_an_underrun) {
     inject(Injection::underrun);
     expect_kinds({FindingKind::wrote_outside, FindingKind::read_outside,
                   FindingKind::success_though_blocked});
@@ -126,7 +126,7 @@ TEST_P(SoftAudit, underrun) {
     }
 }
 
-TEST_P(SoftAudit, late) {
+TEST_P(SoftAudit, finds_a_late_write) {
     inject(Injection::late);
     expect_kinds({FindingKind::touched_after_completion});
     for (const Finding& each : result.all) {
@@ -142,7 +142,7 @@ TEST_P(SoftAudit, late) {
     }
 }
 
-TEST_P(SoftAudit, stale) {
+TEST_P(SoftAudit, finds_a_stale_address) {
     inject(Injection::stale);
     const bool is_nvme = std::string_view(GetParam()) == "nvme";
     EXPECT_FALSE(result.all.empty());
@@ -158,7 +158,7 @@ TEST_P(SoftAudit, stale) {
     EXPECT_TRUE(found);
 }
 
-TEST_P(SoftAudit, read_only) {
+TEST_P(SoftAudit, finds_a_write_to_a_read_only_buffer) {
     inject(Injection::read_only);
     expect_kinds({FindingKind::wrote_outside, FindingKind::success_though_blocked});
     for (const Finding& each : result.all) {
@@ -177,7 +177,7 @@ TEST_P(SoftAudit, read_only) {
     }
 }
 
-TEST_P(SoftAudit, short_transfer) {
+TEST_P(SoftAudit, finds_a_short_transfer) {
     inject(Injection::short_transfer);
     expect_kinds({FindingKind::left_unwritten});
     for (const Finding& each : result.all) {
@@ -188,7 +188,7 @@ TEST_P(SoftAudit, short_transfer) {
     }
 }
 
-TEST_P(SoftAudit, short_buffer) {
+TEST_P(SoftAudit, finds_a_short_buffer) {
     inject(Injection::short_buffer);
     for (const FindingKind kind : {FindingKind::wrote_outside, FindingKind::read_outside})
         EXPECT_NE(std::ranges::find(result.all, kind, &Finding::kind), result.all.end())
@@ -210,7 +210,7 @@ TEST_P(SoftAudit, short_buffer) {
     }
 }
 
-TEST_P(SoftAudit, no_invalidate) {
+TEST_P(SoftAudit, finds_a_missing_invalidation) {
     // Edu's first cases let the device read; from the tenth on it writes.
     const bool is_edu = std::string_view(GetParam()) == "edu";
     result = run(GetParam(), {Injection::no_invalidate, bytes}, is_edu ? 9 : 0, 18);

@@ -334,16 +334,16 @@ std::vector<Row> dma_texts() {
 
 class DmaContracts : public ::testing::TestWithParam<Level> {};
 
-TEST_P(DmaContracts, map) {
+TEST_P(DmaContracts, map_takes_any_number) {
     expect_contracts([] { return dma_maps(options_of(GetParam())); });
     expect_contracts([] { return special_maps(options_of(GetParam())); });
 }
 
-TEST_P(DmaContracts, unmap) {
+TEST_P(DmaContracts, unmap_takes_any_number) {
     expect_contracts([] { return unmaps(options_of(GetParam())); });
 }
 
-TEST_P(DmaContracts, unmap_deferred) {
+TEST_P(DmaContracts, deferred_unmap_takes_any_number) {
     expect_contracts([] {
         dma::Options options = options_of(GetParam());
         options.unmapping = dma::Unmapping::deferred;
@@ -351,7 +351,7 @@ TEST_P(DmaContracts, unmap_deferred) {
     });
 }
 
-TEST_P(DmaContracts, sync_and_poison) {
+TEST_P(DmaContracts, sync_and_poison_take_any_number) {
     expect_contracts([] { return syncs(options_of(GetParam())); });
     expect_contracts([] { return faults(options_of(GetParam())); });
 }
@@ -359,11 +359,11 @@ TEST_P(DmaContracts, sync_and_poison) {
 INSTANTIATE_TEST_SUITE_P(Level, DmaContracts,
                          ::testing::Values(Level::guard, Level::track, Level::exact));
 
-TEST(DmaContracts, create_space) {
+TEST(DmaContracts, spaces_take_any_option) {
     expect_contracts(dma_creations);
 }
 
-TEST(DmaContracts, options) {
+TEST(DmaContracts, texts_of_options_take_any_number) {
     expect_contracts(dma_texts);
 }
 

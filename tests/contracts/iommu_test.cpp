@@ -222,15 +222,15 @@ std::vector<Row> iommu_creations() {
     };
 }
 
-TEST(IommuContracts, domains) {
+TEST(IommuContracts, domains_take_any_number) {
     expect_contracts(domains);
 }
 
-TEST(IommuContracts, lanes) {
+TEST(IommuContracts, lanes_take_any_number) {
     expect_contracts(lanes);
 }
 
-TEST(IommuContracts, iommu_creations) {
+TEST(IommuContracts, creation_takes_any_number) {
     expect_contracts(iommu_creations);
 }
 
@@ -399,11 +399,11 @@ std::vector<Row> vtd_registers() {
     };
 }
 
-TEST(IommuContracts, vtd_domains) {
+TEST(IommuContracts, vtd_domains_take_any_number) {
     expect_contracts(vtd_domains);
 }
 
-TEST(IommuContracts, vtd_registers) {
+TEST(IommuContracts, vtd_registers_take_any_number) {
     expect_contracts(vtd_registers);
 }
 

@@ -151,11 +151,11 @@ std::vector<Row> others(unsigned granule_lg2) {
 
 class IovaContracts : public ::testing::TestWithParam<unsigned> {};
 
-TEST_P(IovaContracts, allocate) {
+TEST_P(IovaContracts, allocate_takes_any_number) {
     expect_contracts([] { return allocations(GetParam()); }, bit(GetParam()));
 }
 
-TEST_P(IovaContracts, release_and_reserve) {
+TEST_P(IovaContracts, release_and_reserve_take_any_number) {
     expect_contracts([] { return releases(GetParam()); }, bit(GetParam()));
     expect_contracts([] { return others(GetParam()); }, bit(GetParam()));
 }
@@ -240,7 +240,7 @@ std::vector<Row> creations_with_guards() {
     };
 }
 
-TEST(IovaContracts, create_allocator) {
+TEST(IovaContracts, creation_takes_any_number) {
     expect_contracts(iova_creations);
     expect_contracts(creations_with_guards);
 }

@@ -237,21 +237,21 @@ std::vector<Row> platforms() {
     };
 }
 
-TEST(MachineContracts, edu) {
+TEST(MachineContracts, edu_takes_any_number) {
     expect_contracts([] { return soft_machine<machine::soft::Edu>("edu"); });
     expect_contracts([] { return soft_device<machine::soft::Edu>("edu"); });
 }
 
-TEST(MachineContracts, nvme) {
+TEST(MachineContracts, nvme_takes_any_number) {
     expect_contracts([] { return soft_machine<machine::soft::Nvme>("nvme"); });
     expect_contracts([] { return soft_device<machine::soft::Nvme>("nvme"); });
 }
 
-TEST(MachineContracts, machine_texts) {
+TEST(MachineContracts, texts_take_any_number) {
     expect_contracts(machine_texts);
 }
 
-TEST(PlatformContracts, all) {
+TEST(PlatformContracts, every_function_takes_any_number) {
     expect_contracts(platforms);
 }
 

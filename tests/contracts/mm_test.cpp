@@ -361,23 +361,23 @@ std::vector<Row> physical() {
     };
 }
 
-TEST(AddressSpaceContracts, map) {
+TEST(AddressSpaceContracts, map_takes_any_number) {
     expect_contracts(maps);
 }
 
-TEST(AddressSpaceContracts, change) {
+TEST(AddressSpaceContracts, changes_take_any_number) {
     expect_contracts(changes);
 }
 
-TEST(AddressSpaceContracts, points) {
+TEST(AddressSpaceContracts, look_ups_take_any_address) {
     expect_contracts(points);
 }
 
-TEST(AddressSpaceContracts, walk) {
+TEST(AddressSpaceContracts, walks_take_any_number) {
     expect_contracts(walks);
 }
 
-TEST(AddressSpaceContracts, physical_memory) {
+TEST(AddressSpaceContracts, physical_memory_takes_any_number) {
     expect_contracts(physical);
 }
 

@@ -370,26 +370,26 @@ std::vector<Row> sizes() {
     };
 }
 
-TEST(CApiContracts, level_track) {
+TEST(CApiContracts, calls_take_any_number_at_level_track) {
     expect_contracts([] { return mappings(MOAT_LEVEL_TRACK); });
     expect_contracts([] { return accesses(MOAT_LEVEL_TRACK); });
 }
 
-TEST(CApiContracts, level_exact) {
+TEST(CApiContracts, calls_take_any_number_at_level_exact) {
     expect_contracts([] { return mappings(MOAT_LEVEL_EXACT); });
     expect_contracts([] { return accesses(MOAT_LEVEL_EXACT); });
 }
 
-TEST(CApiContracts, level_guard) {
+TEST(CApiContracts, calls_take_any_number_at_level_guard) {
     expect_contracts([] { return mappings(MOAT_LEVEL_GUARD); });
     expect_contracts([] { return accesses(MOAT_LEVEL_GUARD); });
 }
 
-TEST(CApiContracts, configs) {
+TEST(CApiContracts, configs_take_any_number) {
     expect_contracts(configs);
 }
 
-TEST(CApiContracts, sizes) {
+TEST(CApiContracts, structs_take_any_size) {
     expect_contracts(sizes);
 }
 

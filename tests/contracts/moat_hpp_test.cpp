@@ -282,20 +282,20 @@ std::vector<Row> configs() {
     return rows;
 }
 
-TEST(MoatHppContracts, mappings) {
+TEST(MoatHppContracts, mappings_take_any_number) {
     for (const Level level : {Level::guard, Level::track, Level::exact})
         expect_contracts([=] { return mappings(level); });
 }
 
-TEST(MoatHppContracts, lists_and_memory) {
+TEST(MoatHppContracts, lists_and_memory_take_any_number) {
     expect_contracts(lists);
 }
 
-TEST(MoatHppContracts, devices) {
+TEST(MoatHppContracts, devices_take_any_number) {
     expect_contracts(devices);
 }
 
-TEST(MoatHppContracts, configs) {
+TEST(MoatHppContracts, configs_take_any_number) {
     expect_contracts(configs);
 }
 

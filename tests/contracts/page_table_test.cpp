@@ -139,11 +139,11 @@ std::vector<Row> reads(const FormatUnderTest& format) {
 
 class PageTableContracts : public ::testing::TestWithParam<FormatUnderTest> {};
 
-TEST_P(PageTableContracts, edit) {
+TEST_P(PageTableContracts, edits_take_any_number) {
     expect_contracts([] { return edits(GetParam()); }, GetParam().facts.page());
 }
 
-TEST_P(PageTableContracts, reader) {
+TEST_P(PageTableContracts, readers_take_any_number) {
     expect_contracts([] { return reads(GetParam()); }, GetParam().facts.page());
 }
 
@@ -179,13 +179,13 @@ Row create_row(const char* name) {
             .state = [=] { return plain->state(); }};
 }
 
-TEST(PageTableContracts, create) {
+TEST(PageTableContracts, creation_takes_any_number) {
     expect_contracts([] {
         return std::vector<Row>{create_row<X86>("create, x86-64"), create_row<Amd>("create, AMD")};
     });
 }
 
-TEST(PageTableContracts, map_pages) {
+TEST(PageTableContracts, map_pages_takes_any_number) {
     expect_contracts([] {
         const auto plain = std::make_shared<Plain<X86>>();
         return std::vector<Row>{
@@ -216,7 +216,7 @@ TEST(PageTableContracts, map_pages) {
     });
 }
 
-TEST(PageTableContracts, table_pool) {
+TEST(PageTableContracts, table_pools_take_any_number) {
     expect_contracts([] {
         const auto plain = std::make_shared<Plain<X86>>();
         return std::vector<Row>{

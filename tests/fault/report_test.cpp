@@ -71,7 +71,7 @@ class Report : public testing::Test {
     };
 };
 
-TEST_F(Report, overflow) {
+TEST_F(Report, shows_an_overflow) {
     Record record = exact(0x11010, 8);
     record.domain = 2;
     record.time_ns = 1'600'000'000;
@@ -86,7 +86,7 @@ TEST_F(Report, underflow_of_which_the_page_alone_is_known) {
     expect_golden("underflow_page.txt", text_report(find(record), options));
 }
 
-TEST_F(Report, overrun_of_a_buffer_smaller_than_its_page) {
+TEST_F(Report, shows_an_overrun_of_a_buffer_smaller_than_its_page) {
     expect_golden("overflow_small.txt", text_report(find(starts(0x14064)), options));
 }
 
@@ -94,11 +94,11 @@ TEST_F(Report, access_that_runs_over_the_end) {
     expect_golden("overrun.txt", text_report(find(exact(0x10ff0, 64)), options));
 }
 
-TEST_F(Report, crossing) {
+TEST_F(Report, names_both_mappings_of_a_crossing) {
     expect_golden("crossing.txt", text_report(find(exact(0x30f00, 0x200)), options));
 }
 
-TEST_F(Report, use_after_unmap) {
+TEST_F(Report, shows_a_use_after_unmap) {
     Mapping old = mapping(0x50000, 0x2000, "old ring");
     old.mapped = buffers[0].mapped;
     history.note(old, {.time_ns = 1'550'000'000, .thread = 8, .stack = unmap_stack});
@@ -112,24 +112,24 @@ TEST_F(Report, overflow_where_a_former_mapping_is_another_explanation) {
     expect_golden("or_else.txt", text_report(find(exact(0x11000, 4)), options));
 }
 
-TEST_F(Report, permission) {
+TEST_F(Report, shows_a_refused_permission) {
     expect_golden("permission.txt", text_report(find(page(0x14000)), options));
 }
 
-TEST_F(Report, wild) {
+TEST_F(Report, shows_a_wild_access) {
     expect_golden("wild.txt", text_report(find(starts(0xdead0000, Access::unknown)), options));
 }
 
-TEST_F(Report, not_attached) {
+TEST_F(Report, shows_a_device_that_is_not_attached) {
     const Record record = {.source = Source::stream(0x10), .reason = Reason::not_attached};
     expect_golden("not_attached.txt", text_report(find(record), {}));
 }
 
-TEST_F(Report, mapped_and_allowed) {
+TEST_F(Report, explains_a_refusal_of_what_is_mapped) {
     expect_golden("mapped.txt", text_report(find(exact(0x30000, 4)), {}));
 }
 
-TEST_F(Report, poisoned) {
+TEST_F(Report, shows_poisoned_bytes) {
     Record record = exact(0x30000, 4);
     record.reason = Reason::out_of_bounds;
     expect_golden("poisoned.txt", text_report(find(record), {}));

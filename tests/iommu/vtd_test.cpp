@@ -191,7 +191,7 @@ TEST_F(VtdTest, unit_without_a_queue_is_told_by_registers) {
               ErrorCode::unsupported);
 }
 
-TEST_F(VtdTest, context_entries) {
+TEST_F(VtdTest, context_entries_name_the_domain) {
     open();
     ASSERT_TRUE(domain->attach(0x0123));
     EXPECT_EQ(domain->attach(0x0123).error().code(), ErrorCode::busy);
@@ -359,7 +359,7 @@ TEST_F(VtdTest, faults_are_taken_in_order_and_cleared) {
     EXPECT_EQ(taken.size(), 2U);
 }
 
-TEST(VtdFault, reasons) {
+TEST(VtdFault, reads_every_reason) {
     using enum fault::Reason;
     const std::vector<std::pair<unsigned, fault::Reason>> expected = {
         {1U, not_attached}, {2U, not_attached},     {3U, malformed_table},  {4U, address_size},

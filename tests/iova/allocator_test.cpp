@@ -208,35 +208,35 @@ class IovaMisuse : public ::testing::Test {
     Iova live = *allocator->allocate({.size = 8_KiB});
 };
 
-TEST_F(IovaMisuse, never_allocated) {
+TEST_F(IovaMisuse, refuses_what_was_never_allocated) {
     expect_refused(Iova(0x40000000), 4_KiB, ErrorCode::not_found);
     expect_refused(Iova(0xffff'ffff'ffff'f000), 4_KiB, ErrorCode::not_found);
 }
 
-TEST_F(IovaMisuse, double_free) {
+TEST_F(IovaMisuse, refuses_a_double_free) {
     ASSERT_TRUE(allocator->release(live, 8_KiB).has_value());
     expect_refused(live, 8_KiB, ErrorCode::not_found);
 }
 
-TEST_F(IovaMisuse, double_free_of_what_went_back_to_the_free_space) {
+TEST_F(IovaMisuse, refuses_a_double_free_of_what_went_back_to_the_free_space) {
     const auto large = allocator->allocate({.size = 16_MiB});
     ASSERT_TRUE(allocator->release(*large, 16_MiB).has_value());
     expect_refused(*large, 16_MiB, ErrorCode::not_found);
 }
 
-TEST_F(IovaMisuse, another_size) {
+TEST_F(IovaMisuse, refuses_another_size) {
     expect_refused(live, 4_KiB, ErrorCode::mismatch);
     expect_refused(live, 12_KiB, ErrorCode::mismatch);
     expect_refused(live, 16_MiB, ErrorCode::mismatch);
     EXPECT_EQ(*allocator->release(live, 4_KiB).error().find("allocated_size"), 8192U);
 }
 
-TEST_F(IovaMisuse, inside_a_range) {
+TEST_F(IovaMisuse, refuses_an_address_inside_a_range) {
     expect_refused(Iova(live.value() + 4096), 4_KiB, ErrorCode::not_found);
     expect_refused(Iova(live.value() + 1), 8_KiB, ErrorCode::not_found);
 }
 
-TEST_F(IovaMisuse, no_bytes) {
+TEST_F(IovaMisuse, refuses_no_bytes) {
     EXPECT_EQ(code(allocator->release(live, 0_B)), ErrorCode::empty);
     EXPECT_EQ(code(allocator->allocate({.size = 0_B})), ErrorCode::empty);
 }

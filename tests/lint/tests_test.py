@@ -44,9 +44,13 @@ class Tests(unittest.TestCase):
         self.expect("TEST(Range,\n     EndIsExclusive) {}\n", ":2: EndIsExclusive: a case")
 
     def test_a_suite_or_instantiation_in_snake_case_is_refused(self):
-        self.expect("TEST(range_test, end) {}\nTEST_P(range, end) {}\n"
+        self.expect("TEST(range_test, ends_once) {}\nTEST_P(range, ends_once) {}\n"
                     "INSTANTIATE_TEST_SUITE_P(all, Range, ::testing::Values(1));\n",
                     "range_test: a suite", "range: a suite", "all: an instantiation")
+
+    def test_a_case_without_a_behaviour_is_refused(self):
+        for case in ("overflow", "works_with_pages", "basic_mapping"):
+            self.expect(f"TEST(Range, {case}) {{}}\n", f"{case}: states no behaviour")
 
     def test_a_disabled_test_is_refused(self):
         self.expect("TEST(Range, DISABLED_end) {}\n", "DISABLED_end: a disabled test")

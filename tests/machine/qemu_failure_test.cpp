@@ -49,7 +49,7 @@ class QemuFailureTest : public ::testing::Test {
     void TearDown() override { expect_no_children(); }
 };
 
-TEST_F(QemuFailureTest, missing) {
+TEST_F(QemuFailureTest, missing_program_is_an_error) {
     const auto machine = qemu::QemuMachine::start({.program = "qemu-that-is-not-there"});
     ASSERT_FALSE(machine);
     EXPECT_EQ(machine.error().code(), ErrorCode::not_found);
@@ -68,7 +68,7 @@ TEST_F(QemuFailureTest, dies_at_work) {
     EXPECT_EQ(*outcome.error.find("signal"), std::uint64_t{SIGABRT});
 }
 
-TEST_F(QemuFailureTest, hangs) {
+TEST_F(QemuFailureTest, process_that_hangs_is_killed) {
     const Outcome outcome = start_fake("hangs", std::chrono::milliseconds(50));
     EXPECT_EQ(outcome.error.sentence(), "QEMU did not answer in time; moat killed it");
     ASSERT_NE(outcome.error.find("process"), nullptr);

@@ -32,7 +32,7 @@ TEST_F(QemuMachineTest, functions_are_found_and_their_registers_read) {
     EXPECT_TRUE(machine->health());
 }
 
-TEST_F(QemuMachineTest, functions_behind_bridges) {
+TEST_F(QemuMachineTest, finds_functions_behind_bridges) {
     start({.devices = {"pcie-root-port,id=outer,chassis=1,addr=3", "x3130-upstream,id=up,bus=outer",
                        "xio3130-downstream,id=inner,bus=up,chassis=2",
                        "nvme,drive=disk0,serial=x,bus=inner", "edu,addr=4"},
@@ -112,7 +112,7 @@ TEST_F(QemuMachineTest, limits_of_a_domain) {
     EXPECT_TRUE(map(0));
 }
 
-TEST_F(QemuMachineTest, reset_of_a_function) {
+TEST_F(QemuMachineTest, reset_restores_a_function) {
     start({.devices = {"edu,addr=4", "nvme,drive=disk0,serial=x,addr=5"}, .disks = {1_MiB}});
     if (!machine)
         return;

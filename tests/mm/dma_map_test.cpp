@@ -57,7 +57,7 @@ TEST_F(ContainerTest, device_reaches_what_the_process_has) {
     EXPECT_EQ(machine.container.pinned().value(), 0U);
 }
 
-TEST_F(ContainerTest, einval) {
+TEST_F(ContainerTest, reports_einval_for_wrong_arguments) {
     ASSERT_TRUE(machine.map_ram(base, 4 * page));
     expect_errno(map(0, base, 0), "EINVAL");
     expect_errno(map(1, base, page), "EINVAL");
@@ -84,14 +84,14 @@ TEST_F(ContainerTest, unmap_that_would_cut_a_mapping_changes_nothing) {
     EXPECT_EQ(unmap(base - 16 * page, 32 * page)->value(), 0U) << "holes are no error";
 }
 
-TEST_F(ContainerTest, eexist) {
+TEST_F(ContainerTest, reports_eexist_for_an_overlap) {
     ASSERT_TRUE(machine.map_ram(base, 4 * page));
     expect_errno(map(base + 3 * page, base, 2 * page), "EEXIST");
     expect_errno(map(base - page, base, 2 * page), "EEXIST");
     EXPECT_TRUE(map(base + 4 * page, base, page));
 }
 
-TEST_F(ContainerTest, efault) {
+TEST_F(ContainerTest, reports_efault_for_memory_that_it_cannot_reach) {
     expect_errno(map(0, base, page), "EFAULT");
     ASSERT_TRUE(machine.world.space.map(at(base, 2 * page), {.permissions = read_only}));
     ASSERT_TRUE(machine.world.space.map(at(base + 2 * page, page), {}));
@@ -106,7 +106,7 @@ TEST_F(ContainerTest, efault) {
     EXPECT_TRUE(map(0x10'0000, 2 * base, page));
 }
 
-TEST(DmaMapLimitsTest, enospc_at_the_entry_limit) {
+TEST(DmaMapLimitsTest, reports_enospc_at_the_entry_limit) {
     Machine<SerialSync> machine;
     ASSERT_TRUE(machine.world.space.map(at(base, page), {}));
     const auto map_nth = [&](std::uint64_t i) {
@@ -123,7 +123,7 @@ TEST(DmaMapLimitsTest, enospc_at_the_entry_limit) {
     EXPECT_EQ(machine.container.unmap_dma(Iova(0), ByteCount(65536 * page))->value(), 65535 * page);
 }
 
-TEST(DmaMapLimitsTest, enomem_at_the_limit_of_locked_memory) {
+TEST(DmaMapLimitsTest, reports_enomem_at_the_limit_of_locked_memory) {
     Machine<SerialSync> machine({}, {.locked_bytes = ByteCount(8 * page)});
     ASSERT_TRUE(machine.map_ram(base, 6 * page));
     const auto refused = machine.map_ram(base + 16 * page, 3 * page);

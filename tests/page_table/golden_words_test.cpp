@@ -19,7 +19,7 @@ constexpr Word leaf(std::uint64_t physical, Attributes attributes, unsigned grou
 }
 
 // SDM volume 3A, table 4-20 (4K page), 4-18 (2M), 4-16 (1G), 4-15 (a table).
-TEST(GoldenWords, x86_64) {
+TEST(GoldenWords, agree_with_x86_64) {
     using F = formats::X86_64<4>;
     EXPECT_EQ(leaf<F>(0x1234567000, rwx), 0x0000'0012'3456'7003U);
     EXPECT_EQ(leaf<F>(0x1234567000, read_only | Attributes::user | accessed_and_dirty),
@@ -31,7 +31,7 @@ TEST(GoldenWords, x86_64) {
 }
 
 // VT-d 9.8: SS-PTE, SS-PDE with a 2M page, SS-PDPE with a 1G page, and a table.
-TEST(GoldenWords, vtd_second_stage) {
+TEST(GoldenWords, agree_with_the_vtd_second_stage) {
     using F = formats::VtdSecondStage<4>;
     EXPECT_EQ(leaf<F>(0x1234567000, read_write), 0x0000'0012'3456'7003U);
     EXPECT_EQ(leaf<F>(0x1234567000, read_only | accessed_and_dirty), 0x0000'0012'3456'7001U);
@@ -46,7 +46,7 @@ TEST(GoldenWords, vtd_second_stage) {
 }
 
 // AMD 48882, 2.2.3: the figures of a PTE and a PDE, and table 14 for the sizes.
-TEST(GoldenWords, amd_v1) {
+TEST(GoldenWords, agree_with_amd_v1) {
     using F = formats::AmdV1<>;
     EXPECT_EQ(leaf<F>(0x1234567000, read_write), 0x6000'0012'3456'7001U);
     EXPECT_EQ(leaf<F>(0x1000, read_only | Attributes::snoop), 0x3000'0000'0000'1001U);
@@ -68,7 +68,7 @@ TEST(GoldenWords, amd_v1) {
 }
 
 // Arm ARM D8.3.1: page and block descriptors with stage 1 attributes; 4K granule.
-TEST(GoldenWords, arm_stage1) {
+TEST(GoldenWords, agree_with_arm_stage1) {
     using F = formats::ArmStage1<>;
     // UXN, PXN, nG, AF, inner shareable, AttrIndx 0.
     EXPECT_EQ(leaf<F>(0x1234567000, read_write), 0x0060'0012'3456'7f03U);
@@ -84,7 +84,7 @@ TEST(GoldenWords, arm_stage1) {
 }
 
 // Arm ARM D8.5: DBM (bit 51) makes AP[2] a dirty state.
-TEST(GoldenWords, arm_stage1_dirty_state) {
+TEST(GoldenWords, agree_with_arm_stage1_and_dirty_state) {
     using F = formats::ArmStage1<with_everything({})>;
     EXPECT_EQ(leaf<F>(0x1000, read_write), 0x0068'0000'0000'1b83U) << "writable, clean";
     EXPECT_EQ(leaf<F>(0x1000, read_write | accessed_and_dirty), 0x0068'0000'0000'1f03U);
@@ -93,7 +93,7 @@ TEST(GoldenWords, arm_stage1_dirty_state) {
 }
 
 // Arm ARM D8.3.1 with stage 2 attributes: MemAttr, S2AP, XN[1].
-TEST(GoldenWords, arm_stage2) {
+TEST(GoldenWords, agree_with_arm_stage2) {
     using F = formats::ArmStage2<>;
     EXPECT_EQ(leaf<F>(0x1234567000, read_write), 0x0040'0012'3456'77ffU);
     EXPECT_EQ(leaf<F>(0x1000, read_only | Attributes::execute), 0x0000'0000'0000'177fU);
@@ -107,7 +107,7 @@ TEST(GoldenWords, arm_stage2) {
 }
 
 // Arm ARM, the tables of start levels, blocks and contiguous entries of each granule.
-TEST(GoldenWords, arm_geometry) {
+TEST(GoldenWords, agree_with_arm_geometry) {
     using Granule4K = formats::ArmStage1<>;
     EXPECT_EQ(Granule4K::most_levels, 4U);
     EXPECT_EQ(Granule4K::leaf_groups(0), 0x11U) << "4K and 64K";
@@ -135,7 +135,7 @@ TEST(GoldenWords, arm_geometry) {
 }
 
 // Arm ARM, "Concatenated translation tables": the fewest levels with up to 16 top tables.
-TEST(GoldenWords, arm_stage2_concatenation) {
+TEST(GoldenWords, agree_with_concatenated_arm_stage2) {
     using formats::ArmConfig;
     using formats::ArmStage2;
     using Ipa40 = ArmStage2<ArmConfig{.input_bits = 40}>;
@@ -152,7 +152,7 @@ TEST(GoldenWords, arm_stage2_concatenation) {
 }
 
 // RISC-V, Sv39's figure of an entry; Svnapot's table of encodings; Svpbmt's.
-TEST(GoldenWords, riscv) {
+TEST(GoldenWords, agree_with_riscv) {
     using F = formats::RiscV<>;
     EXPECT_EQ(leaf<F>(0x1234567000, read_write), 0x0000'0004'8d15'9cc7U) << "A and D are preset";
     EXPECT_EQ(leaf<F>(0x1000, read_only | Attributes::user | Attributes::global),

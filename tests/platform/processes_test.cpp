@@ -35,7 +35,7 @@ TEST(ChildProcess, status_and_words_are_kept) {
     EXPECT_EQ(child->words(), "wrong\n");
 }
 
-TEST(ChildProcess, missing_program) {
+TEST(ChildProcess, reports_a_missing_program) {
     const std::array<std::string, 1> arguments = {"moat-has-no-such-program"};
     EXPECT_EQ(ChildProcess::start(arguments, {}).error().code(), ErrorCode::not_found);
     EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1) << "and no child is left";

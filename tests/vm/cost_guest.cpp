@@ -159,7 +159,7 @@ class CostTest : public GuestTest {
     }
 };
 
-TEST_F(CostTest, of_a_mapping_beside_the_bare_call) {
+TEST_F(CostTest, shows_a_mapping_beside_the_bare_call) {
     expected_backend() == Backend::type1 ? compare_with_bare<BareType1>()
                                          : compare_with_bare<BareIommufd>();
 }

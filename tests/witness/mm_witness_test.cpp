@@ -203,7 +203,7 @@ TEST_F(AddressSpaceWitness, zero_page_is_replaced_by_the_first_store) {
     EXPECT_EQ(processor.load(base + 6 * page).value, 0U);
 }
 
-TEST_F(AddressSpaceWitness, no_mapping_no_permission_no_access) {
+TEST_F(AddressSpaceWitness, without_mapping_or_permission_there_is_no_access) {
     map(base, page, {.permissions = read_only});
     EXPECT_FALSE(processor.load(base + page).served);
     EXPECT_FALSE(processor.store(base, 1).served);

@@ -137,7 +137,7 @@ TEST_P(VtdWitnessTest, leaves_of_every_size) {
     detach();
 }
 
-TEST_P(VtdWitnessTest, permissions) {
+TEST_P(VtdWitnessTest, permissions_hold) {
     if (!machine)
         return;
     attach();
@@ -152,7 +152,7 @@ TEST_P(VtdWitnessTest, permissions) {
     detach();
 }
 
-TEST_P(VtdWitnessTest, split_and_folded) {
+TEST_P(VtdWitnessTest, leaf_splits_and_folds) {
     if (!machine)
         return;
     attach();
@@ -173,7 +173,7 @@ TEST_P(VtdWitnessTest, split_and_folded) {
     detach();
 }
 
-TEST_P(VtdWitnessTest, stale_until_invalidated) {
+TEST_P(VtdWitnessTest, translation_is_stale_until_invalidated) {
     if (!machine)
         return;
     attach();
@@ -202,7 +202,7 @@ TEST_P(VtdWitnessTest, stale_until_invalidated) {
     detach();
 }
 
-TEST_P(VtdWitnessTest, detached) {
+TEST_P(VtdWitnessTest, detached_device_reaches_nothing) {
     if (!machine)
         return;
     attach();
