@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Small models of protocols as scenarios: each has a right variant and wrong ones.
-#include "lab/scenarios/protocols/epoch_entry.hpp"
 #include "lab/scenarios/protocols/publish_table.hpp"
 #include "lab/scenarios/protocols/remote_free.hpp"
 #include "lab/scenarios/protocols/unmap_page.hpp"
@@ -45,9 +44,7 @@ std::vector<Scenario> protocol_scenarios() {
         of_variants<walk_retry::variant_names, walk_retry::Variant, &walk_retry::program>(
             "walk-retry", "a walker that must retry an entry"),
         of_variants<remote_free::variant_names, remote_free::Variant, &remote_free::program>(
-            "remote-free", "return ranges that other threads freed to their owner"),
-        of_variants<epoch_entry::variant_names, epoch_entry::Variant, &epoch_entry::program>(
-            "epoch-entry", "enter a read section during a grace period")};
+            "remote-free", "return ranges that other threads freed to their owner")};
 }
 
 } // namespace moat::scenarios

@@ -29,6 +29,7 @@ std::span<const Scenario> all() {
     static const std::vector<Scenario> scenarios = [] {
         std::vector<Scenario> list = protocol_scenarios();
         list.insert(list.begin(), dma_registry_scenario());
+        list.insert(list.begin(), readers_scenario());
         list.insert(list.begin(), iommu_scenario());
         list.insert(list.begin(), iova_flush_scenario());
         list.insert(list.begin(), iova_scenario());

@@ -58,6 +58,7 @@ struct Scenario {
 [[nodiscard]] Scenario iova_flush_scenario();
 [[nodiscard]] Scenario iova_scenario();
 [[nodiscard]] Scenario iommu_scenario();
+[[nodiscard]] Scenario readers_scenario();
 [[nodiscard]] Scenario dma_registry_scenario();
 [[nodiscard]] Scenario address_space_scenario();
 [[nodiscard]] std::vector<Scenario> protocol_scenarios();

@@ -46,7 +46,7 @@ struct RealSync {
     template <class T>
     using ThreadLocal = thread_slots::ThreadLocal<T>;
 
-    static void synchronize() { epoch::synchronize(); }
+    [[gnu::always_inline]] static void synchronize() { epoch::synchronize(); }
 
     static void defer(RcuHead* head, void (*call)(RcuHead*)) {
         if (epoch::enqueue(head, call))

@@ -16,6 +16,12 @@ namespace iova_allocator {
 
 } // namespace iova_allocator
 
+namespace grace_periods {
+
+[[nodiscard]] explore::Program mutant_program(const Configuration& configuration);
+
+} // namespace grace_periods
+
 namespace page_table {
 
 [[nodiscard]] explore::Program mutant_program(const Configuration& configuration);

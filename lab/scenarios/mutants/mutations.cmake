@@ -176,3 +176,60 @@ moat_mutate(moat/iova/detail/caches.hpp
 moat_mutate(moat/iova/detail/special_cache.hpp
 [[wish.allows(kept[i].range.start, payload)]]
 [[(Sync::broken == "wish-unasked" || wish.allows(kept[i].range.start, payload))]])
+
+# Entries that a reader announces by a store, looks that may be old, sections that end unordered.
+moat_mutate(moat/sync/readers.hpp
+[=[        if (slot.entered.exchange(now, std::memory_order_acq_rel) == dormant) [[unlikely]]
+            list(slot);]=]
+[[        if constexpr (Sync::broken == "enter-by-store") {
+            const std::uint64_t before = slot.entered.load(std::memory_order_relaxed);
+            slot.entered.store(now, std::memory_order_release);
+            if (before == dormant)
+                list(slot);
+        } else if (slot.entered.exchange(now, std::memory_order_acq_rel) == dormant) {
+            list(slot);
+        }]])
+moat_mutate(moat/sync/readers.hpp
+[[        return slot.entered.fetch_add(0, std::memory_order_acq_rel);]]
+[[        if (Sync::broken == "look-by-load")
+            return slot.entered.load(std::memory_order_acquire);
+        return slot.entered.fetch_add(0, std::memory_order_acq_rel);]])
+moat_mutate(moat/sync/readers.hpp
+[[slot.entered.store(outside, std::memory_order_release);]]
+[[slot.entered.store(outside, Sync::broken == "leave-relaxed" ? std::memory_order_relaxed
+                                                               : std::memory_order_release);]])
+
+# A reader that lists its slot after the meeting, sides that do not meet, a slot that is listed while
+# a grace period removes it, and one that is removed while its section is open.
+moat_mutate(moat/sync/readers.hpp
+[[        {
+            const Lock lock(mutex_); // so that `remove_idle` has unlinked it]]
+[[        for (unsigned place = 0; place != places && Sync::broken == "met-first"; ++place)
+            meet(place);
+        {
+            struct Unlocked {
+                explicit Unlocked(typename Sync::Mutex&) {}
+            };
+            using Held = std::conditional_t<Sync::broken == "listed-unlocked", Unlocked, Lock>;
+            const Held lock(mutex_);]])
+moat_mutate(moat/sync/readers.hpp
+[[        for (unsigned place = 0; place != places; ++place)
+            meet(place);
+    }]]
+[[        for (unsigned place = 0; place != places && Sync::broken != "reader-unmet" &&
+                                 Sync::broken != "met-first";
+             ++place)
+            meet(place);
+    }]])
+moat_mutate(moat/sync/readers.hpp
+[[        meet(place);
+        if (Slot* const first]]
+[[        if (Sync::broken != "reclaimer-unmet")
+            meet(place);
+        if (Slot* const first]])
+moat_mutate(moat/sync/readers.hpp
+[[each->entered.compare_exchange_strong(expected, dormant, std::memory_order_acq_rel,
+                                                      std::memory_order_relaxed))]]
+[[(Sync::broken == "removed-open" ||
+                 each->entered.compare_exchange_strong(expected, dormant, std::memory_order_acq_rel,
+                                                       std::memory_order_relaxed)))]])

@@ -1,13 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // RCU by epochs: readers announce the epoch of their entry, reclaimers wait for older readers.
+// The slots of threads and the deferred calls; readers.hpp has the protocol between both sides.
 // docs/decisions/0002-rcu.md: why not liburcu. Only sync/real.hpp uses this file.
-//
-// Protocol. A reader's slot holds 0 outside a section and the epoch of its entry inside. Entering
-// is a read-modify-write of the slot, and a grace period reads every slot by read-modify-writes,
-// the last read included. The slot's modification order decides: either the reclaimer comes second
-// and sees the reader, or the reader comes second and, by acquire, sees everything that the
-// reclaimer unlinked. A new slot and a grace period meet at the epoch in the same way. Without
-// fences, ThreadSanitizer and the C++ memory model both cover it.
 #pragma once
 
 #include "moat/core/check.hpp"
@@ -15,26 +9,39 @@
 #include "moat/sync/detail/standard_mutex.hpp"
 #include "moat/sync/detail/thread_end.hpp"
 #include "moat/sync/lock.hpp"
+#include "moat/sync/readers.hpp"
 
 #include <atomic>
 #include <cstdint>
 #include <thread>
+#include <utility>
 
 namespace moat::epoch {
 
 using Lock = ExclusiveLock<StandardMutex>;
 
+struct StandardSync {
+    template <class T>
+    using Atomic = std::atomic<T>;
+    using Mutex = StandardMutex;
+
+    static void yield() { std::this_thread::yield(); }
+};
+
+/// Listing a slot again takes about a microsecond, a thousandth of that for each look.
+using ProcessReaders = Readers<StandardSync, 32, 1024>;
+
 /// One thread's announcement. Slots are never freed: the next thread reuses that of one that ended.
-struct alignas(128) Slot {
-    std::atomic<std::uint64_t> entered{0};
+struct alignas(128) Slot : ProcessReaders::Slot {
     std::atomic<bool> taken{true};
     unsigned depth = 0;
+    unsigned place = 0; ///< where its thread meets readers
     Slot* next = nullptr;
 };
 
 /// The process-wide state; all members are constant-initialised.
 struct Domain {
-    std::atomic<std::uint64_t> epoch{1};
+    ProcessReaders readers;
     std::atomic<Slot*> slots{nullptr};
     /// Deferred calls in order, each batch with the epoch that it must outlive.
     StandardMutex deferred_mutex;
@@ -53,11 +60,12 @@ inline constinit Domain domain{};
             !each->taken.exchange(true, std::memory_order_acquire))
             return each;
     Slot* fresh = new Slot;
-    fresh->next = domain.slots.load(std::memory_order_relaxed);
+    fresh->next = domain.slots.load(std::memory_order_acquire);
+    do
+        fresh->place =
+            fresh->next == nullptr ? 0 : (fresh->next->place + 1) % ProcessReaders::places;
     while (!domain.slots.compare_exchange_weak(fresh->next, fresh, std::memory_order_acq_rel,
-                                               std::memory_order_relaxed)) {
-    }
-    domain.epoch.fetch_add(0, std::memory_order_acq_rel);
+                                               std::memory_order_acquire));
     return fresh;
 }
 
@@ -68,29 +76,31 @@ inline constinit thread_local Slot* own_slot = nullptr;
     own_slot = take_slot();
     at_thread_end([](void*) {
         // An open section belongs to a frame that exit() abandoned; nobody reads in it.
-        own_slot->depth = 0;
-        own_slot->entered.store(0, std::memory_order_release);
+        if (std::exchange(own_slot->depth, 0) != 0)
+            ProcessReaders::leave(*own_slot);
         own_slot->taken.store(false, std::memory_order_release);
         own_slot = nullptr;
     });
     return own_slot;
 }
 
+[[nodiscard, gnu::always_inline]] inline Slot* thread_slot() {
+    Slot* const slot = own_slot;
+    return slot != nullptr ? slot : register_thread();
+}
+
 /// Nothing reachable at its start is freed before its end. Nests. The outermost one costs a locked
 /// instruction, so hold it across a batch.
 class ReadSection {
   public:
-    ReadSection() : slot_(own_slot) {
-        if (slot_ == nullptr) [[unlikely]]
-            slot_ = register_thread();
+    ReadSection() : slot_(thread_slot()) {
         if (slot_->depth++ == 0)
-            slot_->entered.exchange(domain.epoch.load(std::memory_order_acquire),
-                                    std::memory_order_acq_rel);
+            domain.readers.enter(*slot_);
     }
 
     ~ReadSection() {
         if (--slot_->depth == 0)
-            slot_->entered.store(0, std::memory_order_release);
+            ProcessReaders::leave(*slot_);
     }
 
     ReadSection(const ReadSection&) = delete;
@@ -100,22 +110,11 @@ class ReadSection {
     Slot* slot_;
 };
 
-[[nodiscard]] inline bool inside_section() {
-    return own_slot != nullptr && own_slot->depth != 0;
-}
-
 /// Waits for the end of every section open at the call.
-inline void synchronize() {
-    MOAT_CHECK(!inside_section(), "a read section does not wait for its own end");
-    const std::uint64_t after = domain.epoch.fetch_add(1, std::memory_order_acq_rel) + 1;
-    const auto is_older = [&](Slot& slot) {
-        const std::uint64_t entered = slot.entered.fetch_add(0, std::memory_order_acq_rel);
-        return entered != 0 && entered < after;
-    };
-    for (Slot* each = domain.slots.load(std::memory_order_acquire); each != nullptr;
-         each = each->next)
-        while (is_older(*each))
-            std::this_thread::yield();
+[[gnu::always_inline]] inline void synchronize() {
+    const Slot& own = *thread_slot();
+    MOAT_CHECK(own.depth == 0, "a read section does not wait for its own end");
+    domain.readers.wait(own.place);
 }
 
 /// Queues a call. Return: whether the queue was empty, so that nobody is about to run it.
@@ -132,7 +131,7 @@ inline bool enqueue(RcuHead* head, void (*call)(RcuHead*)) {
 /// Takes all queued calls, waits for a grace period and runs them in order. Not from inside a
 /// section or a deferred call.
 inline void run_deferred() {
-    MOAT_CHECK(!inside_section(), "a read section does not wait for its own end");
+    MOAT_CHECK(thread_slot()->depth == 0, "a read section does not wait for its own end");
     const Lock reclaiming(domain.reclaim_mutex);
     RcuHead* batch = nullptr;
     {
