@@ -37,9 +37,9 @@ TEST_P(SoftIommu, what_the_driver_took_is_left_alone) {
 
 // Invalidating all that a table covers writes more counters than c11 keeps histories of.
 INSTANTIATE_TEST_SUITE_P(Models, SoftIommu,
-                         ::testing::Values(Counted("unmap", MemoryModelKind::sc, 23),
-                                           Counted("unmap", MemoryModelKind::tso, 23),
-                                           Counted("unmap", MemoryModelKind::c11, 122),
+                         ::testing::Values(Counted("unmap", MemoryModelKind::sc, 10),
+                                           Counted("unmap", MemoryModelKind::tso, 10),
+                                           Counted("unmap", MemoryModelKind::c11, 25),
                                            Counted("unmap-table", MemoryModelKind::sc, 23),
                                            Counted("unmap-table", MemoryModelKind::tso, 23),
                                            Counted("poison", MemoryModelKind::sc, 6),

@@ -37,14 +37,15 @@ class Generations {
     using Sync = Sync_;
     using Counter = typename Sync::template Atomic<std::uint64_t>;
 
-    GracePeriod<Sync> invalidate(const InvalidationRequest<Iova>& request) {
+    [[gnu::always_inline]] GracePeriod<Sync> invalidate(const InvalidationRequest<Iova>& request) {
         forget(request);
         return GracePeriod<Sync>(); // waits for accesses
     }
 
-    void forget(const InvalidationRequest<Iova>& request) {
+    [[gnu::always_inline]] void forget(const InvalidationRequest<Iova>& request) {
         next(small_, request, small_generation_lg2);
-        next(large_, request, large_generation_lg2);
+        if (request.last.value() - request.start.value() >= low_bits(large_block_lg2)) [[unlikely]]
+            next(large_, request, large_generation_lg2); // a smaller range has no large leaf
     }
 
     /// Not from inside a device's access.
@@ -60,32 +61,44 @@ class Generations {
     }
 
   private:
-    /// Blocks share a counter if their numbers are equal modulo the count: invalidating a page
-    /// makes its seven neighbours, and one in 1024 other blocks, read the tables again.
+    /// Invalidating a page makes its seven neighbours, and one in 1024 other blocks, read the
+    /// tables again. Neighbouring blocks have counters in different cache lines, since threads that
+    /// unmap at the same time have neighbouring blocks.
     template <std::size_t N>
     struct Counters {
-        std::array<Counter, N> each;
+        static constexpr std::size_t a_line = 8;
+        static constexpr std::size_t lines = N / a_line;
+
+        alignas(64) std::array<std::array<Counter, a_line>, lines> each;
 
         Counters() {
-            for (Counter& counter : each)
-                counter.store(1, std::memory_order_relaxed);
+            for (auto& line : each)
+                for (Counter& counter : line)
+                    counter.store(1, std::memory_order_relaxed);
         }
     };
 
-    template <std::size_t N>
-    [[nodiscard, gnu::always_inline]] static const Counter& at(const Counters<N>& counters,
-                                                               std::uint64_t block) {
-        return counters.each[block % N];
+    template <class Counters>
+    [[nodiscard, gnu::always_inline]] static auto& at(Counters& counters, std::uint64_t block) {
+        return counters.each[block % Counters::lines][block / Counters::lines % Counters::a_line];
     }
 
     template <std::size_t N>
-    static void next(Counters<N>& counters, const InvalidationRequest<Iova>& request,
-                     unsigned generation_lg2) {
+    [[gnu::always_inline]] static void
+    next(Counters<N>& counters, const InvalidationRequest<Iova>& request, unsigned generation_lg2) {
         const std::uint64_t first = request.start.value() >> generation_lg2;
         const std::uint64_t last = request.last.value() >> generation_lg2;
-        const std::uint64_t count = last - first < N ? last - first + 1 : N;
-        for (std::uint64_t i = 0; i != count; ++i)
-            counters.each[(first + i) % N].fetch_add(1, std::memory_order_acq_rel);
+        at(counters, first).fetch_add(1, std::memory_order_acq_rel);
+        if (last != first) [[unlikely]]
+            next_of_more(counters, first, last);
+    }
+
+    template <std::size_t N>
+    [[gnu::noinline]] static void next_of_more(Counters<N>& counters, std::uint64_t first,
+                                               std::uint64_t last) {
+        const std::uint64_t others = last - first < N ? last - first : N - 1;
+        for (std::uint64_t i = 1; i <= others; ++i)
+            at(counters, first + i).fetch_add(1, std::memory_order_acq_rel);
     }
 
     Counters<1024> small_;
