@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Arbitrary bytes as a log, as it is and broken at a column: events or none, never a crash. What
-// came out is diagnosed and reported, because a record of a log is hostile input too.
+// came out is diagnosed and reported, because a record of a log is hostile input too. The seeds are
+// the tests' logs, so that crossing them over mixes all dialects.
 #include "moat/fault/decode.hpp"
 #include "moat/fault/diagnose.hpp"
 #include "moat/fault/report.hpp"
@@ -11,11 +12,29 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <string_view>
 
 namespace {
 
 using namespace moat;
+
+/// Prints at the end how much was read.
+class ReadBytes {
+  public:
+    ReadBytes() = default;
+    ReadBytes(const ReadBytes&) = delete;
+    ReadBytes& operator=(const ReadBytes&) = delete;
+
+    ~ReadBytes() { std::fprintf(stderr, "stat::bytes_of_logs: %zu\n", bytes_); }
+
+    void add(std::size_t bytes) { bytes_ += bytes; }
+
+  private:
+    std::size_t bytes_ = 0;
+};
+
+ReadBytes read_bytes;
 
 void require(bool condition) {
     if (!condition)
@@ -73,6 +92,7 @@ void decode(std::string_view log, std::size_t columns) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     const std::string_view log(reinterpret_cast<const char*>(data), size);
+    read_bytes.add(size);
     decode(log, 0);
     if (size != 0)
         decode(log, 1 + data[0] % 120);

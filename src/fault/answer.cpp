@@ -3,6 +3,8 @@
 
 #include "moat/fault/text.hpp"
 
+#include "requester.hpp"
+
 #include <algorithm>
 #include <cstring>
 
@@ -29,7 +31,7 @@ using Kind = LogEvent::Kind;
 /// VT-d gives one reason for an absent leaf and for one that forbids the access.
 [[nodiscard]] bool tells_absence(Origin origin) {
     return origin != Origin::intel && origin != Origin::qemu && origin != Origin::xen &&
-           origin != Origin::freebsd;
+           origin != Origin::freebsd && origin != Origin::openbsd;
 }
 
 [[nodiscard]] std::string_view because(Reason reason, Origin origin) {
@@ -293,7 +295,12 @@ std::string what_lies_there(const LogGroup& group, const LogContext& context) {
     const std::uint64_t address = *group.addresses.kept().begin();
     if (address >= 0xfee0'0000 && address <= 0xfeef'ffff)
         return "x86 interrupt messages";
-    if (group.first.origin == Origin::amd && address >= 0xfd'f800'0000 && address <= 0xfd'ffff'ffff)
+    // 40 bits, or sign-extended
+    const std::uint64_t above = address >> 40;
+    const std::uint64_t low = address & 0xff'ffff'ffff;
+    const bool may_be_amd = group.first.origin == Origin::amd || group.first.origin == Origin::xen;
+    if (may_be_amd && low >= 0xfd'f800'0000 && low <= 0xfd'ffff'ffff &&
+        (above == 0 || above == 0xff'ffff))
         return "AMD's interrupt and end-of-interrupt messages";
     if (address >> 48 != 0)
         return "a CPU virtual address, or no address at all";
@@ -306,7 +313,8 @@ std::string text_answer(const LogGroup& group, const LogContext& context, Colour
     Lines lines(colour);
     lines.heading(what_happened(group, context));
     lines.add("reported by", reported_by(group.first));
-    if (const std::optional<Source> function = pci_function(group.first))
+    lines.add("requester", printable(requester_note(group.first, context)));
+    if (const std::optional<Source> function = context.function_of(group.first))
         if (const DeviceFacts* const facts = context.device(*function))
             lines.add("device", printable(facts->description));
     add_addresses(lines, group);

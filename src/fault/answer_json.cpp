@@ -4,6 +4,7 @@
 #include "moat/fault/text.hpp"
 
 #include "answer.hpp"
+#include "requester.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -33,7 +34,7 @@ template <class T>
 std::string json_answer(const LogGroup& group, const LogContext& context) {
     const LogEvent& event = group.first;
     const KnownCause& cause = likeliest_cause(group, context);
-    const std::optional<Source> function = pci_function(event);
+    const std::optional<Source> function = context.function_of(event);
     Json json;
     json["schema"] = "moat.group/1";
     json["kind"] = name(event.kind);
@@ -43,6 +44,7 @@ std::string json_answer(const LogGroup& group, const LogContext& context) {
     json["device"] = event.record.source.kind() == Source::Kind::unknown
                          ? event.device
                          : to_string(event.record.source);
+    json["requester"] = requester_note(event, context);
     json["driver"] = driver_of(group, context);
     const DeviceFacts* const facts = function ? context.device(*function) : nullptr;
     json["description"] = facts == nullptr ? "" : facts->description;

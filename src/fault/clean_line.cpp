@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Colours: ECMA-48, control sequences. /dev/kmsg: Linux, Documentation/ABI/testing/dev-kmsg.
+// Colours: ECMA-48, control sequences. Archived mail: RFC 2045, 6.7 Quoted-Printable. /dev/kmsg:
+// Linux, Documentation/ABI/testing/dev-kmsg.
 #include "clean_line.hpp"
 
 #include "text_cursor.hpp"
@@ -12,18 +13,12 @@ namespace moat::fault {
 namespace {
 
 /// Bytes of UTF-8 that word processors and web pages put in the place of ASCII.
-constexpr std::array<std::pair<std::string_view, char>, 11> typography = {{
-    {"\xc2\xa0", ' '},
-    {"\xe2\x80\x98", '\''},
-    {"\xe2\x80\x99", '\''},
-    {"\xe2\x80\x9c", '"'},
-    {"\xe2\x80\x9d", '"'},
-    {"\xe2\x80\x90", '-'},
-    {"\xe2\x80\x93", '-'},
-    {"\xe2\x80\x94", '-'},
-    {"&gt;", '>'},
-    {"&lt;", '<'},
-    {"&#39;", '\''},
+constexpr std::array<std::pair<std::string_view, char>, 19> typography = {{
+    {"=3D", '='},           {"=C2=A0", ' '},       {"\xc2\xa0", ' '},     {"\xe2\x80\x98", '\''},
+    {"\xe2\x80\x99", '\''}, {"\xe2\x80\x9c", '"'}, {"\xe2\x80\x9d", '"'}, {"\xe2\x80\x90", '-'},
+    {"\xe2\x80\x93", '-'},  {"\xe2\x80\x94", '-'}, {"<br>", ' '},         {"<br/>", ' '},
+    {"<br />", ' '},        {"<code>", ' '},       {"</code>", ' '},      {"&quot;", '"'},
+    {"&gt;", '>'},          {"&lt;", '<'},         {"&#39;", '\''},
 }};
 
 /// The length of a control sequence at the start of `text`, or 0.
@@ -44,14 +39,22 @@ constexpr std::array<std::pair<std::string_view, char>, 11> typography = {{
     return at < most ? at + 1 : 0;
 }
 
+/// Quote marks, and the marks of a list, a table or a comment.
+[[nodiscard]] bool is_decorated(std::string_view line) {
+    constexpr std::string_view before_blank = "#*+-";
+    return line.starts_with('>') || line.starts_with('|') || line.starts_with(' ') ||
+           (line.size() > 1 && line[1] == ' ' && before_blank.contains(line[0]));
+}
+
 [[nodiscard]] std::string without_decoration(std::string_view line) {
-    while (!line.empty() && (line.front() == '>' || line.front() == '|' || line.front() == ' '))
+    while (is_decorated(line))
         line.remove_prefix(1);
     std::string text;
     text.reserve(line.size());
     while (!line.empty()) {
         std::size_t length = control_sequence(line);
-        if (length == 0)
+        constexpr std::string_view first_bytes = "\xc2\xe2=<&";
+        if (length == 0 && first_bytes.contains(line.front()))
             for (const auto& [bytes, plain] : typography)
                 if (line.starts_with(bytes)) {
                     text += plain;
@@ -68,12 +71,20 @@ constexpr std::array<std::pair<std::string_view, char>, 11> typography = {{
     return text;
 }
 
+[[nodiscard]] constexpr bool is_word_character(char each) {
+    return (each >= 'a' && each <= 'z') || (each >= 'A' && each <= 'Z') ||
+           (each >= '0' && each <= '9');
+}
+
 [[nodiscard]] bool is_plain(std::string_view line) {
-    if (line.empty() || line.front() == '>' || line.front() == '|' || line.front() == ' ')
+    if (line.empty() || is_decorated(line))
         return false;
-    return std::ranges::none_of(line, [](char each) {
-        return static_cast<signed char>(each) < ' ' || each == '&' || each == '^' || each == '#';
-    });
+    return std::ranges::none_of(line,
+                                [](char each) {
+                                    return static_cast<signed char>(each) < ' ' || each == '&' ||
+                                           each == '^' || each == '#' || each == '<';
+                                }) &&
+           line.find("=3D") == line.npos && line.find("=C2=A0") == line.npos;
 }
 
 [[nodiscard]] std::optional<std::uint64_t> monotonic(std::string_view head) {
@@ -118,7 +129,28 @@ constexpr std::array<std::pair<std::string_view, char>, 11> typography = {{
 
 CleanLine::CleanLine(std::string_view line) {
     text_ = is_plain(line) ? std::string(line) : without_decoration(line);
-    while (!text_.empty() && (text_.back() == ' ' || text_.back() == '\t'))
+    finish();
+}
+
+CleanLine CleanLine::of_clean(std::string text) {
+    CleanLine line;
+    line.text_ = std::move(text);
+    line.finish();
+    return line;
+}
+
+void CleanLine::finish() {
+    for (;;) {
+        const std::size_t size = text_.size();
+        if (size >= 4 && text_.ends_with("=20") && !is_word_character(text_[size - 4]))
+            text_.resize(size - 3);
+        else if (size != 0 && (text_.back() == ' ' || text_.back() == '\t'))
+            text_.pop_back();
+        else
+            break;
+    }
+    breaks_softly_ = text_.size() > 1 && text_.back() == '=' && text_[text_.size() - 2] != '=';
+    if (breaks_softly_)
         text_.pop_back();
     lower_ = text_;
     for (char& each : lower_)

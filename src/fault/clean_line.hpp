@@ -14,6 +14,9 @@ class CleanLine {
   public:
     explicit CleanLine(std::string_view line);
 
+    /// Of texts that are clean already.
+    [[nodiscard]] static CleanLine of_clean(std::string text);
+
     [[nodiscard]] std::string_view text() const { return text_; }
 
     /// The same in lower case (ASCII), byte for byte.
@@ -21,9 +24,18 @@ class CleanLine {
 
     [[nodiscard]] std::string_view body() const;
 
+    /// Whether it ended with the "=" of quoted-printable mail, which is removed: nothing separates
+    /// it from the next line.
+    [[nodiscard]] bool breaks_softly() const { return breaks_softly_; }
+
   private:
+    CleanLine() = default;
+
+    void finish();
+
     std::string text_;
     std::string lower_;
+    bool breaks_softly_ = false;
 };
 
 /// What follows the prefix of the log: "Nov 21 00:46:01 host kernel: [   11.236557] ", "<4>".

@@ -9,6 +9,8 @@
 #include "trace_line.hpp"
 
 #include <algorithm>
+#include <array>
+#include <span>
 #include <utility>
 
 namespace moat::fault {
@@ -56,6 +58,12 @@ constexpr unsigned most_joined = 3;
     return false;
 }
 
+/// Whether `line`, in lower case, may begin the pattern by itself.
+[[nodiscard]] bool begins(const Found& found, std::string_view line) {
+    const Pattern& pattern = found.row->pattern;
+    return line.find({pattern.anchor.data(), pattern.anchor_size}) != line.npos;
+}
+
 [[nodiscard]] bool same_unit(const LogEvent& a, const LogEvent& b) {
     return a.unit.empty() || b.unit.empty() || a.unit == b.unit;
 }
@@ -66,20 +74,21 @@ void Decoder::line(std::string_view line, Sink sink) {
     line = line.substr(0, longest_line);
     ++counts_.lines;
     const bool marked = interesting_marks.in(line);
-    if (marked || carry_.lines != 0)
-        return interesting(line, marked, sink);
-    if (pending_.waits && ++pending_.noise > most_noise)
-        finish(sink);
+    if (marked || carry_.lines != 0 || pending_.waits)
+        interesting(line, marked, sink);
 }
 
 void Decoder::interesting(std::string_view line, bool marked, Sink sink) {
     const CleanLine clean(line);
-    if (carry_.lines != 0 && joins(clean.text(), sink))
+    if (carry_.lines != 0 && joins(clean, sink))
         return;
     if (!marked) {
+        if (pending_.waits && !continues(clean, sink) && ++pending_.noise > most_noise)
+            finish(sink);
         if (carry_.facts == 0 && carry_.lines < most_joined && carry_.text.size() < longest_line) {
-            carry_.text += ' ';
+            carry_.text += carry_.breaks_softly ? "" : " ";
             carry_.text += clean.body();
+            carry_.breaks_softly = clean.breaks_softly();
             ++carry_.lines;
         } else {
             give_up_carry();
@@ -98,13 +107,18 @@ void Decoder::interesting(std::string_view line, bool marked, Sink sink) {
     Found found;
     bool candidate = false;
     if (recognise(clean.text(), clean.lower(), found, candidate)) {
+        const bool may_grow = found.match.cut || found.row->may_wrap;
+        if (may_grow)
+            before_carry_ = pending_;
         take(found, clean.text(), counts_.lines, sink);
-        if (found.match.cut)
+        if (may_grow)
             carry_ = {.text = std::string(clean.text()),
                       .number = counts_.lines,
                       .lines = 1,
                       .facts = found.match.count,
-                      .names_iommu = names_iommu};
+                      .names_iommu = names_iommu,
+                      .breaks_softly = clean.breaks_softly(),
+                      .is_whole = !found.match.cut};
         return;
     }
     if (pending_.waits && ++pending_.noise > most_noise)
@@ -113,33 +127,75 @@ void Decoder::interesting(std::string_view line, bool marked, Sink sink) {
         carry_ = {.text = std::string(clean.text()),
                   .number = counts_.lines,
                   .lines = 1,
-                  .names_iommu = names_iommu};
+                  .names_iommu = names_iommu,
+                  .breaks_softly = clean.breaks_softly()};
 }
 
-bool Decoder::joins(std::string_view line, Sink sink) {
-    const std::string_view body = body_of(line);
-    for (const std::string_view between : {" ", ""}) {
+bool Decoder::joins(const CleanLine& line, Sink sink) {
+    const std::string_view body = line.body();
+    // Quoted-printable mail adds "=" where it breaks a line; others may break after a "=".
+    constexpr std::array<std::string_view, 3> after_equals = {"", "= ", "="};
+    constexpr std::array<std::string_view, 2> after_others = {" ", ""};
+    for (const std::string_view between :
+         carry_.breaks_softly ? std::span<const std::string_view>(after_equals) : after_others) {
         std::string joined = carry_.text;
         joined += between;
         const std::size_t middle = joined.size();
         joined += body;
-        const CleanLine clean(joined);
+        const std::size_t joined_size = joined.size();
+        const CleanLine clean = CleanLine::of_clean(std::move(joined));
         Found found;
         bool candidate = false;
         if (!recognise(clean.text(), clean.lower(), found, candidate))
             continue;
-        if (found.match.begin >= middle || found.match.end <= middle ||
-            found.match.count < carry_.facts ||
-            (found.match.count == carry_.facts && found.match.cut))
+        const bool heads = carry_.text.ends_with(':') && found.row->head != Head::none;
+        if ((found.match.begin >= middle && !heads) || found.match.end <= middle ||
+            !reads_more(found, line.lower()))
             continue;
-        if (carry_.facts != 0)
-            pending_.waits = false; // the joined line has its facts
-        const std::uint64_t number = carry_.number;
-        carry_ = {};
-        take(found, clean.text(), number, sink);
+        forget_carried();
+        const Carry before = std::exchange(carry_, {});
+        take(found, clean.text(), before.number, sink);
+        if (found.match.cut && before.lines < most_joined && joined_size < longest_line)
+            carry_ = {.text = std::string(clean.text()),
+                      .number = before.number,
+                      .lines = before.lines + 1,
+                      .facts = found.match.count,
+                      .names_iommu = before.names_iommu,
+                      .breaks_softly = line.breaks_softly()};
         return true;
     }
     return false;
+}
+
+bool Decoder::continues(const CleanLine& line, Sink sink) {
+    const auto message = static_cast<Message>(pending_.message);
+    if (message == Message::none)
+        return false;
+    for (const Dialect& dialect : dialects())
+        for (const Row& row : dialect.rows) {
+            if (dialect.origin != pending_.event.origin)
+                break;
+            Found found = {.dialect = &dialect, .row = &row};
+            if (row.continues != message ||
+                !find_match(row.pattern, line.text(), line.lower(), found.match))
+                continue;
+            take(found, line.text(), counts_.lines, sink);
+            return true;
+        }
+    return false;
+}
+
+void Decoder::forget_carried() {
+    if (pending_.event.line_number == carry_.number)
+        pending_.waits = false;
+    else if (before_carry_.waits && before_carry_.event.line_number == pending_.event.line_number)
+        pending_ = before_carry_;
+}
+
+bool Decoder::reads_more(const Found& joined, std::string_view line) const {
+    if (joined.match.count != carry_.facts)
+        return joined.match.count > carry_.facts && !(carry_.is_whole && begins(joined, line));
+    return carry_.breaks_softly || !(joined.match.cut || carry_.is_whole);
 }
 
 void Decoder::give_up_carry() {
@@ -160,7 +216,9 @@ void Decoder::take(const Found& found, std::string_view line, std::uint64_t numb
         suppressed_ += std::min(event.record.suppressed, ~std::uint64_t{0} - suppressed_);
         return;
     }
-    if (pending_.waits && row.continues != Message::none &&
+    const bool is_another = !event.device.empty() && !pending_.event.device.empty() &&
+                            event.kind == LogEvent::Kind::fault;
+    if (pending_.waits && !is_another && row.continues != Message::none &&
         static_cast<Message>(pending_.message) == row.continues &&
         pending_.event.origin == event.origin && same_unit(pending_.event, event)) {
         const auto kind = pending_.event.kind;
@@ -171,7 +229,8 @@ void Decoder::take(const Found& found, std::string_view line, std::uint64_t numb
                 pending_.event.record.reason = event.record.reason;
         }
         pending_.noise = 0;
-        if (row.begins == Message::none)
+        pending_.message = static_cast<std::uint8_t>(row.begins);
+        if (row.begins == Message::none && !found.match.cut && !row.may_wrap)
             finish(sink);
         return;
     }
@@ -185,7 +244,7 @@ void Decoder::take(const Found& found, std::string_view line, std::uint64_t numb
         .event = std::move(event), .message = static_cast<std::uint8_t>(row.begins), .waits = true};
     const bool complete =
         row.begins == Message::none || (row.begins == Message::intel && pending_.event.record.code);
-    if (complete && !found.match.cut)
+    if (complete && !found.match.cut && !row.may_wrap)
         finish(sink);
 }
 

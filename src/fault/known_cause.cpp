@@ -36,7 +36,7 @@ template <class Matches>
 }
 
 [[nodiscard]] const DeviceFacts* facts_of(const LogGroup& group, const LogContext& context) {
-    const std::optional<Source> function = pci_function(group.first);
+    const std::optional<Source> function = context.function_of(group.first);
     return function ? context.device(*function) : nullptr;
 }
 
@@ -71,7 +71,7 @@ template <class Matches>
 
 [[nodiscard]] bool matches_device(const CausePattern& pattern, const LogGroup& group,
                                   const LogContext& context) {
-    const std::optional<Source> function = pci_function(group.first);
+    const std::optional<Source> function = context.function_of(group.first);
     const DeviceFacts* const facts = facts_of(group, context);
     const std::string driver = driver_of(group, context);
     const auto is_driver = [&](std::string_view name) { return driver == name; };
@@ -122,7 +122,7 @@ std::string_view name(Verdict verdict) {
 
 std::span<const std::span<const KnownCause>> known_causes() {
     static const std::array parts = {graphics_causes, interrupt_causes, platform_causes,
-                                     device_causes,   unit_causes,      vfio_causes,
+                                     unit_causes,     device_causes,    vfio_causes,
                                      dma_api_causes,  general_causes};
     return parts;
 }

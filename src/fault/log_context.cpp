@@ -2,6 +2,7 @@
 #include "log_context.hpp"
 
 #include "log_group.hpp"
+#include "marks.hpp"
 
 #include <algorithm>
 #include <array>
@@ -123,6 +124,43 @@ const DeviceFacts* LogContext::device(const Source& function) const {
     return found == devices_.end() ? nullptr : &found->second;
 }
 
+/// A line with both names of a device: "client: 0001:06:00.0 sid: 0x20600".
+void LogContext::learn_stream(const LogEvent& event) {
+    const auto stream = event.number("sid");
+    const Source& source = event.record.source;
+    if (stream && *stream >= source.id() && *stream <= 0xffff'ffff && streams_.size() < most)
+        streams_[event.unit] = {static_cast<std::uint32_t>(*stream - source.id()),
+                                source.segment().value_or(0)};
+}
+
+std::optional<Source> LogContext::function_of(const LogEvent& event) const {
+    if (const std::optional<Source> function = pci_function(event))
+        return function;
+    const Source& source = event.record.source;
+    if (source.kind() == Source::Kind::unknown || event.origin == Origin::smmu_v2 ||
+        event.origin == Origin::soc)
+        return std::nullopt;
+    const auto at = [](std::uint32_t id, std::uint16_t segment) {
+        return Source::requester(static_cast<std::uint16_t>(id), segment);
+    };
+    if (const auto found = streams_.find(event.unit); found != streams_.end())
+        if (const std::uint32_t id = source.id() - found->second.first; id <= 0xffff)
+            return at(id, found->second.second);
+    const auto known = devices_.find(source.id()); // segment 0
+    return known == devices_.end() ? std::nullopt : std::optional(at(source.id() & 0xffff, 0));
+}
+
+std::vector<Source> LogContext::neighbours(const Source& function) const {
+    std::vector<Source> found;
+    const std::uint32_t bus = key_of(function) & ~0xffU;
+    for (auto each = devices_.lower_bound(bus); each != devices_.end() && each->first <= bus + 0xff;
+         ++each)
+        if (each->first != key_of(function))
+            found.push_back(Source::requester(static_cast<std::uint16_t>(each->first),
+                                              static_cast<std::uint16_t>(each->first >> 16)));
+    return found;
+}
+
 void LogContext::line(std::string_view line) {
     if (!lspci_line(line) && !iomem_line(line))
         kernel_line(line);
@@ -134,6 +172,8 @@ void LogContext::event(const LogEvent& event) {
              .last = event.record.where.last().value(),
              .what = event.text.empty() ? "a region that the firmware reserves" : event.text});
     const std::optional<Source> function = pci_function(event);
+    if (function)
+        learn_stream(event);
     if (!function || event.driver.empty() || event.driver == "pci")
         return;
     if (DeviceFacts* const facts = add_device(*function))
@@ -199,6 +239,9 @@ void LogContext::kernel_line(std::string_view line) {
         if (facts != nullptr && named->driver != "pci" && named->driver != "iommu")
             facts->driver = named->driver;
         std::string_view rest = named->rest;
+        constexpr std::string_view bound = "Bound to PCI domain "; // controller/vmd.c
+        if (facts != nullptr && rest.starts_with(bound))
+            facts->domain = rest.substr(bound.size());
         if (facts != nullptr && rest.starts_with('[')) { // "[144d:a80a] type 00 class 0x010802"
             rest.remove_prefix(1);
             facts->vendor = static_cast<std::uint16_t>(take_hex(rest).value_or(0));
@@ -209,6 +252,8 @@ void LogContext::kernel_line(std::string_view line) {
             facts->pci_class = static_cast<std::uint16_t>(take_hex(rest).value_or(0) >> 8);
         }
     }
+    if (!context_marks.in(line))
+        return;
     if (const std::size_t at = line.find("[mem 0x"); at != std::string_view::npos) {
         std::string_view rest = line.substr(at + 5);
         if (std::optional<PhysicalRegion> region = take_range(rest)) {
@@ -226,6 +271,11 @@ void LogContext::kernel_line(std::string_view line) {
         if (const auto first = take_hex(rest))
             add({.first = *first, .last = *first | 0x7fffff, .what = "the boot framebuffer"});
     }
+    constexpr std::string_view io_apic = "[VT-D] IOAPIC: "; // Xen, vtd/dmar.c
+    if (const std::size_t at = line.find(io_apic); at != std::string_view::npos)
+        if (const auto function = parse_pci_function(line.substr(at + io_apic.size())))
+            if (DeviceFacts* const facts = add_device(*function))
+                facts->description = "an I/O APIC";
     for (const MilestoneMark& mark : milestone_marks)
         if (line.find(mark.text) != std::string_view::npos)
             milestones_ |= 1U << static_cast<unsigned>(mark.milestone);

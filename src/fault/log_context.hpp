@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace moat::fault {
@@ -22,6 +23,7 @@ struct DeviceFacts {
     std::uint16_t vendor = 0;
     std::uint16_t product = 0;
     std::uint16_t pci_class = 0; ///< class and subclass: 0x0108 for NVMe
+    std::string domain = {};     ///< a VMD's PCI domain, whose devices send with its requester ID
 };
 
 /// Something that the log saw happen, which makes a later fault likely.
@@ -64,6 +66,13 @@ class LogContext {
     /// Whether a listing of devices was read, so that an unknown function does not exist.
     [[nodiscard]] bool lists_devices() const { return lists_devices_; }
 
+    /// The PCI function of an event: the one that it names, or the one whose requester ID its
+    /// StreamID, device_id or endpoint contains, as the log or a listing shows.
+    [[nodiscard]] std::optional<Source> function_of(const LogEvent& event) const;
+
+    /// Known functions of the same segment and bus, without `function` itself.
+    [[nodiscard]] std::vector<Source> neighbours(const Source& function) const;
+
     [[nodiscard]] bool saw(Milestone milestone) const {
         return (milestones_ >> static_cast<unsigned>(milestone) & 1U) != 0;
     }
@@ -75,10 +84,13 @@ class LogContext {
     [[nodiscard]] bool lspci_line(std::string_view line);
     [[nodiscard]] bool iomem_line(std::string_view line);
     void kernel_line(std::string_view line);
+    void learn_stream(const LogEvent& event);
 
     std::map<std::uint32_t, DeviceFacts> devices_; ///< by segment and requester ID
     std::vector<PhysicalRegion> regions_;
     DeviceFacts* listed_ = nullptr; ///< lspci's indented lines belong to it
+    /// By unit: the first StreamID of a root complex, and its segment.
+    std::map<std::string, std::pair<std::uint32_t, std::uint16_t>> streams_;
     unsigned milestones_ = 0;
     bool lists_devices_ = false;
 };

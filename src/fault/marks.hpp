@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Finds the words that a line of interest has, in one pass over its bytes: most lines of a log have
-// none. decode.cpp asks before any decoder runs.
+// none. The decoder and the context ask before they look closer.
 #pragma once
 
 #include <array>
@@ -11,53 +11,75 @@
 namespace moat::fault {
 
 /// A set of words, found in any case. Shift-and (Baeza-Yates, Gonnet, "A new approach to text
-/// searching", 1992): one bit per character, so the words have 64 characters at most.
+/// searching", 1992): one bit per character, so the words have `Parts` times 64 characters at most,
+/// and a word lies within one part.
+template <std::size_t Parts = 1>
 class Marks {
   public:
     /// `words` are lower case, separated by bars.
     consteval explicit Marks(std::string_view words) {
+        std::size_t part = 0;
         unsigned at = 0;
-        bool begins = true;
-        for (const char each : words) {
-            if (each == '|') {
-                ends_ |= std::uint64_t{1} << (at - 1);
-                begins = true;
-                continue;
+        while (!words.empty()) {
+            const std::size_t size =
+                words.find('|') < words.size() ? words.find('|') : words.size();
+            if (at + size > 64) {
+                ++part;
+                at = 0;
             }
-            if (at == 64)
-                throw "the words have 64 characters at most";
-            const std::uint64_t bit = std::uint64_t{1} << at++;
-            starts_ |= begins ? bit : 0;
-            begins = false;
-            of_[static_cast<unsigned char>(each)] |= bit;
-            if (each >= 'a' && each <= 'z')
-                of_[static_cast<unsigned char>(each - 'a' + 'A')] |= bit;
+            add(words.substr(0, size), part, at);
+            at += static_cast<unsigned>(size);
+            words.remove_prefix(size < words.size() ? size + 1 : size);
         }
-        ends_ |= std::uint64_t{1} << (at - 1);
     }
 
     /// Whether `text` has one of the words.
     [[nodiscard]] constexpr bool in(std::string_view text) const {
-        std::uint64_t state = 0;
-        std::uint64_t found = 0;
-        for (const char each : text) {
-            state = (state << 1 | starts_) & of_[static_cast<unsigned char>(each)];
-            found |= state & ends_;
-        }
-        return found != 0;
+        Bits state = {};
+        Bits found = {};
+        for (const char each : text)
+            for (std::size_t part = 0; part != Parts; ++part) {
+                state[part] = (state[part] << 1 | starts_[part]) &
+                              of_[static_cast<unsigned char>(each)][part];
+                found[part] |= state[part] & ends_[part];
+            }
+        std::uint64_t all = 0;
+        for (const std::uint64_t each : found)
+            all |= each;
+        return all != 0;
     }
 
   private:
-    std::array<std::uint64_t, 256> of_ = {};
-    std::uint64_t starts_ = 0;
-    std::uint64_t ends_ = 0;
+    using Bits = std::array<std::uint64_t, Parts>;
+
+    consteval void add(std::string_view word, std::size_t part, unsigned at) {
+        if (part >= Parts || word.empty())
+            throw "too many characters for the parts, or an empty word";
+        starts_[part] |= std::uint64_t{1} << at;
+        for (const char each : word) {
+            const std::uint64_t bit = std::uint64_t{1} << at++;
+            of_[static_cast<unsigned char>(each)][part] |= bit;
+            if (each >= 'a' && each <= 'z')
+                of_[static_cast<unsigned char>(each - 'a' + 'A')][part] |= bit;
+        }
+        ends_[part] |= std::uint64_t{1} << (at - 1);
+    }
+
+    std::array<Bits, 256> of_ = {};
+    Bits starts_ = {};
+    Bits ends_ = {};
 };
 
 /// The words by which a line names an IOMMU.
-inline constexpr Marks iommu_marks("iommu|dmar|smmu|amd-vi|vt-d|intr-remap");
+inline constexpr Marks<> iommu_marks("iommu|dmar|smmu|amd-vi|vt-d|intr-remap");
 
-/// Beginnings of the marks of all dialects (pattern.hpp): a line without any of them is skipped.
-inline constexpr Marks interesting_marks(
-    "mmu|d-vi|vt-d|vtd_|fault|vfio|swio|sw-i|dma|eeh:|remap|iova|ss 0x|x ver|@0x");
+/// Parts of the marks of all dialects (pattern.hpp): a line without any of them is skipped.
+inline constexpr Marks<> interesting_marks(
+    "mmu|d-vi|vt-d|vtd_|faul|vfi|swio|sw-i|dma|eeh|-rem|iova|'t r|ss 0x|x v|@0x|c-e");
+
+/// Parts of what a kernel's line tells beside the faults (log_context.cpp).
+inline constexpr Marks<2>
+    context_marks("[mem 0x|r at 0x|nd exit|m sleep|nslatio|v table|ink down|hc died|me dead|"
+                  "not presen|will res|t contro|ter rese|(disca|fstri|f-tree|] ioap");
 
 } // namespace moat::fault

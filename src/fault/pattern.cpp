@@ -57,10 +57,11 @@ constexpr unsigned most_places = 4;
     }
     const std::uint32_t bus = numbers[count - 2];
     const std::uint32_t device = numbers[count - 1];
-    if (bus > 0xff || device > 0x1f || function > 7)
+    const bool is_hidden = count == 3 && numbers[0] > 0xffff; // a domain of Linux's own, for VMD
+    if (bus > 0xff || device > 0x1f || function > 7 || is_hidden)
         return std::nullopt;
     std::optional<std::uint16_t> segment;
-    if (count == 3 && numbers[0] <= 0xffff)
+    if (count == 3)
         segment = static_cast<std::uint16_t>(numbers[0]);
     return Source::pci(bus, device, function, segment);
 }
@@ -109,6 +110,9 @@ class Matcher {
         return at_ >= line_.size();
     }
 
+    /// A mail program moved the bracket of the next line's time up.
+    [[nodiscard]] bool ends_in_bracket() const { return line_.substr(at_) == " ["; }
+
     void blanks() {
         while (at_ < line_.size() && is_blank(line_[at_]))
             ++at_;
@@ -116,9 +120,11 @@ class Matcher {
 
     [[nodiscard]] bool literal(std::string_view text) {
         for (const char each : text) {
-            if (each == ' ')
+            if (each == ' ' || each == ',')
                 blanks();
-            else if (at_ < line_.size() && lower_[at_] == lowered(each))
+            if (each == ' ')
+                continue;
+            if (at_ < line_.size() && lower_[at_] == lowered(each))
                 ++at_;
             else
                 return false;
@@ -178,6 +184,8 @@ class Matcher {
             text.remove_prefix(1);
         if (text.empty() && !may_be_empty)
             return false;
+        const bool promised = pattern_.name_of(pattern_.items[item - 1]).ends_with(": ");
+        match_.cut = match_.cut || (text.empty() && promised && at_ >= line_.size());
         return keep({pattern_.items[item].field, {}, text, 0});
     }
 
@@ -226,8 +234,11 @@ bool Matcher::number(Field field, std::string_view name) {
         return false;
     const std::size_t digits = line_.size() - cursor.rest().size() - at_;
     at_ += digits;
-    if (field == Field::word && (digits != 16 || at_ != line_.size()))
+    if (field == Field::word && (digits != 16 || (at_ != line_.size() && !ends_in_bracket())))
         return false;
+    if ((field == Field::addr || field == Field::page) && at_ < line_.size() &&
+        is_letter(line_[at_]))
+        return false; // not a number
     return keep({field, field == Field::word ? "word" : name, {}, *value});
 }
 
@@ -394,10 +405,32 @@ void set_fact(LogEvent& event, const Capture& capture) {
     }
 }
 
+void add_host(std::string_view head, LogEvent& event) {
+    for (const std::string_view word : {"vfio ", "host="}) {
+        const std::size_t at = head.rfind(word);
+        if (at == head.npos || !event.device.empty())
+            continue;
+        const std::string_view rest = head.substr(at + word.size());
+        TextCursor cursor(rest);
+        if (read_pci(cursor))
+            set_device(event, rest.substr(0, rest.size() - cursor.rest().size()));
+    }
+}
+
 /// "nvme 0000:02:00.0: ": the last word names a device or a unit, the one before it the driver.
 void add_head(Head kind, std::string_view head, LogEvent& event) {
-    while (!head.empty() && (is_blank(head.back())))
-        head.remove_suffix(1);
+    if (kind == Head::host)
+        return add_host(head, event);
+    const auto trim = [&] {
+        while (!head.empty() && (is_blank(head.back())))
+            head.remove_suffix(1);
+    };
+    trim();
+    for (const std::string_view tag : {"AMD-Vi:", "DMAR:", "PCI-DMA:", "DMA:"})
+        if (head.ends_with(tag)) {
+            head.remove_suffix(tag.size());
+            trim();
+        }
     if (kind == Head::none || !head.ends_with(':'))
         return;
     head.remove_suffix(1);
@@ -413,7 +446,7 @@ void add_head(Head kind, std::string_view head, LogEvent& event) {
     if (is_unit || blank == head.npos || head[blank] == ']')
         return;
     head = head.substr(0, blank);
-    const std::size_t before = head.find_last_of(" \t]>");
+    const std::size_t before = head.find_last_of(" \t]>\"'`(");
     std::string_view driver = head.substr(before == head.npos ? 0 : before + 1);
     if (kind == Head::device && driver.ends_with(".sysmmu:")) { // the unit, then its master
         driver.remove_suffix(1);

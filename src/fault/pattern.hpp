@@ -47,8 +47,9 @@ enum class Field : std::uint8_t {
     word,     ///< 16 hexadecimal digits at the end of the line -> numbers
 };
 
-/// What the words before a pattern name: "nvme 0000:02:00.0: ".
-enum class Head : std::uint8_t { none, device, unit };
+/// What the words before a pattern name: "nvme 0000:02:00.0: ". `host`: the function that QEMU's or
+/// libvirt's words name anywhere before it, "host=0000:02:00.0", "vfio 0000:02:00.0".
+enum class Head : std::uint8_t { none, device, unit, host };
 
 /// Messages of several lines. A line that continues one adds its facts to the event of the first.
 enum class Message : std::uint8_t {
@@ -63,7 +64,9 @@ enum class Message : std::uint8_t {
     amd,
     exynos,
     soc,
-    qemu
+    qemu,
+    vfio,        ///< why, before which mapping
+    vfio_mapping ///< which mapping, before "unable to continue"
 };
 
 /// One line of a dialect.
@@ -82,7 +85,7 @@ struct Pattern {
     }
 
     std::string_view text;
-    std::array<Item, 40> items = {};
+    std::array<Item, 64> items = {};
     std::uint8_t count = 0;
     /// The first word, in lower case: what a line is searched for.
     std::array<char, 16> anchor = {};
@@ -106,6 +109,8 @@ struct Row {
     Message continues = Message::none;
     /// Completes the event from its code and numbers.
     void (*interpret)(LogEvent& event) = nullptr;
+    /// With the line after it, a row above may match and read more.
+    bool may_wrap = false;
 };
 
 /// The lines of one program.

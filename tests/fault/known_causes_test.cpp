@@ -3,6 +3,7 @@
 #include "moat/fault/decode.hpp"
 
 #include "fault/known_cause.hpp"
+#include "fault/requester.hpp"
 
 #include <algorithm>
 #include <gtest/gtest.h>
@@ -101,6 +102,9 @@ std::vector<Explained> explained_logs() {
          "pasid=0x00000 "
          "address=0xfffffffdf8000000 flags=0x0a00]\n",
          "amd-eoi-write"},
+        {"[  100.000000] AMD-Vi: Event logged [ILLEGAL_DEV_TABLE_ENTRY device=0000:03:06.0 "
+         "pasid=0x00000 address=0xfffffffdf8000000 flags=0x0a00]\n",
+         "amd-interrupt-message"},
         {interrupt("0x22"), "intremap-entry-absent"},
         {interrupt("0x25"), "intremap-blocked-compatibility"},
         {interrupt("0x26"), "intremap-wrong-source"},
@@ -111,6 +115,7 @@ std::vector<Explained> explained_logs() {
          "phantom-function"},
         {"00:00.0 Host bridge [0600]: Vendor Device [8086:1234]\n" + late_write,
          "requester-absent"},
+        {"[    1.000000] vmd 0000:04:00.0: Bound to PCI domain 10000\n" + late_read, "vmd-disk"},
         {"[    0.100000] DMAR: Translation already enabled - trying to copy translation "
          "structures\n" +
              late_write,
@@ -184,6 +189,10 @@ std::vector<Explained> explained_logs() {
          "0x00000077, "
          "GFSYNR2 0x00000000\n",
          "unidentified-stream"},
+        {"[  100.000000] arm-smmu 15000000.iommu: Unexpected global fault, this could be serious\n"
+         "[  100.000000] arm-smmu 15000000.iommu: GFSR 0x00000004, GFSYNR0 0x00000006, GFSYNR1 "
+         "0x00000077, GFSYNR2 0x00000000\n",
+         "stream-match-conflict"},
         {"[  100.000000] arm-smmu-v3 2b400000.iommu: event: C_BAD_STREAMID client: (unassigned "
          "sid) sid: 0x208 "
          "ssid: 0x0 iova: 0x0 ipa: 0x0\n",
@@ -193,6 +202,8 @@ std::vector<Explained> explained_logs() {
         {dma_map("-28"), "map-no-entries"},
         {dma_map("-17"), "map-exists"},
         {dma_map("-14"), "map-bar-of-peer"},
+        {dma_map("-14") + "qemu: hardware error: vfio: DMA mapping failed, unable to continue\n",
+         "map-memory-not-pinned"},
         {dma_map("-22"), "map-outside-aperture"},
         {dma_map("-5"), "map-failed"},
         {"[  100.000000] vfio-pci 0000:06:00.0: BAR 1: can't reserve [mem 0xd0000000-0xdfffffff "
@@ -201,10 +212,7 @@ std::vector<Explained> explained_logs() {
         {"qemu-system-x86_64: -device vfio-pci,host=06:00.0: vfio 0000:06:00.0: group 15 is not "
          "viable\n",
          "group-not-viable"},
-        {"[  100.000000] vfio-pci 0000:06:00.0: Firmware has requested this device have a 1:1 "
-         "IOMMU mapping, "
-         "rejecting configuring the device without a 1:1 mapping. Contact your platform vendor.\n",
-         "device-refused"},
+        {"qemu-system-x86_64: vfio 0000:82:11.1: device is already attached\n", "device-refused"},
         {"[  100.000000] vfio-pci 0000:06:00.0: Invalid PCI ROM header signature: expecting "
          "0xaa55, got 0xffff\n",
          "rom-header"},
@@ -232,6 +240,13 @@ std::vector<Explained> explained_logs() {
          "error[device "
          "address=0x00000000fff00000] [size=66 bytes] [mapped as single]\n",
          "dma-debug-other"},
+        {"[  100.000000] e1000e 0000:06:00.0: DMA-API: device driver has pending DMA allocations "
+         "while released from device [count=5]\n",
+         "dma-debug-leak"},
+        {"[  100.000000] kernel BUG at drivers/iommu/exynos-iommu.c:447!\n", "iommu-driver-bug"},
+        {"[  100.000000] mpt3sas 0000:01:00.0: overflow 0x00000001ffe00000+4096 of DMA mask "
+         "ffffffff bus limit 0\n",
+         "dma-mask"},
         {"[  100.000000] iommu: Detected page leak!\n", "page-freed-while-mapped"},
         {"[  100.000000] EEH: Frozen PE#2 on PHB#1 detected\n", "eeh-frozen"},
         {"[    1.000000] pci 0000:05:00.0: BAR 0 [mem 0xf0000000-0xf0ffffff 64bit pref]\n" +
@@ -381,6 +396,54 @@ TEST(Groups, addresses_at_one_distance_are_a_run) {
         {.first = 0x9100, .last = 0x9100, .stride = 0, .count = 1},
         {.first = 0x20000, .last = 0x20000, .stride = 0, .count = 1}};
     EXPECT_EQ(addresses.runs(), expected);
+}
+
+TEST(Requester, is_a_bridge_an_io_apic_a_vmd_or_a_stream) {
+    struct Noted {
+        std::string log;
+        std::string_view note;
+    };
+
+    const std::string listing = "00:00.0 Host bridge [0600]: Vendor Device [8086:1234]\n"
+                                "05:04.0 Audio device [0403]: Vendor Device [1102:0007]\n"
+                                "\tKernel driver in use: snd_emu10k1x\n"
+                                "01:00.0 Ethernet controller [0200]: Vendor Device [8086:10d3]\n"
+                                "\tKernel driver in use: e1000e\n";
+    const std::string stream = "arm-smmu-v3 a.auto: event: F_TRANSLATION client: (unassigned sid) "
+                               "sid: 0x100 ssid: 0x0 iova: 0xfff01000 ipa: 0x0\n";
+    for (const Noted& each : std::vector<Noted>{
+             {listing + intel("  100.000000", "Read", "05:00.0", "0xf0001000", "0x06"),
+              "a bridge, for the devices behind it: 0000:05:04.0 (snd_emu10k1x)"},
+             {intel("  100.000000", "Read", "05:00.0", "0xf0001000", "0x06"), ""},
+             {listing + intel("  100.000000", "Read", "05:04.0", "0xf0001000", "0x06"), ""},
+             {"[   50.000000] DMAR: [INTR-REMAP] Request device [f0:1f.0] fault index 0x1d [fault "
+              "reason 0x26] text\n",
+              "an I/O APIC, as Intel's chipsets number it"},
+             {"[    1.000000] vmd 0000:64:05.5: Bound to PCI domain 10000\n" +
+                  intel("  100.000000", "Read", "64:05.5", "0xf0001000", "0x06"),
+              "a VMD, for the devices of PCI domain 10000"},
+             {stream, ""},
+             {listing + stream,
+              "0000:01:00.0 (e1000e), assuming that the number contains its requester ID"},
+             {"arm-smmu-v3 a.auto: event: F_TRANSLATION client: 0002:09:00.0 sid: 0x20900 ssid: "
+              "0x0 "
+              "iova: 0x0 ipa: 0x0\n"
+              "arm-smmu-v3 a.auto: event: F_TRANSLATION client: (unassigned sid) sid: 0x20108 "
+              "ssid: 0x0 iova: 0xfff01000 ipa: 0x0\n",
+              "0002:01:01.0, assuming that the number contains its requester ID"}}) {
+        const ReadLog log(each.log);
+        ASSERT_FALSE(log.groups.all().empty()) << each.log;
+        EXPECT_EQ(requester_note(log.groups.all().back().first, log.context), each.note)
+            << each.log;
+    }
+}
+
+TEST(Context, names_a_domain_of_vmd_no_other_function) {
+    const ReadLog log(
+        "[  100.000000] nvme 10000:01:00.0: swiotlb buffer is full (sz: 4096 bytes)\n");
+    ASSERT_EQ(log.groups.all().size(), 1U);
+    EXPECT_EQ(log.groups.all().front().first.device, "10000:01:00.0");
+    EXPECT_EQ(log.groups.all().front().first.record.source.kind(), Source::Kind::unknown);
 }
 
 TEST(Context, reads_listings_and_kernel_lines) {

@@ -13,6 +13,7 @@
 
 namespace moat::fault {
 
+class CleanLine;
 struct Found;
 
 /// Decodes a log line by line. Never fails: it counts unknown lines, and skips other programs'
@@ -51,17 +52,26 @@ class Decoder {
         unsigned lines = 0;    ///< 0: none
         std::size_t facts = 0; ///< how many it gave by itself; 0: it was unknown
         bool names_iommu = false;
+        bool breaks_softly = false; ///< nothing separates it from the next line
+        bool is_whole = false;      ///< only a match with more facts is better
     };
 
     /// A line that may be of interest, without colours and quotes.
     void interesting(std::string_view line, bool marked, Sink sink);
     /// Return: whether the carried text and `line` are one event together.
-    [[nodiscard]] bool joins(std::string_view line, Sink sink);
+    [[nodiscard]] bool joins(const CleanLine& line, Sink sink);
+    /// Whether the carried line and `line`, which is lower case, gave more together.
+    [[nodiscard]] bool reads_more(const Found& joined, std::string_view line) const;
+    /// A line without the mark of a dialect. Return: whether it continues the pending event.
+    [[nodiscard]] bool continues(const CleanLine& line, Sink sink);
+    /// Takes back what the carried line gave: the joined line gives it again.
+    void forget_carried();
     void give_up_carry();
     void take(const Found& found, std::string_view line, std::uint64_t number, Sink sink);
     void finish(Sink sink);
 
     Pending pending_;
+    Pending before_carry_; ///< the pending event without the carried line
     Carry carry_;
     std::uint64_t suppressed_ = 0;
     LogCounts counts_;

@@ -83,80 +83,76 @@ struct Named {
 };
 
 constexpr std::array amd_rows = {
-    Row{.pattern = "AMD-Vi: Event logged [ IO_PAGE_FAULT{? device={pci}?}{? pasid={pasid}?}{? "
+    Row{.pattern = "Event logged [ IO_PAGE_FAULT{? device={pci}?}{? pasid={pasid}?}{? "
                    "domain={domain}?}{? pasid={pasid}?} "
                    "address={addr}{? flags={hcode}?}{?]?}",
         .reason = Reason::not_present,
         .head = Head::device,
         .interpret = Named<0>::interpret},
-    Row{.pattern = "AMD-Vi: Event logged [ ILLEGAL_DEV_TABLE_ENTRY device={pci}{? pasid={pasid}?} "
+    Row{.pattern = "Event logged [ ILLEGAL_DEV_TABLE_ENTRY device={pci}{? pasid={pasid}?} "
                    "address={addr}{? flags={hcode}?}",
         .reason = Reason::malformed_table,
         .head = Head::device,
         .begins = Message::amd,
         .interpret = Named<1>::interpret},
-    Row{.pattern = "AMD-Vi: Event logged [ DEV_TAB_HARDWARE_ERROR device={pci}{? pasid={pasid}?} "
+    Row{.pattern = "Event logged [ DEV_TAB_HARDWARE_ERROR device={pci}{? pasid={pasid}?} "
                    "address={hex:table}"
                    "{? flags={hcode}?}",
         .kind = Kind::unit_error,
         .reason = Reason::table_access,
         .head = Head::device,
         .interpret = Named<2>::interpret},
-    Row{.pattern = "AMD-Vi: Event logged [ PAGE_TAB_HARDWARE_ERROR device={pci}{? "
+    Row{.pattern = "Event logged [ PAGE_TAB_HARDWARE_ERROR device={pci}{? "
                    "domain={domain}?}{? pasid={pasid}?} "
                    "address={addr}{? flags={hcode}?}",
         .kind = Kind::unit_error,
         .reason = Reason::table_access,
         .head = Head::device,
         .interpret = Named<3>::interpret},
-    Row{.pattern =
-            "AMD-Vi: Event logged [ IOTLB_INV_TIMEOUT device={pci}{? address={hex:command}?}",
+    Row{.pattern = "Event logged [ IOTLB_INV_TIMEOUT device={pci}{? address={hex:command}?}",
         .kind = Kind::invalidation,
         .reason = Reason::invalidation,
         .head = Head::device,
         .interpret = Named<4>::interpret},
-    Row{.pattern = "AMD-Vi: Event logged [ INVALID_DEVICE_REQUEST device={pci}{? pasid={pasid}?} "
+    Row{.pattern = "Event logged [ INVALID_DEVICE_REQUEST device={pci}{? pasid={pasid}?} "
                    "address={addr}"
                    "{? flags={hcode}?}{? tag={hex:tag}?}",
         .reason = Reason::bad_request,
         .head = Head::device,
         .interpret = Named<5>::interpret},
-    Row{.pattern = "AMD-Vi: Event logged [ INVALID_PPR_REQUEST device={pci}{? pasid={pasid}?} "
+    Row{.pattern = "Event logged [ INVALID_PPR_REQUEST device={pci}{? pasid={pasid}?} "
                    "address={addr}"
                    "{? flags={hcode}?}{? tag={hex:tag}?}",
         .reason = Reason::bad_request,
         .head = Head::device,
         .interpret = Named<6>::interpret},
-    Row{.pattern = "AMD-Vi: Event logged [ RMP_PAGE_FAULT{? device={pci},?}{? device={pci}?} "
+    Row{.pattern = "Event logged [ RMP_PAGE_FAULT{? device={pci},?}{? device={pci}?} "
                    "vmg_tag={hex:vmg_tag}, gpa={addr}"
                    "{?, flags_rmp={hex:flags_rmp}?}{?, flags={hcode}?}",
         .reason = Reason::permission,
         .head = Head::device,
         .interpret = Named<7>::interpret},
-    Row{.pattern = "AMD-Vi: Event logged [ RMP_HW_ERROR{? device={pci},?}{? device={pci}?} "
+    Row{.pattern = "Event logged [ RMP_HW_ERROR{? device={pci},?}{? device={pci}?} "
                    "vmg_tag={hex:vmg_tag}, "
                    "spa={hex:spa}{?, flags={hcode}?}",
         .kind = Kind::unit_error,
         .reason = Reason::hardware,
         .head = Head::device,
         .interpret = Named<8>::interpret},
-    Row{.pattern = "AMD-Vi: Event logged [ COMMAND_HARDWARE_ERROR{? device={pci}?} "
+    Row{.pattern = "Event logged [ COMMAND_HARDWARE_ERROR{? device={pci}?} "
                    "address={hex:command}{? flags={hcode}?}",
         .kind = Kind::unit_error,
         .reason = Reason::hardware,
         .head = Head::device,
         .interpret = Named<9>::interpret},
-    Row{.pattern =
-            "AMD-Vi: Event logged [ ILLEGAL_COMMAND_ERROR{? device={pci}?} address={hex:command}",
+    Row{.pattern = "Event logged [ ILLEGAL_COMMAND_ERROR{? device={pci}?} address={hex:command}",
         .kind = Kind::unit_error,
         .reason = Reason::malformed_table,
         .head = Head::device,
         .begins = Message::amd,
         .interpret = Named<10>::interpret},
-    Row{.pattern = "AMD-Vi: Event logged [ UNKNOWN{text}",
-        .kind = Kind::unit_error,
-        .head = Head::device},
-    Row{.pattern = "AMD-Vi: Event logged [Device not attached to domain properly]",
+    Row{.pattern = "Event logged [ UNKNOWN{text}", .kind = Kind::unit_error, .head = Head::device},
+    Row{.pattern = "Event logged [Device not attached to domain properly]",
         .reason = Reason::not_attached,
         .begins = Message::amd},
     Row{.pattern = "AMD-Vi: device={pci} domain={domain}",
@@ -182,6 +178,9 @@ constexpr std::array amd_rows = {
         .begins = Message::amd,
         .continues = Message::amd},
     // wait_on_sem, iommu_poll_events
+    Row{.pattern = "IOMMU {unit}: Completion-Wait loop timed out",
+        .kind = Kind::invalidation,
+        .reason = Reason::invalidation},
     Row{.pattern = "Completion-Wait loop timed out",
         .kind = Kind::invalidation,
         .reason = Reason::invalidation,

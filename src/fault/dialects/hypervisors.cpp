@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Xen: drivers/passthrough/vtd/iommu.c (iommu_page_fault_do_one), amd/iommu_init.c
 // (parse_event_log_entry). FreeBSD: sys/x86/iommu/intel_fault.c, amd_event.c. OpenBSD:
-// sys/dev/acpi/acpidmar.c (iommu_showfault).
+// sys/dev/acpi/acpidmar.c (iommu_showfault, ivhd_show_event, ivhd_completion_wait).
 #include "fault/text_cursor.hpp"
 #include "rows.hpp"
 
@@ -21,7 +21,7 @@ void interpret_xen_amd(LogEvent& event) {
 /// FreeBSD prints bus, slot and function in decimal, and the requester ID.
 void interpret_freebsd_fault(LogEvent& event) {
     if (!event.unit.empty())
-        event.unit.insert(0, "dmar");
+        event.unit.insert(0, "DMAR");
     event.record.code = event.number("reason");
     event.record.access = event.number("type").value_or(0) != 0 ? Access::read : Access::write;
     interpret_intel_reason(event);
@@ -55,6 +55,28 @@ void interpret_freebsd_event(LogEvent& event) {
         Reason::hardware,     Reason::invalidation,    Reason::bad_request};
     record.reason = reasons[type];
     interpret_amd_flags(event);
+}
+
+/// Reasons are VT-d's.
+void interpret_openbsd_fault(LogEvent& event) {
+    event.unit.insert(0, "iommu");
+    event.record.code = event.number("reason");
+    interpret_intel_reason(event);
+}
+
+/// "transaction, invalid level, no perm, write, present, memory". The direction has a meaning only
+/// for a present page.
+void interpret_openbsd_event(LogEvent& event) {
+    const auto is = [&](std::string_view word) { return event.text.find(word) != event.text.npos; };
+    Record& record = event.record;
+    if (is("interrupt"))
+        record.reason = Reason::interrupt;
+    else if (is("reserved bit"))
+        record.reason = Reason::malformed_table;
+    else if (is("no perm"))
+        record.reason = Reason::permission;
+    if (is(" present") && !is("not present") && is("action"))
+        record.access = is("write") ? Access::write : Access::read;
 }
 
 constexpr std::array xen_rows = {
@@ -99,6 +121,9 @@ constexpr std::array xen_rows = {
     Row{.pattern = "IO_PAGE_FAULT: domain:{ddomain} device:{pci} addr:{addr}{? flags:{hcode}?}",
         .reason = Reason::not_present,
         .interpret = interpret_xen_amd},
+    Row{.pattern = "IO_PAGE_FAULT: {*} addr {addr} flags {hcode}",
+        .reason = Reason::not_present,
+        .interpret = interpret_xen_amd},
     Row{.pattern = "AMD-Vi: {text}: {pci} d{ddomain} addr {addr} flags {hcode}",
         .reason = Reason::bad_request,
         .interpret = interpret_amd_flags},
@@ -118,7 +143,7 @@ constexpr std::array xen_rows = {
     Row{.pattern = "AMD-Vi: Disabled{text}", .kind = Kind::setting},
     Row{.pattern = "AMD-Vi: Using {text}", .kind = Kind::setting},
     Row{.pattern = "Intel VT-d {text}", .kind = Kind::setting},
-    Row{.pattern = "[VT-D]{text}", .kind = Kind::note},
+    Row{.pattern = "[VT-D]{text}", .kind = Kind::note, .may_wrap = true},
     Row{.pattern = "Command line: {text}", .kind = Kind::setting},
 };
 
@@ -146,8 +171,40 @@ constexpr std::array freebsd_rows = {
 };
 
 constexpr std::array openbsd_rows = {
+    // iommu_showfault: "read" or "write"
+    Row{.pattern =
+            "dmar: {pci} {access} error at {page} fr:{number:reason} [{text}] iommu:{unit} [",
+        .interpret = interpret_openbsd_fault},
+    // ivhd_show_event: the bits of the event as words, on the next line
+    Row{.pattern = "IOMMU Error[{*}]: io page fault dev={pci} did={domain} addr={addr} trans{text}",
+        .reason = Reason::not_present,
+        .interpret = interpret_openbsd_event},
+    Row{.pattern = "IOMMU Error[{*}]: io page fault dev={pci} did={domain} addr={addr}",
+        .reason = Reason::not_present,
+        .may_wrap = true},
+    Row{.pattern = "IOMMU Error[{*}]: illegal dev table entry dev={pci} addr={addr} trans{text}",
+        .reason = Reason::malformed_table,
+        .interpret = interpret_openbsd_event},
+    Row{.pattern = "IOMMU Error[{*}]: {*} table hardware error dev={pci} addr={addr}",
+        .kind = Kind::unit_error,
+        .reason = Reason::table_access},
+    Row{.pattern = "IOMMU Error[{*}]: invalid device request dev={pci} addr={addr} flag={hcode}",
+        .reason = Reason::bad_request},
+    Row{.pattern = "IOMMU Error[{*}]: iotlb invalidation timeout dev={pci} address={hex:command}",
+        .kind = Kind::invalidation,
+        .reason = Reason::invalidation},
+    Row{.pattern = "IOMMU Error[{*}]: {text} addr={hex:command}",
+        .kind = Kind::unit_error,
+        .reason = Reason::hardware},
+    Row{.pattern = "IOTLB page invalidation timeout",
+        .kind = Kind::invalidation,
+        .reason = Reason::invalidation,
+        .head = Head::unit},
+    Row{.pattern = "completion wait timeout",
+        .kind = Kind::invalidation,
+        .reason = Reason::invalidation,
+        .head = Head::unit},
     Row{.pattern = "acpidmar{*}: {text}", .kind = Kind::note},
-    Row{.pattern = "fault: sid:{pci} {text} addr:{addr}"},
 };
 
 } // namespace
@@ -157,6 +214,8 @@ constinit const Dialect xen_dialect = {Origin::xen, "(xen)|[vt-d]|io_page_fault:
 constinit const Dialect freebsd_dialect = {Origin::freebsd, "fault acc|amdiommu|fault overflow",
                                            freebsd_rows};
 
-constinit const Dialect openbsd_dialect = {Origin::openbsd, "acpidmar", openbsd_rows};
+constinit const Dialect openbsd_dialect = {
+    Origin::openbsd, "acpidmar|iommu error[| error at |invalidation timeout|wait timeout",
+    openbsd_rows};
 
 } // namespace moat::fault

@@ -84,14 +84,15 @@ void interpret_invalidation_sid(LogEvent& event) {
 
 /// Device-TLB descriptors name their device: bits 47..32, or 31..16 with a PASID.
 void interpret_descriptor(LogEvent& event) {
-    const auto qw0 =
-        event.numbers.size() < 2 ? std::nullopt : std::optional(event.numbers.end()[-2].value);
-    if (!qw0 || event.record.source.kind() == Source::Kind::pci)
-        return;
-    if ((*qw0 & 0xf) == 3)
-        set_invalidation_source(event, *qw0 >> 32);
-    else if ((*qw0 & 0xf) == 8)
-        set_invalidation_source(event, *qw0 >> 16);
+    for (const std::string_view name : {"qw0", "prior_qw0"}) {
+        const auto qw0 = event.number(name);
+        if (!qw0 || event.record.source.kind() == Source::Kind::pci)
+            continue;
+        if ((*qw0 & 0xf) == 3)
+            set_invalidation_source(event, *qw0 >> 32);
+        else if ((*qw0 & 0xf) == 8)
+            set_invalidation_source(event, *qw0 >> 16);
+    }
 }
 
 /// Faults pend, or overflowed: detail of the lines that follow. Bits 4 to 6 are errors of the
@@ -114,6 +115,7 @@ void interpret_fault_status(LogEvent& event) {
 }
 
 void interpret_frame(LogEvent& event) {
+    event.text = "two mappings of one page";
     const std::uint64_t frame = event.number("frame").value_or(0);
     if (frame < std::uint64_t{1} << 52) {
         event.record.where = page_at(frame << 12);
@@ -122,10 +124,18 @@ void interpret_frame(LogEvent& event) {
 }
 
 constexpr std::array intel_rows = {
-    // dmar.c, dmar_fault_do_one: since Linux 2.6, with and without PASIDs, in one line or two
-    Row{.pattern =
-            "[DMA {access}{? {pasid}?}] Request device [{?[?}{pci}]{? PASID {pasid}?} fault addr "
-            "{page}{? DMAR:?}{? [fault reason {code}] {text}?}",
+    // dmar.c, dmar_fault_do_one, as people retype it
+    Row{.pattern = "DMA {access}{? {pasid}?}{?]?} Request device {?[?}{pci}{?]?} fault addr {page} "
+                   "PTE {text}",
+        .begins = Message::intel,
+        .interpret = interpret_intel_reason},
+    Row{.pattern = "DMA {access}{? {pasid}?}{?]?} Request device {?[?}{pci}{?]?} fault addr {page} "
+                   "reason {code} {text}",
+        .begins = Message::intel,
+        .interpret = interpret_intel_reason},
+    // since Linux 2.6, with and without PASIDs, in one line or two
+    Row{.pattern = "[DMA {access}{? {pasid}?}] Request device [{?[?}{pci}]{? PASID {pasid}?} fault "
+                   "addr {page}{? DMAR:?}{? [fault reason {code}] {text}?}",
         .begins = Message::intel,
         .interpret = interpret_intel_reason},
     Row{.pattern = "[INTR-REMAP] Request device [{?[?}{pci}] fault index {hex:index}{? DMAR:?}"
@@ -138,9 +148,24 @@ constexpr std::array intel_rows = {
         .reason = Reason::interrupt,
         .begins = Message::intel,
         .interpret = interpret_intel_reason},
-    // the same without its beginning
+    Row{.pattern = "[INTR-REMAP] Request device [{?[?}{pci}] fault index {*} [fault reason {code}] "
+                   "{text}",
+        .reason = Reason::interrupt,
+        .begins = Message::intel,
+        .interpret = interpret_intel_reason},
+    // the same without its beginning, or without an address
     Row{.pattern = "Request device [{pci}]{? PASID {pasid}?} fault addr {page}{? DMAR:?}"
                    "{? [fault reason {code}] {text}?}",
+        .begins = Message::intel,
+        .interpret = interpret_intel_reason},
+    Row{.pattern =
+            "[DMA {access}{? {pasid}?}] Request device [{pci}]{? PASID {pasid}?} fault addr {*} "
+            "PTE {text}",
+        .begins = Message::intel,
+        .interpret = interpret_intel_reason},
+    Row{.pattern =
+            "[DMA {access}{? {pasid}?}] Request device [{pci}]{? PASID {pasid}?} fault addr {*} "
+            "[fault reason {code}] {text}",
         .begins = Message::intel,
         .interpret = interpret_intel_reason},
     Row{.pattern = "[fault reason {code}] {text}",
@@ -151,6 +176,7 @@ constexpr std::array intel_rows = {
     Row{.pattern = "DRHD: handling fault status reg {hex:status}",
         .kind = Kind::detail,
         .begins = Message::queue,
+        .continues = Message::queue,
         .interpret = interpret_fault_status},
     // dmar.c, qi_dump_fault
     Row{.pattern = "VT-d detected Invalidation Queue Error: Reason {hex:reason}",
@@ -164,13 +190,13 @@ constexpr std::array intel_rows = {
         .begins = Message::queue,
         .continues = Message::queue,
         .interpret = interpret_invalidation_sid},
-    Row{.pattern = "QI HEAD: {text} qw0 = {hex:qw0}, qw1 = {hex:qw1}",
+    Row{.pattern = "QI HEAD: {text} qw0 = {hex:qw0}{?, qw1 = {hex:qw1}?}",
         .kind = Kind::invalidation,
         .reason = Reason::invalidation,
         .begins = Message::queue,
         .continues = Message::queue,
         .interpret = interpret_descriptor},
-    Row{.pattern = "QI PRIOR: {*} qw0 = {hex:prior_qw0}, qw1 = {hex:prior_qw1}",
+    Row{.pattern = "QI PRIOR: {*} qw0 = {hex:prior_qw0}{?, qw1 = {hex:prior_qw1}?}",
         .kind = Kind::invalidation,
         .reason = Reason::invalidation,
         .begins = Message::queue,
@@ -252,6 +278,8 @@ constexpr std::array intel_rows = {
     Row{.pattern = "DMAR hardware is malfunctioning",
         .kind = Kind::unit_error,
         .reason = Reason::hardware},
+    Row{.pattern = "ioapic {number:ioapic} has no mapping iommu, {text}",
+        .kind = Kind::unit_refused},
     Row{.pattern = "Failed to copy translation tables from previous kernel for {unit}",
         .kind = Kind::unit_refused},
     Row{.pattern = "Copied translation tables from previous kernel for {unit}",
@@ -308,6 +336,7 @@ constexpr std::array intel_rows = {
     Row{.pattern = "Device uses a private dma domain", .kind = Kind::note, .head = Head::device},
     Row{.pattern = "Setting RMRR:", .kind = Kind::note},
     Row{.pattern = "Recover IOMMU{text}", .kind = Kind::note},
+    Row{.pattern = "DMAR-IR: {text}", .kind = Kind::note},
     Row{.pattern = "BIOS vendor: {text}", .kind = Kind::note},
     Row{.pattern = "PCI-DMA: Intel{text}", .kind = Kind::setting},
     Row{.pattern = "dmar_fault: {count} callbacks suppressed", .kind = Kind::suppressed},
@@ -320,6 +349,8 @@ constexpr std::array intel_rows = {
 
 void interpret_intel_reason(LogEvent& event) {
     Record& record = event.record;
+    if (event.text.starts_with("Read access") || event.text.starts_with("Write access"))
+        record.reason = Reason::permission; // without a number
     if (!record.code)
         return;
     record.reason = reason_of_intel_code(*record.code);

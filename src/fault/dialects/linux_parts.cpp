@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Other parts of Linux: kernel/dma/swiotlb.c, debug.c, direct.c; arch/powerpc/kernel/eeh.c;
 // drivers/iommu/iommu.c, dma-iommu.c; what a boot log says of devices and settings.
-#include "fault/text_cursor.hpp"
+#include "moat/fault/text.hpp"
+
 #include "rows.hpp"
 
 namespace moat::fault {
@@ -17,8 +18,9 @@ constexpr std::array swiotlb_rows = {
             "{number:used} (slots)?}",
         .kind = Kind::bounce_full,
         .head = Head::device},
-    Row{.pattern = "DMA: Out of SW-IOMMU space for {size} bytes{? at device {device}?}",
-        .kind = Kind::bounce_full},
+    Row{.pattern = "Out of SW-IOMMU space for {size} bytes{? at device {device}?}",
+        .kind = Kind::bounce_full,
+        .head = Head::device},
     Row{.pattern = "swiotlb: coherent allocation failed{text}", .kind = Kind::bounce_full},
     Row{.pattern = "software IO TLB: {text}", .kind = Kind::setting},
     Row{.pattern = "PCI-DMA: Using software bounce buffering for IO (SWIOTLB)",
@@ -40,29 +42,40 @@ constexpr std::array dma_debug_rows = {
         .head = Head::device},
     Row{.pattern = "DMA-API: device driver {text}",
         .kind = Kind::driver_error,
-        .head = Head::device},
+        .head = Head::device,
+        .may_wrap = true},
     Row{.pattern = "DMA-API: mapping sg {text}", .kind = Kind::driver_error, .head = Head::device},
     Row{.pattern = "DMA-API: cacheline tracking {text}",
         .kind = Kind::driver_error,
         .head = Head::device},
     // active_cacheline_insert and others: the device after it
     Row{.pattern = "DMA-API: {driver} {pci}: {text}", .kind = Kind::driver_error},
+    Row{.pattern = "DMA-API: {driver}: cacheline tracking {text}", .kind = Kind::driver_error},
     Row{.pattern = "DMA-API: exceeded {text}", .kind = Kind::driver_error, .head = Head::device},
     Row{.pattern = "DMA-API: preallocated {text}", .kind = Kind::setting},
     Row{.pattern = "DMA-API: debugging {text}", .kind = Kind::setting},
     Row{.pattern = "DMA-API: {text}", .kind = Kind::driver_error, .head = Head::device},
 };
 
+/// Partitionable endpoints have numbers of their own; a later line may name the PCI function.
+void interpret_partition(LogEvent& event) {
+    event.device = "PHB#" + hexadecimal(event.number("phb").value_or(0)).substr(2);
+    if (const auto endpoint = event.number("pe"))
+        event.device += "-PE#" + hexadecimal(*endpoint).substr(2);
+}
+
 constexpr std::array eeh_rows = {
     // eeh_dev_check_failure, eeh_event_handler, eeh_handle_normal_event
-    Row{.pattern = "EEH: Frozen PE#{hex:pe} on PHB#{hex:phb} detected",
+    Row{.pattern = "Frozen PE#{hex:pe} on PHB#{hex:phb} detected",
         .kind = Kind::isolated,
-        .head = Head::device},
-    Row{.pattern = "EEH: Frozen PHB#{hex:phb}-PE#{hex:pe} detected",
+        .interpret = interpret_partition},
+    Row{.pattern = "Frozen PHB#{hex:phb}-PE#{hex:pe} detected",
         .kind = Kind::isolated,
-        .head = Head::device},
+        .interpret = interpret_partition},
     Row{.pattern = "EEH: Recovering PHB#{hex:phb}-PE#{hex:pe}", .kind = Kind::detail},
-    Row{.pattern = "EEH: PHB#{hex:phb} failure detected{text}", .kind = Kind::isolated},
+    Row{.pattern = "EEH: PHB#{hex:phb} failure detected",
+        .kind = Kind::isolated,
+        .interpret = interpret_partition},
     Row{.pattern = "EEH: PHB#{hex:phb}-PE#{hex:pe}: {text}", .kind = Kind::detail},
     Row{.pattern = "EEH: Unable to recover {text}", .kind = Kind::isolated},
     Row{.pattern = "EEH: {text}", .kind = Kind::detail},
@@ -78,6 +91,7 @@ constexpr std::array kernel_rows = {
     Row{.pattern = "Adding to iommu group {number:group}",
         .kind = Kind::device_name,
         .head = Head::device},
+    Row{.pattern = "Adding device {pci} to group {number:group}", .kind = Kind::device_name},
     Row{.pattern = "Removing from iommu group {number:group}",
         .kind = Kind::device_name,
         .head = Head::device},
@@ -136,7 +150,7 @@ constinit const Dialect swiotlb_dialect = {Origin::swiotlb, "swiotlb|sw-iommu|so
 
 constinit const Dialect dma_debug_dialect = {Origin::dma_debug, "dma-api", dma_debug_rows};
 
-constinit const Dialect eeh_dialect = {Origin::eeh, "eeh:", eeh_rows};
+constinit const Dialect eeh_dialect = {Origin::eeh, "eeh", eeh_rows};
 
 constinit const Dialect kernel_dialect = {Origin::kernel,
                                           "iommu|linux version|command line|class 0x|dma "

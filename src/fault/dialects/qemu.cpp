@@ -15,6 +15,17 @@ void interpret_write_flag(LogEvent& event) {
         event.record.access = *write != 0 ? Access::write : Access::read;
 }
 
+/// The message may be on the next line.
+void interpret_words(LogEvent& event) {
+    if (event.text.empty())
+        event.kind = Kind::detail;
+}
+
+void interpret_trace_event(LogEvent& event) {
+    interpret_write_flag(event);
+    interpret_intel_reason(event);
+}
+
 /// virtio-iommu's flags: 1 read, 2 write.
 void interpret_virtio_flags(LogEvent& event) {
     event.record.access = event.record.code == 1U ? Access::read : Access::write;
@@ -66,7 +77,12 @@ constexpr std::array qemu_rows = {
     // vtd_iommu_translate
     Row{.pattern = "detected translation failure (dev={pci}, iova={addr}{?, pasid={pasid}?}",
         .continues = Message::qemu},
-    Row{.pattern = "detected translation failure {text}", .continues = Message::qemu},
+    Row{.pattern = "detected translation failure {text}",
+        .continues = Message::qemu,
+        .may_wrap = true},
+    // hw/i386/trace-events, vtd_dmar_fault
+    Row{.pattern = "vtd_dmar_fault sid {rid} fault {code} addr {addr} write {number:write}",
+        .interpret = interpret_trace_event},
     // smmuv3.c, smmuv3_translate: the region's name has devfn
     Row{.pattern =
             "smmuv3-iommu-memory-region-{number:devfn}-{number:index} translation failed for "
@@ -83,7 +99,10 @@ constexpr std::array qemu_rows = {
     Row{.pattern = "virtio_iommu_translate {*}sid={endpoint} is not known",
         .reason = Reason::not_attached},
     Row{.pattern = "vtd_{text}: {*}invalid {*}", .kind = Kind::unit_error},
-    Row{.pattern = "vtd_{text}: {*}", .kind = Kind::unit_error},
+    Row{.pattern = "vtd_{*}: {text}",
+        .kind = Kind::unit_error,
+        .interpret = interpret_words,
+        .may_wrap = true},
     Row{.pattern = "amdvi_{text}: {*}", .kind = Kind::unit_error},
 };
 

@@ -105,6 +105,11 @@ void interpret_fsr_line(LogEvent& event) {
         event.record.access = Access::read;
 }
 
+void interpret_gpu_fault(LogEvent& event) {
+    event.record.reason =
+        event.text.starts_with("PERMISSION") ? Reason::permission : Reason::not_present;
+}
+
 void interpret_global_fault(LogEvent& event) {
     Record& record = event.record;
     const std::uint64_t gfsr = event.number("gfsr").value_or(0);
@@ -142,8 +147,18 @@ void interpret_event_number(LogEvent& event) {
     event.record.reason = found->reason;
 }
 
+/// The first word of a command: of an invalidation in a device (ATC_INV), its StreamID.
+void interpret_command_word(LogEvent& event) {
+    constexpr std::uint64_t atc_invalidate = 0x40;
+    const std::uint64_t word = event.numbers.back().value;
+    if ((word & 0xff) == atc_invalidate && event.record.source.kind() == Source::Kind::unknown)
+        event.record.source = Source::stream(static_cast<std::uint32_t>(word >> 32));
+}
+
 /// The four words of an event record: StreamID, SubstreamID, access, input address.
 void interpret_event_word(LogEvent& event) {
+    if (event.kind == Kind::invalidation)
+        return interpret_command_word(event);
     Record& record = event.record;
     if (event.numbers.size() != 4 || !record.code || record.source.kind() != Source::Kind::unknown)
         return;
@@ -202,13 +217,38 @@ constexpr std::array smmu_v2_rows = {
                    "fsynr0={hex:fsynr0}{?, fsynr1={hex:fsynr1}?}",
         .head = Head::unit,
         .interpret = interpret_context_fault},
-    Row{.pattern = "Unhandled context fault: {*}iova={addr}", .head = Head::unit},
+    Row{.pattern = "Unhandled context fault: iova={addr}{?, fsr={hcode}?}{?, fsynr={hex:fsynr}?}"
+                   "{?, cbfrsynra={hex:cbfrsynra}?}{?, sid={sid}?}{?, cb={ddomain}?}",
+        .reason = Reason::not_present,
+        .head = Head::unit,
+        .begins = Message::context_fault,
+        .interpret = interpret_context_fault},
+    Row{.pattern = "Unhandled context fault: {*}iova={addr}",
+        .reason = Reason::not_present,
+        .head = Head::unit},
     Row{.pattern = "context fault: fsr={hcode}, iova={addr}, fsynr={hex:fsynr}",
         .head = Head::unit,
         .interpret = interpret_context_fault},
     Row{.pattern = "Unexpected {*} context fault (fsr={hcode}{*}iova={addr}",
         .head = Head::unit,
         .interpret = interpret_context_fault},
+    // msm_iommu.c, msm_iommu_fault_handler: its registers are those of the SMMU
+    Row{.pattern = "Unexpected IOMMU page fault!",
+        .reason = Reason::not_present,
+        .begins = Message::context_fault},
+    Row{.pattern = "Interesting registers:",
+        .kind = Kind::detail,
+        .begins = Message::context_fault,
+        .continues = Message::context_fault},
+    Row{.pattern = "base = {text}",
+        .kind = Kind::detail,
+        .begins = Message::context_fault,
+        .continues = Message::context_fault},
+    // drm/msm/adreno/adreno_gpu.c, adreno_fault_handler: a GPU behind its SMMU
+    Row{.pattern =
+            "gpu fault: {?ttbr0={hex:ttbr0} ?}iova={addr}{?,?} dir={access}{?,?} type={text}{?,?} "
+            "source={device} (",
+        .interpret = interpret_gpu_fault},
     // Qualcomm's kernels: arm-smmu.c, print_ctx_regs and arm_smmu_context_fault
     Row{.pattern = "Unhandled arm-smmu context fault from {device}!",
         .head = Head::unit,
@@ -337,8 +377,8 @@ constexpr std::array smmu_v2_rows = {
     Row{.pattern = "stream match conflict for {text}",
         .kind = Kind::unit_refused,
         .head = Head::unit},
-    Row{.pattern = "found only {text}", .kind = Kind::unit_refused, .head = Head::unit},
-    Row{.pattern = "failed to {text}", .kind = Kind::unit_refused, .head = Head::unit},
+    Row{.pattern = "arm-smmu {unit}: found only {text}", .kind = Kind::unit_refused},
+    Row{.pattern = "arm-smmu {unit}: failed to {text}", .kind = Kind::unit_refused},
     Row{.pattern = "cannot attach to SMMU {text}",
         .kind = Kind::unit_refused,
         .head = Head::device},
@@ -385,13 +425,13 @@ constexpr std::array smmu_v3_rows = {
         .kind = Kind::invalidation,
         .reason = Reason::invalidation,
         .head = Head::unit,
-        .begins = Message::queue,
+        .begins = Message::smmu_v3,
         .interpret = interpret_command_error},
     Row{.pattern = "skipping command in error state:",
         .kind = Kind::detail,
         .head = Head::unit,
-        .begins = Message::queue,
-        .continues = Message::queue},
+        .begins = Message::smmu_v3,
+        .continues = Message::smmu_v3},
     Row{.pattern = "retrying command fetch", .kind = Kind::detail, .head = Head::unit},
     Row{.pattern = "CMD_SYNC timeout{? at {hex:at}?}",
         .kind = Kind::invalidation,
@@ -447,8 +487,8 @@ constexpr std::array smmu_v3_rows = {
 } // namespace
 
 constinit const Dialect smmu_v2_dialect = {
-    Origin::smmu_v2, "smmu|context fault|global fault|gfsr|qcom_iommu|stream id|fsr |far ",
-    smmu_v2_rows};
+    Origin::smmu_v2,
+    "smmu|context fault|global fault|fsr|far |page fault!|gpu fault|base = ", smmu_v2_rows};
 
 constinit const Dialect smmu_v3_dialect = {Origin::smmu_v3, "smmu", smmu_v3_rows};
 

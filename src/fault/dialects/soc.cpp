@@ -161,6 +161,7 @@ constexpr std::array soc_rows = {
         .kind = Kind::invalidation,
         .reason = Reason::invalidation,
         .head = Head::unit},
+    Row{.pattern = "Error during raw reset{text}", .kind = Kind::unit_error, .head = Head::unit},
     Row{.pattern = "FORCE_RESET command timed out", .kind = Kind::unit_error, .head = Head::unit},
     // exynos-iommu.c, show_fault_information: the master before it; "AR", "AW" before Linux 6.1
     Row{.pattern = "[{access}] {text} FAULT occurred at {addr}",
@@ -219,6 +220,9 @@ constexpr std::array soc_rows = {
         .reason = Reason::not_present,
         .head = Head::unit,
         .interpret = interpret_mediatek},
+    Row{.pattern = "fault type={hcode} iova={addr} pa={hex:physical} {access}",
+        .reason = Reason::not_present,
+        .head = Head::unit},
     Row{.pattern = "fault type={hcode} iova={addr} pa={hex:physical} larb={number:larb} "
                    "port={number:port}",
         .reason = Reason::not_present,
@@ -233,7 +237,12 @@ constexpr std::array soc_rows = {
             "translation fault: status:{hex:status} stream:{dsid} code:{hcode} ({text}) at {addr}",
         .head = Head::unit,
         .interpret = interpret_dart},
-    Row{.pattern = "translation fault: status:{hex:status}{? stream:{dsid}?}", .head = Head::unit},
+    Row{.pattern =
+            "translation fault: status:{hex:status} stream:{dsid} code:{hcode} {*} at {addr}",
+        .head = Head::unit},
+    Row{.pattern = "translation fault: status:{hex:status}{? stream:{dsid}?}",
+        .head = Head::unit,
+        .may_wrap = true},
     Row{.pattern = "apple-dart {unit}: DART {text}", .kind = Kind::setting},
     // drivers/memory/tegra/mc.c, tegra30_mc_handle_irq; tegra186 and later print the same
     Row{.pattern = "secure {access} @{addr}: {text}",
@@ -243,6 +252,19 @@ constexpr std::array soc_rows = {
     Row{.pattern = "write @{addr}: {text}",
         .head = Head::device,
         .interpret = interpret_tegra_write},
+    // NVIDIA's kernels: drivers/platform/tegra/mc/mcerr.c, mcerr_default_print
+    Row{.pattern = "mc-err: ({*}) {device}: {text}",
+        .reason = Reason::address_size,
+        .begins = Message::soc,
+        .interpret = interpret_tegra},
+    Row{.pattern = "mc-err: status = {hex:status}; addr = {addr}",
+        .kind = Kind::detail,
+        .begins = Message::soc,
+        .continues = Message::soc},
+    Row{.pattern = "mc-err: secure: {*}, access-type: {access}",
+        .kind = Kind::detail,
+        .continues = Message::soc},
+    Row{.pattern = "mc-err: {text}", .kind = Kind::detail},
     Row{.pattern = "mcerr: unknown intr source{text}", .kind = Kind::unit_error},
     // sun50i-iommu.c, sun50i_iommu_report_fault
     Row{.pattern = "Page fault for {addr} (master {dsid}, dir {access})",
@@ -256,21 +278,13 @@ constexpr std::array soc_rows = {
     Row{.pattern = "Page Table Walk Abort @{addr}",
         .reason = Reason::table_access,
         .head = Head::unit},
-    // msm_iommu.c, msm_iommu_fault_handler, print_ctx_regs
-    Row{.pattern = "Unexpected IOMMU page fault!",
+    // panfrost_mmu.c, panthor_mmu.c: a GPU's own MMU
+    Row{.pattern = "Unhandled Page fault in AS{number:space} at VA {addr}",
         .reason = Reason::not_present,
+        .head = Head::device,
         .begins = Message::soc},
-    Row{.pattern = "base = {hex:base}",
+    Row{.pattern = "access type {hex:type}: {access}",
         .kind = Kind::detail,
-        .begins = Message::soc,
-        .continues = Message::soc},
-    Row{.pattern = "Interesting registers:",
-        .kind = Kind::detail,
-        .begins = Message::soc,
-        .continues = Message::soc},
-    Row{.pattern = "FAR = {addr} PAR = {hex:par}",
-        .kind = Kind::detail,
-        .begins = Message::soc,
         .continues = Message::soc},
     // omap-iommu.c, iommu_fault_handler; sprd, fsl_pamu
     Row{.pattern = "errs:{hcode} da:{addr}", .reason = Reason::not_present, .head = Head::unit},
@@ -293,7 +307,7 @@ constexpr std::array riscv_rows = {
 
 constexpr std::array virtio_rows = {
     // virtio-iommu.c, viommu_fault_handler; another program's words may precede it
-    Row{.pattern = "page fault from EP {endpoint} at {addr} [{?{access}?}",
+    Row{.pattern = "page fault from EP {endpoint}{? PASID {pasid}?} at {addr} [{?{access}?}",
         .reason = Reason::not_present,
         .head = Head::none,
         .interpret = interpret_virtio_page},
@@ -311,10 +325,11 @@ constexpr std::array virtio_rows = {
 
 } // namespace
 
-constinit const Dialect soc_dialect = {Origin::soc,
-                                       "iommu|sysmmu|mmu|dart|fault occurred|translation "
-                                       "fault|-mc|emem|fault type=|vpr |page table base",
-                                       soc_rows};
+constinit const Dialect soc_dialect = {
+    Origin::soc,
+    "iommu|sysmmu|mmu|dart|fault occurred|translation "
+    "fault|fault in as|-mc|mc-err|emem|fault type=|vpr |page table base",
+    soc_rows};
 
 constinit const Dialect riscv_dialect = {Origin::riscv, "devid:|riscv_iommu", riscv_rows};
 

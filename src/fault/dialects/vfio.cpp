@@ -32,6 +32,19 @@ void interpret_error_text(LogEvent& event) {
             event.error = number;
 }
 
+/// QEMU prints a call that succeeded, too, when it is debugged.
+void interpret_call(LogEvent& event) {
+    if (event.error == 0)
+        event.kind = Kind::note;
+}
+
+/// The container failed because a mapping did.
+void interpret_container(LogEvent& event) {
+    interpret_error_text(event);
+    if (event.text.find("memory listener") != event.text.npos)
+        event.kind = Kind::map_failure;
+}
+
 void interpret_no_entries(LogEvent& event) {
     event.error = 28;
 }
@@ -44,13 +57,11 @@ constexpr std::array vfio_rows = {
     // hw/vfio/common.c, container.c, container-legacy.c, spapr.c; util/vfio-helpers.c
     Row{.pattern =
             "dma_map ({hex:container}, {addr}, {hsize}, {hex:memory}) = {error}{? ({text})?}",
-        .kind = Kind::map_failure},
-    Row{.pattern =
-            "vfio_dma_map ({hex:container}, {addr}, {hsize}, {hex:memory}) = {error}{? ({text})?}",
-        .kind = Kind::map_failure},
-    Row{.pattern = "vfio_container_dma_map ({hex:container}, {addr}, {hsize}, {hex:memory}) = "
-                   "{error}{? ({text})?}",
-        .kind = Kind::map_failure},
+        .kind = Kind::map_failure,
+        .head = Head::host,
+        .begins = Message::vfio_mapping,
+        .continues = Message::vfio,
+        .interpret = interpret_call},
     // hw/vfio/listener.c, vfio_ram_discard_register_listener
     Row{.pattern = "possibly running out of DMA mappings{text}",
         .kind = Kind::map_failure,
@@ -69,13 +80,20 @@ constexpr std::array vfio_rows = {
         .kind = Kind::map_failure},
     Row{.pattern = "IOMMU_IOAS_MAP failed: {text}",
         .kind = Kind::map_failure,
+        .head = Head::host,
+        .begins = Message::vfio,
         .interpret = interpret_error_text},
     Row{.pattern = "IOMMU_IOAS_{text}",
         .kind = Kind::map_failure,
         .interpret = interpret_error_text},
-    Row{.pattern = "VFIO_MAP_DMA: {error}", .kind = Kind::map_failure},
+    Row{.pattern = "VFIO_MAP_DMA: {error}",
+        .kind = Kind::map_failure,
+        .head = Head::host,
+        .begins = Message::vfio},
     Row{.pattern = "VFIO_MAP_DMA failed: {text}",
         .kind = Kind::map_failure,
+        .head = Head::host,
+        .begins = Message::vfio,
         .interpret = interpret_error_text},
     Row{.pattern = "VFIO_MAP_DMA {text}",
         .kind = Kind::map_failure,
@@ -88,7 +106,9 @@ constexpr std::array vfio_rows = {
         .kind = Kind::map_failure,
         .interpret = interpret_error_text},
     Row{.pattern = "VFIO_MAP_DMA", .kind = Kind::map_failure},
-    Row{.pattern = "vfio: DMA mapping failed, unable to continue", .kind = Kind::map_failure},
+    Row{.pattern = "vfio: DMA mapping failed, {text}",
+        .kind = Kind::map_failure,
+        .continues = Message::vfio_mapping},
     Row{.pattern = "memory listener initialization failed{text}",
         .kind = Kind::map_failure,
         .interpret = interpret_error_text},
@@ -99,12 +119,18 @@ constexpr std::array vfio_rows = {
     // hw/vfio/pci.c, container.c
     Row{.pattern = "group {number:group} is not viable",
         .kind = Kind::device_refused,
-        .head = Head::device},
+        .head = Head::host},
     Row{.pattern = "Please ensure all devices within the iommu_group are bound",
         .kind = Kind::detail},
     Row{.pattern = "failed to setup container for group {number:group}{text}",
         .kind = Kind::device_refused,
-        .head = Head::device,
+        .head = Head::host,
+        .begins = Message::vfio,
+        .continues = Message::vfio,
+        .interpret = interpret_container},
+    Row{.pattern = "error bind device {text}",
+        .kind = Kind::device_refused,
+        .head = Head::host,
         .interpret = interpret_error_text},
     Row{.pattern = "failed to setup INTx fd{text}", .kind = Kind::device_refused},
     Row{.pattern = "failed to open /dev/vfio/{text}",
@@ -114,7 +140,7 @@ constexpr std::array vfio_rows = {
     Row{.pattern = "Could not open '/dev/vfio/{text}",
         .kind = Kind::device_refused,
         .interpret = interpret_error_text},
-    Row{.pattern = "failed to get group{text}", .kind = Kind::device_refused, .head = Head::device},
+    Row{.pattern = "failed to get group{text}", .kind = Kind::device_refused, .head = Head::host},
     Row{.pattern = "no iommu_group found{text}",
         .kind = Kind::device_refused,
         .head = Head::device},
@@ -146,7 +172,8 @@ constexpr std::array vfio_rows = {
         .head = Head::device},
     Row{.pattern = "BAR {number:bar}: can't reserve {text}",
         .kind = Kind::device_refused,
-        .head = Head::device},
+        .head = Head::device,
+        .may_wrap = true},
     Row{.pattern = "can't reserve [mem {addr}-{last}{text}]",
         .kind = Kind::device_refused,
         .head = Head::device},
@@ -162,9 +189,6 @@ constexpr std::array vfio_rows = {
         .kind = Kind::device_refused,
         .head = Head::device,
         .interpret = interpret_invalid_rom},
-    Row{.pattern = "Device is ineligible for IOMMU domain attach due to platform RMRR",
-        .kind = Kind::device_refused,
-        .head = Head::device},
     Row{.pattern = "Firmware has requested this device have a 1:1 IOMMU mapping, rejecting "
                    "configuring the device without a 1:1 mapping",
         .kind = Kind::device_refused,
@@ -188,21 +212,25 @@ constexpr std::array vfio_rows = {
     Row{.pattern = "enabling device ({text})", .kind = Kind::note, .head = Head::device},
     Row{.pattern = "probe of {device} failed with error {error}", .kind = Kind::device_refused},
     Row{.pattern = "vgaarb: {text}", .kind = Kind::note, .head = Head::device},
+    Row{.pattern = "vfio {pci}: device is {text}", .kind = Kind::device_refused},
+    Row{.pattern = "vfio {pci}: Failed to set vIOMMU: {text}", .kind = Kind::device_refused},
     Row{.pattern = "vfio_pci: add [{text}", .kind = Kind::setting},
     Row{.pattern = "VFIO - User Level meta-driver", .kind = Kind::note},
 };
 
 constexpr std::array dpdk_rows = {
     // eal_vfio.c, vfio_type1_dma_mem_map, rte_vfio_setup_device, vfio_set_iommu_type
-    Row{.pattern = "Cannot set up DMA remapping, error {error}{? ({text})?}",
-        .kind = Kind::map_failure},
-    Row{.pattern = "Cannot {text} DMA remapping, error {error}", .kind = Kind::map_failure},
+    Row{.pattern = "Cannot {*} DMA remapping, error {error}{? ({text})?}",
+        .kind = Kind::map_failure,
+        .begins = Message::vfio},
     Row{.pattern = "EAL: {pci} DMA remapping failed, error {error}{? ({text})?}",
-        .kind = Kind::map_failure},
+        .kind = Kind::map_failure,
+        .continues = Message::vfio},
     Row{.pattern = "DMA remapping failed, error {error}{? ({text})?}",
         .kind = Kind::map_failure,
-        .head = Head::device},
-    Row{.pattern = "Cannot clear DMA remapping, error {error}{? ({text})?}",
+        .head = Head::device,
+        .continues = Message::vfio},
+    Row{.pattern = "Couldn't map user memory for DMA: va: {hex:memory} iova: {addr}",
         .kind = Kind::map_failure},
     Row{.pattern = "Couldn't map new region for DMA", .kind = Kind::map_failure},
     Row{.pattern = "Cannot set up DMA mapping, error {error}", .kind = Kind::map_failure},

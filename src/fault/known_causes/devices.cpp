@@ -45,16 +45,6 @@ constexpr KnownCause device_rows[] = {
      .helps = "mount without discard, and stop fstrim.timer; the SSD then slows down as it fills",
      .fix = "Linux allocates the full list since 5.5 (nvme_setup_discard)",
      .source = "Linux 6.12 drivers/nvme/host/core.c, nvme_setup_discard"},
-    {.id = "nvme-reset-ats",
-     .when = {.kind = Kind::invalidation, .drivers = "nvme"},
-     .verdict = Verdict::data_at_risk,
-     .cause = "The SSD did not answer an invalidation of its translation cache (ATS): it was in "
-              "reset, asleep or gone.",
-     .next = "dmesg | grep -i -e nvme -e AER; nvme smart-log /dev/nvme0",
-     .helps = "pci=noats disables device translation caches; nvme_core.default_ps_max_latency_us=0 "
-              "keeps the SSD awake and warm",
-     .source =
-         "Linux 6.12 drivers/iommu/intel/dmar.c, qi_check_fault; kernel-parameters.txt, pci=noats"},
     {.id = "disk-write-refused",
      .when = {.kind = Kind::fault, .access = Access::read, .storage = true},
      .verdict = Verdict::data_at_risk,

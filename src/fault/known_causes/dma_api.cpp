@@ -16,6 +16,17 @@ constexpr KnownCause dma_api_rows[] = {
      .helps = "swiotlb=65536 doubles the default of 64 MiB; the memory is lost to everything else",
      .source = "Linux 6.12 kernel/dma/swiotlb.c, swiotlb_tbl_map_single; kernel-parameters.txt, "
                "swiotlb="},
+    {.id = "dma-mask",
+     .when = {.kind = Kind::driver_error, .reason = Reason::address_size},
+     .verdict = Verdict::device_unusable,
+     .cause =
+         "The memory lies above what the device can address (its DMA mask), and no bounce buffer "
+         "took its place: the kernel refused the mapping.",
+     .next = "dmesg | grep -i -e swiotlb -e 'DMA mask'",
+     .helps =
+         "swiotlb=force,65536 gives bounce buffers, which cost memory and time; an IOMMU needs "
+         "none",
+     .source = "Linux 6.12 kernel/dma/direct.h, dma_direct_map_page"},
     {.id = "dma-debug-overlap",
      .when = {.kind = Kind::driver_error, .texts = "overlap|EEXIST|cacheline"},
      .verdict = Verdict::data_at_risk,
@@ -41,6 +52,20 @@ constexpr KnownCause dma_api_rows[] = {
               "next owner.",
      .next = "dmesg | grep -A25 iommu    # the stack names who freed it",
      .source = "Linux 7.0 drivers/iommu/iommu-debug-pagealloc.c, __iommu_debug_check_unmapped"},
+    {.id = "dma-debug-leak",
+     .when = {.kind = Kind::driver_error, .texts = "pending DMA"},
+     .verdict = Verdict::data_at_risk,
+     .cause = "The driver let the device go without unmapping its buffers: the device may still "
+              "write to them, and their memory is lost.",
+     .next = "dmesg | grep -A25 DMA-API    # the leaked mapping, and the stack",
+     .source = "Linux 6.12 kernel/dma/debug.c, dma_debug_device_change"},
+    {.id = "iommu-driver-bug",
+     .when = {.kind = Kind::driver_error, .origin = Origin::kernel, .texts = "drivers/iommu"},
+     .verdict = Verdict::device_unusable,
+     .cause = "The IOMMU's driver met a state that it does not handle: often a fault that no "
+              "driver handles, or a second mapping of an address.",
+     .next = "dmesg | grep -B5 -A30 drivers/iommu    # the stack names the caller",
+     .source = "Linux Documentation/admin-guide/bug-hunting.rst"},
     {.id = "dma-debug-other",
      .when = {.kind = Kind::driver_error},
      .verdict = Verdict::data_at_risk,

@@ -57,7 +57,7 @@ constexpr KnownCause graphics_rows[] = {
     {.id = "display-firmware-scanout",
      .when = {.kind = Kind::fault,
               .access = Access::read,
-              .texts = "display|fimd|vop|dpu|mdss|dss|drm|simplefb",
+              .texts = "display|fimd|decon|vop|dpu|mdss|dss|drm|simplefb",
               .before_s = 15},
      .verdict = Verdict::harmless,
      .cause = "The boot loader left the display on: its controller read the splash screen until "

@@ -20,6 +20,16 @@ constexpr KnownCause interrupt_rows[] = {
               "until then",
      .source =
          "AMD I/O Virtualization Technology (IOMMU) Specification 48882, INVALID_DEVICE_REQUEST"},
+    {.id = "amd-interrupt-message",
+     .when = {.origin = Origin::amd, .address = {0xffff'fffd'f800'0000, 0xffff'fffd'ffff'ffff}},
+     .verdict = Verdict::device_unusable,
+     .cause =
+         "The device sent an interrupt message, and its device-table entry is not valid or does "
+         "not allow interrupts.",
+     .next = "dmesg | grep -e AMD-Vi -e IVRS; grep . /proc/interrupts",
+     .helps = "a firmware update, if the IVRS table lacks the device; intremap=off accepts every "
+              "interrupt message",
+     .source = "AMD specification 48882, 2.1.4.2 Interrupt and EOI address range"},
     {.id = "intremap-entry-absent",
      .when = {.reason = Reason::interrupt, .codes = {0x22}},
      .verdict = Verdict::device_unusable,

@@ -7,6 +7,17 @@ namespace moat::fault {
 namespace {
 
 constexpr KnownCause platform_rows[] = {
+    // PASIDs, and shared virtual memory.
+    {.id = "pasid-directory-empty",
+     .when = {.reason = Reason::pasid},
+     .verdict = Verdict::device_unusable,
+     .cause = "The device sent a process's address (PASID) that is not set up: the process ended, "
+              "or no driver enabled shared virtual memory for it.",
+     .next = "dmesg | grep -i -e pasid -e sva -e idxd",
+     .helps = "intel_iommu=sm_off disables scalable mode; shared virtual memory then does not work",
+     .source =
+         "VT-d specification, fault reasons 50h to 5Bh; Linux 6.12 drivers/iommu/intel/dmar.c"},
+
     // Requesters that are not what they seem.
     {.id = "phantom-function",
      .when = {.kind = Kind::fault, .reason = Reason::not_attached, .vendor = 0x1b4b},
@@ -27,6 +38,16 @@ constexpr KnownCause platform_rows[] = {
      .fix = "the kernel needs a DMA alias for the device: report its ID to linux-pci",
      .source = "Linux 6.12 drivers/pci/quirks.c, quirk_dma_func0_alias, quirk_fixed_dma_alias, "
                "quirk_use_pcie_bridge_dma_alias"},
+
+    {.id = "vmd-disk",
+     .when = {.kind = Kind::fault, .drivers = "vmd"},
+     .verdict = Verdict::data_at_risk,
+     .cause = "A disk behind a VMD (Volume Management Device) did it: VMD hides disks in a PCI "
+              "domain of its own, and they send with its address.",
+     .next = "lspci -D | grep ^1000; dmesg | grep -i -e 'I/O error' -e nvme -e vmd",
+     .helps = "disable VMD in the firmware: each disk then has an address of its own, and RAID by "
+              "VMD stops working",
+     .source = "Linux 6.12 drivers/pci/controller/vmd.c"},
 
     // Firmware and boot.
     {.id = "kdump-copied-tables",
@@ -58,7 +79,7 @@ constexpr KnownCause platform_rows[] = {
      .helps = "unbind the driver before sleep and bind it after",
      .source = "Linux Documentation/driver-api/pm/devices.rst"},
     {.id = "rmrr-refused",
-     .when = {.kind = Kind::device_refused, .texts = "RMRR|reserved memory"},
+     .when = {.kind = Kind::device_refused, .texts = "RMRR|reserved memory|1:1 IOMMU mapping"},
      .verdict = Verdict::not_started,
      .cause = "The firmware reserves memory for this device (RMRR), for management or USB "
               "emulation; the kernel does not give such a device away.",

@@ -8,6 +8,16 @@ namespace {
 
 constexpr KnownCause unit_rows[] = {
     // Invalidations.
+    {.id = "nvme-reset-ats",
+     .when = {.kind = Kind::invalidation, .drivers = "nvme"},
+     .verdict = Verdict::data_at_risk,
+     .cause = "The SSD did not answer an invalidation of its translation cache (ATS): it was in "
+              "reset, asleep or gone.",
+     .next = "dmesg | grep -i -e nvme -e AER; nvme smart-log /dev/nvme0",
+     .helps = "pci=noats disables device translation caches; nvme_core.default_ps_max_latency_us=0 "
+              "keeps the SSD awake and warm",
+     .source =
+         "Linux 6.12 drivers/iommu/intel/dmar.c, qi_check_fault; kernel-parameters.txt, pci=noats"},
     {.id = "device-gone-ats",
      .when = {.kind = Kind::invalidation, .after = Milestone::link_lost},
      .verdict = Verdict::device_unusable,
@@ -39,18 +49,14 @@ constexpr KnownCause unit_rows[] = {
      .source =
          "Linux 6.12 drivers/iommu/intel/dmar.c, qi_check_fault; kernel-parameters.txt, pci=noats"},
 
-    // PASIDs, and shared virtual memory.
-    {.id = "pasid-directory-empty",
-     .when = {.reason = Reason::pasid},
-     .verdict = Verdict::device_unusable,
-     .cause = "The device sent a process's address (PASID) that is not set up: the process ended, "
-              "or no driver enabled shared virtual memory for it.",
-     .next = "dmesg | grep -i -e pasid -e sva -e idxd",
-     .helps = "intel_iommu=sm_off disables scalable mode; shared virtual memory then does not work",
-     .source =
-         "VT-d specification, fault reasons 50h to 5Bh; Linux 6.12 drivers/iommu/intel/dmar.c"},
-
     // Tables and the unit itself.
+    {.id = "stream-match-conflict",
+     .when = {.origin = Origin::smmu_v2, .texts = "stream match conflict"},
+     .verdict = Verdict::device_unusable,
+     .cause = "Two stream-match registers match the stream: the firmware left one behind, or two "
+              "iommus properties overlap in StreamID and mask.",
+     .next = "find /proc/device-tree -name iommus; dmesg | grep -i -e smmu -e 'stream match'",
+     .source = "Arm SMMUv2 specification IHI 0062, SMMU_sGFSR.SMCF"},
     {.id = "reserved-bits",
      .when = {.kind = Kind::fault, .reason = Reason::malformed_table},
      .verdict = Verdict::device_unusable,

@@ -40,6 +40,17 @@ constexpr KnownCause vfio_rows[] = {
      .next = "look for an earlier map of the same IOVA in the program's log",
      .helps = "none: ignoring the error leaves the device with the old memory",
      .source = "Linux 6.12 drivers/vfio/vfio_iommu_type1.c, vfio_dma_do_map"},
+    {.id = "map-memory-not-pinned",
+     .when = {.kind = Kind::map_failure,
+              .texts = "unable to continue|setup container|memory listener|IommuDmaMap",
+              .error = 14},
+     .verdict = Verdict::not_started,
+     .cause = "The guest's memory cannot be pinned for writing: a read-only or DAX file backs it, "
+              "its pages do not exist (postcopy, huge pages in use up), or it is a device's BAR.",
+     .next = "compare the address with the guest's memory and BARs; df -h /dev/hugepages /dev/shm",
+     .helps = "back the guest's memory with anonymous or shared memory; a read-only image needs "
+              "another device than nvdimm",
+     .source = "Linux 6.12 drivers/vfio/vfio_iommu_type1.c, vaddr_get_pfns"},
     {.id = "map-bar-of-peer",
      .when = {.kind = Kind::map_failure, .error = 14},
      .verdict = Verdict::harmless,
