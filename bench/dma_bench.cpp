@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What the DMA API costs beside its parts: an address from the allocator, and a leaf in a table.
 // Goals and why each figure is what it is: docs/design/dma.md.
-#include "moat/dma/space.hpp"
 #include "moat/moat.hpp"
 
-#include "harness.hpp"
-#include "iommu/soft_system.hpp"
+#include "dma_system.hpp"
 
 #include <atomic>
 #include <thread>
@@ -20,34 +18,6 @@ using dma::Direction;
 using dma::Level;
 using dma::Unmapping;
 using tests::Buffer;
-using Space = dma::Space<SoftDomain, RealSync>;
-
-constexpr fault::Source device_id = fault::Source::pci(0, 1, 0);
-constexpr std::uint64_t page = 4096;
-
-struct System {
-    explicit System(const dma::Options& options)
-        : space(*Space::create(domain, {.options = options, .pages = dma::own_pages()})),
-          device(**iommu.add_device(device_id)) {
-        keep(iommu.attach(device_id, domain));
-    }
-
-    OwnTables tables;
-    SoftDomain domain{empty_table(tables)};
-    SoftIommu iommu;
-    std::unique_ptr<Space> space;
-    SoftIommu::Device& device;
-};
-
-Side map_and_unmap(Space& space, const dma::Memory& memory) {
-    return {.run = [&space, memory](std::uint64_t count) {
-        for (; count != 0; --count) {
-            const Iova iova = *space.map(memory, Direction::bidirectional, "buffer");
-            keep(iova);
-            keep(space.unmap(iova, memory.size(), Direction::bidirectional));
-        }
-    }};
-}
 
 /// What the same takes apart: the allocator's pair, and the table's with its invalidation.
 struct Parts {
@@ -239,5 +209,6 @@ int main(int argc, char** argv) {
     levels(suite, dma::Memory::own(buffer.bytes()));
     front_door(suite, dma::Memory::own(buffer.bytes()));
     lists(suite);
+    cliffs(suite);
     return suite.finish();
 }

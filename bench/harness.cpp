@@ -54,6 +54,17 @@ double median(std::vector<double> values) {
     return *middle;
 }
 
+/// Return: how far `values`' ratios to `others` spread, as Row::noise says.
+double noise_of(std::vector<double> values, const std::vector<double>& others) {
+    if (values.size() != others.size())
+        return 0;
+    for (std::size_t i = 0; i != values.size(); ++i)
+        values[i] /= others[i];
+    std::ranges::sort(values);
+    const std::size_t quarter = values.size() / 4;
+    return (values[values.size() - 1 - quarter] - values[quarter]) / 2 / values[values.size() / 2];
+}
+
 /// Time on the wall, and whether all of it was the measured thread's own.
 struct Sample {
     double nanoseconds = 0;
@@ -299,7 +310,8 @@ void Suite::compare(const Comparison& what) {
             .unit = "ns",
             .against = what.against,
             .against_value = other_times.empty() ? 0 : median(other_times),
-            .goal = what.goal});
+            .goal = what.goal,
+            .noise = noise_of(subject_times, other_times)});
 }
 
 void Suite::compare_threads(const ThreadComparison& what) {
@@ -322,7 +334,8 @@ void Suite::compare_threads(const ThreadComparison& what) {
             .unit = "x slower",
             .against = what.against,
             .against_value = median(other),
-            .goal = what.goal});
+            .goal = what.goal,
+            .noise = noise_of(subject, other)});
 }
 
 void Suite::compare_instructions(const Comparison& what) {
@@ -384,7 +397,8 @@ void Suite::report(const Row& row) {
     const auto met = row.met();
     if (json_) {
         std::printf("{\"area\":%s,\"name\":%s,\"value\":%s,\"unit\":%s,\"against\":%s,"
-                    "\"against_value\":%s,\"ratio\":%s,\"better\":\"%s\",\"goal\":%s,\"met\":%s}\n",
+                    "\"against_value\":%s,\"ratio\":%s,\"better\":\"%s\",\"goal\":%s,\"met\":%s,"
+                    "\"noise\":%s}\n",
                     json_string(area_).c_str(), json_string(row.name).c_str(),
                     number(row.value).c_str(), json_string(row.unit).c_str(),
                     ratio ? json_string(row.against).c_str() : "null",
@@ -392,7 +406,7 @@ void Suite::report(const Row& row) {
                     ratio ? number(*ratio).c_str() : "null",
                     row.better == Better::lower ? "lower" : "higher",
                     row.goal ? number(*row.goal).c_str() : "null",
-                    met ? (*met ? "true" : "false") : "null");
+                    met ? (*met ? "true" : "false") : "null", number(row.noise).c_str());
     } else {
         if (!std::exchange(header_printed_, true))
             print_line({area_, "value", "unit", "against", "ratio", "goal", "", "against what"});

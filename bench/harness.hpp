@@ -50,6 +50,8 @@ struct Row {
     /// For the ratio where there is another side, else for the value, which then is a count and
     /// never a time. No goal: the row is a guide.
     std::optional<double> goal = {};
+    /// Half the interquartile range of the ratio over the repetitions, by its median; 0: unknown.
+    double noise = 0;
 
     [[nodiscard]] std::optional<double> ratio() const;
     [[nodiscard]] std::optional<bool> met() const;
