@@ -91,9 +91,12 @@ struct Sized {
 constexpr std::uint64_t kib = 1024;
 constexpr std::uint64_t large = 2048 * kib;
 constexpr std::array sizes = {
-    Sized{"64K", page, 64 * kib, 16}, Sized{"1M", page, 1024 * kib, 256},
-    Sized{"2M aligned", 0, large, 1}, Sized{"2M a page off", page, large, 512},
-    Sized{"4M", 0, 2 * large, 2},     Sized{"coherent 64K", page, 64 * kib, 16, true},
+    Sized{"map + unmap 64K, guard, strict", page, 64 * kib, 16},
+    Sized{"map + unmap 1M, guard, strict", page, 1024 * kib, 256},
+    Sized{"map + unmap 2M aligned, guard, strict", 0, large, 1},
+    Sized{"map + unmap 2M a page off, guard, strict", page, large, 512},
+    Sized{"map + unmap 4M, guard, strict", 0, 2 * large, 2},
+    Sized{"map + unmap coherent 64K, guard, strict", page, 64 * kib, 16, true},
 };
 
 void sizes_above_a_page(Suite& suite) {
@@ -117,7 +120,7 @@ void sizes_above_a_page(Suite& suite) {
                 keep(system.space->unmap(iova, buffer.size(), Direction::bidirectional));
             }
         };
-        suite.compare({.name = "map + unmap " + std::string(each.name) + ", guard, strict",
+        suite.compare({.name = each.name,
                        .subject = each.coherent ? Side{.run = coherent}
                                                 : map_and_unmap(*system.space, buffer),
                        .against = "4K pair + leaves x 2 stores",
@@ -215,8 +218,8 @@ struct Growth {
 void growth(Suite& suite) {
     for (const Level level : {Level::guard, Level::track}) {
         std::optional<double> least;
-        for (const unsigned live : {10U, 1'000U, 100'000U, 1'000'000U})
-            for (const unsigned idle : {0U, 512U})
+        for (const unsigned idle : {0U, 512U})
+            for (const unsigned live : {10U, 1'000U, 100'000U, 1'000'000U})
                 for (const unsigned threads : {1U, 2U}) {
                     const Growth each{level, live, threads, idle};
                     if (!suite.wants(each.name()))
