@@ -54,19 +54,24 @@ namespace detail {
 
 } // namespace detail
 
-/// Checks that every byte of [start, start + size) may be mapped. Errors: empty, overflow,
-/// out_of_range, overlap (with a reserved range).
+/// Whether every byte of [start, start + size) may be mapped.
+[[nodiscard, gnu::always_inline]] inline bool within_limits(const DomainLimits& limits, Iova start,
+                                                            ByteCount size) {
+    const std::uint64_t first = start.value() - limits.aperture.start().value();
+    const std::uint64_t room = limits.aperture.size().value();
+    bool good = size.value() - 1 < room && first <= room - size.value();
+    for (const IovaRange& each : limits.reserved) {
+        const std::uint64_t reserved = each.start().value() - start.value();
+        good = good && reserved >= size.value() && -reserved >= each.size().value();
+    }
+    return good;
+}
+
+/// The same, with the reason. Errors: empty, overflow, out_of_range, overlap (with a reserved
+/// range).
 [[nodiscard]] inline Result<void> check_limits(const DomainLimits& limits, Iova start,
                                                ByteCount size) {
-    const std::uint64_t first = start.value();
-    const std::uint64_t lowest = limits.aperture.start().value();
-    const std::uint64_t room = limits.aperture.size().value();
-    bool good = size.value() - 1 < room && first >= lowest && first - lowest <= room - size.value();
-    for (const IovaRange& each : limits.reserved) {
-        const std::uint64_t reserved = each.start().value();
-        good = good && first - reserved >= each.size().value() && reserved - first >= size.value();
-    }
-    if (good) [[likely]]
+    if (within_limits(limits, start, size)) [[likely]]
         return {};
     return detail::check_limits_slowly(limits, start, size);
 }

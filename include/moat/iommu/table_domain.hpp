@@ -52,14 +52,14 @@ concept HardwareInvalidator =
 
 namespace detail {
 
-/// Converts void to success.
+/// Converts what cannot fail to success.
 template <class Call>
 [[nodiscard, gnu::always_inline]] inline Result<void> outcome_of(Call&& call) {
-    if constexpr (std::is_void_v<decltype(call())>) {
+    if constexpr (std::same_as<decltype(call()), Result<void>>) {
+        return call();
+    } else {
         call();
         return {};
-    } else {
-        return call();
     }
 }
 
@@ -72,13 +72,15 @@ template <Invalidator I, Timing timing>
 class EditInvalidation {
     using Request = InvalidationRequest<Iova>;
 
-    static auto call(I& invalidator, const Request& request) {
+  public:
+    [[gnu::always_inline]] static auto call(I& invalidator, const Request& request) {
         if constexpr (timing == Timing::now)
             return invalidator.invalidate(request);
         else
             return invalidator.forget(request);
     }
 
+  private:
     using Outcome = decltype(call(std::declval<I&>(), std::declval<const Request&>()));
 
     static constexpr bool can_fail = std::same_as<Outcome, Result<void>>;
@@ -167,21 +169,16 @@ class TableDomain {
 
     [[nodiscard]] const DomainLimits& limits() const { return limits_; }
 
-    [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
-                                   Attributes attributes) {
+    [[nodiscard, gnu::always_inline]] Result<void>
+    map(Iova start, ByteCount size, PhysicalAddress memory, Attributes attributes) {
         if constexpr (HardwareInvalidator<Invalidator>) {
             const Piece piece = {start, size, memory};
             return map_all({&piece, 1}, attributes);
         } else {
-            if (const auto good = check_limits(limits_, start, size); !good) [[unlikely]]
-                return good;
-            auto nothing = [](const InvalidationRequest<Iova>&) {};
-            auto edit = table_.edit(nothing);
-            const Result<void> mapped = edit.map(start, size, memory, attributes);
-            edit.finish();
-            if (mapped) [[likely]]
-                return {}; // a copy of `mapped` would copy the room for an error, too
-            return mapped;
+            if (within_limits(limits_, start, size) &&
+                Edit<Tree>::try_map(table_, start, size, memory, attributes)) [[likely]]
+                return {};
+            return map_slowly(start, size, memory, attributes);
         }
     }
 
@@ -213,12 +210,12 @@ class TableDomain {
         return changed;
     }
 
-    [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) {
+    [[nodiscard, gnu::always_inline]] Result<void> unmap(Iova start, ByteCount size) {
         return unmap_and<detail::Timing::now>(start, size, CoveredTables::remove);
     }
 
     /// Keeps empty tables, which may not be freed before the invalidation.
-    [[nodiscard]] Result<void> unmap_deferred(Iova start, ByteCount size) {
+    [[nodiscard, gnu::always_inline]] Result<void> unmap_deferred(Iova start, ByteCount size) {
         return unmap_and<detail::Timing::later>(start, size, CoveredTables::keep);
     }
 
@@ -255,6 +252,17 @@ class TableDomain {
     [[nodiscard]] Table take_table() { return std::move(table_); }
 
   private:
+    [[nodiscard, gnu::noinline]] Result<void>
+    map_slowly(Iova start, ByteCount size, PhysicalAddress memory, Attributes attributes) {
+        if (const auto good = check_limits(limits_, start, size); !good)
+            return good;
+        auto nothing = [](const InvalidationRequest<Iova>&) {};
+        auto edit = table_.edit(nothing);
+        const Result<void> mapped = edit.map(start, size, memory, attributes);
+        edit.finish();
+        return mapped;
+    }
+
     template <class Open>
     [[nodiscard]] Result<void> map_each(Open& open, std::span<const Piece> pieces,
                                         Attributes attributes) const {
@@ -262,7 +270,8 @@ class TableDomain {
             const auto rest = pieces.subspan(done);
             const std::size_t pages = pages_in_front(rest);
             if (pages > 1 && knows(attributes) &&
-                within_limits(rest.front().start, pages << Format::granule_lg2)) {
+                within_limits(limits_, rest.front().start,
+                              ByteCount(pages << Format::granule_lg2))) {
                 const auto memory_of = [&](std::uint64_t page) { return rest[page].memory; };
                 const std::uint64_t mapped =
                     open.map_pages(rest.front().start, pages, memory_of, attributes);
@@ -310,17 +319,6 @@ class TableDomain {
         return {};
     }
 
-    [[nodiscard]] bool within_limits(Iova start, std::uint64_t size) const {
-        const std::uint64_t most = limits_.aperture.size().value(); // it begins at 0
-        if (size > most || start.value() > most - size)
-            return false;
-        const IovaRange range(start, ByteCount(size));
-        for (const IovaRange& each : limits_.reserved)
-            if (each.overlaps(range))
-                return false;
-        return true;
-    }
-
     /// How many pieces, from the first on, are consecutive single pages.
     [[nodiscard]] static std::size_t pages_in_front(std::span<const Piece> pieces) {
         constexpr std::uint64_t page = bit(Format::granule_lg2);
@@ -341,6 +339,17 @@ class TableDomain {
     template <detail::Timing timing>
     [[nodiscard, gnu::always_inline]] Result<void> unmap_and(Iova start, ByteCount size,
                                                              CoveredTables tables) {
+        if (Edit<Tree>::try_unmap(table_, start, size).leaves != 0) [[likely]]
+            return detail::outcome_of([&]() __attribute__((always_inline)) {
+                return detail::EditInvalidation<Invalidator, timing>::call(
+                    invalidator_, {start, Iova(start.value() + (size.value() - 1))});
+            });
+        return unmap_slowly<timing>(start, size, tables);
+    }
+
+    template <detail::Timing timing>
+    [[nodiscard, gnu::noinline]] Result<void> unmap_slowly(Iova start, ByteCount size,
+                                                           CoveredTables tables) {
         detail::EditInvalidation<Invalidator, timing> invalidation(invalidator_);
         auto open = table_.edit(invalidation);
         const Result<Unmapped> unmapped =

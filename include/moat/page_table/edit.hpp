@@ -11,6 +11,7 @@
 #include "moat/page_table/invalidation.hpp"
 #include "moat/page_table/page_table.hpp"
 
+#include <array>
 #include <cstdint>
 #include <utility>
 
@@ -39,20 +40,24 @@ class Edit {
     /// attributes, no_memory.
     [[gnu::always_inline]] Result<void> map(Input start, ByteCount size, PhysicalAddress physical,
                                             Attributes attributes, MapOptions options = {}) {
+        if (try_map(page_table_, start, size, physical, attributes, options)) [[likely]]
+            return {};
+        return map_in_two_passes(start, size, physical, attributes, options);
+    }
+
+    /// The common case of map, in existing tables, without an edit: it has nothing to invalidate.
+    /// Return: false, without a change, for any other case and for errors.
+    [[nodiscard, gnu::always_inline]] static bool try_map(PageTable<Tree>& page_table, Input start,
+                                                          ByteCount size, PhysicalAddress physical,
+                                                          Attributes attributes,
+                                                          MapOptions options = {}) {
         const std::uint64_t first = start.value();
-        const std::uint64_t last = first + (size.value() - 1);
-        return page_table_.with_root([&](auto root) __attribute__((always_inline)) -> Result<void> {
+        return page_table.with_root([&](auto root) __attribute__((always_inline)) {
             constexpr unsigned levels = decltype(root)::level + 1;
-            if (!range_is_good(first | physical.value(), first, size.value(), levels) ||
-                !physical_is_good(physical.value(), size.value()) || !F::representable(attributes))
-                [[unlikely]]
-                return map_error(first, size.value(), physical.value(), attributes, levels);
-            const detail::MapRequest request = {first, last, physical.value(),
-                                                F::attribute_word(attributes),
-                                                largest_leaf_lg2(options)};
-            if (detail::Map<Tree>::try_run(writer_, root, request)) [[likely]]
-                return {};
-            return map_in_two_passes(request);
+            return map_is_good(first, size.value(), physical.value(), attributes, levels) &&
+                   detail::Map<Tree>::try_run(
+                       EntryWriter<Tree>(), root,
+                       request_of(first, size.value(), physical.value(), attributes, options));
         });
     }
 
@@ -78,20 +83,26 @@ class Edit {
     /// may not be split, or not without break-before-make), no_memory (for splitting).
     [[gnu::always_inline]] Result<Unmapped> unmap(Input start, ByteCount size,
                                                   UnmapOptions options = {}) {
+        if (options.flags == FinalFlags::ignore) [[likely]]
+            if (const LeafCount done = try_unmap(page_table_, start, size); done.leaves != 0)
+                [[likely]] {
+                pending_.cover(start.value(), start.value() + (size.value() - 1));
+                return Unmapped{.bytes = done.bytes, .leaves = done.leaves};
+            }
+        return unmap_in_two_passes(start, size, options);
+    }
+
+    /// The common case of unmap, without an edit: the caller invalidates the range. Return: nothing
+    /// unmapped, and no change, for any other case and for errors.
+    [[nodiscard, gnu::always_inline]] static LeafCount try_unmap(PageTable<Tree>& page_table,
+                                                                 Input start, ByteCount size) {
         const std::uint64_t first = start.value();
-        const std::uint64_t last = first + (size.value() - 1);
-        return page_table_.with_root([&](auto root) __attribute__((
-                                         always_inline)) -> Result<Unmapped> {
+        return page_table.with_root([&](auto root) __attribute__((always_inline)) {
             constexpr unsigned levels = decltype(root)::level + 1;
             if (!range_is_good(first, first, size.value(), levels)) [[unlikely]]
-                return range_error(first, size.value(), levels);
-            if (options.flags == FinalFlags::ignore) [[likely]]
-                if (const LeafCount done = detail::Unmap<Tree>::try_run(writer_, root, first, last);
-                    done.leaves != 0) [[likely]] {
-                    pending_.cover(first, last);
-                    return Unmapped{.bytes = done.bytes, .leaves = done.leaves};
-                }
-            return unmap_in_two_passes(first, last, options);
+                return LeafCount();
+            return detail::Unmap<Tree>::try_run(EntryWriter<Tree>(), root, first,
+                                                first + (size.value() - 1));
         });
     }
 
@@ -191,13 +202,39 @@ class Edit {
 
     [[gnu::always_inline]] static bool range_is_good(std::uint64_t aligned, std::uint64_t start,
                                                      std::uint64_t size, unsigned levels) {
-        return is_aligned(aligned | size, F::granule_lg2) &&
-               InputSpace<F>::of(start, levels).contains(start, size);
+        if (!is_aligned(aligned | size, F::granule_lg2))
+            return false;
+        if constexpr (F::sign_extended || input_bits<F>() == 64)
+            return InputSpace<F>::of(start, levels).contains(start, size);
+        return ((start | (size - 1) | (start + (size - 1))) >> input_bits<F>(levels)) == 0;
     }
 
     [[gnu::always_inline]] static bool physical_is_good(std::uint64_t physical,
                                                         std::uint64_t size) {
         return ((physical | (size - 1) | (physical + (size - 1))) >> F::output_bits) == 0;
+    }
+
+    [[gnu::always_inline]] static bool map_is_good(std::uint64_t start, std::uint64_t size,
+                                                   std::uint64_t physical, Attributes attributes,
+                                                   unsigned levels) {
+        return range_is_good(start | physical, start, size, levels) &&
+               physical_is_good(physical, size) && F::representable(attributes);
+    }
+
+    [[gnu::always_inline]] static detail::MapRequest
+    request_of(std::uint64_t start, std::uint64_t size, std::uint64_t physical,
+               Attributes attributes, const MapOptions& options) {
+        return {start, start + (size - 1), physical, attribute_word(attributes),
+                largest_leaf_lg2(options)};
+    }
+
+    /// The usual three come from a table: formats spend an instruction or more on each attribute.
+    [[gnu::always_inline]] static Word attribute_word(Attributes attributes) {
+        static constexpr std::array words = {Word{0}, F::attribute_word(Attributes::read),
+                                             F::attribute_word(Attributes::write),
+                                             F::attribute_word(read_write)};
+        const auto index = static_cast<std::uint32_t>(attributes);
+        return index < words.size() ? words[index] : F::attribute_word(attributes);
     }
 
     [[gnu::noinline, gnu::cold]] static std::unexpected<Error>
@@ -229,17 +266,30 @@ class Edit {
 
     // The two below take values and load the root again, so that the common case spills nothing.
 
-    [[gnu::noinline]] Result<void> map_in_two_passes(detail::MapRequest request) {
+    [[gnu::noinline]] Result<void> map_in_two_passes(Input start, ByteCount size,
+                                                     PhysicalAddress physical,
+                                                     Attributes attributes, MapOptions options) {
+        const std::uint64_t first = start.value();
         return page_table_.with_root([&](auto root) -> Result<void> {
+            constexpr unsigned levels = decltype(root)::level + 1;
+            if (!map_is_good(first, size.value(), physical.value(), attributes, levels))
+                return map_error(first, size.value(), physical.value(), attributes, levels);
+            const detail::MapRequest request =
+                request_of(first, size.value(), physical.value(), attributes, options);
             if (detail::Map<Tree>::try_two_tables(writer_, root, request))
                 return {};
             return detail::Map<Tree>(writer_, pending_, page_table_.memory(), request).run(root);
         });
     }
 
-    [[gnu::noinline]] Result<Unmapped> unmap_in_two_passes(std::uint64_t start, std::uint64_t last,
+    [[gnu::noinline]] Result<Unmapped> unmap_in_two_passes(Input first, ByteCount size,
                                                            UnmapOptions options) {
+        const std::uint64_t start = first.value();
+        const std::uint64_t last = start + (size.value() - 1);
         return page_table_.with_root([&](auto root) -> Result<Unmapped> {
+            constexpr unsigned levels = decltype(root)::level + 1;
+            if (!range_is_good(start, start, size.value(), levels))
+                return range_error(start, size.value(), levels);
             if (options.flags == FinalFlags::ignore)
                 if (const LeafCount done =
                         detail::Unmap<Tree>::try_two_tables(writer_, root, start, last);

@@ -36,7 +36,7 @@ template <SyncPolicy Sync>
 class GracePeriod {
   public:
     /// Waits. Not from inside a read section.
-    GracePeriod() { Sync::synchronize(); }
+    [[gnu::always_inline]] GracePeriod() { Sync::synchronize(); }
 
     GracePeriod(const GracePeriod&) = delete;
     GracePeriod& operator=(const GracePeriod&) = delete;

@@ -76,11 +76,9 @@ class PageMapper {
                                                        Attributes attributes) {
         const std::uint64_t offset = physical.value() & page_mask_;
         const ByteCount bytes(whole_pages(offset, size.value()));
-        if (size.value() - 1 >= most_bytes) [[unlikely]]
-            return cannot_map(size);
-        const Result<Iova> start = bytes.value() < large_bytes
+        const Result<Iova> start = size.value() - 1 < large_bytes / 2
                                        ? allocator_->allocate({.size = bytes})
-                                       : allocate_large(physical, bytes);
+                                       : allocate_slowly(physical, size, bytes);
         if (!start) [[unlikely]]
             return start;
         const Result<void> mapped =
@@ -206,8 +204,14 @@ class PageMapper {
                     {"size", size.value()});
     }
 
-    /// At the memory's offset in a large page, so that large leaves can map it.
-    [[gnu::noinline]] Result<Iova> allocate_large(PhysicalAddress physical, ByteCount bytes) {
+    /// For any size. From a large page on at the memory's offset in one, so that large leaves can
+    /// map it.
+    [[gnu::noinline]] Result<Iova> allocate_slowly(PhysicalAddress physical, ByteCount size,
+                                                   ByteCount bytes) {
+        if (const auto fits = check_size(size); !fits)
+            return std::unexpected(fits.error());
+        if (bytes.value() < large_bytes)
+            return allocator_->allocate({.size = bytes});
         const PhysicalAddress first(physical.value() & ~page_mask_);
         return allocator_->allocate(
             {.size = bytes, .placement = iova::Congruence::with(first, large_lg2)});

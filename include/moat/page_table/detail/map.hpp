@@ -77,6 +77,9 @@ class Map {
     template <unsigned L>
     [[gnu::always_inline]] static bool try_run(const EntryWriter<Tree>& writer, Table<Tree, L> root,
                                                const MapRequest& request) {
+        if constexpr (can_be_leaf<F>(0))
+            if (request.last - request.start == low_bits(entry_lg2<F>(0))) [[likely]]
+                return try_table(writer, descend<0>(root, request.start), request);
         const unsigned fit_lg2 = alignment_lg2(request.start | (request.last + 1) |
                                                request.physical | bit(request.largest_leaf_lg2));
         return try_level<highest_leaf_level<F>() < L ? highest_leaf_level<F>() : L>(

@@ -62,7 +62,7 @@ class Unmap {
             []() __attribute__((always_inline)) { return LeafCount(); },
             [&](Leaf<Tree, L> leaf) __attribute__((always_inline)) {
                 const std::uint64_t inside = low_bits(entry_lg2<F>(L));
-                if (last - start == inside && (start & inside) == 0 &&
+                if (last - start == inside && (L == 0 || (start & inside) == 0) &&
                     F::template leaf_group_lg2<L>(leaf.word()) == 0) [[likely]] {
                     writer.store(table, index, 0);
                     return LeafCount{.bytes = inside + 1, .leaves = 1};
