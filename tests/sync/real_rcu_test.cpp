@@ -31,7 +31,6 @@ void in_a_thread(const auto& work) {
 TEST(GracePeriod, outlasts_a_section_that_was_open) {
     constexpr int rounds = 100;
     for (int round = 0; round != rounds; ++round) {
-        in_a_thread([] { RealSync::synchronize(); }); // the reader reuses its unlisted slot
         std::latch section_open(1);
         std::atomic<bool> about_to_wait{false};
         std::atomic<bool> section_done{false};
@@ -51,6 +50,37 @@ TEST(GracePeriod, outlasts_a_section_that_was_open) {
         EXPECT_TRUE(section_done.load(std::memory_order_relaxed)) << "round " << round;
         reader.join();
     }
+}
+
+TEST(GracePeriod, outlasts_a_section_of_a_thread_that_was_idle) {
+    std::latch section_closed(1);
+    std::latch was_idle(1);
+    std::latch section_open(1);
+    std::atomic<bool> about_to_wait{false};
+    std::atomic<bool> section_done{false};
+    std::thread reader([&] {
+        {
+            const RealSync::ReadSection earlier;
+        }
+        section_closed.count_down();
+        was_idle.wait();
+        const RealSync::ReadSection reading;
+        section_open.count_down();
+        while (!about_to_wait.load(std::memory_order_relaxed))
+            RealSync::yield();
+        for (int i = 0; i != 100; ++i) // a grace period that does not wait would win
+            RealSync::yield();
+        section_done.store(true, std::memory_order_relaxed);
+    });
+    section_closed.wait();
+    for (int i = 0; i != 2048; ++i) // its slot leaves the list
+        RealSync::synchronize();
+    was_idle.count_down();
+    section_open.wait();
+    about_to_wait.store(true, std::memory_order_relaxed);
+    RealSync::synchronize();
+    EXPECT_TRUE(section_done.load(std::memory_order_relaxed));
+    reader.join();
 }
 
 TEST(GracePeriod, does_not_wait_for_sections_that_begin_later) {

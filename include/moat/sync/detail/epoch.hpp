@@ -35,7 +35,6 @@ using ProcessReaders = Readers<StandardSync, 32, 1024>;
 struct alignas(128) Slot : ProcessReaders::Slot {
     std::atomic<bool> taken{true};
     unsigned depth = 0;
-    unsigned place = 0; ///< where its thread meets readers
     Slot* next = nullptr;
 };
 
@@ -43,6 +42,7 @@ struct alignas(128) Slot : ProcessReaders::Slot {
 struct Domain {
     ProcessReaders readers;
     std::atomic<Slot*> slots{nullptr};
+    std::atomic<unsigned> threads_that_wait{0};
     /// Deferred calls in order, each batch with the epoch that it must outlive.
     StandardMutex deferred_mutex;
     RcuHead* deferred_first MOAT_GUARDED_BY(deferred_mutex) = nullptr;
@@ -60,12 +60,10 @@ inline constinit Domain domain{};
             !each->taken.exchange(true, std::memory_order_acquire))
             return each;
     Slot* fresh = new Slot;
-    fresh->next = domain.slots.load(std::memory_order_acquire);
-    do
-        fresh->place =
-            fresh->next == nullptr ? 0 : (fresh->next->place + 1) % ProcessReaders::places;
+    fresh->next = domain.slots.load(std::memory_order_relaxed);
     while (!domain.slots.compare_exchange_weak(fresh->next, fresh, std::memory_order_acq_rel,
-                                               std::memory_order_acquire));
+                                               std::memory_order_relaxed)) {
+    }
     return fresh;
 }
 
@@ -84,16 +82,13 @@ inline constinit thread_local Slot* own_slot = nullptr;
     return own_slot;
 }
 
-[[nodiscard, gnu::always_inline]] inline Slot* thread_slot() {
-    Slot* const slot = own_slot;
-    return slot != nullptr ? slot : register_thread();
-}
-
 /// Nothing reachable at its start is freed before its end. Nests. The outermost one costs a locked
 /// instruction, so hold it across a batch.
 class ReadSection {
   public:
-    ReadSection() : slot_(thread_slot()) {
+    ReadSection() : slot_(own_slot) {
+        if (slot_ == nullptr) [[unlikely]]
+            slot_ = register_thread();
         if (slot_->depth++ == 0)
             domain.readers.enter(*slot_);
     }
@@ -110,11 +105,25 @@ class ReadSection {
     Slot* slot_;
 };
 
+[[nodiscard]] inline bool inside_section() {
+    return own_slot != nullptr && own_slot->depth != 0;
+}
+
+/// 1 more than the place where the calling thread meets readers; 0 before its first grace period,
+/// which thus allocates nothing.
+inline constinit thread_local unsigned own_place = 0;
+
+[[gnu::noinline, gnu::cold]] inline void choose_place() {
+    const unsigned before = domain.threads_that_wait.fetch_add(1, std::memory_order_relaxed);
+    own_place = before % ProcessReaders::places + 1;
+}
+
 /// Waits for the end of every section open at the call.
 [[gnu::always_inline]] inline void synchronize() {
-    const Slot& own = *thread_slot();
-    MOAT_CHECK(own.depth == 0, "a read section does not wait for its own end");
-    domain.readers.wait(own.place);
+    MOAT_CHECK(!inside_section(), "a read section does not wait for its own end");
+    if (own_place == 0) [[unlikely]]
+        choose_place();
+    domain.readers.wait(own_place - 1);
 }
 
 /// Queues a call. Return: whether the queue was empty, so that nobody is about to run it.
@@ -131,7 +140,7 @@ inline bool enqueue(RcuHead* head, void (*call)(RcuHead*)) {
 /// Takes all queued calls, waits for a grace period and runs them in order. Not from inside a
 /// section or a deferred call.
 inline void run_deferred() {
-    MOAT_CHECK(thread_slot()->depth == 0, "a read section does not wait for its own end");
+    MOAT_CHECK(!inside_section(), "a read section does not wait for its own end");
     const Lock reclaiming(domain.reclaim_mutex);
     RcuHead* batch = nullptr;
     {
