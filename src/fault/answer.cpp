@@ -112,7 +112,8 @@ using Kind = LogEvent::Kind;
         return " at " + seconds(*group.begin_ns) + " s";
     text += " from " + seconds(*group.begin_ns) + " s to " + seconds(*group.end_ns) + " s";
     std::string more;
-    if (const std::uint64_t ns = *group.end_ns - *group.begin_ns; ns >= 100'000'000)
+    const std::uint64_t ns = *group.end_ns - *group.begin_ns;
+    if (ns >= 100'000'000 && times * 1'000'000'000 >= ns)
         more = "about " + with_commas(times * 1'000'000'000 / ns) + "/s";
     if (group.suppressed != 0)
         more += (more.empty() ? "" : "; ") + with_commas(group.suppressed) + " of them suppressed";

@@ -3,6 +3,11 @@
 #include "moat/fault/decode.hpp"
 #include "moat/fault/text.hpp"
 
+#include "fault/log_context.hpp"
+#include "fault/log_group.hpp"
+
+#include <array>
+#include <cstdlib>
 #include <fstream>
 #include <gtest/gtest.h>
 #include <random>
@@ -227,6 +232,53 @@ TEST(Decode, no_problem_comes_of_noise) {
           "net_ratelimit: 12 callbacks suppressed",
           "x map: IOMMU: iova=0xffffffffffffffff - 0x0 paddr=0x0 size=4096"})
         EXPECT_EQ(describe({line}), "") << line;
+}
+
+/// MOAT_FAULT_BYTES=100000000 for a long run.
+TEST(Decode, reads_mixed_dialects_broken_at_random_columns) {
+    const char* const wanted = std::getenv("MOAT_FAULT_BYTES");
+    const std::uint64_t bytes = wanted == nullptr ? 500'000 : std::stoull(wanted);
+    const std::uint64_t seed = 18;
+    SCOPED_TRACE(seed);
+    std::mt19937_64 random(seed);
+    std::vector<std::string> lines;
+    for (const char* file : {"golden_lines.txt", "pasted_lines.txt"})
+        for (const Golden& golden : golden_lines(file))
+            lines.insert(lines.end(), golden.lines.begin(), golden.lines.end());
+    constexpr std::array<std::string_view, 4> prefixes = {
+        "> > ", "\x1b[33m", "Nov 21 00:46:01 host kernel: ", "[   12.345678] "};
+    LogGroups groups;
+    LogContext context;
+    std::uint64_t problems = 0;
+    const auto sink = [&](const LogEvent& event) {
+        const Record& record = event.record;
+        ASSERT_EQ(record.precision == Precision::none, record.where.empty()) << event.raw;
+        ASSERT_LE(event.text.size(), 3 * Decoder::longest_line);
+        ASSERT_LE(event.numbers.size(), 16U);
+        problems += is_problem(event.kind) ? 1 : 0;
+        context.event(event);
+        groups.add(event);
+    };
+    Decoder decoder;
+    std::uint64_t read = 0;
+    while (read < bytes && !testing::Test::HasFatalFailure()) {
+        std::string text = lines[random() % lines.size()];
+        if (random() % 4 == 0)
+            text.insert(0, prefixes[random() % prefixes.size()]);
+        if (random() % 16 == 0 && !text.empty())
+            text[random() % text.size()] = static_cast<char>(random());
+        for (const std::size_t column = 1 + random() % 160; !text.empty();) {
+            const std::string line = text.substr(0, column);
+            text.erase(0, column);
+            context.line(line);
+            decoder.line(line, sink);
+            read += line.size() + 1;
+        }
+    }
+    decoder.end(sink);
+    EXPECT_GT(problems, bytes / 1000);
+    EXPECT_LE(groups.all().size(), LogGroups::most);
+    EXPECT_LE(decoder.counts().unknown, decoder.counts().lines);
 }
 
 TEST(Decode, broken_lines_give_a_record_or_none) {
