@@ -73,7 +73,7 @@ TEST(GracePeriod, outlasts_a_section_of_a_thread_that_was_idle) {
         section_done.store(true, std::memory_order_relaxed);
     });
     section_closed.wait();
-    for (int i = 0; i != 2048; ++i) // its slot leaves the list
+    for (int i = 0; i != 128; ++i) // its slot leaves the list
         RealSync::synchronize();
     was_idle.count_down();
     section_open.wait();

@@ -28,8 +28,9 @@ struct StandardSync {
     static void yield() { std::this_thread::yield(); }
 };
 
-/// Listing a slot again takes about a microsecond, a thousandth of that for each look.
-using ProcessReaders = Readers<StandardSync, 32, 1024>;
+/// Listing a slot again costs as much as ten looks at it: at 64 neither a thread that idles nor one
+/// that reads now and then costs much.
+using ProcessReaders = Readers<StandardSync, 32, 64>;
 
 /// One thread's announcement. Slots are never freed: the next thread reuses that of one that ended.
 struct alignas(128) Slot : ProcessReaders::Slot {
