@@ -5,10 +5,8 @@
 
 #include "dma_system.hpp"
 
-#include <algorithm>
 #include <array>
 #include <atomic>
-#include <latch>
 #include <thread>
 #include <vector>
 
@@ -144,7 +142,7 @@ void levels(Suite& suite, const dma::Memory& memory) {
                    .goal = 2});
 }
 
-/// What unmapping costs: its instructions, later instead of now, and beside other threads.
+/// What a pair costs, and what it costs with a later invalidation.
 void strict(Suite& suite, const dma::Memory& memory) {
     System system({.level = Level::guard});
     const Side subject = map_and_unmap(*system.space, memory);
@@ -160,70 +158,6 @@ void strict(Suite& suite, const dma::Memory& memory) {
                        .other = subject,
                        .goal = 0.8});
     }
-    const Buffer second(page);
-    const std::array memories = {memory, dma::Memory::own(second.bytes())};
-    suite.compare_threads({.name = "map + unmap 4K, guard, strict, two threads in one Space",
-                           .subject =
-                               [&](unsigned thread, std::uint64_t count) {
-                                   map_and_unmap(*system.space, memories[thread]).run(count);
-                               },
-                           .against = "arithmetic",
-                           .other =
-                               [](unsigned, std::uint64_t count) {
-                                   for (std::uint64_t x = count; count != 0; --count) {
-                                       x = x * 6364136223846793005U + 1;
-                                       keep(x);
-                                   }
-                               },
-                           .goal = 1.3});
-}
-
-/// Threads that read once and then sleep, until the object ends.
-class IdleReaders {
-  public:
-    IdleReaders(std::ptrdiff_t count, SoftIommu::Device& device) : read_(count) {
-        for (; count != 0; --count)
-            threads_.emplace_back([this, &device] {
-                const auto lane = std::make_unique<Lane>(device);
-                std::array<std::byte, 1> byte{};
-                keep(lane->read(Iova(0), byte).done);
-                read_.count_down();
-                end_.wait();
-            });
-        read_.wait();
-    }
-
-    ~IdleReaders() { end_.count_down(); }
-
-  private:
-    std::latch read_;
-    std::latch end_{1};
-    std::vector<std::jthread> threads_;
-};
-
-void idle_readers(Suite& suite, const dma::Memory& memory) {
-    const std::string name = "map + unmap 4K, guard, strict, 512 idle threads that read once";
-    if (suite.only_counts() || !suite.wants(name))
-        return;
-    System system({.level = Level::guard});
-    const Side pairs = map_and_unmap(*system.space, memory);
-    const auto median = [&] {
-        std::vector<double> samples;
-        for (int i = 0; i != Suite::repetitions; ++i)
-            samples.push_back(
-                time_threads([&](unsigned, std::uint64_t count) { pairs.run(count); }, 1, 20'000)
-                    .alone);
-        std::ranges::nth_element(samples, samples.begin() + Suite::repetitions / 2);
-        return samples[Suite::repetitions / 2];
-    };
-    const double without = median();
-    const IdleReaders idle(512, system.device);
-    suite.report({.name = name,
-                  .value = median(),
-                  .unit = "ns",
-                  .against = "no other thread",
-                  .against_value = without,
-                  .goal = 1.1});
 }
 
 /// The front door beside the templates behind it.
@@ -293,7 +227,6 @@ int main(int argc, char** argv) {
     const tests::Buffer buffer(page);
     levels(suite, dma::Memory::own(buffer.bytes()));
     strict(suite, dma::Memory::own(buffer.bytes()));
-    idle_readers(suite, dma::Memory::own(buffer.bytes()));
     front_door(suite, dma::Memory::own(buffer.bytes()));
     lists(suite);
     cliffs(suite);
