@@ -141,8 +141,8 @@ void two_threads(Suite& suite) {
     const std::array buffers = {Buffer(page), Buffer(page)};
     for (const Level level : {Level::guard, Level::track}) {
         System system({.level = level});
-        suite.compare_threads({.name = std::string("two threads in one space, ") +
-                                       (level == Level::guard ? "guard" : "track"),
+        suite.compare_threads({.name = level == Level::guard ? "two threads in one space, guard"
+                                                             : "two threads in one space, track",
                                .subject =
                                    [&](unsigned thread, std::uint64_t count) {
                                        map_and_unmap(*system.space,

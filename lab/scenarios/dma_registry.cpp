@@ -13,7 +13,7 @@ namespace moat::scenarios::dma_registry {
 
 namespace {
 
-/// Leaf locks without mutual exclusion. Each call stays an operation that the explorer reorders,
+/// Locks without mutual exclusion. Each call stays an operation that the explorer reorders,
 /// because it does not see the plain memory that the locks guard.
 struct Unlocked : ExploredSync {
     struct MOAT_CAPABILITY("mutex") Mutex : explored::Mutex {
@@ -75,7 +75,9 @@ template <SyncPolicy Sync>
 struct RegistrySizes<Sync> {
     static constexpr unsigned levels = 3;
     static constexpr unsigned level_bits = 2;
-    using LeafLock = typename Sync::Mutex;
+    static constexpr unsigned recent_leaves = 2;
+    static constexpr unsigned stripes = 2;
+    using Lock = typename Sync::Mutex;
 };
 
 } // namespace moat::dma
@@ -103,15 +105,16 @@ struct World {
 template <class Sync>
 void add(World<Sync>& world, std::uint64_t page) {
     const Iova start(page * page_size);
-    const auto added = world.registry.add(
-        start, [&](dma::Registered& fresh) { fresh.mapping.range = {start, ByteCount(16)}; });
+    const auto added = world.registry.add(start, [&](dma::PackedMapping& fresh) {
+        fresh.set(start, ByteCount(16), {}, dma::Direction::bidirectional, {}, {});
+    });
     ExploredSync::check(added.has_value(), "the arena has room");
 }
 
 template <class Sync>
 void remove(World<Sync>& world, std::uint64_t page) {
-    const bool gone =
-        world.registry.remove(Iova(page * page_size), [](const dma::Registered&) { return true; });
+    const bool gone = world.registry.remove(Iova(page * page_size),
+                                            [](const dma::PackedMapping&) { return true; });
     ExploredSync::check(gone, "remove misses a live mapping");
 }
 

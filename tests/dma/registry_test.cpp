@@ -3,6 +3,8 @@
 #include "moat/dma/registry.hpp"
 #include "moat/sync/real.hpp"
 
+#include <array>
+#include <atomic>
 #include <cstdlib>
 #include <gtest/gtest.h>
 #include <map>
@@ -18,13 +20,18 @@ namespace {
 using Subject = Registry<RealSync>;
 
 Result<void> add(Subject& registry, std::uint64_t start, std::uint64_t size) {
-    return registry.add(Iova(start), [&](Registered& fresh) {
-        fresh.mapping.range = {Iova(start), ByteCount(size)};
+    return registry.add(Iova(start), [&](PackedMapping& fresh) {
+        fresh.set(Iova(start), ByteCount(size), {}, Direction::bidirectional, {}, {});
     });
 }
 
-bool accept(const Registered&) {
+bool accept(const PackedMapping&) {
     return true;
+}
+
+/// Adds a mapping and retires it.
+bool note_past(Subject& registry, std::uint64_t start, std::uint64_t size) {
+    return add(registry, start, size) && registry.retire(Iova(start), {}, accept);
 }
 
 TEST(Registry, neighbours_are_those_of_a_sorted_map) {
@@ -116,7 +123,7 @@ TEST(Registry, remembers_the_newest_past_mappings_however_late_it_is_asked) {
     Subject registry(4);
     const auto range = [](std::uint64_t i) { return IovaRange(Iova(i << 12), ByteCount(16)); };
     for (std::uint64_t i = 0; i != 100; ++i) {
-        registry.note_past({.range = range(i)}, {});
+        ASSERT_TRUE(note_past(registry, i << 12, 16));
         if (i % 7 != 0)
             continue;
         for (std::uint64_t back = 0; back <= i; ++back) {
@@ -135,7 +142,7 @@ TEST(Registry, past_mappings_are_noted_while_others_ask) {
     for (std::uint64_t thread = 0; thread != 2; ++thread)
         threads.emplace_back([&registry, thread] {
             for (std::uint64_t i = 0; i != 20'000; ++i)
-                registry.note_past({.range = {Iova(thread << 12), ByteCount(16)}}, {});
+                ASSERT_TRUE(note_past(registry, thread << 12, 16));
         });
     for (int turn = 0; turn != 2'000; ++turn)
         if (const auto latest = registry.latest_at({Iova(0), ByteCount(0x2000)})) {
@@ -143,6 +150,78 @@ TEST(Registry, past_mappings_are_noted_while_others_ask) {
         }
     threads.clear();
     EXPECT_TRUE(registry.latest_at({Iova(0), ByteCount(0x2000)}));
+}
+
+TEST(Registry, keeps_every_field_of_a_mapping) {
+    Subject registry(4, 1000);
+    const std::array<std::uintptr_t, 3> frames = {1, 2, 3};
+    const fault::Event mapped = {.time_ns = 7, .stack = frames};
+    for (const auto direction :
+         {Direction::to_device, Direction::from_device, Direction::bidirectional}) {
+        const IovaRange range(Iova(0x7fff'ffff'f123), ByteCount(std::uint64_t{1} << 40));
+        const PackedGuards guards(ByteCount(1), ByteCount(~std::uint64_t{0}));
+        ASSERT_TRUE(registry.add(range.start(), [&](PackedMapping& fresh) {
+            fresh.set(range.start(), range.size(), guards, direction, "label", mapped, true);
+        }));
+        const auto found = registry.find_at(range.start());
+        ASSERT_TRUE(found);
+        EXPECT_EQ(found->mapping.range, range);
+        EXPECT_EQ(found->mapping.guard_before, ByteCount(4096));
+        EXPECT_EQ(found->mapping.guard_after, ByteCount(0xffff'ffffULL << 12));
+        EXPECT_EQ(found->mapping.allows, allows_of(direction));
+        EXPECT_EQ(found->mapping.label, "label");
+        EXPECT_EQ(found->mapping.mapped.time_ns, 7U);
+        EXPECT_EQ(found->mapping.mapped.stack.data(), frames.data());
+        EXPECT_EQ(found->mapping.mapped.stack.size(), frames.size());
+        EXPECT_EQ(found->mapping.sampled_of, 1000U);
+        EXPECT_EQ(found->direction, direction);
+        EXPECT_TRUE(found->is_part);
+        EXPECT_FALSE(registry.remove(range.start(), [&](const PackedMapping& each) {
+            return each.is(range.start(), range.size(), direction); // a part is no whole mapping
+        }));
+        (void)registry.with(range.start(), [](PackedMapping& each) { each.deny_all(); });
+        EXPECT_EQ(registry.find_at(range.start())->mapping.allows, fault::Allows::nothing);
+        EXPECT_EQ(registry.find_at(range.start())->direction, direction);
+        ASSERT_TRUE(registry.remove(range.start(), accept));
+    }
+}
+
+TEST(Registry, the_last_of_two_threads_that_unmap_a_page_in_turn_is_the_latest) {
+    Subject registry(64);
+    std::atomic<unsigned> turn{0};
+    constexpr unsigned turns = 2'000;
+    std::vector<std::jthread> threads;
+    for (unsigned thread = 0; thread != 2; ++thread)
+        threads.emplace_back([&, thread] {
+            for (;;) {
+                const unsigned now = turn.load(std::memory_order_acquire);
+                if (now >= turns)
+                    return;
+                if (now % 2 != thread) {
+                    std::this_thread::yield();
+                    continue;
+                }
+                EXPECT_TRUE(note_past(registry, 0x1000, 16 + now));
+                if (now % 97 == 0) {
+                    EXPECT_EQ(
+                        registry.latest_at({Iova(0x1000), ByteCount(1)})->mapping.range.size(),
+                        ByteCount(16 + now));
+                }
+                turn.store(now + 1, std::memory_order_release);
+            }
+        });
+    threads.clear();
+    EXPECT_EQ(registry.latest_at({Iova(0x1000), ByteCount(1)})->mapping.range.size(),
+              ByteCount(16 + turns - 1));
+}
+
+TEST(Registry, a_history_that_outran_a_query_has_nothing_older_than_what_it_lost) {
+    Subject registry(8);
+    std::jthread([&] { ASSERT_TRUE(note_past(registry, 0x1000, 16)); }).join();
+    for (std::uint64_t i = 0; i != 1'000; ++i) // the first of these was unmapped later at 0x1000
+        ASSERT_TRUE(note_past(registry, i == 0 ? 0x1000 : 0x2000 + (i << 12), 16));
+    EXPECT_FALSE(registry.latest_at({Iova(0x1000), ByteCount(16)}));
+    EXPECT_TRUE(registry.latest_at({Iova(0x2000 + (999 << 12)), ByteCount(16)}));
 }
 
 TEST(Registry, threads_add_and_remove_while_others_search) {

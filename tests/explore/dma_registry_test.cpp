@@ -22,9 +22,9 @@ struct Configured {
 };
 
 constexpr std::array configurations = {
-    Configured{"adders=1 searchers=1 leaves=same", 137, 137, 139},
-    Configured{"adders=1 searchers=1 leaves=two", 724, 724, 835},
-    Configured{"adders=2 searchers=1 leaves=two", 42142, 42142, 58725},
+    Configured{"adders=1 searchers=1 leaves=same", 57, 57, 95},
+    Configured{"adders=1 searchers=1 leaves=two", 230, 230, 445},
+    Configured{"adders=2 searchers=1 leaves=two", 6487, 6487, 19275},
 };
 
 class DmaRegistry : public ::testing::TestWithParam<std::tuple<std::size_t, MemoryModelKind>> {};

@@ -36,10 +36,12 @@ static_assert(attributes_of(Direction::to_device) == Attributes::read &&
               attributes_of(Direction::bidirectional) == read_write);
 
 [[nodiscard]] constexpr fault::Allows allows_of(Direction direction) {
-    constexpr std::array<fault::Allows, 3> allows = {fault::Allows::read, fault::Allows::write,
-                                                     fault::Allows::read_write};
-    return allows[static_cast<std::size_t>(direction)];
+    return static_cast<fault::Allows>(static_cast<std::uint8_t>(direction) + 1);
 }
+
+static_assert(allows_of(Direction::to_device) == fault::Allows::read &&
+              allows_of(Direction::from_device) == fault::Allows::write &&
+              allows_of(Direction::bidirectional) == fault::Allows::read_write);
 
 /// Contiguous memory: the CPU's view, and the domain's name for it (iommu/domain.hpp). Neither need
 /// be aligned, but both are equal modulo the domain's page.

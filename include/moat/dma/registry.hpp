@@ -20,15 +20,17 @@
 
 namespace moat::dma {
 
-/// A tree over page numbers, nine bits per level. A leaf covers 2 MiB and has its own lock and one
-/// slot per page, for a mapping that begins there. Nodes and leaves stay until the registry ends,
-/// since addresses are reused. Inner nodes mark children that may hold something; a search that
-/// finds a leaf empty clears its mark. So adding a mapping costs one descent and one uncontended
-/// lock, and a search for a neighbour skips empty subtrees.
+/// A tree over page numbers, nine bits per level. A leaf covers 2 MiB and has one slot per page,
+/// for a mapping that begins there: a cache line with its own lock. Nodes and leaves stay until the
+/// registry ends, since addresses are reused. Nodes and leaves mark what may be in use; a search
+/// that finds a slot or a leaf empty clears its mark. So adding a mapping costs one descent and one
+/// uncontended lock, and a search for a neighbour skips what is empty.
 template <SyncPolicy Sync>
 class Registry {
   public:
-    explicit Registry(std::size_t history) : past_(history) {}
+    /// `sampled_of`: of every mapping (fault::Mapping).
+    explicit Registry(std::size_t history, std::uint32_t sampled_of = 0)
+        : sampled_of_(sampled_of), past_(history, sampled_of) {}
 
     ~Registry() { destroy(root_.load(std::memory_order_relaxed), levels - 1); }
 
@@ -36,50 +38,62 @@ class Registry {
     Registry& operator=(const Registry&) = delete;
 
     /// Adds a mapping that begins at `start`, where no other begins in the same page;
-    /// fill(Registered&) sets it. Errors: no_memory.
+    /// fill(PackedMapping&) sets it. Errors: no_memory.
     template <class Fill>
     [[nodiscard, gnu::always_inline]] Result<void> add(Iova start, Fill&& fill) {
-        Leaf* const leaf = find_or_make(page_of(start));
+        Leaf* leaf = find(page_of(start));
+        if (leaf == nullptr) [[unlikely]]
+            leaf = make(page_of(start));
         if (leaf == nullptr) [[unlikely]]
             return fail(ErrorCode::no_memory, "no memory to record a mapping");
-        const unsigned slot = slot_of(start);
-        const ExclusiveLock lock(leaf->mutex);
-        MOAT_CHECK(!leaf->used(slot), "one mapping begins in a page");
-        fill(leaf->slots[slot]);
-        leaf->occupied[slot / 64] |= bit(slot % 64);
-        if (!std::exchange(leaf->announced, true))
-            announce(page_of(start));
+        Slot& slot = leaf->slots[slot_of(start)];
+        const ExclusiveLock lock(slot.mutex);
+        MOAT_CHECK(!slot.used, "one mapping begins in a page");
+        fill(slot.mapping);
+        slot.used = true;
+        if (!slot.announced) [[unlikely]]
+            announce(page_of(start), *leaf, slot);
         return {};
     }
 
-    /// Removes the mapping that begins at `start` if `accept(const Registered&)` returns true; not
-    /// called if there is none. Return: whether it was removed.
+    /// Removes the mapping that begins at `start` if `accept(const PackedMapping&)` returns true;
+    /// not called if there is none. Return: whether it was removed.
     template <class Accept>
-    [[nodiscard, gnu::always_inline]] bool remove(Iova start, Accept&& accept) {
-        Leaf* const leaf = find(page_of(start));
-        if (leaf == nullptr) [[unlikely]]
-            return false;
-        const unsigned slot = slot_of(start);
-        const ExclusiveLock lock(leaf->mutex);
-        if (!leaf->used(slot) || leaf->slots[slot].mapping.range.start() != start) [[unlikely]]
-            return false;
-        if (!accept(std::as_const(leaf->slots[slot]))) [[unlikely]]
-            return false;
-        leaf->occupied[slot / 64] &= ~bit(slot % 64);
-        return true;
+    [[nodiscard]] bool remove(Iova start, Accept&& accept) {
+        return take_out(start, nullptr, {}, accept);
     }
 
-    /// Calls use(Registered&) for the mapping that begins at `start`; `use` does not change its
-    /// range. Return: the result of `use`, a Result<void>; or not_found.
+    /// The same, and adds it to the past mappings. The history drops it without memory.
+    template <class Accept>
+    [[nodiscard, gnu::always_inline]] bool retire(Iova start, const fault::Event& unmapped,
+                                                  Accept&& accept) {
+        return take_out(start, past_.own(), unmapped, accept);
+    }
+
+    /// Calls use(PackedMapping&) for the mapping that begins at `start`. Return: the mapping as it
+    /// was before, or nothing.
     template <class Use>
-    [[nodiscard]] Result<void> with(Iova start, Use&& use) {
+    std::optional<Registered> with(Iova start, Use&& use) {
+        std::optional<Registered> found;
         if (Leaf* const leaf = find(page_of(start))) {
-            const ExclusiveLock lock(leaf->mutex);
-            const unsigned slot = slot_of(start);
-            if (leaf->used(slot) && leaf->slots[slot].mapping.range.start() == start)
-                return use(leaf->slots[slot]);
+            Slot& slot = leaf->slots[slot_of(start)];
+            const ExclusiveLock lock(slot.mutex);
+            if (slot.used && slot.mapping.begins_at(start)) {
+                found = unpack(slot.mapping, start);
+                use(slot.mapping);
+            }
         }
-        return fail(ErrorCode::not_found, "no mapping begins here", {"iova", start.value()});
+        return found;
+    }
+
+    /// What `packed`, which begins at `start`, stands for.
+    [[nodiscard]] Registered unpack(const PackedMapping& packed, Iova start) const {
+        return packed.unpack(page_of(start), sampled_of_);
+    }
+
+    /// The mapping that begins at `start`.
+    [[nodiscard]] std::optional<Registered> find_at(Iova start) {
+        return with(start, [](const PackedMapping&) {});
     }
 
     /// The mapping that begins at `from`, or the next one above.
@@ -88,11 +102,6 @@ class Registry {
         const fault::Neighbours found = around(from, steps);
         const bool here = found.at_or_below && found.at_or_below->range.start() == from;
         return here ? found.at_or_below : found.above;
-    }
-
-    /// Adds to the past mappings; does nothing if the history has no memory.
-    void note_past(const fault::Mapping& mapping, const fault::Event& unmapped) {
-        past_.note(mapping, unmapped);
     }
 
     [[nodiscard]] fault::Diagnosis diagnose(const fault::Record& record,
@@ -154,23 +163,32 @@ class Registry {
     static constexpr unsigned words = (fan_out + 63) / 64;
     static constexpr unsigned page_lg2 = 12;
 
-    using Occupied = std::array<std::uint64_t, words>;
-    using Slots = std::array<Registered, fan_out>;
+    struct alignas(64) Slot {
+        typename Sizes::Lock mutex;
+        PackedMapping mapping MOAT_GUARDED_BY(mutex){};
+        bool used MOAT_GUARDED_BY(mutex) = false;
+        bool announced MOAT_GUARDED_BY(mutex) = false; ///< marked in the leaf
+        typename RecentPast<Sync>::Stamp stamp MOAT_GUARDED_BY(mutex) = 0;
+    };
+
+    template <class T>
+    using Atomic = typename Sync::template Atomic<T>;
+    /// A bit for each child or slot that may hold something.
+    using Marks = std::array<Atomic<std::uint64_t>, words>;
 
     struct Leaf {
-        typename Sizes::LeafLock mutex;
-        bool announced MOAT_GUARDED_BY(mutex) = false; ///< marked as possibly not empty
-        Occupied occupied MOAT_GUARDED_BY(mutex){};
-        Slots slots MOAT_GUARDED_BY(mutex){};
+        explicit Leaf(std::uint64_t which) : number(which) {}
 
-        [[nodiscard]] bool used(unsigned slot) const MOAT_REQUIRES(mutex) {
-            return (occupied[slot / 64] >> (slot % 64) & 1) != 0;
-        }
+        const std::uint64_t number; ///< of its first page, by `fan_out`
+        Marks may_hold{};           ///< changes under the mutex
+        typename Sizes::Lock mutex;
+        bool announced MOAT_GUARDED_BY(mutex) = false; ///< marked in its node
+        std::array<Slot, fan_out> slots{};
     };
 
     struct Node {
-        std::array<typename Sync::template Atomic<std::uint64_t>, words> may_hold{};
-        std::array<typename Sync::template Atomic<void*>, fan_out> children{};
+        Marks may_hold{};
+        std::array<Atomic<void*>, fan_out> children{};
     };
 
     [[nodiscard]] static std::uint64_t page_of(Iova address) { return address.value() >> page_lg2; }
@@ -181,17 +199,29 @@ class Registry {
         return page >> (level_bits * level) & (fan_out - 1);
     }
 
-    [[nodiscard]] Leaf* find(std::uint64_t page) const {
+    /// A leaf that was found lately, where that needs no descent.
+    [[nodiscard, gnu::always_inline]] Leaf* find(std::uint64_t page) {
+        Leaf* const recent = recent_of(page).load(std::memory_order_acquire);
+        return recent != nullptr && recent->number == page / fan_out ? recent : find_slowly(page);
+    }
+
+    [[nodiscard]] Atomic<Leaf*>& recent_of(std::uint64_t page) {
+        return recent_[page / fan_out % Sizes::recent_leaves];
+    }
+
+    [[nodiscard, gnu::noinline]] Leaf* find_slowly(std::uint64_t page) {
         void* child = root_.load(std::memory_order_acquire);
         for (unsigned level = levels - 1; level != 0 && child != nullptr; --level)
             child = static_cast<Node*>(child)->children[index_of(page, level)].load(
                 std::memory_order_acquire);
-        return page >> (level_bits * levels) == 0 ? static_cast<Leaf*>(child) : nullptr;
+        if (child == nullptr || page >> (level_bits * levels) != 0)
+            return nullptr;
+        auto* const leaf = static_cast<Leaf*>(child);
+        recent_of(page).store(leaf, std::memory_order_release);
+        return leaf;
     }
 
-    [[nodiscard]] Leaf* find_or_make(std::uint64_t page) {
-        if (Leaf* const leaf = find(page)) [[likely]]
-            return leaf;
+    [[nodiscard, gnu::noinline]] Leaf* make(std::uint64_t page) {
         auto* link = &root_;
         for (unsigned level = levels - 1; level != 0; --level) {
             void* const node = child_or_make<Node>(*link);
@@ -199,15 +229,15 @@ class Registry {
                 return nullptr;
             link = &static_cast<Node*>(node)->children[index_of(page, level)];
         }
-        return static_cast<Leaf*>(child_or_make<Leaf>(*link));
+        return static_cast<Leaf*>(child_or_make<Leaf>(*link, page / fan_out));
     }
 
-    template <class T>
-    [[nodiscard]] static void* child_or_make(typename Sync::template Atomic<void*>& link) {
+    template <class T, class... Args>
+    [[nodiscard]] static void* child_or_make(Atomic<void*>& link, Args... args) {
         void* found = link.load(std::memory_order_acquire);
         if (found != nullptr)
             return found;
-        T* const made = Sync::template make<T>();
+        T* const made = Sync::template make<T>(args...);
         if (made == nullptr || link.compare_exchange_strong(found, made, std::memory_order_acq_rel,
                                                             std::memory_order_acquire))
             return made;
@@ -215,33 +245,59 @@ class Registry {
         return found;
     }
 
-    /// Marks the path from the root to the leaf; under the leaf's lock, like `forget_empty`.
-    void announce(std::uint64_t page) {
+    template <class Accept>
+    [[nodiscard, gnu::always_inline]] bool take_out(Iova start, PastStripe<Sync>* stripe,
+                                                    const fault::Event& unmapped, Accept& accept) {
+        Leaf* const leaf = find(page_of(start));
+        if (leaf == nullptr) [[unlikely]]
+            return false;
+        Slot& slot = leaf->slots[slot_of(start)];
+        const ExclusiveLock lock(slot.mutex);
+        if (!slot.used || !slot.mapping.begins_at(start) || !accept(std::as_const(slot.mapping)))
+            [[unlikely]]
+            return false;
+        slot.stamp = past_.note(stripe, slot.mapping, page_of(start), unmapped, slot.stamp);
+        slot.used = false;
+        return true;
+    }
+
+    /// Marks the path from the root to the slot. Leaves' locks are taken after slots'.
+    [[gnu::noinline]] void announce(std::uint64_t page, Leaf& leaf, Slot& slot)
+        MOAT_REQUIRES(slot.mutex) {
+        const ExclusiveLock lock(leaf.mutex);
+        slot.announced = true;
+        mark(leaf.may_hold, page % fan_out);
+        if (std::exchange(leaf.announced, true))
+            return;
         void* child = root_.load(std::memory_order_acquire);
         for (unsigned level = levels - 1; level != 0; --level) {
             Node& node = *static_cast<Node*>(child);
             const unsigned index = index_of(page, level);
-            auto& word = node.may_hold[index / 64];
-            if ((word.load(std::memory_order_relaxed) >> (index % 64) & 1) == 0)
-                word.fetch_or(bit(index % 64), std::memory_order_acq_rel);
+            mark(node.may_hold, index);
             child = node.children[index].load(std::memory_order_acquire);
         }
+    }
+
+    static void mark(Marks& marks, unsigned index) {
+        auto& word = marks[index / 64];
+        if ((word.load(std::memory_order_relaxed) >> (index % 64) & 1) == 0)
+            word.fetch_or(bit(index % 64), std::memory_order_acq_rel);
+    }
+
+    static void clear(Marks& marks, unsigned index) {
+        marks[index / 64].fetch_and(~bit(index % 64), std::memory_order_acq_rel);
     }
 
     struct Below {
         static constexpr bool up = false;
 
-        static bool right(const Registered& each, Iova at) {
-            return each.mapping.range.start() <= at;
-        }
+        static bool right(Iova start, Iova at) { return start <= at; }
     };
 
     struct Above {
         static constexpr bool up = true;
 
-        static bool right(const Registered& each, Iova at) {
-            return each.mapping.range.start() > at;
-        }
+        static bool right(Iova start, Iova at) { return start > at; }
     };
 
     /// The set bit of `word` nearest to `from` on `Side`, including `from`; or nothing.
@@ -283,39 +339,52 @@ class Registry {
         return found;
     }
 
+    /// Whether the slot holds a mapping on the right side, which becomes `found`. Clears the mark
+    /// of an empty one.
     template <class Side>
-    static bool scan_leaf(const Occupied& occupied, const Slots& slots, unsigned from, Iova at,
-                          fault::SearchSteps& steps, std::optional<Registered>& found) {
-        return scan<Side>(
-            from, steps, [&](unsigned word) { return occupied[word]; },
-            [&](unsigned slot) {
-                if (!Side::right(slots[slot], at))
-                    return false;
-                found = slots[slot];
-                return true;
-            });
+    bool look(Leaf& leaf, std::uint64_t page, Iova at, std::optional<Registered>& found) const {
+        Slot& slot = leaf.slots[page % fan_out];
+        const ExclusiveLock lock(slot.mutex);
+        if (slot.used) {
+            if (!Side::right(slot.mapping.start(page), at))
+                return false;
+            found = slot.mapping.unpack(page, sampled_of_);
+            return true;
+        }
+        if (slot.announced) {
+            const ExclusiveLock leaf_lock(leaf.mutex);
+            slot.announced = false;
+            clear(leaf.may_hold, page % fan_out);
+        }
+        return false;
     }
 
-    /// `edge`: the search begins in this subtree, at `page`; otherwise the whole subtree is on the
-    /// right side.
+    /// `from` is the number of the first page of the subtree; or, at the edge, the page where the
+    /// search begins, which lies in it. Otherwise the whole subtree is on the right side.
     template <class Side>
-    static bool descend(void* here, unsigned level, std::uint64_t page, bool edge, Iova at,
-                        fault::SearchSteps& steps, std::optional<Registered>& found) {
+    bool descend(void* here, unsigned level, std::uint64_t from, bool edge, Iova at,
+                 fault::SearchSteps& steps, std::optional<Registered>& found) const {
         if (here == nullptr)
             return false;
-        const unsigned from = edge ? index_of(page, level) : Side::up ? 0 : fan_out - 1;
+        const unsigned first = edge ? index_of(from, level) : Side::up ? 0 : fan_out - 1;
+        const std::uint64_t base = from & ~low_bits(level_bits * (level + 1));
+        const auto page_at = [&](unsigned index) {
+            return base | std::uint64_t{index} << (level_bits * level);
+        };
         if (level == 0) {
             Leaf& leaf = *static_cast<Leaf*>(here);
-            const ExclusiveLock lock(leaf.mutex);
-            return scan_leaf<Side>(leaf.occupied, leaf.slots, from, at, steps, found);
+            return scan<Side>(
+                first, steps, [&](unsigned word) { return load(leaf.may_hold, word); },
+                [&](unsigned index) { return look<Side>(leaf, page_at(index), at, found); });
         }
         Node& node = *static_cast<Node*>(here);
         return scan<Side>(
-            from, steps,
-            [&](unsigned word) { return node.may_hold[word].load(std::memory_order_acquire); },
+            first, steps, [&](unsigned word) { return load(node.may_hold, word); },
             [&](unsigned index) {
                 void* const child = node.children[index].load(std::memory_order_acquire);
-                if (descend<Side>(child, level - 1, page, edge && index == from, at, steps, found))
+                const bool at_edge = edge && index == first;
+                if (descend<Side>(child, level - 1, at_edge ? from : page_at(index), at_edge, at,
+                                  steps, found))
                     return true;
                 if (level == 1)
                     forget_empty(node, index, *static_cast<Leaf*>(child));
@@ -323,15 +392,19 @@ class Registry {
             });
     }
 
+    [[nodiscard]] static std::uint64_t load(const Marks& marks, unsigned word) {
+        return marks[word].load(std::memory_order_acquire);
+    }
+
     static void forget_empty(Node& node, unsigned index, Leaf& leaf) {
         const ExclusiveLock lock(leaf.mutex);
         std::uint64_t any = 0;
-        for (const std::uint64_t word : leaf.occupied)
-            any |= word;
+        for (unsigned word = 0; word != words; ++word)
+            any |= load(leaf.may_hold, word);
         if (any != 0)
             return;
         leaf.announced = false;
-        node.may_hold[index / 64].fetch_and(~bit(index % 64), std::memory_order_acq_rel);
+        clear(node.may_hold, index);
     }
 
     static void destroy(void* here, unsigned level) {
@@ -347,7 +420,9 @@ class Registry {
         Sync::destroy(&node);
     }
 
-    typename Sync::template Atomic<void*> root_{nullptr};
+    Atomic<void*> root_{nullptr};
+    std::array<Atomic<Leaf*>, Sizes::recent_leaves> recent_{};
+    const std::uint32_t sampled_of_;
     RecentPast<Sync> past_;
 };
 

@@ -196,12 +196,12 @@ class Space {
     track(const Result<Iova>& mapped, ByteCount size, Direction direction, std::string_view label) {
         if (!mapped || !tracks()) [[unlikely]]
             return mapped;
-        if (const auto added = tracker_.add({*mapped, size}, direction, label); !added)
-            [[unlikely]] {
-            (void)pages_.unmap(*mapped, size);
+        const Iova iova = *mapped;
+        if (const auto added = tracker_.add(iova, size, direction, label); !added) [[unlikely]] {
+            (void)pages_.unmap(iova, size);
             return std::unexpected(added.error());
         }
-        return mapped;
+        return iova; // `mapped` would be copied with the room for its error
     }
 
     [[gnu::noinline]] Result<Iova> map_with_care(const Memory& memory, Direction direction,
@@ -276,14 +276,16 @@ Result<Iova> Space<Domain, Sync>::map_with_care(const Memory& memory, Direction 
 
 template <iommu::Domain Domain, SyncPolicy Sync>
 Result<void> Space<Domain, Sync>::unmap_tracked(Iova iova, ByteCount size, Direction direction) {
-    std::optional<fault::Mapping> was;
-    if (const auto removed = tracker_.remove(iova, size, direction, was); !removed) [[unlikely]]
-        return removed;
-    if (!watch_.enabled())
-        return pages_.unmap(iova, size);
+    if (!watch_.enabled()) [[likely]] {
+        const Result<void> removed = tracker_.remove(iova, size, direction);
+        return removed ? pages_.unmap(iova, size) : removed;
+    }
+    const auto was = tracker_.take(iova, size, direction);
+    if (!was)
+        return std::unexpected(was.error());
     double_mappings_.remove(iova);
     bytes_.forget({iova, size});
-    return watch_.unmap(iova, size, was);
+    return watch_.unmap(iova, size, *was);
 }
 
 template <iommu::Domain Domain, SyncPolicy Sync>
@@ -304,7 +306,7 @@ Result<MappedList> Space<Domain, Sync>::map_list(std::span<const Memory> pieces,
         return list;
     const IovaRange range(list->start, list->size);
     const Result<void> added = limits.guard == ByteCount(0)
-                                   ? tracker_.add(range, direction, label)
+                                   ? tracker_.add(list->start, list->size, direction, label)
                                    : tracker_.add_parts(*list, direction, limits.guard, label);
     if (!added) {
         (void)pages_.unmap(list->start, list->size);

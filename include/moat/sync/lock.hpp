@@ -66,8 +66,8 @@ class MOAT_SCOPED_CAPABILITY SharedLock {
 template <SyncPolicy Sync>
 class MOAT_CAPABILITY("spin lock") SpinLock {
   public:
-    void lock() MOAT_ACQUIRE() {
-        while (!try_lock())
+    [[gnu::always_inline]] void lock() MOAT_ACQUIRE() {
+        while (!try_lock()) [[unlikely]]
             Sync::yield();
     }
 

@@ -69,10 +69,8 @@ class BufferWatch {
             return iova;
         }
         const bool with_stack = sampling_ || checker_ != CpuWatch::off;
-        const fault::Mapping mapping =
-            tracker_.describe({*iova, memory.size()}, direction, label,
-                              with_stack ? tracker_.event_with_stack() : tracker_.event());
-        if (const auto added = add(*buffer, mapping, direction); !added) {
+        const fault::Event mapped = with_stack ? tracker_.event_with_stack() : tracker_.event();
+        if (const auto added = add(*buffer, *iova, direction, label, mapped); !added) {
             end_bounce(bounce, pages_.unmap(*iova, memory.size()).has_value());
             return std::unexpected(added.error());
         }
@@ -193,13 +191,13 @@ class BufferWatch {
     }
 
     /// Adds the mapping to every index, or to none.
-    [[nodiscard]] Result<void> add(const BufferPointer& buffer, const fault::Mapping& mapping,
-                                   Direction direction) {
-        const Iova iova = mapping.range.start();
+    [[nodiscard]] Result<void> add(const BufferPointer& buffer, Iova iova, Direction direction,
+                                   std::string_view label, const fault::Event& mapped) {
+        const ByteCount size(buffer->memory().size());
         if (!buffers_.add(iova, buffer))
             return fail(ErrorCode::no_memory, "no memory to record a mapping",
                         {"iova", iova.value()});
-        if (const auto added = tracker_.add(mapping, direction); !added) {
+        if (const auto added = tracker_.add(iova, size, direction, label, mapped); !added) {
             (void)buffers_.remove(iova);
             return added;
         }
@@ -211,7 +209,7 @@ class BufferWatch {
             cpu_watch::register_mapping(
                 {.memory = buffer->memory(),
                  .iova = iova,
-                 .label = mapping.label,
+                 .label = label,
                  .device_writes = direction != Direction::to_device,
                  .freed =
                      [](void* context, Iova start, const HeapBlock& block) noexcept {

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Registered: the registry's entry for a living mapping. A value only.
+// Registered: a living mapping as the registry shows it; PackedMapping: as it keeps it. Values
+// only.
 #pragma once
 
 #include "moat/dma/memory.hpp"
 #include "moat/fault/mapping.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <string_view>
 
 namespace moat::dma {
 
@@ -13,5 +19,107 @@ struct Registered {
     Direction direction = Direction::bidirectional;
     bool is_part = false; ///< of a list with guards: it ends with its list
 };
+
+/// The guards of a mapping in pages of 4K, rounded up; 2^32 - 1 pages stand for more.
+class PackedGuards {
+  public:
+    PackedGuards() = default;
+
+    PackedGuards(ByteCount before, ByteCount after)
+        : before_(pages(before)), after_(pages(after)) {}
+
+    [[nodiscard]] ByteCount before() const { return bytes(before_); }
+
+    [[nodiscard]] ByteCount after() const { return bytes(after_); }
+
+  private:
+    [[nodiscard]] static std::uint32_t pages(ByteCount guard) {
+        constexpr std::uint64_t most = std::numeric_limits<std::uint32_t>::max();
+        const std::uint64_t whole = guard.value() / 4096 + (guard.value() % 4096 != 0 ? 1 : 0);
+        return static_cast<std::uint32_t>(std::min(whole, most));
+    }
+
+    [[nodiscard]] static ByteCount bytes(std::uint64_t pages) { return ByteCount(pages * 4096); }
+
+    std::uint32_t before_ = 0;
+    std::uint32_t after_ = 0;
+};
+
+/// A mapping without the number of its first page of 4K, the mapping thread, and the rate of
+/// sampling, which its registry knows. A cache line holds it with its lock. Stacks are cut off at
+/// 255 frames, labels at 4 GiB.
+class PackedMapping {
+  public:
+    /// [start, start + size) is not empty.
+    [[gnu::always_inline]] void set(Iova start, ByteCount size, PackedGuards guards,
+                                    Direction direction, std::string_view label,
+                                    const fault::Event& mapped, bool is_part = false) {
+        size_ = size.value();
+        label_ = label.data();
+        frames_ = mapped.stack.data();
+        time_ns_ = mapped.time_ns;
+        label_size_ = static_cast<std::uint32_t>(label.size());
+        guards_ = guards;
+        bits_ = place_and_direction(start, direction) |
+                static_cast<std::uint32_t>(allows_of(direction)) << allows_at |
+                (is_part ? part_bit : 0) |
+                static_cast<std::uint32_t>(std::min(mapped.stack.size(), most_frames)) << frames_at;
+    }
+
+    /// Whether it begins at `start` of its page. Cheaper than a look at the range.
+    [[nodiscard]] bool begins_at(Iova start) const {
+        return (bits_ & place_mask) == (start.value() & place_mask);
+    }
+
+    /// Whether it is [start, start + size) for `direction`, and no part of a list.
+    [[nodiscard]] bool is(Iova start, ByteCount size, Direction direction) const {
+        return size_ == size.value() && (bits_ & (place_mask | direction_mask | part_bit)) ==
+                                            place_and_direction(start, direction);
+    }
+
+    void deny_all() { bits_ &= ~allows_mask; }
+
+    [[nodiscard]] Iova start(std::uint64_t page) const {
+        return Iova(page << 12 | (bits_ & place_mask));
+    }
+
+    [[nodiscard]] Registered unpack(std::uint64_t page, std::uint32_t sampled_of) const {
+        return {.mapping = {.range = {start(page), ByteCount(size_)},
+                            .guard_before = guards_.before(),
+                            .guard_after = guards_.after(),
+                            .allows = static_cast<fault::Allows>(bits_ >> allows_at & 3),
+                            .label = {label_, label_size_},
+                            .mapped = {.time_ns = time_ns_, .stack = {frames_, bits_ >> frames_at}},
+                            .sampled_of = sampled_of},
+                .direction = static_cast<Direction>(bits_ >> direction_at & 3),
+                .is_part = (bits_ & part_bit) != 0};
+    }
+
+  private:
+    // Of `bits_`: the offset in the page, the direction, what is allowed, is_part, the frames.
+    static constexpr std::uint32_t place_mask = 0xfff;
+    static constexpr unsigned direction_at = 12;
+    static constexpr std::uint32_t direction_mask = 3U << direction_at;
+    static constexpr unsigned allows_at = 14;
+    static constexpr std::uint32_t allows_mask = 3U << allows_at;
+    static constexpr std::uint32_t part_bit = 1U << 16;
+    static constexpr unsigned frames_at = 24;
+    static constexpr std::size_t most_frames = 255;
+
+    [[nodiscard]] static std::uint32_t place_and_direction(Iova start, Direction direction) {
+        return static_cast<std::uint32_t>(start.value() & place_mask) |
+               static_cast<std::uint32_t>(direction) << direction_at;
+    }
+
+    std::uint64_t size_ = 0;
+    const char* label_ = nullptr;
+    const std::uintptr_t* frames_ = nullptr;
+    std::uint64_t time_ns_ = 0;
+    std::uint32_t label_size_ = 0;
+    PackedGuards guards_{};
+    std::uint32_t bits_ = 0;
+};
+
+static_assert(sizeof(PackedMapping) == 48);
 
 } // namespace moat::dma

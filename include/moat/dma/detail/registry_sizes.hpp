@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The size of the registry's tree, and the lock of a leaf. A trait of the Sync policy, like
+// The sizes of the registry's tree and history, and its locks. A trait of the Sync policy, like
 // iova::Sizes, so that the explorer runs the shipped code with a small tree.
 #pragma once
 
@@ -12,8 +12,12 @@ template <SyncPolicy Sync>
 struct RegistrySizes {
     static constexpr unsigned levels = 5; ///< of nine bits over pages of 4K: 2^57
     static constexpr unsigned level_bits = 9;
-    /// Held for the scan of one leaf.
-    using LeafLock = SpinLock<Sync>;
+    /// Leaves that are found without a descent: 128 MiB of addresses.
+    static constexpr unsigned recent_leaves = 64;
+    /// Of the history: threads that note at the same time without waiting. At most 16.
+    static constexpr unsigned stripes = 16;
+    /// Held for one slot or the bits of one leaf, and for one entry of the history.
+    using Lock = SpinLock<Sync>;
 };
 
 } // namespace moat::dma

@@ -24,32 +24,29 @@ template <SyncPolicy Sync>
 class Tracker {
   public:
     explicit Tracker(const SpaceConfig& config)
-        : guard_before_(config.options.guard_before), guard_after_(config.options.guard),
+        : guards_(config.options.guard_before, config.options.guard),
           one_stack_in_(config.options.stacks), sampled_of_(config.options.sample),
           listener_(config.listener), capture_(config.capture),
           // An address that leaves the samples' quarantine may become one that is not sampled.
-          registry_(sampled_of_ != 0 ? Sampling<Sync>::remembered : config.options.history) {}
+          registry_(sampled_of_ != 0 ? Sampling<Sync>::remembered : config.options.history,
+                    sampled_of_) {}
 
-    /// Adds a mapping that is not sampled. Errors: no_memory.
-    [[nodiscard, gnu::always_inline]] Result<void> add(IovaRange range, Direction direction,
-                                                       std::string_view label) {
-        const fault::Event mapped = event(); // outside the registry's lock
-        return registry_.add(range.start(), [&](Registered& entry) {
-            entry.mapping.range = range;
-            entry.mapping.guard_before = guard_before_;
-            entry.mapping.guard_after = guard_after_;
-            entry.mapping.allows = allows_of(direction);
-            entry.mapping.label = label;
-            entry.mapping.mapped = mapped;
-            entry.direction = direction;
-            entry.is_part = false;
+    /// Adds a mapping, which has the space's guards. Errors: no_memory.
+    [[nodiscard, gnu::always_inline]] Result<void> add(Iova start, ByteCount size,
+                                                       Direction direction, std::string_view label,
+                                                       const fault::Event& mapped) {
+        return registry_.add(start, [&](PackedMapping& entry) __attribute__((always_inline)) {
+            entry.set(start, size, guards_, direction, label, mapped);
         });
     }
 
-    [[nodiscard]] Result<void> add(const fault::Mapping& mapping, Direction direction) {
-        return registry_.add(mapping.range.start(), [&](Registered& entry) {
-            entry = {.mapping = mapping, .direction = direction};
-        });
+    /// The same, mapped now.
+    [[nodiscard, gnu::always_inline]] Result<void>
+    add(Iova start, ByteCount size, Direction direction, std::string_view label) {
+        static constexpr fault::Event none{}; // copied from memory: fewer stores
+        return one_stack_in_ == 0
+                   ? add(start, size, direction, label, none)
+                   : add(start, size, direction, label, event()); // no lock is held meanwhile
     }
 
     /// Adds a list with guards: once as a whole, and each segment separately, so that a fault
@@ -57,26 +54,22 @@ class Tracker {
     [[nodiscard]] Result<void> add_parts(const MappedList& list, Direction direction,
                                          ByteCount guard, std::string_view label) {
         const IovaRange range(list.start, list.size);
-        if (const Result<void> added = lists_.add(list.start,
-                                                  [&](Registered& entry) {
-                                                      entry = {.direction = direction};
-                                                      entry.mapping.range = range;
-                                                      entry.mapping.label = label;
-                                                  });
+        if (const auto added = lists_.add(list.start,
+                                          [&](PackedMapping& entry) {
+                                              entry.set(list.start, list.size, {}, direction, label,
+                                                        {});
+                                          });
             !added)
             return added;
         const fault::Event mapped = event();
         for (const Segment& each : list.segments) {
-            fault::Mapping part = describe({each.iova, each.size}, direction, label, mapped);
-            if (&each != &list.segments.front())
-                part.guard_before = guard;
-            if (&each != &list.segments.back())
-                part.guard_after = guard;
-            const Result<void> added = registry_.add(each.iova, [&](Registered& entry) {
-                entry = {.mapping = part, .direction = direction, .is_part = true};
+            const PackedGuards guards(&each == &list.segments.front() ? guards_.before() : guard,
+                                      &each == &list.segments.back() ? guards_.after() : guard);
+            const Result<void> added = registry_.add(each.iova, [&](PackedMapping& entry) {
+                entry.set(each.iova, each.size, guards, direction, label, mapped, true);
             });
             if (!added) {
-                (void)lists_.remove(list.start, [](const Registered&) { return true; });
+                (void)lists_.remove(list.start, [](const PackedMapping&) { return true; });
                 remove_parts(range);
                 return added;
             }
@@ -85,28 +78,38 @@ class Tracker {
     }
 
     /// Removes the mapping that begins at `iova`, before it is unmapped: a later access is reported
-    /// with a past mapping. `was` stays empty for a list with guards. Errors: not_found, mismatch,
-    /// which are reported.
-    [[nodiscard, gnu::always_inline]] Result<void>
-    remove(Iova iova, ByteCount size, Direction direction, std::optional<fault::Mapping>& was) {
-        const bool removed = registry_.remove(iova, [&](const Registered& each) {
-            was.emplace(each.mapping);
-            return matches(each, size, direction) && !each.is_part;
-        });
-        if (!removed) [[unlikely]]
-            return remove_list(iova, size, direction, was);
-        registry_.note_past(*was, event());
-        return {};
+    /// with a past mapping. Errors: not_found, mismatch, which are reported.
+    [[nodiscard, gnu::always_inline]] Result<void> remove(Iova iova, ByteCount size,
+                                                          Direction direction) {
+        static constexpr fault::Event none{};
+        const auto is_it = [&](const PackedMapping& each) __attribute__((always_inline)) {
+            return each.is(iova, size, direction);
+        };
+        const bool removed = one_stack_in_ == 0 ? registry_.retire(iova, none, is_it)
+                                                : registry_.retire(iova, event(), is_it);
+        return removed ? Result<void>{} : remove_list(iova, size, direction);
+    }
+
+    /// The same. Return: what was removed; nothing for a list with guards.
+    [[nodiscard]] Result<std::optional<fault::Mapping>> take(Iova iova, ByteCount size,
+                                                             Direction direction) {
+        std::optional<fault::Mapping> was;
+        if (registry_.retire(iova, event(), [&](const PackedMapping& each) {
+                if (!each.is(iova, size, direction))
+                    return false;
+                was = registry_.unpack(each, iova).mapping;
+                return true;
+            }))
+            return was;
+        if (const auto removed = remove_list(iova, size, direction); !removed)
+            return std::unexpected(removed.error());
+        return std::nullopt;
     }
 
     /// The mapping that begins at `iova`.
     [[nodiscard]] std::optional<fault::Mapping> find(Iova iova) {
-        std::optional<fault::Mapping> found;
-        (void)registry_.with(iova, [&](Registered& each) -> Result<void> {
-            found.emplace(each.mapping);
-            return {};
-        });
-        return found;
+        const auto found = registry_.find_at(iova);
+        return found ? std::optional(found->mapping) : std::nullopt;
     }
 
     /// The mapping that begins at `iova`, for a sync of [iova + offset, + size). Errors: not_found,
@@ -127,13 +130,8 @@ class Tracker {
     /// Denies the device every access in the records of the mapping at `iova`. Return: the mapping
     /// as it was, or nothing.
     [[nodiscard]] std::optional<fault::Mapping> deny_all(Iova iova) {
-        std::optional<fault::Mapping> found;
-        (void)registry_.with(iova, [&](Registered& each) -> Result<void> {
-            found.emplace(each.mapping);
-            each.mapping.allows = fault::Allows::nothing;
-            return {};
-        });
-        return found;
+        const auto was = registry_.with(iova, [](PackedMapping& each) { each.deny_all(); });
+        return was ? std::optional(was->mapping) : std::nullopt;
     }
 
     [[nodiscard]] std::optional<fault::Mapping> at_or_below(Iova iova) const {
@@ -156,8 +154,8 @@ class Tracker {
                                           std::string_view label,
                                           const fault::Event& mapped = {}) const {
         return {.range = range,
-                .guard_before = guard_before_,
-                .guard_after = guard_after_,
+                .guard_before = guards_.before(),
+                .guard_after = guards_.after(),
                 .allows = allows_of(direction),
                 .label = label,
                 .mapped = mapped,
@@ -165,7 +163,7 @@ class Tracker {
     }
 
     /// The time and the caller's stack, as often as the options ask for stacks.
-    [[nodiscard, gnu::always_inline]] fault::Event event() {
+    [[nodiscard]] fault::Event event() {
         return one_stack_in_ == 0 ? fault::Event{} : event_of_some();
     }
 
@@ -215,32 +213,26 @@ class Tracker {
     }
 
   private:
-    [[nodiscard]] static bool matches(const Registered& each, ByteCount size, Direction direction) {
-        return each.mapping.range.size() == size && each.direction == direction;
-    }
-
-    [[gnu::noinline]] Result<void> remove_list(Iova iova, ByteCount size, Direction direction,
-                                               std::optional<fault::Mapping>& was) {
-        if (lists_.remove(iova,
-                          [&](const Registered& each) { return matches(each, size, direction); })) {
-            was.reset();
+    [[gnu::noinline]] Result<void> remove_list(Iova iova, ByteCount size, Direction direction) {
+        if (lists_.remove(
+                iova, [&](const PackedMapping& each) { return each.is(iova, size, direction); })) {
             remove_parts({iova, size});
             return {};
         }
-        const bool same_size = was && was->range.size() == size;
-        return report_misuse(!was        ? DriverErrorKind::not_mapped
+        const auto found = find(iova);
+        const bool same_size = found && found->range.size() == size;
+        return report_misuse(!found      ? DriverErrorKind::not_mapped
                              : same_size ? DriverErrorKind::wrong_direction
                                          : DriverErrorKind::wrong_size,
-                             iova, size, was ? &*was : nullptr);
+                             iova, size, found ? &*found : nullptr);
     }
 
     void remove_parts(IovaRange list) {
         const fault::Event now = event();
         for (auto part = registry_.first_from(list.start()); part && list.contains(part->range);
-             part = registry_.first_from(list.start())) {
-            (void)registry_.remove(part->range.start(), [](const Registered&) { return true; });
-            registry_.note_past(*part, now);
-        }
+             part = registry_.first_from(list.start()))
+            (void)registry_.retire(part->range.start(), now,
+                                   [](const PackedMapping&) { return true; });
     }
 
     [[gnu::noinline]] fault::Event event_of_some() {
@@ -269,14 +261,13 @@ class Tracker {
                     {"mapped_size", error.mapping.range.size().value()});
     }
 
-    const ByteCount guard_before_;
-    const ByteCount guard_after_;
+    const PackedGuards guards_;
     const std::uint32_t one_stack_in_;
     const std::uint32_t sampled_of_;
     const Listener listener_;
     const CaptureStack capture_;
     Registry<Sync> registry_;
-    Registry<Sync> lists_{1}; ///< ranges of the lists whose parts `registry_` has
+    Registry<Sync> lists_{0}; ///< ranges of the lists whose parts `registry_` has
     StackDepot<Sync> stacks_;
     typename Sync::template Atomic<std::uint64_t> events_{0};
 };
