@@ -213,6 +213,11 @@ constexpr std::array smmu_v2_rows = {
         .reason = Reason::not_present,
         .head = Head::unit,
         .interpret = interpret_context_fault},
+    Row{.pattern = "Unhandled context fault: smmu{*}, iova={addr}, fsynr={hex:fsynr}, cb={ddomain}"
+                   "{?, sid={*}({hex:sid} - {device})?}",
+        .reason = Reason::not_present,
+        .head = Head::unit,
+        .interpret = interpret_context_fault},
     Row{.pattern = "Unhandled context fault: iova={addr}, cb={ddomain}, fsr={hcode}, "
                    "fsynr0={hex:fsynr0}{?, fsynr1={hex:fsynr1}?}",
         .head = Head::unit,

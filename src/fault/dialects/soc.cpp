@@ -34,7 +34,7 @@ void interpret_words(LogEvent& event) {
 void interpret_tegra(LogEvent& event) {
     if (says(event, "translation error [--"))
         event.record.reason = Reason::not_present;
-    else if (says(event, "translation") || says(event, "ecurity"))
+    else if (says(event, "translation") || says(event, "ecurity") || says(event, "iolat"))
         event.record.reason = Reason::permission;
     else
         event.record.reason = Reason::address_size;

@@ -13,9 +13,10 @@ namespace {
 
 using Kind = LogEvent::Kind;
 
-constexpr std::array<std::pair<std::string_view, int>, 9> errors = {{
+constexpr std::array<std::pair<std::string_view, int>, 10> errors = {{
     {"Operation not permitted", 1},
     {"No such file", 2},
+    {"Permission denied", 13},
     {"Cannot allocate memory", 12},
     {"Bad address", 14},
     {"Device or resource busy", 16},
@@ -132,6 +133,10 @@ constexpr std::array vfio_rows = {
         .kind = Kind::device_refused,
         .head = Head::host,
         .interpret = interpret_error_text},
+    Row{.pattern = "error opening /dev/vfio/{text}",
+        .kind = Kind::device_refused,
+        .head = Head::host,
+        .interpret = interpret_error_text},
     Row{.pattern = "failed to setup INTx fd{text}", .kind = Kind::device_refused},
     Row{.pattern = "failed to open /dev/vfio/{text}",
         .kind = Kind::device_refused,
@@ -214,6 +219,7 @@ constexpr std::array vfio_rows = {
     Row{.pattern = "vgaarb: {text}", .kind = Kind::note, .head = Head::device},
     Row{.pattern = "vfio {pci}: device is {text}", .kind = Kind::device_refused},
     Row{.pattern = "vfio {pci}: Failed to set vIOMMU: {text}", .kind = Kind::device_refused},
+    Row{.pattern = "vfio-noiommu {text}", .kind = Kind::note, .head = Head::device},
     Row{.pattern = "vfio_pci: add [{text}", .kind = Kind::setting},
     Row{.pattern = "VFIO - User Level meta-driver", .kind = Kind::note},
 };
