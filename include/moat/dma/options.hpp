@@ -7,6 +7,7 @@
 #include "moat/dma/driver_error.hpp"
 #include "moat/dma/memory.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -85,12 +86,12 @@ struct PageSource {
     void* context = nullptr;
 };
 
-/// Memory of this process, as Memory::own, aligned for pages of up to 64 KiB.
+/// Memory of this process, as Memory::own, for domains with pages of up to 64 KiB.
 [[nodiscard]] inline PageSource own_pages() {
-    constexpr std::size_t alignment = 64 << 10;
     return {[](void*, ByteCount size) {
-                const std::size_t whole = (size.value() + alignment - 1) & ~(alignment - 1);
-                auto* const bytes = static_cast<std::byte*>(std::aligned_alloc(alignment, whole));
+                const std::uint64_t page = size.value() & -size.value(); // or a multiple of one
+                auto* const bytes = static_cast<std::byte*>(
+                    std::aligned_alloc(std::min<std::uint64_t>(page, 64 << 10), size.value()));
                 return bytes == nullptr ? Memory() : Memory::own({bytes, size.value()});
             },
             [](void*, const Memory& pages) { std::free(pages.bytes.data()); }, nullptr};

@@ -8,34 +8,67 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <span>
+#include <vector>
 
 namespace moat::dma {
 
 inline constexpr std::byte red_zone_byte{0xfa};
 
-/// Thread-safe if the source is.
+enum class RedZones : std::uint8_t { unknown, intact };
+
+/// Thread-safe if the source is. Single pages come from blocks of 16, which end with the object;
+/// longer buffers from the source, and return to it.
 class BouncePages {
   public:
     /// `page_bytes` is a power of two.
     BouncePages(const PageSource& source, std::uint64_t page_bytes)
         : source_(source), page_bytes_(page_bytes) {}
 
+    BouncePages(const BouncePages&) = delete;
+    BouncePages& operator=(const BouncePages&) = delete;
+
+    ~BouncePages();
+
     [[nodiscard]] bool available() const { return source_.allocate != nullptr; }
 
-    /// A bounce buffer of `memory`'s size, with its alignment up to 64 bytes, at the edge of new
-    /// pages that `placement` names. Errors: no_memory.
-    [[nodiscard]] Result<Memory> allocate(const Memory& memory, Placement placement) const;
+    /// A bounce buffer of `memory`'s size, with its alignment up to 64 bytes, at the edge of pages
+    /// that `placement` names. Its contents are undefined; red zones fill the rest of the pages.
+    /// Errors: no_memory.
+    [[nodiscard]] Result<Memory> allocate(const Memory& memory, Placement placement);
 
-    /// Releases the pages of a bounce buffer; does nothing if it is empty.
-    void release(const Memory& bounce) const;
+    /// Releases the pages of a bounce buffer; does nothing if it is empty. `zones`: whether the red
+    /// zones were checked and restored; then the next buffer of its size needs none filled.
+    void release(const Memory& bounce, RedZones zones = RedZones::unknown);
 
     /// Never releases the pages of a bounce buffer, since a device may still reach them.
-    static void keep_for_good(const Memory& bounce);
+    void keep_for_good(const Memory& bounce);
 
   private:
-    PageSource source_;
-    std::uint64_t page_bytes_;
+    struct Block {
+        Memory pages;
+        bool kept = false; ///< a device may still reach a page
+    };
+
+    /// Pages, and the part of them that is no red zone.
+    struct Pages {
+        Memory all = {};
+        std::size_t first = 0;
+        std::size_t size = 0;
+    };
+
+    /// Return: empty without memory.
+    [[nodiscard]] Pages take_pages(ByteCount whole);
+    [[nodiscard]] bool add_block();
+
+    static constexpr std::uint64_t block_pages = 16;
+
+    const PageSource source_;
+    const std::uint64_t page_bytes_;
+    std::mutex mutex_;        ///< of what follows
+    std::vector<Pages> free_; ///< single pages, with room for those of all blocks
+    std::vector<Block> blocks_;
 };
 
 /// The whole pages around a bounce buffer.

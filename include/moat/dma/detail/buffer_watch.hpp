@@ -71,7 +71,7 @@ class BufferWatch {
         const bool with_stack = sampling_ || checker_ != CpuWatch::off;
         const fault::Event mapped = with_stack ? tracker_.event_with_stack() : tracker_.event();
         if (const auto added = add(*buffer, *iova, direction, label, mapped); !added) {
-            end_bounce(bounce, pages_.unmap(*iova, memory.size()).has_value());
+            end_bounce(bounce, pages_.unmap(*iova, memory.size()).has_value(), RedZones::unknown);
             return std::unexpected(added.error());
         }
         return iova;
@@ -94,7 +94,7 @@ class BufferWatch {
         BufferFindings found;
         if (buffer != nullptr) {
             found = buffer->end();
-            end_bounce(buffer->bounce(), unmapped.has_value());
+            end_bounce(buffer->bounce(), unmapped.has_value(), RedZones::intact);
         }
         if (sampling_)
             sampling_->note_end(iova);
@@ -148,8 +148,7 @@ class BufferWatch {
 
     /// A small buffer gets bounce pages. So does a buffer of any size that the checker forbids the
     /// CPU while in-process devices write it.
-    [[nodiscard]] Result<BufferPointer> buffer_for(const Memory& memory,
-                                                   Direction direction) const {
+    [[nodiscard]] Result<BufferPointer> buffer_for(const Memory& memory, Direction direction) {
         const std::uint64_t page_bytes = pages_.page_mask() + 1;
         const bool small = memory.size() <= ByteCount(page_bytes);
         const bool in_process = pages_.domain().limits().in_process;
@@ -268,16 +267,16 @@ class BufferWatch {
     }
 
     /// Ends the use of a bounce buffer, whose pages a device may still reach unless `unmapped`.
-    void end_bounce(const Memory& bounce, bool unmapped) const {
+    void end_bounce(const Memory& bounce, bool unmapped, RedZones zones) {
         if (unmapped)
-            bounces_.release(bounce);
+            bounces_.release(bounce, zones);
         else
-            BouncePages::keep_for_good(bounce);
+            bounces_.keep_for_good(bounce);
     }
 
     Tracker<Sync>& tracker_;
     PageMapper<Domain, Sync>& pages_;
-    const BouncePages bounces_;
+    BouncePages bounces_;
     const Placement placement_;
     const bool to_the_byte_; ///< mappings that are tracked or sampled
     const CpuWatch checker_;

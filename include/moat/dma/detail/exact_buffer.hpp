@@ -59,7 +59,7 @@ struct BufferFindings {
 template <SyncPolicy Sync>
 class ExactBuffer {
   public:
-    /// `bounce` is empty, or as long as `memory`, with red zones around it up to whole pages of
+    /// `bounce` is empty, or as long as `memory`, between red zones that fill whole pages of
     /// `page_bytes`. `watch`: forbid the CPU bytes that the device owns and may write. Return:
     /// nullptr without memory.
     [[nodiscard]] static std::shared_ptr<ExactBuffer>
@@ -77,12 +77,13 @@ class ExactBuffer {
                 std::uint64_t page_bytes, CpuWatch watch)
         : memory_(memory.bytes), bounce_(bounce), direction_(direction), page_bytes_(page_bytes),
           watch_(device_writes() ? watch : CpuWatch::off) {
-        if (bounced() || !device_writes()) {
-            handed_ = std::make_unique_for_overwrite<std::byte[]>(memory_.size());
-            if (bounced())
-                fill_red_zones();
-            hand_over(0, memory_.size() - 1);
+        if (bounced() == device_writes()) {
+            copy_ = std::make_unique_for_overwrite<std::byte[]>(memory_.size());
+            handed_ = copy_.get();
+        } else if (bounced()) {
+            handed_ = bounce_.bytes.data();
         }
+        hand_over(0, memory_.size() - 1);
         cpu_watch::forbid(watch_, memory_);
     }
 
@@ -151,14 +152,15 @@ class ExactBuffer {
         return found;
     }
 
-    /// Ends the mapping: takes every byte. Later calls have no effect.
+    /// Ends the mapping: takes every byte, and leaves the red zones intact. Call it once; later
+    /// calls have no effect.
     [[nodiscard]] BufferFindings end() {
         const ExclusiveLock lock(mutex_);
         BufferFindings found;
-        if (std::exchange(over_, true))
-            return found;
-        cpu_watch::allow(watch_, memory_);
-        fetch(0, memory_.size() - 1, found);
+        if (!std::exchange(over_, true)) {
+            cpu_watch::allow(watch_, memory_);
+            fetch(0, memory_.size() - 1, found);
+        }
         check_red_zones(found);
         return found;
     }
@@ -188,17 +190,11 @@ class ExactBuffer {
         visit(all.subspan(before + size), static_cast<std::int64_t>(size));
     }
 
-    void fill_red_zones() {
-        each_red_zone([](std::span<std::byte> zone, std::int64_t) {
-            std::memset(zone.data(), std::to_integer<int>(red_zone_byte), zone.size());
-        });
-    }
-
     /// Copies the memory to the device.
     void hand_over(std::uint64_t first, std::uint64_t last) MOAT_REQUIRES(mutex_) {
         const std::size_t size = last - first + 1;
-        if (handed_)
-            std::memcpy(handed_.get() + first, memory_.data() + first, size);
+        if (copy_)
+            std::memcpy(copy_.get() + first, memory_.data() + first, size);
         if (bounced())
             std::memcpy(bounce_.bytes.data() + first, memory_.data() + first, size);
     }
@@ -208,8 +204,8 @@ class ExactBuffer {
         MOAT_REQUIRES(mutex_) {
         const std::span<std::byte> bounce = bounce_.bytes;
         const std::size_t size = last - first + 1;
-        if (same(memory_.data() + first, handed_.get() + first, size) &&
-            same(bounce.data() + first, handed_.get() + first, size))
+        if (same(memory_.data() + first, handed_ + first, size) &&
+            same(bounce.data() + first, handed_ + first, size))
             return;
         for (std::uint64_t at = first; at <= last; ++at)
             if (memory_[at] != handed_[at])
@@ -235,11 +231,12 @@ class ExactBuffer {
     void fetch_all(std::uint64_t first, std::uint64_t last) MOAT_REQUIRES(mutex_) {
         const std::size_t size = last - first + 1;
         std::memcpy(memory_.data() + first, bounce_.bytes.data() + first, size);
-        std::memcpy(handed_.get() + first, memory_.data() + first, size);
+        if (!over_)
+            std::memcpy(handed_ + first, memory_.data() + first, size);
     }
 
     void fetch_around_changes(std::uint64_t first, std::uint64_t last) MOAT_REQUIRES(mutex_) {
-        if (same(memory_.data() + first, handed_.get() + first, last - first + 1)) {
+        if (same(memory_.data() + first, handed_ + first, last - first + 1)) {
             fetch_all(first, last);
             return;
         }
@@ -250,7 +247,7 @@ class ExactBuffer {
 
     void find_cpu_writes(std::uint64_t first, std::uint64_t last, BufferFindings& found)
         MOAT_REQUIRES(mutex_) {
-        if (!handed_ || same(memory_.data() + first, handed_.get() + first, last - first + 1))
+        if (handed_ == nullptr || same(memory_.data() + first, handed_ + first, last - first + 1))
             return;
         for (std::uint64_t at = first; at <= last; ++at)
             if (memory_[at] != handed_[at])
@@ -290,8 +287,10 @@ class ExactBuffer {
     const std::uint64_t page_bytes_;
     const CpuWatch watch_;
     typename Sync::Mutex mutex_;
-    /// The content of memory and bounce pages when each byte last changed its owner.
-    std::unique_ptr<std::byte[]> handed_;
+    /// The content of memory and bounce pages when each byte last changed its owner: a copy, or the
+    /// bounce pages if the device cannot write them, or nothing.
+    std::byte* handed_ = nullptr;
+    std::unique_ptr<std::byte[]> copy_;
     /// Offsets that the CPU owns; the device owns the others.
     RangeSet cpu_owned_ MOAT_GUARDED_BY(mutex_);
     bool reported_missing_sync_ MOAT_GUARDED_BY(mutex_) = false; ///< since the CPU last took bytes
