@@ -30,7 +30,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::uint64_t default_guard = 4096;
 
-struct Arguments {
+struct AuditArguments {
     std::string machine = "soft";
     std::vector<std::string> devices;
     std::optional<std::uint64_t> guard;
@@ -82,7 +82,7 @@ constexpr std::uint64_t most_wrong_bytes = std::uint64_t{1} << 20;
 }
 
 /// The options of a single run, except the case.
-[[nodiscard]] std::string command_of(const Arguments& arguments, const audit::Kind& kind) {
+[[nodiscard]] std::string command_of(const AuditArguments& arguments, const audit::Kind& kind) {
     std::string command = "moat audit --machine " + std::string(kind.machine) + " --device " +
                           (kind.machine == "vfio" && kind.address ? to_string(*kind.address)
                                                                   : std::string(kind.name)) +
@@ -106,7 +106,7 @@ constexpr std::uint64_t most_wrong_bytes = std::uint64_t{1} << 20;
 
 class Run {
   public:
-    Run(const Arguments& arguments, const audit::Wrong& wrong)
+    Run(const AuditArguments& arguments, const audit::Wrong& wrong)
         : arguments_(arguments), wrong_(wrong) {}
 
     /// Audits one device. Return: whether that was possible.
@@ -173,7 +173,7 @@ class Run {
     [[nodiscard]] bool draw() const { return arguments_.pictures.write("moat audit", pictures_); }
 
   private:
-    const Arguments& arguments_;
+    const AuditArguments& arguments_;
     const audit::Wrong wrong_;
     bool found_ = false;
     AuditPicture picture_;
@@ -187,7 +187,7 @@ class Run {
 
 /// The devices named by name or address, in the order of the table; or the machine's default ones.
 /// Stops at one that does not exist.
-[[nodiscard]] std::vector<audit::Kind> chosen(const Arguments& arguments) {
+[[nodiscard]] std::vector<audit::Kind> chosen(const AuditArguments& arguments) {
     std::vector<audit::Kind> kinds;
     for (const audit::Kind& each : audit::kinds())
         if (each.machine == arguments.machine &&
@@ -220,7 +220,7 @@ class Run {
     return kinds;
 }
 
-Exit list(const Arguments& arguments) {
+Exit list(const AuditArguments& arguments) {
     for (const audit::Kind& each : audit::kinds())
         if (arguments.json)
             std::cout << nlohmann::ordered_json{{"schema", "moat.audit_device/1"},
@@ -236,7 +236,7 @@ Exit list(const Arguments& arguments) {
     return Exit::success;
 }
 
-Exit run(const Arguments& arguments) {
+Exit run(const AuditArguments& arguments) {
     if (arguments.list)
         return list(arguments);
     audit::Wrong wrong;
@@ -266,7 +266,7 @@ Exit run(const Arguments& arguments) {
 } // namespace
 
 void add_audit(CLI::App& app, Exit& exit) {
-    static Arguments arguments;
+    static AuditArguments arguments;
     CLI::App* const command = app.add_subcommand(
         "audit", "drive devices with guarded buffers and report accesses outside of them");
     command->add_option("--machine", arguments.machine, "in this process, in QEMU, or on this host")

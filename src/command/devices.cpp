@@ -21,7 +21,7 @@ namespace {
 using namespace machine::vfio_host;
 using nlohmann::ordered_json;
 
-struct Arguments {
+struct DevicesArguments {
     std::string root{sysfs};
     std::string address;
     bool json = false;
@@ -82,14 +82,14 @@ void print_json(std::span<const HostFunction> functions) {
     }
 }
 
-[[nodiscard]] Exit list(const Arguments& arguments) {
+[[nodiscard]] Exit list(const DevicesArguments& arguments) {
     const auto functions = or_stop(list_functions(arguments.root), Exit::bound, "moat devices");
     arguments.json ? print_json(functions) : print_table(functions);
     return Exit::success;
 }
 
 /// Changes the driver of one function by `change_hands`, and prints the result.
-[[nodiscard]] Exit change(const std::string& who, const Arguments& arguments,
+[[nodiscard]] Exit change(const std::string& who, const DevicesArguments& arguments,
                           Result<void> (*change_hands)(machine::Bdf, std::string_view)) {
     const auto address = parse_bdf(arguments.address);
     if (!address)
@@ -109,7 +109,7 @@ void print_json(std::span<const HostFunction> functions) {
 } // namespace
 
 void add_devices(CLI::App& app, Exit& exit) {
-    static Arguments arguments;
+    static DevicesArguments arguments;
     const auto add = [&](const char* name, const char* summary) {
         CLI::App* const command = app.add_subcommand(name, summary);
         command->add_option("--sysfs", arguments.root, "the folder where sysfs is mounted")

@@ -30,7 +30,7 @@ namespace {
 using fault::LogEvent;
 using fault::LogGroup;
 
-struct Arguments {
+struct ExplainArguments {
     std::vector<std::string> files;
     bool json = false;
     bool here = false;
@@ -39,7 +39,7 @@ struct Arguments {
 /// Reads lines; collects the answer.
 class Explainer {
   public:
-    explicit Explainer(const Arguments& arguments) : json_(arguments.json) {
+    explicit Explainer(const ExplainArguments& arguments) : json_(arguments.json) {
         if (arguments.here)
             add_this_host(context_);
     }
@@ -162,7 +162,7 @@ class Explainer {
     return in && read(in, explainer);
 }
 
-Exit run(const Arguments& arguments) {
+Exit run(const ExplainArguments& arguments) {
     Explainer explainer(arguments);
     if (arguments.here && arguments.files.empty()) {
         const Result<std::string> log = kernel_log();
@@ -188,7 +188,7 @@ Exit run(const Arguments& arguments) {
 } // namespace
 
 void add_explain(CLI::App& app, Exit& exit) {
-    static Arguments arguments;
+    static ExplainArguments arguments;
     CLI::App* const command =
         app.add_subcommand("explain", "explain the IOMMU faults of a kernel log");
     command

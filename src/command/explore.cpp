@@ -37,7 +37,7 @@ namespace {
 using nlohmann::ordered_json;
 using scenarios::Scenario;
 
-struct Arguments {
+struct ExploreArguments {
     explore::ExploreOptions options;
     std::map<std::string, scenarios::Configuration> configurations; ///< by scenario
     std::string shard = "0/1";
@@ -138,7 +138,7 @@ void require_threads(const std::string& who, const explore::Program& program,
 
 /// Writes the requested files of a violation. Return: false after reporting one that cannot be
 /// written.
-[[nodiscard]] bool write_files(const Arguments& arguments, const explore::Machine& machine,
+[[nodiscard]] bool write_files(const ExploreArguments& arguments, const explore::Machine& machine,
                                const ScheduleTexts& texts) {
     const bool replay = arguments.write_replay.empty() ||
                         write_file("moat explore", arguments.write_replay, texts.replay);
@@ -148,7 +148,7 @@ void require_threads(const std::string& who, const explore::Program& program,
     return arguments.pictures.write("moat explore", std::span(&picture, 1)) && replay;
 }
 
-Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
+Exit run_scenario(const Scenario& scenario, ExploreArguments& arguments) {
     const auto configuration =
         or_stop(scenarios::complete(scenario, arguments.configurations[scenario.name]), Exit::usage,
                 "moat explore");
@@ -215,7 +215,7 @@ Exit run_scenario(const Scenario& scenario, Arguments& arguments) {
     return line;
 }
 
-Exit run_replay(const Arguments& arguments) {
+Exit run_replay(const ExploreArguments& arguments) {
     std::ifstream file(arguments.replay);
     std::stringstream text;
     text << file.rdbuf();
@@ -258,7 +258,7 @@ void add_choice(CLI::App& app, const char* option, Kind& value, std::vector<Kind
         ->default_str(std::string(name(value)));
 }
 
-void add_options(CLI::App& app, Arguments& arguments) {
+void add_options(CLI::App& app, ExploreArguments& arguments) {
     using explore::MemoryModelKind;
     using explore::Strategy;
     explore::ExploreOptions& options = arguments.options;
@@ -328,7 +328,8 @@ void refuse_what_does_not_apply(const CLI::App& command, explore::Strategy strat
             throw CLI::ValidationError(rule.why);
 }
 
-void add_scenario(CLI::App& app, const Scenario& scenario, Arguments& arguments, Exit& exit) {
+void add_scenario(CLI::App& app, const Scenario& scenario, ExploreArguments& arguments,
+                  Exit& exit) {
     CLI::App* const command = app.add_subcommand(scenario.name, scenario.summary);
     for (const scenarios::Parameter& parameter : scenario.parameters) {
         scenarios::Configuration& configuration = arguments.configurations[scenario.name];
@@ -353,7 +354,7 @@ void add_scenario(CLI::App& app, const Scenario& scenario, Arguments& arguments,
 } // namespace
 
 void add_explore(CLI::App& app, Exit& exit) {
-    static Arguments arguments;
+    static ExploreArguments arguments;
     CLI::App* const command =
         app.add_subcommand("explore", "run an engine under every interleaving of its threads");
     for (const Scenario& scenario : scenarios::all())

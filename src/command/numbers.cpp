@@ -16,21 +16,21 @@ namespace {
     return '"' + text + '"';
 }
 
-[[nodiscard]] std::string text_of(NumberRange range) {
+[[nodiscard]] std::string range_text(NumberRange range) {
     return std::to_string(range.least) + " to " + std::to_string(range.most);
 }
 
 /// Replaces the text by the number that `parse` finds in it. `what` names the expected value.
 template <class Parse>
 [[nodiscard]] CLI::Validator number_validator(NumberRange range, const char* what, Parse parse) {
-    const std::string shown = range.most != NumberRange{}.most ? text_of(range)
+    const std::string shown = range.most != NumberRange{}.most ? range_text(range)
                               : range.least != 0 ? "from " + std::to_string(range.least)
                                                  : "";
     return CLI::Validator(
         [range, what, parse](std::string& text) {
             const std::optional<std::uint64_t> number = parse(text);
             if (!number || *number < range.least || *number > range.most)
-                return in_quotes(text) + " is not " + what + " from " + text_of(range);
+                return in_quotes(text) + " is not " + what + " from " + range_text(range);
             text = std::to_string(*number);
             return std::string();
         },

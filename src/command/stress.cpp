@@ -35,7 +35,7 @@ using Clock = std::chrono::steady_clock;
 using nlohmann::ordered_json;
 using namespace machine::vfio_host;
 
-struct Arguments {
+struct StressArguments {
     std::string machine = "soft";
     std::string device;
     std::optional<std::uint64_t> bar; ///< of soft
@@ -68,7 +68,7 @@ struct Outcome {
 
 class Stress {
   public:
-    Stress(const Arguments& arguments, BarWork& work)
+    Stress(const StressArguments& arguments, BarWork& work)
         : arguments_(arguments), work_(work), progress_(arguments.readers + 1),
           watchdog_(arguments.readers + 1, arguments.patience) {}
 
@@ -138,7 +138,7 @@ class Stress {
         return std::chrono::duration<double>(Clock::now() - begin_).count();
     }
 
-    const Arguments& arguments_;
+    const StressArguments& arguments_;
     BarWork& work_;
     std::vector<Counter> progress_; ///< of the readers, then of the mapper
     Watchdog watchdog_;
@@ -163,7 +163,7 @@ struct Subject {
 /// A report of a run, as text or as a line of JSON.
 class Report {
   public:
-    Report(const Arguments& arguments, const Subject& subject, const BarWork& work,
+    Report(const StressArguments& arguments, const Subject& subject, const BarWork& work,
            const Outcome& outcome)
         : arguments_(arguments), subject_(subject), work_(work), outcome_(outcome) {}
 
@@ -256,13 +256,13 @@ class Report {
         return text.str();
     }
 
-    const Arguments& arguments_;
+    const StressArguments& arguments_;
     const Subject& subject_;
     const BarWork& work_;
     const Outcome& outcome_;
 };
 
-[[nodiscard]] Exit run(const Arguments& arguments, const Subject& subject,
+[[nodiscard]] Exit run(const StressArguments& arguments, const Subject& subject,
                        std::unique_ptr<BarWork> work) {
     // A stuck thread cannot be joined, so the objects that it uses must stay.
     auto* const stress = new Stress(arguments, *work);
@@ -291,7 +291,7 @@ class Report {
 }
 
 /// Whether to begin. Prints to stderr, which survives a crash.
-[[nodiscard]] bool may_begin(const Arguments& arguments, const Subject& subject) {
+[[nodiscard]] bool may_begin(const StressArguments& arguments, const Subject& subject) {
     std::cerr << "kernel " << subject.release << ", CVE-2026-31456: " << name(subject.kernel.state)
               << ": " << subject.kernel.why << '\n';
     if (subject.kernel.state == Vulnerability::not_affected ||
@@ -308,7 +308,7 @@ class Report {
     return false;
 }
 
-[[nodiscard]] Exit run_vfio(const Arguments& arguments) {
+[[nodiscard]] Exit run_vfio(const StressArguments& arguments) {
     Subject subject = ask_kernel(arguments.config);
     if (!may_begin(arguments, subject))
         return Exit::bound;
@@ -324,7 +324,7 @@ class Report {
     return run(arguments, subject, std::move(walk));
 }
 
-[[nodiscard]] Exit run(const Arguments& arguments) {
+[[nodiscard]] Exit run(const StressArguments& arguments) {
     require_output("moat stress");
     if (arguments.machine == "vfio") {
         if (arguments.bar)
@@ -344,7 +344,7 @@ class Report {
 } // namespace
 
 void add_stress(CLI::App& app, Exit& exit) {
-    static Arguments arguments;
+    static StressArguments arguments;
     CLI::App* const command =
         app.add_subcommand("stress", "run an engine on real threads for a stated time");
     command->require_subcommand(1);

@@ -7,13 +7,11 @@
 namespace moat::scenarios::iova_allocator {
 
 explore::Program mutant_program(const Configuration& configuration) {
-    const std::string& variant = configuration.at("variant");
-    if (variant == "special-unasked")
-        return program_with<MutatedSync<"special-unasked">>(configuration);
-    if (variant == "special-lost")
-        return program_with<MutatedSync<"special-lost">>(configuration);
-    MOAT_CHECK(variant == "wish-unasked", "every variant is known");
-    return program_with<MutatedSync<"wish-unasked">>(configuration);
+    return [variant = configuration.at("variant"),
+            program = program_with<MutatedSync>(configuration)](explore::Setup& setup) {
+        MutatedSync::broken = variant;
+        program(setup);
+    };
 }
 
 } // namespace moat::scenarios::iova_allocator

@@ -7,44 +7,30 @@
 
 namespace moat::scenarios::space {
 
-namespace {
-
-void set_up_walk(explore::Setup& setup, bool zaps, std::string_view variant) {
-    if (variant == "old")
-        walker_beside<MutatedSync<"old">>(setup, zaps);
-    else if (variant == "two-load")
-        walker_beside<MutatedSync<"two-load">>(setup, zaps);
-    else if (variant == "two-load-reversed")
-        walker_beside<MutatedSync<"two-load-reversed">>(setup, zaps);
-    else
-        walker_beside<MutatedSync<"reload">>(setup, zaps);
-}
-
-} // namespace
-
 void set_up_mutant(explore::Setup& setup, std::string_view which, std::string_view variant) {
+    MutatedSync::broken = variant;
     if (which == "T1" || which == "T2" || which == "T3")
-        set_up_walk(setup, which != "T1", variant);
+        walker_beside<MutatedSync>(setup, which != "T1");
     else if (which == "T4")
-        walker_and_refaults<MutatedSync<"sticky-action">>(setup, 1);
+        walker_and_refaults<MutatedSync>(setup, 1);
     else if (which == "T6")
-        walker_and_refaults<MutatedSync<"unbounded-retry">>(setup, unbounded);
+        walker_and_refaults<MutatedSync>(setup, unbounded);
     else if (which == "T8")
-        neighbour_unmapped<MutatedSync<"frees-shared-table">>(setup, false);
+        neighbour_unmapped<MutatedSync>(setup, false);
     else if (which == "T9")
-        table_is_absorbing<MutatedSync<"table-goes">>(setup, false);
+        table_is_absorbing<MutatedSync>(setup, false);
     else if (which == "unmap")
-        fault_beside_unmap<MutatedSync<"unasked">>(setup);
+        fault_beside_unmap<MutatedSync>(setup);
     else if (which == "reuse")
-        reuse_after_invalidation<MutatedSync<"reuses-first">>(setup);
+        reuse_after_invalidation<MutatedSync>(setup);
     else if (which == "pte")
-        pte_table_goes<MutatedSync<"looks-before-lock">>(setup);
+        pte_table_goes<MutatedSync>(setup);
     else if (which == "readers")
-        all_together<MutatedSync<"revokes-after-zap">>(setup);
+        all_together<MutatedSync>(setup);
     else if (which == "revoke")
-        revoked_beside<MutatedSync<"revokes-after-zap">>(setup);
+        revoked_beside<MutatedSync>(setup);
     else
-        container_beside<MutatedSync<"untold">>(setup, beside(which));
+        container_beside<MutatedSync>(setup, beside(which));
 }
 
 } // namespace moat::scenarios::space

@@ -4,7 +4,7 @@
 
 moat_mutate(moat/page_table/invalidation.hpp
 [[            retire_tables(invalidate_tables());]]
-[[            if constexpr (Sync::broken == "free-before-invalidation") {
+[[            if (Sync::broken == "free-before-invalidation") {
                 retire_tables(Invalidated::done);
                 (void)invalidate_tables();
             } else {
@@ -27,12 +27,12 @@ moat_mutate(moat/page_table/detail/cut.hpp
 moat_mutate(moat/page_table/detail/fold.hpp
 [[            const Invalidated how = pending_.invalidate_tables();]]
 [[            const Invalidated how = pending_.invalidate_tables();
-            if constexpr (Tree::Sync::broken == "read-after-free")
+            if (Tree::Sync::broken == "read-after-free")
                 pending_.retire_tables(how);]])
 
 moat_mutate(moat/page_table/detail/rewrite.hpp
 [[        } while (!writer_.compare_exchange(leaf.table, leaf.first, old, link));]]
-[[            if constexpr (Tree::Sync::broken == "split-unchecked") {
+[[            if (Tree::Sync::broken == "split-unchecked") {
                 writer_.store(leaf.table, leaf.first, link);
                 return;
             }
@@ -47,7 +47,7 @@ moat_mutate(moat/mm/detail/fault.hpp
 moat_mutate(moat/mm/detail/fault.hpp
 [[    Attempt try_size(Attached& vma, unsigned lg2) {]]
 [[    Attempt try_size(Attached& vma, unsigned lg2) {
-        if constexpr (Sync::broken == "looks-before-lock")
+        if (Sync::broken == "looks-before-lock")
             early_ = core_.look(address_);]])
 moat_mutate(moat/mm/detail/fault.hpp
 [[        const Spot spot = core_.look(address_);]]
@@ -61,10 +61,10 @@ moat_mutate(moat/mm/detail/fault.hpp
 moat_mutate(moat/mm/detail/zap.hpp
 [[        });
         drop(batch);]]
-[[            if constexpr (Sync::broken == "reuses-first")
+[[            if (Sync::broken == "reuses-first")
                 drop(batch);
         });
-        if constexpr (Sync::broken != "reuses-first")
+        if (Sync::broken != "reuses-first")
             drop(batch);]])
 
 # A zap removes a table of level 1 while a VMA touches its span.
@@ -75,7 +75,7 @@ moat_mutate(moat/mm/detail/zap.hpp
 [[        if (spot.level < 2)
             return Block::table;]]
 [[        if (spot.level < 2) {
-            if constexpr (Sync::broken != "table-goes")
+            if (Sync::broken != "table-goes")
                 return Block::table;
             const VirtualAddress first(align_down(reached_.value(), pud_lg2));
             remove({first, ByteCount(bit(pud_lg2))}, Tables::remove);
@@ -87,7 +87,7 @@ moat_mutate(moat/mm/detail/zap.hpp
 moat_mutate(moat/mm/detail/vma_change.hpp
 [[        const std::uint64_t end = align_down(last + 1, pud_lg2);]]
 [[        std::uint64_t end = align_down(last + 1, pud_lg2);
-        if constexpr (Core::Sync::broken == "frees-shared-table") {
+        if (Core::Sync::broken == "frees-shared-table") {
             first = align_down(range.start().value(), pud_lg2);
             end = align_up(range.last().value(), pud_lg2);
         }]])
@@ -96,15 +96,15 @@ moat_mutate(moat/mm/detail/vma_change.hpp
 moat_mutate(moat/mm/address_space.hpp
 [[        mark_revoked(region);
         const auto space =]]
-[[        if constexpr (S::broken != "revokes-after-zap")
+[[        if (S::broken != "revokes-after-zap")
             mark_revoked(region);
         const auto space =]])
 moat_mutate(moat/mm/address_space.hpp
 [[        const Lock lock(core_.revokes_mutex);
         core_.notifiers.notify_revoked(region);]]
-[[        if constexpr (S::broken == "revokes-after-zap")
+[[        if (S::broken == "revokes-after-zap")
             mark_revoked(region);
-        if constexpr (S::broken != "untold") {
+        if (S::broken != "untold") {
             const Lock lock(core_.revokes_mutex);
             core_.notifiers.notify_revoked(region);
         }]])
@@ -112,11 +112,11 @@ moat_mutate(moat/mm/address_space.hpp
 # A walk that continues with the action from before the retry, and one whose retries never end.
 moat_mutate(moat/mm/walker.hpp
 [[            action_ = Action::subtree;]]
-[[            if constexpr (Sync::broken != "sticky-action")
+[[            if (Sync::broken != "sticky-action")
                 action_ = Action::subtree;]])
 moat_mutate(moat/mm/walker.hpp
 [[            if (attempt > options_.retries)]]
-[[            if constexpr (Sync::broken == "unbounded-retry")
+[[            if (Sync::broken == "unbounded-retry")
                 Sync::pause(); // so that others undo its work whenever they can
             if (Sync::broken != "unbounded-retry" && attempt > options_.retries)]])
 
@@ -139,13 +139,13 @@ moat_mutate(moat/mm/walker.hpp
     }
 
     [[nodiscard]] bool may_visit(VirtualRange part) const {
-        if constexpr (Sync::broken == "old")
+        if (Sync::broken == "old")
             return seen(part) == Seen::none;
-        if constexpr (Sync::broken == "two-load")
+        if (Sync::broken == "two-load")
             return seen(part) == Seen::none || seen(part) == Seen::leaf;
-        if constexpr (Sync::broken == "two-load-reversed")
+        if (Sync::broken == "two-load-reversed")
             return seen(part) == Seen::leaf || seen(part) == Seen::none;
-        if constexpr (Sync::broken == "reload")
+        if (Sync::broken == "reload")
             return seen(part) != Seen::table;
         return true;
     }
@@ -169,7 +169,7 @@ moat_mutate(moat/iova/detail/caches.hpp
 # A thread that ends keeps the ranges of its special cache.
 moat_mutate(moat/iova/detail/caches.hpp
 [[        surrender_special(cache);]]
-[[        if constexpr (Sync::broken != "special-lost")
+[[        if (Sync::broken != "special-lost")
             surrender_special(cache);]])
 
 # A placement that the special cache does not compare.

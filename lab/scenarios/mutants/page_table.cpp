@@ -7,19 +7,13 @@
 namespace moat::scenarios::page_table {
 
 explore::Program mutant_program(const Configuration& configuration) {
-    const std::string& variant = configuration.at("variant");
-    if (variant == "never-invalidated")
-        return program_with<MutatedSync<"never-invalidated">>(configuration);
-    if (variant == "free-before-invalidation")
-        return program_with<MutatedSync<"free-before-invalidation">>(configuration);
-    if (variant == "unwaited")
-        return program_with<MutatedSync<"unwaited">>(configuration);
-    if (variant == "looks-beyond")
-        return program_with<MutatedSync<"looks-beyond">>(configuration);
-    if (variant == "read-after-free")
-        return program_with<MutatedSync<"read-after-free">, AwaitedBreakVtd>(configuration);
-    MOAT_CHECK(variant == "split-unchecked", "every variant is known");
-    return program_with<MutatedSync<"split-unchecked">>(configuration);
+    return [variant = configuration.at("variant"),
+            program = configuration.at("variant") == "read-after-free"
+                          ? program_with<MutatedSync, AwaitedBreakVtd>(configuration)
+                          : program_with<MutatedSync>(configuration)](explore::Setup& setup) {
+        MutatedSync::broken = variant;
+        program(setup);
+    };
 }
 
 } // namespace moat::scenarios::page_table

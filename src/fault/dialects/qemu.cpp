@@ -16,7 +16,7 @@ void interpret_write_flag(LogEvent& event) {
 }
 
 /// The message may be on the next line.
-void interpret_words(LogEvent& event) {
+void interpret_text(LogEvent& event) {
     if (event.text.empty())
         event.kind = Kind::detail;
 }
@@ -101,7 +101,7 @@ constexpr std::array qemu_rows = {
     Row{.pattern = "vtd_{text}: {*}invalid {*}", .kind = Kind::unit_error},
     Row{.pattern = "vtd_{*}: {text}",
         .kind = Kind::unit_error,
-        .interpret = interpret_words,
+        .interpret = interpret_text,
         .may_wrap = true},
     Row{.pattern = "amdvi_{text}: {*}", .kind = Kind::unit_error},
 };

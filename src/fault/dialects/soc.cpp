@@ -18,7 +18,7 @@ using Kind = LogEvent::Kind;
 }
 
 /// The reason in Exynos' and Tegra's words.
-void interpret_words(LogEvent& event) {
+void interpret_reason_words(LogEvent& event) {
     if (says(event, "PERMISSION") || says(event, "PROTECTION") || says(event, "SECURITY") ||
         says(event, "ACCESS") || says(event, "Security") || says(event, "[R") || says(event, "[-W"))
         event.record.reason = Reason::permission;
@@ -94,12 +94,12 @@ void interpret_riscv(LogEvent& event) {
 /// AR and AW are the read and write address channels of AXI.
 void interpret_read_words(LogEvent& event) {
     event.record.access = Access::read;
-    interpret_words(event);
+    interpret_reason_words(event);
 }
 
 void interpret_write_words(LogEvent& event) {
     event.record.access = Access::write;
-    interpret_words(event);
+    interpret_reason_words(event);
 }
 
 void interpret_tegra_read(LogEvent& event) {
@@ -167,7 +167,7 @@ constexpr std::array soc_rows = {
     Row{.pattern = "[{access}] {text} FAULT occurred at {addr}",
         .head = Head::device,
         .begins = Message::exynos,
-        .interpret = interpret_words},
+        .interpret = interpret_reason_words},
     Row{.pattern = "AR {text} FAULT occurred at {addr}",
         .head = Head::device,
         .begins = Message::exynos,
