@@ -186,6 +186,20 @@ TEST_F(Ownership, damage_beside_the_buffer_is_reported_once) {
     EXPECT_EQ(pages.heard.errors[0].range, IovaRange(Iova(at.value() + 100), 3_B));
 }
 
+TEST_F(Ownership, red_zones_fit_each_buffer_that_reuses_a_page) {
+    for (const Placement placement : {Placement::left, Placement::right}) {
+        System pages({.level = Level::exact, .placement = placement, .cpu = CpuWatch::off},
+                     Finest::pages);
+        for (const std::size_t size : {100U, 64U, 3000U, 8U, 8U, 1500U, 4032U, 1U}) {
+            const Memory each = Memory::own(buffer.bytes().subspan(64, size));
+            const Iova at = *pages.space->map(each, Direction::from_device, "one of many");
+            EXPECT_TRUE(pages.write(at.value(), size).complete());
+            EXPECT_TRUE(pages.space->unmap(at, each.size(), Direction::from_device));
+            EXPECT_TRUE(pages.heard.errors.empty()) << size << " bytes";
+        }
+    }
+}
+
 /// The required value of each byte, from the rules of sync_for_cpu and sync_for_device alone.
 class Model {
   public:
