@@ -4,8 +4,8 @@
 // docs/design/fault.md.
 #include "moat/fault/decode.hpp"
 #include "moat/fault/diagnose.hpp"
-#include "moat/fault/history.hpp"
-#include "moat/fault/text.hpp"
+#include "moat/fault/mapping.hpp"
+#include "moat/fault/report.hpp"
 
 #include "fault/log_context.hpp"
 #include "fault/log_group.hpp"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The audit's drivers against a device whose every register, and every byte that it may write, come
 // from the input: whatever it says, a driver ends and touches no memory but its buffers.
-#include "audit/drivers.hpp"
+#include "audit/driver.hpp"
 
 #include <algorithm>
 #include <array>

@@ -5,7 +5,6 @@
 #include "moat/fault/decode.hpp"
 #include "moat/fault/diagnose.hpp"
 #include "moat/fault/report.hpp"
-#include "moat/fault/text.hpp"
 
 #include "fault/answer.hpp"
 

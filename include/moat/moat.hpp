@@ -15,7 +15,7 @@
 #include "moat/dma/driver_error.hpp"
 #include "moat/dma/memory.hpp"
 #include "moat/dma/options.hpp"
-#include "moat/fault/diagnosis.hpp"
+#include "moat/fault/diagnose.hpp"
 
 #include <concepts>
 #include <cstddef>
@@ -23,7 +23,6 @@
 #include <functional>
 #include <iosfwd>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -207,8 +206,8 @@ struct QemuConfig {
 ///
 /// The container calls listeners on the thread that found the fault or mistake, within a function
 /// of this header or within free(), with no lock held. A listener may map, unmap, attach, and
-/// access memory through the device that strayed; it does not end its container. What it throws is
-/// written to standard error and goes no further. Without a listener reports go to standard error.
+/// access memory through the device that strayed; it must not end its container. An exception that
+/// it throws is printed to standard error. Without a listener, reports go to standard error.
 struct ContainerConfig {
     Backend backend = Backend::soft;
     Level level = Level::track;
@@ -222,9 +221,9 @@ struct ContainerConfig {
     ByteCount quarantine{};
     /// The last address that every device of the container can send.
     std::uint64_t dma_mask = ~std::uint64_t{0};
-    /// How many past mappings are remembered: 1 or more.
+    /// How many past mappings to remember: 1 or more.
     std::uint32_t history = 1024;
-    /// One mapping in `stacks` has its call stack taken; 0: none.
+    /// Records the call stack of one mapping in `stacks`; 0: none.
     std::uint32_t stacks = 0;
     /// Soft: pages of 4 KiB for tables, 1 to 2^20; each maps 2 MiB of small pages.
     std::uint32_t tables = 4096;
@@ -256,7 +255,7 @@ struct PolledFaults {
 /// Zeroed whole pages that nothing else shares. Move-only.
 class Buffer {
   public:
-    /// As many as were asked for; the pages may have more.
+    /// The requested bytes; the pages may have more.
     [[nodiscard]] std::span<std::byte> bytes() const { return bytes_; }
 
     [[nodiscard]] std::size_t size() const { return bytes_.size(); }
@@ -291,7 +290,7 @@ class Buffer {
 /// Memory to map: a Buffer, or bytes of the caller's that stay there until they are unmapped.
 class Memory {
   public:
-    // Implicit, so that both can be given where memory is wanted.
+    // Implicit, so that both are arguments where memory is expected.
     Memory(const Buffer& buffer) // NOLINT(google-explicit-constructor)
         : bytes_(buffer.bytes()), block_(buffer.share_.block()) {}
 
@@ -323,8 +322,8 @@ class Mapping {
         return *this;
     }
 
-    /// Unmaps. An IOMMU that does not answer is reported as `not_invalidated`, and the Buffer's
-    /// memory is never freed then; a driver that must know calls `unmap`.
+    /// Unmaps. If the invalidation fails, it reports `not_invalidated` and never frees the Buffer's
+    /// memory; call `unmap` to get the error.
     ~Mapping() {
         if (link_)
             end();
@@ -350,12 +349,12 @@ class Mapping {
 
     Result<void> sync_for_cpu(std::uint64_t offset, std::size_t bytes);
 
-    /// Takes bytes of it from the devices until `unpoison`: for sub-allocators.
+    /// Blocks the devices' access to bytes of it until `unpoison`: for sub-allocators.
     /// Errors: Container::poison's.
     Result<void> poison(std::uint64_t offset, std::size_t bytes);
     Result<void> unpoison(std::uint64_t offset, std::size_t bytes);
 
-    /// Unmaps now. Errors: Container::unmap's, after which nothing is tried again.
+    /// Unmaps now. Errors: Container::unmap's, after which the mapping is released.
     Result<void> unmap();
 
     /// Leaves it mapped: Container::unmap undoes it, and a Buffer's memory stays for good.
@@ -480,7 +479,7 @@ class Bar {
 
     [[nodiscard]] std::uint64_t size() const;
 
-    /// Where this process sees the registers, until the device is detached.
+    /// The registers, mapped in this process until the device is detached.
     /// Errors: unsupported (they are not memory), refused.
     [[nodiscard]] Result<std::span<std::byte>> memory() const;
 
@@ -494,15 +493,15 @@ class Bar {
     unsigned index_;
 };
 
-/// A function of PCI that reaches what its container maps, for as long as this object lives.
+/// A PCI function that reaches what its container maps, for as long as this object lives.
 /// Move-only. One thread at a time uses it, except its BARs.
 class Device {
   public:
     Device(Device&&) noexcept = default;
     Device& operator=(Device&& other) noexcept;
 
-    /// The device accesses nothing any more, and VFIO resets it. In the middle of an access of the
-    /// device it is detached when the access ends.
+    /// Detaches the device: it accesses nothing any more, and VFIO resets it. In the middle of an
+    /// access it is detached when the access ends.
     ~Device();
 
     /// Memory BAR `index`. Errors: not_found, unsupported (ports; a soft device without a model),
@@ -512,7 +511,7 @@ class Device {
     /// Soft: the device reads from, or writes to, [iova, iova + size). Bytes before the first that
     /// the IOMMU refuses are transferred.
     /// Errors: refused (the listener has the fault; the value `done` counts the bytes before it),
-    /// busy (another thread is at it), empty, unsupported (another backend).
+    /// busy (another thread uses it), empty, unsupported (another backend).
     Result<void> read(std::uint64_t iova, std::span<std::byte> into);
     Result<void> write(std::uint64_t iova, std::span<const std::byte> from);
 
@@ -531,8 +530,8 @@ class Device {
     /// (another backend), refused.
     Result<void> raise_interrupt(unsigned vector);
 
-    /// What the destructor does, with an answer. Errors: busy (it is in the middle of an access;
-    /// VFIO: it is the last one, and something is mapped), after which it is attached.
+    /// As the destructor, with a result. Errors: busy (it is in the middle of an access; VFIO: it
+    /// is the last device, and something is mapped); it stays attached.
     Result<void> detach();
 
     /// For src/api.
@@ -542,9 +541,9 @@ class Device {
     std::shared_ptr<api::AttachedDevice> device_;
 };
 
-/// The model of a device for Backend::soft. Its registers are accessed by who calls Bar's
-/// functions, on their thread. One model is one device; it may end before the device does, which
-/// then reads as all ones.
+/// The model of a device for Backend::soft. Bar's functions access its registers, on the thread of
+/// their caller. One model is one device. It may end before the device, which then reads as all
+/// ones.
 class DeviceModel {
   public:
     DeviceModel() = default;
@@ -587,7 +586,7 @@ class Container {
     /// An empty container. VFIO needs rights to /dev/vfio and /dev/kmsg. QEMU is started, and ends
     /// with the container and its last Buffer, or with the thread that called.
     /// Errors: unsupported (an option or a number that does not exist; the backend cannot),
-    /// out_of_range (the mask leaves no address; QEMU's memory has no such size), no_memory; VFIO
+    /// out_of_range (the mask leaves no address; a wrong size of QEMU's memory), no_memory; VFIO
     /// also: not_found, refused; QEMU also: not_found (it is not installed), io (it did not start:
     /// the error has its reason).
     [[nodiscard]] static Result<Container> open(const ContainerConfig& config = {});
@@ -596,12 +595,12 @@ class Container {
     Container& operator=(Container&&) noexcept;
 
     /// Stops its devices, reports what is still mapped as leaks (from level track on), and unmaps
-    /// it. A programmer's error in its own listener.
+    /// it. Its own listener must not end it.
     ~Container();
 
-    /// Attaches the function of PCI at `address` ("0000:03:00.0" or "03:00.0"): it reaches what is
-    /// mapped and nothing else. VFIO: one that vfio-pci has; VFIO and QEMU: it may master the bus
-    /// from then on.
+    /// Attaches the PCI function at `address` ("0000:03:00.0" or "03:00.0"): it reaches what is
+    /// mapped and nothing else. VFIO: the function is bound to vfio-pci. VFIO and QEMU: it may
+    /// master the bus from now on.
     /// Errors: not_found (no such function, or no address), busy (attached already), mismatch
     /// (VFIO: it cannot share the container's limits), refused, unsupported, io.
     [[nodiscard]] Result<Device> attach(std::string_view address);
@@ -610,10 +609,10 @@ class Container {
     /// attached), unsupported (another backend).
     [[nodiscard]] Result<Device> attach(std::string_view address, DeviceModel& model);
 
-    /// Errors: empty, no_memory. QEMU: memory of the machine's, which stays until the Buffer ends.
+    /// QEMU: memory of the machine, which stays until the Buffer ends. Errors: empty, no_memory.
     [[nodiscard]] Result<Buffer> allocate(std::size_t bytes);
 
-    /// Memory that is mapped from the start. Errors: allocate's and map's.
+    /// Allocates memory and maps it. Errors: allocate's and map's.
     [[nodiscard]] Result<CoherentBuffer> allocate_coherent(std::size_t bytes,
                                                            std::string_view label = {});
 
@@ -640,17 +639,17 @@ class Container {
                                              std::uint64_t bytes, Direction direction,
                                              std::string_view label = {});
 
-    /// Undoes a mapping that was released. Strict: on return no device reaches the memory.
+    /// Unmaps a mapping that was released. Strict: on return no device reaches the memory.
     /// Deferred: after `flush`. Errors: empty, overflow; not_found, mismatch (reported from level
-    /// track on); io, after which the memory must be taken for reachable.
+    /// track on); io: devices may still reach the memory.
     Result<void> unmap(std::uint64_t iova, std::size_t bytes, Direction direction);
 
-    /// [iova + offset, + bytes) of the mapping at `iova` is the device's, or the CPU's, from the
-    /// return on. Errors: empty, overflow; not_found, out_of_range (reported from level track on).
+    /// Gives [iova + offset, + bytes) of the mapping at `iova` to the device, or to the CPU.
+    /// Errors: empty, overflow; not_found, out_of_range (reported from level track on).
     Result<void> sync_for_device(std::uint64_t iova, std::uint64_t offset, std::size_t bytes);
     Result<void> sync_for_cpu(std::uint64_t iova, std::uint64_t offset, std::size_t bytes);
 
-    /// Takes bytes of one mapping from the devices until `unpoison` or unmap, or returns them.
+    /// Blocks the devices' access to bytes of one mapping until `unpoison` or unmap; or allows it.
     /// Errors: empty, overflow, not_found, unsupported (below level exact; VFIO, QEMU), io.
     Result<void> poison(std::uint64_t iova, std::size_t bytes);
     Result<void> unpoison(std::uint64_t iova, std::size_t bytes);
@@ -662,13 +661,13 @@ class Container {
     /// of its IOMMU. A soft container reports faults as they happen. Errors: io.
     Result<PolledFaults> poll_faults();
 
-    /// Reports each living mapping as a leak, and leaves it mapped.
+    /// Reports each live mapping as a leak, and leaves it mapped.
     Result<void> report_living();
 
     /// Errors: refused (VFIO: no device is attached yet).
     [[nodiscard]] Result<ContainerLimits> limits();
 
-    /// What the destructor does, with an answer. Errors: busy (a listener of it calls).
+    /// As the destructor, with a result. Errors: busy (its own listener calls).
     Result<void> close();
 
     /// For src/api.

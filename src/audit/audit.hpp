@@ -4,7 +4,7 @@
 #pragma once
 
 #include "audit/arena.hpp"
-#include "audit/drivers.hpp"
+#include "audit/driver.hpp"
 #include "audit/finding.hpp"
 #include "audit/plan.hpp"
 

@@ -11,7 +11,6 @@
 #include <chrono>
 #include <initializer_list>
 #include <memory>
-#include <utility>
 
 namespace moat::audit {
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The interface of a device's driver to the audit: its operations, the memory that each needs, and
 // the device's answer. Drivers use the memory that they get and believe the device; the arena
-// places memory, and the judge decides what was touched.
+// places memory, and the judge decides what was touched. One source file each in src/audit/;
+// probe.cpp recognises their devices.
 #pragma once
 
 #include "moat/core/result.hpp"
@@ -134,5 +135,15 @@ struct Seat {
 /// Starts a driver for an attached function. Errors: unsupported (another kind of device), io, and
 /// those of the buffers.
 using Start = Result<std::unique_ptr<Driver>>(const Seat& seat);
+
+Start start_edu;        ///< QEMU's teaching device: a DMA engine with a buffer of 4096 bytes
+Start start_nvme;       ///< any NVM Express controller, with one I/O queue
+Start start_virtio_blk; ///< a virtio block device over modern PCI
+Start start_ahci;       ///< the first disk of an AHCI controller
+Start start_e1000e;     ///< an Intel 82574 network controller, looped back
+
+/// Starts the first driver that supports the function. Errors: unsupported (none does), and those
+/// of that driver.
+[[nodiscard]] Start probe;
 
 } // namespace moat::audit

@@ -4,7 +4,7 @@
 // Source: Intel 82574 GbE Controller Family datasheet, 7.1 (receive), 7.2 (transmit), 10
 // (registers).
 #include "audit/device.hpp"
-#include "audit/drivers.hpp"
+#include "audit/driver.hpp"
 
 #include <array>
 #include <atomic>

@@ -3,7 +3,7 @@
 // function; it does not know what an injection did.
 #pragma once
 
-#include "moat/fault/history.hpp"
+#include "moat/fault/mapping.hpp"
 
 #include "audit/arena.hpp"
 #include "audit/finding.hpp"

@@ -4,7 +4,7 @@
 #include "moat/core/bits.hpp"
 
 #include "audit/device.hpp"
-#include "audit/drivers.hpp"
+#include "audit/driver.hpp"
 
 #include <algorithm>
 #include <array>

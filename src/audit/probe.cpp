@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "audit/drivers.hpp"
+#include "audit/driver.hpp"
 
 #include <array>
 

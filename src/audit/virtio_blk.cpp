@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The driver of virtio block devices over modern PCI, with one split queue and a request at a time.
 // Source: Virtual I/O Device (VIRTIO) 1.1: 2.6 (split queues), 4.1 (PCI), 5.2 (block device).
-#include "moat/core/bits.hpp"
 
 #include "audit/device.hpp"
-#include "audit/drivers.hpp"
+#include "audit/driver.hpp"
 
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <cstring>
-#include <optional>
 
 namespace moat::audit {
 namespace virtio_blk {

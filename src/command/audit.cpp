@@ -6,7 +6,6 @@
 #include "moat/core/text.hpp"
 
 #include "audit/subject.hpp"
-#include "audit_picture.hpp"
 #include "audit_report.hpp"
 #include "help.hpp"
 #include "machine/vfio_host/pci_devices.hpp"

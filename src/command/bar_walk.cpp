@@ -5,7 +5,7 @@
 #include "moat/iommu/table_domain.hpp"
 #include "moat/mm/address_space.hpp"
 #include "moat/mm/dma_map.hpp"
-#include "moat/mm/readers/numa_maps.hpp"
+#include "moat/mm/readers/proc.hpp"
 #include "moat/page_table/formats/vtd_second_stage.hpp"
 #include "moat/page_table/formats/x86_64.hpp"
 #include "moat/page_table/owned_tables.hpp"
@@ -18,9 +18,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <string>
-#include <vector>
 
 namespace moat::tools {
 

@@ -4,7 +4,6 @@
 #include "moat/core/text.hpp"
 #include "moat/fault/decode.hpp"
 #include "moat/fault/report.hpp"
-#include "moat/fault/text.hpp"
 
 #include "fault/answer.hpp"
 #include "help.hpp"

@@ -16,7 +16,6 @@
 #include "picture.hpp"
 #include "platform/stack.hpp"
 #include "progress.hpp"
-#include "schedule_picture.hpp"
 #include "subcommands.hpp"
 #include "symbols.hpp"
 #include "terminal.hpp"
@@ -26,7 +25,6 @@
 #include <fstream>
 #include <iostream>
 #include <malloc.h>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -134,6 +132,49 @@ void require_threads(const std::string& who, const explore::Program& program,
     if (machine.threads() == 0 && !machine.violation())
         throw Stop{Exit::usage, who + ": " + scenarios::to_text(configuration) +
                                     ": no thread runs; configure at least one"};
+}
+
+struct ScheduleTexts {
+    std::string title;
+    std::string claim;
+    std::string replay; ///< the replay file
+};
+
+/// All steps of `machine`, and its violation, as a picture of kind "schedule" (docs/picture.md):
+/// threads in the order of their first steps, and each step in words.
+[[nodiscard]] ordered_json schedule_picture(const explore::Machine& machine,
+                                            const ScheduleTexts& texts) {
+    std::vector<explore::Actor> threads;
+    ordered_json steps = ordered_json::array();
+    for (std::size_t at = 0; at != machine.depth(); ++at) {
+        const explore::Step& step = machine.step_at(at);
+        auto thread = std::ranges::find(threads, step.actor);
+        if (thread == threads.end())
+            thread = threads.insert(thread, step.actor);
+        steps.push_back({{"thread", thread - threads.begin()},
+                         {"text", explore::describe_effect(machine, step)}});
+    }
+    ordered_json names = ordered_json::array();
+    for (const explore::Actor each : threads)
+        names.push_back(machine.actor_name(each));
+    ordered_json picture = {{"moat", 1},
+                            {"kind", "schedule"},
+                            {"title", texts.title},
+                            {"claim", texts.claim},
+                            {"schedule", explore::summary(machine)},
+                            {"replay", texts.replay},
+                            {"threads", names},
+                            {"steps", steps},
+                            {"stale", nullptr},
+                            {"violation", nullptr}};
+    if (const auto stale = explore::find_stale_read(machine))
+        picture["stale"] = {
+            {"knew", stale->knew}, {"changed", stale->changed}, {"looked", stale->looked}};
+    if (const auto& violation = machine.violation())
+        picture["violation"] = {{"thread", machine.actor_name(violation->actor)},
+                                {"kind", name(violation->kind)},
+                                {"text", violation->text}};
+    return picture;
 }
 
 /// Writes the requested files of a violation. Return: false after reporting one that cannot be

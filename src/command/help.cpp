@@ -3,12 +3,10 @@
 
 #include "subcommands.hpp"
 #include "terminal.hpp"
-#include "wrap.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <map>
-#include <numeric>
 #include <unistd.h>
 
 namespace moat::tools {

@@ -52,25 +52,112 @@ std::optional<LargestBar> find_bar(std::span<const machine::FunctionInfo> functi
 
 class KernelBarWalk final : public BarWork {
   public:
-    Result<void> open(std::optional<machine::Bdf> wanted);
-    ~KernelBarWalk() override;
+    Result<void> open(std::optional<machine::Bdf> wanted) {
+        // iommufd maps no BARs.
+        MOAT_LET(machine_, VfioMachine::open({.backend = Backend::type1}));
+        MOAT_TRY(take_bar(wanted));
+        MOAT_TRY(choose_iova());
+        MOAT_TRY(report());
+        splits_before_ = count_splits();
+        return {};
+    }
+
+    ~KernelBarWalk() override {
+        if (!function_)
+            return;
+        function_.reset();
+        MOAT_CHECK(machine_->detach(device_).has_value(), "what was attached can be detached");
+    }
 
     [[nodiscard]] machine::Bdf device() const { return device_; }
 
     [[nodiscard]] ByteCount bar() const override { return ByteCount(bar_.size()); }
 
-    Result<void> round(FunctionRef<void()> step) override;
-    Result<void> report() override;
+    Result<void> round(FunctionRef<void()> step) override {
+        touch();
+        step();
+        const PhysicalAddress memory(reinterpret_cast<std::uintptr_t>(bar_.data()));
+        MOAT_TRY(domain_->map(iova_, bar(), memory, read_write));
+        step();
+        MOAT_TRY(domain_->unmap(iova_, bar()));
+        count_round(bar_.size());
+        return {};
+    }
+
+    Result<void> report() override {
+        const platform::FileDescriptor file(::open("/proc/self/numa_maps", O_RDONLY | O_CLOEXEC));
+        if (file.get() < 0)
+            return platform::fail_errno("cannot read /proc/self/numa_maps: the kernel is built "
+                                        "without CONFIG_NUMA?",
+                                        ErrorCode::unsupported);
+        std::array<char, 16384> text;
+        ssize_t size = 0;
+        while ((size = ::read(file.get(), text.data(), text.size())) > 0) {
+        }
+        if (size < 0)
+            return platform::fail_errno("cannot read /proc/self/numa_maps to its end");
+        return {};
+    }
 
     /// Lost are leaves of 1 GiB of any process, as the kernel counts them.
-    [[nodiscard]] Counts counts() const override;
+    [[nodiscard]] Counts counts() const override {
+        Counts counts{.retries = domain_->map_retries()};
+        if (const auto now = count_splits(); now && splits_before_)
+            counts.lost_leaves = *now - *splits_before_;
+        return counts;
+    }
 
-    [[nodiscard]] std::string errno_name(const Error& error) const override;
+    [[nodiscard]] std::string errno_name(const Error& error) const override {
+        const std::uint64_t* const number = error.find("errno");
+        const char* const name =
+            number != nullptr ? ::strerrorname_np(static_cast<int>(*number)) : nullptr;
+        return name != nullptr ? name : std::string(moat::name(error.code()));
+    }
 
   private:
-    Result<void> take_bar(std::optional<machine::Bdf> wanted);
-    Result<void> choose_iova();
-    void touch() const;
+    Result<void> take_bar(std::optional<machine::Bdf> wanted) {
+        const auto found = find_bar(machine_->functions(), wanted);
+        if (!found)
+            return fail(ErrorCode::not_found,
+                        "no function bound to vfio-pci has a prefetchable BAR, and reading another "
+                        "BAR may have effects; bind one with moat bind");
+        MOAT_LET(domain_, machine_->create_kernel_domain());
+        MOAT_TRY(machine_->attach(found->function, *domain_));
+        auto opened = machine_->open(found->function);
+        if (!opened) {
+            (void)machine_->detach(found->function);
+            return std::unexpected(opened.error());
+        }
+        device_ = found->function;
+        function_ = std::move(*opened);
+        MOAT_LET(bar_, machine_->bar_memory(found->function, found->index));
+        return {};
+    }
+
+    /// An IOVA aligned for the largest leaf, outside of reserved ranges.
+    Result<void> choose_iova() {
+        const iommu::DomainLimits& limits = domain_->limits();
+        constexpr std::uint64_t step = std::uint64_t{1} << leaf_lg2;
+        std::uint64_t start = align_up(limits.aperture.start().value(), leaf_lg2);
+        for (; start <= limits.aperture.last().value(); start += step) {
+            const auto fits = iommu::check_limits(limits, Iova(start), bar());
+            if (fits) {
+                iova_ = Iova(start);
+                return {};
+            }
+            if (fits.error().code() != ErrorCode::overlap)
+                break;
+        }
+        return fail(ErrorCode::no_space, "the device's aperture has no range as large as its BAR",
+                    {"size", bar_.size()});
+    }
+
+    /// Faults in the leaves that a reader removed, by the largest that fits.
+    void touch() const {
+        constexpr std::size_t step = std::size_t{2} << 20;
+        for (std::size_t at = 0; at < bar_.size(); at += step)
+            (void)*reinterpret_cast<const volatile std::uint32_t*>(bar_.data() + at);
+    }
 
     std::unique_ptr<VfioMachine> machine_;
     std::unique_ptr<KernelDomain> domain_;
@@ -80,107 +167,6 @@ class KernelBarWalk final : public BarWork {
     Iova iova_;
     std::optional<std::uint64_t> splits_before_;
 };
-
-Result<void> KernelBarWalk::open(std::optional<machine::Bdf> wanted) {
-    // iommufd maps no BARs.
-    MOAT_LET(machine_, VfioMachine::open({.backend = Backend::type1}));
-    MOAT_TRY(take_bar(wanted));
-    MOAT_TRY(choose_iova());
-    MOAT_TRY(report());
-    splits_before_ = count_splits();
-    return {};
-}
-
-KernelBarWalk::~KernelBarWalk() {
-    if (!function_)
-        return;
-    function_.reset();
-    MOAT_CHECK(machine_->detach(device_).has_value(), "what was attached can be detached");
-}
-
-Result<void> KernelBarWalk::take_bar(std::optional<machine::Bdf> wanted) {
-    const auto found = find_bar(machine_->functions(), wanted);
-    if (!found)
-        return fail(ErrorCode::not_found,
-                    "no function bound to vfio-pci has a prefetchable BAR, and reading another "
-                    "BAR may have effects; bind one with moat bind");
-    MOAT_LET(domain_, machine_->create_kernel_domain());
-    MOAT_TRY(machine_->attach(found->function, *domain_));
-    auto opened = machine_->open(found->function);
-    if (!opened) {
-        (void)machine_->detach(found->function);
-        return std::unexpected(opened.error());
-    }
-    device_ = found->function;
-    function_ = std::move(*opened);
-    MOAT_LET(bar_, machine_->bar_memory(found->function, found->index));
-    return {};
-}
-
-/// An IOVA aligned for the largest leaf, outside of reserved ranges.
-Result<void> KernelBarWalk::choose_iova() {
-    const iommu::DomainLimits& limits = domain_->limits();
-    constexpr std::uint64_t step = std::uint64_t{1} << leaf_lg2;
-    std::uint64_t start = align_up(limits.aperture.start().value(), leaf_lg2);
-    for (; start <= limits.aperture.last().value(); start += step) {
-        const auto fits = iommu::check_limits(limits, Iova(start), bar());
-        if (fits) {
-            iova_ = Iova(start);
-            return {};
-        }
-        if (fits.error().code() != ErrorCode::overlap)
-            break;
-    }
-    return fail(ErrorCode::no_space, "the device's aperture has no range as large as its BAR",
-                {"size", bar_.size()});
-}
-
-/// Faults in the leaves that a reader removed, by the largest that fits.
-void KernelBarWalk::touch() const {
-    constexpr std::size_t step = std::size_t{2} << 20;
-    for (std::size_t at = 0; at < bar_.size(); at += step)
-        (void)*reinterpret_cast<const volatile std::uint32_t*>(bar_.data() + at);
-}
-
-Result<void> KernelBarWalk::round(FunctionRef<void()> step) {
-    touch();
-    step();
-    const PhysicalAddress memory(reinterpret_cast<std::uintptr_t>(bar_.data()));
-    MOAT_TRY(domain_->map(iova_, bar(), memory, read_write));
-    step();
-    MOAT_TRY(domain_->unmap(iova_, bar()));
-    count_round(bar_.size());
-    return {};
-}
-
-Result<void> KernelBarWalk::report() {
-    const platform::FileDescriptor file(::open("/proc/self/numa_maps", O_RDONLY | O_CLOEXEC));
-    if (file.get() < 0)
-        return platform::fail_errno("cannot read /proc/self/numa_maps: the kernel is built "
-                                    "without CONFIG_NUMA?",
-                                    ErrorCode::unsupported);
-    std::array<char, 16384> text;
-    ssize_t size = 0;
-    while ((size = ::read(file.get(), text.data(), text.size())) > 0) {
-    }
-    if (size < 0)
-        return platform::fail_errno("cannot read /proc/self/numa_maps to its end");
-    return {};
-}
-
-BarWork::Counts KernelBarWalk::counts() const {
-    Counts counts{.retries = domain_->map_retries()};
-    if (const auto now = count_splits(); now && splits_before_)
-        counts.lost_leaves = *now - *splits_before_;
-    return counts;
-}
-
-std::string KernelBarWalk::errno_name(const Error& error) const {
-    const std::uint64_t* const number = error.find("errno");
-    const char* const name =
-        number != nullptr ? ::strerrorname_np(static_cast<int>(*number)) : nullptr;
-    return name != nullptr ? name : std::string(moat::name(error.code()));
-}
 
 } // namespace
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "output.hpp"
 
-#include "wrap.hpp"
+#include "terminal.hpp"
 
 #include <cerrno>
 #include <cstring>

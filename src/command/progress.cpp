@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "progress.hpp"
 
-#include "wrap.hpp"
+#include "terminal.hpp"
 
 #include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <unistd.h>
-#include <vector>
 
 namespace moat::tools {
 

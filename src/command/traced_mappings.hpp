@@ -2,9 +2,9 @@
 // The mappings from a log's tracefs events, against which `moat explain` diagnoses its faults.
 #pragma once
 
+#include "moat/fault/decode.hpp"
 #include "moat/fault/diagnose.hpp"
-#include "moat/fault/history.hpp"
-#include "moat/fault/log_event.hpp"
+#include "moat/fault/mapping.hpp"
 
 #include <map>
 #include <set>

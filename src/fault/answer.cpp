@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "answer.hpp"
 
-#include "moat/fault/text.hpp"
+#include "moat/fault/report.hpp"
 
 #include "requester.hpp"
 

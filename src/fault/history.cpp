@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The ring of past mappings and the index over it; history.hpp explains both.
-#include "moat/fault/history.hpp"
+#include "moat/fault/mapping.hpp"
 
 #include <algorithm>
 #include <iterator>

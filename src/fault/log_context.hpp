@@ -3,7 +3,7 @@
 // addresses, and what happened before. Judges nothing (known_cause.hpp).
 #pragma once
 
-#include "moat/fault/log_event.hpp"
+#include "moat/fault/decode.hpp"
 
 #include <cstddef>
 #include <cstdint>

@@ -3,7 +3,7 @@
 // Judges nothing (known_cause.hpp). `moat explain` feeds it event by event.
 #pragma once
 
-#include "moat/fault/log_event.hpp"
+#include "moat/fault/decode.hpp"
 
 #include <cstddef>
 #include <cstdint>

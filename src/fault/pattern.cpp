@@ -4,8 +4,6 @@
 
 #include "text_cursor.hpp"
 
-#include <algorithm>
-
 namespace moat::fault {
 
 namespace {

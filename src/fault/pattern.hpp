@@ -3,7 +3,7 @@
 // tables in dialects/ are made of these; decode.cpp matches them.
 #pragma once
 
-#include "moat/fault/log_event.hpp"
+#include "moat/fault/decode.hpp"
 
 #include <array>
 #include <cstddef>

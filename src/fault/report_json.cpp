@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A diagnosis, or a decoded line, as one line of JSON: docs/report_schema.md.
+// A diagnosis, or an answer, as one line of JSON: docs/report_schema.md.
 // Addresses are strings, because many JSON readers hold only 53 bits.
 #include "moat/fault/report.hpp"
-#include "moat/fault/text.hpp"
+
+#include "answer.hpp"
+#include "requester.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -29,15 +31,25 @@ using Json = nlohmann::ordered_json;
 }
 
 template <class T>
-[[nodiscard]] Json optional_number(const std::optional<T>& value) {
+[[nodiscard]] Json or_null(const std::optional<T>& value) {
     return value ? Json(*value) : Json(nullptr);
 }
 
 [[nodiscard]] Json source_json(const Source& source) {
     return {{"kind", name(source.kind())},
             {"id", source.id()},
-            {"segment", optional_number(source.segment())},
+            {"segment", or_null(source.segment())},
             {"text", to_string(source)}};
+}
+
+[[nodiscard]] Json addresses_json(const AddressSet& addresses) {
+    Json runs = Json::array();
+    for (const AddressRun& run : addresses.runs())
+        runs.push_back({{"first", hexadecimal(run.first)},
+                        {"last", hexadecimal(run.last)},
+                        {"stride", run.stride},
+                        {"count", run.count}});
+    return runs;
 }
 
 void add_record(Json& json, const Record& record) {
@@ -49,10 +61,10 @@ void add_record(Json& json, const Record& record) {
     json["bytes"] = record.where.size().value();
     json["reason"] = fault::name(record.reason);
     json["code"] = record.code ? Json(hexadecimal(*record.code)) : Json(nullptr);
-    json["domain"] = optional_number(record.domain);
-    json["pasid"] = optional_number(record.pasid);
+    json["domain"] = or_null(record.domain);
+    json["pasid"] = or_null(record.pasid);
     json["suppressed"] = record.suppressed;
-    json["time_ns"] = optional_number(record.time_ns);
+    json["time_ns"] = or_null(record.time_ns);
 }
 
 [[nodiscard]] Json event_json(const Event& event, const ReportOptions& options) {
@@ -113,6 +125,44 @@ std::string json_report(const Diagnosis& diagnosis, const ReportOptions& options
     json["left"] = optional_mapping(diagnosis.left, options);
     json["right"] = optional_mapping(diagnosis.right, options);
     json["summary"] = summary(diagnosis);
+    return one_line(json);
+}
+
+std::string json_answer(const LogGroup& group, const LogContext& context) {
+    const LogEvent& event = group.first;
+    const KnownCause& cause = likeliest_cause(group, context);
+    const std::optional<Source> function = context.function_of(event);
+    Json json;
+    json["schema"] = "moat.group/1";
+    json["kind"] = name(event.kind);
+    json["summary"] = what_happened(group, context);
+    json["origin"] = name(event.origin);
+    json["unit"] = event.unit;
+    json["device"] = event.record.source.kind() == Source::Kind::unknown
+                         ? event.device
+                         : to_string(event.record.source);
+    json["requester"] = requester_note(event, context);
+    json["driver"] = driver_of(group, context);
+    const DeviceFacts* const facts = function ? context.device(*function) : nullptr;
+    json["description"] = facts == nullptr ? "" : facts->description;
+    json["access"] = name(event.record.access);
+    json["reason"] = name(event.record.reason);
+    json["code"] = event.record.code ? Json(hexadecimal(*event.record.code)) : Json(nullptr);
+    json["pasid"] = or_null(event.record.pasid);
+    json["error"] = or_null(event.error);
+    json["bytes"] = or_null(event.bytes);
+    json["count"] = group.count;
+    json["suppressed"] = group.suppressed;
+    json["begin_ns"] = or_null(group.begin_ns);
+    json["end_ns"] = or_null(group.end_ns);
+    json["addresses"] = addresses_json(group.addresses);
+    json["lies_in"] = what_lies_there(group, context);
+    json["line"] = event.line_number;
+    json["text"] = event.text;
+    json["verdict"] = name(cause.verdict);
+    json["cause"] = {
+        {"id", cause.id},       {"text", cause.cause}, {"next", next_step(cause, event)},
+        {"helps", cause.helps}, {"fix", cause.fix},    {"source", cause.source}};
     return one_line(json);
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Writes a diagnosis in the order of AddressSanitizer's reports. neighbourhood.cpp draws the map.
 #include "moat/fault/report.hpp"
-#include "moat/fault/text.hpp"
 
 #include <cinttypes>
 #include <cstdio>

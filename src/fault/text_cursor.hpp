@@ -8,7 +8,6 @@
 #include <charconv>
 #include <concepts>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <string_view>
 

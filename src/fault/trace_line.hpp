@@ -2,7 +2,7 @@
 // Lines of tracefs. decode.cpp, the only caller, reads all other dialects from tables.
 #pragma once
 
-#include "moat/fault/log_event.hpp"
+#include "moat/fault/decode.hpp"
 
 #include <optional>
 #include <string_view>

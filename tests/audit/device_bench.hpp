@@ -4,7 +4,7 @@
 #pragma once
 
 #include "../machine/qemu.hpp"
-#include "audit/drivers.hpp"
+#include "audit/driver.hpp"
 
 #include <algorithm>
 #include <cstring>

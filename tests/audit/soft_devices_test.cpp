@@ -3,7 +3,7 @@
 #include "moat/core/text.hpp"
 
 #include "../machine/soft.hpp"
-#include "audit/drivers.hpp"
+#include "audit/driver.hpp"
 #include "machine/soft/edu.hpp"
 #include "machine/soft/nvme.hpp"
 

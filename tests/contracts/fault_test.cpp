@@ -6,7 +6,7 @@
 #include "moat/core/text.hpp"
 #include "moat/fault/decode.hpp"
 #include "moat/fault/diagnose.hpp"
-#include "moat/fault/history.hpp"
+#include "moat/fault/mapping.hpp"
 #include "moat/fault/report.hpp"
 
 #include "contract.hpp"

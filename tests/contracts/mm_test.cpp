@@ -3,9 +3,8 @@
 // contract, so not rows: the layout of PhysicalMemory (fixed by the configuration before anything
 // runs), reading a table from memory without tables (the bug that this room exists to find), and
 // `hold` and `drop` of a frame without a reference.
-#include "moat/mm/readers/numa_maps.hpp"
 #include "moat/mm/readers/pagemap_scan.hpp"
-#include "moat/mm/readers/smaps.hpp"
+#include "moat/mm/readers/proc.hpp"
 #include "moat/mm/walker.hpp"
 
 #include "contract.hpp"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Fault lines and their expected records: golden lines, real logs, and broken lines.
 #include "moat/fault/decode.hpp"
-#include "moat/fault/text.hpp"
+#include "moat/fault/report.hpp"
 
 #include "fault/log_context.hpp"
 #include "fault/log_group.hpp"

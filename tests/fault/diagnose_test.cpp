@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The diagnosis of a record beside mappings: each kind, each precision, and the length of a search.
 #include "moat/fault/diagnose.hpp"
-#include "moat/fault/history.hpp"
+#include "moat/fault/mapping.hpp"
 
 #include "mappings.hpp"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The history against a list that is searched from its newest end.
 #include "moat/core/text.hpp"
-#include "moat/fault/history.hpp"
+#include "moat/fault/mapping.hpp"
 
 #include "mappings.hpp"
 

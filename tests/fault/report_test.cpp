@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Reports against golden files. MOAT_UPDATE_GOLDEN=1 writes the files anew: read the difference.
 #include "moat/fault/diagnose.hpp"
-#include "moat/fault/history.hpp"
+#include "moat/fault/mapping.hpp"
 #include "moat/fault/report.hpp"
 
 #include "mappings.hpp"

@@ -57,7 +57,7 @@ class Tests(unittest.TestCase):
 
     def test_an_include_past_the_libraries_is_refused(self):
         self.expect('#include "../../src/machine/soft/nvme.hpp"\n', ':1: write "room/file.hpp"')
-        self.expect('#include "src/command/wrap.hpp"\n', ':1: write "room/file.hpp"')
+        self.expect('#include "src/command/terminal.hpp"\n', ':1: write "room/file.hpp"')
 
     def test_the_repository_passes(self):
         done = subprocess.run([sys.executable, ROOT / "scripts/lint/tests.py", ROOT],

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Faults from the kernel's tracepoint, and from it and the log together, on files of the test's
 // own.
-#include "moat/fault/text.hpp"
+#include "moat/fault/report.hpp"
 
 #include "machine/vfio_host/host_faults.hpp"
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "moat/fault/diagnose.hpp"
-#include "moat/fault/history.hpp"
+#include "moat/fault/mapping.hpp"
 
 #include "machine/soft/soft_machine.hpp"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Real threads: the page-walk race's case as reported, DMA maps of three BARs in a loop beside
 // readers of numa_maps; and revocations beside maps.
-#include "moat/mm/readers/numa_maps.hpp"
+#include "moat/mm/readers/proc.hpp"
 
 #include "dma_map_fixture.hpp"
 

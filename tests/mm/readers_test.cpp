@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The reports: numa_maps, totals, the pagemap scan, residency; and that they change nothing.
-#include "moat/mm/readers/numa_maps.hpp"
 #include "moat/mm/readers/pagemap_scan.hpp"
-#include "moat/mm/readers/smaps.hpp"
+#include "moat/mm/readers/proc.hpp"
 
 #include "fixture.hpp"
 #include "numa_line.hpp"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Real threads on one address space: the case of the page-walk race's report, and all operations at
 // once. Run under ThreadSanitizer; the explorer runs the same code under chosen schedules.
-#include "moat/mm/readers/numa_maps.hpp"
+#include "moat/mm/readers/proc.hpp"
 
 #include "fixture.hpp"
 

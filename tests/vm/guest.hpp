@@ -6,7 +6,7 @@
 #include "moat/core/text.hpp"
 
 #include "api/engines.hpp"
-#include "audit/drivers.hpp"
+#include "audit/driver.hpp"
 #include "machine/vfio_host/vfio_machine.hpp"
 
 #include <algorithm>

@@ -2,7 +2,7 @@
 // VT-d second-stage tables, walked by QEMU's unit for a device's DMA: memory shows the accesses
 // that succeeded, the unit's fault records those that failed.
 #include "../machine/qemu.hpp"
-#include "audit/drivers.hpp"
+#include "audit/driver.hpp"
 
 #include <array>
 #include <cstring>

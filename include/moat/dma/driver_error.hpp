@@ -4,7 +4,7 @@
 #pragma once
 
 #include "moat/core/range.hpp"
-#include "moat/fault/diagnosis.hpp"
+#include "moat/fault/diagnose.hpp"
 
 #include <array>
 #include <cstddef>

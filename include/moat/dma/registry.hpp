@@ -8,7 +8,7 @@
 #include "moat/dma/detail/registered.hpp"
 #include "moat/dma/detail/registry_sizes.hpp"
 #include "moat/fault/diagnose.hpp"
-#include "moat/fault/history.hpp"
+#include "moat/fault/mapping.hpp"
 #include "moat/sync/concept.hpp"
 #include "moat/sync/lock.hpp"
 

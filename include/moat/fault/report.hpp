@@ -5,8 +5,8 @@
 
 #include "moat/core/function_ref.hpp"
 #include "moat/core/stack_frame.hpp"
-#include "moat/fault/decode.hpp"
-#include "moat/fault/diagnosis.hpp"
+#include "moat/fault/diagnose.hpp"
+#include "moat/fault/text.hpp"
 
 #include <cstdint>
 #include <string>

@@ -8,7 +8,6 @@
 #include "moat/page_table/table_memory.hpp"
 #include "moat/sync/concept.hpp"
 
-#include <atomic>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>

@@ -11,9 +11,9 @@
 #pragma once
 
 #include "moat/core/range.hpp"
-#include "moat/mm/backing.hpp"
 #include "moat/mm/detail/frame_blocks.hpp"
 #include "moat/mm/frame_store.hpp"
+#include "moat/mm/vma.hpp"
 #include "moat/page_table/table_memory.hpp"
 #include "moat/sync/lock.hpp"
 

@@ -3,7 +3,7 @@
 // protocol. Each is a program of two to four threads, for the shipped headers and for mutated ones.
 #pragma once
 
-#include "moat/mm/readers/numa_maps.hpp"
+#include "moat/mm/readers/proc.hpp"
 
 #include "lab/explore/program.hpp"
 #include "lab/scenarios/mm/world.hpp"

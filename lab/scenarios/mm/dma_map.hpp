@@ -5,7 +5,7 @@
 
 #include "moat/iommu/table_domain.hpp"
 #include "moat/mm/dma_map.hpp"
-#include "moat/mm/readers/numa_maps.hpp"
+#include "moat/mm/readers/proc.hpp"
 #include "moat/page_table/formats/vtd_second_stage.hpp"
 
 #include "lab/explore/program.hpp"

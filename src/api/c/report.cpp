@@ -2,7 +2,7 @@
 // Numbers are moat.h's own, each held against the rooms' here; words are moat.hpp's.
 #include "report.hpp"
 
-#include "moat/fault/text.hpp"
+#include "moat/fault/report.hpp"
 
 #include <exception>
 

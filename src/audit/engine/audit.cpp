@@ -7,9 +7,7 @@
 #include "platform/try.hpp"
 
 #include <algorithm>
-#include <list>
 #include <map>
-#include <set>
 #include <tuple>
 
 namespace moat::audit {

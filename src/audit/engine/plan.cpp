@@ -4,7 +4,6 @@
 #include "moat/core/check.hpp"
 
 #include <algorithm>
-#include <array>
 
 namespace moat::audit {
 

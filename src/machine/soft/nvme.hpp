@@ -144,7 +144,7 @@ class Nvme final : public MovingModel {
     [[nodiscard]] Outcome send(BusMaster& bus, const Command& command,
                                std::span<const std::byte> data);
 
-    // Where the data lies: nvme_pointers.cpp.
+    // Where the data lies.
     [[nodiscard]] Segments segments(BusMaster& bus, const Command& command, std::uint64_t bytes);
     [[nodiscard]] Segments by_pages(BusMaster& bus, const Command& command, std::uint64_t bytes);
     [[nodiscard]] Segments by_list(BusMaster& bus, const Command& command, std::uint64_t bytes);

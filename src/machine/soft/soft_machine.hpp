@@ -7,7 +7,6 @@
 #include "machine/soft/device_model.hpp"
 
 #include <memory>
-#include <span>
 
 namespace moat::machine::soft {
 

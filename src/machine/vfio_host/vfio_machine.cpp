@@ -1,17 +1,97 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The machine, and its functions: regions, interrupts by eventfd, reset.
+// Source: Linux, Documentation/driver-api/vfio.rst, "VFIO User API".
 #include "machine/vfio_host/vfio_machine.hpp"
 
 #include "moat/core/bits.hpp"
 
 #include "platform/try.hpp"
-#include "vfio_function.hpp"
+#include "uapi.hpp"
 
 #include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <optional>
 #include <poll.h>
+#include <set>
+#include <span>
+#include <sys/eventfd.h>
 #include <time.h>
+#include <vector>
 
 namespace moat::machine::vfio_host {
+
 namespace {
+
+/// Return: use(word), whose type has the width.
+template <class Use>
+std::uint64_t with_word(Width width, const Use& use) {
+    switch (width) {
+    case Width::bits8:
+        return use(std::uint8_t{});
+    case Width::bits16:
+        return use(std::uint16_t{});
+    case Width::bits32:
+        return use(std::uint32_t{});
+    case Width::bits64:
+        break;
+    }
+    return use(std::uint64_t{});
+}
+
+/// A region accessed by calls: configuration space, and BARs that cannot be mapped.
+class RegionByCalls final : public Registers {
+  public:
+    RegionByCalls(int device, std::uint64_t offset, std::uint64_t size)
+        : Registers(ByteCount(size)), device_(device), offset_(offset) {}
+
+  private:
+    [[nodiscard]] std::uint64_t do_read(std::uint64_t offset, Width width) override {
+        std::uint64_t value = 0;
+        const auto bytes = static_cast<std::size_t>(width);
+        const ssize_t read = ::pread(device_, &value, bytes, static_cast<off_t>(offset_ + offset));
+        return read == static_cast<ssize_t>(bytes) ? value : all_ones(width);
+    }
+
+    /// Like a bus, it drops a write that fails.
+    void do_write(std::uint64_t offset, Width width, std::uint64_t value) override {
+        [[maybe_unused]] const ssize_t written = ::pwrite(
+            device_, &value, static_cast<std::size_t>(width), static_cast<off_t>(offset_ + offset));
+    }
+
+    const int device_;
+    const std::uint64_t offset_;
+};
+
+class MappedBar final : public Registers {
+  public:
+    explicit MappedBar(platform::Mapping mapping)
+        : Registers(ByteCount(mapping.bytes().size())), mapping_(std::move(mapping)) {}
+
+    [[nodiscard]] std::span<std::byte> bytes() const { return mapping_.bytes(); }
+
+  private:
+    /// The device decides when a register is read: volatile, so once per call and in order.
+    [[nodiscard]] std::uint64_t do_read(std::uint64_t offset, Width width) override {
+        return with_word(width, [&]<class Word>(Word) -> std::uint64_t {
+            const Word value = *reinterpret_cast<const volatile Word*>(bytes().data() + offset);
+            std::atomic_thread_fence(std::memory_order_acquire);
+            return value;
+        });
+    }
+
+    void do_write(std::uint64_t offset, Width width, std::uint64_t value) override {
+        // Publishes memory before the device learns of it.
+        std::atomic_thread_fence(std::memory_order_release);
+        with_word(width, [&]<class Word>(Word) -> std::uint64_t {
+            *reinterpret_cast<volatile Word*>(bytes().data() + offset) = static_cast<Word>(value);
+            return 0;
+        });
+    }
+
+    platform::Mapping mapping_;
+};
 
 std::unexpected<Error> no_function(Bdf address) {
     return fail(ErrorCode::not_found, "the function is not bound to vfio-pci: run moat bind",
@@ -32,6 +112,176 @@ Result<Backend> choose(std::optional<Backend> wanted) {
 }
 
 } // namespace
+
+class VfioFunction final : public Function {
+  public:
+    /// The function removes itself from `open_ones` when it ends.
+    static Result<std::unique_ptr<VfioFunction>> create(const HostFunction& function,
+                                                        platform::FileDescriptor device,
+                                                        std::set<VfioFunction*>& open_ones) {
+        vfio_device_info about{};
+        about.argsz = sizeof about;
+        if (call(device, VFIO_DEVICE_GET_INFO, &about) < 0)
+            return platform::fail_errno("cannot query the function");
+        if ((about.flags & VFIO_DEVICE_FLAGS_PCI) == 0)
+            return fail(ErrorCode::unsupported, "no PCI function");
+        vfio_region_info config{};
+        config.argsz = sizeof config;
+        config.index = VFIO_PCI_CONFIG_REGION_INDEX;
+        if (call(device, VFIO_DEVICE_GET_REGION_INFO, &config) < 0)
+            return platform::fail_errno("cannot query the function's configuration space");
+        std::unique_ptr<VfioFunction> opened(
+            new VfioFunction(function.info, std::move(device), open_ones));
+        opened->config_ =
+            std::make_unique<RegionByCalls>(opened->device_.get(), config.offset, config.size);
+        const auto command = opened->config_->read16(pci::command);
+        opened->config_->write16(
+            pci::command,
+            static_cast<std::uint16_t>((command | pci::command_memory) & ~pci::command_master));
+        open_ones.insert(opened.get());
+        return opened;
+    }
+
+    ~VfioFunction() override {
+        set_bus_master(false);
+        disable_interrupts();
+        open_ones_.erase(this);
+    }
+
+    [[nodiscard]] Registers& config() override { return *config_; }
+
+    /// MSI-X, otherwise MSI.
+    [[nodiscard]] Result<unsigned> enable_interrupts(unsigned wanted) override {
+        disable_interrupts();
+        for (const std::uint32_t kind : {VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_MSI_IRQ_INDEX}) {
+            vfio_irq_info about{.argsz = sizeof about, .flags = 0, .index = kind, .count = 0};
+            if (call(device_, VFIO_DEVICE_GET_IRQ_INFO, &about) < 0 || about.count == 0 ||
+                (about.flags & VFIO_IRQ_INFO_EVENTFD) == 0)
+                continue;
+            for (unsigned vector = 0; vector != std::min(wanted, about.count); ++vector) {
+                vectors_.emplace_back(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+                if (vectors_.back().get() < 0) {
+                    vectors_.clear();
+                    return platform::fail_errno("no more files can be opened: raise ulimit -n",
+                                                ErrorCode::limit);
+                }
+            }
+            if (const auto set = set_interrupts(kind); !set) {
+                vectors_.clear();
+                return std::unexpected(set.error());
+            }
+            arrived_.assign(vectors_.size(), false);
+            return static_cast<unsigned>(vectors_.size());
+        }
+        return fail(ErrorCode::unsupported, "the function has neither MSI-X nor MSI",
+                    {"requester", info().address.requester()});
+    }
+
+    [[nodiscard]] bool take_interrupt(unsigned vector) override {
+        if (vector >= vectors_.size())
+            return false;
+        collect_interrupts();
+        const bool arrived = arrived_[vector];
+        arrived_[vector] = false;
+        return arrived;
+    }
+
+    [[nodiscard]] Result<void> reset() override {
+        set_bus_master(false);
+        if (call(device_, VFIO_DEVICE_RESET, nullptr) == 0)
+            return {};
+        return platform::fail_errno("the function cannot be reset alone",
+                                    errno == ENOTTY || errno == EINVAL ? ErrorCode::unsupported
+                                                                       : ErrorCode::io);
+    }
+
+    /// A memory BAR mapped in this process. Errors: bar's; unsupported (it cannot be mapped).
+    [[nodiscard]] Result<std::span<std::byte>> bar_memory(unsigned index) {
+        MOAT_LET(const Registers* const registers, bar(index));
+        if (const auto* const mapped = dynamic_cast<const MappedBar*>(registers))
+            return mapped->bytes();
+        return fail(ErrorCode::unsupported, "VFIO does not map this BAR", {"bar", index});
+    }
+
+    /// Each file becomes readable with its interrupt; -1 without interrupts.
+    [[nodiscard]] std::span<const platform::FileDescriptor> interrupt_files() const {
+        return vectors_;
+    }
+
+    /// Records pending interrupts for take_interrupt and makes the files unreadable again.
+    void collect_interrupts() {
+        for (std::size_t vector = 0; vector != vectors_.size(); ++vector) {
+            std::uint64_t count = 0;
+            if (::read(vectors_[vector].get(), &count, sizeof count) == sizeof count)
+                arrived_[vector] = true;
+        }
+    }
+
+  private:
+    VfioFunction(const FunctionInfo& info, platform::FileDescriptor device,
+                 std::set<VfioFunction*>& open_ones)
+        : Function(info), device_(std::move(device)), open_ones_(open_ones) {}
+
+    /// A leaf can map a BAR only at addresses that are multiples of the leaf; BARs are multiples of
+    /// their own size.
+    [[nodiscard]] Result<std::unique_ptr<Registers>> open_bar(unsigned index) override {
+        vfio_region_info region{};
+        region.argsz = sizeof region;
+        region.index = index;
+        if (call(device_, VFIO_DEVICE_GET_REGION_INFO, &region) < 0 || region.size == 0)
+            return platform::fail_errno("cannot query the BAR");
+        constexpr unsigned largest_leaf_lg2 = 30;
+        const unsigned alignment_lg2 = std::min(floor_lg2(region.size), largest_leaf_lg2);
+        if ((region.flags & VFIO_REGION_INFO_FLAG_MMAP) != 0) {
+            const bool writable = (region.flags & VFIO_REGION_INFO_FLAG_WRITE) != 0;
+            auto mapping = platform::Mapping::create(
+                device_.get(), ByteCount(region.size),
+                {.offset = region.offset, .alignment_lg2 = alignment_lg2, .writable = writable});
+            if (mapping)
+                return std::make_unique<MappedBar>(std::move(*mapping));
+        }
+        return std::make_unique<RegionByCalls>(device_.get(), region.offset, region.size);
+    }
+
+    Result<void> set_interrupts(std::uint32_t kind) {
+        vfio_irq_set head{};
+        head.argsz =
+            static_cast<std::uint32_t>(sizeof head + vectors_.size() * sizeof(std::int32_t));
+        head.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
+        head.index = kind;
+        head.count = static_cast<std::uint32_t>(vectors_.size());
+        std::vector<std::byte> argument(head.argsz);
+        std::memcpy(argument.data(), &head, sizeof head);
+        for (std::size_t i = 0; i != vectors_.size(); ++i) {
+            const std::int32_t file = vectors_[i].get();
+            std::memcpy(argument.data() + sizeof head + i * sizeof file, &file, sizeof file);
+        }
+        if (call(device_, VFIO_DEVICE_SET_IRQS, argument.data()) < 0)
+            return platform::fail_errno("cannot enable the function's interrupts");
+        interrupt_kind_ = kind;
+        return {};
+    }
+
+    void disable_interrupts() {
+        if (interrupt_kind_) {
+            vfio_irq_set none{};
+            none.argsz = sizeof none;
+            none.flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER;
+            none.index = *interrupt_kind_;
+            (void)call(device_, VFIO_DEVICE_SET_IRQS, &none);
+        }
+        interrupt_kind_.reset();
+        vectors_.clear();
+        arrived_.clear();
+    }
+
+    platform::FileDescriptor device_;
+    std::set<VfioFunction*>& open_ones_;
+    std::unique_ptr<Registers> config_;
+    std::vector<platform::FileDescriptor> vectors_;
+    std::vector<bool> arrived_;
+    std::optional<std::uint32_t> interrupt_kind_;
+};
 
 Result<std::unique_ptr<VfioMachine>> VfioMachine::open(const VfioOptions& options) {
     MOAT_LET(const Backend backend, choose(options.backend));

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // RecentPast: the latest past mappings. An unmap stores one in its thread's ring; diagnosis merges
-// the rings into the index (fault/history.hpp).
+// the rings into the index (fault/mapping.hpp).
 #pragma once
 
 #include "moat/dma/detail/registered.hpp"
 #include "moat/dma/detail/registry_sizes.hpp"
-#include "moat/fault/history.hpp"
+#include "moat/fault/mapping.hpp"
 #include "moat/sync/concept.hpp"
 #include "moat/sync/lock.hpp"
 

@@ -3,9 +3,8 @@
 // Only they and AddressSpace use it; address_space.hpp explains the protocol.
 #pragma once
 
+#include "moat/mm/change.hpp"
 #include "moat/mm/detail/vma_tree.hpp"
-#include "moat/mm/notifier.hpp"
-#include "moat/mm/outcome.hpp"
 #include "moat/mm/physical_memory.hpp"
 #include "moat/page_table/edit.hpp"
 #include "moat/page_table/reader.hpp"

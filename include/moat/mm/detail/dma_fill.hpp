@@ -7,7 +7,6 @@
 #include "moat/mm/detail/dma_mapping.hpp"
 
 #include <cstdint>
-#include <optional>
 #include <utility>
 
 namespace moat::mm {

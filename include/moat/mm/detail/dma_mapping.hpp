@@ -5,7 +5,7 @@
 
 #include "moat/core/check.hpp"
 #include "moat/core/range.hpp"
-#include "moat/mm/backing.hpp"
+#include "moat/mm/vma.hpp"
 #include "moat/page_table/attributes.hpp"
 #include "moat/sync/concept.hpp"
 

@@ -5,8 +5,6 @@
 
 #include "moat/mm/detail/blocks.hpp"
 
-#include <cstdint>
-
 namespace moat::mm {
 
 template <class Core, class Visit>
