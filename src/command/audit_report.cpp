@@ -27,11 +27,6 @@ using nlohmann::ordered_json;
     return names[static_cast<std::size_t>(verdict)];
 }
 
-[[nodiscard]] std::string_view name_of(fault::Side side) {
-    constexpr std::array<std::string_view, 3> names = {"inside", "left", "right"};
-    return names[static_cast<std::size_t>(side)];
-}
-
 /// "64 bytes past the end of "data" (512 bytes at 0x1000e00)"
 [[nodiscard]] std::string where(const Finding& finding) {
     if (finding.buffer.empty())
@@ -90,7 +85,7 @@ void print_finding(std::ostream& out, const Audited& audited, const Finding& fin
         line["buffer"] = {{"label", finding.buffer},
                           {"start", hexadecimal(finding.range.start().value())},
                           {"bytes", finding.range.size().value()}};
-    line["side"] = name_of(finding.side);
+    line["side"] = fault::name(finding.side);
     line["bytes"] = finding.bytes;
     line["bytes_known"] = finding.known == audit::Known::exactly ? "exactly" : "at-least";
     line["says"] = name_of(finding.answer.verdict);

@@ -25,11 +25,6 @@ using Json = nlohmann::ordered_json;
     return names[static_cast<std::size_t>(precision)];
 }
 
-[[nodiscard]] std::string_view name(Side side) {
-    constexpr std::array<std::string_view, 3> names = {"inside", "left", "right"};
-    return names[static_cast<std::size_t>(side)];
-}
-
 template <class T>
 [[nodiscard]] Json or_null(const std::optional<T>& value) {
     return value ? Json(*value) : Json(nullptr);
@@ -111,7 +106,7 @@ std::string json_report(const Diagnosis& diagnosis, const ReportOptions& options
     add_record(json, diagnosis.record);
     json["device"] = options.device;
     json["process_id"] = options.process_id;
-    json["side"] = name(diagnosis.side);
+    json["side"] = fault::name(diagnosis.side);
     json["distance"] = {{"least", diagnosis.distance.least}, {"most", diagnosis.distance.most}};
     json["bytes_outside"] = diagnosis.bytes_outside;
     json["mapping"] = optional_mapping(diagnosis.mapping, options);

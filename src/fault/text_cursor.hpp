@@ -74,35 +74,9 @@ class TextCursor {
         return find(key) ? hex<T>() : std::nullopt;
     }
 
-    /// "02:00.0", in one dialect with `prefix` "0x" before bus and device.
-    [[nodiscard]] std::optional<Source> pci_function(std::string_view prefix = {}) {
-        static_cast<void>(accept(prefix));
-        const auto bus = number<std::uint8_t>(16);
-        if (!bus || !accept(":"))
-            return std::nullopt;
-        static_cast<void>(accept(prefix));
-        const auto device = number<std::uint8_t>(16);
-        if (!device || *device > 31 || (!accept(".") && !accept(":")))
-            return std::nullopt;
-        const auto function = number<std::uint8_t>(16);
-        if (!function || *function > 7)
-            return std::nullopt;
-        return Source::pci(*bus, *device, *function);
-    }
-
   private:
     std::string_view rest_;
 };
-
-/// "0000:02:00.0" with a segment, or "02:00.0" without; nothing otherwise.
-[[nodiscard]] inline std::optional<Source> parse_pci_address(std::string_view text) {
-    TextCursor with_segment(text);
-    const auto segment = with_segment.number<std::uint16_t>(16);
-    if (segment && with_segment.accept(":"))
-        if (const auto source = with_segment.pci_function())
-            return Source::requester(static_cast<std::uint16_t>(source->id()), segment);
-    return TextCursor(text).pci_function();
-}
 
 /// The page that holds `address`.
 [[nodiscard]] constexpr IovaRange page_at(std::uint64_t address) {

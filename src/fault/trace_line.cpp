@@ -3,6 +3,7 @@
 // which only the dma system names.
 #include "trace_line.hpp"
 
+#include "log_group.hpp"
 #include "text_cursor.hpp"
 
 namespace moat::fault {
@@ -103,7 +104,7 @@ namespace {
     if (!address)
         return std::nullopt;
     decoded.device = driver_and_device.substr(driver_and_device.rfind(' ') + 1);
-    record.source = parse_pci_address(decoded.device).value_or(Source());
+    record.source = parse_pci_function(decoded.device).value_or(Source());
     record.where = byte_at(*address);
     record.precision = Precision::start;
     record.code = cursor.hex_after("flags=");

@@ -41,6 +41,11 @@ enum class Kind : std::uint8_t {
 /// The side of the mapping on which the access lies.
 enum class Side : std::uint8_t { inside, left, right };
 
+[[nodiscard]] constexpr std::string_view name(Side side) {
+    constexpr std::array<std::string_view, 3> names = {"inside", "left", "right"};
+    return names[static_cast<std::size_t>(side)];
+}
+
 /// The nearest byte outside the mapping, counted from its edge: 1 is the byte next to it. `least`
 /// equals `most` if the record has exact bytes; if it has only a page, the byte is one of that
 /// page's, as in "1 to 4096 bytes past". 0 inside.
