@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Arena: places an audit's buffers against guards, with canaries around them, in a domain of their
-// own. Unmapped buffers rest, filled with canaries, and are inspected again. judge.hpp draws
+// own. Retired buffers, unmapped and filled with canaries, are inspected again. judge.hpp draws
 // conclusions; audit.hpp's engine uses both.
 #pragma once
 
@@ -104,7 +104,7 @@ class Arena {
     [[nodiscard]] static Changed glance(const Placed& placed);
 
     /// Restores the canaries around a live buffer.
-    static void put_right_around(const Placed& placed);
+    static void restore_around(const Placed& placed);
 
     /// How many bytes at the buffer's end were not written since it was placed.
     [[nodiscard]] static std::uint64_t unwritten_at_end(const Placed& placed, ByteCount of);
@@ -112,19 +112,19 @@ class Arena {
     /// Unmaps the buffer's pages. Errors: the domain's.
     [[nodiscard]] Result<void> unmap(const Placed& placed);
 
-    /// Fills an unmapped buffer with canaries and keeps it at rest. `seen` is the result of `look`.
-    void lay_to_rest(Placed placed, const Changed& seen);
+    /// Fills an unmapped buffer with canaries and keeps it unused. `seen` is the result of `look`.
+    void retire(Placed placed, const Changed& seen);
 
     /// The same for a buffer whose driver ends; it is not inspected again.
-    void give_back(const Placed& placed);
+    void release(const Placed& placed);
 
-    /// Checks the first 64 bytes of the buffer that came to rest last; if they changed, inspects
+    /// Checks the first 64 bytes of the buffer that was retired last; if they changed, inspects
     /// all of it and restores the canaries. Changes elsewhere are found when the buffer leaves.
     void glance_at_last(std::vector<Inspected>& found);
-    /// Inspects every byte of every buffer at rest.
+    /// Inspects every byte of every retired buffer.
     void look_at_all(std::vector<Inspected>& found);
 
-    [[nodiscard]] const std::deque<Placed>& resting() const { return resting_; }
+    [[nodiscard]] const std::deque<Placed>& retired() const { return retired_; }
 
     /// Prepares for the next driver: nothing is mapped or known to a device.
     void start_over();
@@ -156,7 +156,7 @@ class Arena {
     std::uint64_t lap_ = 1;         ///< how often memory was reused from its start, roughly
     std::uint64_t ready_ = 0;       ///< how much of the memory has this lap's canaries
     std::uint64_t decoys_filled_ = 0;
-    std::deque<Placed> resting_;
+    std::deque<Placed> retired_;
     std::vector<Inspected> changed_before_;
 };
 

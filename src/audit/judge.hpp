@@ -28,14 +28,14 @@ struct Observed {
     std::uint64_t unwritten = 0; ///< bytes at the data's end
     /// The first case that may have changed what surrounds the driver's buffers.
     std::uint64_t kept_since = 0;
-    std::span<const Inspected> at_rest = {};    ///< unmapped before, and changed since
+    std::span<const Inspected> retired = {};    ///< unmapped before, and changed since
     std::span<const fault::Record> faults = {}; ///< taken after the buffers were unmapped
 };
 
 /// Buffers unmapped before, for diagnosis. The caller records them.
 struct Past {
     fault::History& history;
-    const std::deque<Placed>& resting;
+    const std::deque<Placed>& retired;
 };
 
 [[nodiscard]] fault::Mapping mapping_of(const Placed& placed, ByteCount guard);

@@ -34,7 +34,7 @@ class ArenaTest : public testing::Test {
 
     void end(const Placed& placed) {
         ASSERT_TRUE(arena.unmap(placed));
-        arena.lay_to_rest(placed, Arena::look(placed));
+        arena.retire(placed, Arena::look(placed));
     }
 
     /// A whole operation with one buffer.
@@ -95,7 +95,7 @@ TEST_F(ArenaTest, glance_sees_what_begins_beside_the_buffer) {
     queue.memory[1024] = other;
     EXPECT_EQ(Arena::glance(queue).after, 2U) << "then all is counted";
     std::ranges::fill(queue.bytes(), other);
-    Arena::put_right_around(queue);
+    Arena::restore_around(queue);
     EXPECT_EQ(Arena::look(queue).around(), 0U);
     EXPECT_EQ(std::ranges::count(queue.bytes(), other), 1024) << "the queue is as it was";
 }

@@ -46,9 +46,9 @@ class JudgeTest : public testing::Test {
                                    .given = data ? std::span<const Inspected>(&*data, 1)
                                                  : std::span<const Inspected>(),
                                    .unwritten = unwritten,
-                                   .at_rest = at_rest,
+                                   .retired = changed_later,
                                    .faults = faults};
-        return audit::judge(seen, {history, resting});
+        return audit::judge(seen, {history, retired});
     }
 
     void fault(Access access, std::uint64_t at, std::uint64_t bytes, Reason reason,
@@ -60,10 +60,10 @@ class JudgeTest : public testing::Test {
     std::vector<Inspected> kept;
     std::optional<Inspected> data;
     std::uint64_t unwritten = 0;
-    std::vector<Inspected> at_rest;
+    std::vector<Inspected> changed_later;
     std::vector<fault::Record> faults;
     fault::History history{16};
-    std::deque<Placed> resting;
+    std::deque<Placed> retired;
 };
 
 TEST_F(JudgeTest, says_nothing_where_nothing_was) {
@@ -103,10 +103,10 @@ TEST_F(JudgeTest, write_into_what_was_unmapped_is_late) {
     EXPECT_EQ(found[0].bytes, 512U);
 }
 
-TEST_F(JudgeTest, buffer_at_rest_that_changed_is_late_without_a_fault) {
+TEST_F(JudgeTest, retired_buffer_that_changed_is_late_without_a_fault) {
     Placed before = placed("data", 0x30000, 512, audit::Direction::from_device);
     before.case_number = 3;
-    at_rest.push_back({before, {.inside = 100, .after = 4}});
+    changed_later.push_back({before, {.inside = 100, .after = 4}});
     const auto found = judge();
     ASSERT_EQ(found.size(), 1U);
     EXPECT_EQ(found[0].kind, FindingKind::touched_after_completion);

@@ -59,7 +59,7 @@ std::vector<Row> arenas() {
             EXPECT_TRUE(placed->pages.contains(placed->range)) << placed->range;
             EXPECT_EQ(audit::Arena::look(*placed).around(), 0U);
             EXPECT_TRUE(arena->unmap(*placed));
-            arena->lay_to_rest(*placed, {});
+            arena->retire(*placed, {});
         }
         arena->start_over();
         return returned;

@@ -17,7 +17,7 @@ namespace moat::audit {
 namespace {
 
 constexpr unsigned page_lg2 = 12;
-constexpr std::size_t most_resting = 64;
+constexpr std::size_t most_retired = 64;
 /// Reusing memory sooner would find it in caches, ours and a device's.
 constexpr std::uint64_t used_before_reuse = std::uint64_t{512} << 10;
 
@@ -150,7 +150,7 @@ std::uint64_t Arena::canaries_at(std::uint64_t offset, std::uint64_t lap) const 
     return (mixed(seed_, lap) + offset / page) & ~beside_read;
 }
 
-/// Buffers at rest have filled their memory already.
+/// Retired buffers have filled their memory already.
 void Arena::fill_up_to(std::uint64_t end, std::span<std::byte> memory, std::uint64_t& filled,
                        std::uint64_t canaries) {
     if (end <= filled)
@@ -167,9 +167,9 @@ void Arena::begin_operation() {
         next_address_ = kept_address_;
     if (!memory_is_due && !addresses_are_due)
         return;
-    // All buffers at rest leave at once; they already have the canaries of the next lap.
+    // All retired buffers leave at once; they already have the canaries of the next lap.
     look_at_all(changed_before_);
-    resting_.clear();
+    retired_.clear();
     ++lap_;
     ready_ = next_offset_;
     next_offset_ = kept_offset_;
@@ -248,7 +248,7 @@ Changed Arena::glance(const Placed& placed) {
     return is_quiet ? Changed{} : look(placed);
 }
 
-void Arena::put_right_around(const Placed& placed) {
+void Arena::restore_around(const Placed& placed) {
     for (std::size_t at = 0; at != placed.memory.size(); ++at)
         if (at < placed.offset() || at >= placed.end())
             placed.memory[at] = canary_at(placed, at);
@@ -267,7 +267,7 @@ Result<void> Arena::unmap(const Placed& placed) {
     return domain_->unmap(placed.pages.start(), placed.pages.size());
 }
 
-void Arena::lay_to_rest(Placed placed, const Changed& seen) {
+void Arena::retire(Placed placed, const Changed& seen) {
     if (const auto offset =
             static_cast<std::uint64_t>(placed.memory.data() - memory_.bytes().data());
         offset < memory_.size().value()) // and not in the decoys
@@ -275,14 +275,14 @@ void Arena::lay_to_rest(Placed placed, const Changed& seen) {
     fill(placed.memory, placed.canaries);
     if (seen.decoy != 0)
         fill(placed.decoy, placed.decoy_canaries);
-    if (resting_.size() == most_resting) {
-        look_at(resting_.front(), changed_before_);
-        resting_.pop_front();
+    if (retired_.size() == most_retired) {
+        look_at(retired_.front(), changed_before_);
+        retired_.pop_front();
     }
-    resting_.push_back(placed);
+    retired_.push_back(placed);
 }
 
-void Arena::give_back(const Placed& placed) {
+void Arena::release(const Placed& placed) {
     fill(placed.memory, placed.canaries);
 }
 
@@ -306,9 +306,9 @@ void Arena::take_changed_before(std::vector<Inspected>& found) {
 
 void Arena::glance_at_last(std::vector<Inspected>& found) {
     take_changed_before(found);
-    if (resting_.empty())
+    if (retired_.empty())
         return;
-    Placed& last = resting_.back();
+    Placed& last = retired_.back();
     const std::size_t begin = last.offset();
     const std::size_t end = begin + std::min<std::size_t>(line, last.range.size().value());
     if (changed(last.memory, begin, end, last.canaries) != 0)
@@ -317,13 +317,13 @@ void Arena::glance_at_last(std::vector<Inspected>& found) {
 
 void Arena::look_at_all(std::vector<Inspected>& found) {
     take_changed_before(found);
-    for (Placed& placed : resting_)
+    for (Placed& placed : retired_)
         look_at(placed, found);
 }
 
 void Arena::start_over() {
     look_at_all(changed_before_); // restores the memory of the next driver's buffers
-    resting_.clear();
+    retired_.clear();
     // New addresses distinguish the buffers of ended drivers from these.
     if (highest_address_ - window_start_ > (window_end_ - window_start_) / 2)
         highest_address_ = window_start_;

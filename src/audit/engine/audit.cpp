@@ -77,7 +77,7 @@ class Session final : private BufferSource {
         for (const auto* all : {&kept_, &only_at_start_})
             for (const auto& [placed, _] : *all) {
                 (void)arena_.unmap(placed);
-                arena_.give_back(placed);
+                arena_.release(placed);
             }
         arena_.start_over();
     }
@@ -90,7 +90,7 @@ class Session final : private BufferSource {
         ++ledger_.tally().sessions;
         for (const auto& [placed, _] : only_at_start_) {
             MOAT_TRY(arena_.unmap(placed));
-            arena_.lay_to_rest(placed, Arena::look(placed));
+            arena_.retire(placed, Arena::look(placed));
             note_past(placed);
         }
         only_at_start_.clear();
@@ -106,10 +106,10 @@ class Session final : private BufferSource {
     Result<void> finish(const Case& last) {
         settle(options_.last_settle);
         const std::uint64_t since = look_at_kept(last, Look::everywhere);
-        at_rest_.clear();
-        arena_.look_at_all(at_rest_);
+        retired_.clear();
+        arena_.look_at_all(retired_);
         return observe(
-            {.operation = "end", .about = last, .kept_since = since, .at_rest = at_rest_});
+            {.operation = "end", .about = last, .kept_since = since, .retired = retired_});
     }
 
   private:
@@ -127,7 +127,7 @@ class Session final : private BufferSource {
 
     enum class Look : std::uint8_t { nearby, everywhere };
 
-    Result<void> give_all(const Case& about, Request& request);
+    Result<void> place_all(const Case& about, Request& request);
     std::uint64_t look_at_kept(const Case& about, Look how);
     std::uint64_t look_at_buffers(const Case& about);
     Result<void> take_faults();
@@ -135,9 +135,9 @@ class Session final : private BufferSource {
 
     void note_past(const Placed& placed) { history_.note(mapping_of(placed, arena_.guard()), {}); }
 
-    void tell_lives(std::string_view operation) {
-        for (; told_ != kept_.size(); ++told_)
-            options_.lived({kept_[told_].placed, "start", machine_.now(), std::nullopt});
+    void report_lives(std::string_view operation) {
+        for (; reported_ != kept_.size(); ++reported_)
+            options_.lived({kept_[reported_].placed, "start", machine_.now(), std::nullopt});
         for (const Inspected& each : given_)
             options_.lived({each.placed, operation, placed_at_, machine_.now()});
     }
@@ -165,7 +165,7 @@ class Session final : private BufferSource {
     std::unique_ptr<Driver> driver_;
     std::vector<Inspected> kept_;
     std::vector<Inspected> only_at_start_;
-    std::size_t told_ = 0; ///< how many of `kept_` were reported
+    std::size_t reported_ = 0; ///< how many of `kept_` were reported
     std::uint64_t counted_ = 0;
     /// The first case since the last complete inspection around the driver's buffers.
     std::optional<std::uint64_t> not_looked_since_;
@@ -173,12 +173,12 @@ class Session final : private BufferSource {
     // Of the current operation; members so that their memory is reused.
     std::vector<Inspected> given_;     ///< its lists, then its data
     std::vector<Buffer> list_buffers_; ///< of its lists
-    std::vector<Inspected> at_rest_;
+    std::vector<Inspected> retired_;
     std::vector<fault::Record> faults_;
 };
 
 /// Places the data first: its address determines which lists are needed.
-Result<void> Session::give_all(const Case& about, Request& request) {
+Result<void> Session::place_all(const Case& about, Request& request) {
     const Operation& operation = driver_->operations()[about.operation];
     given_.clear();
     list_buffers_.clear();
@@ -208,7 +208,7 @@ Result<bool> Session::run(const Case& about) {
     Request request{.operation = about.operation, .data = {}, .length = about.length, .lists = {}};
     if (options_.round_trips)
         counted_ = options_.round_trips();
-    MOAT_TRY(give_all(about, request));
+    MOAT_TRY(place_all(about, request));
     placed_at_ = machine_.now();
     count(Phase::place);
     const auto answer = driver_->run(request);
@@ -232,11 +232,11 @@ Result<bool> Session::run(const Case& about) {
             MOAT_TRY(arena_.unmap(each.placed));
     }
     count(Phase::unmap);
-    auto lay_to_rest = [&] {
+    auto retire = [&] {
         for (const Inspected& each : given_)
-            arena_.lay_to_rest(each.placed, each.changed);
+            arena_.retire(each.placed, each.changed);
     };
-    const machine::Meanwhile meanwhile(machine_, lay_to_rest);
+    const machine::Meanwhile meanwhile(machine_, retire);
     if (options_.settle != std::chrono::nanoseconds())
         settle(options_.settle);
     Tally& tally = ledger_.tally();
@@ -252,7 +252,7 @@ Result<bool> Session::run(const Case& about) {
                       .given = given_,
                       .unwritten = unwritten,
                       .kept_since = kept_since,
-                      .at_rest = at_rest_}));
+                      .retired = retired_}));
     return answer.has_value();
 }
 
@@ -271,14 +271,14 @@ std::uint64_t Session::look_at_kept(const Case& about, Look how) {
     for (auto& [placed, changed] : kept_) {
         changed = how == Look::nearby ? Arena::glance(placed) : Arena::look(placed);
         if (changed.around() != 0)
-            Arena::put_right_around(placed);
+            Arena::restore_around(placed);
     }
     if (how == Look::nearby)
         return about.number;
     return std::exchange(not_looked_since_, about.number + 1).value_or(about.number);
 }
 
-/// Inspects live buffers and the last one at rest. Memory around queues is large and seldom
+/// Inspects live buffers and the last retired one. Memory around queues is large and seldom
 /// changes.
 std::uint64_t Session::look_at_buffers(const Case& about) {
     if (!not_looked_since_)
@@ -287,8 +287,8 @@ std::uint64_t Session::look_at_buffers(const Case& about) {
     const std::uint64_t since = look_at_kept(about, is_due ? Look::everywhere : Look::nearby);
     for (Inspected& each : given_)
         each.changed = Arena::look(each.placed);
-    at_rest_.clear();
-    arena_.glance_at_last(at_rest_);
+    retired_.clear();
+    arena_.glance_at_last(retired_);
     return since;
 }
 
@@ -297,12 +297,12 @@ Result<void> Session::observe(Observed seen) {
     if (seen.answer) // absent at the start and the end
         count(Phase::faults);
     if (options_.lived)
-        tell_lives(seen.operation);
+        report_lives(seen.operation);
     seen.requester = function_.info().address.requester();
     seen.guard = arena_.guard();
     seen.kept = kept_;
     seen.faults = faults_;
-    ledger_.note(judge(seen, {history_, arena_.resting()}));
+    ledger_.note(judge(seen, {history_, arena_.retired()}));
     for (const Inspected& each : given_)
         note_past(each.placed);
     given_.clear();

@@ -28,8 +28,8 @@ class Judge {
             judge_canaries(each, seen_.kept_since);
         for (const Inspected& each : seen_.given)
             judge_canaries(each, seen_.about.number);
-        for (const Inspected& each : seen_.at_rest)
-            judge_rest(each);
+        for (const Inspected& each : seen_.retired)
+            judge_retired(each);
         if (!seen_.faults.empty())
             prepare_diagnosis();
         for (const fault::Record& each : seen_.faults)
@@ -87,7 +87,7 @@ class Judge {
                 "\n";
     }
 
-    void judge_rest(const Inspected& each) {
+    void judge_retired(const Inspected& each) {
         const Placed& buffer = each.placed;
         if (each.changed.decoy != 0)
             judge_canaries({buffer, {.decoy = each.changed.decoy}}, seen_.about.number);
@@ -143,8 +143,8 @@ class Judge {
             for (const Inspected& each : all)
                 if (each.placed.range == range)
                     return &each.placed;
-        const auto rests = std::ranges::find(past_.resting, range, &Placed::range);
-        return rests == past_.resting.end() ? nullptr : &*rests;
+        const auto found = std::ranges::find(past_.retired, range, &Placed::range);
+        return found == past_.retired.end() ? nullptr : &*found;
     }
 
     static void report(Finding& made, const Diagnosis& diagnosis) {
