@@ -167,7 +167,7 @@ class Edit {
 
     /// Adds a level on top for more addresses. The caller then writes the new `PageTable::root` to
     /// the hardware; the old root keeps its translations. Errors: unsupported (at the format's last
-    /// level), no_memory.
+    /// level), no_memory, busy (another edit grew the tree).
     Result<void> grow()
         requires(F::fewest_levels != F::most_levels)
     {

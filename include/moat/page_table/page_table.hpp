@@ -79,6 +79,7 @@ class PageTable {
     /// Moves the tree. No Reader or Edit may be open on either.
     PageTable(PageTable&& other) noexcept
         : memory_(other.memory_), root_(other.root_.load(std::memory_order_relaxed)),
+          top_(other.top_.load(std::memory_order_relaxed)),
           root_words_(std::exchange(other.root_words_, nullptr)), held_(std::move(other.held_)) {
         other.root_.store(0, std::memory_order_relaxed);
     }
@@ -123,32 +124,54 @@ class PageTable {
     friend class Edit<Tree>;
 
     PageTable(Memory& memory, PhysicalAddress top, unsigned levels)
-        : memory_(&memory), root_(top.value() | levels), root_words_(memory.words(top)) {}
+        : memory_(&memory), root_(top.value() | levels), top_(packed(memory.words(top), levels)),
+          root_words_(memory.words(top)) {}
 
     static constexpr bool grows = F::fewest_levels != F::most_levels;
+    static_assert(F::most_levels < alignof(Word));
+
+    static std::uint64_t packed(Word* words, unsigned levels) {
+        return reinterpret_cast<std::uintptr_t>(words) | levels;
+    }
 
     /// Calls `use` with the top table, whose level is a constant there.
     template <class Use>
     [[gnu::always_inline]] decltype(auto) with_root(Use&& use) const {
         if constexpr (!grows)
             return use(Table<Tree, F::most_levels - 1>(root_words_, memory_));
-        else
-            return with_growing_root<F::most_levels - 1>(root(), std::forward<Use>(use));
+        else {
+            const std::uint64_t top = top_.load(std::memory_order_acquire);
+            const auto levels = static_cast<unsigned>(top % alignof(Word));
+            Word* const words = reinterpret_cast<Word*>(top - levels);
+            if (levels == usual_levels) [[likely]]
+                return use(Table<Tree, usual_levels - 1>(words, memory_));
+            return with_unusual_root<F::most_levels - 1>(words, levels, std::forward<Use>(use));
+        }
     }
+
+    /// Of most growing trees: four translate 48 bits.
+    static constexpr unsigned usual_levels = F::most_levels < 4     ? F::most_levels
+                                             : F::fewest_levels > 4 ? F::fewest_levels
+                                                                    : 4;
 
     template <unsigned L, class Use>
-    [[gnu::always_inline]] decltype(auto) with_growing_root(Root root, Use&& use) const {
+    [[gnu::always_inline]] decltype(auto) with_unusual_root(Word* words, unsigned levels,
+                                                            Use&& use) const {
         if constexpr (L + 1 > F::fewest_levels)
-            if (root.levels <= L)
-                return with_growing_root<L - 1>(root, std::forward<Use>(use));
-        return use(Table<Tree, L>(memory_->words(root.table), memory_));
+            if (L + 1 == usual_levels || levels <= L)
+                return with_unusual_root<L - 1>(words, levels, std::forward<Use>(use));
+        return use(Table<Tree, L>(words, memory_));
     }
 
-    /// Return: whether `old` was still the root.
+    /// Return: whether `old` was still the root, and no other edit was replacing it.
     bool replace_root(Root old, Root fresh) {
         std::uint64_t expected = old.table.value() | old.levels;
-        return root_.compare_exchange_strong(expected, fresh.table.value() | fresh.levels,
-                                             std::memory_order_acq_rel, std::memory_order_acquire);
+        if (top_.load(std::memory_order_acquire) != packed(memory_->words(old.table), old.levels) ||
+            !root_.compare_exchange_strong(expected, fresh.table.value() | fresh.levels,
+                                           std::memory_order_acq_rel, std::memory_order_acquire))
+            return false;
+        top_.store(packed(memory_->words(fresh.table), fresh.levels), std::memory_order_release);
+        return true;
     }
 
     template <unsigned L>
@@ -169,7 +192,10 @@ class PageTable {
     /// The top table's address with the number of levels in its low bits: one word, so that readers
     /// of a growing tree see the old top or the new one.
     typename Tree::Sync::template Atomic<std::uint64_t> root_;
-    Word* root_words_;
+    /// The same as the walks of a growing tree need it: with the address of the top table's words.
+    /// The edit that changed `root_` changes it next, and only then another may.
+    typename Tree::Sync::template Atomic<std::uint64_t> top_;
+    Word* root_words_; ///< of a tree that does not grow; nullptr in one that was moved from
     HeldTables<typename Tree::Sync, Memory> held_;
 };
 
