@@ -10,12 +10,14 @@
 
 namespace moat::explore {
 
-struct alignas(16) Clock {
+/// Of actors below `Actors`.
+template <Actor Actors>
+struct alignas(16) ClockOf {
     /// Signed, because baseline x86-64 has a vector maximum for signed 16-bit lanes only.
-    std::array<std::int16_t, most_actors> steps{};
+    std::array<std::int16_t, Actors> steps{};
 
-    constexpr void join(const Clock& other) {
-        for (Actor actor = 0; actor != most_actors; ++actor)
+    constexpr void join(const ClockOf& other) {
+        for (Actor actor = 0; actor != Actors; ++actor)
             steps[actor] = steps[actor] < other.steps[actor] ? other.steps[actor] : steps[actor];
     }
 
@@ -24,7 +26,17 @@ struct alignas(16) Clock {
         return steps[actor] >= step;
     }
 
-    friend constexpr bool operator==(const Clock&, const Clock&) = default;
+    /// Whether it covers some actor's step of `other`.
+    [[nodiscard]] constexpr bool covers_any(const ClockOf& other) const {
+        std::int16_t any = 0;
+        for (Actor actor = 0; actor != Actors; ++actor)
+            any |= steps[actor] >= other.steps[actor] ? std::int16_t{-1} : std::int16_t{0};
+        return any != 0;
+    }
+
+    friend constexpr bool operator==(const ClockOf&, const ClockOf&) = default;
 };
+
+using Clock = ClockOf<most_actors>;
 
 } // namespace moat::explore

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 
 namespace moat::explore {
@@ -33,6 +34,8 @@ class LastAtLocation {
         static_cast<std::int32_t*>(std::calloc(Arena::bytes / 8, sizeof(std::int32_t)))};
 };
 
+/// `Actors` bounds the width of a clock; an actor counts at its number modulo `Actors`.
+template <Actor Actors>
 class DporPolicy : public TreePolicy {
   public:
     static constexpr bool sleeps = true;
@@ -52,9 +55,11 @@ class DporPolicy : public TreePolicy {
         Event& event = events_[depth];
         races_.clear();
         event.clock = clock_of(step.actor, step.touch, step.cause, depth);
+        event.touch = step.touch;
+        event.actor = step.actor;
         const std::int32_t previous = last_of_actor_[step.actor];
         event.number = previous == no_step ? 1 : events_[idx(previous)].number + 1;
-        event.clock.steps[step.actor] = static_cast<std::int16_t>(event.number);
+        event.clock.steps[step.actor % Actors] = static_cast<std::int16_t>(event.number);
         event.previous_of_actor = previous;
         last_of_actor_[step.actor] = static_cast<std::int32_t>(depth);
         if (step.touch.location != nowhere) {
@@ -84,16 +89,20 @@ class DporPolicy : public TreePolicy {
     void rewind(std::size_t depth) {
         while (taken_ != depth) {
             const Event& event = events_[--taken_];
-            const Step& step = machine_.step_at(taken_);
-            last_of_actor_[step.actor] = event.previous_of_actor;
-            if (step.touch.location != nowhere)
-                last_at_.set(step.touch.location, event.previous_at_location);
+            last_of_actor_[event.actor] = event.previous_of_actor;
+            if (event.touch.location != nowhere)
+                last_at_.set(event.touch.location, event.previous_at_location);
         }
     }
 
   private:
+    using Clock = ClockOf<Actors>;
+
+    /// What races need of a step.
     struct Event {
         Clock clock;
+        Touch touch;
+        Actor actor = 0;
         int number = 0; ///< among the steps of its actor, from 1
         std::int32_t previous_of_actor = no_step;
         std::int32_t previous_at_location = no_step;
@@ -104,7 +113,8 @@ class DporPolicy : public TreePolicy {
     }
 
     /// The clock of a step of `actor` that touches `touch`; collects its races in `races_`.
-    Clock clock_of(Actor actor, const Touch& touch, std::int32_t cause, std::size_t depth) {
+    [[gnu::always_inline]] Clock clock_of(Actor actor, const Touch& touch, std::int32_t cause,
+                                          std::size_t depth) {
         Clock order;
         if (last_of_actor_[actor] != no_step)
             order = events_[idx(last_of_actor_[actor])].clock;
@@ -116,13 +126,12 @@ class DporPolicy : public TreePolicy {
         // unlock must not hide the race with the lock before it.
         Clock seen = order;
         if (touch.extent != 0) {
-            for (std::size_t at = depth; at-- != 0;)
-                relate(at, actor, touch, order, seen);
+            relate_all(depth, actor, touch, order, seen);
         } else if (touch.location != nowhere) {
             for (std::int32_t at = last_at_.get(touch.location); at != no_step;
                  at = events_[idx(at)].previous_at_location) {
                 relate(idx(at), actor, touch, order, seen);
-                const Touch& other = machine_.step_at(idx(at)).touch;
+                const Touch& other = events_[idx(at)].touch;
                 if (other.location == touch.location && orders_all_before(other.kind))
                     break;
             }
@@ -138,15 +147,22 @@ class DporPolicy : public TreePolicy {
         return at;
     }
 
-    void relate(std::size_t at, Actor actor, const Touch& touch, Clock& order, Clock& seen) {
-        const Step& other = machine_.step_at(at);
-        if (other.actor == actor)
+    /// Of a `free`, which touches many locations.
+    [[gnu::noinline]] void relate_all(std::size_t depth, Actor actor, const Touch& touch,
+                                      Clock& order, Clock& seen) {
+        for (std::size_t at = depth; at-- != 0;)
+            relate(at, actor, touch, order, seen);
+    }
+
+    [[gnu::always_inline]] void relate(std::size_t at, Actor actor, const Touch& touch,
+                                       Clock& order, Clock& seen) {
+        const Event& event = events_[at];
+        if (event.actor == actor)
             return;
-        const Dependence how = dependence(other.touch, touch);
+        const Dependence how = dependence(event.touch, touch);
         if (how == Dependence::none)
             return;
-        const Event& event = events_[at];
-        if (how != Dependence::ordered && !seen.covers(other.actor, event.number)) {
+        if (how != Dependence::ordered && !seen.covers(event.actor % Actors, event.number)) {
             races_.push_back(static_cast<std::int32_t>(at));
             if (how == Dependence::race)
                 seen.join(event.clock);
@@ -159,24 +175,23 @@ class DporPolicy : public TreePolicy {
     void reverse(std::vector<TreeNode>& nodes, std::size_t first, std::size_t end, Actor second,
                  const Clock& clock) {
         TreeNode& node = nodes[first];
-        const Actor first_actor = machine_.step_at(first).actor;
-        const int first_number = events_[first].number;
+        const Event* const events = events_.data();
+        const Actor first_actor = events[first].actor % Actors;
+        const int first_number = events[first].number;
         const ActorSet covered = node.backtrack | node.sleep;
         ActorSet seen;
         ActorSet initials;
-        std::array<int, most_actors> begins;
+        Clock begins; // of the actors seen; no clock covers the others
+        begins.steps.fill(std::numeric_limits<std::int16_t>::max());
         for (std::size_t at = first + 1; at <= end; ++at) {
             const bool is_second = at == end;
-            const Actor actor = is_second ? second : machine_.step_at(at).actor;
+            const Actor actor = is_second ? second : events[at].actor;
             if (seen.contains(actor))
                 continue;
-            const Clock& known = is_second ? clock : events_[at].clock;
+            const Clock& known = is_second ? clock : events[at].clock;
             if (!is_second && known.covers(first_actor, first_number))
                 continue;
-            bool is_initial = true;
-            for (ActorSet rest = seen; is_initial && !rest.empty(); rest = rest.tail())
-                is_initial = !known.covers(rest.first(), begins[rest.first()]);
-            if (is_initial) {
+            if (!known.covers_any(begins)) {
                 if (covered.contains(actor))
                     return;
                 initials.add(actor);
@@ -184,7 +199,7 @@ class DporPolicy : public TreePolicy {
             if (is_second)
                 break;
             seen.add(actor);
-            begins[actor] = events_[at].number;
+            begins.steps[actor % Actors] = static_cast<std::int16_t>(events[at].number);
         }
         const ActorSet possible = initials & node.enabled;
         if (!possible.empty())
@@ -199,11 +214,23 @@ class DporPolicy : public TreePolicy {
     std::size_t taken_ = 0;
 };
 
+template <Actor Actors>
+[[nodiscard]] SearchResult search_with(Machine& machine, const SearchOptions& options) {
+    DporPolicy<Actors> policy(machine);
+    return TreeSearch<DporPolicy<Actors>>(machine, options, policy).run();
+}
+
 } // namespace
 
 SearchResult search_dpor(Machine& machine, const SearchOptions& options) {
-    DporPolicy policy(machine);
-    return TreeSearch<DporPolicy>(machine, options, policy).run();
+    if (machine.options().memory_model == MemoryModelKind::tso)
+        return search_with<most_actors>(machine, options);
+    // The two services are the last two fibers, in either width.
+    constexpr Actor few = 8;
+    static_assert(reclaimer % few == few - 2 && timer_service % few == few - 1);
+    machine.start(); // to count the threads
+    return machine.threads() <= few - 2 ? search_with<few>(machine, options)
+                                        : search_with<most_fibers>(machine, options);
 }
 
 } // namespace moat::explore

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Undo records of steps: the old stack of the fiber that moved, and the heap's changed blocks. The
 // blocks are found by comparing with a shadow copy, since programs write without notifying. Owned
-// by explore/machine.hpp.
+// by explore/snapshots.hpp.
 #pragma once
 
 #include "lab/explore/arena.hpp"
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -17,90 +16,89 @@ namespace moat::explore {
 
 class Journal {
   public:
+    /// Where the records of the next step begin.
+    struct Position {
+        std::size_t stack = 0;
+        std::size_t block = 0;
+    };
+
     explicit Journal(Arena& arena)
         : arena_(arena), shadow_(std::make_unique_for_overwrite<std::byte[]>(Arena::heap_bytes)) {}
 
     /// Makes the present the earliest state that can be restored.
     void begin() {
-        bytes_used_ = 0;
+        end_ = {};
         std::memcpy(shadow_.get(), arena_.base(), arena_.used());
     }
 
-    /// Where the next step's records begin; pass it to `undo`.
-    [[nodiscard]] std::size_t position() const { return bytes_used_; }
+    [[nodiscard]] Position position() const { return end_; }
 
     /// Before a step: saves `size` bytes at `from`, the stack of the fiber that will move.
     void save_stack(const std::byte* from, std::size_t size) {
-        append(from, size);
-        append_head(arena_.offset_of(from), size);
+        if (stacks_.size() - end_.stack < size) [[unlikely]]
+            stacks_.resize(2 * stacks_.size() + size);
+        std::memcpy(stacks_.data() + end_.stack, from, size);
+        end_.stack += size;
+    }
+
+    /// Restores the stack that was saved at `position`.
+    void restore_stack(Position position, std::byte* to, std::size_t size) const {
+        std::memcpy(to, stacks_.data() + position.stack, size);
     }
 
     /// After a step: saves how the changed blocks of the heap from offset `begin` on were.
     void save_heap(std::size_t begin) {
         const std::size_t used = arena_.used();
-        for (std::size_t at = begin / block_bytes * block_bytes; at < used; at += block_bytes) {
-            const std::byte* const now = arena_.base() + at;
-            std::byte* const before = shadow_.get() + at;
-            if (!differs(now, before)) [[likely]]
-                continue;
-            append(before, block_bytes);
-            append_head(at, block_bytes);
-            std::memcpy(before, now, block_bytes);
-        }
+        for (std::size_t at = begin / block_bytes * block_bytes; at < used; at += block_bytes)
+            if (differs(arena_.base() + at, shadow_.get() + at)) [[unlikely]]
+                save_block(at);
     }
 
-    /// Restores the state at which `position()` returned `position`.
-    void undo(std::size_t position) {
-        while (bytes_used_ != position) {
-            Head head;
-            bytes_used_ -= sizeof head;
-            std::memcpy(&head, bytes_.data() + bytes_used_, sizeof head);
-            bytes_used_ -= head.size;
-            const std::byte* const from = bytes_.data() + bytes_used_;
-            std::memcpy(arena_.base() + head.offset, from, head.size);
-            if (head.offset < Arena::heap_bytes)
-                std::memcpy(shadow_.get() + head.offset, from, head.size);
+    /// Restores the heap at `position`, and forgets all records from there on.
+    void undo(Position position) {
+        while (end_.block != position.block) {
+            const Block& block = blocks_[--end_.block];
+            std::memcpy(arena_.base() + block.offset, block.bytes, block_bytes);
+            std::memcpy(shadow_.get() + block.offset, block.bytes, block_bytes);
         }
+        end_ = position;
     }
 
   private:
     static constexpr std::size_t block_bytes = 64;
-    static_assert(Arena::heap_bytes % block_bytes == 0);
+    static_assert(Arena::heap_bytes % block_bytes == 0 && Arena::first_byte % block_bytes == 0);
+
+    struct Block {
+        std::byte bytes[block_bytes];
+        std::size_t offset;
+    };
 
     [[nodiscard]] static bool differs(const std::byte* a, const std::byte* b) {
-        std::array<std::uint64_t, block_bytes / 8> words;
-        std::array<std::uint64_t, block_bytes / 8> others;
-        std::memcpy(words.data(), a, block_bytes);
-        std::memcpy(others.data(), b, block_bytes);
         std::uint64_t difference = 0;
-        for (std::size_t i = 0; i != words.size(); ++i)
-            difference |= words[i] ^ others[i];
+        for (std::size_t at = 0; at != block_bytes; at += 8) {
+            std::uint64_t one = 0;
+            std::uint64_t other = 0;
+            std::memcpy(&one, a + at, 8);
+            std::memcpy(&other, b + at, 8);
+            difference |= one ^ other;
+        }
         return difference != 0;
     }
 
-    /// Follows its bytes, so that records are read from the last to the first.
-    struct Head {
-        std::uint32_t offset = 0;
-        std::uint32_t size = 0;
-    };
-
-    void append(const std::byte* from, std::size_t size) {
-        if (bytes_.size() - bytes_used_ < size + sizeof(Head)) [[unlikely]]
-            bytes_.resize(2 * bytes_.size() + size + sizeof(Head));
-        std::memcpy(bytes_.data() + bytes_used_, from, size);
-        bytes_used_ += size;
-    }
-
-    void append_head(std::size_t offset, std::size_t size) {
-        const Head head = {static_cast<std::uint32_t>(offset), static_cast<std::uint32_t>(size)};
-        std::memcpy(bytes_.data() + bytes_used_, &head, sizeof head);
-        bytes_used_ += sizeof head;
+    void save_block(std::size_t at) {
+        if (end_.block == blocks_.size()) [[unlikely]]
+            blocks_.resize(2 * blocks_.size());
+        Block& block = blocks_[end_.block++];
+        std::memcpy(block.bytes, shadow_.get() + at, block_bytes);
+        block.offset = at;
+        std::memcpy(shadow_.get() + at, arena_.base() + at, block_bytes);
     }
 
     Arena& arena_;
     std::unique_ptr<std::byte[]> shadow_;
-    std::vector<std::byte> bytes_ = std::vector<std::byte>(std::size_t{1} << 16);
-    std::size_t bytes_used_ = 0;
+    std::vector<std::byte> stacks_ = std::vector<std::byte>(std::size_t{1} << 16);
+    std::vector<Block> blocks_ = std::vector<Block>(std::size_t{1} << 10);
+    Position end_;
 };
 
 } // namespace moat::explore

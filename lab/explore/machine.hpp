@@ -229,6 +229,7 @@ class Machine {
     void leave_fiber();
     void start_fiber(Actor actor);
     void run_fiber(Actor actor);
+    void resume(Actor actor);
     void run_checked(Actor actor);
     void run_end();
     void take_step(Actor actor, unsigned option);

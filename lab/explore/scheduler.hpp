@@ -113,7 +113,7 @@ class Scheduler {
     }
 
     /// The enabled actors after a step of `moved`, whose next operation is noted.
-    void update(Actor moved, const Touch& touch) {
+    [[gnu::always_inline]] void update(Actor moved, const Touch& touch) {
         // Only the next thread can be like this one.
         if (status_.held.contains((moved + 1) % most_actors)) [[unlikely]] {
             status_.held.remove(moved + 1);

@@ -6,26 +6,22 @@
 
 namespace moat::explore {
 
-void Snapshots::before_step(Actor actor) {
-    undo_[execution_.depth()] = {scheduler_.status(), journal_.position(), world_.arena().used(),
-                                 execution_.plain_accesses().size(),
-                                 actor < first_buffer ? scheduler_.fiber(actor)
-                                                      : Scheduler::Fiber()};
-    if (actor >= first_buffer)
-        return;
-    const auto* const stack = static_cast<std::byte*>(scheduler_.fiber(actor).stack);
-    journal_.save_stack(stack, static_cast<std::size_t>(world_.arena().stack_top(actor) - stack));
-}
-
 void Snapshots::rewind(std::size_t depth) {
     if (!journals_) {
         MOAT_CHECK(depth == 0, "only the beginning was kept");
         restore_beginning();
         return;
     }
-    for (std::size_t at = execution_.depth(); at-- != depth;)
-        if (const Actor actor = execution_.step_at(at).actor; actor < first_buffer)
-            scheduler_.fiber(actor) = undo_[at].fiber;
+    ActorSet restored; // the first record of an actor is the one that counts
+    for (std::size_t at = depth; at != execution_.depth(); ++at) {
+        const Actor actor = execution_.step_at(at).actor;
+        if (actor >= first_buffer || restored.contains(actor))
+            continue;
+        restored.add(actor);
+        const Undo& undo = undo_[at];
+        scheduler_.fiber(actor) = undo.fiber;
+        journal_.restore_stack(undo.journal, stack_of(undo.fiber), stack_size(actor, undo.fiber));
+    }
     const Undo& undo = undo_[depth];
     journal_.undo(undo.journal);
     world_.arena().shrink(undo.heap_used);

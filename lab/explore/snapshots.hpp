@@ -32,10 +32,22 @@ class Snapshots {
     void keep_beginning_only();
 
     /// Before a step of `actor`, if `journals`.
-    void before_step(Actor actor);
+    [[gnu::always_inline]] void before_step(Actor actor) {
+        Undo& undo = undo_[execution_.depth()];
+        undo.status = scheduler_.status();
+        undo.journal = journal_.position();
+        undo.heap_used = world_.arena().used();
+        undo.plain = execution_.plain_accesses().size();
+        if (actor >= first_buffer)
+            return;
+        undo.fiber = scheduler_.fiber(actor);
+        journal_.save_stack(stack_of(undo.fiber), stack_size(actor, undo.fiber));
+    }
 
     /// After it.
-    void after_step() { journal_.save_heap(Arena::first_byte); }
+    void after_step() {
+        journal_.save_heap(world_.changed_by(execution_.step_at(execution_.depth() - 1).touch));
+    }
 
     /// `actor` takes a step, whether it can be undone or not.
     void note_moved(Actor actor) { moved_.add(actor); }
@@ -47,10 +59,10 @@ class Snapshots {
     /// The undo record of one step, besides the journal's bytes.
     struct Undo {
         Scheduler::Status status;
-        std::size_t journal = 0;
+        Journal::Position journal;
         std::size_t heap_used = 0;
         std::size_t plain = 0;
-        Scheduler::Fiber fiber;
+        Scheduler::Fiber fiber; ///< of a store buffer: of an earlier step
     };
 
     /// Everything at depth 0.
@@ -62,6 +74,14 @@ class Snapshots {
     };
 
     void restore_beginning();
+
+    [[nodiscard]] static std::byte* stack_of(const Scheduler::Fiber& fiber) {
+        return static_cast<std::byte*>(fiber.stack);
+    }
+
+    [[nodiscard]] std::size_t stack_size(Actor actor, const Scheduler::Fiber& fiber) const {
+        return static_cast<std::size_t>(world_.arena().stack_top(actor) - stack_of(fiber));
+    }
 
     World& world_;
     Scheduler& scheduler_;

@@ -68,6 +68,18 @@ void Machine::note_plain(const void* address, bool is_write) {
         scheduler_.stop();
 }
 
+[[gnu::always_inline]] inline void Machine::resume(Actor actor) {
+    execution_.set_running(actor);
+    scheduler_.fiber(actor).pending = nullptr;
+    if (options_.allocated_bytes != nullptr) [[unlikely]]
+        run_checked(actor);
+    else
+        switch_.enter(actor, scheduler_.fiber(actor).stack);
+    execution_.set_running(nobody);
+    switch_.check_room(actor, scheduler_.fiber(actor).stack);
+    scheduler_.note_pending(actor);
+}
+
 void Machine::step(Actor actor, unsigned option) {
     Machine* const outer = std::exchange(current_, this);
     const bool journals = snapshots_.journals();
@@ -75,7 +87,7 @@ void Machine::step(Actor actor, unsigned option) {
         snapshots_.before_step(actor);
     take_step(actor, option);
     if (actor < first_buffer && !violation())
-        run_fiber(actor);
+        resume(actor);
     execution_.set_running(nobody);
     settle(actor);
     if (journals)
@@ -138,15 +150,7 @@ void Machine::pass_on() {
 }
 
 void Machine::run_fiber(Actor actor) {
-    execution_.set_running(actor);
-    scheduler_.fiber(actor).pending = nullptr;
-    if (options_.allocated_bytes != nullptr) [[unlikely]]
-        run_checked(actor);
-    else
-        switch_.enter(actor, scheduler_.fiber(actor).stack);
-    execution_.set_running(nobody);
-    switch_.check_room(actor, scheduler_.fiber(actor).stack);
-    scheduler_.note_pending(actor);
+    resume(actor);
 }
 
 /// Does not judge a step in which the machine itself had to make room for plain accesses.

@@ -95,16 +95,15 @@ class TreeSearch {
     void take() {
         TreeNode& node = nodes_[depth_];
         const ActorSet sleeping = Policy::sleeps ? node.sleep : ActorSet();
-        std::array<Touch, most_actors> touches; // as they would be instead of this step
         for (ActorSet rest = sleeping; !rest.empty(); rest = rest.tail())
-            touches[rest.first()] = machine_.pending_touch(rest.first());
+            touches_[rest.first()] = machine_.pending_touch(rest.first());
         machine_.step(node.actor, node.option);
         ++log_.result.tally.steps;
         const Touch& touch = machine_.step_at(depth_).touch;
         TreeNode& next = nodes_[depth_ + 1];
         next.sleep = {};
         for (ActorSet rest = sleeping; !rest.empty(); rest = rest.tail())
-            if (dependence(touch, touches[rest.first()]) == Dependence::none)
+            if (dependence(touch, touches_[rest.first()]) == Dependence::none)
                 next.sleep.add(rest.first());
         policy_.executed(nodes_, depth_);
     }
@@ -155,6 +154,8 @@ class TreeSearch {
     Policy& policy_;
     ExecutionLog log_;
     std::vector<TreeNode> nodes_;
+    /// Of the sleeping actors, as they would be instead of the next step.
+    std::array<Touch, most_actors> touches_{};
     std::size_t depth_ = 0;
     std::uint64_t estimates_ = 0;
     bool goes_on_ = true;

@@ -19,6 +19,7 @@ void World::clear(unsigned failing_allocations) {
     names_.clear();
     services_ = new (arena_.allocate(sizeof(Services), alignof(Services))) Services;
     services_->memory.failures_left = failing_allocations;
+    services_end_ = arena_.used();
     if (model_ != nullptr)
         model_->start(*this);
     setup_begin_ = arena_.used();

@@ -16,6 +16,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace moat::explore {
 
@@ -33,7 +34,18 @@ class World {
 
     [[nodiscard]] const Arena& arena() const { return arena_; }
 
-    [[nodiscard]] Services& services() const { return *services_; }
+    /// For a change before the next step.
+    [[nodiscard]] Services& services() {
+        services_used_ = true;
+        return *services_;
+    }
+
+    /// Where the part of the heap begins that a step may have changed. Only operations on the
+    /// services, which lie in front, and callers of `services` change them.
+    [[nodiscard]] std::size_t changed_by(const Touch& touch) {
+        const bool all = touch.location < services_end_ || touch.kind == Kind::free;
+        return std::exchange(services_used_, false) || all ? Arena::first_byte : services_end_;
+    }
 
     /// nullptr for sequential consistency.
     [[nodiscard]] MemoryModel* model() const { return model_.get(); }
@@ -59,7 +71,8 @@ class World {
     [[nodiscard]] Touch pending_touch(Actor actor, const Operation& operation) const;
 
     /// Performs `operation`, writes its effects into `step`, and records what is wrong with it.
-    void take(Actor actor, Operation& operation, unsigned option, Step& step) {
+    [[gnu::always_inline]] void take(Actor actor, Operation& operation, unsigned option,
+                                     Step& step) {
         if (!check_address(operation)) [[unlikely]]
             return;
         if (model_ == nullptr) [[likely]] {
@@ -147,7 +160,9 @@ class World {
     Arena arena_;
     std::unique_ptr<MemoryModel> model_; ///< nullptr for sc
     Services* services_ = nullptr;       ///< in the arena
-    std::size_t setup_begin_ = 0;        ///< what the setup made begins here in the arena
+    std::size_t services_end_ = 0;
+    bool services_used_ = true;
+    std::size_t setup_begin_ = 0; ///< what the setup made begins here in the arena
     std::size_t setup_end_ = 0;
     std::map<std::uint32_t, Named> names_;
 };

@@ -231,6 +231,21 @@ TEST(Rcu, waiting_inside_a_section_is_misuse) {
     EXPECT_EQ(violation->kind, ViolationKind::misuse);
 }
 
+TEST(Rcu, the_steps_around_a_section_can_be_undone) {
+    EXPECT_FALSE(violation_of([](Start& start) {
+        auto& word = start.make<Atomic<std::uint64_t>>();
+        for (int i = 0; i != 2; ++i)
+            start.thread("reader", [&word] {
+                word.fetch_add(1, std::memory_order_relaxed);
+                {
+                    const S::ReadSection section;
+                    word.fetch_add(1, std::memory_order_relaxed);
+                }
+                S::synchronize(); // misuse where a step was lost
+            });
+    }));
+}
+
 TEST(Lifetime, a_second_free_is_found) {
     const auto violation = violation_of([](Start& start) {
         auto* const node = S::make<std::uint64_t>();
