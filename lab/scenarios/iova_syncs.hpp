@@ -67,6 +67,8 @@ namespace moat::iova {
 
 template <SyncPolicy Sync>
     requires std::derived_from<Sync, ExploredSync>
-struct Sizes<Sync> : scenarios::iova_syncs::SmallSizes {};
+struct Sizes<Sync> : scenarios::iova_syncs::SmallSizes {
+    using ShardLock = typename Sync::Mutex; // one step, not a loop of them
+};
 
 } // namespace moat::iova

@@ -7,6 +7,7 @@
 #include "moat/core/result.hpp"
 #include "moat/core/types.hpp"
 #include "moat/sync/concept.hpp"
+#include "moat/sync/lock.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -65,8 +66,8 @@ struct Config {
     std::uint64_t flush_delay_nanoseconds = 10'000'000;
 };
 
-/// The sizes of an allocator's parts. A trait of the Sync policy, so that the explorer runs the
-/// shipped code with small ones: loops over all sizes would multiply the schedules to explore.
+/// The sizes of an allocator's parts, and a lock. A trait of the Sync policy, so that the explorer
+/// runs the shipped code with small ones: loops over all sizes would multiply the schedules.
 template <SyncPolicy Sync>
 struct Sizes {
     /// Payloads of 1 to this many pages are cached, each size apart.
@@ -82,6 +83,8 @@ struct Sizes {
     static constexpr unsigned shelves = 16;
     /// Ranges that a shard queues before it is flushed.
     static constexpr std::uint32_t shard_capacity = 256;
+    /// Of a shard, held for a few stores: a mutex costs twice the atomic operations.
+    using ShardLock = SpinLock<Sync>;
 };
 
 /// Exact while no other thread calls the allocator. In bytes of payload, except `guard`, `free` and

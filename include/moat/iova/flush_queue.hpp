@@ -106,7 +106,7 @@ class FlushQueue {
     /// One half fills while the other is flushed. The halves trade places under the lock; the
     /// flushed half belongs to the holder of the flush lock.
     struct Shard {
-        typename Sync::Mutex mutex;
+        typename Sizes<Sync>::ShardLock mutex;
         typename Sync::template Plain<std::uint32_t> count MOAT_GUARDED_BY(mutex){};
         unsigned filling MOAT_GUARDED_BY(mutex) = 0;
         std::array<std::array<Range, shard_capacity>, 2> halves{};
@@ -128,10 +128,13 @@ class FlushQueue {
         return full;
     }
 
-    [[nodiscard]] Shard* find_or_make(unsigned i) {
-        Shard* found = shards_[i].load(std::memory_order_acquire);
-        if (found != nullptr)
-            return found;
+    [[nodiscard, gnu::always_inline]] Shard* find_or_make(unsigned i) {
+        Shard* const found = shards_[i].load(std::memory_order_acquire);
+        return found != nullptr ? found : make_shard(i);
+    }
+
+    [[nodiscard, gnu::noinline]] Shard* make_shard(unsigned i) {
+        Shard* found = nullptr;
         Shard* const made = Sync::template make<Shard>();
         if (made == nullptr)
             return nullptr;

@@ -79,15 +79,7 @@ class Caches {
                 open.push_below_limit(range);
                 return;
             }
-        obey_shortage(cache);
-        const std::optional<Mag> magazine = admit(cache, payload);
-        if (!magazine) {
-            put_shared(shelf_of(cache), payload, {&range, 1});
-            return;
-        }
-        if (magazine->count() >= magazine->limit())
-            spill(*cache, *magazine, payload, (magazine->count() + 1) / 2);
-        magazine->push_below_limit(range);
+        put_slowly(cache, payload, range);
     }
 
     /// Takes a range from the thread's special cache. Return: an empty one where none fits, or
@@ -209,6 +201,18 @@ class Caches {
     static void thread_exits(void* context, Cache& cache) {
         auto& caches = *static_cast<Caches*>(context);
         caches.surrender(cache);
+    }
+
+    [[gnu::noinline]] void put_slowly(Cache* cache, std::uint64_t payload, Range range) {
+        obey_shortage(cache);
+        const std::optional<Mag> magazine = admit(cache, payload);
+        if (!magazine) {
+            put_shared(shelf_of(cache), payload, {&range, 1});
+            return;
+        }
+        if (magazine->count() >= magazine->limit())
+            spill(*cache, *magazine, payload, (magazine->count() + 1) / 2);
+        magazine->push_below_limit(range);
     }
 
     /// Takes from a closed magazine before it is emptied.

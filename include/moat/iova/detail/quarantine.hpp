@@ -42,13 +42,10 @@ class Quarantine {
                                                       std::span<Range> due) MOAT_EXCLUDES(lock_) {
         const std::uint64_t now = has_age() ? Sync::now() : 0;
         while (true) {
-            if (const auto taken = try_exchange(range, payload_pages, now, due))
+            if (const auto taken = try_exchange(range, payload_pages, now, due)) [[likely]]
                 return taken;
-            Block* const made = Sync::template make<Block>();
-            if (made == nullptr)
+            if (!make_spare())
                 return std::nullopt;
-            const Lock lock(lock_);
-            keep_spare(made);
         }
     }
 
@@ -144,6 +141,15 @@ class Quarantine {
         else
             newest_->next = added;
         newest_ = added;
+    }
+
+    [[nodiscard, gnu::noinline]] bool make_spare() MOAT_EXCLUDES(lock_) {
+        Block* const made = Sync::template make<Block>();
+        if (made == nullptr)
+            return false;
+        const Lock lock(lock_);
+        keep_spare(made);
+        return true;
     }
 
     void keep_spare(Block* block) MOAT_REQUIRES(lock_) {
