@@ -312,7 +312,7 @@ int main(int argc, char** argv) {
     bench::made_and_removed(suite);
     two_threads(suite);
     format_beside_x86<formats::VtdSecondStage<4>>(suite, "VT-d");
-    format_beside_x86<formats::AmdV1<>>(suite, "AMD v1, may grow");
+    format_beside_x86<formats::AmdV1<>>(suite, "AMD v1, may grow", 1.4);
     format_beside_x86<formats::AmdV1<FlagUpdate::none, 4>>(suite, "AMD v1, 4 levels", 1.4);
     format_beside_x86<formats::ArmStage1<>>(suite, "Arm stage 1");
     format_beside_x86<formats::ArmStage2<formats::ArmConfig{.input_bits = 48}>>(suite,
