@@ -7,11 +7,7 @@
 namespace moat::scenarios::iova_allocator {
 
 explore::Program mutant_program(const Configuration& configuration) {
-    return [variant = configuration.at("variant"),
-            program = program_with<MutatedSync>(configuration)](explore::Setup& setup) {
-        MutatedSync::broken = variant;
-        program(setup);
-    };
+    return with_mutation(configuration.at("variant"), program_with<MutatedSync>(configuration));
 }
 
 } // namespace moat::scenarios::iova_allocator

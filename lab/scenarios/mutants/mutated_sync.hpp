@@ -4,8 +4,12 @@
 #pragma once
 
 #include "lab/explore/explored_sync.hpp"
+#include "lab/explore/program.hpp"
 
+#include <optional> // for a mutation
+#include <string>
 #include <string_view>
+#include <utility>
 
 namespace moat::scenarios {
 
@@ -14,5 +18,13 @@ struct MutatedSync : ExploredSync {
     /// must outlive the exploration.
     static inline thread_local std::string_view broken;
 };
+
+/// `program`, which uses MutatedSync, with the mutation `name` in force.
+[[nodiscard]] inline explore::Program with_mutation(std::string name, explore::Program program) {
+    return [name = std::move(name), program = std::move(program)](explore::Setup& setup) {
+        MutatedSync::broken = name;
+        program(setup);
+    };
+}
 
 } // namespace moat::scenarios

@@ -181,7 +181,7 @@ moat_mutate(moat/iova/detail/special_cache.hpp
 moat_mutate(moat/sync/readers.hpp
 [=[        if (slot.entered.exchange(now, std::memory_order_acq_rel) == dormant) [[unlikely]]
             list(slot);]=]
-[[        if constexpr (Sync::broken == "enter-by-store") {
+[[        if (Sync::broken == "enter-by-store") {
             const std::uint64_t before = slot.entered.load(std::memory_order_relaxed);
             slot.entered.store(now, std::memory_order_release);
             if (before == dormant)
@@ -207,11 +207,9 @@ moat_mutate(moat/sync/readers.hpp
 [[        for (unsigned place = 0; place != places && Sync::broken == "met-first"; ++place)
             meet(place);
         {
-            struct Unlocked {
-                explicit Unlocked(typename Sync::Mutex&) {}
-            };
-            using Held = std::conditional_t<Sync::broken == "listed-unlocked", Unlocked, Lock>;
-            const Held lock(mutex_);]])
+            std::optional<Lock> lock;
+            if (Sync::broken != "listed-unlocked")
+                lock.emplace(mutex_);]])
 moat_mutate(moat/sync/readers.hpp
 [[        for (unsigned place = 0; place != places; ++place)
             meet(place);

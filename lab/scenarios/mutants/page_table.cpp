@@ -7,13 +7,10 @@
 namespace moat::scenarios::page_table {
 
 explore::Program mutant_program(const Configuration& configuration) {
-    return [variant = configuration.at("variant"),
-            program = configuration.at("variant") == "read-after-free"
-                          ? program_with<MutatedSync, AwaitedBreakVtd>(configuration)
-                          : program_with<MutatedSync>(configuration)](explore::Setup& setup) {
-        MutatedSync::broken = variant;
-        program(setup);
-    };
+    const std::string& variant = configuration.at("variant");
+    return with_mutation(variant, variant == "read-after-free"
+                                      ? program_with<MutatedSync, AwaitedBreakVtd>(configuration)
+                                      : program_with<MutatedSync>(configuration));
 }
 
 } // namespace moat::scenarios::page_table

@@ -7,23 +7,7 @@
 namespace moat::scenarios::grace_periods {
 
 explore::Program mutant_program(const Configuration& configuration) {
-    const std::string& variant = configuration.at("variant");
-    if (variant == "enter-by-store")
-        return program_with<MutatedSync<"enter-by-store">>(configuration);
-    if (variant == "look-by-load")
-        return program_with<MutatedSync<"look-by-load">>(configuration);
-    if (variant == "leave-relaxed")
-        return program_with<MutatedSync<"leave-relaxed">>(configuration);
-    if (variant == "met-first")
-        return program_with<MutatedSync<"met-first">>(configuration);
-    if (variant == "reader-unmet")
-        return program_with<MutatedSync<"reader-unmet">>(configuration);
-    if (variant == "reclaimer-unmet")
-        return program_with<MutatedSync<"reclaimer-unmet">>(configuration);
-    if (variant == "listed-unlocked")
-        return program_with<MutatedSync<"listed-unlocked">>(configuration);
-    MOAT_CHECK(variant == "removed-open", "every variant is known");
-    return program_with<MutatedSync<"removed-open">>(configuration);
+    return with_mutation(configuration.at("variant"), program_with<MutatedSync>(configuration));
 }
 
 } // namespace moat::scenarios::grace_periods
