@@ -28,11 +28,12 @@ void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
     return fails_now() ? nullptr : std::malloc(size != 0 ? size : 1);
 }
 
-void operator delete(void* memory) noexcept {
+// Not inlined: g++ would compare `free` with the `new` of the caller.
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
     std::free(memory);
 }
 
-void operator delete(void* memory, std::size_t) noexcept {
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept {
     std::free(memory);
 }
 
