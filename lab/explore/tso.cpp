@@ -106,6 +106,7 @@ class Tso final : public MemoryModel {
         step.cause = oldest.step;
         step.size = oldest.size;
         step.operand = oldest.value;
+        step.result = 0;
         if (oldest.unlocks)
             static_cast<LockState*>(oldest.address)->owner = 0;
         else

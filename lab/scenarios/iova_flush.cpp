@@ -4,7 +4,7 @@
 // iova.cpp explores the whole allocator.
 #include "moat/iova/flush_queue.hpp"
 
-#include "lab/explore/explored_sync.hpp"
+#include "lab/scenarios/iova_syncs.hpp"
 #include "lab/scenarios/scenario.hpp"
 
 #include <array>
@@ -17,6 +17,14 @@ namespace {
 
 constexpr unsigned most_ranges = 8;
 
+/// A shard that holds every queued range.
+struct RoomyShard : iova_syncs::SmallSizes {
+    static constexpr std::uint32_t shard_capacity = most_ranges;
+};
+
+/// Its type selects RoomyShard.
+struct Locked : ExploredSync {};
+
 /// Locks that exclude nobody.
 struct Unlocked : ExploredSync {
     struct MOAT_CAPABILITY("mutex") Mutex : explored::Mutex {
@@ -27,6 +35,32 @@ struct Unlocked : ExploredSync {
         void unlock() MOAT_RELEASE() {}
     };
 };
+
+} // namespace
+
+} // namespace iova_flush
+
+} // namespace moat::scenarios
+
+namespace moat::iova {
+
+template <>
+struct Sizes<scenarios::iova_flush::Locked> : scenarios::iova_flush::RoomyShard {
+    using ShardLock = ExploredSync::Mutex;
+};
+
+template <>
+struct Sizes<scenarios::iova_flush::Unlocked> : scenarios::iova_flush::RoomyShard {
+    using ShardLock = scenarios::iova_flush::Unlocked::Mutex;
+};
+
+} // namespace moat::iova
+
+namespace moat::scenarios {
+
+namespace iova_flush {
+
+namespace {
 
 template <class Sync>
 struct World {
@@ -90,7 +124,7 @@ template <class Sync>
 
 [[nodiscard]] explore::Program program(const Configuration& text) {
     return text.at("variant") == "unlocked" ? program_with<Unlocked>(text)
-                                            : program_with<ExploredSync>(text);
+                                            : program_with<Locked>(text);
 }
 
 } // namespace

@@ -116,9 +116,11 @@ moat_mutate(moat/mm/walker.hpp
                 action_ = Action::subtree;]])
 moat_mutate(moat/mm/walker.hpp
 [[            if (attempt > options_.retries)]]
-[[            if (Sync::broken == "unbounded-retry")
+[[            if (Sync::broken == "unbounded-retry") {
+                attempt = 0;   // so that the states of a livelock are equal
                 Sync::pause(); // so that others undo its work whenever they can
-            if (Sync::broken != "unbounded-retry" && attempt > options_.retries)]])
+            }
+            if (attempt > options_.retries)]])
 
 # Walks that take an entry of level 2 for a table after several loads of it: Linux's code before the
 # fix, two proposals, and the merged fix ("reload", which is right as long as TABLE is absorbing).
