@@ -66,12 +66,13 @@ class Explainer {
     [[nodiscard]] Exit exit() const {
         if (!groups_.all().empty() || diagnosed_ != 0)
             return Exit::found;
-        return decoder_.counts().unknown == 0 ? Exit::success : Exit::bound;
+        return decoder_.counts().unknown == 0 && details_ == 0 ? Exit::success : Exit::bound;
     }
 
   private:
     void add(const LogEvent& event) {
         context_.event(event);
+        details_ += event.kind == LogEvent::Kind::detail ? 1 : 0;
         mappings_.add(event);
         if (mappings_.knows(event))
             print_diagnosis(event);
@@ -118,6 +119,10 @@ class Explainer {
         else
             std::cout << counted(problems, "problem") << " in " << counted(events, "report")
                       << '\n';
+        if (problems == 0 && details_ != 0)
+            std::cout << counted(details_, "line") << (details_ == 1 ? " belongs" : " belong")
+                      << " to a fault whose own line, with device and address, is missing; look at"
+                         " the lines around: dmesg | grep -i -A 3 -e dmar -e iommu -e smmu\n";
         if (groups_.suppressed() != 0)
             std::cout << "The kernel suppressed " << fault::with_commas(groups_.suppressed())
                       << " more lines, of which the log does not name the device.\n";
@@ -144,6 +149,7 @@ class Explainer {
     TracedMappings mappings_;
     std::set<std::string> printed_;
     std::uint64_t diagnosed_ = 0;
+    std::uint64_t details_ = 0; ///< lines that belong to a fault
 };
 
 [[nodiscard]] bool read(std::istream& in, Explainer& explainer) {

@@ -36,4 +36,8 @@ cmp -s "$out" "$data/explain/intel_type1.txt" || fail "standard input is read as
 status=0
 "$moat" explain "$data/no such file" 2>/dev/null || status=$?
 [ $status = 2 ] || fail "a file that is not there: exit status $status"
+status=0
+echo "DMAR: DRHD: handling fault status reg 2" | "$moat" explain >"$out" || status=$?
+[ $status = 3 ] && grep -q "1 line belongs to a fault whose own line" "$out" ||
+    fail "the status of a fault without its line: exit status $status"
 head -c 100000 "$moat" | "$moat" explain >/dev/null || fail "a program is no log with faults"

@@ -110,6 +110,13 @@ void interpret_gpu_fault(LogEvent& event) {
         event.text.starts_with("PERMISSION") ? Reason::permission : Reason::not_present;
 }
 
+/// IOMMU_FAULT_WRITE (include/linux/iommu.h).
+void interpret_fault_flags(LogEvent& event) {
+    event.record.reason = Reason::not_present;
+    event.record.access =
+        (event.number("flags").value_or(0) & 1) != 0 ? Access::write : Access::read;
+}
+
 void interpret_global_fault(LogEvent& event) {
     Record& record = event.record;
     const std::uint64_t gfsr = event.number("gfsr").value_or(0);
@@ -254,6 +261,12 @@ constexpr std::array smmu_v2_rows = {
             "gpu fault: {?ttbr0={hex:ttbr0} ?}iova={addr}{?,?} dir={access}{?,?} type={text}{?,?} "
             "source={device} (",
         .interpret = interpret_gpu_fault},
+    // a5xx_gpu.c, a5xx_fault_handler, and a6xx_gpu.c before Linux 6.3; msm_iommu.c,
+    // msm_fault_handler
+    Row{.pattern = "gpu fault: iova={addr}{?,?} flags={number:flags}",
+        .interpret = interpret_fault_flags},
+    Row{.pattern = "*** fault: iova={? ?}{addr}, flags={number:flags}",
+        .interpret = interpret_fault_flags},
     // Qualcomm's kernels: arm-smmu.c, print_ctx_regs and arm_smmu_context_fault
     Row{.pattern = "Unhandled arm-smmu context fault from {device}!",
         .head = Head::unit,
@@ -493,7 +506,8 @@ constexpr std::array smmu_v3_rows = {
 
 constinit const Dialect smmu_v2_dialect = {
     Origin::smmu_v2,
-    "smmu|context fault|global fault|fsr|far |page fault!|gpu fault|base = ", smmu_v2_rows};
+    "smmu|context fault|global fault|fsr|far |page fault!|gpu fault|*** fault|base = ",
+    smmu_v2_rows};
 
 constinit const Dialect smmu_v3_dialect = {Origin::smmu_v3, "smmu", smmu_v3_rows};
 

@@ -125,6 +125,11 @@ void interpret_ipmmu(LogEvent& event) {
         (event.record.code.value_or(0) & 1) != 0 ? Reason::not_present : Reason::permission;
 }
 
+void interpret_write_violation(LogEvent& event) {
+    event.record.access = Access::write;
+    event.record.reason = Reason::permission;
+}
+
 /// "[RW]" of a write, "[RX]" of an instruction fetch; "[]" if the device does not know.
 void interpret_virtio_page(LogEvent& event) {
     event.text = "page";
@@ -232,6 +237,13 @@ constexpr std::array soc_rows = {
         .kind = Kind::invalidation,
         .reason = Reason::invalidation,
         .head = Head::unit},
+    // drm/v3d/v3d_irq.c, v3d_hub_irq
+    Row{.pattern = "MMU error from client {*} at {addr}, write violation",
+        .head = Head::device,
+        .interpret = interpret_write_violation},
+    Row{.pattern = "MMU error from client {*} at {addr}",
+        .reason = Reason::not_present,
+        .head = Head::device},
     // apple-dart.c, apple_dart_t8020_irq, apple_dart_t8110_irq
     Row{.pattern =
             "translation fault: status:{hex:status} stream:{dsid} code:{hcode} ({text}) at {addr}",
