@@ -171,7 +171,7 @@ void run_job(const Program& program, const ExploreOptions& options, unsigned job
 } // namespace
 
 Report explore(const Program& program, const ExploreOptions& given) {
-    using Clock = std::chrono::steady_clock;
+    using SteadyClock = std::chrono::steady_clock;
     Report report;
     ExploreOptions options = given;
     std::atomic<bool> ended{false};
@@ -187,19 +187,19 @@ Report explore(const Program& program, const ExploreOptions& given) {
             return report;
     }
     options.machine.allocated_bytes = nullptr;
-    Clock::time_point begin;
+    SteadyClock::time_point begin;
     if (options.jobs > 1 || options.shard.count > 1) {
-        begin = Clock::now();
+        begin = SteadyClock::now();
         report = explore_divided(program, options);
     } else {
         Machine machine(program, options.machine);
-        begin = Clock::now();
+        begin = SteadyClock::now();
         SearchResult result = search(options.strategy, machine, search_options(options));
         report.tally = result.tally;
         report.exhausted = result.exhausted;
         report.found = std::move(result.found);
     }
-    report.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    report.seconds = std::chrono::duration<double>(SteadyClock::now() - begin).count();
     report.exhausted = report.exhausted && is_exhaustive(options.strategy);
     if (report.found && options.minimises)
         report.found =
