@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The DMA API's shipped registry under every schedule of a few threads, and each memory model.
-#include "lab/explore/explorer.hpp"
 #include "lab/scenarios/scenario.hpp"
 #include "searched.hpp"
 
@@ -32,18 +31,12 @@ class DmaRegistry : public ::testing::TestWithParam<std::tuple<std::size_t, Memo
 TEST_P(DmaRegistry, finds_every_live_mapping) {
     const auto& [number, model] = GetParam();
     const Configured& configured = configurations[number];
-    const scenarios::Scenario* const scenario = scenarios::find("dma-registry");
-    const auto complete = scenarios::complete(*scenario, scenarios::parse(configured.text));
-    ASSERT_TRUE(complete.has_value());
-    ExploreOptions options;
-    options.machine.memory_model = model;
-    options.most_executions = most_searched;
-    const Report report = explore::explore(scenario->program(*complete), options);
-    expect_proved(report);
+    const std::uint64_t searched =
+        expect_proved("dma-registry", scenarios::parse(configured.text), model);
     const std::uint64_t executions = model == MemoryModelKind::sc    ? configured.sc
                                      : model == MemoryModelKind::tso ? configured.tso
                                                                      : configured.c11;
-    EXPECT_EQ(report.tally.executions, std::min(executions, most_searched));
+    EXPECT_EQ(searched, std::min(executions, most_searched));
 }
 
 INSTANTIATE_TEST_SUITE_P(Configurations, DmaRegistry,

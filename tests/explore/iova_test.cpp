@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The shipped IOVA allocator under every schedule of two threads. The counts are asserted, since a
 // search that omits schedules looks like a fast one.
-#include "lab/explore/explorer.hpp"
 #include "lab/scenarios/scenario.hpp"
 #include "searched.hpp"
 
@@ -23,16 +22,8 @@ class IovaAllocator : public ::testing::TestWithParam<Case> {};
 
 TEST_P(IovaAllocator, is_proved) {
     const Case& tested = GetParam();
-    const scenarios::Scenario* const scenario = scenarios::find("iova");
-    const auto configuration =
-        scenarios::complete(*scenario, {{"case", tested.name}, {"range", tested.range}});
-    ASSERT_TRUE(configuration.has_value());
-    ExploreOptions options;
-    options.machine.memory_model = tested.model;
-    options.most_executions = most_searched;
-    const Report report = explore::explore(scenario->program(*configuration), options);
-    expect_proved(report);
-    EXPECT_EQ(report.tally.executions, std::min(tested.executions, most_searched));
+    EXPECT_EQ(expect_proved("iova", {{"case", tested.name}, {"range", tested.range}}, tested.model),
+              std::min(tested.executions, most_searched));
 }
 
 constexpr auto sc_model = MemoryModelKind::sc;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The shipped read sections and grace periods under every schedule of a few threads.
-#include "lab/explore/explorer.hpp"
 #include "lab/scenarios/scenario.hpp"
 #include "searched.hpp"
 
@@ -13,14 +12,7 @@ class GracePeriods : public ::testing::TestWithParam<std::tuple<const char*, Mem
 
 TEST_P(GracePeriods, are_proved_for_a_few_threads) {
     const auto& [configuration, model] = GetParam();
-    const scenarios::Scenario* const scenario = scenarios::find("readers");
-    const auto complete = scenarios::complete(*scenario, scenarios::parse(configuration));
-    ASSERT_TRUE(complete.has_value());
-    ExploreOptions options;
-    options.machine.memory_model = model;
-    options.most_executions = most_searched;
-    const Report report = explore::explore(scenario->program(*complete), options);
-    expect_proved(report);
+    expect_proved("readers", scenarios::parse(configuration), model);
 }
 
 INSTANTIATE_TEST_SUITE_P(
