@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "kernel_symbols.hpp"
+
+#include "moat/core/text.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <fstream>
+#include <iterator>
+#include <system_error>
+
+namespace moat::watch {
+
+namespace {
+
+/// The text up to `end`, which is removed from `line` with it.
+std::string_view next_part(std::string_view& line, char end) {
+    const std::size_t at = std::min(line.find(end), line.size());
+    const std::string_view part = line.substr(0, at);
+    line.remove_prefix(std::min(at + 1, line.size()));
+    return part;
+}
+
+/// Functions beyond the last symbol of the kernel have no end: none is longer than this.
+constexpr std::uint64_t longest_function = 1U << 20;
+
+} // namespace
+
+KernelSymbols::KernelSymbols(std::string_view kallsyms) : modules_(1) {
+    while (!kallsyms.empty()) {
+        std::string_view line = next_part(kallsyms, '\n');
+        const std::string_view digits = next_part(line, ' ');
+        const std::string_view kind = next_part(line, ' ');
+        const std::string_view name = next_part(line, '\t');
+        Symbol symbol;
+        const auto [end, error] =
+            std::from_chars(digits.data(), digits.data() + digits.size(), symbol.start, 16);
+        const bool is_code = kind == "t" || kind == "T" || kind == "w" || kind == "W";
+        if (error != std::errc() || end != digits.data() + digits.size() || symbol.start == 0 ||
+            !is_code || name.empty())
+            continue;
+        if (line.starts_with('[') && line.ends_with(']')) { // modules' symbols are in one run each
+            if (modules_.back() != line)
+                modules_.emplace_back(line);
+            symbol.module = static_cast<std::uint32_t>(modules_.size() - 1);
+        }
+        symbol.name_at = static_cast<std::uint32_t>(names_.size());
+        symbol.name_bytes = static_cast<std::uint32_t>(name.size());
+        names_ += name;
+        symbols_.push_back(symbol);
+    }
+    std::sort(symbols_.begin(), symbols_.end(),
+              [](const Symbol& a, const Symbol& b) { return a.start < b.start; });
+}
+
+KernelSymbols KernelSymbols::read(const std::filesystem::path& root) {
+    std::ifstream file(root / "proc/kallsyms", std::ios::binary);
+    const std::string text{std::istreambuf_iterator<char>(file), {}};
+    return KernelSymbols(text);
+}
+
+void KernelSymbols::operator()(std::uintptr_t address, fault::FrameSink sink) const {
+    const auto after =
+        std::upper_bound(symbols_.begin(), symbols_.end(), address,
+                         [](std::uint64_t at, const Symbol& symbol) { return at < symbol.start; });
+    if (after == symbols_.begin() || address - std::prev(after)->start >= longest_function)
+        return sink(StackFrame{.address = address});
+    const Symbol& symbol = *std::prev(after);
+    std::string text = names_.substr(symbol.name_at, symbol.name_bytes) + '+' +
+                       hexadecimal(address - symbol.start);
+    if (symbol.module != 0)
+        text += ' ' + modules_[symbol.module];
+    sink(StackFrame{.address = address, .function = text});
+}
+
+} // namespace moat::watch
