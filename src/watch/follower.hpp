@@ -38,14 +38,13 @@ struct DeviceCounts {
     std::uint64_t maps = 0;
     std::uint64_t unmaps = 0;
     std::uint64_t unknown_unmaps = 0; ///< of mappings from before the first event, or lost ones
-    std::uint64_t overlaps = 0;       ///< maps over a live mapping whose unmap never came
     std::uint64_t faults = 0;
     bool translated = true;
 };
 
 struct FollowerOptions {
-    /// Past mappings kept for each group of devices.
-    std::size_t past = 4096;
+    /// Past mappings kept for each group of devices: a fault's line may come 20 ms late.
+    std::size_t past = 65'536;
     fault::DiagnoseOptions diagnose = {};
 };
 
@@ -68,6 +67,9 @@ class Follower {
     [[nodiscard]] std::uint64_t faults() const;
     /// Faults that interrupted the CPU or were suppressed, and that no line describes.
     [[nodiscard]] std::uint64_t faults_without_line() const;
+
+    /// Maps over a mapping whose unmap was never traced, though nothing was lost.
+    [[nodiscard]] std::uint64_t overlaps() const;
 
     /// The live mappings of a device's group, by address. For tests and recordings.
     void each_live(FunctionRef<void(std::string_view device, const fault::Mapping&)> visit) const;
