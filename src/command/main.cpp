@@ -45,6 +45,7 @@ Exit run(int argc, char** argv) {
     moat::tools::add_explain(app, exit);
     moat::tools::add_explore(app, exit);
     moat::tools::add_stress(app, exit);
+    moat::tools::add_watch(app, exit);
     moat::tools::describe(
         app,
         {.paragraphs = {"Audits devices for accesses outside their buffers, explains the IOMMU "

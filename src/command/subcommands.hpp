@@ -23,5 +23,6 @@ void add_devices(CLI::App& app, Exit& exit);
 void add_explain(CLI::App& app, Exit& exit);
 void add_explore(CLI::App& app, Exit& exit);
 void add_stress(CLI::App& app, Exit& exit);
+void add_watch(CLI::App& app, Exit& exit);
 
 } // namespace moat::tools

@@ -193,12 +193,12 @@ void Follower::State::note_loss(const DmaEvent& event) {
 void Follower::State::report(const DmaEvent& event, FindingSink sink) {
     ++faults;
     const auto faulting = device(event);
-    ++faulting->second.counts.faults;
     fault::Record record = event.record;
     record.time_ns = event.time_ns;
     Finding finding{.diagnosis = faulting->second.group->diagnose(record, options_.diagnose),
                     .device = faulting->first,
                     .driver = faulting->second.driver};
+    ++faulting->second.counts.faults[finding.diagnosis.kind];
     add_notes(finding, *faulting);
     sink(finding);
 }

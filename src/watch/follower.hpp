@@ -38,7 +38,7 @@ struct DeviceCounts {
     std::uint64_t maps = 0;
     std::uint64_t unmaps = 0;
     std::uint64_t unknown_unmaps = 0; ///< of mappings from before the first event, or lost ones
-    std::uint64_t faults = 0;
+    std::map<fault::Kind, std::uint64_t> faults = {};
     bool translated = true;
 };
 

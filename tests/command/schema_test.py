@@ -13,10 +13,12 @@ import tempfile
 
 import command
 
-# Needs a device of this host, a kernel that may crash, or a caller of the library.
-UNSEEN = {"moat.driver_error/1", "range", "moat.stress_refused/1", "kernel", "stalled", "failure"}
+# Needs a device of this host, a kernel that may crash, a caller of the library, or tracefs.
+UNSEEN = {"moat.driver_error/1", "range", "moat.stress_refused/1", "kernel", "stalled", "failure",
+          "moat.watch/1", "watched"}
 # Fields that stay null in every run here.
 UNFILLED = {("moat.fault/1", "pasid"), ("moat.fault/1", "next"),
+            ("moat.fault/1", "address_of_device"), ("moat.fault/1", "notes"),
             *(("moat.stress/1", field) for field in ("device", "kernel", "error", "stalled"))}
 SIMPLE = {"text": str, "number": (int, float), "boolean": bool}
 

@@ -222,6 +222,8 @@ constexpr std::array vfio_rows = {
     Row{.pattern = "vfio-noiommu {text}", .kind = Kind::note, .head = Head::device},
     Row{.pattern = "vfio_pci: add [{text}", .kind = Kind::setting},
     Row{.pattern = "VFIO - User Level meta-driver", .kind = Kind::note},
+    // iommufd/main.c, iommufd_fops_open
+    Row{.pattern = "IOMMUFD is providing /dev/vfio/vfio, not VFIO", .kind = Kind::note},
 };
 
 constexpr std::array dpdk_rows = {
