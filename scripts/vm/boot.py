@@ -13,17 +13,7 @@ from dataclasses import dataclass, field
 
 from initramfs import BEGIN, END
 
-# An edu device, an NVMe controller with a disk, a BAR of 4 GiB without and one of 2 GiB with memory
-# behind it: what the tests drive.
-DEVICES = [
-    "-device", "edu,addr=04,dma_mask=0xffffffffffffffff",
-    "-drive", "if=none,id=disk,format=raw,file={disk}", "-device", "nvme,drive=disk,serial=moat,addr=05",
-    "-device", "pci-testdev,membar=4G,addr=06",
-    "-object", "memory-backend-ram,id=shared,size=2G,share=on",
-    "-device", "ivshmem-plain,memdev=shared,addr=07",
-]
-APPEND = ("console=ttyS0 panic=-1 oops=panic intel_iommu=on iommu=nopt quiet "
-          "nvme_load=no initcall_blacklist=nvme_init")
+APPEND = "console=ttyS0 panic=-1 oops=panic intel_iommu=on iommu=nopt quiet"
 # The kernel patches its own code by way of a breakpoint, and an emulated processor may meet that when
 # it is gone already: then the kernel dies of it. One boot in about eighty does when it settles on a
 # clock, before any program of ours runs (sched_clock_cpu in 6.12, ktime_get in 7.3); rarely
@@ -50,23 +40,24 @@ class Outcome:
         return said(BREAKPOINT) and (said(IN_SCHEDULER) or (said(IN_CLOCK) and not self.began))
 
 
-def boot(kernel, initramfs, disk, limit_s, memory_mib, on_line):
-    """Boots, runs the job, powers off. on_line sees each line of the job as it comes."""
+def boot(kernel, initramfs, machine, disks, limit_s, memory_mib, on_line):
+    """Boots, runs the job, powers off. disks: the folder of the machine's disks. on_line sees each line
+    of the job as it comes."""
     command = [
-        "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max",
-        "-machine", "q35,kernel-irqchip=split", "-smp", "2", "-m", str(memory_mib), "-nodefaults",
-        "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio", "-monitor", "none",
-        "-device", "intel-iommu,intremap=on,caching-mode=off", "-kernel", str(kernel.image),
-        "-initrd", str(initramfs), "-append", APPEND,
-        *(word.format(disk=disk) for word in DEVICES)]
-    machine = subprocess.Popen(
+        "qemu-system-x86_64", *machine.accelerator, "-cpu", "max",
+        "-machine", "q35,kernel-irqchip=split", "-smp", str(machine.processors), "-m", str(memory_mib),
+        "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
+        "-monitor", "none", "-device", "intel-iommu,intremap=on,caching-mode=off",
+        "-kernel", str(kernel.image), "-initrd", str(initramfs),
+        "-append", f"{APPEND} {machine.append}".strip(), *machine.words(disks)]
+    emulator = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         preexec_fn=end_with_parent)
     try:
-        return follow(machine, limit_s, on_line)
+        return follow(emulator, limit_s, on_line)
     finally:
-        machine.kill()
-        machine.wait()
+        emulator.kill()
+        emulator.wait()
 
 
 def end_with_parent():
@@ -74,10 +65,10 @@ def end_with_parent():
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def follow(machine, limit_s, on_line):
+def follow(emulator, limit_s, on_line):
     outcome = Outcome()
     deadline = time.monotonic() + limit_s
-    for line in lines_until(machine.stdout, deadline):
+    for line in lines_until(emulator.stdout, deadline):
         outcome.console.append(line)
         if line.startswith(END):
             outcome.status = int(line.rsplit(" ", 1)[1])

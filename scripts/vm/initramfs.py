@@ -35,9 +35,9 @@ poweroff -f
 """
 
 
-def write(file, kernel, programs, job):
-    """file: the initramfs to make; programs: files, found in /bin of the machine by their names;
-    job: the words of a command."""
+def write(file, modules, programs, job):
+    """file: the initramfs to make; modules: files to insert, in order; programs: files, found in /bin
+    of the machine by their names; job: the words of a command."""
     root = file.parent / "root"
     for folder in ("bin", "proc", "sys", "dev", "tmp", "modules"):
         (root / folder).mkdir(parents=True)
@@ -47,12 +47,11 @@ def write(file, kernel, programs, job):
         place(program, root / "bin" / program.name)
         for library in shared_libraries(program):
             place(library, root / inside(library))
-    for module in kernel.modules:
+    for module in modules:
         place(module, root / "modules" / module.name)
     init = root / "init"
     init.write_text(INIT.format(
-        modules=" ".join(module.stem for module in kernel.modules), begin=BEGIN, end=END,
-        job=shlex.join(job)))
+        modules=" ".join(module.stem for module in modules), begin=BEGIN, end=END, job=shlex.join(job)))
     init.chmod(0o755)
     pack(root, file)
     shutil.rmtree(root)

@@ -42,9 +42,7 @@ PROBES = {
     "qemu": program("qemu-system-x86_64"),
     "cpio": program("cpio"),
     "busybox": busybox,
-    "kernel-stock": obtainable("stock"),
-    "kernel-iommufd": obtainable("iommufd"),
-    "kernel-new": obtainable("new"),
+    **{f"kernel-{name}": obtainable(name) for name in kernel.NAMES},
 }
 
 

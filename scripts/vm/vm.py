@@ -10,11 +10,12 @@ import sys
 import tempfile
 
 import boot
+import debian
 import initramfs
 import kernel
+from machine import MACHINES
 
 NOT_RUN, TIMED_OUT, UNAVAILABLE = 125, 124, 77
-DISK_BYTES = 64 << 20
 
 
 def main():
@@ -24,7 +25,8 @@ def main():
             print(kernel.build_iommufd(options.jobs).image)
             return 0
         if options.fetch_kernel:
-            print(kernel.fetch_new(options.fetch_kernel).image)
+            debian.fetch(options.fetch_kernel, options.suite)
+            print(kernel.find(options.fetch_kernel).image)
             return 0
         chosen = kernel.find(options.kernel)
     except kernel.Unavailable as why:
@@ -47,27 +49,35 @@ def run_but_for_flake(once):
 
 
 def run(chosen, options):
+    machine = MACHINES[options.machine]
+    if options.count_instructions:
+        machine = machine.counting_instructions()
     with tempfile.TemporaryDirectory(prefix="moat-vm-") as folder:
         folder = pathlib.Path(folder)
-        disk = options.disk or folder / "disk.img"
-        if not options.disk:
-            with open(disk, "wb") as file:
-                file.truncate(DISK_BYTES)
+        disks = options.disks or folder
+        machine.make_disks(disks)
         image = folder / "initramfs.gz"
-        initramfs.write(image, chosen, options.program, options.command)
-        return boot.boot(chosen, image, disk, options.limit, options.memory,
+        initramfs.write(image, chosen.to_insert(machine.modules), options.program, options.command)
+        return boot.boot(chosen, image, machine, disks, options.limit, options.memory,
                          lambda line: print(line, flush=True))
 
 
 def parse():
     parser = argparse.ArgumentParser(prog="./dev vm", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--kernel", default="stock", help="stock, new, iommufd, or the path of a bzImage")
+    parser.add_argument("--kernel", default="stock",
+                        help=f"{', '.join(kernel.NAMES)}, or the path of a bzImage (stock)")
     parser.add_argument("--build-kernel", action="store_true", help="build the iommufd kernel, once")
-    parser.add_argument("--fetch-kernel", nargs="?", const=kernel.NEWEST_SUITE, metavar="SUITE",
-                        help=f"fetch Debian's newest kernel of a suite ({kernel.NEWEST_SUITE}), as new")
+    parser.add_argument("--fetch-kernel", nargs="?", const="new", choices=debian.KERNELS, metavar="KERNEL",
+                        help=f"fetch a kernel of Debian: {', '.join(debian.KERNELS)} (new)")
+    parser.add_argument("--suite", help="fetch it from this suite of Debian")
+    parser.add_argument("--machine", default="vfio", choices=MACHINES,
+                        help="vfio: devices for user space; drivers: devices for the kernel's drivers (vfio)")
+    parser.add_argument("--count-instructions", action="store_true",
+                        help="one processor whose clock advances one ns an instruction")
     parser.add_argument("--program", type=pathlib.Path, action="append", default=[],
-                        help="a program to take along into /bin (more than once)")
-    parser.add_argument("--disk", type=pathlib.Path, help="the NVMe controller's disk (an empty one)")
+                        help="a file to copy into /bin (more than once)")
+    parser.add_argument("--disks", type=pathlib.Path, metavar="FOLDER",
+                        help="the folder of the machine's disks, as nvme.img (empty ones)")
     parser.add_argument("--limit", type=int, default=120, help="seconds until it is ended (120)")
     parser.add_argument("--memory", type=int, default=2048, help="MiB (2048)")
     parser.add_argument("--jobs", type=int, default=2, help="processes that build the kernel")

@@ -1,12 +1,20 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""The lab's own rules, without a boot: valid reasons to skip a test, and the boots that are repeated."""
+"""The lab's own rules, without a boot: valid reasons to skip a test, the boots that are repeated, and
+the order of modules."""
+import lzma
 import pathlib
 import sys
+import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts/vm"))
 import boot  # noqa: E402
+import cache  # noqa: E402
+import external_module  # noqa: E402
+import kernel  # noqa: E402
+import machine  # noqa: E402
+import modules  # noqa: E402
 import probe  # noqa: E402
 import vm  # noqa: E402
 
@@ -82,6 +90,57 @@ class Flake(unittest.TestCase):
         self.assertEqual(self.boots(traced, good), (2, good))
         other = boot.Outcome(why="the kernel printed: Oops", began=True, console=IN_SCHEDULER[1:])
         self.assertEqual(self.boots(other, good), (1, other))
+
+
+class Modules(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        for name, needs in {"ahci": "libata,libahci", "libahci": "libata", "libata": "scsi_mod",
+                            "scsi-mod": "", "nvme-core": "crc64"}.items():
+            (self.folder / f"{name}.ko").write_bytes(b"license=GPL\0depends=" + needs.encode() + b"\0name=x\0")
+        packed = self.folder / "nvme.ko.xz"
+        packed.write_bytes(lzma.compress(b"license=GPL\0depends=nvme-core\0"))
+        self.debian = kernel.Kernel("test", self.folder / "vmlinuz", self.folder)
+
+    def order(self, *names):
+        return [file.name for file in self.debian.to_insert(names)]
+
+    def test_each_comes_once_and_after_those_that_it_needs(self):
+        self.assertEqual(self.order("ahci", "libata"), ["scsi-mod.ko", "libata.ko", "libahci.ko", "ahci.ko"])
+
+    def test_names_are_spelled_with_hyphens_or_without(self):
+        self.assertEqual(self.order("scsi_mod"), self.order("scsi-mod"))
+
+    def test_packed_ones_are_read_and_built_in_ones_passed_over(self):
+        files = {modules.name_of(file): file for file in self.folder.iterdir()}
+        found = modules.in_order(["nvme", "sd_mod"], files)
+        self.assertEqual([file.name for file in found], ["nvme-core.ko", "nvme.ko.xz"])
+        self.assertEqual(kernel.Kernel("test", self.folder / "bzImage").to_insert(["nvme"]), [])
+
+    def test_a_kernel_without_headers_builds_no_module(self):
+        with self.assertRaisesRegex(cache.Unavailable, "test has no headers"):
+            external_module.build(self.debian, self.folder, self.folder)
+
+
+class Machines(unittest.TestCase):
+    def test_each_disk_is_a_file_of_the_folder_and_kept(self):
+        with tempfile.TemporaryDirectory() as folder:
+            written = pathlib.Path(folder) / "nvme.img"
+            written.write_bytes(b"kept")
+            machine.DRIVERS.make_disks(folder)
+            self.assertEqual(written.read_bytes(), b"kept")
+            for disk in ("nvme", "usb", "sata"):
+                file = f"{folder}/{disk}.img"
+                self.assertTrue(pathlib.Path(file).exists())
+                self.assertIn(f"if=none,id={disk},format=raw,file={file}", machine.DRIVERS.words(folder))
+
+    def test_instructions_are_counted_on_one_processor(self):
+        counting = machine.DRIVERS.counting_instructions()
+        self.assertEqual(counting.processors, 1)
+        self.assertIn("-icount", counting.accelerator)
+        self.assertEqual(counting.devices, machine.DRIVERS.devices)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import probe  # noqa: E402
 
 SKIPPED = 77
 BACKENDS = {"stock": "type1", "new": "type1", "iommufd": "iommufd"}
-DISK_BYTES = 64 << 20
 # The data that nvme_guest.cpp writes, and its place.
 WRITTEN_AT = 1 << 20
 WRITTEN_BYTES = 12 << 10
@@ -51,12 +50,9 @@ def main():
         print(f"SKIPPED: {reason}")
         return SKIPPED
     with tempfile.TemporaryDirectory(prefix="moat-vm-test-") as folder:
-        disk = pathlib.Path(folder) / "disk.img"
-        with open(disk, "wb") as file:
-            file.truncate(DISK_BYTES)
         done = subprocess.run(
             [sys.executable, VM / "vm.py", "--kernel", kernel, "--program", program, "--program", moat,
-             "--disk", disk, "--limit", str(150 + int(STRESS_SECONDS)), "--", "sh", "-c",
+             "--disks", folder, "--limit", str(150 + int(STRESS_SECONDS)), "--", "sh", "-c",
              JOB.format(backend=BACKENDS[kernel], guest=pathlib.Path(program).name,
                         seconds=STRESS_SECONDS, stress_status=STRESS_STATUS[kernel])],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -66,7 +62,8 @@ def main():
         if "[  PASSED  ]" not in done.stdout:
             print("the guest's tests did not say that they passed")
             return 1
-        return check(disk) or check_stress(kernel, done.stdout) or check_explained(done.stdout)
+        return (check(pathlib.Path(folder) / "nvme.img") or check_stress(kernel, done.stdout) or
+                check_explained(done.stdout))
 
 
 def check(disk):

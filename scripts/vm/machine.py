@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""The machines of the lab: devices behind an emulated VT-d, the modules that drive them, and the words
+on the kernel's command line."""
+
+import pathlib
+from dataclasses import dataclass, replace
+
+DISK_BYTES = 64 << 20
+# Without this mask, edu reaches 28 bits of addresses.
+EDU = ("-device", "edu,addr=04,dma_mask=0xffffffffffffffff")
+NVME = ("-drive", "if=none,id=nvme,format=raw,file={nvme}", "-device", "nvme,drive=nvme,serial=moat,addr=05")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """devices: QEMU's words, with {nvme} and so on for the disks' files; modules: those to insert
+    before the job, by name; what they depend on is inserted, too."""
+
+    devices: tuple[str, ...]
+    disks: tuple[str, ...]
+    modules: tuple[str, ...]
+    append: str = ""
+    accelerator: tuple[str, ...] = ("-accel", "tcg,thread=multi")
+    processors: int = 2
+
+    def counting_instructions(self):
+        """The same machine with one processor, whose clock advances one ns an instruction."""
+        return replace(self, processors=1, accelerator=(
+            "-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"))
+
+    def words(self, folder):
+        """QEMU's words for the devices, with the disks in the folder."""
+        files = {disk: disk_file(folder, disk) for disk in self.disks}
+        return [word.format(**files) for word in self.devices]
+
+    def make_disks(self, folder):
+        """Makes the disks that the folder lacks: empty ones."""
+        for disk in self.disks:
+            if not disk_file(folder, disk).exists():
+                with open(disk_file(folder, disk), "wb") as file:
+                    file.truncate(DISK_BYTES)
+
+
+def disk_file(folder, disk):
+    return pathlib.Path(folder) / f"{disk}.img"
+
+
+# What the tests drive from user space: an edu device, an NVMe controller with a disk, a BAR of 4 GiB
+# without and one of 2 GiB with memory behind it. A kernel with NVMe built in leaves the controller.
+VFIO = Machine(
+    devices=(*EDU, *NVME,
+             "-device", "pci-testdev,membar=4G,addr=06",
+             "-object", "memory-backend-ram,id=shared,size=2G,share=on",
+             "-device", "ivshmem-plain,memdev=shared,addr=07"),
+    disks=("nvme",),
+    modules=("vfio_iommu_type1", "vfio-pci"),
+    append="nvme_load=no initcall_blacklist=nvme_init")
+
+# What the kernel's own drivers drive: edu (for a test's module), an NVMe, a USB and a SATA disk, and a
+# network of its own whose host at 10.0.2.100 echoes what comes to port 7.
+DRIVERS = Machine(
+    devices=(*EDU, *NVME,
+             "-netdev", "user,id=net,restrict=on,guestfwd=tcp:10.0.2.100:7-cmd:cat",
+             "-device", "e1000e,netdev=net,addr=06",
+             "-device", "qemu-xhci,id=xhci,addr=07",
+             "-drive", "if=none,id=usb,format=raw,file={usb}",
+             "-device", "usb-storage,bus=xhci.0,drive=usb",
+             "-device", "ich9-ahci,id=ahci,addr=08",
+             "-drive", "if=none,id=sata,format=raw,file={sata}",
+             "-device", "ide-hd,drive=sata,bus=ahci.0"),
+    disks=("nvme", "usb", "sata"),
+    modules=("nvme", "e1000e", "xhci-pci", "usb-storage", "sd_mod", "ahci"))
+
+MACHINES = {"vfio": VFIO, "drivers": DRIVERS}
