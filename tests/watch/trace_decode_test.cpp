@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "moat/core/text.hpp"
+
+#include "trace_data.hpp"
+#include "watch/trace/event_catalog.hpp"
+#include "watch/trace/record_reader.hpp"
+#include "watch/trace/ring_page.hpp"
+#include "watch/trace/time_order.hpp"
+
+#include <gtest/gtest.h>
+#include <random>
+#include <set>
+#include <string>
+#include <tuple>
+#include <vector>
+
+namespace moat::watch {
+namespace {
+
+const TraceCapture& linux_6_12() {
+    static const TraceCapture capture = read_capture(MOAT_TEST_DATA "/linux_6.12.trace");
+    return capture;
+}
+
+EventCatalog catalog_of(const TraceCapture& capture) {
+    EventCatalog catalog;
+    for (const auto& [path, text] : capture.files)
+        if (path.ends_with("/format")) {
+            const std::size_t start = path.find('/') + 1;
+            catalog.add(path.substr(start, path.find('/', start) - start), text);
+        }
+    return catalog;
+}
+
+/// "map 0000:00:05.0 dma_map_page [0xfff8fe00, +512B) write physical=0x7d44ce00 stack=16"
+std::string text_of(const fault::DmaEvent& event) {
+    using Kind = fault::DmaEvent::Kind;
+    std::string text{fault::name(event.kind)};
+    for (const std::string_view part : {event.device, event.call})
+        if (!part.empty())
+            text.append(" ").append(part);
+    if (event.kind == Kind::fault) {
+        text.append(" ").append(fault::name(event.record.access)).append(" ");
+        text += hexadecimal(event.record.where.start().value());
+    } else if (!event.range.empty() || event.kind == Kind::unmap) {
+        text += " [" + hexadecimal(event.range.start().value()) + ", +" +
+                to_string(event.range.size()) + ")";
+    }
+    if (event.kind == Kind::map)
+        text.append(" ").append(fault::name(event.allows));
+    if (event.physical)
+        text += " physical=" + hexadecimal(*event.physical);
+    if (!event.stack.empty())
+        text += " stack=" + std::to_string(event.stack.size());
+    if (event.count != 0)
+        text += " count=" + std::to_string(event.count);
+    return text;
+}
+
+/// Decodes pages to the end, as the live source does.
+class Pipeline {
+  public:
+    explicit Pipeline(const TraceCapture& capture, std::set<std::string, std::less<>> wanted = {})
+        : catalog_(catalog_of(capture)), reader_(catalog_, std::move(wanted)) {}
+
+    void page(unsigned cpu, std::span<const std::byte> page) {
+        const auto lost = [&](const PageLoss& loss) {
+            order_.add({.time_ns = loss.time_ns, .cpu = cpu, .lost = loss.count});
+        };
+        const auto record = [&](const RingRecord& each) {
+            add_ring_record(order_, catalog_, cpu, each);
+        };
+        decode_page(page, PageLayout{}, lost, record);
+    }
+
+    std::vector<std::string> events(std::uint64_t cut_ns = ~std::uint64_t{0}) {
+        std::vector<std::string> texts;
+        std::uint64_t last = 0;
+        const auto keep = [&](const fault::DmaEvent& event) {
+            EXPECT_GE(event.time_ns, last);
+            last = event.time_ns;
+            texts.push_back(text_of(event));
+        };
+        const auto read = [&](const TracedRecord& record) { reader_.add(record, keep); };
+        order_.pass(cut_ns, read);
+        if (cut_ns == ~std::uint64_t{0})
+            reader_.end(keep);
+        return texts;
+    }
+
+  private:
+    EventCatalog catalog_;
+    TimeOrder order_;
+    RecordReader reader_;
+};
+
+TEST(TraceDecode, decodes_a_stray_write_of_linux_6_12) {
+    Pipeline pipeline(linux_6_12());
+    for (const auto& [cpu, page] : linux_6_12().pages)
+        pipeline.page(cpu, page);
+    EXPECT_EQ(
+        pipeline.events(),
+        (std::vector<std::string>{
+            "allocate 0000:00:05.0 iommu_dma_alloc_iova [0xfffa0000, +64K)",
+            "map 0000:00:05.0 dma_map_sg [0xfffa0000, +64K) write physical=0x2dec000 stack=16",
+            "unmap 0000:00:05.0 dma_unmap_sg [0xfffa0000, +0B)",
+            "allocate 0000:00:05.0 iommu_dma_alloc_iova [0xfff90000, +64K)",
+            "map 0000:00:05.0 dma_map_sg [0xfff90000, +64K) write physical=0x2dec000 stack=16",
+            "unmap 0000:00:05.0 dma_unmap_sg [0xfff90000, +0B)",
+            "free 0000:00:05.0 free_iova_fast [0xfffa0000, +64K)",
+            "free 0000:00:05.0 free_iova_fast [0xfff90000, +64K)",
+            "allocate 0000:00:05.0 iommu_dma_alloc_iova [0xfff8f000, +4K)",
+            "map 0000:00:05.0 dma_map_page [0xfff8fe00, +512B) write physical=0x7d44ce00 stack=16",
+            "fault-count count=1",
+            "fault 0000:00:05.0 write 0x0",
+            "unmap 0000:00:05.0 dma_unmap_page [0xfff8fe00, +512B)",
+            "free 0000:00:05.0 free_iova_fast [0xfff8f000, +4K)",
+        }));
+}
+
+TEST(TraceDecode, drops_other_devices_but_no_fault) {
+    Pipeline pipeline(linux_6_12(), {"0000:00:06.0"});
+    for (const auto& [cpu, page] : linux_6_12().pages)
+        pipeline.page(cpu, page);
+    EXPECT_EQ(pipeline.events(),
+              (std::vector<std::string>{"fault-count count=1", "fault 0000:00:05.0 write 0x0"}));
+}
+
+PageBytes header_record(std::uint16_t id, std::uint32_t pid, std::uint8_t flags = 0) {
+    PageBytes bytes(8);
+    std::memcpy(bytes.data(), &id, 2);
+    bytes[2] = std::byte{flags};
+    std::memcpy(bytes.data() + 4, &pid, 4);
+    return bytes;
+}
+
+template <class Number>
+void put(PageBytes& record, std::size_t at, Number number) {
+    record.resize(std::max(record.size(), at + sizeof number));
+    std::memcpy(record.data() + at, &number, sizeof number);
+}
+
+void put_text(PageBytes& record, std::size_t location_at, std::string_view text) {
+    put(record, location_at, static_cast<std::uint32_t>((text.size() + 1) << 16 | record.size()));
+    for (const char c : text)
+        record.push_back(static_cast<std::byte>(c));
+    record.push_back(std::byte{0});
+}
+
+std::uint16_t id_of(std::string_view path) {
+    return static_cast<std::uint16_t>(
+        parse_event_format(linux_6_12().files.at(std::string(path)))->id);
+}
+
+PageBytes map_page(std::uint64_t iova, std::uint32_t pid = 7, std::uint8_t flags = 0) {
+    PageBytes record = header_record(id_of("events/dma/dma_map_page/format"), pid, flags);
+    put(record, 16, std::uint64_t{0x5000});
+    put(record, 24, iova);
+    put(record, 32, std::uint64_t{256});
+    put(record, 40, std::uint32_t{1});
+    put(record, 48, std::uint64_t{0});
+    put_text(record, 8, "0000:00:05.0");
+    return record;
+}
+
+PageBytes kernel_stack(std::vector<std::uint64_t> callers, std::uint32_t pid = 7,
+                       std::uint8_t flags = 0) {
+    PageBytes record = header_record(id_of("events/ftrace/kernel_stack/format"), pid, flags);
+    put(record, 8, static_cast<std::uint32_t>(callers.size()));
+    for (std::size_t i = 0; i != callers.size(); ++i)
+        put(record, 16 + 8 * i, callers[i]);
+    return record;
+}
+
+PageBytes console(std::string_view line) {
+    PageBytes record = header_record(id_of("events/printk/console/format"), 0);
+    put(record, 8, std::uint32_t{0});
+    put_text(record, 8, line);
+    return record;
+}
+
+TEST(TraceDecode, reports_lost_records_with_their_count_before_what_follows) {
+    Pipeline pipeline(linux_6_12());
+    PageWriter writer(1000);
+    writer.record(5, map_page(0x10000));
+    pipeline.page(0, writer.page_after_loss(77));
+    pipeline.page(1, writer.page_after_loss(0));
+    EXPECT_EQ(pipeline.events(),
+              (std::vector<std::string>{
+                  "lost count=77", "lost",
+                  "map 0000:00:05.0 dma_map_page [0x10000, +256B) read physical=0x5000",
+                  "map 0000:00:05.0 dma_map_page [0x10000, +256B) read physical=0x5000"}));
+}
+
+TEST(TraceDecode, gives_a_stack_to_the_event_of_its_thread_and_interrupt_level) {
+    Pipeline pipeline(linux_6_12());
+    PageWriter writer(1000);
+    writer.record(1, map_page(0x10000));
+    writer.record(1, map_page(0x20000, 7, 0x08)); // an interrupt before the stack of the first
+    writer.record(1, map_page(0x30000, 7, 0x08));
+    writer.record(1, kernel_stack({1, 2}, 7, 0x08));
+    writer.record(1, kernel_stack({1, 2, 0x7fffffff, 3}));
+    writer.record(1, kernel_stack({1}, 8)); // of no event
+    pipeline.page(0, writer.page());
+    EXPECT_EQ(pipeline.events(),
+              (std::vector<std::string>{
+                  "map 0000:00:05.0 dma_map_page [0x10000, +256B) read physical=0x5000 stack=3",
+                  "map 0000:00:05.0 dma_map_page [0x20000, +256B) read physical=0x5000",
+                  "map 0000:00:05.0 dma_map_page [0x30000, +256B) read physical=0x5000 stack=2"}));
+}
+
+TEST(TraceDecode, orders_the_events_of_all_cpus_and_holds_what_is_younger_than_the_cut) {
+    Pipeline pipeline(linux_6_12());
+    PageWriter first(1000);
+    first.record(0, map_page(0x10000));
+    first.record(100, map_page(0x30000));
+    PageWriter second(1050);
+    second.record(0, map_page(0x20000));
+    second.record(100, map_page(0x40000));
+    pipeline.page(0, first.page());
+    pipeline.page(1, second.page());
+    const std::string end = ", +256B) read physical=0x5000";
+    const std::string begin = "map 0000:00:05.0 dma_map_page [";
+    EXPECT_EQ(pipeline.events(1100),
+              (std::vector<std::string>{begin + "0x10000" + end, begin + "0x20000" + end}));
+    PageWriter late(1040); // older than what was passed: as late as that
+    late.record(0, map_page(0x50000));
+    pipeline.page(2, late.page());
+    EXPECT_EQ(pipeline.events(),
+              (std::vector<std::string>{begin + "0x50000" + end, begin + "0x30000" + end,
+                                        begin + "0x40000" + end}));
+}
+
+TEST(TraceDecode, adds_up_the_kinds_of_time) {
+    PageWriter writer(0x0900'0000'0000'0000);
+    writer.record(3, header_record(9, 1));
+    writer.append(std::uint32_t{5} << 5 | 30); // + 5 + (2 << 27)
+    writer.append(std::uint32_t{2});
+    writer.long_record(1, header_record(9, 2));
+    writer.append(std::uint32_t{7} << 5 | 29); // a discarded record of 8 bytes
+    writer.append(std::uint32_t{4});
+    writer.record(0, header_record(9, 3));
+    writer.append(std::uint32_t{9} << 5 | 31); // the lower 59 bits
+    writer.append(std::uint32_t{1} << 31);
+    writer.record(2, header_record(9, 4));
+    std::vector<std::uint64_t> times;
+    const auto no_loss = [](const PageLoss& /*loss*/) { FAIL(); };
+    const auto keep = [&](const RingRecord& record) {
+        EXPECT_EQ(header_of(record.bytes)->pid, times.size() + 1);
+        times.push_back(record.time_ns);
+    };
+    decode_page(writer.page(), PageLayout{}, no_loss, keep);
+    const std::uint64_t start = 0x0900'0000'0000'0000;
+    const std::uint64_t extended = start + 3 + 5 + (std::uint64_t{2} << 27);
+    EXPECT_EQ(times, (std::vector<std::uint64_t>{start + 3, extended + 1, extended + 8,
+                                                 start - 0x0100'0000'0000'0000 + 9 +
+                                                     (std::uint64_t{1} << 58) + 2}));
+}
+
+TEST(TraceDecode, counts_suppressed_lines_and_notes_warnings) {
+    Pipeline pipeline(linux_6_12());
+    PageWriter writer(1000);
+    writer.record(1, console("dmar_fault: 12 callbacks suppressed"));
+    writer.record(1, console("DMAR: DRHD: handling fault status reg 2"));
+    writer.long_record(1, console("DMAR: [DMA Read NO_PASID] Request device [00:05.0] fault addr "
+                                  "0x7000 [fault reason 0x06] PTE Read access is not set"));
+    writer.record(1, console("iommu: Detected page leak!"));
+    pipeline.page(0, writer.page());
+    EXPECT_EQ(pipeline.events(),
+              (std::vector<std::string>{"suppressed count=12", "fault 0000:00:05.0 read 0x7000",
+                                        "note iommu: Detected page leak!"}));
+}
+
+TEST(TraceDecode, skips_failed_mappings) {
+    Pipeline pipeline(linux_6_12());
+    PageWriter writer(1000);
+    writer.record(1, map_page(~std::uint64_t{0}));
+    writer.record(1, map_page(0x10000));
+    pipeline.page(0, writer.page());
+    EXPECT_EQ(pipeline.events().size(), 1U);
+}
+
+TEST(TraceDecode, understands_the_formats_of_linux_6_12) {
+    std::map<Meaning, std::string> meanings;
+    std::set<std::string> unused;
+    for (const auto& [path, text] : linux_6_12().files) {
+        if (!path.ends_with("/format"))
+            continue;
+        const auto format = parse_event_format(text);
+        ASSERT_TRUE(format) << path;
+        const std::string system = path.substr(7, path.find('/', 7) - 7);
+        if (const auto meaning = meaning_of(system, *format))
+            meanings[*meaning] += format->name + " ";
+        else
+            unused.insert(format->name);
+    }
+    EXPECT_EQ(unused, (std::set<std::string>{"dma_map_sg_err", "dma_sync_single_for_cpu"}));
+    EXPECT_EQ(meanings[Meaning::map], "dma_alloc dma_alloc_sgt dma_map_page ");
+    EXPECT_EQ(meanings[Meaning::unmap], "dma_free dma_free_sgt dma_unmap_page ");
+    EXPECT_EQ(meanings[Meaning::map_list], "dma_map_sg ");
+    EXPECT_EQ(meanings[Meaning::unmap_list], "dma_unmap_sg ");
+    EXPECT_EQ(meanings.size(), 11U); // all but the entry of a call, which 6.1 has
+}
+
+TEST(TraceDecode, reads_fields_only_within_the_record) {
+    const auto format =
+        parse_event_format("name: x\nID: 9\nformat:\n"
+                           "\tfield:s16 small;\toffset:8;\tsize:2;\tsigned:1;\n"
+                           "\tfield:__data_loc char[] s;\toffset:12;\tsize:4;\tsigned:0;\n"
+                           "\tfield:__rel_loc u32[] r;\toffset:16;\tsize:4;\tsigned:0;\n"
+                           "\tfield:char comm[4];\toffset:8;\tsize:4;\tsigned:0;\n");
+    ASSERT_TRUE(format);
+    ASSERT_EQ(format->fields.size(), 4U);
+    PageBytes record(20);
+    put(record, 8, std::int16_t{-2});
+    put(record, 12, std::uint32_t{0xffff'0012}); // 65,535 bytes from 18
+    put(record, 16, std::uint32_t{8 << 16 | 0});
+    put(record, 20, std::uint32_t{0x11223344}); // the second element is missing
+    record[18] = std::byte{'a'};
+    EXPECT_EQ(number_of(record, *format->find("small")), ~std::uint64_t{1});
+    EXPECT_EQ(text_of(record, *format->find("s")).substr(0, 1), "a");
+    EXPECT_EQ(numbers_of(record, *format->find("r")), std::vector<std::uint64_t>{0x11223344});
+    EXPECT_EQ(text_of(record, *format->find("comm")).size(), 2U);
+    EXPECT_EQ(number_of(RecordBytes(record).first(9), *format->find("small")), std::nullopt);
+    EXPECT_EQ(text_of(RecordBytes(record).first(14), *format->find("s")), "");
+}
+
+TEST(TraceDecode, reads_the_layout_of_pages) {
+    const PageLayout layout = parse_page_layout(linux_6_12().files.at("events/header_page"));
+    EXPECT_EQ(layout.page_bytes(), 4096U);
+    EXPECT_EQ(layout.commit_offset, 8U);
+    EXPECT_EQ(parse_page_layout("\tfield: local_t commit;\toffset:8;\tsize:8;\tsigned:1;\n"
+                                "\tfield: char data;\toffset:16;\tsize:65520;\tsigned:1;\n")
+                  .page_bytes(),
+              65536U);
+    EXPECT_EQ(parse_page_layout("nonsense").page_bytes(), 4096U);
+}
+
+TEST(TraceDecode, survives_cut_and_changed_pages) {
+    std::mt19937_64 random(20261129);
+    std::size_t events = 0;
+    for (unsigned round = 0; round != 4000; ++round) {
+        Pipeline pipeline(linux_6_12());
+        for (const auto& [cpu, whole] : linux_6_12().pages) {
+            PageBytes page = whole;
+            for (unsigned change = 0; change != round % 8; ++change)
+                page[random() % 1700] = static_cast<std::byte>(random());
+            const std::size_t size = round % 3 == 0 ? random() % 4097 : page.size();
+            // Exactly as long as it says, so that a sanitizer sees a read behind it.
+            page.resize(size);
+            page.shrink_to_fit();
+            pipeline.page(cpu, page);
+        }
+        events += pipeline.events().size();
+    }
+    EXPECT_GT(events, 10'000U);
+}
+
+} // namespace
+} // namespace moat::watch
