@@ -12,6 +12,7 @@
 #include "terminal.hpp"
 #include "watch/follower.hpp"
 #include "watch/kernel_symbols.hpp"
+#include "watch/recording_file.hpp"
 #include "watch/textfile.hpp"
 #include "watch/trace/source.hpp"
 #include "watch_table.hpp"
@@ -34,12 +35,14 @@ using SteadyClock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 constexpr auto table_interval = 1s;
+constexpr auto record_interval = 1s; ///< what a crash may lose
 constexpr auto textfile_interval = 10s;
 
 struct WatchArguments {
     watch::SourceOptions source;
     double seconds = 0;
     std::string textfile;
+    std::string record;
     bool json = false;
 };
 
@@ -55,8 +58,8 @@ void end_on_signals() {
 /// Prints findings, each distinct one once, and the table below them.
 class WatchOutput {
   public:
-    explicit WatchOutput(const WatchArguments& arguments)
-        : json_(arguments.json), symbols_(watch::KernelSymbols::read(arguments.source.root)),
+    WatchOutput(const WatchArguments& arguments, const watch::KernelSymbols& symbols)
+        : json_(arguments.json), symbols_(symbols),
           has_table_(!json_ && terminal_columns(STDOUT_FILENO) != 0) {}
 
     void finding(const watch::Finding& found) {
@@ -156,7 +159,7 @@ class WatchOutput {
     }
 
     bool json_;
-    watch::KernelSymbols symbols_;
+    const watch::KernelSymbols& symbols_;
     bool has_table_;
     std::size_t table_lines_ = 0;
     std::map<std::string, std::uint64_t> times_; ///< of each summary
@@ -185,7 +188,11 @@ class Due {
 class Watch {
   public:
     Watch(const WatchArguments& arguments, watch::TraceSource source)
-        : arguments_(arguments), source_(std::move(source)), output_(arguments) {}
+        : arguments_(arguments), source_(std::move(source)), output_(arguments, symbols_) {
+        if (!arguments.record.empty())
+            recording_ = or_stop(watch::create_recording(arguments.record, symbols_), Exit::bound,
+                                 "moat watch: --record " + arguments.record);
+    }
 
     Exit run() {
         print_sources();
@@ -195,10 +202,12 @@ class Watch {
             or_stop(source_.poll(sink_), Exit::bound, "moat watch: the trace");
             if (table_is_due_())
                 output_.draw_table(follower_);
-            write_textfile();
+            write_files();
             wait();
         }
         or_stop(source_.finish(sink_), Exit::bound, "moat watch: the trace");
+        if (recording_)
+            flush_recording();
         output_.conclude(follower_, source_.sources());
         return follower_.faults() == 0 ? Exit::success : Exit::found;
     }
@@ -210,11 +219,16 @@ class Watch {
         std::cerr << "moat watch: watching; Ctrl-C ends it\n";
     }
 
-    void write_textfile() {
-        if (arguments_.textfile.empty() || !textfile_is_due_())
-            return;
-        or_stop(watch::replace_file(arguments_.textfile, watch::textfile(follower_)), Exit::bound,
-                "moat watch: --textfile " + arguments_.textfile);
+    void write_files() {
+        if (!arguments_.textfile.empty() && textfile_is_due_())
+            or_stop(watch::replace_file(arguments_.textfile, watch::textfile(follower_)),
+                    Exit::bound, "moat watch: --textfile " + arguments_.textfile);
+        if (recording_ && recording_is_due_())
+            flush_recording();
+    }
+
+    void flush_recording() {
+        or_stop(recording_->flush(), Exit::bound, "moat watch: --record " + arguments_.record);
     }
 
     void wait() const {
@@ -228,13 +242,19 @@ class Watch {
     void add(const fault::DmaEvent& event) {
         const auto report = [this](const watch::Finding& found) { output_.finding(found); };
         follower_.add(event, report);
+        if (recording_)
+            or_stop(recording_->add(event), Exit::bound,
+                    "moat watch: --record " + arguments_.record);
     }
 
     const WatchArguments& arguments_;
     watch::TraceSource source_;
     watch::Follower follower_;
+    watch::KernelSymbols symbols_ = watch::KernelSymbols::read();
     WatchOutput output_;
+    std::optional<fault::RecordingWriter> recording_;
     Due table_is_due_{table_interval};
+    Due recording_is_due_{record_interval};
     Due textfile_is_due_{textfile_interval};
     const std::function<void(const fault::DmaEvent&)> sink_ = [this](const auto& event) {
         add(event);
@@ -242,7 +262,7 @@ class Watch {
 };
 
 Exit run(const WatchArguments& arguments) {
-    require_output("moat watch");
+    require_output("moat watch", {arguments.record, arguments.textfile});
     end_on_signals();
     auto source = watch::TraceSource::begin(arguments.source);
     if (!source)
@@ -273,6 +293,8 @@ void add_watch(CLI::App& app, Exit& exit) {
     command
         ->add_option("--textfile", arguments.textfile,
                      "write counters for Prometheus' textfile collector, every 10 s")
+        ->type_name("FILE");
+    command->add_option("--record", arguments.record, "write what happens to a recording")
         ->type_name("FILE");
     command->add_flag("--json", arguments.json, "print JSON lines (docs/report_schema.md)");
     describe(
