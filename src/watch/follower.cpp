@@ -120,7 +120,7 @@ Follower::State::Devices::iterator Follower::State::device(const DmaEvent& event
 GroupMappings* Follower::State::group(const std::string& device,
                                       std::optional<std::uint32_t> number) {
     const std::string key = number ? "group " + std::to_string(*number) : device;
-    return &groups_.try_emplace(key, options_.past).first->second;
+    return &groups_.try_emplace(key, options_.past, options_.observer).first->second;
 }
 
 /// A device keeps the group in which its first event placed it.
@@ -201,6 +201,8 @@ void Follower::State::report(const DmaEvent& event, FindingSink sink) {
     ++faulting->second.counts.faults[finding.diagnosis.kind];
     add_notes(finding, *faulting);
     sink(finding);
+    if (options_.observer != nullptr)
+        options_.observer->faulted(*faulting->second.group, finding);
 }
 
 void Follower::State::add_notes(Finding& finding, const Devices::value_type& faulting) const {

@@ -7,6 +7,7 @@
 #include "moat/fault/diagnose.hpp"
 
 #include "fault/dma_event.hpp"
+#include "mapping_observer.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -46,6 +47,8 @@ struct FollowerOptions {
     /// Past mappings kept for each group of devices: a fault's line may come 20 ms late.
     std::size_t past = 65'536;
     fault::DiagnoseOptions diagnose = {};
+    /// Outlives the follower. nullptr: none.
+    MappingObserver* observer = nullptr;
 };
 
 /// Not thread-safe. Memory: live mappings, `past` ended ones per group, each distinct stack once.

@@ -52,6 +52,8 @@ void GroupMappings::map(const LiveMapping& added, std::uint64_t last_loss_ns) {
     mappings.emplace(start, added);
     if (added.physical)
         by_physical_.emplace(*added.physical, start);
+    if (observer_ != nullptr)
+        observer_->began(*this, added);
 }
 
 void GroupMappings::replace(ByStart& mappings, const LiveMapping& added,
@@ -80,6 +82,8 @@ void GroupMappings::refine_allocation(const IovaRange& range) {
     const auto allocation = at_or_below(allocations_, range.start().value());
     if (allocation == allocations_.end() || !allocation->second.mapping.range.contains(range))
         return;
+    if (observer_ != nullptr)
+        observer_->refined(*this, allocation->second);
     refined_.insert(allocation->first);
     allocations_.erase(allocation);
 }
@@ -163,6 +167,8 @@ void GroupMappings::remove(std::string_view device, const fault::Event& removed)
 }
 
 void GroupMappings::end(ByStart& mappings, ByStart::iterator at, const fault::Event& unmapped) {
+    if (observer_ != nullptr)
+        observer_->ended(*this, at->second, unmapped);
     forget_physical(at->second);
     past_.note(at->second.mapping, unmapped);
     mappings.erase(at);

@@ -7,6 +7,7 @@
 #include "moat/fault/diagnose.hpp"
 
 #include "fault/dma_event.hpp"
+#include "mapping_observer.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -36,7 +37,9 @@ enum class Ended : std::uint8_t { live, replaced, unknown };
 /// Every operation is O(log n). Models fault::LiveMappings.
 class GroupMappings {
   public:
-    explicit GroupMappings(std::size_t past) : past_(past) {}
+    /// `observer`, if any, outlives it.
+    explicit GroupMappings(std::size_t past, MappingObserver* observer = nullptr)
+        : observer_(observer), past_(past) {}
 
     /// Adds a mapping. Ends those that it overlaps, whose unmaps are traced late, or were lost with
     /// the events at `last_loss_ns`.
@@ -89,6 +92,7 @@ class GroupMappings {
     std::multimap<std::uint64_t, std::uint64_t> by_physical_; ///< to a start, in the order of maps
     OwedUnmaps owed_;                                         ///< by start
     std::uint64_t overlaps_ = 0;
+    MappingObserver* observer_;
     fault::History past_;
 };
 
