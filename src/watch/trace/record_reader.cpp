@@ -115,6 +115,8 @@ void RecordReader::add(const TracedRecord& record, DmaEventSink sink) {
     if (record.lost)
         return pass(
             {.kind = DmaEvent::Kind::lost, .time_ns = record.time_ns, .count = *record.lost}, sink);
+    if (!record.line.empty())
+        return add_line(record.time_ns, record.line, sink);
     const auto header = header_of(record.bytes);
     const CatalogEvent* event = header ? catalog_.find(header->id) : nullptr;
     if (event == nullptr)

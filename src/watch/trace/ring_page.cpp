@@ -2,6 +2,7 @@
 #include "ring_page.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
 #include <string>
 
@@ -106,6 +107,15 @@ PageLayout parse_page_layout(std::string_view header_page) {
             .commit_size = commit->size,
             .data_offset = data->offset,
             .data_size = data->size};
+}
+
+PageLayout with_page_size(const PageLayout& layout, std::string_view kib) {
+    PageLayout sized = layout;
+    std::uint32_t pages_kib = 0;
+    std::from_chars(kib.data(), kib.data() + kib.size(), pages_kib);
+    if (pages_kib != 0 && pages_kib <= 1024 && pages_kib * 1024 > layout.data_offset)
+        sized.data_size = pages_kib * 1024 - layout.data_offset;
+    return sized;
 }
 
 void decode_page(std::span<const std::byte> page, const PageLayout& layout, PageLossSink on_loss,

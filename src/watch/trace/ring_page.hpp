@@ -25,6 +25,10 @@ struct PageLayout {
     [[nodiscard]] std::size_t page_bytes() const { return std::size_t{data_offset} + data_size; }
 };
 
+/// The same with pages of as many KiB as the text says, if it is a number up to 1024: instances
+/// may have larger pages (buffer_subbuf_size_kb).
+[[nodiscard]] PageLayout with_page_size(const PageLayout& layout, std::string_view kib);
+
 /// The layout that the text of events/header_page describes; the default where it is unreadable.
 [[nodiscard]] PageLayout parse_page_layout(std::string_view header_page);
 

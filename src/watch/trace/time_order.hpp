@@ -13,6 +13,7 @@
 #include <deque>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace moat::watch {
@@ -29,7 +30,7 @@ struct RecordHeader {
 /// Nothing if the record is too short.
 [[nodiscard]] std::optional<RecordHeader> header_of(RecordBytes record);
 
-/// A record that outlives its page, or a loss of records.
+/// A record that outlives its page, a loss of records, or a line of the log.
 struct TracedRecord {
     std::uint64_t time_ns = 0;
     unsigned cpu = 0;
@@ -37,6 +38,8 @@ struct TracedRecord {
     std::vector<std::uintptr_t> stack = {};
     /// A loss before this time: how many records; 0: unknown. Then there are no bytes.
     std::optional<std::uint64_t> lost = {};
+    /// A line of the kernel's log, in place of bytes.
+    std::string line = {};
 };
 
 class TimeOrder {
