@@ -66,8 +66,10 @@ void KernelSymbols::operator()(std::uintptr_t address, fault::FrameSink sink) co
     if (after == symbols_.begin() || address - std::prev(after)->start >= longest_function)
         return sink(StackFrame{.address = address});
     const Symbol& symbol = *std::prev(after);
-    std::string text = names_.substr(symbol.name_at, symbol.name_bytes) + '+' +
-                       hexadecimal(address - symbol.start);
+    std::string text = names_.substr(symbol.name_at, symbol.name_bytes);
+    if (text.find("trace_event_raw_event_") != std::string::npos)
+        return;
+    text += '+' + hexadecimal(address - symbol.start);
     if (symbol.module != 0)
         text += ' ' + modules_[symbol.module];
     sink(StackFrame{.address = address, .function = text});

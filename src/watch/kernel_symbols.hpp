@@ -24,7 +24,8 @@ class KernelSymbols {
 
     [[nodiscard]] bool empty() const { return symbols_.empty(); }
 
-    /// Passes on one frame: "edu_map_one+0xbb [edu_test]", or the address alone.
+    /// Passes on one frame: "edu_map_one+0xbb [edu_test]", or the address alone; none for the
+    /// functions that write trace events, with which stacks begin.
     void operator()(std::uintptr_t address, fault::FrameSink sink) const;
 
   private:

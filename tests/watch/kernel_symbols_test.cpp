@@ -34,6 +34,12 @@ TEST(KernelSymbols, gives_the_address_alone_where_no_function_is) {
     EXPECT_EQ(name_of(symbols, 0xffffffffb612bb00 + (1U << 20)), "");
 }
 
+TEST(KernelSymbols, omits_functions_that_write_trace_events) {
+    const KernelSymbols symbols("ffffffffb612bb00 t do_trace_event_raw_event_dma_map_sg\n");
+    const auto fail = [](const StackFrame& frame) { FAIL() << frame.function; };
+    symbols(0xffffffffb612bb10, fail);
+}
+
 TEST(KernelSymbols, is_empty_without_root) {
     EXPECT_TRUE(KernelSymbols("0000000000000000 t iommu_dma_alloc_iova\n").empty());
 }

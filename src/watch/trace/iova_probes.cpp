@@ -25,6 +25,20 @@ std::uint64_t context_of(const TracedRecord& record) {
     return cpu << 40 | std::uint64_t{header.pid} << 8 | (header.flags & 0x58U);
 }
 
+/// The callers of the probed function: what lies above the frames of the probe itself.
+std::vector<std::uintptr_t> callers_of(const TracedRecord& record, const RecordFields& fields) {
+    constexpr std::uint64_t entry_bytes = 16; // a probe's instructions at a function's entry
+    const auto entry = fields.number("__probe_ip");
+    const auto returns_to = fields.number("__probe_ret_ip");
+    for (auto frame = record.stack.begin(); frame != record.stack.end(); ++frame) {
+        if (returns_to == *frame)
+            return {frame, record.stack.end()};
+        if (entry && *frame >= *entry && *frame - *entry <= entry_bytes)
+            return {std::next(frame), record.stack.end()};
+    }
+    return record.stack;
+}
+
 } // namespace
 
 void IovaProbes::call(const TracedRecord& record, const EventFormat& format) {
@@ -34,7 +48,7 @@ void IovaProbes::call(const TracedRecord& record, const EventFormat& format) {
     calls_.push_back({.context = context_of(record),
                       .device = std::string(fields.text("device")),
                       .size = fields.number("size").value_or(0),
-                      .stack = record.stack});
+                      .stack = callers_of(record, fields)});
 }
 
 std::optional<fault::DmaEvent> IovaProbes::allocate(const TracedRecord& record,
@@ -44,7 +58,7 @@ std::optional<fault::DmaEvent> IovaProbes::allocate(const TracedRecord& record,
     if (fields.has("device")) {
         returned_ = {.device = std::string(fields.text("device")),
                      .size = fields.number("size").value_or(0),
-                     .stack = record.stack};
+                     .stack = callers_of(record, fields)};
     } else {
         const auto call = std::find_if(calls_.rbegin(), calls_.rend(), [&](const Call& each) {
             return each.context == context_of(record);

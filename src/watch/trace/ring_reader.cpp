@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <ctime>
 #include <fcntl.h>
 #include <optional>
@@ -87,7 +88,8 @@ std::expected<RingReader, std::string> RingReader::open(const fs::path& instance
         cpu.pages =
             platform::FileDescriptor(::open(file.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
         if (cpu.pages.get() < 0)
-            return std::unexpected(refusal("/", "cannot open " + file.string(), errno));
+            return std::unexpected("cannot open " + file.string() + ": " + std::strerror(errno) +
+                                   "; run as root");
         reader.cpus_.push_back(std::move(cpu));
     }
     if (reader.cpus_.empty())
