@@ -58,7 +58,7 @@ void end_on_signals() {
 /// Prints findings, each distinct one once, and the table below them.
 class WatchOutput {
   public:
-    WatchOutput(const WatchArguments& arguments, const watch::KernelSymbols& symbols)
+    WatchOutput(const WatchArguments& arguments, watch::CurrentKernelSymbols& symbols)
         : json_(arguments.json), symbols_(symbols),
           has_table_(!json_ && terminal_columns(STDOUT_FILENO) != 0) {}
 
@@ -159,7 +159,7 @@ class WatchOutput {
     }
 
     bool json_;
-    const watch::KernelSymbols& symbols_;
+    watch::CurrentKernelSymbols& symbols_;
     bool has_table_;
     std::size_t table_lines_ = 0;
     std::map<std::string, std::uint64_t> times_; ///< of each summary
@@ -250,7 +250,7 @@ class Watch {
     const WatchArguments& arguments_;
     watch::TraceSource source_;
     watch::Follower follower_;
-    watch::KernelSymbols symbols_ = watch::KernelSymbols::read();
+    watch::CurrentKernelSymbols symbols_;
     WatchOutput output_;
     std::optional<fault::RecordingWriter> recording_;
     Due table_is_due_{table_interval};

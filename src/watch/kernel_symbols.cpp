@@ -59,20 +59,34 @@ KernelSymbols KernelSymbols::read(const std::filesystem::path& root) {
     return KernelSymbols(text);
 }
 
-void KernelSymbols::operator()(std::uintptr_t address, fault::FrameSink sink) const {
+const KernelSymbols::Symbol* KernelSymbols::find(std::uintptr_t address) const {
     const auto after =
         std::upper_bound(symbols_.begin(), symbols_.end(), address,
                          [](std::uint64_t at, const Symbol& symbol) { return at < symbol.start; });
     if (after == symbols_.begin() || address - std::prev(after)->start >= longest_function)
+        return nullptr;
+    return &*std::prev(after);
+}
+
+void KernelSymbols::operator()(std::uintptr_t address, fault::FrameSink sink) const {
+    const Symbol* const symbol = find(address);
+    if (symbol == nullptr)
         return sink(StackFrame{.address = address});
-    const Symbol& symbol = *std::prev(after);
-    std::string text = names_.substr(symbol.name_at, symbol.name_bytes);
+    std::string text = names_.substr(symbol->name_at, symbol->name_bytes);
     if (text.find("trace_event_raw_event_") != std::string::npos)
         return;
-    text += '+' + hexadecimal(address - symbol.start);
-    if (symbol.module != 0)
-        text += ' ' + modules_[symbol.module];
+    text += '+' + hexadecimal(address - symbol->start);
+    if (symbol->module != 0)
+        text += ' ' + modules_[symbol->module];
     sink(StackFrame{.address = address, .function = text});
+}
+
+void CurrentKernelSymbols::operator()(std::uintptr_t address, fault::FrameSink sink) {
+    if (!symbols_.knows(address) && Clock::now() - read_at_ > std::chrono::seconds(1)) {
+        symbols_ = KernelSymbols::read();
+        read_at_ = Clock::now();
+    }
+    symbols_(address, sink);
 }
 
 } // namespace moat::watch

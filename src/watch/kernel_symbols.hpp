@@ -4,6 +4,7 @@
 
 #include "moat/fault/report.hpp"
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -28,6 +29,8 @@ class KernelSymbols {
     /// functions that write trace events, with which stacks begin.
     void operator()(std::uintptr_t address, fault::FrameSink sink) const;
 
+    [[nodiscard]] bool knows(std::uintptr_t address) const { return find(address) != nullptr; }
+
   private:
     struct Symbol {
         std::uint64_t start = 0;
@@ -36,9 +39,25 @@ class KernelSymbols {
         std::uint32_t module = 0; ///< in `modules_`
     };
 
+    /// The function of an address; nullptr if there is none.
+    [[nodiscard]] const Symbol* find(std::uintptr_t address) const;
+
     std::vector<Symbol> symbols_; ///< by start
     std::string names_;
     std::vector<std::string> modules_; ///< the first one: the kernel itself, empty
+};
+
+/// The same for a running kernel, which loads modules: reads the symbols again, once a second at
+/// most, when it meets an address that it does not know.
+class CurrentKernelSymbols {
+  public:
+    void operator()(std::uintptr_t address, fault::FrameSink sink);
+
+  private:
+    using Clock = std::chrono::steady_clock;
+
+    KernelSymbols symbols_ = KernelSymbols::read();
+    Clock::time_point read_at_ = Clock::now();
 };
 
 } // namespace moat::watch
