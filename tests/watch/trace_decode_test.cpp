@@ -336,6 +336,86 @@ TEST(TraceDecode, reads_the_layout_of_pages) {
     EXPECT_EQ(parse_page_layout("nonsense").page_bytes(), 4096U);
 }
 
+/// The formats of probes on Linux 6.1, whose kprobes read arguments by their places.
+TraceCapture linux_6_1_probes() {
+    const std::string path = "events/moat_164/";
+    const std::string at = "\tfield:unsigned long __probe_ip;\toffset:8;\tsize:8;\tsigned:0;\n";
+    return {
+        .files = {{path + "alloc_call/format",
+                   "name: alloc_call\nID: 1433\n" + at +
+                       "\tfield:__data_loc char[] device;\toffset:16;\tsize:4;\tsigned:1;\n"
+                       "\tfield:u64 size;\toffset:20;\tsize:8;\tsigned:0;\n"},
+                  {path + "alloc/format",
+                   "name: alloc\nID: 1434\n\tfield:u64 r;\toffset:24;\tsize:8;\tsigned:0;\n"},
+                  {path + "free/format", "name: free\nID: 1435\n" + at +
+                                             "\tfield:u64 iovad;\toffset:16;\tsize:8;\tsigned:0;\n"
+                                             "\tfield:u64 pfn;\toffset:24;\tsize:8;\tsigned:0;\n"
+                                             "\tfield:u64 size;\toffset:32;\tsize:8;\tsigned:0;\n"},
+                  {"events/ftrace/kernel_stack/format",
+                   linux_6_12().files.at("events/ftrace/kernel_stack/format")}}};
+}
+
+PageBytes call(std::string_view device, std::uint32_t pid) {
+    PageBytes record = header_record(1433, pid);
+    put(record, 8, std::uint64_t{0x1000});
+    put(record, 16, std::uint32_t{0});
+    put(record, 20, std::uint64_t{4096});
+    put_text(record, 16, device);
+    return record;
+}
+
+PageBytes returned(std::uint64_t start, std::uint32_t pid) {
+    PageBytes record = header_record(1434, pid);
+    put(record, 24, start);
+    return record;
+}
+
+PageBytes freed(std::uint64_t allocator, std::uint64_t start) {
+    PageBytes record = header_record(1435, 3);
+    put(record, 16, allocator);
+    put(record, 24, start >> 12);
+    put(record, 32, std::uint64_t{1});
+    return record;
+}
+
+TEST(TraceDecode, joins_the_entry_and_the_return_of_an_allocation) {
+    Pipeline pipeline(linux_6_1_probes());
+    PageWriter writer(1000);
+    writer.record(1, call("0000:00:05.0", 7));
+    writer.record(1, kernel_stack({1, 2, 0x1005, 0x7000, 0x8000}, 7)); // 1, 2: the probe's
+    writer.record(1, call("0000:00:06.0", 8));
+    writer.record(1, returned(0xf000, 7));
+    writer.record(1, returned(0, 8));      // failed
+    writer.record(1, returned(0xe000, 9)); // its call was before the first event
+    pipeline.page(0, writer.page());
+    EXPECT_EQ(pipeline.events(),
+              std::vector<std::string>{
+                  "allocate 0000:00:05.0 iommu_dma_alloc_iova [0xf000, +4K) stack=2"});
+}
+
+TEST(TraceDecode, finds_the_owner_of_a_freed_range_by_what_only_it_had) {
+    Pipeline pipeline(linux_6_1_probes());
+    PageWriter writer(1000);
+    const auto allocate = [&](std::string_view device, std::uint64_t start) {
+        writer.record(1, call(device, 7));
+        writer.record(1, returned(start, 7));
+    };
+    allocate("a", 0xf000);
+    allocate("b", 0xf000);
+    allocate("b", 0xe000);
+    writer.record(1, freed(0x200, 0xf000)); // a's or b's
+    writer.record(1, freed(0x200, 0xe000)); // b's: so this is b's allocator
+    writer.record(1, freed(0x200, 0xf000));
+    writer.record(1, freed(0x100, 0xf000)); // now a's alone
+    pipeline.page(0, writer.page());
+    std::vector<std::string> events = pipeline.events();
+    events.erase(events.begin(), events.begin() + 3);
+    EXPECT_EQ(events, (std::vector<std::string>{"free free_iova_fast [0xf000, +4K)",
+                                                "free b free_iova_fast [0xe000, +4K)",
+                                                "free b free_iova_fast [0xf000, +4K)",
+                                                "free a free_iova_fast [0xf000, +4K)"}));
+}
+
 TEST(TraceDecode, survives_cut_and_changed_pages) {
     std::mt19937_64 random(20261129);
     std::size_t events = 0;

@@ -4,6 +4,7 @@
 #include "record_fields.hpp"
 
 #include <algorithm>
+#include <cstddef>
 #include <iterator>
 #include <utility>
 
@@ -12,11 +13,8 @@ namespace moat::watch {
 namespace {
 
 constexpr std::size_t most_calls = 1024; // more were lost with their returns
-constexpr std::size_t most_owners = 1U << 16;
 /// free_iova_fast counts in granules of the IOMMU's smallest page.
 constexpr unsigned granule_lg2 = 12;
-/// struct iova_domain lies in the first bytes of the cookie that a domain points to.
-constexpr std::uint64_t farthest_allocator = 64;
 
 /// Calls nest in one context only: a thread's, at one interrupt level; idle threads share a number.
 std::uint64_t context_of(const TracedRecord& record) {
@@ -72,11 +70,10 @@ std::optional<fault::DmaEvent> IovaProbes::allocate(const TracedRecord& record,
     const auto range = IovaRange::make(Iova(start), ByteCount(returned_.size));
     if (start == 0 || !range || range->empty())
         return std::nullopt;
-    if (const auto cookie = fields.number("cookie").value_or(0); cookie != 0) {
-        if (owners_.size() >= most_owners)
-            owners_.clear();
-        owners_.insert_or_assign(cookie, returned_.device);
-    }
+    if (const auto cookie = fields.number("cookie").value_or(0); cookie != 0)
+        owners_.link(cookie, returned_.device);
+    else
+        owners_.allocate(start, returned_.device);
     common.kind = fault::DmaEvent::Kind::allocate;
     common.device = returned_.device;
     common.call = "iommu_dma_alloc_iova";
@@ -86,8 +83,7 @@ std::optional<fault::DmaEvent> IovaProbes::allocate(const TracedRecord& record,
 }
 
 std::optional<fault::DmaEvent> IovaProbes::free(const TracedRecord& record,
-                                                const EventFormat& format,
-                                                fault::DmaEvent common) const {
+                                                const EventFormat& format, fault::DmaEvent common) {
     const RecordFields fields(record.bytes, format);
     const auto allocator = fields.number("iovad");
     const auto pfn = fields.number("pfn");
@@ -101,9 +97,7 @@ std::optional<fault::DmaEvent> IovaProbes::free(const TracedRecord& record,
     common.kind = fault::DmaEvent::Kind::free;
     common.call = "free_iova_fast";
     common.range = *range;
-    const auto above = owners_.upper_bound(*allocator);
-    if (above != owners_.begin() && *allocator - std::prev(above)->first < farthest_allocator)
-        common.device = std::prev(above)->second;
+    common.device = owners_.free(*allocator, range->start().value());
     return common;
 }
 

@@ -5,10 +5,10 @@
 
 #include "event_catalog.hpp"
 #include "fault/dma_event.hpp"
+#include "iova_owners.hpp"
 #include "time_order.hpp"
 
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -27,7 +27,7 @@ class IovaProbes {
 
     /// The free; nothing from a record without its fields.
     [[nodiscard]] std::optional<fault::DmaEvent>
-    free(const TracedRecord& record, const EventFormat& format, fault::DmaEvent common) const;
+    free(const TracedRecord& record, const EventFormat& format, fault::DmaEvent common);
 
   private:
     struct Call {
@@ -37,8 +37,8 @@ class IovaProbes {
         std::vector<std::uintptr_t> stack = {};
     };
 
-    std::vector<Call> calls_;                     ///< that did not return, the latest last
-    std::map<std::uint64_t, std::string> owners_; ///< the address of a domain's cookie -> device
+    std::vector<Call> calls_; ///< that did not return, the latest last
+    IovaOwners owners_;
     Call returned_;
 };
 

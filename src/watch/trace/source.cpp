@@ -16,6 +16,7 @@
 #include <iterator>
 #include <optional>
 #include <set>
+#include <thread>
 #include <utility>
 
 namespace moat::watch {
@@ -31,8 +32,12 @@ constexpr std::chrono::seconds device_interval{1};
 
 /// Settings of an instance before its events are on.
 void configure(const TraceInstance& instance, std::size_t buffer_kib) {
-    if (buffer_kib != 0)
-        instance.write("buffer_size_kb", std::to_string(buffer_kib));
+    constexpr std::size_t usual_kib = 4096;
+    constexpr std::size_t most_kib = 262'144; // of all CPUs
+    const std::size_t cpus = std::max(1U, std::thread::hardware_concurrency());
+    if (buffer_kib == 0)
+        buffer_kib = std::min(usual_kib, most_kib / cpus);
+    instance.write("buffer_size_kb", std::to_string(buffer_kib));
     instance.write("trace_clock", "mono");
 }
 

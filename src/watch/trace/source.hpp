@@ -24,8 +24,8 @@ struct SourceOptions {
     bool stacks = false;
     /// Reads this tracefs instance and changes nothing in it; empty: creates one and removes it.
     std::string instance = {};
-    /// The ring buffer of each CPU, in KiB; 0: the kernel's default (1410 KiB).
-    std::size_t buffer_kib = 4096;
+    /// The ring buffer of each CPU, in KiB; 0: 4096, or less on machines with over 64 CPUs.
+    std::size_t buffer_kib = 0;
     /// Where proc, sys and dev lie.
     std::filesystem::path root = "/";
 };
