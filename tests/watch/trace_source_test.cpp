@@ -203,6 +203,8 @@ TEST_F(TraceSourceTest, creates_an_instance_of_its_own_and_removes_it) {
         ASSERT_TRUE(instance) << instance.error();
         EXPECT_EQ(names_in(tracefs() / "instances"), std::vector<std::string>{"moat-" + number});
         EXPECT_TRUE(instance->add_probe("f", "free", "free_iova_fast"));
+        write("sys/kernel/tracing/kprobe_profile", "  alloc   12   3\n  free  9  4\n  x 1 1\n");
+        EXPECT_EQ(instance->missed_kprobes(), 7U);
     }
     EXPECT_EQ(names_in(tracefs() / "instances"), std::vector<std::string>());
     EXPECT_EQ(read_file(tracefs() / "dynamic_events"),

@@ -108,8 +108,10 @@ class EventSwitch {
     void enable_iova_probes(bool stacks) {
         const auto probe = [&](std::string_view kind, const std::string& name,
                                const std::string& where, bool with_stack) {
-            return instance_.add_probe(kind, name, where) &&
-                   enable(instance_.group(), name, {}, with_stack);
+            if (!instance_.add_probe(kind, name, where))
+                return false;
+            made_.has_kprobes = made_.has_kprobes || kind != "f";
+            return enable(instance_.group(), name, {}, with_stack);
         };
         const std::string returns = "iommu_dma_alloc_iova%return ";
         const std::string fields = "device=dev->kobj.name:string size=size:u64 r=$retval:x64";
@@ -118,7 +120,7 @@ class EventSwitch {
             probe("f", "alloc", returns + fields, stacks) ||
             (probe("p", "alloc_call",
                    "iommu_dma_alloc_iova device=+0(+0($arg4)):string size=$arg2:u64", stacks) &&
-             probe("r", "alloc", "iommu_dma_alloc_iova r=$retval:x64", false));
+             probe("r512", "alloc", "iommu_dma_alloc_iova r=$retval:x64", false));
         const bool frees =
             probe("f", "free", "free_iova_fast iovad=iovad:x64 pfn=pfn:u64 size=size:u64", false) ||
             probe("p", "free", "free_iova_fast iovad=$arg1:x64 pfn=$arg2:u64 size=$arg3:u64",
@@ -150,6 +152,8 @@ class EventSwitch {
             say("mappings by " + std::to_string(mappings_) + " events dma:*");
         if (has_iova_probes_)
             say("allocations of the IOVA API by probes, at page granularity");
+        if (made_.has_kprobes)
+            say("the kernel skips kprobes in interrupts of one: such events count as lost");
         if (!is_filtered_)
             say("the kernel rejected the filter by device: all devices use space in the rings");
         say(made_.has_stacks ? "stacks of maps by a trigger" : std::string(without_stacks));

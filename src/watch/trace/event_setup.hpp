@@ -17,6 +17,8 @@ struct EventSetup {
     EventCatalog catalog = {};
     std::set<Meaning> meanings = {}; ///< that are on
     bool has_stacks = false;
+    /// Probes of a kind that the kernel skips in an interrupt of itself (kprobe_profile).
+    bool has_kprobes = false;
     /// What is on, and what is missing: one sentence each.
     std::vector<std::string> sentences = {};
 };

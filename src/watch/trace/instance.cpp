@@ -97,6 +97,19 @@ bool TraceInstance::add_probe(std::string_view kind, std::string_view name,
     return is_own() && write_file(tracefs_ / "dynamic_events", line) == 0;
 }
 
+/// Lines such as "  alloc   1234   5": a probe's name without its group, hits, misses.
+std::uint64_t TraceInstance::missed_kprobes() const {
+    std::istringstream lines(read_file(tracefs_ / "kprobe_profile").value_or(""));
+    std::uint64_t all = 0;
+    std::string name;
+    std::uint64_t hits = 0;
+    std::uint64_t misses = 0;
+    while (lines >> name >> hits >> misses)
+        if (name == "alloc_call" || name == "alloc" || name == "free")
+            all += misses;
+    return all;
+}
+
 std::vector<std::string> remove_dead(const fs::path& root, const fs::path& tracefs) {
     std::set<std::string> numbers;
     for (const std::string& name : names_in(tracefs / "instances"))

@@ -3,6 +3,7 @@
 // one, unchanged. remove_dead undoes what a killed process left behind.
 #pragma once
 
+#include <cstdint>
 #include <expected>
 #include <filesystem>
 #include <string>
@@ -47,6 +48,9 @@ class TraceInstance {
     /// accepts it.
     [[nodiscard]] bool add_probe(std::string_view kind, std::string_view name,
                                  std::string_view where) const;
+
+    /// How many hits of its kprobes the kernel skipped.
+    [[nodiscard]] std::uint64_t missed_kprobes() const;
 
   private:
     TraceInstance(std::filesystem::path tracefs, std::filesystem::path folder, std::string group)

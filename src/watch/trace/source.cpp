@@ -71,6 +71,7 @@ class TraceSource::State {
   private:
     void look_for_devices(DmaEventSink sink);
     void read_log();
+    void count_missed_probes();
 
     fs::path root_;
     TraceInstance instance_; ///< outlives the descriptors of its files
@@ -82,12 +83,14 @@ class TraceSource::State {
     TaskNames tasks_;
     PciDevices pci_;
     std::optional<std::chrono::steady_clock::time_point> looked_;
+    std::uint64_t missed_probes_ = 0;
 };
 
 Result<void> TraceSource::State::poll(DmaEventSink sink, bool is_last) {
     look_for_devices(sink);
     read_log();
     MOAT_LET(std::uint64_t cut, rings_.read(setup_.catalog, order_));
+    count_missed_probes();
     if (is_last)
         cut = ~std::uint64_t{0};
     const auto named = [&](const DmaEvent& event) {
@@ -124,6 +127,16 @@ void TraceSource::State::read_log() {
         order_.add({.time_ns = shares_clock ? line->time_ns : rings_.now_ns(),
                     .cpu = rings_.cpus(),
                     .line = std::move(line->text)});
+}
+
+void TraceSource::State::count_missed_probes() {
+    if (!setup_.has_kprobes)
+        return;
+    const std::uint64_t missed = instance_.missed_kprobes();
+    if (missed > missed_probes_)
+        order_.add(
+            {.time_ns = rings_.now_ns(), .cpu = rings_.cpus(), .lost = missed - missed_probes_});
+    missed_probes_ = missed;
 }
 
 TraceSource::TraceSource(std::unique_ptr<State> state) : state_(std::move(state)) {}
