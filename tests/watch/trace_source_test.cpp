@@ -211,6 +211,14 @@ TEST_F(TraceSourceTest, creates_an_instance_of_its_own_and_removes_it) {
               "f:moat_" + number + "/free free_iova_fast\n-:moat_" + number + "/free\n");
 }
 
+/// Reading /proc/PID/comm fails if its thread ends after the file was opened; so does a folder.
+TEST_F(TraceSourceTest, a_file_that_opens_and_cannot_be_read_has_no_text) {
+    EXPECT_EQ(read_file(tracefs()), std::nullopt);
+    EXPECT_EQ(read_line(tracefs()), "");
+    write("proc/long", std::string(200'000, 'x') + "\n");
+    EXPECT_EQ(read_line(root_ / "proc/long"), std::string(200'000, 'x'));
+}
+
 TEST(KernelLogTest, reads_the_time_and_the_text_of_a_record) {
     const auto line = parse_log_record("4,1234,5879770,-;DMAR: DRHD: handling\n SUBSYSTEM=pci\n");
     ASSERT_TRUE(line);

@@ -4,25 +4,27 @@
 #include "platform/file_descriptor.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <fcntl.h>
-#include <fstream>
-#include <iterator>
 #include <sstream>
 #include <system_error>
 #include <unistd.h>
+#include <utility>
 
 namespace moat::watch {
 
 namespace fs = std::filesystem;
 
 std::optional<std::string> read_file(const fs::path& file) {
-    std::ifstream in(file, std::ios::binary);
-    if (!in)
-        return std::nullopt;
-    std::string text{std::istreambuf_iterator<char>(in), {}};
-    return text;
+    const platform::FileDescriptor in(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+    std::string text;
+    std::array<char, 65536> part;
+    ssize_t bytes = in.get() < 0 ? -1 : 0;
+    while (in.get() >= 0 && (bytes = ::read(in.get(), part.data(), part.size())) > 0)
+        text.append(part.data(), static_cast<std::size_t>(bytes));
+    return bytes < 0 ? std::nullopt : std::optional(std::move(text));
 }
 
 std::string read_line(const fs::path& file) {
