@@ -78,13 +78,22 @@ static bool edu_is_mapped(struct edu *edu, dma_addr_t at)
 }
 
 /* The device writes, partly outside of the mapping: -EBUSY if something is mapped there. */
-static int edu_stray(struct edu *edu, dma_addr_t start, size_t size, dma_addr_t at)
+static int edu_stray_at_once(struct edu *edu, dma_addr_t start, size_t size, dma_addr_t at)
 {
 	scnprintf(edu->result, sizeof(edu->result), "mapping %pad size %zu write %pad size %d",
 		  &start, size, &at, CHUNK);
 	if (edu_is_mapped(edu, at < start ? at : at + CHUNK - 1))
 		return -EBUSY;
 	return edu_write(edu, at);
+}
+
+/* The same; the mapping then lives until the kernel has logged the fault. */
+static int edu_stray(struct edu *edu, dma_addr_t start, size_t size, dma_addr_t at)
+{
+	int error = edu_stray_at_once(edu, start, size, at);
+
+	msleep(SETTLE_MS);
+	return error;
 }
 
 static int edu_map_page_overrun(struct edu *edu)
@@ -125,6 +134,21 @@ static int edu_map_single_overrun(struct edu *edu)
 	if (dma_mapping_error(edu->dev, start))
 		return -ENOMEM;
 	error = edu_stray(edu, start, size, start + size - HALF);
+	dma_unmap_single(edu->dev, start, size, DMA_FROM_DEVICE);
+	return error;
+}
+
+/* The mapping ends before the kernel logs the fault, as happens to a driver that unmaps at once. */
+static int edu_late_overrun(struct edu *edu)
+{
+	const size_t size = 700;
+	dma_addr_t start =
+		dma_map_single(edu->dev, edu->memory + PAGE_SIZE - size, size, DMA_FROM_DEVICE);
+	int error;
+
+	if (dma_mapping_error(edu->dev, start))
+		return -ENOMEM;
+	error = edu_stray_at_once(edu, start, size, start + size - HALF);
 	dma_unmap_single(edu->dev, start, size, DMA_FROM_DEVICE);
 	return error;
 }
@@ -191,6 +215,7 @@ static int edu_write_to_read_only(struct edu *edu)
 	scnprintf(edu->result, sizeof(edu->result), "mapping %pad size %zu write %pad size %d",
 		  &start, size, &start, CHUNK);
 	error = edu_write(edu, start);
+	msleep(SETTLE_MS);
 	dma_unmap_single(edu->dev, start, size, DMA_TO_DEVICE);
 	return error;
 }
@@ -346,6 +371,7 @@ static const struct {
 	{ "map_page_overrun", edu_map_page_overrun },
 	{ "map_page_underrun", edu_map_page_underrun },
 	{ "map_single_overrun", edu_map_single_overrun },
+	{ "late_overrun", edu_late_overrun },
 	{ "list_overrun", edu_list_overrun },
 	{ "coherent_overrun", edu_coherent_overrun },
 	{ "use_after_unmap", edu_use_after_unmap },

@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""watch_test.py KERNEL MOAT NVME_SHORT: lets QEMU's edu stray, driven by a module with one bug per command, and
+checks what `moat watch` reports of each; then watches drivers under load. One boot. Exit status 77 where
+a probe of scripts/vm/probe.py fails, with its name."""
+import json
+import os
+import re
+import sys
+
+import guest_run
+from guest_run import Failed
+
+EDU = "0000:00:04.0"
+OVERFLOW = "dma-buffer-overflow"
+AFTER_UNMAP = "dma-use-after-unmap"
+# The module's commands, and for each the kinds that its fault may have; none: there is no fault.
+COMMANDS = {
+    "map_page_overrun": [OVERFLOW],
+    "map_page_underrun": ["dma-buffer-underflow"],
+    "map_single_overrun": [OVERFLOW],
+    "late_overrun": [OVERFLOW, AFTER_UNMAP],
+    "list_overrun": [OVERFLOW],
+    "coherent_overrun": [OVERFLOW],
+    "use_after_unmap": [AFTER_UNMAP],
+    "write_to_read_only": ["dma-permission"],
+    "never_mapped": ["dma-never-mapped"],
+    "neighbour_overrun": [],  # the next page is mapped: no IOMMU refuses that
+    "correct": [],
+}
+# Kernels without dma:* events: whole pages are known there.
+PAGES_ONLY = {"old"}
+LOAD_SECONDS = int(os.environ.get("MOAT_VM_LOAD_SECONDS", "10"))
+# Mappings that each driver makes at least in that time, on a busy machine.
+LOADED = {"nvme": 10, "xhci_hcd": 10, "ahci": 10, "e1000e": 10}
+# A watch beside each command: its start and end take longer than the kernel wants between faults, of
+# which it logs about three in five seconds.
+JOB = """
+begin_watch() { # FILE OPTION...
+    file=$1; shift
+    moat watch --json "$@" >$file.json 2>$file.err &
+    watch=$!
+    until grep -q 'watching;' $file.err || ! kill -0 $watch 2>/dev/null; do sleep 0.1; done
+}
+end_watch() {
+    kill $watch
+    wait $watch
+    echo $? >$file.status
+}
+load_disk() { # DEVICE
+    rounds=0
+    while [ $(date +%s) -lt $end ]; do
+        head -c 1048576 /dev/urandom >$1.data
+        dd if=$1.data of=/dev/$1 bs=128k oflag=direct 2>/dev/null
+        dd if=/dev/$1 bs=64k count=16 iflag=direct 2>/dev/null | cmp - $1.data || exit 1
+        rounds=$((rounds + 1))
+    done
+    rm $1.data
+    echo $rounds >load_$1.rounds
+}
+load_network() {
+    rounds=0
+    head -c 262144 /dev/urandom >network.data
+    while [ $(date +%s) -lt $end ]; do
+        timeout 20 nc 10.0.2.100 7 <network.data | cmp - network.data || exit 1
+        rounds=$((rounds + 1))
+    done
+    rm network.data
+    echo $rounds >load_network.rounds
+}
+insmod /bin/edu_dma.ko || exit
+for command in COMMANDS; do
+    begin_watch $command --stacks
+    echo $command >/sys/kernel/debug/edu_dma || exit
+    cat /sys/kernel/debug/edu_dma >$command.did
+    sleep 0.2
+    end_watch
+done
+begin_watch nvme --stacks --device nvme
+vm_nvme_short || exit
+sleep 0.2
+end_watch
+until [ -b /dev/nvme0n1 ] && [ -b /dev/sda ] && [ -b /dev/sdb ]; do sleep 0.1; done
+ifconfig eth0 10.0.2.15 up || exit
+begin_watch load
+end=$(($(date +%s) + SECONDS))
+for disk in nvme0n1 sda sdb; do load_disk $disk & loads="$loads $!"; done
+load_network & loads="$loads $!"
+for load in $loads; do wait $load || exit; done
+end_watch
+begin_watch loss --buffer 64K
+echo cost >/sys/kernel/debug/edu_dma
+end_watch
+ls /sys/kernel/tracing/instances >left.instances
+cat /sys/kernel/tracing/dynamic_events >left.probes
+"""
+# Commands whose transfer begins in the page that is refused.
+INSIDE_OR_BEFORE = ["map_page_underrun", "use_after_unmap", "write_to_read_only", "never_mapped"]
+DID = re.compile(r"mapping (0x\w+) size (\d+) write (0x\w+) size 64")
+
+
+def test(name, *programs):
+    job = JOB.replace("COMMANDS", " ".join(COMMANDS)).replace("SECONDS", str(LOAD_SECONDS))
+    files = guest_run.run(name, programs, job, 270 + LOAD_SECONDS)
+    failures = []
+    checks = [*(lambda c=command: check_command(files, c, name in PAGES_ONLY) for command in COMMANDS),
+              lambda: check_nvme(files), lambda: check_load(files), lambda: check_loss(files),
+              lambda: check_left(files)]
+    for check in checks:
+        try:
+            check()
+        except (Failed, KeyError, StopIteration) as why:
+            failures.append(f"{type(why).__name__}: {why}")
+    if failures:
+        raise Failed("\n".join(failures))
+
+
+def expect(found, wanted, what):
+    if found != wanted:
+        raise Failed(f"{what}: {found!r} instead of {wanted!r}")
+
+
+def watched(files, name):
+    """The faults that a watch reported, and its summary."""
+    lines = [json.loads(line) for line in files[f"{name}.json"]]
+    expect([line["schema"] for line in lines], ["moat.fault/1"] * (len(lines) - 1) + ["moat.watch/1"], name)
+    return lines[:-1], lines[-1]
+
+
+def check_command(files, command, pages_only):
+    kinds = COMMANDS[command]
+    faults, summary = watched(files, command)
+    for count in ("faults_not_logged", "events_lost", "overlaps"):
+        expect(summary[count], 0, f"{command}: {count}")
+    expect(files[f"{command}.status"], ["1" if kinds else "0"], f"{command}: exit status")
+    expect(len(faults), 1 if kinds else 0, f"{command}: faults")
+    edu = next(device for device in summary["devices"] if device["device"] == EDU)
+    expect((edu["driver"], edu["live"]), ("edu_dma", 0), f"{command}: {EDU}")
+    for fault in faults:
+        if fault["kind"] not in kinds:
+            raise Failed(f"{command}: {fault['kind']} is not of {kinds}")
+        check_fault(fault, command, files[f"{command}.did"][0], pages_only)
+
+
+def check_fault(fault, command, did, pages_only):
+    expect((fault["address_of_device"], fault["device"], fault["access"]), (EDU, "edu_dma", "write"), command)
+    start, size, write = (int(number, 0) for number in DID.fullmatch(did).groups())
+    # An underrun begins outside; an overrun ends there.
+    outside = write if command in INSIDE_OR_BEFORE else write + 63
+    expect(int(fault["address"], 0), outside & ~0xfff, f"{command}: the page")
+    if command == "never_mapped":
+        expect((fault["mapping"], fault["past"]), (None, None), command)
+        return
+    mapping = fault["past"] if fault["kind"] == AFTER_UNMAP else fault["mapping"]
+    if pages_only:
+        start, size = start & ~0xfff, (start + size + 0xfff & ~0xfff) - (start & ~0xfff)
+    expect((int(mapping["start"], 0), mapping["bytes"]), (start, size), f"{command}: the mapping")
+    functions = [frame["function"].split("+")[0] for frame in mapping["mapped"]["stack"]]
+    if f"edu_{command}" not in functions:
+        raise Failed(f"{command}: edu_{command} is not on the stack {functions}")
+
+
+def check_nvme(files):
+    """The controller writes to address 0, under the kernel's own driver."""
+    faults, _ = watched(files, "nvme")
+    expect([(fault["address_of_device"], fault["device"], fault["access"], fault["address"])
+            for fault in faults], [("0000:00:05.0", "nvme", "write", "0x0")], "nvme: faults")
+
+
+def check_load(files):
+    faults, summary = watched(files, "load")
+    expect((files["load.status"], faults), (["0"], []), "load: exit status and faults")
+    for count in ("faults", "faults_not_logged", "events_lost", "overlaps"):
+        expect(summary[count], 0, f"load: {count}")
+    for disk in ("nvme0n1", "sda", "sdb", "network"):
+        expect(int(files[f"load_{disk}.rounds"][0]) > 0, True, f"load: {disk} did something")
+    for driver, least in LOADED.items():
+        maps = sum(device["maps"] for device in summary["devices"] if device["driver"] == driver)
+        expect(maps >= least, True, f"load: {driver} mapped {maps} times")
+
+
+def check_loss(files):
+    """More events than the buffer holds: said, and nothing claimed."""
+    faults, summary = watched(files, "loss")
+    expect((files["loss.status"], faults, summary["overlaps"]), (["0"], [], 0), "loss")
+    if summary["events_lost"] == 0:
+        raise Failed("loss: no event was lost in a buffer of 64 KiB")
+
+
+def check_left(files):
+    for what in ("left.instances", "left.probes"):
+        expect(files.get(what, []), [], what)
+
+
+sys.exit(guest_run.main(sys.argv[1], lambda: test(*sys.argv[1:4])))
