@@ -5,6 +5,7 @@
 #include "moat/fault/report.hpp"
 
 #include "fault/answer.hpp"
+#include "findings.hpp"
 #include "help.hpp"
 #include "numbers.hpp"
 #include "output.hpp"
@@ -59,24 +60,14 @@ void end_on_signals() {
 class WatchOutput {
   public:
     WatchOutput(const WatchArguments& arguments, watch::CurrentKernelSymbols& symbols)
-        : json_(arguments.json), symbols_(symbols),
+        : json_(arguments.json), findings_(json_, symbols),
           has_table_(!json_ && terminal_columns(STDOUT_FILENO) != 0) {}
 
     void finding(const watch::Finding& found) {
-        const fault::ReportOptions options{
-            .colour = output_colour(), .device = found.driver, .symbolise = symbols_};
-        const std::string line = summary(found.diagnosis);
-        const bool is_new = ++times_[line] == 1;
-        if (json_) {
-            print_json(found, options);
-        } else if (is_new) {
+        const std::string text = findings_.add(found);
+        if (!text.empty())
             erase_table();
-            std::cout << text_report(found.diagnosis, options);
-            for (const std::string& note : found.notes)
-                std::cout << "NOTE: " << note << '\n';
-            std::cout << '\n';
-        }
-        std::cout << std::flush;
+        std::cout << text << std::flush;
     }
 
     void draw_table(const watch::Follower& follower) {
@@ -104,10 +95,8 @@ class WatchOutput {
             return;
         }
         erase_table();
-        for (const auto& [line, times] : times_)
-            if (times != 1)
-                std::cout << fault::with_commas(times) << " times: " << line << '\n';
-        if (times_.empty())
+        std::cout << findings_.repeated();
+        if (findings_.empty())
             std::cout << "No fault was logged.\n";
         if (follower.faults_without_line() != 0)
             std::cout << fault::with_commas(follower.faults_without_line())
@@ -122,26 +111,11 @@ class WatchOutput {
     }
 
   private:
-    void print_json(const watch::Finding& found, const fault::ReportOptions& options) {
-        ordered_json report = ordered_json::parse(json_report(found.diagnosis, options));
-        report["address_of_device"] = found.device;
-        report["notes"] = found.notes;
-        std::cout << text_of(report) << '\n';
-    }
-
     static void print_summary_json(const watch::Follower& follower,
                                    const std::vector<std::string>& sources) {
         ordered_json devices = ordered_json::array();
         for (const watch::DeviceCounts& device : follower.devices())
-            devices.push_back({{"device", device.device},
-                               {"driver", device.driver},
-                               {"translated", device.translated},
-                               {"live", device.live},
-                               {"live_bytes", device.live_bytes},
-                               {"maps", device.maps},
-                               {"unmaps", device.unmaps},
-                               {"unknown_unmaps", device.unknown_unmaps},
-                               {"faults", faults_of(device)}});
+            devices.push_back(json_of(device));
         std::cout << text_of({{"schema", "moat.watch/1"},
                               {"sources", sources},
                               {"faults", follower.faults()},
@@ -159,10 +133,9 @@ class WatchOutput {
     }
 
     bool json_;
-    watch::CurrentKernelSymbols& symbols_;
+    Findings findings_;
     bool has_table_;
     std::size_t table_lines_ = 0;
-    std::map<std::string, std::uint64_t> times_; ///< of each summary
     std::map<std::string, std::uint64_t> maps_before_;
     SteadyClock::time_point drawn_at_ = SteadyClock::now();
 };

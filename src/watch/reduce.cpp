@@ -25,6 +25,8 @@ struct Verdict {
     fault::Record record = {};
     std::optional<IovaRange> mapping = {};
     std::uint64_t mapped_ns = 0;
+    std::string label = {};
+    std::string driver = {};
     fault::Side side = fault::Side::inside;
     fault::Distance distance = {};
     std::uint64_t bytes_outside = 0;
@@ -32,9 +34,11 @@ struct Verdict {
     friend bool operator==(const Verdict&, const Verdict&) = default;
 };
 
-[[nodiscard]] Verdict verdict_of(const fault::Diagnosis& diagnosis) {
+[[nodiscard]] Verdict verdict_of(const Finding& finding) {
+    const fault::Diagnosis& diagnosis = finding.diagnosis;
     Verdict verdict{.kind = diagnosis.kind,
                     .record = diagnosis.record,
+                    .driver = std::string(finding.driver),
                     .side = diagnosis.side,
                     .distance = diagnosis.distance,
                     .bytes_outside = diagnosis.bytes_outside};
@@ -44,6 +48,7 @@ struct Verdict {
     if (mapping != nullptr) {
         verdict.mapping = mapping->range;
         verdict.mapped_ns = mapping->mapped.time_ns;
+        verdict.label = mapping->label;
     }
     return verdict;
 }
@@ -80,7 +85,7 @@ struct Target {
     std::uint64_t faults = 0;
     const auto note = [&](const Finding& finding) {
         if (faults++ == which)
-            target = {.verdict = verdict_of(finding.diagnosis), .last = events};
+            target = {.verdict = verdict_of(finding), .last = events};
     };
     const auto add = [&](const DmaEvent& event) {
         follower.add(event, note);
@@ -99,7 +104,7 @@ struct Target {
 [[nodiscard]] bool holds(const std::vector<const DmaEvent*>& events, const Verdict& verdict) {
     Follower follower;
     std::optional<Verdict> last;
-    const auto note = [&](const Finding& finding) { last = verdict_of(finding.diagnosis); };
+    const auto note = [&](const Finding& finding) { last = verdict_of(finding); };
     for (const DmaEvent* const each : events) {
         last.reset();
         follower.add(*each, note);

@@ -14,6 +14,7 @@ import time
 
 import command
 
+RECORDING = "tests/watch/data/overrun.rec"
 LOG = "tests/fault/data/intel-6.12.117-type1.txt"
 
 
@@ -41,6 +42,7 @@ def printing_commands(moat: str, folder: pathlib.Path) -> list[list[str]]:
             ("devices",): [sysfs], ("bind",): [["00:04.0", *sysfs]],
             ("unbind",): [["00:04.0", *sysfs]], ("explain",): [[LOG]],
             ("explore",): [["--replay", str(replay)], ["--merge", str(result)]],
+            ("replay",): [[RECORDING], [RECORDING, "--guard", "4k"]],
             ("stress",): [], ("stress", "bar-walk"): [["--bar", "1G", "--time", "0.1"]]}
     commands = [["--help"], ["--version"], ["completion", "bash"]]
     for path in command.all_paths(moat)[1:]:

@@ -15,11 +15,12 @@ import command
 
 # Needs a device of this host, a kernel that may crash, a caller of the library, or tracefs.
 UNSEEN = {"moat.driver_error/1", "range", "moat.stress_refused/1", "kernel", "stalled", "failure",
-          "moat.watch/1", "watched"}
+          "moat.watch/1"}
 # Fields that stay null in every run here.
 UNFILLED = {("moat.fault/1", "pasid"), ("moat.fault/1", "next"),
-            ("moat.fault/1", "address_of_device"), ("moat.fault/1", "notes"),
+            ("moat.fault/1", "notes"), ("moat.recording/1", "damage"),
             *(("moat.stress/1", field) for field in ("device", "kernel", "error", "stalled"))}
+RECORDING = "tests/watch/data/overrun.rec"
 SIMPLE = {"text": str, "number": (int, float), "boolean": bool}
 
 
@@ -116,6 +117,9 @@ def main() -> int:
                 "virtio-iommu-6.12.117.txt")),
             ["explore", "pud-slot"], ["explore", "pud-slot", "--variant", "old"],
             ["explore", "--replay", replay], ["explore", "--merge", str(shard)],
+            ["replay", RECORDING],
+            ["replay", RECORDING, "--guard", "4k", "--placement", "right"],
+            ["replay", RECORDING, "--reduce", "/dev/null"],
             ["stress", "bar-walk", "--bar", "1G", "--time", "0.1"],
         ]
         for words in runs:

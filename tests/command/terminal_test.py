@@ -93,6 +93,8 @@ def statuses(moat: str) -> list[str]:
                 (3, ["explore", "pud-slot", "--faulters", "2", "--most-executions", "5"]),
                 (1, ["explore", "--replay", str(replay)]),
                 (2, ["explore", "--merge", str(replay)]),
+                (1, ["replay", "tests/watch/data/overrun.rec"]),
+                (2, ["replay"]), (3, ["replay", nothing]),
                 (0, ["stress", "bar-walk", "--bar", "1G", "--time", "0.1"]),
                 (2, ["stress", "bar-walk", "--bar", "1000"]), (2, ["stress"]), (0, [])):
             done = command.run(moat, *words)

@@ -12,6 +12,8 @@ import sys
 
 import command
 
+RECORDING = "tests/watch/data/overrun.rec"
+
 ESCAPES = re.compile(r"\x1b\[[0-9;]*[mK]")
 
 
@@ -74,7 +76,8 @@ def main() -> int:
     overrun = ["audit", "--device", "nvme", "--inject", "overrun", "--case", "0"]
     for words in (["audit", "--list"], overrun, ["explore", "pud-slot", "--variant", "old"],
                   ["explore", "pud-slot"], ["explain", "tests/fault/data/intel-6.12.117-type1.txt"],
-                  ["devices"], ["stress", "bar-walk", "--bar", "1G", "--time", "0.1", "--readers", "0"]):
+                  ["devices"], ["replay", RECORDING], ["replay", RECORDING, "--guard", "4k"],
+                  ["stress", "bar-walk", "--bar", "1G", "--time", "0.1", "--readers", "0"]):
         for columns in (40, 80):
             wrong += fits(moat, columns, words)
     for words in (["audti"], ["audit", "--device", "floppy"], ["audit", "--seed", "nan"],

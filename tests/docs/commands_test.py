@@ -12,7 +12,7 @@ import shlex
 import subprocess
 import sys
 
-COMMAND = re.compile(r"^ {4,}(?:\$ )?(moat (?:audit|explore|explain|stress) .*)$")
+COMMAND = re.compile(r"^ {4,}(?:\$ )?(moat (?:audit|explore|explain|replay|stress) .*)$")
 
 
 def run(root: pathlib.Path, moat: str, command: str) -> tuple[int, str]:
