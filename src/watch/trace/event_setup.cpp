@@ -22,6 +22,22 @@ std::string filter_of(const std::set<std::string, std::less<>>& devices) {
 }
 
 /// Switches events on, or finds those that are on, and describes them.
+/// Whether a driver's call is behind the event.
+bool has_caller(Meaning meaning) {
+    switch (meaning) {
+    case Meaning::map:
+    case Meaning::map_list:
+    case Meaning::unmap:
+    case Meaning::unmap_list:
+    case Meaning::allocate_call:
+    case Meaning::allocate:
+    case Meaning::free:
+        return true;
+    default:
+        return false;
+    }
+}
+
 class EventSwitch {
   public:
     explicit EventSwitch(const TraceInstance& instance) : instance_(instance) {
@@ -86,9 +102,8 @@ class EventSwitch {
         const fs::path folder = fs::path("events") / system / name;
         if (!devices.empty() && instance_.write(folder / "filter", filter_of(devices)) != 0)
             is_filtered_ = false;
-        const bool maps = *meaning == Meaning::map || *meaning == Meaning::map_list ||
-                          *meaning == Meaning::allocate_call || *meaning == Meaning::allocate;
-        if (stacks && maps && instance_.write(folder / "trigger", "stacktrace") == 0)
+        if (stacks && has_caller(*meaning) &&
+            instance_.write(folder / "trigger", "stacktrace") == 0)
             made_.has_stacks = true;
         if (instance_.write(folder / "enable", "1") != 0)
             return false;
@@ -156,7 +171,7 @@ class EventSwitch {
             say("the kernel skips kprobes in interrupts of one: such events count as lost");
         if (!is_filtered_)
             say("the kernel rejected the filter by device: all devices use space in the rings");
-        say(made_.has_stacks ? "stacks of maps by a trigger" : std::string(without_stacks));
+        say(made_.has_stacks ? "stacks by a trigger" : std::string(without_stacks));
         say(has(Meaning::console) ? "faults by the event printk:console"
                                   : "faults by /dev/kmsg, which may lose lines");
         if (has(Meaning::page_fault))
