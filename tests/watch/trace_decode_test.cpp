@@ -257,6 +257,18 @@ TEST(TraceDecode, adds_up_the_kinds_of_time) {
                                                      (std::uint64_t{1} << 58) + 2}));
 }
 
+TEST(TraceDecode, carries_a_time_stamp_past_its_59_bits) {
+    PageWriter writer((std::uint64_t{1} << 59) - 1);
+    writer.append(std::uint32_t{9} << 5 | 31);
+    writer.append(std::uint32_t{0});
+    writer.record(0, header_record(9, 1));
+    std::uint64_t time_ns = 0;
+    const auto no_loss = [](const PageLoss& /*loss*/) { FAIL(); };
+    const auto keep = [&](const RingRecord& record) { time_ns = record.time_ns; };
+    decode_page(writer.page(), PageLayout{}, no_loss, keep);
+    EXPECT_EQ(time_ns, (std::uint64_t{1} << 59) + 9);
+}
+
 TEST(TraceDecode, counts_suppressed_lines_and_notes_warnings) {
     Pipeline pipeline(linux_6_12());
     PageWriter writer(1000);
@@ -269,6 +281,99 @@ TEST(TraceDecode, counts_suppressed_lines_and_notes_warnings) {
     EXPECT_EQ(pipeline.events(),
               (std::vector<std::string>{"suppressed count=12", "fault 0000:00:05.0 read 0x7000",
                                         "note iommu: Detected page leak!"}));
+}
+
+PageBytes with_text(PageBytes record, std::size_t location_at, std::string_view text) {
+    put_text(record, location_at, text);
+    return record;
+}
+
+void put_numbers(PageBytes& record, std::size_t location_at, std::vector<std::uint64_t> numbers,
+                 std::size_t size) {
+    put(record, location_at,
+        static_cast<std::uint32_t>(numbers.size() * size << 16 | record.size()));
+    for (const std::uint64_t number : numbers) {
+        const std::size_t at = record.size();
+        put(record, at, number);
+        record.resize(at + size);
+    }
+}
+
+struct List {
+    std::vector<std::uint64_t> physical = {};
+    std::vector<std::uint64_t> starts = {};
+    bool truncated = false;
+};
+
+PageBytes map_list(const List& list) {
+    PageBytes record = header_record(id_of("events/dma/dma_map_sg/format"), 7);
+    put(record, 16, std::uint32_t{200}); // full_ents
+    put(record, 20, std::uint8_t{list.truncated});
+    put(record, 40, std::uint64_t{0});
+    put_numbers(record, 24, list.physical, 8);
+    put_numbers(record, 28, list.starts, 8);
+    put_numbers(record, 32, std::vector<std::uint64_t>(list.starts.size(), 512), 4);
+    return with_text(record, 8, "d");
+}
+
+PageBytes unmap_list(std::vector<std::uint64_t> physical) {
+    PageBytes record = header_record(id_of("events/dma/dma_unmap_sg/format"), 7);
+    put(record, 24, std::uint64_t{0});
+    put_numbers(record, 12, std::move(physical), 8);
+    return with_text(record, 8, "d");
+}
+
+std::vector<std::string> events_of(const std::vector<PageBytes>& records) {
+    Pipeline pipeline(linux_6_12());
+    PageWriter writer(1000);
+    for (const PageBytes& each : records)
+        writer.long_record(1, each);
+    pipeline.page(0, writer.page());
+    return pipeline.events();
+}
+
+TEST(TraceDecode, ends_each_segment_of_a_list_by_the_lists_first_physical_address) {
+    EXPECT_EQ(events_of({map_list({.physical = {0x1000, 0x5000}, .starts = {0xa000, 0xb000}}),
+                         map_list({.physical = {0x1000, 0x2000, 0x3000}, .starts = {0xc000}}),
+                         unmap_list({0x1000, 0x5000}), unmap_list({0x1000, 0x2000, 0x3000}),
+                         unmap_list({0x1000, 0x7000})}),
+              (std::vector<std::string>{
+                  "map d dma_map_sg [0xa000, +512B) read-write physical=0x1000",
+                  "map d dma_map_sg [0xb000, +512B) read-write physical=0x5000",
+                  "map d dma_map_sg [0xc000, +512B) read-write physical=0x1000",
+                  "unmap d dma_unmap_sg [0xa000, +0B)", "unmap d dma_unmap_sg [0xb000, +0B)",
+                  "unmap d dma_unmap_sg [0xc000, +0B)", "unmap-page d dma_unmap_sg physical=0x1000",
+                  "unmap-page d dma_unmap_sg physical=0x7000"}));
+}
+
+TEST(TraceDecode, counts_the_segments_that_the_kernel_left_out_as_lost) {
+    EXPECT_EQ(
+        events_of({map_list({.physical = {0x1000}, .starts = {0xa000}, .truncated = true})}),
+        (std::vector<std::string>{"map d dma_map_sg [0xa000, +512B) read-write physical=0x1000",
+                                  "lost count=199"}));
+}
+
+TEST(TraceDecode, passes_on_a_fault_once_that_the_driver_also_logs) {
+    PageBytes fault = header_record(id_of("events/iommu/io_page_fault/format"), 0);
+    put(fault, 16, std::uint64_t{0x7123});
+    put(fault, 24, std::uint32_t{1});
+    const auto line = [](std::string_view address) {
+        return console("AMD-Vi: Event logged [IO_PAGE_FAULT device=0000:00:05.0 domain=0x000a "
+                       "address=" +
+                       std::string(address) + " flags=0x0020]");
+    };
+    EXPECT_EQ(events_of({with_text(fault, 8, "0000:00:05.0"), line("0x7123"), line("0x9000")}),
+              (std::vector<std::string>{"fault 0000:00:05.0 io_page_fault write 0x7123",
+                                        "fault 0000:00:05.0 unknown 0x9000"}));
+}
+
+TEST(TraceDecode, notes_a_bouncing_device_once) {
+    PageBytes bounced = header_record(id_of("events/swiotlb/swiotlb_bounced/format"), 0);
+    put(bounced, 40, std::uint8_t{0});
+    const PageBytes record = with_text(bounced, 8, "0000:00:05.0");
+    const auto events = events_of({record, record});
+    ASSERT_EQ(events.size(), 1U);
+    EXPECT_TRUE(events[0].starts_with("note 0000:00:05.0 swiotlb bounces mappings")) << events[0];
 }
 
 TEST(TraceDecode, skips_failed_mappings) {

@@ -7,6 +7,7 @@
 #include "watch/trace/source.hpp"
 #include "watch/trace/trace_files.hpp"
 
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <gtest/gtest.h>
@@ -111,6 +112,30 @@ TEST_F(TraceSourceTest, reads_an_instance_of_another_and_changes_nothing) {
     EXPECT_EQ(read_line(tracefs() / "instances/boot/trace_clock"), "local [mono]");
     EXPECT_EQ(read_line(tracefs() / "instances/boot/events/dma/dma_alloc/enable"), "0");
     EXPECT_FALSE(fs::exists(tracefs() / "dynamic_events"));
+}
+
+TEST_F(TraceSourceTest, reads_the_log_where_the_instance_has_no_lines) {
+    add_instance("boot", "[local] mono");
+    write("sys/kernel/tracing/instances/boot/per_cpu/cpu0/stats", "now ts:     9.000001\n");
+    write("sys/kernel/tracing/instances/boot/events/printk/console/enable", "0\n");
+    write("dev/kmsg",
+          "4,1,1000000,-;DMAR: [DMA Read] Request device [00:05.0] fault addr 0x1000\n");
+    auto source = TraceSource::begin(options());
+    ASSERT_TRUE(source) << source.error();
+    std::ofstream(root_ / "dev/kmsg", std::ios::app)
+        << "4,2,2000000,-;DMAR: [DMA Write NO_PASID] Request device [00:05.0] fault addr 0x2000 "
+           "[fault reason 0x05] PTE Write access is not set\n";
+    std::vector<std::uint64_t> faults;
+    const auto keep = [&](const fault::DmaEvent& event) {
+        if (event.kind != fault::DmaEvent::Kind::fault)
+            return;
+        const std::uint64_t address = event.record.where.start().value();
+        faults.push_back(address);
+        EXPECT_TRUE(address != 0x2000 || event.record.time_ns == 2'000'000'000U);
+    };
+    ASSERT_TRUE(source->poll(keep));
+    ASSERT_TRUE(source->finish(keep));
+    EXPECT_EQ(faults, (std::vector<std::uint64_t>{0x2000, 0})); // 0: the capture's
 }
 
 TEST_F(TraceSourceTest, names_its_sources) {

@@ -3,6 +3,7 @@
 
 #include "moat/core/text.hpp"
 
+#include "fault/log_group.hpp"
 #include "record_fields.hpp"
 
 #include <algorithm>
@@ -264,7 +265,8 @@ void RecordReader::page_fault(const Input& input, DmaEventSink sink) {
     const std::uint64_t flags = fields.number("flags").value_or(0); // bit 0: IOMMU_FAULT_WRITE
     DmaEvent event = input.common;
     event.kind = DmaEvent::Kind::fault;
-    event.record = {.access = (flags & 1) != 0 ? fault::Access::write : fault::Access::read,
+    event.record = {.source = fault::parse_pci_function(event.device).value_or(fault::Source()),
+                    .access = (flags & 1) != 0 ? fault::Access::write : fault::Access::read,
                     .precision = fault::Precision::start,
                     .where = IovaRange(Iova(*address), ByteCount(1)),
                     .time_ns = event.time_ns};

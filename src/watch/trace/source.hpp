@@ -22,7 +22,8 @@ struct SourceOptions {
     std::vector<std::string> devices = {};
     /// Records the kernel's stack of each map and allocation.
     bool stacks = false;
-    /// Reads this tracefs instance and changes nothing in it; empty: creates one and removes it.
+    /// Reads this tracefs instance, which uses up its records, and changes none of its settings;
+    /// empty: creates one and removes it.
     std::string instance = {};
     /// The ring buffer of each CPU, in KiB; 0: 4096, or less on machines with over 64 CPUs.
     std::size_t buffer_kib = 0;
