@@ -280,7 +280,7 @@ class RecordingReader::State {
             }
             each.line = small_number(in);
         }
-        if (in.failed() || frames.empty())
+        if (in.failed())
             return bad_field("a symbol is malformed", address);
         if (symbols_.size() == recording::most_symbols ||
             symbol_bytes_ > recording::most_symbols_bytes)

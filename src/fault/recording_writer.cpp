@@ -213,16 +213,19 @@ class RecordingWriter::State {
         return number;
     }
 
-    /// Writes what `symbolise` knows of an address, at its first use.
+    /// Writes what `symbolise` knows of an address, at its first use: no frames if it hides the
+    /// address.
     void add_symbol(std::uintptr_t address) {
         if (symbolised_.size() == recording::most_symbols || !symbolised_.insert(address).second)
             return;
         Encoder frames;
         std::size_t count = 0;
         std::size_t bytes = 0;
+        bool is_unknown = false;
         const auto add_frame = [&](const StackFrame& frame) {
-            if (count == recording::most_frames ||
-                (frame.function.empty() && frame.file.empty() && frame.module.empty()))
+            if (frame.function.empty() && frame.file.empty() && frame.module.empty())
+                is_unknown = true;
+            if (is_unknown || count == recording::most_frames)
                 return;
             ++count;
             bytes += recording::frame_bytes;
@@ -233,7 +236,7 @@ class RecordingWriter::State {
             frames.number(frame.line);
         };
         symbolise_(address, add_frame);
-        if (count == 0 || symbol_bytes_ + bytes > recording::most_symbols_bytes)
+        if (is_unknown || symbol_bytes_ + bytes > recording::most_symbols_bytes)
             return;
         symbol_bytes_ += bytes;
         begin_record(Tag::symbol);

@@ -227,8 +227,10 @@ void Follower::State::add_notes(Finding& finding, const Devices::value_type& fau
         note(std::to_string(lost) +
              " events were lost after this mapping was made: it may have ended since");
     const LiveMapping* const live = device.group->find(blamed->range.start().value());
-    if (live == nullptr || !diagnosis.mapping)
+    if (!diagnosis.mapping)
         return;
+    if (live == nullptr || live->mapping.mapped.time_ns != blamed->mapped.time_ns)
+        return note("this mapping ended just before the kernel logged the fault");
     if (live->is_allocation)
         note("this mapping was traced as whole pages: the buffer in it may be shorter");
     if (live->may_have_ended)

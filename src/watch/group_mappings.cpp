@@ -17,6 +17,8 @@ constexpr std::uint64_t latest_trace_ns = 1'000'000'000;
 /// A device that uses a buffer after its unmap does so within this time; later, an overrun of a
 /// living neighbour is likelier.
 constexpr std::uint64_t late_access_ns = 250'000'000;
+/// The kernel logs a fault within this time. The driver may have unmapped the buffer meanwhile.
+constexpr std::uint64_t log_delay_ns = 100'000'000;
 /// How near that neighbour must be: in the page beside.
 constexpr std::uint64_t beside_bytes = 4096;
 constexpr std::size_t most_owed = 1024;
@@ -31,6 +33,18 @@ template <class Map>
 [[nodiscard]] bool is_late(const Diagnosis& diagnosis, const fault::PastMapping& past) {
     const std::uint64_t at = diagnosis.record.time_ns.value_or(0);
     return at > past.unmapped.time_ns + late_access_ns;
+}
+
+/// What a violation of `past` was if it was unmapped only while the kernel logged the fault.
+[[nodiscard]] std::optional<Kind> kind_before_unmap(const Diagnosis& diagnosis,
+                                                    const fault::PastMapping& past) {
+    if (diagnosis.record.time_ns.value_or(0) > past.unmapped.time_ns + log_delay_ns)
+        return std::nullopt;
+    if (diagnosis.side != fault::Side::inside)
+        return diagnosis.side == fault::Side::right ? Kind::out_of_bounds_right
+                                                    : Kind::out_of_bounds_left;
+    return permits(past.mapping.allows, diagnosis.record.access) ? std::nullopt
+                                                                 : std::optional(Kind::permission);
 }
 
 [[nodiscard]] bool lies_beside(const Diagnosis& diagnosis) {
@@ -207,13 +221,8 @@ Diagnosis GroupMappings::diagnose(const fault::Record& record,
                                   const fault::DiagnoseOptions& options) {
     past_.catch_up();
     Diagnosis diagnosis = fault::diagnose(*this, past_, record, options);
-    if (diagnosis.kind == Kind::use_after_unmap && is_late(diagnosis, *diagnosis.past)) {
-        Diagnosis living = fault::diagnose(*this, fault::NoHistory(), record, options);
-        if (lies_beside(living)) {
-            living.past = diagnosis.past;
-            return living;
-        }
-    }
+    if (diagnosis.kind == Kind::use_after_unmap)
+        return reconsider(diagnosis, options);
     if (diagnosis.kind != Kind::mapped_and_allowed)
         return diagnosis;
     const auto before = past_.around(record.where, diagnosis.steps).latest;
@@ -223,6 +232,23 @@ Diagnosis GroupMappings::diagnose(const fault::Record& record,
         diagnosis.mapping.reset();
     }
     return diagnosis;
+}
+
+Diagnosis GroupMappings::reconsider(Diagnosis diagnosis,
+                                    const fault::DiagnoseOptions& options) const {
+    if (const auto kind = kind_before_unmap(diagnosis, *diagnosis.past)) {
+        diagnosis.kind = *kind;
+        diagnosis.mapping = diagnosis.past->mapping;
+        diagnosis.past.reset();
+        return diagnosis;
+    }
+    if (!is_late(diagnosis, *diagnosis.past))
+        return diagnosis;
+    Diagnosis living = fault::diagnose(*this, fault::NoHistory(), diagnosis.record, options);
+    if (!lies_beside(living))
+        return diagnosis;
+    living.past = diagnosis.past;
+    return living;
 }
 
 const LiveMapping* GroupMappings::find(std::uint64_t start) const {

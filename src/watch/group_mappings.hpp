@@ -79,6 +79,9 @@ class GroupMappings {
     using OwedUnmaps = std::multimap<std::uint64_t, Owed>;
 
     void replace(ByStart& mappings, const LiveMapping& added, std::uint64_t last_loss_ns);
+    /// A use after unmap, or what is likelier by the times of the fault and the unmap.
+    [[nodiscard]] fault::Diagnosis reconsider(fault::Diagnosis diagnosis,
+                                              const fault::DiagnoseOptions& options) const;
     void refine_allocation(const IovaRange& range);
     [[nodiscard]] bool settle(OwedUnmaps::iterator owed, std::uint64_t now_ns);
     void drop_expired(std::uint64_t now_ns);

@@ -166,6 +166,26 @@ TEST(Follower, names_a_mapping_that_ended) {
     EXPECT_EQ(seen.range, bytes(0x10000, page));
 }
 
+TEST(Follower, reports_an_overrun_of_a_mapping_that_ended_while_the_fault_was_logged) {
+    Stream stream;
+    stream.map(0x10000, page);
+    stream.unmap(0x10000);
+    const Seen seen = stream.fault(0x11000);
+    EXPECT_EQ(seen.kind, Kind::out_of_bounds_right);
+    EXPECT_EQ(seen.range, bytes(0x10000, page));
+    EXPECT_TRUE(mentions(seen, "ended just before"));
+    stream.pass(1'000);
+    EXPECT_EQ(stream.fault(0x11000).kind, Kind::use_after_unmap);
+}
+
+TEST(Follower, reports_the_direction_of_a_mapping_that_ended_while_the_fault_was_logged) {
+    Stream stream;
+    stream.map(0x10000, page, Allows::read);
+    stream.unmap(0x10000);
+    EXPECT_EQ(stream.fault(0x10000).kind, Kind::permission);
+    EXPECT_EQ(stream.fault(0x10000, fault::Access::read).kind, Kind::use_after_unmap);
+}
+
 TEST(Follower, names_the_direction_that_a_device_violated) {
     Stream stream;
     stream.map(0x10000, page, Allows::read);
