@@ -144,8 +144,8 @@ TEST_F(TraceSourceTest, names_its_sources) {
     ASSERT_TRUE(source) << source.error();
     EXPECT_EQ(source->sources(),
               (std::vector<std::string>{
-                  "Linux 6.12.117+deb12-amd64", "mappings by 4 events dma:*",
-                  "stacks by a trigger", "faults by the event printk:console",
+                  "Linux 6.12.117+deb12-amd64", "mappings by 4 events dma:*", "stacks by a trigger",
+                  "faults by the event printk:console",
                   std::string("the instance does not record dma_alloc, dma_alloc_sgt, dma_free, ") +
                       "dma_free_sgt: what they map or unmap is unknown"}));
     EXPECT_EQ(source->devices(), std::vector<std::string>{"0000:00:05.0"});

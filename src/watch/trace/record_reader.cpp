@@ -25,7 +25,6 @@ constexpr std::uint64_t longest_message_ns = 50'000'000;
 /// A driver logs a fault this soon after it passed it to the tracepoint.
 constexpr std::uint64_t same_fault_ns = 100'000'000;
 constexpr std::uint64_t page_mask = ~std::uint64_t{0xfff};
-constexpr std::uint64_t failed_mapping = ~std::uint64_t{0}; // DMA_MAPPING_ERROR
 
 /// What the kernel writes for a trampoline of its tracer.
 constexpr std::uint64_t trampoline_mark = 0x7fffffff;
@@ -170,9 +169,10 @@ void RecordReader::map(const Input& input, DmaEventSink sink) {
     const RecordFields fields(input.record.bytes, input.event.format);
     const auto start = fields.number("dma_addr");
     const auto size = fields.number("size");
-    const bool has_failed = start == failed_mapping || fields.number("virt_addr") == 0U;
+    const bool has_failed = fields.number("virt_addr") == 0U;
     if (!start || !size || has_failed || !is_wanted(input.common.device))
         return;
+    // A failed mapping has the last address of all, where nothing fits.
     const auto range = IovaRange::make(Iova(*start), ByteCount(*size));
     if (!range || range->empty())
         return;

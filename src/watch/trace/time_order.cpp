@@ -68,8 +68,8 @@ void TimeOrder::pass(std::uint64_t cut_ns, FunctionRef<void(const TracedRecord&)
                 oldest = &records;
         if (oldest == nullptr)
             return;
-        TracedRecord& record = oldest->front();
-        passed_ns_ = record.time_ns = std::max(record.time_ns, passed_ns_);
+        const TracedRecord& record = oldest->front();
+        passed_ns_ = std::max(record.time_ns, passed_ns_);
         sink(record);
         oldest->pop_front();
     }

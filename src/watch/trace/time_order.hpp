@@ -52,10 +52,10 @@ class TimeOrder {
     void add_stack(unsigned cpu, RecordBytes stack_record, std::span<const std::uint64_t> stack);
 
     /// Passes on and forgets the records older than `cut_ns`, by time, then by CPU. A record that
-    /// is late even so gets the time of the last one passed.
+    /// is late even so comes first of the next ones.
     void pass(std::uint64_t cut_ns, FunctionRef<void(const TracedRecord&)> sink);
 
-    /// The time of the last record passed.
+    /// The latest time of a record passed.
     [[nodiscard]] std::uint64_t passed_ns() const { return passed_ns_; }
 
   private:
