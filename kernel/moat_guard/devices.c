@@ -29,6 +29,8 @@ static LIST_HEAD(devices);
 /* Guards the list, the choice and the table of domains. Taken with a device's lock held. */
 static DEFINE_MUTEX(lock);
 static char chosen[GUARD_LIST_BYTES];
+/* Settings may be written before the module is set up, and until it is gone. */
+static bool running;
 
 static bool is_chosen(struct device *dev)
 {
@@ -145,7 +147,7 @@ static void learn(struct device *dev)
 	struct guard_device *device;
 
 	mutex_lock(&lock);
-	if (!guard_size_kib() || !is_chosen(dev) || pci_is_bridge(to_pci_dev(dev)))
+	if (!running || !guard_size_kib() || !is_chosen(dev) || pci_is_bridge(to_pci_dev(dev)))
 		goto out;
 	device = add_device(dev);
 	if (!device)
@@ -281,9 +283,13 @@ int guard_devices_begin(void)
 {
 	int error = bus_register_notifier(&pci_bus_type, &notifier);
 
-	if (!error)
-		guard_devices_apply();
-	return error;
+	if (error)
+		return error;
+	mutex_lock(&lock);
+	running = true;
+	mutex_unlock(&lock);
+	guard_devices_apply();
+	return 0;
 }
 
 void guard_devices_end(void)
@@ -291,10 +297,14 @@ void guard_devices_end(void)
 	struct guard_device *each, *next;
 
 	bus_unregister_notifier(&pci_bus_type, &notifier);
+	mutex_lock(&lock);
+	running = false;
 	list_for_each_entry_safe(each, next, &devices, link) {
 		if (each->domain)
 			WRITE_ONCE(each->domain->pages, 0);
+		list_del(&each->link);
 		put_device(each->dev);
 		kfree(each);
 	}
+	mutex_unlock(&lock);
 }

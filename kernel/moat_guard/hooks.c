@@ -11,7 +11,6 @@
 #include <linux/ftrace.h>
 #include <linux/hash.h>
 #include <linux/log2.h>
-#include <linux/module.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
@@ -38,6 +37,8 @@
 #define ROUNDED_BELOW 32
 #define SLOT_BITS 8
 #define SLOTS BIT(SLOT_BITS)
+/* More than take_range() has. The checks at load notice one that is called with a guard twice. */
+#define TAKE_RANGE_BYTES 64
 /* Slots from its hash on in which a domain may lie. */
 #define REACH 8
 
@@ -94,7 +95,7 @@ unsigned int guard_domain_number(const struct guard_domain *domain)
 }
 
 /* Pages of the node that the allocator makes for a request. */
-static unsigned long node_pages(unsigned long size)
+static __always_inline unsigned long node_pages(unsigned long size)
 {
 	return size < ROUNDED_BELOW ? roundup_pow_of_two(size) : size;
 }
@@ -103,7 +104,7 @@ static unsigned long node_pages(unsigned long size)
  * Pages of a range and its guard. A range is aligned to the next power of two, so a guard that ends
  * slightly above one is cut there: by at most a quarter.
  */
-static unsigned long with_guard(unsigned long size, unsigned long guard)
+static __always_inline unsigned long with_guard(unsigned long size, unsigned long guard)
 {
 	unsigned long total = size + guard;
 	unsigned long cut = total - rounddown_pow_of_two(total);
@@ -111,12 +112,28 @@ static unsigned long with_guard(unsigned long size, unsigned long guard)
 	return cut <= guard / 4 ? total - cut : total;
 }
 
-static bool fits_budget(struct guard_domain *domain, long cost, unsigned long limit_pfn)
+static __always_inline bool fits_budget(struct guard_domain *domain, long cost,
+					unsigned long limit_pfn)
 {
 	unsigned long limit = limit_pfn + 1 ? limit_pfn + 1 : limit_pfn;
 
 	WRITE_ONCE(domain->limit, limit);
 	return atomic_long_read(&domain->held) + cost <= limit / 100 * guard_budget();
+}
+
+/* Its own function, so that alloc_hook() knows these calls by their return address. */
+static noinline notrace unsigned long take_range(struct iova_domain *iovad, unsigned long size,
+						 unsigned long limit_pfn)
+{
+	unsigned long pfn = alloc_iova_fast(iovad, size, limit_pfn, false);
+
+	barrier(); /* no tail call */
+	return pfn;
+}
+
+static bool is_ours(unsigned long return_address)
+{
+	return return_address - (unsigned long)take_range < TAKE_RANGE_BYTES;
 }
 
 /* The first page of a padded range; 0: the allocator is to serve the request as it came. */
@@ -138,8 +155,7 @@ static unsigned long notrace guarded_alloc(struct iova_domain *iovad, unsigned l
 		atomic_long_inc(&domain->over_budget);
 		return 0;
 	}
-	/* The call passes the hook again, which lets calls of this module through. */
-	pfn = alloc_iova_fast(iovad, total, limit_pfn, false);
+	pfn = take_range(iovad, total, limit_pfn);
 	if (!pfn) {
 		atomic_long_inc(&domain->plain);
 		return 0;
@@ -147,6 +163,12 @@ static unsigned long notrace guarded_alloc(struct iova_domain *iovad, unsigned l
 	atomic_long_inc(&domain->padded);
 	atomic_long_add(cost, &domain->held);
 	return pfn;
+}
+
+/* Whether ranges of the domain may have guards: else the tree's lock is not worth a look. */
+static bool has_guards(struct guard_domain *domain)
+{
+	return READ_ONCE(domain->pages) || atomic_long_read(&domain->held) > 0;
 }
 
 /* The size to free: that of the node, which is never smaller than the range. */
@@ -157,7 +179,7 @@ static unsigned long notrace guarded_size(struct iova_domain *iovad, unsigned lo
 	struct iova *node;
 	unsigned long pages;
 
-	if (!domain || !size)
+	if (!domain || !size || !has_guards(domain))
 		return size;
 	node = find_iova(iovad, pfn);
 	if (!node || node->pfn_lo != pfn) {
@@ -193,7 +215,7 @@ static void notrace alloc_hook(unsigned long ip, unsigned long parent_ip, struct
 	struct pt_regs *regs = registers(fregs);
 	unsigned long pfn;
 
-	if (within_module_core(parent_ip, THIS_MODULE))
+	if (is_ours(parent_ip))
 		return;
 	pfn = guarded_alloc((struct iova_domain *)regs->di, regs->si, regs->dx);
 	if (!pfn)
@@ -260,10 +282,7 @@ static int __init check_range(struct guard_domain *domain, unsigned long size, u
 	return 0;
 }
 
-/*
- * These calls come from the module's init section, so the hooks take them for others'. The sizes
- * lie on both sides of those that the allocator rounds.
- */
+/* The sizes lie on both sides of those that the allocator rounds. */
 static int __init check_domain(struct iova_domain *iovad)
 {
 	static const unsigned long sizes[][2] __initconst = {

@@ -14,7 +14,6 @@
 
 static unsigned int size_kib;
 static unsigned int budget = 50;
-static bool loaded;
 static struct dentry *folder;
 
 unsigned int guard_size_kib(void)
@@ -27,19 +26,12 @@ unsigned int guard_budget(void)
 	return READ_ONCE(budget);
 }
 
-/* Parameters of the module's insertion are set before guard_init() runs. */
-static void apply(void)
-{
-	if (loaded)
-		guard_devices_apply();
-}
-
 static int set_size(const char *text, const struct kernel_param *param)
 {
 	int error = param_set_uint_minmax(text, param, 0, GUARD_MAX_KIB);
 
 	if (!error)
-		apply();
+		guard_devices_apply();
 	return error;
 }
 
@@ -55,7 +47,7 @@ static int set_devices(const char *text, const struct kernel_param *param)
 	int error = length < 0 ? length : guard_devices_choose(strim(list));
 
 	if (!error)
-		apply();
+		guard_devices_apply();
 	return error;
 }
 
@@ -94,7 +86,6 @@ static int __init guard_init(void)
 		guard_hooks_disarm();
 		return error;
 	}
-	loaded = true;
 	folder = debugfs_create_dir("moat_guard", NULL);
 	debugfs_create_file("state", 0444, folder, NULL, &state_fops);
 	return 0;

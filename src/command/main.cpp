@@ -44,6 +44,7 @@ Exit run(int argc, char** argv) {
     moat::tools::add_devices(app, exit);
     moat::tools::add_explain(app, exit);
     moat::tools::add_explore(app, exit);
+    moat::tools::add_guard(app, exit);
     moat::tools::add_replay(app, exit);
     moat::tools::add_stress(app, exit);
     moat::tools::add_watch(app, exit);

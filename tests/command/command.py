@@ -76,3 +76,18 @@ def make_sysfs(root: pathlib.Path, address: str = "0000:00:04.0") -> pathlib.Pat
     (device / "driver").symlink_to("../../drivers/vfio-pci")
     (pci / "drivers_probe").write_text("")
     return root
+
+
+def make_guard(root: pathlib.Path) -> list[str]:
+    """A host with moat_guard loaded, which guards its function; the option that names it."""
+    sysfs = make_sysfs(root / "sys")
+    parameters = sysfs / "module/moat_guard/parameters"
+    parameters.mkdir(parents=True)
+    for name, text in {"size": "4", "budget": "50", "devices": ""}.items():
+        (parameters / name).write_text(text + "\n")
+    state = sysfs / "kernel/debug/moat_guard/state"
+    state.parent.mkdir(parents=True)
+    state.write_text("moat_guard 1\ndevice 0000:00:04.0 domain=3 guard_bytes=4096 held_pages=512 "
+                     "limit_pages=1048576 before=20 padded=1234 plain=1 over_budget=2 restored=700 "
+                     "missed=0\n")
+    return ["--root", str(root)]

@@ -27,6 +27,7 @@ def main() -> int:
     ran = 0
     with tempfile.TemporaryDirectory() as folder:
         sysfs = command.make_sysfs(pathlib.Path(folder))
+        guard = " ".join(command.make_guard(pathlib.Path(folder) / "guard"))
         for path in command.all_paths(moat)[1:]:
             shown = command.run(moat, *path, "--help")
             statuses.add(EXIT_STATUS + shown.stdout.partition(EXIT_STATUS)[2])
@@ -39,6 +40,8 @@ def main() -> int:
                 line = re.sub(r"\bmoat\b", moat, example, count=1)
                 if path[0] in ("devices", "bind", "unbind"):
                     line += f" --sysfs {sysfs}"
+                if path[0] == "guard":
+                    line += f" {guard}"
                 if path[0] == "watch":  # until it is interrupted, where it can run
                     line = "timeout --signal INT 2 " + line
                 done = subprocess.run(["bash", "-c", line], capture_output=True, text=True,

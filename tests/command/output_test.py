@@ -33,6 +33,7 @@ def run_into(stdout, words: list[str], **more) -> subprocess.CompletedProcess:
 def printing_commands(moat: str, folder: pathlib.Path) -> list[list[str]]:
     """Each command's --help and its work, as text and, if it has --json, as JSON."""
     sysfs = ["--sysfs", str(command.make_sysfs(folder / "sys"))]
+    guard = command.make_guard(folder / "guard")
     replay = folder / "replay"
     command.run(moat, "explore", "pud-slot", "--variant", "old", "--write-replay", str(replay))
     result = folder / "result"
@@ -42,6 +43,8 @@ def printing_commands(moat: str, folder: pathlib.Path) -> list[list[str]]:
             ("devices",): [sysfs], ("bind",): [["00:04.0", *sysfs]],
             ("unbind",): [["00:04.0", *sysfs]], ("explain",): [[LOG]],
             ("explore",): [["--replay", str(replay)], ["--merge", str(result)]],
+            ("guard",): [], ("guard", "status"): [guard], ("guard", "on"): [guard],
+            ("guard", "off"): [guard],
             ("replay",): [[RECORDING], [RECORDING, "--guard", "4k"]],
             ("stress",): [], ("stress", "bar-walk"): [["--bar", "1G", "--time", "0.1"]]}
     commands = [["--help"], ["--version"], ["completion", "bash"]]

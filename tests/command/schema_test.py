@@ -102,6 +102,7 @@ def main() -> int:
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         sysfs = ["--sysfs", str(command.make_sysfs(pathlib.Path(folder) / "sys"))]
+        guard = command.make_guard(pathlib.Path(folder) / "guard")
         replay = str(pathlib.Path(folder) / "replay")
         shard = pathlib.Path(folder) / "shard"
         command.run(moat, "explore", "pud-slot", "--variant", "old", "--write-replay", replay)
@@ -115,6 +116,7 @@ def main() -> int:
             *(["explain", str(data / name)] for name in (
                 "explain/traced.log", "golden_lines.txt", "pasted_lines.txt", "intel-6.12.117-iommufd.txt",
                 "virtio-iommu-6.12.117.txt")),
+            ["guard", "status", *guard], ["guard", "on", *guard], ["guard", "off", *guard],
             ["explore", "pud-slot"], ["explore", "pud-slot", "--variant", "old"],
             ["explore", "--replay", replay], ["explore", "--merge", str(shard)],
             ["replay", RECORDING],

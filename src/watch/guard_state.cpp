@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "watch/guard_state.hpp"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <utility>
+
+namespace moat::watch {
+namespace {
+
+constexpr std::string_view state_version = "moat_guard 1";
+
+constexpr std::array<std::pair<std::string_view, std::uint64_t GuardDomain::*>, 10> domain_fields =
+    {{
+        {"domain", &GuardDomain::number},
+        {"guard_bytes", &GuardDomain::guard_bytes},
+        {"held_pages", &GuardDomain::held_pages},
+        {"limit_pages", &GuardDomain::limit_pages},
+        {"before", &GuardDomain::before},
+        {"padded", &GuardDomain::padded},
+        {"plain", &GuardDomain::plain},
+        {"over_budget", &GuardDomain::over_budget},
+        {"restored", &GuardDomain::restored},
+        {"missed", &GuardDomain::missed},
+    }};
+
+/// The module's word and what it means to a user.
+constexpr std::array<std::pair<std::string_view, std::string_view>, 6> refusals = {{
+    {"identity-domain", "identity domain: the IOMMU passes its accesses through; boot with "
+                        "iommu.passthrough=0"},
+    {"no-iommu", "not behind an IOMMU"},
+    {"not-a-dma-domain", "another owner, such as VFIO, has its address space"},
+    {"test-mapping-failed", "the module's test mapping failed"},
+    {"mapping-passed-no-hook", "its mappings do not pass the hooked function"},
+    {"too-many-domains", "the module has no room for another domain; list devices"},
+}};
+
+/// Removes and returns the part of `text` before the separator.
+std::string_view take(std::string_view& text, char separator) {
+    const std::size_t end = std::min(text.find(separator), text.size());
+    const std::string_view part = text.substr(0, end);
+    text.remove_prefix(std::min(end + 1, text.size()));
+    return part;
+}
+
+/// Whether `word` is "name=value" with a value that fits; ignores names that later modules add.
+bool read_field(std::string_view word, GuardDevice& device) {
+    const std::string_view name = take(word, '=');
+    if (name == "refused") {
+        device.refused = word;
+        return !word.empty();
+    }
+    std::uint64_t value = 0;
+    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+    if (error != std::errc() || end != word.data() + word.size())
+        return false;
+    if (!device.domain)
+        device.domain.emplace();
+    for (const auto& [known, member] : domain_fields)
+        if (name == known)
+            (*device.domain).*member = value;
+    return true;
+}
+
+std::optional<GuardDevice> read_device(std::string_view line) {
+    GuardDevice device;
+    if (take(line, ' ') != "device")
+        return std::nullopt;
+    device.address = take(line, ' ');
+    while (!line.empty())
+        if (!read_field(take(line, ' '), device))
+            return std::nullopt;
+    return device.address.empty() ? std::nullopt : std::optional(std::move(device));
+}
+
+std::string refusal_text(const std::string& word) {
+    const auto* const found =
+        std::ranges::find(refusals, word, [](auto& each) { return each.first; });
+    return found == refusals.end() ? word : std::string(found->second);
+}
+
+/// Empty: new mappings are guarded.
+std::string reason_without_guard(const PciDevice& host, const GuardDevice* known,
+                                 bool guards_are_on) {
+    if (!guards_are_on)
+        return "guards are off";
+    if (known != nullptr && !known->refused.empty())
+        return refusal_text(known->refused);
+    if (known != nullptr && known->domain && known->domain->guard_bytes != 0)
+        return "";
+    return host.group ? "not chosen" : "not behind an IOMMU";
+}
+
+} // namespace
+
+double GuardDomain::share() const {
+    return limit_pages == 0
+               ? 0
+               : 100 * static_cast<double>(held_pages) / static_cast<double>(limit_pages);
+}
+
+std::expected<std::vector<GuardDevice>, std::string> parse_guard_state(std::string_view text) {
+    if (const std::string_view version = take(text, '\n'); version != state_version)
+        return std::unexpected("the module's state begins with \"" + std::string(version) +
+                               "\", not \"" + std::string(state_version) +
+                               "\": its version does not match this command");
+    std::vector<GuardDevice> devices;
+    while (!text.empty()) {
+        const std::string_view line = take(text, '\n');
+        auto device = read_device(line);
+        if (!device)
+            return std::unexpected("the module's state has a malformed line: \"" +
+                                   std::string(line) + "\"");
+        devices.push_back(*std::move(device));
+    }
+    return devices;
+}
+
+std::vector<GuardedDevice>
+guarded_devices(const PciDevices& host, const std::vector<GuardDevice>& known, bool guards_are_on) {
+    std::vector<GuardedDevice> all;
+    for (const auto& [address, device] : host) {
+        if (device.driver.empty())
+            continue;
+        const auto found = std::ranges::find(known, address, &GuardDevice::address);
+        const GuardDevice* const line = found == known.end() ? nullptr : &*found;
+        all.push_back({.address = address,
+                       .host = device,
+                       .domain = line != nullptr ? line->domain : std::nullopt,
+                       .reason = reason_without_guard(device, line, guards_are_on)});
+    }
+    return all;
+}
+
+} // namespace moat::watch
