@@ -1,4 +1,5 @@
-# Debian's packages, by `cpack` (`./dev package`): libmoat1, libmoat-dev and moat.
+# Debian's packages, by `cpack` (`./dev package`): libmoat1, libmoat-dev, moat and
+# moat-guard-dkms.
 get_target_property(abi moat_c SOVERSION)
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME moat)
@@ -40,4 +41,5 @@ set(CPACK_DEBIAN_COMMAND_PACKAGE_SUGGESTS qemu-system-x86)
 set(CPACK_COMPONENT_COMMAND_DESCRIPTION "This is the command. It drives devices \
 with guarded buffers and reports what they wrote or read outside, runs page-table code under every \
 interleaving, and explains an IOMMU's faults.")
+include(${CMAKE_CURRENT_LIST_DIR}/moat_guard.cmake)
 include(CPack)

@@ -4,7 +4,7 @@ function(compress file)
     execute_process(COMMAND gzip -9nf ${file} COMMAND_ERROR_IS_FATAL ANY)
 endfunction()
 
-foreach(component library development command)
+foreach(component library development command guard)
     string(TOUPPER ${component} upper)
     set(folder ${CPACK_TEMPORARY_INSTALL_DIRECTORY}/${component}/usr/share)
     set(doc ${folder}/doc/${CPACK_DEBIAN_${upper}_PACKAGE_NAME})

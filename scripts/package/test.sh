@@ -10,6 +10,8 @@ export LC_ALL=C
 packages=$(realpath "$1") root=$(realpath "$2") way=${3:-private}
 source=$(realpath "$(dirname "$0")/../..")
 names=(libmoat1 libmoat-dev moat)
+# Not installed in a system of its own: it depends on DKMS and a compiler there.
+module=moat-guard-dkms
 
 say() { printf '%s\n' "$*"; }
 
@@ -47,7 +49,7 @@ check_package() {
 
 check_packages() {
     local name
-    for name in "${names[@]}"; do
+    for name in "${names[@]}" "$module"; do
         check_package "$name" "$packages/$name"_*.deb
     done
     [[ $(field "$packages"/libmoat1_*.deb Depends) == *libc6*libstdc++6* ]] ||
@@ -56,6 +58,9 @@ check_packages() {
         "libmoat1 (= $(field "$packages"/libmoat1_*.deb Version))" ] ||
         die "libmoat-dev depends on another libmoat1"
     [[ $(field "$packages"/moat_*.deb Depends) == *libc6* ]] || die "moat depends on no libc6"
+    [ "$(field "$packages/$module"_*.deb Depends)" = dkms ] || die "$module does not depend on dkms"
+    dpkg-deb --contents "$packages/$module"_*.deb | grep "/usr/src/moat-guard-.*/dkms.conf" >/dev/null ||
+        die "$module has no source for DKMS"
 }
 
 # Every path of the root but dpkg's own records.
@@ -74,8 +79,10 @@ install_packages() {
     if [ "$way" = chroot ]; then
         mkdir -p "$root/var/packages"
         cp "$packages"/*.deb "$root/var/packages"
+        rm "$root/var/packages/$module"_*.deb
         chroot "$root" sh -c 'dpkg --install /var/packages/*.deb'
     else
+        names+=("$module")
         dpkg_in_root --install "$packages"/*.deb
         [ -s "$root/var/ldconfig" ] || die "the linker's cache is not brought up to date"
     fi
