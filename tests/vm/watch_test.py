@@ -22,6 +22,7 @@ COMMANDS = {
     "late_overrun": [OVERFLOW, AFTER_UNMAP],
     "list_overrun": [OVERFLOW],
     "coherent_overrun": [OVERFLOW],
+    "reused_overrun": [OVERFLOW],
     "use_after_unmap": [AFTER_UNMAP],
     "write_to_read_only": ["dma-permission"],
     "never_mapped": ["dma-never-mapped"],
@@ -138,6 +139,8 @@ def check_command(files, command, pages_only):
     expect((edu["driver"], edu["live"]), ("edu_dma", 0), f"{command}: {EDU}")
     if pages_only:
         kinds = kinds + ["dma-mapped-refused"]
+    if command == "neighbour_overrun":
+        expect(files[f"{command}.did"], ["gap 0 neighbour changed"], command)
     for fault in faults:
         if fault["kind"] not in kinds:
             raise Failed(f"{command}: {fault['kind']} is not of {kinds}")
@@ -160,6 +163,8 @@ def check_fault(fault, command, did, pages_only):
                f"{command}: the mapping")
     else:
         expect((found, mapping["bytes"]), (start, size), f"{command}: the mapping")
+    if command == "reused_overrun":
+        expect(int(fault["past"]["start"], 0), start + size, f"{command}: the past mapping")
     functions = [frame["function"].split("+")[0] for frame in mapping["mapped"]["stack"]]
     if f"edu_{command}" not in functions:
         raise Failed(f"{command}: edu_{command} is not on the stack {functions}")

@@ -37,6 +37,8 @@
 #define NEIGHBOURS 16
 /* The kernel invalidates the IOTLB up to 10 ms after an unmap. */
 #define SETTLE_MS 50
+/* Later than any line about a fault can come. */
+#define LONG_BEFORE_MS 400
 
 struct edu {
 	struct device *dev;
@@ -313,33 +315,68 @@ static int edu_correct(struct edu *edu)
 	return error ? error : edu_correct_pages(edu);
 }
 
+static void edu_unmap_pages(struct edu *edu, const dma_addr_t *starts, int count)
+{
+	while (count--)
+		dma_unmap_single(edu->dev, starts[count], PAGE_SIZE, DMA_FROM_DEVICE);
+}
+
 /*
- * Two consecutive mappings of a page each: the device writes past the lower one. Those before them
- * use up the addresses that the IOMMU's code kept for reuse, which lie anywhere.
+ * Maps one page many times: the first mappings use up the addresses that the IOMMU's code kept for
+ * reuse, which lie anywhere; the last ones are adjacent, each below the one before.
  */
+static int edu_map_pages(struct edu *edu, void *page, dma_addr_t *starts, int count)
+{
+	int i;
+
+	for (i = 0; i < count; ++i) {
+		starts[i] = dma_map_single(edu->dev, page, PAGE_SIZE, DMA_FROM_DEVICE);
+		if (dma_mapping_error(edu->dev, starts[i])) {
+			edu_unmap_pages(edu, starts, i);
+			return -ENOMEM;
+		}
+	}
+	return 0;
+}
+
+/* The page past the end belonged to a mapping that ended long before. */
+static int edu_reused_overrun(struct edu *edu)
+{
+	dma_addr_t starts[NEIGHBOURS];
+	int error = edu_map_pages(edu, edu->memory, starts, NEIGHBOURS);
+
+	if (error)
+		return error;
+	dma_unmap_single(edu->dev, starts[NEIGHBOURS - 2], PAGE_SIZE, DMA_FROM_DEVICE);
+	msleep(LONG_BEFORE_MS);
+	error = edu_stray(edu, starts[NEIGHBOURS - 1], PAGE_SIZE,
+			  starts[NEIGHBOURS - 1] + PAGE_SIZE - HALF);
+	dma_unmap_single(edu->dev, starts[NEIGHBOURS - 1], PAGE_SIZE, DMA_FROM_DEVICE);
+	edu_unmap_pages(edu, starts, NEIGHBOURS - 2);
+	return error;
+}
+
+/* The page past the end belongs to a mapping: the device changes what lies there. */
 static int edu_neighbour_overrun(struct edu *edu)
 {
 	char *low = edu->memory, *high = edu->memory + PAGE_SIZE;
-	dma_addr_t starts[NEIGHBOURS];
-	int i, error = 0;
-	s64 gap = 0;
+	dma_addr_t starts[NEIGHBOURS], start;
+	int error;
 
 	memset(high, 0xc5, PAGE_SIZE);
-	for (i = 0; i < NEIGHBOURS; ++i) {
-		starts[i] = dma_map_single(edu->dev, i == NEIGHBOURS - 1 ? low : high, PAGE_SIZE,
-					   DMA_FROM_DEVICE);
-		error = dma_mapping_error(edu->dev, starts[i]);
-		if (error)
-			break;
+	error = edu_map_pages(edu, high, starts, NEIGHBOURS);
+	if (error)
+		return error;
+	start = dma_map_single(edu->dev, low, PAGE_SIZE, DMA_FROM_DEVICE);
+	error = -ENOMEM;
+	if (!dma_mapping_error(edu->dev, start)) {
+		error = edu_write(edu, start + PAGE_SIZE - HALF);
+		dma_unmap_single(edu->dev, start, PAGE_SIZE, DMA_FROM_DEVICE);
 	}
-	if (!error) {
-		error = edu_write(edu, starts[i - 1] + PAGE_SIZE - HALF);
-		gap = starts[i - 2] - starts[i - 1] - PAGE_SIZE;
-	}
-	while (i--)
-		dma_unmap_single(edu->dev, starts[i], PAGE_SIZE, DMA_FROM_DEVICE);
+	edu_unmap_pages(edu, starts, NEIGHBOURS);
 	if (!error)
-		scnprintf(edu->result, sizeof(edu->result), "gap %lld neighbour %s", gap,
+		scnprintf(edu->result, sizeof(edu->result), "gap %lld neighbour %s",
+			  (s64)(starts[NEIGHBOURS - 1] - start - PAGE_SIZE),
 			  memchr_inv(high, 0xc5, PAGE_SIZE) ? "changed" : "intact");
 	return error;
 }
@@ -377,6 +414,7 @@ static const struct {
 	{ "use_after_unmap", edu_use_after_unmap },
 	{ "write_to_read_only", edu_write_to_read_only },
 	{ "never_mapped", edu_never_mapped },
+	{ "reused_overrun", edu_reused_overrun },
 	{ "neighbour_overrun", edu_neighbour_overrun },
 	{ "correct", edu_correct },
 	{ "cost", edu_cost },
