@@ -54,7 +54,8 @@ void call_listener(Call&& call) noexcept {
 
 Core::Core(const ContainerConfig& config, const dma::Options& options)
     : anchor_(take_anchor(*this)), generation_(anchor_.generation.load(std::memory_order_relaxed)),
-      keeps_labels_(options.level != Level::guard || options.sample != 0),
+      keeps_labels_(options.level != Level::guard || options.sample != 0 ||
+                    !options.record.empty()),
       defers_(options.unmapping == Unmapping::deferred && options.level != Level::exact),
       on_fault_(config.on_fault), on_driver_error_(config.on_driver_error),
       to_stderr_(std::cerr, options.report, {.symbolise = symbols}),

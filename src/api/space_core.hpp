@@ -8,6 +8,7 @@
 #include "block.hpp"
 #include "core.hpp"
 #include "platform/stack.hpp"
+#include "recorders.hpp"
 
 #include <atomic>
 #include <utility>
@@ -146,9 +147,17 @@ class SpaceCore : public Core {
             .pages = dma::own_pages()};
     }
 
-    /// Errors: Space::create's.
+    /// Errors: Space::create's; io if the options name a recording that cannot be created.
     template <class Domain>
-    [[nodiscard]] Result<void> begin_space(Domain& domain, const dma::SpaceConfig& config) {
+    [[nodiscard]] Result<void> begin_space(Domain& domain, dma::SpaceConfig config) {
+        if (!config.options.record.empty()) {
+            auto recorder = recorder_of(config.options.record);
+            if (!recorder)
+                return std::unexpected(recorder.error());
+            recorder_ = std::move(*recorder);
+            config.recorder = recorder_->recorder(
+                next_container_name(), config.options.stacks != 0 ? config.capture : nullptr);
+        }
         auto made = Space::create(domain, config);
         if (!made)
             return std::unexpected(made.error());
@@ -160,6 +169,8 @@ class SpaceCore : public Core {
     void end_space() final {
         space_.store(nullptr, std::memory_order_release);
         owner_.reset();
+        if (recorder_ != nullptr)
+            (void)recorder_->flush(); // writes a failure to standard error
     }
 
     [[nodiscard]] std::uint64_t page_bytes() final {
@@ -206,6 +217,7 @@ class SpaceCore : public Core {
         return std::unexpected(check_range(iova, bytes).error());
     }
 
+    std::shared_ptr<dma::SpaceRecorder> recorder_; ///< outlives the space
     std::unique_ptr<Space> owner_;
     std::atomic<Space*> space_{nullptr};
 };

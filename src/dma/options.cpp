@@ -81,7 +81,7 @@ struct Option {
     bool (*read)(std::string_view text, Options& options);
 };
 
-constexpr std::array<Option, 13> known = {{
+constexpr std::array<Option, 14> known = {{
     {"level", "guard, track or exact",
      [](std::string_view text, Options& to) { return read_word(text, levels, to.level); }},
     {"guard", "a size such as 4k",
@@ -108,6 +108,11 @@ constexpr std::array<Option, 13> known = {{
      [](std::string_view text, Options& to) { return read_word(text, watches, to.cpu); }},
     {"report", "text or json",
      [](std::string_view text, Options& to) { return read_word(text, forms, to.report); }},
+    {"record", "the name of a file, without a colon",
+     [](std::string_view text, Options& to) {
+         to.record = text;
+         return !text.empty();
+     }},
     {"help", "1 or 0",
      [](std::string_view text, Options& to) { return read_word(text, truths, to.help); }},
 }};
@@ -170,6 +175,7 @@ std::string_view options_help() {
            "double_mapping=report|ignore  memory that is mapped twice (report)\n"
            "cpu=asan|off               watch the CPU with AddressSanitizer, if present (asan)\n"
            "report=text|json           the form of reports (text)\n"
+           "record=FILE                record mappings and faults for moat replay\n"
            "help=1                     print this list\n";
 }
 

@@ -6,8 +6,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <gtest/gtest.h>
+#include <iterator>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -211,6 +214,25 @@ TEST_F(Containers, fields_options_and_the_environment_decide_in_this_order) {
     ASSERT_FALSE(wrong);
     EXPECT_EQ(wrong.error().sentence().find("MOAT_OPTIONS: "), 0U) << wrong.error().sentence();
     EXPECT_NE(wrong.error().sentence().find("\"guard\""), std::string_view::npos);
+}
+
+TEST_F(Containers, record_their_mappings_if_the_options_name_a_file) {
+    const std::string file = testing::TempDir() + "container_test.rec";
+    const std::string options = "level=guard:record=" + file;
+    {
+        Container pci =
+            Container::open({.options = options, .environment = Environment::ignore}).value();
+        const Buffer buffer = pci.allocate(page).value();
+        const Mapping ring = pci.map(buffer, to_device, "ring").value();
+    }
+    std::ifstream in(file, std::ios::binary);
+    const std::string bytes(std::istreambuf_iterator<char>(in), {});
+    EXPECT_TRUE(bytes.starts_with("moatrec"));
+    EXPECT_NE(bytes.find("ring"), std::string::npos);
+    (void)std::remove(file.c_str());
+    const auto refused = Container::open({.options = "record=/nowhere/file"});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), ErrorCode::io);
 }
 
 TEST_F(Containers, numbers_that_do_not_exist_are_unsupported) {

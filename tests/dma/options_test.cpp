@@ -16,7 +16,7 @@ std::string wrong(std::string_view text) {
 TEST(Options, every_option_is_read) {
     const auto options = parse_options("level=exact:guard=8k:guard_before=4096:placement=left:"
                                        "unmapping=deferred:quarantine=64m:stacks=7:history=100:"
-                                       "report=json:help=1");
+                                       "report=json:record=/tmp/a.rec:help=1");
     ASSERT_TRUE(options) << options.error();
     EXPECT_EQ(options->level, Level::exact);
     EXPECT_EQ(options->guard, ByteCount(8192));
@@ -27,6 +27,7 @@ TEST(Options, every_option_is_read) {
     EXPECT_EQ(options->stacks, 7U);
     EXPECT_EQ(options->history, 100U);
     EXPECT_EQ(options->report, ReportForm::json);
+    EXPECT_EQ(options->record, "/tmp/a.rec");
     EXPECT_TRUE(options->help);
 }
 
@@ -47,14 +48,14 @@ TEST(Options, what_is_wrong_is_named) {
               std::string::npos);
     for (const char* text :
          {"guard=", "guard=-1", "guard=k", "guard=99999999999999999999", "guard=18014398509481984k",
-          "history=0", "stacks=4294967296", "guard=4k4", "=", "help=yes"})
+          "history=0", "record=", "stacks=4294967296", "guard=4k4", "=", "help=yes"})
         EXPECT_NE(wrong(text), "nothing") << text;
 }
 
 TEST(Options, help_names_them_all) {
     const std::string_view help = options_help();
     for (const char* name : {"level=", "guard=", "guard_before=", "placement=", "unmapping=",
-                             "quarantine=", "stacks=", "history=", "report=", "help="})
+                             "quarantine=", "stacks=", "history=", "report=", "record=", "help="})
         EXPECT_NE(help.find(name), std::string_view::npos) << name;
 }
 

@@ -63,6 +63,9 @@ struct Options {
     /// No effect without a checker in the process.
     CpuWatch cpu = CpuWatch::asan;
     ReportForm report = ReportForm::text;
+    /// A file to which the space's events are recorded; space_recorder.hpp. Empty: none. Whoever
+    /// creates the space acts on it, by SpaceConfig::recorder.
+    std::string record = {};
     bool help = false; ///< the user asks for `options_help`
 };
 
@@ -97,6 +100,25 @@ struct PageSource {
             [](void*, const Memory& pages) { std::free(pages.bytes.data()); }, nullptr};
 }
 
+/// A mapping that a space just made; a scatter list is one, with the guards in it.
+struct RecordedMap {
+    IovaRange range = {};
+    PhysicalAddress memory = {}; ///< of the first byte
+    Direction direction = Direction::bidirectional;
+    std::string_view label = {};
+};
+
+/// Gets every mapping and fault of a space, at every level. Called on the thread of the call, after
+/// it succeeded and without a lock of the space; another thread's call that reuses the address may
+/// come before the unmap. All functions are set, or none. What `context` points to outlives the
+/// space.
+struct Recorder {
+    void (*map)(void* context, const RecordedMap& map) noexcept = nullptr;
+    void (*unmap)(void* context, IovaRange range) noexcept = nullptr;
+    void (*fault)(void* context, const fault::Record& record) noexcept = nullptr;
+    void* context = nullptr;
+};
+
 struct SpaceConfig {
     Options options = {};
     /// The last address that every device of the domain can send.
@@ -108,6 +130,8 @@ struct SpaceConfig {
     /// Required at level `exact` and for sampling: whole pages for small buffers. For in-process
     /// devices, a memory checker watches only mappings with such pages.
     PageSource pages = {};
+    /// Every map and unmap leaves its fast path then.
+    Recorder recorder = {};
 };
 
 } // namespace moat::dma

@@ -50,8 +50,8 @@ class Space {
     /// domain's; nothing is mapped then.
     [[nodiscard]] Result<Iova> map(const Memory& memory, Direction direction,
                                    std::string_view label = {}) {
-        if (next_needs_care()) [[unlikely]]
-            return map_with_care(memory, direction, label);
+        if (next_leaves_fast_path()) [[unlikely]]
+            return map_slowly(memory, direction, label);
         return pages_.map(memory.physical, memory.size(), attributes_of(direction));
     }
 
@@ -84,8 +84,8 @@ class Space {
     /// nothing is changed then. io: the invalidation failed, and devices may still reach the
     /// memory; `not_invalidated` is reported and the address is never used again (Stats::held).
     Result<void> unmap(Iova iova, ByteCount size, Direction direction) {
-        if (needs_care(iova)) [[unlikely]]
-            return unmap_tracked(iova, size, direction);
+        if (leaves_fast_path(iova)) [[unlikely]]
+            return unmap_slowly(iova, size, direction);
         return pages_.unmap(iova, size);
     }
 
@@ -127,7 +127,11 @@ class Space {
     /// Reports what the IOMMU recorded to the listener, with the mapping that is affected; level
     /// `guard` knows none. Return: the diagnosis, whose labels and stacks live as long as the
     /// space.
-    fault::Diagnosis fault(const fault::Record& record) { return tracker_.report_fault(record); }
+    fault::Diagnosis fault(const fault::Record& record) {
+        if (recorder_.fault != nullptr)
+            recorder_.fault(recorder_.context, record);
+        return tracker_.report_fault(record);
+    }
 
     /// `fault`, for an IOMMU in software to call.
     [[nodiscard]] iommu::FaultHandler fault_handler() {
@@ -156,10 +160,12 @@ class Space {
         guard,  ///< pages are mapped and unmapped
         sample, ///< the same, except a few that are watched to the byte
         track,  ///< each is registered
+        record, ///< each is passed to the recorder, and treated as `care_` says
     };
 
     Space(const SpaceConfig& config, PageMapper<Domain, Sync> pages)
         : pages_(std::move(pages)), options_(config.options), care_(care_of(options_)),
+          entry_(config.recorder.map != nullptr ? Care::record : care_), recorder_(config.recorder),
           tracker_(config), watch_(config, tracker_, pages_), bytes_(pages_.domain(), tracker_) {
         pages_.set_held_listener({[](void* context, IovaRange range) {
                                       static_cast<Tracker<Sync>*>(context)->report_held(range);
@@ -182,9 +188,13 @@ class Space {
         return tracks() && options_.level == Level::exact;
     }
 
-    /// Whether the next mapping is tracked or sampled.
-    [[nodiscard, gnu::always_inline]] bool next_needs_care() const {
-        return care_ != Care::guard && (care_ == Care::track || watch_.samples_next());
+    /// Whether the next mapping is tracked, sampled or recorded.
+    [[nodiscard, gnu::always_inline]] bool next_leaves_fast_path() const {
+        return entry_ != Care::guard && (entry_ != Care::sample || watch_.samples_next());
+    }
+
+    [[nodiscard, gnu::always_inline]] bool leaves_fast_path(Iova iova) {
+        return entry_ != Care::guard && (entry_ != Care::sample || watch_.is_sampled(iova));
     }
 
     [[nodiscard, gnu::always_inline]] bool needs_care(Iova iova) {
@@ -204,9 +214,31 @@ class Space {
         return iova; // `mapped` would be copied with the room for its error
     }
 
+    // Two jumps: with a body, they would save registers for it.
+    [[gnu::noinline]] Result<Iova> map_slowly(const Memory& memory, Direction direction,
+                                              std::string_view label) {
+        return entry_ == Care::record ? map_recorded(memory, direction, label)
+                                      : map_with_care(memory, direction, label);
+    }
+
+    [[gnu::noinline]] Result<void> unmap_slowly(Iova iova, ByteCount size, Direction direction) {
+        return entry_ == Care::record ? unmap_recorded(iova, size, direction)
+                                      : unmap_tracked(iova, size, direction);
+    }
+
     [[gnu::noinline]] Result<Iova> map_with_care(const Memory& memory, Direction direction,
                                                  std::string_view label);
     [[gnu::noinline]] Result<void> unmap_tracked(Iova iova, ByteCount size, Direction direction);
+    [[gnu::noinline]] Result<Iova> map_recorded(const Memory& memory, Direction direction,
+                                                std::string_view label);
+    [[gnu::noinline]] Result<void> unmap_recorded(Iova iova, ByteCount size, Direction direction);
+
+    void record_map(IovaRange range, PhysicalAddress memory, Direction direction,
+                    std::string_view label) {
+        if (recorder_.map != nullptr)
+            recorder_.map(recorder_.context, {range, memory, direction, label});
+    }
+
     [[gnu::noinline]] Result<void> sync(Iova iova, ByteCount offset, ByteCount size, Owner next);
     void look_for_double_mapping(IovaRange range, std::span<const Memory> pieces,
                                  Direction direction, std::string_view label);
@@ -216,6 +248,8 @@ class Space {
     PageMapper<Domain, Sync> pages_;
     const Options options_;
     const Care care_;
+    const Care entry_; ///< where map and unmap begin: `care_`, or `record`
+    const Recorder recorder_;
     Tracker<Sync> tracker_;
     BufferWatch<Domain, Sync> watch_;
     ByteAccess<Domain, Sync> bytes_;
@@ -263,6 +297,27 @@ Result<void> Space<Domain, Sync>::check_config(const iommu::DomainLimits& limits
 }
 
 template <iommu::Domain Domain, SyncPolicy Sync>
+Result<Iova> Space<Domain, Sync>::map_recorded(const Memory& memory, Direction direction,
+                                               std::string_view label) {
+    const bool sampled = care_ == Care::sample && watch_.samples_next();
+    const Result<Iova> iova =
+        sampled || tracks() ? map_with_care(memory, direction, label)
+                            : pages_.map(memory.physical, memory.size(), attributes_of(direction));
+    if (iova)
+        record_map({*iova, memory.size()}, memory.physical, direction, label);
+    return iova;
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+Result<void> Space<Domain, Sync>::unmap_recorded(Iova iova, ByteCount size, Direction direction) {
+    const Result<void> unmapped =
+        needs_care(iova) ? unmap_tracked(iova, size, direction) : pages_.unmap(iova, size);
+    if (unmapped)
+        recorder_.unmap(recorder_.context, {iova, size});
+    return unmapped;
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
 Result<Iova> Space<Domain, Sync>::map_with_care(const Memory& memory, Direction direction,
                                                 std::string_view label) {
     if (!watch_.enabled())
@@ -302,9 +357,13 @@ Result<MappedList> Space<Domain, Sync>::map_list(std::span<const Memory> pieces,
                                                  const SegmentLimits& limits,
                                                  std::string_view label) {
     const Result<MappedList> list = ListMapper(pages_).map(pieces, direction, segments, limits);
-    if (!list || !tracks())
+    if (!list)
         return list;
     const IovaRange range(list->start, list->size);
+    if (!tracks()) {
+        record_map(range, pieces.front().physical, direction, label);
+        return list;
+    }
     const Result<void> added = limits.guard == ByteCount(0)
                                    ? tracker_.add(list->start, list->size, direction, label)
                                    : tracker_.add_parts(*list, direction, limits.guard, label);
@@ -313,6 +372,7 @@ Result<MappedList> Space<Domain, Sync>::map_list(std::span<const Memory> pieces,
         return std::unexpected(added.error());
     }
     look_for_double_mapping(range, pieces, direction, label);
+    record_map(range, pieces.front().physical, direction, label);
     return list;
 }
 
@@ -324,8 +384,10 @@ Result<Iova> Space<Domain, Sync>::map_coherent(const Memory& memory, std::string
     constexpr Direction direction = Direction::bidirectional;
     const Result<Iova> iova =
         track(pages_.map_aligned(memory, read_write), memory.size(), direction, label);
-    if (iova)
+    if (iova) {
         look_for_double_mapping({*iova, memory.size()}, {&memory, 1}, direction, label);
+        record_map({*iova, memory.size()}, memory.physical, direction, label);
+    }
     return iova;
 }
 
@@ -337,8 +399,11 @@ Result<Iova> Space<Domain, Sync>::map_region(PhysicalAddress region, ByteCount s
                     {"region", region.value()}, {"size", size.value()},
                     {"page", pages_.page_mask() + 1});
     const Attributes uncached = domain().limits().known & Attributes::uncached;
-    return track(pages_.map(region, size, attributes_of(direction) | uncached), size, direction,
-                 label);
+    const Result<Iova> iova = track(pages_.map(region, size, attributes_of(direction) | uncached),
+                                    size, direction, label);
+    if (iova)
+        record_map({*iova, size}, region, direction, label);
+    return iova;
 }
 
 template <iommu::Domain Domain, SyncPolicy Sync>
