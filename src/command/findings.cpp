@@ -10,19 +10,41 @@
 
 namespace moat::tools {
 
+namespace {
+
+using nlohmann::ordered_json;
+
+[[nodiscard]] ordered_json mapping_json(const std::optional<fault::Mapping>& mapping,
+                                        const fault::ReportOptions& options) {
+    return ordered_json::parse(json_report({.mapping = mapping}, options))["mapping"];
+}
+
+/// "The last mapping before it: 512 bytes at 0x1000, "nvme: dma_map_page"", and its stack.
+[[nodiscard]] std::string last_mapped_text(const fault::Mapping& mapping,
+                                           const fault::ReportOptions& options) {
+    return "The device's last mapping before it: " + to_string(mapping.range.size()) + " at " +
+           hexadecimal(mapping.range.start().value()) + ", \"" + std::string(mapping.label) +
+           "\"\n" + event_text("mapped", mapping.mapped, options);
+}
+
+} // namespace
+
 std::string Findings::add(const watch::Finding& found) {
     const fault::ReportOptions options{
         .colour = output_colour(), .device = found.driver, .symbolise = symbolise_};
     const bool is_new = ++times_[summary(found.diagnosis)] == 1;
     if (json_) {
-        auto report = nlohmann::ordered_json::parse(json_report(found.diagnosis, options));
+        auto report = ordered_json::parse(json_report(found.diagnosis, options));
         report["address_of_device"] = found.device;
+        report["last_mapped"] = mapping_json(found.last_mapped, options);
         report["notes"] = found.notes;
         return text_of(report) + '\n';
     }
     if (!is_new)
         return {};
     std::string text = text_report(found.diagnosis, options);
+    if (found.last_mapped)
+        text += last_mapped_text(*found.last_mapped, options);
     for (const std::string& note : found.notes)
         text += "NOTE: " + note + '\n';
     return text + '\n';
@@ -36,7 +58,7 @@ std::string Findings::repeated() const {
     return lines;
 }
 
-nlohmann::ordered_json json_of(const watch::DeviceCounts& device) {
+ordered_json json_of(const watch::DeviceCounts& device) {
     return {{"device", device.device},         {"driver", device.driver},
             {"translated", device.translated}, {"live", device.live},
             {"live_bytes", device.live_bytes}, {"maps", device.maps},

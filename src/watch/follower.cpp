@@ -49,6 +49,7 @@ class Follower::State {
     struct Device {
         std::string driver = {};
         GroupMappings* group = nullptr;
+        std::optional<fault::Mapping> last_mapped = {};
         DeviceCounts counts = {};
     };
 
@@ -147,6 +148,7 @@ void Follower::State::map(const DmaEvent& event) {
                                        ? std::string(event.call)
                                        : mapper.driver + ": " + std::string(event.call)),
                      .mapped = call_of(event)};
+    mapper.last_mapped = added.mapping;
     mapper.group->map(added, last_loss_ns_);
 }
 
@@ -198,6 +200,8 @@ void Follower::State::report(const DmaEvent& event, FindingSink sink) {
     Finding finding{.diagnosis = faulting->second.group->diagnose(record, options_.diagnose),
                     .device = faulting->first,
                     .driver = faulting->second.driver};
+    if (!finding.diagnosis.mapping && !finding.diagnosis.past)
+        finding.last_mapped = faulting->second.last_mapped;
     ++faulting->second.counts.faults[finding.diagnosis.kind];
     add_notes(finding, *faulting);
     sink(finding);

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -24,6 +25,8 @@ struct Finding {
     fault::Diagnosis diagnosis = {};
     std::string_view device = {}; ///< "0000:00:04.0", as the events name it; empty if unknown
     std::string_view driver = {};
+    /// If the diagnosis names no mapping: the last one that the device's driver made.
+    std::optional<fault::Mapping> last_mapped = {};
     /// What limits the diagnosis, one sentence each: lost events, page granularity.
     std::vector<std::string> notes = {};
 };

@@ -18,7 +18,7 @@ UNSEEN = {"moat.driver_error/1", "range", "moat.stress_refused/1", "kernel", "st
           "moat.watch/1"}
 # Fields that stay null in every run here.
 UNFILLED = {("moat.fault/1", "pasid"), ("moat.fault/1", "next"),
-            ("moat.fault/1", "notes"), ("moat.recording/1", "damage"),
+            ("moat.fault/1", "notes"), ("moat.fault/1", "last_mapped"), ("moat.recording/1", "damage"),
             *(("moat.stress/1", field) for field in ("device", "kernel", "error", "stalled"))}
 RECORDING = "tests/watch/data/overrun.rec"
 SIMPLE = {"text": str, "number": (int, float), "boolean": bool}

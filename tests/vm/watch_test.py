@@ -175,6 +175,10 @@ def check_nvme(files):
     faults, _ = watched(files, "nvme")
     expect([(fault["address_of_device"], fault["device"], fault["access"], fault["address"])
             for fault in faults], [("0000:00:05.0", "nvme", "write", "0x0")], "nvme: faults")
+    last = faults[0]["last_mapped"]
+    functions = [frame["function"] for frame in last["mapped"]["stack"]]
+    if last["bytes"] not in (512, 4096) or not any(name.startswith("nvme_") for name in functions):
+        raise Failed(f"nvme: not the command's buffer: {last}")
 
 
 def check_load(files):

@@ -32,6 +32,7 @@ struct Seen {
     std::size_t stack = 0;
     std::vector<std::string> notes = {};
     bool has_second_explanation = false;
+    std::optional<IovaRange> last_mapped = {};
 };
 
 /// Feeds events, a millisecond apart.
@@ -110,6 +111,8 @@ class Stream {
         Seen seen{.kind = diagnosis.kind, .driver = std::string(finding.driver)};
         seen.distance = diagnosis.distance;
         seen.notes = finding.notes;
+        if (finding.last_mapped)
+            seen.last_mapped = finding.last_mapped->range;
         seen.has_second_explanation =
             diagnosis.past.has_value() && diagnosis.kind != Kind::use_after_unmap;
         const fault::Mapping* const mapping = diagnosis.mapping ? &*diagnosis.mapping
@@ -197,6 +200,16 @@ TEST(Follower, reports_a_device_that_mapped_nothing) {
     const Seen seen = stream.fault(0);
     EXPECT_EQ(seen.kind, Kind::never_mapped);
     EXPECT_TRUE(mentions(seen, "no mapping of this device"));
+}
+
+TEST(Follower, names_the_last_mapping_if_the_fault_is_far_from_all) {
+    Stream stream;
+    stream.map(0xff000000, page);
+    stream.map(0xfe000000, 512);
+    const Seen far = stream.fault(0);
+    EXPECT_EQ(far.kind, Kind::wild);
+    EXPECT_EQ(far.last_mapped, bytes(0xfe000000, 512));
+    EXPECT_EQ(stream.fault(0xff001000).last_mapped, std::nullopt);
 }
 
 TEST(Follower, prefers_a_living_neighbour_to_a_mapping_that_ended_long_ago) {
