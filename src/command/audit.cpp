@@ -6,6 +6,7 @@
 #include "moat/core/text.hpp"
 
 #include "audit/subject.hpp"
+#include "audit_recording.hpp"
 #include "audit_report.hpp"
 #include "help.hpp"
 #include "machine/vfio_host/pci_devices.hpp"
@@ -40,6 +41,7 @@ struct AuditArguments {
     std::string cases;
     std::string inject = "none";
     PictureFiles pictures;
+    std::string record;
     bool json = false;
     bool list = false;
 };
@@ -106,7 +108,10 @@ constexpr std::uint64_t most_wrong_bytes = std::uint64_t{1} << 20;
 class Run {
   public:
     Run(const AuditArguments& arguments, const audit::Wrong& wrong)
-        : arguments_(arguments), wrong_(wrong) {}
+        : arguments_(arguments), wrong_(wrong) {
+        if (!arguments.record.empty())
+            recording_.emplace(arguments.record);
+    }
 
     /// Audits one device. Return: whether that was possible.
     bool device(const audit::Kind& kind) {
@@ -145,6 +150,8 @@ class Run {
             };
             if (arguments_.pictures.wanted())
                 picture_.observe((*subject)->machine(), options);
+            if (recording_)
+                recording_->observe((*subject)->machine(), options);
             return audit::audit_function((*subject)->machine(), (*subject)->address(), options);
         }();
         if (!report)
@@ -163,6 +170,8 @@ class Run {
         found_ = found_ || report->tally.findings != 0;
         if (arguments_.pictures.wanted())
             pictures_.push_back(picture_.take(audited));
+        if (recording_)
+            recording_->finish(kind.name, report->address);
         return true;
     }
 
@@ -176,6 +185,7 @@ class Run {
     const audit::Wrong wrong_;
     bool found_ = false;
     AuditPicture picture_;
+    std::optional<AuditRecording> recording_;
     std::vector<nlohmann::ordered_json> pictures_; ///< one a device
 };
 
@@ -250,7 +260,8 @@ Exit run(const AuditArguments& arguments) {
     const std::vector<audit::Kind> kinds = chosen(arguments);
     if (!arguments.pictures.html().empty() && kinds.size() != 1)
         throw Stop{Exit::usage, "moat audit: --html draws one device; select it with --device"};
-    require_output("moat audit", {arguments.pictures.html(), arguments.pictures.trace()});
+    require_output("moat audit",
+                   {arguments.pictures.html(), arguments.pictures.trace(), arguments.record});
     Run run(arguments, wrong);
     bool all = true;
     for (const audit::Kind& kind : kinds)
@@ -300,6 +311,8 @@ void add_audit(CLI::App& app, Exit& exit) {
                         "make the device (on QEMU, its driver) misbehave: FAULT[:BYTES]");
     arguments.pictures.add_options(*command, "write a page that draws one device's buffers",
                                    "write trace events for Perfetto");
+    command->add_option("--record", arguments.record, "write a recording for moat replay")
+        ->type_name("FILE");
     command->add_flag("--json", arguments.json, "print JSON lines (docs/report_schema.md)");
     command->add_flag("--list", arguments.list, "list the devices");
     command->footer("Faults: overrun, underrun, late, stale, read-only, short-transfer, "

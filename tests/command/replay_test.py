@@ -141,6 +141,14 @@ class Test:
         self.expect("\x1b" not in text and "\x07" not in text, f"control characters: {text!r}")
         self.run(0, self.file(small_recording("\x1b[2J").file), "--device", "x")
 
+    def audits(self) -> None:
+        recording = str(self.folder / "audit")
+        command.run(self.moat, "audit", "--device", "nvme", "--device", "edu", "--inject", "overrun",
+                    "--operations", "20", "--record", recording)
+        text = self.run(1, recording)
+        self.expect("SUMMARY: moat: dma-buffer-overflow: write by" in text and
+                    " nvme: " in text and " edu: " in text, f"of an audit: {text}")
+
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
@@ -150,6 +158,7 @@ def main() -> int:
         test.reduction()
         test.broken_files()
         test.hostile_texts()
+        test.audits()
     print("\n".join(test.wrong) if test.wrong else "replay")
     return 1 if test.wrong else 0
 
