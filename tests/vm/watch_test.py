@@ -16,13 +16,13 @@ OVERFLOW = "dma-buffer-overflow"
 AFTER_UNMAP = "dma-use-after-unmap"
 # The module's commands, and for each the kinds that its fault may have; none: there is no fault.
 COMMANDS = {
+    "reused_overrun": [OVERFLOW],
     "map_page_overrun": [OVERFLOW],
     "map_page_underrun": ["dma-buffer-underflow"],
     "map_single_overrun": [OVERFLOW],
     "late_overrun": [OVERFLOW, AFTER_UNMAP],
     "list_overrun": [OVERFLOW],
     "coherent_overrun": [OVERFLOW],
-    "reused_overrun": [OVERFLOW],
     "use_after_unmap": [AFTER_UNMAP],
     "write_to_read_only": ["dma-permission"],
     "never_mapped": ["dma-never-mapped"],
@@ -105,7 +105,7 @@ def test(name, *programs):
     files = guest_run.run(name, programs, job, 270 + LOAD_SECONDS)
     failures = []
     checks = [*(lambda c=command: check_command(files, c, name in PAGES_ONLY) for command in COMMANDS),
-              lambda: check_nvme(files), lambda: check_load(files), lambda: check_loss(files),
+              lambda: check_nvme(files), lambda: check_load(files, name in PAGES_ONLY), lambda: check_loss(files),
               lambda: check_left(files)]
     for check in checks:
         try:
@@ -181,11 +181,13 @@ def check_nvme(files):
         raise Failed(f"nvme: not the command's buffer: {last}")
 
 
-def check_load(files):
+def check_load(files, by_kprobes):
     faults, summary = watched(files, "load")
     expect((files["load.status"], faults), (["0"], []), "load: exit status and faults")
-    for count in ("faults", "faults_not_logged", "events_lost", "overlaps"):
+    for count in ("faults", "faults_not_logged", "overlaps"):
         expect(summary[count], 0, f"load: {count}")
+    if not by_kprobes:  # the kernel skips some of those that return on two processors at once
+        expect(summary["events_lost"], 0, "load: events_lost")
     for disk in ("nvme0n1", "sda", "sdb", "network"):
         expect(int(files[f"load_{disk}.rounds"][0]) > 0, True, f"load: {disk} did something")
     for driver, least in LOADED.items():

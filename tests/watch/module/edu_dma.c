@@ -34,7 +34,10 @@
 #define HALF (CHUNK / 2)
 #define SEGMENTS 3
 #define PAGES 4
-#define NEIGHBOURS 16
+/* Mappings of a page: all are new ones in a fresh machine; the last are, after the other commands.
+ */
+#define FEW 16
+#define NEIGHBOURS 64
 /* The kernel invalidates the IOTLB up to 10 ms after an unmap. */
 #define SETTLE_MS 50
 /* Later than any line about a fault can come. */
@@ -339,20 +342,19 @@ static int edu_map_pages(struct edu *edu, void *page, dma_addr_t *starts, int co
 	return 0;
 }
 
-/* The page past the end belonged to a mapping that ended long before. */
+/* The page past the end belonged to a mapping that ended long before. Run this command first. */
 static int edu_reused_overrun(struct edu *edu)
 {
-	dma_addr_t starts[NEIGHBOURS];
-	int error = edu_map_pages(edu, edu->memory, starts, NEIGHBOURS);
+	dma_addr_t starts[FEW];
+	int error = edu_map_pages(edu, edu->memory, starts, FEW);
 
 	if (error)
 		return error;
-	dma_unmap_single(edu->dev, starts[NEIGHBOURS - 2], PAGE_SIZE, DMA_FROM_DEVICE);
+	dma_unmap_single(edu->dev, starts[FEW - 2], PAGE_SIZE, DMA_FROM_DEVICE);
 	msleep(LONG_BEFORE_MS);
-	error = edu_stray(edu, starts[NEIGHBOURS - 1], PAGE_SIZE,
-			  starts[NEIGHBOURS - 1] + PAGE_SIZE - HALF);
-	dma_unmap_single(edu->dev, starts[NEIGHBOURS - 1], PAGE_SIZE, DMA_FROM_DEVICE);
-	edu_unmap_pages(edu, starts, NEIGHBOURS - 2);
+	error = edu_stray(edu, starts[FEW - 1], PAGE_SIZE, starts[FEW - 1] + PAGE_SIZE - HALF);
+	dma_unmap_single(edu->dev, starts[FEW - 1], PAGE_SIZE, DMA_FROM_DEVICE);
+	edu_unmap_pages(edu, starts, FEW - 2);
 	return error;
 }
 
