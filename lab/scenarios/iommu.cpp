@@ -33,6 +33,13 @@ struct Unforgotten : Shipped {
     void invalidate(const InvalidationRequest<Iova>&) { wait_for_accesses(); }
 };
 
+/// A translation of a page stays valid when a long range around it is invalidated.
+struct LargeUnseen : Shipped {
+    [[nodiscard]] std::uint64_t small(std::uint64_t address, std::uint64_t) const {
+        return Shipped::small(address, 0);
+    }
+};
+
 /// Waits before the change.
 struct WaitedFirst : Shipped {
     void invalidate(const InvalidationRequest<Iova>& request) {
@@ -184,6 +191,8 @@ template <class Invalidator, class PoisonSync = ExploredSync>
         return program_of<Unwaited>(text);
     if (variant == "unforgotten")
         return program_of<Unforgotten>(text);
+    if (variant == "large-unseen")
+        return program_of<LargeUnseen>(text);
     if (variant == "waited-first")
         return program_of<WaitedFirst>(text);
     if (variant == "wait-skipped")
@@ -210,8 +219,8 @@ Scenario iommu_scenario() {
                  {.name = "variant",
                   .preset = "shipped",
                   .help = "the shipped IOMMU, or a mutant that breaks one rule",
-                  .values = {"shipped", "unwaited", "unforgotten", "waited-first", "wait-skipped",
-                             "unordered"}}},
+                  .values = {"shipped", "unwaited", "unforgotten", "large-unseen", "waited-first",
+                             "wait-skipped", "unordered"}}},
             .program = &iommu_accesses::program,
             .scope = [](const Configuration& text) {
                 const std::string& driver = text.at("driver");

@@ -106,6 +106,8 @@ constexpr Mutant mutants[] = {
     {"dma-registry", "variant=forget-all", sc, check, "a search misses"},
     {"iommu", "variant=unwaited", sc, data_race, "plain variable"},
     {"iommu", "variant=unforgotten", sc, data_race, "plain variable"},
+    {"iommu", "driver=unmap-table variant=large-unseen", sc, data_race, "plain variable",
+     whole_table},
     {"iommu", "variant=waited-first", sc, data_race, "plain variable"},
     {"iommu", "driver=unmap-table variant=wait-skipped", sc, data_race, "plain variable",
      whole_table},

@@ -19,6 +19,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <tuple>
 
 namespace moat::iommu {
 
@@ -30,6 +31,9 @@ inline constexpr unsigned large_block_lg2 = 21;
 /// locked instruction per generation, and neighbours are mostly unmapped together.
 inline constexpr unsigned small_generation_lg2 = 15;
 inline constexpr unsigned large_generation_lg2 = large_block_lg2;
+
+/// The most small generations that an invalidation changes; it changes large ones for more bytes.
+inline constexpr std::uint64_t most_small_generations = 8;
 
 template <SyncPolicy Sync_>
 class Generations {
@@ -43,44 +47,46 @@ class Generations {
     }
 
     [[gnu::always_inline]] void forget(const InvalidationRequest<Iova>& request) {
-        next(small_, request, small_generation_lg2);
-        if (request.last.value() - request.start.value() >= low_bits(large_block_lg2)) [[unlikely]]
-            next(large_, request, large_generation_lg2); // a smaller range has no large leaf
+        constexpr std::uint64_t most = most_small_generations << small_generation_lg2;
+        if (request.last.value() - request.start.value() < most) [[likely]]
+            next(small_, request, small_generation_lg2); // it has no large leaf
+        else
+            next(large_, request, large_generation_lg2);
     }
 
     /// Not from inside a device's access.
     void wait_for_accesses() { Sync::synchronize(); }
 
-    /// The generation of the block that contains `address`; never 0.
-    [[nodiscard, gnu::always_inline]] std::uint64_t small(std::uint64_t address) const {
-        return at(small_, address >> small_generation_lg2).load(std::memory_order_acquire);
-    }
-
+    /// The generation of the large block that contains `address`; never 0.
     [[nodiscard, gnu::always_inline]] std::uint64_t large(std::uint64_t address) const {
         return at(large_, address >> large_generation_lg2).load(std::memory_order_acquire);
     }
 
+    /// The generation of the small block that contains `address`, which is in its large block's
+    /// generation `large`; never 0. Both counters only grow, so equal sums mean that neither has.
+    [[nodiscard, gnu::always_inline]] std::uint64_t small(std::uint64_t address,
+                                                          std::uint64_t large) const {
+        return at(small_, address >> small_generation_lg2).load(std::memory_order_acquire) + large;
+    }
+
   private:
     /// Invalidating a page makes its seven neighbours, and one in 1024 other blocks, read the
-    /// tables again. Neighbouring blocks have counters in different cache lines, since threads that
-    /// unmap at the same time have neighbouring blocks.
+    /// tables again.
     template <std::size_t N>
-    struct Counters {
-        static constexpr std::size_t a_line = 8;
-        static constexpr std::size_t lines = N / a_line;
-
-        alignas(64) std::array<std::array<Counter, a_line>, lines> each;
+    struct alignas(64) Counters {
+        std::array<Counter, N> each;
 
         Counters() {
-            for (auto& line : each)
-                for (Counter& counter : line)
-                    counter.store(1, std::memory_order_relaxed);
+            for (Counter& counter : each)
+                counter.store(1, std::memory_order_relaxed);
         }
     };
 
+    /// Nine apart, neighbouring blocks have counters in different cache lines, since threads that
+    /// unmap at the same time have neighbouring blocks.
     template <class Counters>
     [[nodiscard, gnu::always_inline]] static auto& at(Counters& counters, std::uint64_t block) {
-        return counters.each[block % Counters::lines][block / Counters::lines % Counters::a_line];
+        return counters.each[block * 9 % std::tuple_size_v<decltype(counters.each)>];
     }
 
     template <std::size_t N>

@@ -244,12 +244,12 @@ class Lane {
                                        fault::Reason& reason) {
         if (attached.serial == serial_) [[likely]] {
             const auto& generations = attached.domain->invalidator();
-            if (std::byte* const memory =
-                    small_.template find<Kind>(address, generations.small(address))) [[likely]]
-                return {memory, to_block_end(address, small_block_lg2)};
-            if (std::byte* const memory =
-                    large_.template find<Kind>(address, generations.large(address)))
-                return {memory, to_block_end(address, large_block_lg2)};
+            const std::uint64_t large = generations.large(address);
+            if (const Translation* const hit = small_.template find<Kind>(
+                    address, generations.small(address, large))) [[likely]]
+                return {hit->memory_at(address), to_block_end(address, small_block_lg2)};
+            if (const Translation* const hit = large_.template find<Kind>(address, large))
+                return {hit->memory_at(address), to_block_end(address, large_block_lg2)};
         }
         return find_piece<Kind>(open, attached, address, left, reason);
     }
@@ -294,8 +294,8 @@ class Lane {
     template <fault::Access Kind>
     [[gnu::always_inline]] Piece walk(const Section& open, Domain& domain, std::uint64_t address,
                                       ByteCount left, fault::Reason& reason) {
-        const std::uint64_t small = domain.invalidator().small(address);
         const std::uint64_t large = domain.invalidator().large(address);
+        const std::uint64_t small = domain.invalidator().small(address, large);
         Piece found{};
         const bool mapped = domain.reader(open).with_leaf(
             Iova(address), [&](auto leaf) __attribute__((always_inline)) {

@@ -12,21 +12,36 @@
 
 namespace moat::iommu {
 
+/// What to add to an address of a block: one addition yields its memory.
+class Translation {
+  public:
+    Translation() = default;
+
+    Translation(std::uint64_t start, std::byte* memory)
+        : distance_(reinterpret_cast<std::uintptr_t>(memory) - start) {}
+
+    [[nodiscard, gnu::always_inline]] std::byte* memory_at(std::uint64_t address) const {
+        return reinterpret_cast<std::byte*>(distance_ + address);
+    }
+
+  private:
+    std::uintptr_t distance_ = 0;
+};
+
 /// Direct-mapped; owned by one thread. One comparison checks an entry's address and generation;
 /// reads and writes have separate entries, so permissions cost nothing.
 template <std::size_t Entries, unsigned BlockLg2>
 class Iotlb {
   public:
-    /// Return: the memory at `address`; nullptr for a miss.
+    /// Finds the memory at `address`. Return: an entry that hit, or nullptr for a miss.
     template <fault::Access Kind>
-    [[nodiscard, gnu::always_inline]] std::byte* find(std::uint64_t address,
-                                                      std::uint64_t generation) const {
+    [[nodiscard, gnu::always_inline]] const Translation* find(std::uint64_t address,
+                                                              std::uint64_t generation) const {
         const std::uint64_t block = address >> BlockLg2;
         const Entry& entry = entries_[block % Entries];
         const std::uint64_t wanted = Kind == fault::Access::write ? entry.writable : entry.readable;
-        if (((wanted ^ block) | (entry.generation ^ generation)) != 0)
-            return nullptr;
-        return entry.memory + (address & ((std::uint64_t{1} << BlockLg2) - 1));
+        return ((wanted ^ block) | (entry.generation ^ generation)) == 0 ? &entry.translation
+                                                                         : nullptr;
     }
 
     /// `memory` is the start of the block that contains `address`.
@@ -34,7 +49,7 @@ class Iotlb {
               bool writable) {
         const std::uint64_t block = address >> BlockLg2;
         entries_[block % Entries] = {readable ? block : no_block, writable ? block : no_block,
-                                     generation, memory};
+                                     generation, Translation(block << BlockLg2, memory)};
     }
 
     void clear() { entries_.fill({}); }
@@ -46,7 +61,7 @@ class Iotlb {
         std::uint64_t readable = no_block;
         std::uint64_t writable = no_block;
         std::uint64_t generation = 0;
-        std::byte* memory = nullptr;
+        Translation translation;
     };
 
     std::array<Entry, Entries> entries_{};
