@@ -381,6 +381,8 @@ Result<Iova> Space<Domain, Sync>::map_coherent(const Memory& memory, std::string
     if ((memory.physical.value() & pages_.page_mask()) != 0)
         return fail(ErrorCode::unaligned, "coherent memory begins at a page",
                     {"memory", memory.physical.value()}, {"page", pages_.page_mask() + 1});
+    if (entry_ == Care::guard)
+        return pages_.map_aligned(memory, read_write);
     constexpr Direction direction = Direction::bidirectional;
     const Result<Iova> iova =
         track(pages_.map_aligned(memory, read_write), memory.size(), direction, label);

@@ -437,13 +437,19 @@ auto Allocator<Sync>::claim(Iova iova, ByteCount size) -> Result<Claim> {
     const Result<Range> range = lookup_.take(iova, size, State::claimed);
     if (!range)
         return std::unexpected(range.error());
-    const std::uint64_t payload = whole_pages(size, granule_lg2_);
-    const bool cacheable =
-        record::reuse_of(range->word->load(std::memory_order_relaxed)) == Reuse::magazine;
-    Cache* const cache = cacheable ? caches_.local() : nullptr;
+    const std::uint64_t index = whole_pages(size, granule_lg2_) - 1;
+    Cache* const cache = caches_.local();
     if (cache != nullptr)
         (void)cache->leaves.load(central_.map(), iova.value());
-    return Claim(*range, cache, payload - 1);
+    switch (record::reuse_of(range->word->load(std::memory_order_relaxed))) {
+    case Reuse::magazine:
+        return Claim(*range, cache, index);
+    case Reuse::special:
+        return Claim(*range, caches_.quarantined() ? nullptr : cache, index | special_claim);
+    case Reuse::direct:
+        break;
+    }
+    return Claim(*range, nullptr, index);
 }
 
 template <SyncPolicy Sync>

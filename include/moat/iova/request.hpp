@@ -5,6 +5,8 @@
 
 #include "moat/core/types.hpp"
 
+#include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -19,10 +21,9 @@ struct Congruence {
 
     /// Natural alignment, which coherent buffers need: the size, rounded up to a power of two.
     [[nodiscard]] static constexpr Congruence natural(ByteCount size) {
-        unsigned lg2 = 0;
-        while (lg2 < 63 && (std::uint64_t{1} << lg2) < size.value())
-            ++lg2;
-        return {lg2, 0};
+        const std::uint64_t most = std::uint64_t{1} << 63;
+        const std::uint64_t last = std::min(size.value(), most) - (size.value() != 0 ? 1 : 0);
+        return {static_cast<unsigned>(std::bit_width(last)), 0};
     }
 
     [[nodiscard]] static constexpr Congruence aligned(unsigned alignment_lg2) {

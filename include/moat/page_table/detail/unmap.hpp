@@ -51,7 +51,7 @@ class Unmap {
           typename Tree::Memory& memory, const UnmapOptions& options)
         : writer_(writer), pending_(pending), memory_(memory), options_(options) {}
 
-    /// The common case: [start, last] is one leaf of one entry, or a part of a table of pages.
+    /// The common case: [start, last] is one leaf of one entry, or leaves of a part of one table.
     /// Return: what it unmapped, or nothing, without a change, if this is not the case.
     template <unsigned L>
     [[gnu::always_inline]] static LeafCount try_run(const EntryWriter<Tree>& writer,
@@ -67,10 +67,11 @@ class Unmap {
                     writer.store(table, index, 0);
                     return LeafCount{.bytes = inside + 1, .leaves = 1};
                 }
-                if constexpr (L == 0 && F::leaf_groups(0) == 1)
-                    if (same_block(start, last, table_span_lg2<F>(0)) &&
-                        last - start != low_bits(table_span_lg2<F>(0)))
-                        return clear_run(writer, table, index, entry_index<F, 0>(last));
+                if constexpr (F::leaf_groups(L) == 1)
+                    if (same_block(start, last, table_span_lg2<F>(L)) &&
+                        last - start != low_bits(table_span_lg2<F>(L)) &&
+                        (L == 0 || ((start | (last + 1)) & inside) == 0))
+                        return clear_run(writer, table, index, entry_index<F, L>(last));
                 return LeafCount();
             },
             [&](auto below)
@@ -103,9 +104,15 @@ class Unmap {
     }
 
   private:
+    /// Clears entries of level L; none of them if one holds a table.
+    template <unsigned L>
     [[gnu::noinline]] static LeafCount clear_run(const EntryWriter<Tree>& writer,
-                                                 Table<Tree, 0> table, unsigned first,
+                                                 Table<Tree, L> table, unsigned first,
                                                  unsigned last) {
+        if constexpr (L != 0)
+            for (unsigned i = first; i <= last; ++i)
+                if (table.load(i).kind() == EntryKind::table)
+                    return {};
         return writer.clear(table, first, last - first + 1);
     }
 
