@@ -25,12 +25,14 @@ using Shipped = iommu::Generations<ExploredSync>;
 struct Unwaited : Shipped {
     void invalidate(const InvalidationRequest<Iova>& request) { forget(request); }
 
-    void wait_for_accesses() {}
+    void invalidate_all() { forget_all(); }
 };
 
 /// Waits for accesses, but leaves cached translations valid.
 struct Unforgotten : Shipped {
     void invalidate(const InvalidationRequest<Iova>&) { wait_for_accesses(); }
+
+    void invalidate_all() { wait_for_accesses(); }
 };
 
 /// A translation of a page stays valid when a long range around it is invalidated.
@@ -45,6 +47,11 @@ struct WaitedFirst : Shipped {
     void invalidate(const InvalidationRequest<Iova>& request) {
         wait_for_accesses();
         forget(request);
+    }
+
+    void invalidate_all() {
+        wait_for_accesses();
+        forget_all();
     }
 };
 
@@ -126,6 +133,16 @@ struct UnmappingTable : Unmapping {
     }
 };
 
+/// Invalidates later, together with whatever else was unmapped.
+struct Deferring : Unmapping {
+    static void take(auto& world) {
+        const auto unmapped = world.domain.unmap_deferred(buffer_start, buffer_bytes);
+        ExploredSync::check(unmapped.has_value(), "a mapped page can be unmapped");
+        const auto invalidated = world.domain.invalidate_all();
+        ExploredSync::check(invalidated.has_value(), "an invalidation by generations succeeds");
+    }
+};
+
 struct Poisoning {
     static void take(auto& world) {
         const auto poisoned = dma::poison_and_wait(world.poison, world.domain, first_bytes);
@@ -180,6 +197,8 @@ template <class Invalidator, class PoisonSync = ExploredSync>
         return program_with<Poisoning, Invalidator, PoisonSync>(accesses);
     if (driver == "lend")
         return program_with<Lending, Invalidator, PoisonSync>(accesses);
+    if (driver == "defer")
+        return program_with<Deferring, Invalidator, PoisonSync>(accesses);
     if (driver == "unmap-table")
         return program_with<UnmappingTable, Invalidator, PoisonSync>(accesses);
     return program_with<Unmapping, Invalidator, PoisonSync>(accesses);
@@ -214,8 +233,8 @@ Scenario iommu_scenario() {
                  {.name = "driver",
                   .preset = "unmap",
                   .help = "revoke access by a strict unmap of the page or of all that its table "
-                          "covers, by poison, or by poison and unpoison",
-                  .values = {"unmap", "unmap-table", "poison", "lend"}},
+                          "covers, by a deferred unmap, by poison, or by poison and unpoison",
+                  .values = {"unmap", "unmap-table", "defer", "poison", "lend"}},
                  {.name = "variant",
                   .preset = "shipped",
                   .help = "the shipped IOMMU, or a mutant that breaks one rule",
@@ -228,6 +247,7 @@ Scenario iommu_scenario() {
                        counted(number(text, "accesses"), "write") + ", a driver that " +
                        (driver == "unmap"         ? "unmaps the page strictly"
                         : driver == "unmap-table" ? "unmaps the page strictly, with its table"
+                        : driver == "defer"       ? "unmaps the page, then invalidates everything"
                         : driver == "poison"      ? "poisons the bytes"
                                                   : "poisons the bytes for a while");
             }};

@@ -26,7 +26,7 @@ using dma::DriverErrorKind;
 using dma::Level;
 using dma::Unmapping;
 
-/// Generations that fail on request: in strict unmaps, or in the wait of deferred ones.
+/// Generations that fail on request: in strict unmaps, or in the invalidation of deferred ones.
 struct FailingInvalidator : iommu::Generations<RealSync> {
     using Base = iommu::Generations<RealSync>;
 
@@ -38,8 +38,8 @@ struct FailingInvalidator : iommu::Generations<RealSync> {
         return outcome(fails_ranges);
     }
 
-    Result<void> wait_for_accesses() {
-        Base::wait_for_accesses();
+    Result<void> invalidate_all() {
+        Base::invalidate_all();
         return outcome(fails_all);
     }
 

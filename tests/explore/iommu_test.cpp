@@ -35,24 +35,22 @@ TEST_P(SoftIommu, what_the_driver_took_is_left_alone) {
     EXPECT_EQ(report.tally.executions, GetParam().executions);
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, SoftIommu,
-                         ::testing::Values(Counted("unmap", MemoryModelKind::sc, 10),
-                                           Counted("unmap", MemoryModelKind::tso, 10),
-                                           Counted("unmap", MemoryModelKind::c11, 25),
-                                           Counted("unmap-table", MemoryModelKind::sc, 10),
-                                           Counted("unmap-table", MemoryModelKind::tso, 10),
-                                           Counted("unmap-table", MemoryModelKind::c11, 25),
-                                           Counted("poison", MemoryModelKind::sc, 6),
-                                           Counted("poison", MemoryModelKind::tso, 6),
-                                           Counted("poison", MemoryModelKind::c11, 10),
-                                           Counted("lend", MemoryModelKind::sc, 14),
-                                           Counted("lend", MemoryModelKind::tso, 14),
-                                           Counted("lend", MemoryModelKind::c11, 25)),
-                         [](const auto& tested) {
-                             std::string text = tested.param.driver;
-                             std::ranges::replace(text, '-', '_');
-                             return text + "_" + std::string(name(tested.param.model));
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Models, SoftIommu,
+    ::testing::Values(
+        Counted("unmap", MemoryModelKind::sc, 10), Counted("unmap", MemoryModelKind::tso, 10),
+        Counted("unmap", MemoryModelKind::c11, 25), Counted("unmap-table", MemoryModelKind::sc, 10),
+        Counted("unmap-table", MemoryModelKind::tso, 10),
+        Counted("unmap-table", MemoryModelKind::c11, 25), Counted("defer", MemoryModelKind::sc, 10),
+        Counted("defer", MemoryModelKind::tso, 10), Counted("defer", MemoryModelKind::c11, 25),
+        Counted("poison", MemoryModelKind::sc, 12), Counted("poison", MemoryModelKind::tso, 12),
+        Counted("poison", MemoryModelKind::c11, 40), Counted("lend", MemoryModelKind::sc, 22),
+        Counted("lend", MemoryModelKind::tso, 22), Counted("lend", MemoryModelKind::c11, 64)),
+    [](const auto& tested) {
+        std::string text = tested.param.driver;
+        std::ranges::replace(text, '-', '_');
+        return text + "_" + std::string(name(tested.param.model));
+    });
 
 } // namespace
 } // namespace moat::explore::testing

@@ -111,6 +111,9 @@ constexpr Mutant mutants[] = {
     {"iommu", "variant=waited-first", sc, data_race, "plain variable"},
     {"iommu", "driver=unmap-table variant=wait-skipped", sc, data_race, "plain variable",
      whole_table},
+    {"iommu", "driver=defer variant=unwaited", sc, data_race, "plain variable"},
+    {"iommu", "driver=defer variant=unforgotten", sc, data_race, "plain variable"},
+    {"iommu", "driver=defer variant=waited-first", sc, data_race, "plain variable"},
     {"iommu", "driver=poison variant=unwaited", sc, data_race, "plain variable"},
     {"iommu", "driver=lend variant=unordered", c11, data_race, "plain variable"},
 };

@@ -28,6 +28,11 @@ struct CountedGenerations : iommu::Generations<RealSync> {
         wait_for_accesses();
     }
 
+    void invalidate_all() {
+        forget_all();
+        wait_for_accesses();
+    }
+
     void wait_for_accesses() {
         ++waits;
         Generations::wait_for_accesses();

@@ -46,6 +46,12 @@ class Generations {
         return GracePeriod<Sync>(); // waits for accesses
     }
 
+    void invalidate_all() {
+        forget_all();
+        wait_for_accesses();
+    }
+
+    /// Makes cached translations of the range stale, without waiting for accesses.
     [[gnu::always_inline]] void forget(const InvalidationRequest<Iova>& request) {
         constexpr std::uint64_t most = most_small_generations << small_generation_lg2;
         if (request.last.value() - request.start.value() < most) [[likely]]
@@ -53,6 +59,8 @@ class Generations {
         else
             next(large_, request, large_generation_lg2);
     }
+
+    void forget_all() { forget({Iova(0), Iova(~std::uint64_t{0})}); }
 
     /// Not from inside a device's access.
     void wait_for_accesses() { Sync::synchronize(); }
@@ -108,7 +116,7 @@ class Generations {
     }
 
     Counters<1024> small_;
-    Counters<64> large_;
+    Counters<16> large_; ///< few: invalidate_all changes each
 };
 
 } // namespace moat::iommu

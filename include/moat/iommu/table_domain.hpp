@@ -34,10 +34,8 @@ template <class I>
 concept Invalidator = requires(I& invalidator, const InvalidationRequest<Iova>& request) {
     // On return no access uses cached translations of the range, or a table reached from it.
     { invalidator.invalidate(request) } -> StrictOutcome;
-    // The same without waiting: such accesses may continue until `wait_for_accesses` returns.
-    { invalidator.forget(request) } -> InvalidationOutcome;
-    // On return everything invalidated before the call is out of use.
-    { invalidator.wait_for_accesses() } -> InvalidationOutcome;
+    // The same for every range.
+    { invalidator.invalidate_all() } -> InvalidationOutcome;
 };
 
 /// The invalidator of hardware, which caches tables and perhaps absent entries, and may support
@@ -63,25 +61,12 @@ template <class Call>
     }
 }
 
-/// When an edit's invalidation completes: before the edit ends, or with the next wait.
-enum class Timing : std::uint8_t { now, later };
-
 /// The callback of an edit; keeps the error of a failed call. The size of a reference if no call
 /// can fail.
-template <Invalidator I, Timing timing>
+template <Invalidator I>
 class EditInvalidation {
     using Request = InvalidationRequest<Iova>;
-
-  public:
-    [[gnu::always_inline]] static auto call(I& invalidator, const Request& request) {
-        if constexpr (timing == Timing::now)
-            return invalidator.invalidate(request);
-        else
-            return invalidator.forget(request);
-    }
-
-  private:
-    using Outcome = decltype(call(std::declval<I&>(), std::declval<const Request&>()));
+    using Outcome = decltype(std::declval<I&>().invalidate(std::declval<const Request&>()));
 
     static constexpr bool can_fail = std::same_as<Outcome, Result<void>>;
 
@@ -92,12 +77,12 @@ class EditInvalidation {
 
     auto operator()(const InvalidationRequest<Iova>& request) {
         if constexpr (can_fail) {
-            const Result<void> done = call(invalidator_, request);
+            const Result<void> done = invalidator_.invalidate(request);
             if (!done)
                 outcome_ = done;
             return done.has_value();
         } else {
-            return call(invalidator_, request);
+            return invalidator_.invalidate(request);
         }
     }
 
@@ -201,7 +186,7 @@ class TableDomain {
     /// result of `change`; or io if an invalidation failed.
     template <class Change>
     auto edit(Change&& change) -> decltype(change(std::declval<Edit<Tree>&>())) {
-        detail::EditInvalidation<Invalidator, detail::Timing::now> invalidation(invalidator_);
+        detail::EditInvalidation<Invalidator> invalidation(invalidator_);
         auto open = table_.edit(invalidation);
         auto changed = change(open);
         open.finish();
@@ -211,12 +196,18 @@ class TableDomain {
     }
 
     [[nodiscard, gnu::always_inline]] Result<void> unmap(Iova start, ByteCount size) {
-        return unmap_and<detail::Timing::now>(start, size, CoveredTables::remove);
+        if (Edit<Tree>::try_unmap(table_, start, size).leaves != 0) [[likely]]
+            return detail::outcome_of([&]() __attribute__((always_inline)) {
+                return invalidator_.invalidate({start, Iova(start.value() + (size.value() - 1))});
+            });
+        return unmap_slowly(start, size);
     }
 
-    /// Keeps empty tables, which may not be freed before the invalidation.
+    /// Invalidates nothing. Keeps empty tables, which may not be freed before the invalidation.
     [[nodiscard, gnu::always_inline]] Result<void> unmap_deferred(Iova start, ByteCount size) {
-        return unmap_and<detail::Timing::later>(start, size, CoveredTables::keep);
+        if (Edit<Tree>::try_unmap(table_, start, size).leaves != 0) [[likely]]
+            return {};
+        return unmap_deferred_slowly(start, size);
     }
 
     /// See DirtyTrackingDomain.
@@ -232,7 +223,7 @@ class TableDomain {
 
     /// Errors: io.
     [[nodiscard]] Result<void> invalidate_all() {
-        return detail::outcome_of([this] { return invalidator_.wait_for_accesses(); });
+        return detail::outcome_of([this] { return invalidator_.invalidate_all(); });
     }
 
     [[nodiscard]] Reader<Tree> reader() const { return table_.reader(); }
@@ -336,27 +327,26 @@ class TableDomain {
         return address_bits < most ? address_bits : most;
     }
 
-    template <detail::Timing timing>
-    [[nodiscard, gnu::always_inline]] Result<void> unmap_and(Iova start, ByteCount size,
-                                                             CoveredTables tables) {
-        if (Edit<Tree>::try_unmap(table_, start, size).leaves != 0) [[likely]]
-            return detail::outcome_of([&]() __attribute__((always_inline)) {
-                return detail::EditInvalidation<Invalidator, timing>::call(
-                    invalidator_, {start, Iova(start.value() + (size.value() - 1))});
-            });
-        return unmap_slowly<timing>(start, size, tables);
+    [[nodiscard, gnu::noinline]] Result<void> unmap_slowly(Iova start, ByteCount size) {
+        detail::EditInvalidation<Invalidator> invalidation(invalidator_);
+        const Result<void> unmapped = unmap_by(invalidation, start, size, CoveredTables::remove);
+        if (const Error* const failure = invalidation.failure()) [[unlikely]]
+            return std::unexpected(*failure);
+        return unmapped;
     }
 
-    template <detail::Timing timing>
-    [[nodiscard, gnu::noinline]] Result<void> unmap_slowly(Iova start, ByteCount size,
-                                                           CoveredTables tables) {
-        detail::EditInvalidation<Invalidator, timing> invalidation(invalidator_);
-        auto open = table_.edit(invalidation);
+    [[nodiscard, gnu::noinline]] Result<void> unmap_deferred_slowly(Iova start, ByteCount size) {
+        auto nothing = [](const InvalidationRequest<Iova>&) {};
+        return unmap_by(nothing, start, size, CoveredTables::keep);
+    }
+
+    template <class Invalidate>
+    [[nodiscard]] Result<void> unmap_by(Invalidate& invalidate, Iova start, ByteCount size,
+                                        CoveredTables tables) {
+        auto open = table_.edit(invalidate);
         const Result<Unmapped> unmapped =
             open.unmap(start, size, {.partial = PartialLeaf::split, .tables = tables});
         open.finish();
-        if (const Error* const failure = invalidation.failure()) [[unlikely]]
-            return std::unexpected(*failure);
         if (!unmapped) [[unlikely]]
             return std::unexpected(unmapped.error());
         return {};

@@ -162,6 +162,24 @@ class Allocator {
         return true;
     }
 
+    /// The hot path of `release` after an invalidation, for a claim of try_claim. Return: false
+    /// where it changed nothing; call `release` then.
+    [[nodiscard, gnu::always_inline]] bool try_queue(const Claim& claim) {
+        const std::uint64_t payload = (claim.index_ & ~special_claim) + 1;
+        const bool special = claim.index_ >= most_cached_pages;
+        const auto in = [&](State state) {
+            return special ? record::special(state, payload) : record::cacheable(state, payload);
+        };
+        if (!recycler_.can_defer()) [[unlikely]]
+            return false;
+        // First, because the range may be released and reused as soon as it is queued.
+        claim.word_->store(in(State::queued), std::memory_order_relaxed);
+        if (recycler_.try_enqueue(claim.range(), claim.cache_)) [[likely]]
+            return true;
+        claim.word_->store(in(State::claimed), std::memory_order_relaxed);
+        return false;
+    }
+
     /// Makes the range live again.
     void unclaim(const Claim& claim) { recycler_.set_state(claim.range(), State::live); }
 

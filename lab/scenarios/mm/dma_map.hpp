@@ -16,11 +16,9 @@ namespace moat::scenarios::space {
 
 /// A device's accesses are read sections, and it caches nothing beyond them.
 struct WaitForAccesses {
-    void invalidate(const InvalidationRequest<Iova>&) { wait_for_accesses(); }
+    void invalidate(const InvalidationRequest<Iova>&) { invalidate_all(); }
 
-    void forget(const InvalidationRequest<Iova>&) {}
-
-    void wait_for_accesses() { ExploredSync::synchronize(); }
+    void invalidate_all() { ExploredSync::synchronize(); }
 };
 
 template <class Sync>

@@ -119,7 +119,7 @@ class PageMapper {
                     return {};
                 return finish_unmap({allocator_->claim_at(start), {start, bytes}}, done);
             }
-        return unmap_slowly(iova, size);
+        return unmap_otherwise(iova, size);
     }
 
     /// The first half of `unmap`: no other thread can unmap the range. `finish_unmap` is the
@@ -218,6 +218,21 @@ class PageMapper {
     }
 
     /// For deferred unmaps, and for ranges that the thread's cache does not hold.
+    [[gnu::noinline]] Result<void> unmap_otherwise(Iova iova, ByteCount size) {
+        const std::uint64_t offset = iova.value() & page_mask_;
+        const ByteCount bytes(whole_pages(offset, size.value()));
+        const Iova start(iova.value() - offset);
+        if constexpr (iommu::DeferringDomain<Domain>)
+            if (unmapping_ == Unmapping::deferred && size.value() - 1 < most_bytes) [[likely]]
+                if (const auto claim = allocator_->try_claim(start, bytes)) [[likely]] {
+                    const Result<void> done = domain_.unmap_deferred(start, bytes);
+                    if (done && allocator_->try_queue(claim)) [[likely]]
+                        return {};
+                    return finish_unmap({allocator_->claim_at(start), {start, bytes}}, done);
+                }
+        return unmap_slowly(iova, size);
+    }
+
     [[gnu::noinline]] Result<void> unmap_slowly(Iova iova, ByteCount size) {
         const Result<Claimed> claimed = claim(iova, size);
         if (!claimed)

@@ -24,10 +24,7 @@ class UnitInvalidator {
         return unit_->invalidate(domain_, {&request, 1});
     }
 
-    /// Does nothing: `wait_for_accesses` invalidates the whole domain.
-    void forget(const InvalidationRequest<Iova>& /*request*/) {}
-
-    [[nodiscard]] Result<void> wait_for_accesses() { return unit_->invalidate_all(domain_); }
+    [[nodiscard]] Result<void> invalidate_all() { return unit_->invalidate_all(domain_); }
 
     [[nodiscard]] Result<void> added(const InvalidationRequest<Iova>& request) {
         return unit_->added(domain_, request);
