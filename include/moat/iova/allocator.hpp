@@ -122,22 +122,38 @@ class Allocator {
     /// Claims a live range: the first half of a release. Errors: `not_found`, `mismatch`, `empty`.
     [[nodiscard]] Result<Claim> claim(Iova iova, ByteCount size);
 
-    /// The hot path of `claim`. Return: no claim for unusual ranges and errors; call `claim` then.
+    /// The hot path of `claim`. Return: no claim for unusual ranges and errors; call try_claim_any
+    /// then.
     [[nodiscard, gnu::always_inline]] Claim try_claim(Iova iova, ByteCount size) {
+        Cache* const cache = caches_.local();
+        if (cache == nullptr || !cache->leaves.holds(iova.value())) [[unlikely]]
+            return Claim();
         const std::uint64_t index = hot_index(size);
-        if (Cache* const cache = caches_.local()) [[likely]]
-            if (cache->leaves.holds(iova.value())) [[likely]] {
-                Word& word = cache->leaves.word(iova.value());
-                if (index < most_cached_pages && word.load(std::memory_order_relaxed) ==
-                                                     record::cacheable_at(State::live, index))
-                    [[likely]] {
-                    word.store(record::cacheable_at(State::claimed, index),
-                               std::memory_order_relaxed);
-                    return Claim({iova, &word}, cache, index);
-                }
-                return try_claim_special(*cache, {iova, &word}, size);
-            }
-        return Claim();
+        Word& word = cache->leaves.word(iova.value());
+        if (index >= most_cached_pages || word.load(std::memory_order_relaxed) !=
+                                              record::cacheable_at(State::live, index)) [[unlikely]]
+            return Claim();
+        word.store(record::cacheable_at(State::claimed, index), std::memory_order_relaxed);
+        return Claim({iova, &word}, cache, index);
+    }
+
+    /// The same for any range that the thread's caches can take. Return: no claim for others and
+    /// errors; call `claim` then.
+    [[nodiscard, gnu::always_inline]] Claim try_claim_any(Iova iova, ByteCount size) {
+        Cache* const cache = caches_.local();
+        if (cache == nullptr || !cache->leaves.holds(iova.value())) [[unlikely]]
+            return Claim();
+        const Range range{iova, &cache->leaves.word(iova.value())};
+        const std::uint32_t value = range.word->load(std::memory_order_relaxed);
+        const std::uint64_t index = hot_index(size);
+        const bool in_magazine =
+            index < most_cached_pages && value == record::cacheable_at(State::live, index);
+        const std::uint64_t payload = rounded_pages(size);
+        if (!in_magazine && (payload - 1 >= record::payload_mask || caches_.quarantined() ||
+                             value != record::special(State::live, payload))) [[unlikely]]
+            return Claim();
+        range.word->store(record::with_state(value, State::claimed), std::memory_order_relaxed);
+        return Claim(range, cache, in_magazine ? index : (payload - 1) | special_claim);
     }
 
     /// The claim of a range that the calling thread has claimed.
@@ -153,8 +169,6 @@ class Allocator {
     /// The hot path of `release`, for a claim of try_claim. Return: false where it changed nothing;
     /// call `release` then.
     [[nodiscard, gnu::always_inline]] bool try_release(const Claim& claim) {
-        if (claim.index_ >= most_cached_pages) [[unlikely]]
-            return try_release_special(claim);
         if (!claim.cache_->magazine(claim.index_ + 1).push(claim.range())) [[unlikely]]
             return false;
         claim.word_->store(record::cacheable_at(State::cached, claim.index_),
@@ -162,21 +176,28 @@ class Allocator {
         return true;
     }
 
-    /// The hot path of `release` after an invalidation, for a claim of try_claim. Return: false
+    /// The same for a claim of try_claim_any.
+    [[nodiscard, gnu::always_inline]] bool try_release_any(const Claim& claim) {
+        if (claim.index_ < most_cached_pages)
+            return try_release(claim);
+        const std::uint64_t payload = (claim.index_ & ~special_claim) + 1;
+        if (!caches_.push_special(*claim.cache_, payload, claim.range()))
+            return false;
+        claim.word_->store(record::special(State::cached, payload), std::memory_order_relaxed);
+        return true;
+    }
+
+    /// The hot path of `release` after an invalidation, for a claim of try_claim_any. Return: false
     /// where it changed nothing; call `release` then.
     [[nodiscard, gnu::always_inline]] bool try_queue(const Claim& claim) {
-        const std::uint64_t payload = (claim.index_ & ~special_claim) + 1;
-        const bool special = claim.index_ >= most_cached_pages;
-        const auto in = [&](State state) {
-            return special ? record::special(state, payload) : record::cacheable(state, payload);
-        };
         if (!recycler_.can_defer()) [[unlikely]]
             return false;
+        const std::uint32_t claimed = claim.word_->load(std::memory_order_relaxed);
         // First, because the range may be released and reused as soon as it is queued.
-        claim.word_->store(in(State::queued), std::memory_order_relaxed);
+        claim.word_->store(record::with_state(claimed, State::queued), std::memory_order_relaxed);
         if (recycler_.try_enqueue(claim.range(), claim.cache_)) [[likely]]
             return true;
-        claim.word_->store(in(State::claimed), std::memory_order_relaxed);
+        claim.word_->store(claimed, std::memory_order_relaxed);
         return false;
     }
 
@@ -293,24 +314,6 @@ class Allocator {
 
     /// Marks the claim of a range of Reuse::special in its index; no range has so many pages.
     static constexpr std::uint64_t special_claim = std::uint64_t{1} << 63;
-
-    [[nodiscard, gnu::noinline]] Claim try_claim_special(Cache& cache, Range range,
-                                                         ByteCount size) {
-        const std::uint64_t payload = rounded_pages(size);
-        if (payload - 1 >= record::payload_mask || caches_.quarantined() ||
-            range.word->load(std::memory_order_relaxed) != record::special(State::live, payload))
-            return Claim();
-        range.word->store(record::special(State::claimed, payload), std::memory_order_relaxed);
-        return Claim(range, &cache, (payload - 1) | special_claim);
-    }
-
-    [[nodiscard, gnu::noinline]] bool try_release_special(const Claim& claim) {
-        const std::uint64_t payload = (claim.index_ & ~special_claim) + 1;
-        if (!caches_.push_special(*claim.cache_, payload, claim.range()))
-            return false;
-        claim.word_->store(record::special(State::cached, payload), std::memory_order_relaxed);
-        return true;
-    }
 
     [[nodiscard, gnu::noinline]] bool put_quarantined(Cache& cache, Range range,
                                                       std::uint64_t payload) {
@@ -474,7 +477,7 @@ template <SyncPolicy Sync>
 Result<void> Allocator<Sync>::release(const Claim& claim, When when) {
     Cache* const cache = caches_.local();
     if (when == When::now) {
-        if (claim.cache_ != nullptr && try_release(claim))
+        if (claim.cache_ != nullptr && try_release_any(claim))
             return {};
         recycler_.set_state(claim.range(), State::cached);
         recycler_.after_invalidation(claim.range(), cache);

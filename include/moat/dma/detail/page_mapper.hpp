@@ -112,14 +112,14 @@ class PageMapper {
         const std::uint64_t offset = iova.value() & page_mask_;
         const ByteCount bytes(whole_pages(offset, size.value()));
         const Iova start(iova.value() - offset);
-        if (unmapping_ == Unmapping::strict && size.value() - 1 < most_bytes) [[likely]]
+        if (unmapping_ == Unmapping::strict && size.value() - 1 < large_bytes) [[likely]]
             if (const auto claim = allocator_->try_claim(start, bytes)) [[likely]] {
                 const Result<void> done = domain_.unmap(start, bytes);
                 if (done && allocator_->try_release(claim)) [[likely]]
                     return {};
                 return finish_unmap({allocator_->claim_at(start), {start, bytes}}, done);
             }
-        return unmap_otherwise(iova, size);
+        return unmap_otherwise(iova, size, start, bytes);
     }
 
     /// The first half of `unmap`: no other thread can unmap the range. `finish_unmap` is the
@@ -133,7 +133,7 @@ class PageMapper {
         const std::uint64_t offset = iova.value() & page_mask_;
         const ByteCount bytes(whole_pages(offset, size.value()));
         const Iova start(iova.value() - offset); // may end past 2^64 unless it is claimed
-        if (const auto claim = allocator_->try_claim(start, bytes))
+        if (const auto claim = allocator_->try_claim_any(start, bytes))
             return Claimed{claim, {start, bytes}};
         const auto claim = allocator_->claim(start, bytes);
         if (!claim)
@@ -217,31 +217,35 @@ class PageMapper {
             {.size = bytes, .placement = iova::Congruence::with(first, large_lg2)});
     }
 
-    /// For deferred unmaps, and for ranges that the thread's cache does not hold.
-    [[gnu::noinline]] Result<void> unmap_otherwise(Iova iova, ByteCount size) {
-        const std::uint64_t offset = iova.value() & page_mask_;
-        const ByteCount bytes(whole_pages(offset, size.value()));
-        const Iova start(iova.value() - offset);
-        if constexpr (iommu::DeferringDomain<Domain>)
-            if (unmapping_ == Unmapping::deferred && size.value() - 1 < most_bytes) [[likely]]
-                if (const auto claim = allocator_->try_claim(start, bytes)) [[likely]] {
-                    const Result<void> done = domain_.unmap_deferred(start, bytes);
-                    if (done && allocator_->try_queue(claim)) [[likely]]
-                        return {};
-                    return finish_unmap({allocator_->claim_at(start), {start, bytes}}, done);
-                }
+    /// For deferred unmaps, and for ranges of no magazine.
+    [[gnu::noinline]] Result<void> unmap_otherwise(Iova iova, ByteCount size, Iova start,
+                                                   ByteCount bytes) {
+        if (size.value() - 1 < most_bytes) [[likely]]
+            if (const auto claim = allocator_->try_claim_any(start, bytes)) [[likely]] {
+                const Result<void> done = unmap_as_chosen(start, bytes);
+                if (done && (unmapping_ == Unmapping::strict ? allocator_->try_release_any(claim)
+                                                             : allocator_->try_queue(claim)))
+                    [[likely]]
+                    return {};
+                return finish_unmap({allocator_->claim_at(start), {start, bytes}}, done);
+            }
         return unmap_slowly(iova, size);
     }
 
+    /// For ranges that the thread's cache does not hold.
     [[gnu::noinline]] Result<void> unmap_slowly(Iova iova, ByteCount size) {
         const Result<Claimed> claimed = claim(iova, size);
         if (!claimed)
             return std::unexpected(claimed.error());
-        const IovaRange& pages = claimed->pages;
+        return finish_unmap(*claimed,
+                            unmap_as_chosen(claimed->pages.start(), claimed->pages.size()));
+    }
+
+    [[nodiscard, gnu::always_inline]] Result<void> unmap_as_chosen(Iova start, ByteCount bytes) {
         if constexpr (iommu::DeferringDomain<Domain>)
             if (unmapping_ == Unmapping::deferred)
-                return finish_unmap(*claimed, domain_.unmap_deferred(pages.start(), pages.size()));
-        return finish_unmap(*claimed, domain_.unmap(pages.start(), pages.size()));
+                return domain_.unmap_deferred(start, bytes);
+        return domain_.unmap(start, bytes);
     }
 
     void report_held(IovaRange range) { held_listener_.held(held_listener_.context, range); }

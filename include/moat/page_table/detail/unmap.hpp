@@ -67,12 +67,7 @@ class Unmap {
                     writer.store(table, index, 0);
                     return LeafCount{.bytes = inside + 1, .leaves = 1};
                 }
-                if constexpr (F::leaf_groups(L) == 1)
-                    if (same_block(start, last, table_span_lg2<F>(L)) &&
-                        last - start != low_bits(table_span_lg2<F>(L)) &&
-                        (L == 0 || ((start | (last + 1)) & inside) == 0))
-                        return clear_run(writer, table, index, entry_index<F, L>(last));
-                return LeafCount();
+                return clear_run(writer, table, start, last);
             },
             [&](auto below)
                 __attribute__((always_inline)) { return try_run(writer, below, start, last); });
@@ -104,16 +99,24 @@ class Unmap {
     }
 
   private:
-    /// Clears entries of level L; none of them if one holds a table.
+    /// Clears the entries of [start, last] if these are whole entries of one table, not all of it,
+    /// and none holds a table. Return: as try_run.
     template <unsigned L>
     [[gnu::noinline]] static LeafCount clear_run(const EntryWriter<Tree>& writer,
-                                                 Table<Tree, L> table, unsigned first,
-                                                 unsigned last) {
+                                                 Table<Tree, L> table, std::uint64_t start,
+                                                 std::uint64_t last) {
+        constexpr unsigned lg2 = entry_lg2<F>(L);
+        constexpr unsigned span_lg2 = table_span_lg2<F>(L);
+        if (F::leaf_groups(L) != 1 || !is_aligned(start | (last + 1), lg2) ||
+            !same_block(start, last, span_lg2) || last - start == low_bits(span_lg2))
+            return {};
+        const unsigned first = entry_index<F, L>(start);
+        const auto count = static_cast<unsigned>((last - start + 1) >> lg2);
         if constexpr (L != 0)
-            for (unsigned i = first; i <= last; ++i)
+            for (unsigned i = first; i != first + count; ++i)
                 if (table.load(i).kind() == EntryKind::table)
                     return {};
-        return writer.clear(table, first, last - first + 1);
+        return writer.clear(table, first, count);
     }
 
     /// Whether the entry is of a group that lies across `boundary`, one of the entry's ends.
