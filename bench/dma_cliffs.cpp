@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace moat::bench {
@@ -92,11 +93,14 @@ constexpr std::uint64_t kib = 1024;
 constexpr std::uint64_t large = 2048 * kib;
 constexpr std::array sizes = {
     Sized{"map + unmap 64K, guard, strict", page, 64 * kib, 16},
+    Sized{"map + unmap 128K, guard, strict", page, 128 * kib, 32},
+    Sized{"map + unmap 512K, guard, strict", page, 512 * kib, 128},
     Sized{"map + unmap 1M, guard, strict", page, 1024 * kib, 256},
     Sized{"map + unmap 2M aligned, guard, strict", 0, large, 1},
     Sized{"map + unmap 2M a page off, guard, strict", page, large, 512},
     Sized{"map + unmap 4M, guard, strict", 0, 2 * large, 2},
     Sized{"map + unmap coherent 64K, guard, strict", page, 64 * kib, 16, true},
+    Sized{"map + unmap coherent 2M, guard, strict", 0, large, 1, true},
 };
 
 void sizes_above_a_page(Suite& suite) {
@@ -126,6 +130,25 @@ void sizes_above_a_page(Suite& suite) {
                        .against = "4K pair + leaves x 2 stores",
                        .other = {.run = floor},
                        .goal = 1.5});
+    }
+}
+
+/// A batch of invalidations must not cost more than each by itself, at any size.
+void deferred_sizes(Suite& suite) {
+    System strict({.level = Level::guard});
+    System deferred({.level = Level::guard, .unmapping = dma::Unmapping::deferred});
+    const Buffer memory(4 * large, large);
+    for (const auto& [name, size] :
+         {std::pair{"map + unmap 64K, guard, deferred beside strict", 64 * kib},
+          std::pair{"map + unmap 1M, guard, deferred beside strict", 1024 * kib},
+          std::pair{"map + unmap 2M, guard, deferred beside strict", large}}) {
+        const auto buffer =
+            dma::Memory::own(memory.bytes().subspan(size == large ? 0 : page, size));
+        suite.compare({.name = name,
+                       .subject = map_and_unmap(*deferred.space, buffer),
+                       .against = "strict",
+                       .other = map_and_unmap(*strict.space, buffer),
+                       .goal = 0.8});
     }
 }
 
@@ -240,6 +263,7 @@ void growth(Suite& suite) {
 void cliffs(Suite& suite) {
     exact(suite);
     sizes_above_a_page(suite);
+    deferred_sizes(suite);
     if (suite.only_counts())
         return;
     two_threads(suite);
