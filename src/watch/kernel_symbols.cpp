@@ -82,9 +82,9 @@ void KernelSymbols::operator()(std::uintptr_t address, fault::FrameSink sink) co
 }
 
 void CurrentKernelSymbols::operator()(std::uintptr_t address, fault::FrameSink sink) {
-    if (!symbols_.knows(address) && Clock::now() - read_at_ > std::chrono::seconds(1)) {
+    if (!symbols_.knows(address) && Clock::now() >= read_again_at_) {
         symbols_ = KernelSymbols::read();
-        read_at_ = Clock::now();
+        read_again_at_ = Clock::now() + std::chrono::seconds(1);
     }
     symbols_(address, sink);
 }

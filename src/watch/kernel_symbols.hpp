@@ -47,8 +47,8 @@ class KernelSymbols {
     std::vector<std::string> modules_; ///< the first one: the kernel itself, empty
 };
 
-/// The same for a running kernel, which loads modules: reads the symbols again, once a second at
-/// most, when it meets an address that it does not know.
+/// The same for a running kernel, which loads modules: reads the symbols at the first use, and
+/// again, once a second at most, when it meets an address that it does not know.
 class CurrentKernelSymbols {
   public:
     void operator()(std::uintptr_t address, fault::FrameSink sink);
@@ -56,8 +56,8 @@ class CurrentKernelSymbols {
   private:
     using Clock = std::chrono::steady_clock;
 
-    KernelSymbols symbols_ = KernelSymbols::read();
-    Clock::time_point read_at_ = Clock::now();
+    KernelSymbols symbols_{""};
+    Clock::time_point read_again_at_ = {};
 };
 
 } // namespace moat::watch

@@ -46,6 +46,7 @@ def printing_commands(moat: str, folder: pathlib.Path) -> list[list[str]]:
             ("guard",): [], ("guard", "status"): [guard], ("guard", "on"): [guard],
             ("guard", "off"): [guard],
             ("replay",): [[RECORDING], [RECORDING, "--guard", "4k"]],
+            ("watch",): [],  # needs tracefs; tests/vm runs it
             ("stress",): [], ("stress", "bar-walk"): [["--bar", "1G", "--time", "0.1"]]}
     commands = [["--help"], ["--version"], ["completion", "bash"]]
     for path in command.all_paths(moat)[1:]:
