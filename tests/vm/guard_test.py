@@ -21,7 +21,7 @@ import probe  # noqa: E402
 SKIPPED = 77
 EDU = "0000:00:04.0"
 SOURCES = ("kernel/moat_guard", "tests/watch/module", "tests/guard/module")
-RELOADS = int(os.environ.get("MOAT_VM_RELOADS", "30"))
+RELOADS = int(os.environ.get("MOAT_VM_RELOADS", "6"))
 PAGE = 4096
 # Each step prints lines "STEP: what it saw".
 JOB = """
