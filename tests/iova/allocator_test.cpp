@@ -479,6 +479,20 @@ TEST_F(IovaFlushQueue, flushes_itself_when_full_and_when_the_time_is_up) {
     EXPECT_EQ(allocator->stats().queued, 0_B);
 }
 
+TEST_F(IovaFlushQueue, returns_large_ranges_to_the_cache_that_serves_them) {
+    const auto queue_one = [&] {
+        const auto range = allocator->allocate({.size = 4_MiB});
+        ASSERT_TRUE(range.has_value());
+        ASSERT_TRUE(allocator->release(*range, 4_MiB, When::after_invalidation).has_value());
+    };
+    for (int i = 0; i != 64; ++i)
+        queue_one();
+    const std::uint64_t steps = allocator->stats().search_steps;
+    for (int i = 0; i != 1000; ++i)
+        queue_one();
+    EXPECT_EQ(allocator->stats().search_steps, steps) << "a search of the free space";
+}
+
 TEST_F(IovaFlushQueue, is_emptied_when_space_runs_out) {
     const auto range = allocator->allocate({.size = 3_GiB});
     ASSERT_TRUE(allocator->release(*range, 3_GiB, When::after_invalidation).has_value());

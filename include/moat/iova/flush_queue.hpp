@@ -38,15 +38,17 @@ class FlushQueue {
 
     enum class Pushed : std::uint8_t { done, full, no_memory };
 
-    /// `shard_index` < shards; threads use different ones where possible.
-    [[nodiscard]] Pushed push(unsigned shard_index, Range range) {
+    /// `shard_index` < shards; threads use different ones where possible. `weight`: how much of
+    /// `shard_capacity` the range takes.
+    [[nodiscard]] Pushed push(unsigned shard_index, Range range, std::uint32_t weight = 1) {
         Shard* const shard = find_or_make(shard_index);
         if (shard == nullptr)
             return Pushed::no_memory;
         const ExclusiveLock lock(shard->mutex);
-        const std::uint32_t count = shard->count.read();
-        if (count == shard_capacity)
+        if (shard->room < weight)
             return Pushed::full;
+        shard->room -= weight;
+        const std::uint32_t count = shard->count.read();
         shard->halves[shard->filling][count] = range;
         shard->count.write(count + 1);
         return Pushed::done;
@@ -108,6 +110,7 @@ class FlushQueue {
     struct Shard {
         typename Sizes<Sync>::ShardLock mutex;
         typename Sync::template Plain<std::uint32_t> count MOAT_GUARDED_BY(mutex){};
+        std::uint32_t room MOAT_GUARDED_BY(mutex) = shard_capacity;
         unsigned filling MOAT_GUARDED_BY(mutex) = 0;
         std::array<std::array<Range, shard_capacity>, 2> halves{};
     };
@@ -125,6 +128,7 @@ class FlushQueue {
         const std::span<const Range> full(shard.halves[shard.filling].data(), shard.count.read());
         shard.filling ^= 1;
         shard.count.write(0);
+        shard.room = shard_capacity;
         return full;
     }
 

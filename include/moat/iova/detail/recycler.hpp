@@ -9,6 +9,7 @@
 #include "moat/iova/detail/quarantine.hpp"
 #include "moat/iova/flush_queue.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <span>
@@ -49,10 +50,11 @@ class Recycler {
     [[nodiscard]] Result<void> enqueue(Range range, Cache* cache) {
         using Pushed = typename FlushQueue<Sync>::Pushed;
         const unsigned shard = caches_.shelf_of(cache);
-        Pushed pushed = queue_.push(shard, range);
+        const std::uint32_t weight = weight_of(range);
+        Pushed pushed = queue_.push(shard, range, weight);
         while (pushed == Pushed::full) {
             (void)flush(cache); // it makes room even where it fails
-            pushed = queue_.push(shard, range);
+            pushed = queue_.push(shard, range, weight);
         }
         if (pushed == Pushed::no_memory) {
             const Result<void> invalidated = queue_.invalidate();
@@ -71,7 +73,8 @@ class Recycler {
 
     /// The same without a flush. Return: false where the queue has no room.
     [[nodiscard, gnu::always_inline]] bool try_enqueue(Range range, Cache* cache) {
-        if (queue_.push(caches_.shelf_of(cache), range) != FlushQueue<Sync>::Pushed::done)
+        if (queue_.push(caches_.shelf_of(cache), range, weight_of(range)) !=
+            FlushQueue<Sync>::Pushed::done)
             return false;
         arm_timer();
         return true;
@@ -171,6 +174,16 @@ class Recycler {
     }
 
   private:
+    /// A flush returns at most half of what a set of the special cache holds: the other half is in
+    /// use or waits there, and more would go through the free space.
+    [[nodiscard, gnu::always_inline]] static std::uint32_t weight_of(const Range& range) {
+        constexpr std::uint32_t most_special = Sizes<Sync>::special_ways / 2;
+        constexpr std::uint32_t special =
+            std::max(Sizes<Sync>::shard_capacity / std::max(most_special, 1U), 1U);
+        const std::uint32_t word = range.word->load(std::memory_order_relaxed);
+        return record::reuse_of(word) == Reuse::special ? special : 1;
+    }
+
     /// The payload pages of a range for a magazine; 0 for another.
     [[nodiscard]] static std::uint64_t magazine_pages(const Range& range) {
         const std::uint32_t word = range.word->load(std::memory_order_relaxed);
