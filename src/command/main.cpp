@@ -50,9 +50,10 @@ Exit run(int argc, char** argv) {
     moat::tools::add_watch(app, exit);
     moat::tools::describe(
         app,
-        {.paragraphs = {"Audits devices for accesses outside their buffers, explains the IOMMU "
-                        "faults of a kernel log, and explores the code that builds and walks page "
-                        "tables under every interleaving of its threads."},
+        {.paragraphs = {"Audits devices for accesses outside their buffers, follows and guards the "
+                        "DMA mappings of kernel drivers, explains the IOMMU faults of a kernel "
+                        "log, and explores the code that builds and walks page tables under every "
+                        "interleaving of its threads."},
          .examples = {}});
     moat::tools::finish_help(app);
     app.footer("moat COMMAND --help shows the options and examples of a command.");
