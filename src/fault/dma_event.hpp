@@ -18,24 +18,24 @@ namespace moat::fault {
 /// A view; its producer keeps the texts and the stack until the consumer returns.
 struct DmaEvent {
     enum class Kind : std::uint8_t {
-        device,     ///< describes `device`: `driver`, `group`, `translated`
-        map,        ///< `range` became mapped
-        unmap,      ///< the mapping that starts at `range.start()` ended
-        unmap_page, ///< a mapping of the physical address `physical` ended; its IOVA is unknown
-        allocate,   ///< the kernel allocated `range`, whole pages, for mappings
-        free,       ///< the allocation that starts at `range.start()` ended; `device` may be empty
-        fault,      ///< the IOMMU refused an access: `record`
+        device,      ///< describes `device`: `driver`, `group`, `translated`
+        map,         ///< `range` became mapped
+        unmap,       ///< the mapping that starts at `range.start()` ended
+        unmap_page,  ///< a mapping of the physical address `physical` ended; its IOVA is unknown
+        allocate,    ///< the kernel allocated `range`, whole pages, for mappings
+        free,        ///< the allocation that starts at `range.start()` ended; `device` may be empty
+        fault,       ///< the IOMMU refused an access: `record`
         fault_count, ///< the IOMMU interrupted `count` times for faults, logged or not
-        suppressed, ///< `count` fault lines were not printed
-        lost,       ///< `count` events before this one were lost; 0 if their number is unknown
-        removed,    ///< `device` is gone, with all its mappings
-        note,       ///< a warning of the kernel about DMA: `call` is its text
+        suppressed,  ///< `count` fault lines were not printed
+        lost,        ///< `count` events before this one were lost; 0 if their number is unknown
+        removed,     ///< `device` is gone, with all its mappings
+        note,        ///< a warning of the kernel about DMA: `call` is its text
     };
 
     Kind kind = Kind::map;
     /// Nanoseconds of one monotonic clock for all events of a source.
     std::uint64_t time_ns = 0;
-    std::uint32_t thread = 0;    ///< 0 if unknown
+    std::uint32_t thread = 0;     ///< 0 if unknown
     std::string_view task = {};   ///< the thread's name ("kworker/0:1")
     std::string_view device = {}; ///< "0000:00:04.0"
     std::string_view call = {};   ///< the function or trace event ("dma_map_page")

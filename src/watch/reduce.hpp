@@ -22,9 +22,9 @@ struct Reduction {
 };
 
 /// Passes to `sink` the events without which the finding of the fault `which`, counted from 0,
-/// would differ: its kind, its mapping and label, its distance and bytes. No further event can be left out
-/// alone. Errors: `not_found` (fewer faults), `limit` (too many events before the fault), those of
-/// `source`.
+/// would differ: its kind, its mapping and label, its distance and bytes. No further event can be
+/// left out alone. Errors: `not_found` (fewer faults), `limit` (too many events before the fault),
+/// those of `source`.
 [[nodiscard]] Result<Reduction> reduce(EventSource source, std::uint64_t which,
                                        fault::DmaEventSink sink);
 
