@@ -65,12 +65,12 @@ std::size_t read_all(const Bytes& file, std::size_t step, fault::RecordingWriter
             std::size_t frames = 0;
             const auto add = [&](const StackFrame&) { ++frames; };
             reader.symbolise(address, add);
-            require(frames != 0);
+            require(frames <= fault::recording::most_frames);
         }
         if (copy != nullptr)
             require(copy->add(**event).has_value());
     }
-    require(event || event.error().sentence().size() != 0);
+    require(event || !event.error().sentence().empty());
     require(reader.offset() <= file.size());
     return count;
 }

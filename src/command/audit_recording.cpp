@@ -44,7 +44,7 @@ void AuditRecording::note(Noted noted) {
     if (noted_.size() == most_noted)
         ++left_out_;
     else
-        noted_.push_back(std::move(noted));
+        noted_.insert({noted.time_ns, noted});
 }
 
 void AuditRecording::note_buffer(const audit::Lived& lived) {
@@ -78,6 +78,7 @@ void AuditRecording::note_finding(const audit::Finding& finding) {
         fault.record = *finding.record;
     } else {
         fault.kind = DmaEvent::Kind::note;
+        fault.count = 1;
         fault.call = std::string(name(finding.kind)) + ": \"" + finding.buffer + "\", case " +
                      std::to_string(finding.about.number);
     }
@@ -85,8 +86,6 @@ void AuditRecording::note_finding(const audit::Finding& finding) {
 }
 
 void AuditRecording::finish(std::string_view driver, machine::Bdf address) {
-    std::stable_sort(noted_.begin(), noted_.end(),
-                     [](const Noted& a, const Noted& b) { return a.time_ns < b.time_ns; });
     const std::string device = machine::to_string(address);
     const auto add = [&](const DmaEvent& event) {
         or_stop(writer_.add(event), Exit::bound, about(file_));
@@ -97,8 +96,8 @@ void AuditRecording::finish(std::string_view driver, machine::Bdf address) {
          .device = device,
          .driver = driver,
          .group = devices_++});
-    for (const Noted& each : noted_) {
-        end_ns_ = base + each.time_ns;
+    for (const auto& [time_ns, each] : noted_) {
+        end_ns_ = base + time_ns;
         add({.kind = each.kind,
              .time_ns = end_ns_,
              .task = each.task,
@@ -106,7 +105,8 @@ void AuditRecording::finish(std::string_view driver, machine::Bdf address) {
              .call = each.call,
              .range = each.range,
              .allows = each.allows,
-             .record = each.record});
+             .record = each.record,
+             .count = each.count});
     }
     if (left_out_ != 0)
         add({.kind = DmaEvent::Kind::lost, .time_ns = end_ns_, .count = left_out_});

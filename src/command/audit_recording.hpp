@@ -35,6 +35,7 @@ class AuditRecording {
         std::string call = {};
         std::string task = {};
         fault::Record record = {};
+        std::uint64_t count = 0;
     };
 
     void note(Noted noted);
@@ -44,7 +45,7 @@ class AuditRecording {
     const std::string file_;
     fault::RecordingWriter writer_;
     machine::Machine* machine_ = nullptr;
-    std::vector<Noted> noted_;
+    std::multimap<std::uint64_t, Noted> noted_; ///< by time
     /// When the latest buffer of each address was unmapped.
     std::map<Iova, std::uint64_t> unmapped_at_;
     std::uint64_t left_out_ = 0;

@@ -5,6 +5,7 @@
 #include "moat/fault/report.hpp"
 
 #include "output.hpp"
+#include "picture_texts.hpp"
 #include "terminal.hpp"
 
 #include <algorithm>
@@ -98,23 +99,6 @@ void print_finding(std::ostream& out, const Audited& audited, const Finding& fin
     line["report"] = finding.report;
     return line;
 }
-
-/// Numbers texts, each once.
-class Texts {
-  public:
-    std::size_t number(const std::string& text) {
-        const auto [found, is_new] = numbers_.emplace(text, texts_.size());
-        if (is_new)
-            texts_.push_back(text);
-        return found->second;
-    }
-
-    [[nodiscard]] const ordered_json& all() const { return texts_; }
-
-  private:
-    std::map<std::string, std::size_t> numbers_;
-    ordered_json texts_ = ordered_json::array();
-};
 
 [[nodiscard]] std::string_view access_of(const audit::Finding& finding) {
     if (finding.record)
@@ -217,7 +201,7 @@ void AuditPicture::observe(machine::Machine& machine, audit::AuditOptions& optio
 }
 
 ordered_json AuditPicture::take(const Audited& audited) {
-    Texts texts;
+    PictureTexts texts;
     const std::string device = std::string(audited.kind.name);
     const std::size_t device_number = texts.number(device);
     ordered_json data;

@@ -50,6 +50,23 @@ std::string Findings::add(const watch::Finding& found) {
     return text + '\n';
 }
 
+std::string Findings::add_note(const fault::DmaEvent& event) {
+    if (event.kind != fault::DmaEvent::Kind::note)
+        return {};
+    warnings_ += event.count;
+    const std::string text = fault::printable(std::string(event.call));
+    if (!notes_.insert(text).second)
+        return {};
+    if (!json_)
+        return (event.count == 0 ? "NOTE: " : "WARNING: ") + text + '\n';
+    return text_of({{"schema", "moat.note/1"},
+                    {"warning", event.count != 0},
+                    {"device", event.device},
+                    {"time_ns", event.time_ns},
+                    {"text", text}}) +
+           '\n';
+}
+
 std::string Findings::repeated() const {
     std::string lines;
     for (const auto& [line, times] : times_)

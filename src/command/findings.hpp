@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <nlohmann/json_fwd.hpp>
+#include <set>
 #include <string>
 
 namespace moat::tools {
@@ -22,15 +23,21 @@ class Findings {
     /// Return: the report and its notes, or a JSON line; empty if an equal report was returned.
     [[nodiscard]] std::string add(const watch::Finding& found);
 
+    /// The line of a note, once for each text; empty for other events.
+    [[nodiscard]] std::string add_note(const fault::DmaEvent& event);
+
     /// "7 times: SUMMARY" of each report that was found again, as lines.
     [[nodiscard]] std::string repeated() const;
 
-    [[nodiscard]] bool empty() const { return times_.empty(); }
+    /// Whether it holds neither a fault nor a warning.
+    [[nodiscard]] bool empty() const { return times_.empty() && warnings_ == 0; }
 
   private:
     bool json_;
     fault::Symbolise symbolise_;
     std::map<std::string, std::uint64_t> times_; ///< of each summary
+    std::set<std::string> notes_;
+    std::uint64_t warnings_ = 0;
 };
 
 /// A line of `watched` (docs/report_schema.md).

@@ -11,8 +11,10 @@
 #include "help.hpp"
 #include "numbers.hpp"
 #include "output.hpp"
+#include "picture.hpp"
 #include "policy_table.hpp"
 #include "subcommands.hpp"
+#include "traffic_picture.hpp"
 #include "watch/follower.hpp"
 #include "watch/recording_file.hpp"
 #include "watch/reduce.hpp"
@@ -38,6 +40,7 @@ struct ReplayArguments {
     std::string device;
     std::string reduce;
     std::uint64_t fault = 1;
+    PictureFiles pictures;
     bool json = false;
 
     [[nodiscard]] bool has_policy() const {
@@ -93,6 +96,8 @@ class RecordingReplay {
             conclude();
         if (!arguments_.reduce.empty())
             reduce();
+        if (arguments_.pictures.wanted() && !draw())
+            return Exit::bound;
         if (!findings_.empty())
             return Exit::found;
         return damage_ ? Exit::bound : Exit::success;
@@ -113,7 +118,8 @@ class RecordingReplay {
             if (events_++ == 0)
                 first_ns_ = (*event)->time_ns;
             last_ns_ = (*event)->time_ns;
-            follow(**event, report);
+            follow(follower_, **event, report);
+            print_note(**event);
         }
         if (!event)
             damage_ = event.error();
@@ -127,15 +133,24 @@ class RecordingReplay {
                       << with_commas(reader.incomplete_bytes()) << " bytes\n";
     }
 
+    void print_note(const fault::DmaEvent& event) {
+        if (!arguments_.device.empty() && event.device != arguments_.device)
+            return;
+        const std::string text = findings_.add_note(event);
+        if (!arguments_.has_policy())
+            std::cout << text;
+    }
+
     /// Reports quote the texts of a recording, which may be hostile to a terminal.
-    void follow(fault::DmaEvent event, watch::FindingSink report) {
+    static void follow(watch::Follower& follower, fault::DmaEvent event,
+                       watch::FindingSink report) {
         const std::string device = fault::printable(std::string(event.device));
         const std::string driver = fault::printable(std::string(event.driver));
         const std::string call = fault::printable(std::string(event.call));
         event.device = device;
         event.driver = driver;
         event.call = call;
-        follower_.add(event, report);
+        follower.add(event, report);
     }
 
     [[nodiscard]] double seconds() const {
@@ -246,6 +261,18 @@ class RecordingReplay {
         std::cout << text_of(line) << '\n';
     }
 
+    /// Reads the recording once more. Return: false after reporting a file that cannot be written.
+    [[nodiscard]] bool draw() {
+        TrafficPicture picture(symbols_);
+        watch::Follower follower({.observer = &picture});
+        const auto ignore = [](const watch::Finding&) {};
+        RecordingFile file(arguments_.file);
+        auto event = file.reader().next();
+        for (; event && *event != nullptr; event = file.reader().next())
+            follow(follower, **event, ignore);
+        return arguments_.pictures.write("moat replay", picture.take());
+    }
+
     void reduce() {
         const std::string about = "moat replay: --reduce " + arguments_.reduce;
         const auto pass = [this](fault::DmaEventSink sink) -> Result<void> {
@@ -303,7 +330,8 @@ class RecordingReplay {
 };
 
 Exit run(const ReplayArguments& arguments) {
-    require_output("moat replay", {arguments.reduce});
+    require_output("moat replay",
+                   {arguments.reduce, arguments.pictures.html(), arguments.pictures.trace()});
     return RecordingReplay(arguments).run();
 }
 
@@ -334,6 +362,8 @@ void add_replay(CLI::App& app, Exit& exit) {
                      "write a recording of the few events that a fault needs")
         ->type_name("FILE");
     add_number(*command, "--fault", arguments.fault, "the fault to reduce to; 1 is the first", {1});
+    arguments.pictures.add_options(*command, "write a page that draws the mappings of one group",
+                                   "write trace events for Perfetto");
     command->add_flag("--json", arguments.json, "print JSON lines (docs/report_schema.md)");
     describe(
         *command,

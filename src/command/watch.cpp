@@ -9,8 +9,10 @@
 #include "help.hpp"
 #include "numbers.hpp"
 #include "output.hpp"
+#include "picture.hpp"
 #include "subcommands.hpp"
 #include "terminal.hpp"
+#include "traffic_picture.hpp"
 #include "watch/follower.hpp"
 #include "watch/kernel_symbols.hpp"
 #include "watch/recording_file.hpp"
@@ -44,6 +46,7 @@ struct WatchArguments {
     double seconds = 0;
     std::string textfile;
     std::string record;
+    PictureFiles pictures;
     bool json = false;
 };
 
@@ -63,12 +66,11 @@ class WatchOutput {
         : json_(arguments.json), findings_(json_, symbols),
           has_table_(!json_ && terminal_columns(STDOUT_FILENO) != 0) {}
 
-    void finding(const watch::Finding& found) {
-        const std::string text = findings_.add(found);
-        if (!text.empty())
-            erase_table();
-        std::cout << text << std::flush;
-    }
+    void finding(const watch::Finding& found) { print(findings_.add(found)); }
+
+    void note(const fault::DmaEvent& event) { print(findings_.add_note(event)); }
+
+    [[nodiscard]] bool found() const { return !findings_.empty(); }
 
     void draw_table(const watch::Follower& follower) {
         if (!has_table_)
@@ -111,6 +113,12 @@ class WatchOutput {
     }
 
   private:
+    void print(const std::string& text) {
+        if (!text.empty())
+            erase_table();
+        std::cout << text << std::flush;
+    }
+
     static void print_summary_json(const watch::Follower& follower,
                                    const std::vector<std::string>& sources) {
         ordered_json devices = ordered_json::array();
@@ -181,8 +189,11 @@ class Watch {
         or_stop(source_.finish(sink_), Exit::bound, "moat watch: the trace");
         if (recording_)
             flush_recording();
+        if (arguments_.pictures.wanted() &&
+            !arguments_.pictures.write("moat watch", picture_.take()))
+            return Exit::bound;
         output_.conclude(follower_, source_.sources());
-        return follower_.faults() == 0 ? Exit::success : Exit::found;
+        return output_.found() ? Exit::found : Exit::success;
     }
 
   private:
@@ -215,6 +226,7 @@ class Watch {
     void add(const fault::DmaEvent& event) {
         const auto report = [this](const watch::Finding& found) { output_.finding(found); };
         follower_.add(event, report);
+        output_.note(event);
         if (recording_)
             or_stop(recording_->add(event), Exit::bound,
                     "moat watch: --record " + arguments_.record);
@@ -222,8 +234,9 @@ class Watch {
 
     const WatchArguments& arguments_;
     watch::TraceSource source_;
-    watch::Follower follower_;
     watch::CurrentKernelSymbols symbols_;
+    TrafficPicture picture_{symbols_};
+    watch::Follower follower_{{.observer = arguments_.pictures.wanted() ? &picture_ : nullptr}};
     WatchOutput output_;
     std::optional<fault::RecordingWriter> recording_;
     Due table_is_due_{table_interval};
@@ -235,7 +248,8 @@ class Watch {
 };
 
 Exit run(const WatchArguments& arguments) {
-    require_output("moat watch", {arguments.record, arguments.textfile});
+    require_output("moat watch", {arguments.record, arguments.textfile, arguments.pictures.html(),
+                                  arguments.pictures.trace()});
     end_on_signals();
     auto source = watch::TraceSource::begin(arguments.source);
     if (!source)
@@ -269,6 +283,8 @@ void add_watch(CLI::App& app, Exit& exit) {
         ->type_name("FILE");
     command->add_option("--record", arguments.record, "write what happens to a recording")
         ->type_name("FILE");
+    arguments.pictures.add_options(*command, "write a page that draws the mappings of one group",
+                                   "write trace events for Perfetto");
     command->add_flag("--json", arguments.json, "print JSON lines (docs/report_schema.md)");
     describe(
         *command,

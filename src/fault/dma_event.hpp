@@ -29,7 +29,7 @@ struct DmaEvent {
         suppressed,  ///< `count` fault lines were not printed
         lost,        ///< `count` events before this one were lost; 0 if their number is unknown
         removed,     ///< `device` is gone, with all its mappings
-        note,        ///< a warning of the kernel about DMA: `call` is its text
+        note,        ///< `call` is a sentence about DMA; `count` 1: a warning, 0: a fact
     };
 
     Kind kind = Kind::map;

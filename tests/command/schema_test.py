@@ -105,6 +105,9 @@ def main() -> int:
         guard = command.make_guard(pathlib.Path(folder) / "guard")
         replay = str(pathlib.Path(folder) / "replay")
         shard = pathlib.Path(folder) / "shard"
+        recorded = str(pathlib.Path(folder) / "recorded")
+        command.run(moat, "audit", "--device", "nvme", "--inject", "short-transfer", "--operations",
+                    "20", "--record", recorded)
         command.run(moat, "explore", "pud-slot", "--variant", "old", "--write-replay", replay)
         shard.write_text(command.run(moat, "explore", "pud-slot", "--json").stdout)
         runs = [
@@ -119,7 +122,7 @@ def main() -> int:
             ["guard", "status", *guard], ["guard", "on", *guard], ["guard", "off", *guard],
             ["explore", "pud-slot"], ["explore", "pud-slot", "--variant", "old"],
             ["explore", "--replay", replay], ["explore", "--merge", str(shard)],
-            ["replay", RECORDING],
+            ["replay", RECORDING], ["replay", recorded],
             ["replay", RECORDING, "--guard", "4k", "--placement", "right"],
             ["replay", RECORDING, "--reduce", "/dev/null"],
             ["stress", "bar-walk", "--bar", "1G", "--time", "0.1"],

@@ -75,6 +75,20 @@ def audit_problems(trace: dict, devices: int, cases: int, faults: bool) -> list[
     return wrong
 
 
+def recording_problems(trace: dict) -> list[str]:
+    """Of the recording of two drivers: edu_dma mapped twice and strayed twice; nvme read."""
+    wrong = problems(trace)
+    processes = [each["args"]["name"] for each in of(trace, "M") if each["name"] == "process_name"]
+    if processes != ["0000:00:04.0", "0000:00:05.0"]:
+        wrong.append(f"processes {processes}")
+    if [each["pid"] for each in of(trace, "i")] != [1, 1]:
+        wrong.append(f"faults {of(trace, 'i')}")
+    mapped = [each["args"]["label"] for each in of(trace, "b") if each["pid"] == 1]
+    if mapped != ["edu_dma: dma_map_page"] * 2:
+        wrong.append(f"mappings {mapped}")
+    return wrong
+
+
 def schedule_problems(trace: dict) -> list[str]:
     wrong = problems(trace)
     rows = {each["args"]["name"] for each in of(trace, "M") if each["name"] == "thread_name"}
@@ -120,6 +134,7 @@ def main() -> int:
         wrong += audit_problems(overrun, devices=1, cases=1, faults=True)
         race = traced(1, "explore", "pud-slot", "--variant", "old")
         wrong += schedule_problems(race)
+        wrong += recording_problems(traced(1, "replay", "tests/watch/data/edu_strays.rec"))
         for what, events in damaged(clean):
             if not problems({"traceEvents": events}):
                 wrong.append(f"not noticed: {what}")

@@ -8,7 +8,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { pathToFileURL } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 
 const [pageFile, browserFile, modules, moat] = process.argv.slice(2);
 const { chromium } = createRequire(join(resolve(modules), 'package.json'))('playwright-core');
@@ -177,8 +177,20 @@ async function testWhatAnAuditWrites() {
     await page.close();
 }
 
+async function testWhatARecordingShows() {
+    const file = join(folder, 'recording.html');
+    const recording = fileURLToPath(new URL('../watch/data/edu_strays.rec', import.meta.url));
+    const { status } = spawnSync(moat, ['replay', recording, '--html', file]);
+    assert.equal(status, 1, 'the faults are found');
+    const { page, wrong } = await open(pathToFileURL(file).href);
+    assert.match(await page.locator('aside').innerText(), /dma-buffer-overflow/);
+    assert.deepEqual(wrong, []);
+    await page.close();
+}
+
 try {
     await testWhatMoatWrites();
+    await testWhatARecordingShows();
     await testWhatAnAuditWrites();
     await testFirstView();
     await testSpace(10);

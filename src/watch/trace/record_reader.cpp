@@ -332,6 +332,7 @@ void RecordReader::log_event(const LogEvent& event, DmaEventSink sink) {
             pass(made, sink);
     } else if (is_warning(event)) {
         made.kind = DmaEvent::Kind::note;
+        made.count = 1;
         made.call = event.raw;
         pass(made, sink);
     }
