@@ -282,7 +282,7 @@ TEST(TraceDecode, counts_suppressed_lines_and_notes_warnings) {
     pipeline.page(0, writer.page());
     EXPECT_EQ(pipeline.events(),
               (std::vector<std::string>{"suppressed count=12", "fault 0000:00:05.0 read 0x7000",
-                                        "note iommu: Detected page leak!"}));
+                                        "note iommu: Detected page leak! count=1"}));
 }
 
 PageBytes with_text(PageBytes record, std::size_t location_at, std::string_view text) {
