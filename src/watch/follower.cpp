@@ -149,7 +149,8 @@ void Follower::State::map(const DmaEvent& event) {
                                        : mapper.driver + ": " + std::string(event.call)),
                      .mapped = call_of(event)};
     mapper.last_mapped = added.mapping;
-    mapper.group->map(added, last_loss_ns_);
+    if (mapper.group->map(added, last_loss_ns_))
+        --mapper.counts.maps; // the allocation was counted
 }
 
 void Follower::State::unmap(const DmaEvent& event) {
@@ -158,7 +159,7 @@ void Follower::State::unmap(const DmaEvent& event) {
     if (!owner.counts.translated)
         return;
     const Ended ended = event.kind == DmaEvent::Kind::unmap
-                            ? owner.group->unmap(event.range.start().value(), call_of(event))
+                            ? owner.group->unmap(event.range, call_of(event))
                             : owner.group->unmap_page(event.physical.value_or(0), call_of(event));
     owner.counts.unknown_unmaps += ended == Ended::unknown ? 1 : 0;
 }
@@ -168,8 +169,8 @@ void Follower::State::free(const DmaEvent& event) {
     const std::uint64_t start = event.range.start().value();
     if (!event.device.empty()) {
         Device& owner = device(event)->second;
-        ++owner.counts.unmaps;
         const Ended ended = owner.group->free(start, call_of(event));
+        owner.counts.unmaps += ended == Ended::replaced ? 0 : 1;
         owner.counts.unknown_unmaps += ended == Ended::unknown ? 1 : 0;
         return;
     }

@@ -55,19 +55,21 @@ template <class Map>
 
 } // namespace
 
-void GroupMappings::map(const LiveMapping& added, std::uint64_t last_loss_ns) {
+bool GroupMappings::map(const LiveMapping& added, std::uint64_t last_loss_ns) {
     const std::uint64_t start = added.mapping.range.start().value();
     ByStart& mappings = added.is_allocation ? allocations_ : live_;
+    bool refines = false;
     if (added.is_allocation)
         refined_.erase(start);
     else
-        refine_allocation(added.mapping.range);
+        refines = refine_allocation(added.mapping.range);
     replace(mappings, added, last_loss_ns);
     mappings.emplace(start, added);
     if (added.physical)
         by_physical_.emplace(*added.physical, start);
     if (observer_ != nullptr)
         observer_->began(*this, added);
+    return refines;
 }
 
 void GroupMappings::replace(ByStart& mappings, const LiveMapping& added,
@@ -92,23 +94,31 @@ void GroupMappings::replace(ByStart& mappings, const LiveMapping& added,
 }
 
 /// The pages of a traced mapping were allocated just before: the mapping describes them better.
-void GroupMappings::refine_allocation(const IovaRange& range) {
+bool GroupMappings::refine_allocation(const IovaRange& range) {
     const auto allocation = at_or_below(allocations_, range.start().value());
     if (allocation == allocations_.end() || !allocation->second.mapping.range.contains(range))
-        return;
+        return false;
     if (observer_ != nullptr)
         observer_->refined(*this, allocation->second);
     refined_.insert(allocation->first);
     allocations_.erase(allocation);
+    return true;
 }
 
-Ended GroupMappings::unmap(std::uint64_t start, const fault::Event& unmapped) {
+Ended GroupMappings::unmap(const IovaRange& range, const fault::Event& unmapped) {
+    const std::uint64_t start = range.start().value();
     if (const auto owed = owed_.find(start); owed != owed_.end() && settle(owed, unmapped.time_ns))
         return Ended::replaced;
     const auto found = live_.find(start);
-    if (found == live_.end())
-        return Ended::unknown;
+    if (found == live_.end()) // the IOVA API unlinks first, then ends the range
+        return refined_.contains(start) ? Ended::replaced : Ended::unknown;
     end(live_, found, unmapped);
+    for (auto at = live_.upper_bound(start);
+         at != live_.end() && range.contains(at->second.mapping.range);) {
+        const auto next = std::next(at);
+        end(live_, at, unmapped);
+        at = next;
+    }
     return Ended::live;
 }
 
@@ -153,7 +163,7 @@ Ended GroupMappings::unmap_page(std::uint64_t physical, const fault::Event& unma
 
 Ended GroupMappings::free(std::uint64_t start, const fault::Event& freed) {
     if (refined_.erase(start) != 0)
-        return Ended::live;
+        return Ended::replaced;
     const auto found = allocations_.find(start);
     if (found == allocations_.end())
         return Ended::unknown;

@@ -30,8 +30,8 @@ struct LiveMapping {
     bool may_have_ended = false;
 };
 
-/// What an unmap ended: a live mapping; one that a newer map had ended, since the kernel traces
-/// some unmaps late; or one that was never seen.
+/// What an unmap ended: a live mapping; one that another event had ended, as the kernel traces some
+/// unmaps late and others twice; or one that was never seen.
 enum class Ended : std::uint8_t { live, replaced, unknown };
 
 /// Every operation is O(log n). Models fault::LiveMappings.
@@ -43,9 +43,11 @@ class GroupMappings {
 
     /// Adds a mapping. Ends those that it overlaps, whose unmaps are traced late, or were lost with
     /// the events at `last_loss_ns`.
-    void map(const LiveMapping& added, std::uint64_t last_loss_ns);
-    /// Ends the mapping that starts at `start`.
-    Ended unmap(std::uint64_t start, const fault::Event& unmapped);
+    /// Return: whether it stands for an allocation that was counted as a mapping until now.
+    bool map(const LiveMapping& added, std::uint64_t last_loss_ns);
+    /// Ends the mapping that starts where `range` does, and those within the rest of `range`: an
+    /// IOVA's owner links several mappings into it and ends them at once.
+    Ended unmap(const IovaRange& range, const fault::Event& unmapped);
     /// Ends a mapping of `physical`: the oldest of a scatter list, or else the oldest.
     Ended unmap_page(std::uint64_t physical, const fault::Event& unmapped);
     /// Ends the allocation that starts at `start`.
@@ -82,7 +84,7 @@ class GroupMappings {
     /// A use after unmap, or what is likelier by the times of the fault and the unmap.
     [[nodiscard]] fault::Diagnosis reconsider(fault::Diagnosis diagnosis,
                                               const fault::DiagnoseOptions& options) const;
-    void refine_allocation(const IovaRange& range);
+    [[nodiscard]] bool refine_allocation(const IovaRange& range);
     [[nodiscard]] bool settle(OwedUnmaps::iterator owed, std::uint64_t now_ns);
     void drop_expired(std::uint64_t now_ns);
     void end(ByStart& mappings, ByStart::iterator at, const fault::Event& unmapped);

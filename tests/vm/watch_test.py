@@ -22,7 +22,9 @@ COMMANDS = {
     "map_single_overrun": [OVERFLOW],
     "late_overrun": [OVERFLOW, AFTER_UNMAP],
     "list_overrun": [OVERFLOW],
+    "list_underrun": ["dma-buffer-underflow"],
     "coherent_overrun": [OVERFLOW],
+    "coherent_underrun": ["dma-buffer-underflow"],
     "use_after_unmap": [AFTER_UNMAP],
     "write_to_read_only": ["dma-permission"],
     "never_mapped": ["dma-never-mapped"],
@@ -89,6 +91,10 @@ for disk in nvme0n1 sda sdb; do load_disk $disk & loads="$loads $!"; done
 load_network & loads="$loads $!"
 for load in $loads; do wait $load || exit; done
 end_watch
+begin_watch list --device nvme --record list.rec
+dd if=/dev/nvme0n1 of=/dev/null bs=128k count=8 iflag=direct 2>/dev/null
+end_watch
+grep -c dma_iova_link list.rec >list.links
 begin_watch loss --buffer 64K
 echo cost >/sys/kernel/debug/edu_dma
 end_watch
@@ -96,7 +102,8 @@ ls /sys/kernel/tracing/instances >left.instances
 cat /sys/kernel/tracing/dynamic_events >left.probes
 """
 # Commands whose transfer begins in the page that is refused.
-INSIDE_OR_BEFORE = ["map_page_underrun", "use_after_unmap", "write_to_read_only", "never_mapped"]
+INSIDE_OR_BEFORE = ["map_page_underrun", "list_underrun", "coherent_underrun", "use_after_unmap", "write_to_read_only",
+                    "never_mapped"]
 DID = re.compile(r"mapping (0x\w+) size (\d+) write (0x\w+) size 64")
 
 
@@ -105,7 +112,8 @@ def test(name, *programs):
     files = guest_run.run(name, programs, job, 270 + LOAD_SECONDS)
     failures = []
     checks = [*(lambda c=command: check_command(files, c, name in PAGES_ONLY) for command in COMMANDS),
-              lambda: check_nvme(files), lambda: check_load(files, name in PAGES_ONLY), lambda: check_loss(files),
+              lambda: check_nvme(files), lambda: check_load(files, name in PAGES_ONLY),
+              lambda: check_list(files, name not in PAGES_ONLY, name == "new"), lambda: check_loss(files),
               lambda: check_left(files)]
     for check in checks:
         try:
@@ -158,7 +166,9 @@ def check_fault(fault, command, did, pages_only):
         return
     mapping = fault["past"] if fault["kind"] == AFTER_UNMAP else fault["mapping"]
     found = int(mapping["start"], 0)
-    if pages_only:  # a list is one allocation
+    if pages_only and command == "list_underrun":  # a list is one allocation
+        expect(found, start & ~0xfff, f"{command}: the mapping")
+    elif pages_only:
         expect((found + mapping["bytes"], found <= start), (start + size + 0xfff & ~0xfff, True),
                f"{command}: the mapping")
     else:
@@ -193,6 +203,15 @@ def check_load(files, by_kprobes):
     for driver, least in LOADED.items():
         maps = sum(device["maps"] for device in summary["devices"] if device["driver"] == driver)
         expect(maps >= least, True, f"load: {driver} mapped {maps} times")
+
+
+def check_list(files, has_events, has_links):
+    """Reads of many pages end all that they mapped. Kernels with the IOVA API link them by it."""
+    faults, summary = watched(files, "list")
+    nvme = next(device for device in summary["devices"] if device["driver"] == "nvme")
+    live = nvme["live"] if has_events else 0  # kernels without events free later, by the flush queue
+    expect((faults, live, nvme["unknown_unmaps"]), ([], 0, 0), "list: nvme")
+    expect((nvme["maps"] > 0, files["list.links"] != ["0"]), (True, has_links), "list: mappings, links")
 
 
 def check_loss(files):

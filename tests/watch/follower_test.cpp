@@ -257,6 +257,17 @@ TEST(Follower, counts_a_map_over_a_mapping_that_never_ended) {
     EXPECT_EQ(stream.counts().live, 0U);
 }
 
+TEST(Follower, ends_all_mappings_that_one_unmap_covers) {
+    Stream stream;
+    stream.map(0x10000, page);
+    stream.map(0x11000, page);
+    stream.map(0x13000, page);
+    stream.add({.kind = DmaEvent::Kind::unmap, .range = bytes(0x10000, 2 * page)});
+    EXPECT_EQ(stream.counts().live, 1U);
+    EXPECT_EQ(stream.fault(0x11000).kind, Kind::use_after_unmap);
+    EXPECT_EQ(stream.counts().unknown_unmaps, 0U);
+}
+
 TEST(Follower, finds_the_mapping_of_an_unmap_that_names_a_physical_address) {
     Stream stream;
     stream.map_segment(0x10000, 0x9000);
@@ -338,9 +349,22 @@ TEST(Follower, describes_an_allocation_only_until_a_mapping_in_it_is_traced) {
     EXPECT_TRUE(mentions(stream.fault(0x12000), "whole pages"));
     stream.map(0x10200, 512);
     EXPECT_EQ(stream.counts().live, 1U);
+    EXPECT_EQ(stream.counts().maps, 1U);
     const Seen seen = stream.fault(0x12000);
     EXPECT_EQ(seen.range, bytes(0x10200, 512));
     EXPECT_TRUE(seen.notes.empty());
+}
+
+TEST(Follower, accepts_a_second_unmap_of_what_the_iova_api_unlinked) {
+    Stream stream;
+    stream.allocate(0x10000, 2 * page);
+    stream.map(0x10000, page);
+    stream.unmap(0x10000);
+    stream.unmap(0x10000);
+    EXPECT_EQ(stream.counts().unknown_unmaps, 0U);
+    stream.free_anywhere(0x10000);
+    stream.unmap(0x10000);
+    EXPECT_EQ(stream.counts().unknown_unmaps, 1U);
 }
 
 TEST(Follower, ends_an_allocation_whose_free_names_no_device) {
@@ -357,6 +381,17 @@ TEST(Follower, ends_the_mappings_of_a_device_that_is_removed) {
     stream.add({.kind = DmaEvent::Kind::removed});
     EXPECT_EQ(stream.counts().live, 0U);
     EXPECT_EQ(stream.fault(0x10000).kind, Kind::use_after_unmap);
+}
+
+TEST(Follower, follows_a_device_that_comes_back) {
+    Stream stream;
+    stream.add({.kind = DmaEvent::Kind::device, .driver = "edu", .group = 3});
+    stream.map(0x10000, page);
+    stream.add({.kind = DmaEvent::Kind::removed});
+    stream.add({.kind = DmaEvent::Kind::device, .driver = "edu", .group = 5});
+    stream.map(0x20000, page);
+    EXPECT_EQ(stream.counts().live, 1U);
+    EXPECT_EQ(stream.fault(0x21000).range, bytes(0x20000, page));
 }
 
 TEST(Follower, says_that_it_cannot_follow_an_untranslated_device) {

@@ -526,6 +526,37 @@ TEST(TraceDecode, finds_the_owner_of_a_freed_range_by_what_only_it_had) {
                                                 "free free_iova_fast [0xd000, +4K)"}));
 }
 
+/// Probes of the IOVA API, of Linux 6.16 and later: a mapping lies at an offset in its range.
+TEST(TraceDecode, reads_links_and_their_end_by_probes) {
+    const std::string path = "events/moat_164/";
+    const std::string fields = "\tfield:unsigned long __probe_ip;\toffset:8;\tsize:8;\tsigned:0;\n"
+                               "\tfield:__data_loc char[] device;\toffset:16;\tsize:4;\tsigned:1;\n"
+                               "\tfield:u64 addr;\toffset:20;\tsize:8;\tsigned:0;\n"
+                               "\tfield:u64 size;\toffset:28;\tsize:8;\tsigned:0;\n";
+    Pipeline pipeline({.files = {{path + "dma_iova_link/format",
+                                  "name: dma_iova_link\nID: 1436\n" + fields +
+                                      "\tfield:u64 offset;\toffset:36;\tsize:8;\tsigned:0;\n"
+                                      "\tfield:u32 dir;\toffset:44;\tsize:4;\tsigned:0;\n"},
+                                 {path + "dma_iova_destroy/format",
+                                  "name: dma_iova_destroy\nID: 1437\n" + fields}}});
+    const auto record = [](std::uint16_t id, std::uint64_t size, std::uint64_t offset) {
+        PageBytes bytes = header_record(id, 7);
+        put(bytes, 20, std::uint64_t{0xffff0000});
+        put(bytes, 28, size);
+        put(bytes, 36, offset);
+        put(bytes, 44, std::uint32_t{2}); // from the device
+        put_text(bytes, 16, "0000:00:05.0");
+        return bytes;
+    };
+    PageWriter writer(1000);
+    writer.record(1, record(1436, 512, 0x1200));
+    writer.record(1, record(1437, 0x2000, 0));
+    pipeline.page(0, writer.page());
+    EXPECT_EQ(pipeline.events(),
+              (std::vector<std::string>{"map 0000:00:05.0 dma_iova_link [0xffff1200, +512B) write",
+                                        "unmap 0000:00:05.0 dma_iova_destroy [0xffff0000, +8K)"}));
+}
+
 TEST(TraceDecode, survives_cut_and_changed_pages) {
     std::mt19937_64 random(20261129);
     std::size_t events = 0;

@@ -36,6 +36,10 @@ std::optional<Meaning> meaning_of_probe(std::string_view name) {
         return Meaning::allocate;
     if (name == "free")
         return Meaning::free;
+    if (name == "dma_iova_link")
+        return Meaning::map;
+    if (name == "dma_iova_unlink" || name == "dma_iova_destroy")
+        return Meaning::unmap;
     return name == "fault" ? std::optional(Meaning::fault_handler) : std::nullopt;
 }
 

@@ -141,6 +141,17 @@ class EventSwitch {
             probe("p", "free", "free_iova_fast iovad=$arg1:x64 pfn=$arg2:u64 size=$arg3:u64",
                   false);
         has_iova_probes_ = allocates && frees;
+        const std::string state = " device=dev->kobj.name:string addr=state->addr:x64 ";
+        has_link_probes_ =
+            probe("f", "dma_iova_link",
+                  "dma_iova_link" + state +
+                      "offset=offset:u64 size=size:u64 phys_addr=phys:x64 "
+                      "dir=dir:u32",
+                  stacks) &&
+            probe("f", "dma_iova_unlink",
+                  "dma_iova_unlink" + state + "offset=offset:u64 size=size:u64", stacks) &&
+            probe("f", "dma_iova_destroy", "dma_iova_destroy" + state + "size=mapped_len:u64",
+                  stacks);
     }
 
     void find_in(const std::string& system) {
@@ -166,7 +177,8 @@ class EventSwitch {
         if (mappings_ != 0)
             say("mappings by " + std::to_string(mappings_) + " events dma:*");
         if (has_iova_probes_)
-            say("allocations of the IOVA API by probes, at page granularity");
+            say(has_link_probes_ ? "mappings of the IOVA API by probes"
+                                 : "allocations of the IOVA API by probes, at page granularity");
         if (made_.has_kprobes)
             say("the kernel skips kprobes in interrupts of one: such events count as lost");
         if (!is_filtered_)
@@ -189,6 +201,7 @@ class EventSwitch {
     unsigned mappings_ = 0; ///< events of the DMA API that are on
     std::string off_;       ///< those of another instance that are off
     bool has_iova_probes_ = false;
+    bool has_link_probes_ = false;
     bool is_filtered_ = true;
 };
 

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "iova_probes.hpp"
 
-#include "record_fields.hpp"
-
 #include <algorithm>
 #include <cstddef>
 #include <iterator>
@@ -23,21 +21,24 @@ std::uint64_t context_of(const TracedRecord& record) {
     return cpu << 40 | std::uint64_t{header.pid} << 8 | (header.flags & 0x58U);
 }
 
-/// The callers of the probed function: what lies above the frames of the probe itself.
-std::vector<std::uintptr_t> callers_of(const TracedRecord& record, const RecordFields& fields) {
-    constexpr std::uint64_t entry_bytes = 16; // a probe's instructions at a function's entry
-    const auto entry = fields.number("__probe_ip");
-    const auto returns_to = fields.number("__probe_ret_ip");
-    for (auto frame = record.stack.begin(); frame != record.stack.end(); ++frame) {
-        if (returns_to == *frame)
-            return {frame, record.stack.end()};
-        if (entry && *frame >= *entry && *frame - *entry <= entry_bytes)
-            return {std::next(frame), record.stack.end()};
-    }
-    return record.stack;
+std::vector<std::uintptr_t> kept(fault::StackView stack) {
+    return {stack.begin(), stack.end()};
 }
 
 } // namespace
+
+fault::StackView callers_of(fault::StackView stack, const RecordFields& fields) {
+    constexpr std::uint64_t entry_bytes = 16; // a probe's instructions at a function's entry
+    const auto entry = fields.number("__probe_ip");
+    const auto returns_to = fields.number("__probe_ret_ip");
+    for (auto frame = stack.begin(); frame != stack.end(); ++frame) {
+        if (returns_to == *frame)
+            return {frame, stack.end()};
+        if (entry && *frame >= *entry && *frame - *entry <= entry_bytes)
+            return {std::next(frame), stack.end()};
+    }
+    return stack;
+}
 
 void IovaProbes::call(const TracedRecord& record, const EventFormat& format) {
     const RecordFields fields(record.bytes, format);
@@ -46,7 +47,7 @@ void IovaProbes::call(const TracedRecord& record, const EventFormat& format) {
     calls_.push_back({.context = context_of(record),
                       .device = std::string(fields.text("device")),
                       .size = fields.number("size").value_or(0),
-                      .stack = callers_of(record, fields)});
+                      .stack = kept(callers_of(record.stack, fields))});
 }
 
 std::optional<fault::DmaEvent> IovaProbes::allocate(const TracedRecord& record,
@@ -56,7 +57,7 @@ std::optional<fault::DmaEvent> IovaProbes::allocate(const TracedRecord& record,
     if (fields.has("device")) {
         returned_ = {.device = std::string(fields.text("device")),
                      .size = fields.number("size").value_or(0),
-                     .stack = callers_of(record, fields)};
+                     .stack = kept(callers_of(record.stack, fields))};
     } else {
         const auto call = std::find_if(calls_.rbegin(), calls_.rend(), [&](const Call& each) {
             return each.context == context_of(record);

@@ -6,6 +6,7 @@
 #include "event_catalog.hpp"
 #include "fault/dma_event.hpp"
 #include "iova_owners.hpp"
+#include "record_fields.hpp"
 #include "time_order.hpp"
 
 #include <cstdint>
@@ -14,6 +15,10 @@
 #include <vector>
 
 namespace moat::watch {
+
+/// The callers of a probed function: what lies above the frames of the probe itself. The whole
+/// stack of another event.
+[[nodiscard]] fault::StackView callers_of(fault::StackView stack, const RecordFields& fields);
 
 /// The views of its events are valid until the next call.
 class IovaProbes {

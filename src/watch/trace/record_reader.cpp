@@ -81,6 +81,14 @@ std::vector<std::uint64_t> stack_of(RecordBytes record, const CatalogEvent& even
     return stack;
 }
 
+/// An event has the address; a probe of the IOVA API has a range's start and an offset in it.
+std::optional<std::uint64_t> start_of(const RecordFields& fields) {
+    if (const auto address = fields.number("dma_addr"))
+        return address;
+    const auto start = fields.number("addr");
+    return start ? std::optional(*start + fields.number("offset").value_or(0)) : std::nullopt;
+}
+
 } // namespace
 
 void add_ring_record(TimeOrder& order, const EventCatalog& catalog, unsigned cpu,
@@ -130,7 +138,7 @@ void RecordReader::add(const TracedRecord& record, DmaEventSink sink) {
                                     .thread = header->pid,
                                     .device = device,
                                     .call = format.name,
-                                    .stack = record.stack}};
+                                    .stack = callers_of(record.stack, fields)}};
     std::optional<DmaEvent> probed;
     switch (event->meaning) {
     case Meaning::map:
@@ -167,7 +175,7 @@ void RecordReader::add(const TracedRecord& record, DmaEventSink sink) {
 
 void RecordReader::map(const Input& input, DmaEventSink sink) {
     const RecordFields fields(input.record.bytes, input.event.format);
-    const auto start = fields.number("dma_addr");
+    const auto start = start_of(fields);
     const auto size = fields.number("size");
     const bool has_failed = fields.number("virt_addr") == 0U;
     if (!start || !size || has_failed || !is_wanted(input.common.device))
@@ -222,7 +230,7 @@ void RecordReader::map_list(const Input& input, DmaEventSink sink) {
 
 void RecordReader::unmap(const Input& input, DmaEventSink sink) {
     const RecordFields fields(input.record.bytes, input.event.format);
-    const auto start = fields.number(fields.has("dma_addr") ? "dma_addr" : "addr");
+    const auto start = start_of(fields);
     if (!start || fields.number("virt_addr") == 0U || !is_wanted(input.common.device))
         return;
     const auto size = fields.number("size").value_or(0);

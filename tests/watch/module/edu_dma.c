@@ -183,6 +183,20 @@ static int edu_list_overrun(struct edu *edu)
 	return error;
 }
 
+static int edu_list_underrun(struct edu *edu)
+{
+	struct scatterlist *first = &edu->list[0];
+	int error;
+
+	edu_make_list(edu);
+	if (dma_map_sg(edu->dev, edu->list, SEGMENTS, DMA_FROM_DEVICE) != SEGMENTS)
+		return -ENOMEM;
+	error = edu_stray(edu, sg_dma_address(first), sg_dma_len(first),
+			  (sg_dma_address(first) & PAGE_MASK) - HALF);
+	dma_unmap_sg(edu->dev, edu->list, SEGMENTS, DMA_FROM_DEVICE);
+	return error;
+}
+
 static int edu_coherent_overrun(struct edu *edu)
 {
 	const size_t size = 2 * PAGE_SIZE;
@@ -193,6 +207,20 @@ static int edu_coherent_overrun(struct edu *edu)
 	if (!memory)
 		return -ENOMEM;
 	error = edu_stray(edu, start, size, start + size - HALF);
+	dma_free_coherent(edu->dev, size, memory, start);
+	return error;
+}
+
+static int edu_coherent_underrun(struct edu *edu)
+{
+	const size_t size = 2 * PAGE_SIZE;
+	dma_addr_t start;
+	void *memory = dma_alloc_coherent(edu->dev, size, &start, GFP_KERNEL);
+	int error;
+
+	if (!memory)
+		return -ENOMEM;
+	error = edu_stray(edu, start, size, start - HALF);
 	dma_free_coherent(edu->dev, size, memory, start);
 	return error;
 }
@@ -412,7 +440,9 @@ static const struct {
 	{ "map_single_overrun", edu_map_single_overrun },
 	{ "late_overrun", edu_late_overrun },
 	{ "list_overrun", edu_list_overrun },
+	{ "list_underrun", edu_list_underrun },
 	{ "coherent_overrun", edu_coherent_overrun },
+	{ "coherent_underrun", edu_coherent_underrun },
 	{ "use_after_unmap", edu_use_after_unmap },
 	{ "write_to_read_only", edu_write_to_read_only },
 	{ "never_mapped", edu_never_mapped },
