@@ -115,7 +115,8 @@ class RecordingReplay {
         fault::RecordingReader& reader = file_.reader();
         auto event = reader.next();
         for (; event && *event != nullptr && output_works(); event = reader.next()) {
-            if (events_++ == 0)
+            ++events_;
+            if (first_ns_ == 0) // devices are described before the first time
                 first_ns_ = (*event)->time_ns;
             last_ns_ = (*event)->time_ns;
             follow(follower_, **event, report);
