@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Session: a program's VFIO files, the soft devices behind them, and what they were caught at. The
+// preloaded library and the supervisor are its two hosts.
+#pragma once
+
+#include "moat/fault/diagnose.hpp"
+
+#include "run/options.hpp"
+#include "run/vfio_kernel/vfio_kernel.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace moat::run {
+
+/// The program, as its host reaches it. Any thread.
+class Client {
+  public:
+    virtual ~Client() = default;
+
+    /// Return: how many bytes were transferred, fewer where the program has no such memory.
+    [[nodiscard]] virtual std::size_t read(std::uint64_t address, std::span<std::byte> into) = 0;
+    [[nodiscard]] virtual std::size_t write(std::uint64_t address,
+                                            std::span<const std::byte> from) = 0;
+
+    /// A duplicate of the program's descriptor, in the host; -1 if there is none.
+    [[nodiscard]] virtual int duplicate(int descriptor) = 0;
+
+    /// The file behind a descriptor of the program.
+    [[nodiscard]] virtual File file_of(int descriptor) = 0;
+
+    /// The stack of the call that is being served, innermost first. Return: how many frames.
+    [[nodiscard]] virtual std::size_t stack(std::span<std::uintptr_t> frames) = 0;
+
+    [[nodiscard]] virtual std::uint64_t thread() = 0;
+};
+
+/// Thread-safe. Runs its devices on a thread of its own from the first open device on.
+class Session {
+  public:
+    /// `client` outlives it.
+    Session(const Options& options, Client& client);
+    ~Session();
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
+
+    /// Opens `path` if it is one of VFIO's: /dev/vfio/vfio, /dev/vfio/N, /dev/iommu,
+    /// /dev/vfio/devices/vfioN. Return: the file, -errno; value 0 without a file if it is not.
+    [[nodiscard]] Answer open(std::string_view path);
+    void close(File file);
+
+    /// An ioctl of the program. `argument` is the number or the program's address.
+    [[nodiscard]] Answer ioctl(File file, unsigned long request, std::uint64_t argument);
+
+    // The device file's contents. Return: how many bytes, or -errno.
+    [[nodiscard]] std::int64_t read(File file, std::uint64_t offset, std::span<std::byte> into);
+    [[nodiscard]] std::int64_t write(File file, std::uint64_t offset,
+                                     std::span<const std::byte> from);
+
+    /// Where a mapping of the device file at `offset` lies.
+    struct Window {
+        Device device = 0;
+        unsigned region = 0;
+        std::uint64_t offset = 0; ///< in the region
+    };
+
+    /// Return: nothing if it cannot be mapped (EINVAL).
+    [[nodiscard]] std::optional<Window> window(File file, std::uint64_t offset,
+                                               std::uint64_t bytes) const;
+
+    // A load or store of the program in a mapped region.
+    void load(const Window& at, std::span<std::byte> into);
+    void store(const Window& at, std::span<const std::byte> from);
+
+    /// The program ends: reports what it left mapped.
+    void finish();
+
+  private:
+    class State;
+    std::unique_ptr<State> state_;
+};
+
+} // namespace moat::run
