@@ -1,60 +1,74 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What `moat run` passes to its preloaded library, as one line of text in MOAT_RUN, and what comes
-// back: counts in shared memory and findings in a file.
+// What `moat run` passes to its preloaded library, as text in MOAT_RUN, and what comes back: counts
+// in shared memory. No operating system.
 #pragma once
 
-#include "moat/core/result.hpp"
-
 #include "machine/pci.hpp"
-#include "machine/soft/data_phase.hpp"
-#include "machine/soft/face.hpp"
 #include "run/vfio_kernel/vfio_kernel.hpp"
 
 #include <atomic>
 #include <cstdint>
+#include <expected>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace moat::run {
 
-/// A soft device: what it is, where it lies, what it does wrong.
+/// A soft device: what it is, and where the program finds it.
 struct DeviceChoice {
-    std::string kind = "nvme"; ///< nvme, edu
+    std::string kind;
     machine::Bdf address = {};
-    unsigned group = 0;
+    ByteCount capacity = {}; ///< of a disk; 0: its usual size
+
+    /// The number of its IOMMU group: no two devices share one.
+    [[nodiscard]] unsigned group() const { return address.requester(); }
 };
 
+/// What the devices do wrong, by name: `injections()`.
 struct Injection {
     std::string name = "none";
     std::uint64_t bytes = 64;
-    std::uint64_t after = 0; ///< so many commands or interrupts are right first
+    std::uint64_t after = 0; ///< so many commands are right first
 };
 
 struct Options {
     std::vector<DeviceChoice> devices;
     Injection inject = {};
-    std::uint64_t seed = 1;
-    VfioLimits limits = {};
-    std::string folder;   ///< the fake /sys and /dev, the file of findings, the tally
-    bool redirect = true; ///< paths are redirected: there is no mount namespace
+    std::uint64_t fail_map = 0; ///< this map, counted from 1, fails; 0: none
+    int fail_errno = 0;
+    std::uint64_t most_entries = 65'535;
+    std::string folder;    ///< of the command: the fake /sys and /dev, findings, the tally
+    bool redirect = false; ///< paths are redirected there: nothing is mounted over them
 };
 
 [[nodiscard]] std::string to_text(const Options& options);
-/// Errors: malformed, with the part that is wrong.
-[[nodiscard]] Result<Options> parse_options(std::string_view text);
+/// Error: what is wrong, and where.
+[[nodiscard]] std::expected<Options, std::string> parse_options(std::string_view text);
 
-/// Shared by the program's processes and the command.
+/// "nvme", "nvme@0000:05:00.0", "nvme,size=1G". The `index`-th device gets bus 5 + index unless it
+/// names an address.
+[[nodiscard]] std::expected<DeviceChoice, std::string> parse_device(std::string_view text,
+                                                                    unsigned index);
+/// "overrun", "overrun:16".
+[[nodiscard]] std::expected<Injection, std::string> parse_injection(std::string_view text);
+
+/// Files in the folder.
+inline constexpr std::string_view tally_file = "tally";
+inline constexpr std::string_view findings_file = "findings";
+
+/// Counts, shared by the program's processes and the command. All zero at first.
 struct Tally {
     std::atomic<std::uint64_t> findings;
     std::atomic<std::uint64_t> maps;
     std::atomic<std::uint64_t> live_maps;
     std::atomic<std::uint64_t> live_bytes;
     std::atomic<std::uint64_t> register_accesses;
-    std::atomic<std::uint64_t> device_reads; ///< of the program's memory
+    std::atomic<std::uint64_t> device_reads; ///< accesses to the program's memory
     std::atomic<std::uint64_t> device_writes;
-    std::atomic<std::uint64_t> misdeeds;  ///< injections that happened
-    std::atomic<std::uint64_t> processes; ///< that opened a device
+    std::atomic<std::uint64_t> interrupts;
+    std::atomic<std::uint64_t> misdeeds; ///< injections that took place
+    std::atomic<std::uint64_t> opens;    ///< of devices
 };
 
 } // namespace moat::run

@@ -3,41 +3,18 @@
 // preloaded library and the supervisor are its two hosts.
 #pragma once
 
-#include "moat/fault/diagnose.hpp"
-
+#include "run/client.hpp"
 #include "run/options.hpp"
 #include "run/vfio_kernel/vfio_kernel.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
-#include <vector>
 
 namespace moat::run {
-
-/// The program, as its host reaches it. Any thread.
-class Client {
-  public:
-    virtual ~Client() = default;
-
-    /// Return: how many bytes were transferred, fewer where the program has no such memory.
-    [[nodiscard]] virtual std::size_t read(std::uint64_t address, std::span<std::byte> into) = 0;
-    [[nodiscard]] virtual std::size_t write(std::uint64_t address,
-                                            std::span<const std::byte> from) = 0;
-
-    /// A duplicate of the program's descriptor, in the host; -1 if there is none.
-    [[nodiscard]] virtual int duplicate(int descriptor) = 0;
-
-    /// The file behind a descriptor of the program.
-    [[nodiscard]] virtual File file_of(int descriptor) = 0;
-
-    /// The stack of the call that is being served, innermost first. Return: how many frames.
-    [[nodiscard]] virtual std::size_t stack(std::span<std::uintptr_t> frames) = 0;
-
-    [[nodiscard]] virtual std::uint64_t thread() = 0;
-};
 
 /// Thread-safe. Runs its devices on a thread of its own from the first open device on.
 class Session {
@@ -80,6 +57,8 @@ class Session {
     void finish();
 
   private:
+    class SharedTally;
+    struct Slot;
     class State;
     std::unique_ptr<State> state_;
 };

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "run/address_space.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <iterator>
+
+namespace moat::run {
+
+std::size_t Stacks::Hash::operator()(const std::vector<std::uintptr_t>& stack) const {
+    constexpr std::uint64_t odd = 0x9e3779b97f4a7c15; // 2^64 / the golden ratio
+    std::uint64_t hash = stack.size();
+    for (const std::uintptr_t frame : stack)
+        hash = std::rotl(hash ^ frame, 23) * odd;
+    return hash;
+}
+
+fault::StackView Stacks::keep(fault::StackView stack) {
+    return *stacks_.emplace(stack.begin(), stack.end()).first;
+}
+
+void AddressSpace::map(const MapCall& call) {
+    const IovaRange& range = call.map.range;
+    std::erase_if(failed_, [&](const MapCall& each) { return each.map.range.overlaps(range); });
+    live_bytes_ += range.size().value();
+    live_.emplace(range.start().value(),
+                  Live{.mapping = {.range = range, .allows = call.map.allows, .mapped = call.event},
+                       .memory = call.map.memory});
+}
+
+void AddressSpace::note_failed(const MapCall& call) {
+    if (failed_.size() == most_failed)
+        failed_.pop_front();
+    failed_.push_back(call);
+}
+
+void AddressSpace::unmap(Iova start, const fault::Event& unmapped) {
+    const auto found = live_.find(start.value());
+    if (found == live_.end())
+        return;
+    live_bytes_ -= found->second.mapping.range.size().value();
+    past_.note(found->second.mapping, unmapped);
+    live_.erase(found);
+}
+
+std::optional<AddressSpace::Piece> AddressSpace::find(Iova at, fault::Access access) const {
+    const auto above = live_.upper_bound(at.value());
+    if (above == live_.begin())
+        return std::nullopt;
+    const Live& live = std::prev(above)->second;
+    if (live.mapping.range.last() < at || !permits(live.mapping.allows, access))
+        return std::nullopt;
+    return Piece{.memory = live.memory + (at.value() - live.mapping.range.start().value()),
+                 .bytes = live.mapping.range.last().value() - at.value() + 1};
+}
+
+std::uint64_t AddressSpace::refused_bytes(Iova at, std::uint64_t most, fault::Access access) const {
+    const std::uint64_t last = at.value() + std::min(most - 1, ~at.value());
+    for (auto each = live_.upper_bound(at.value()); each != live_.end() && each->first <= last;
+         ++each)
+        if (permits(each->second.mapping.allows, access))
+            return each->first - at.value();
+    return last - at.value() + 1;
+}
+
+fault::Diagnosis AddressSpace::diagnose(const fault::Record& record) {
+    past_.catch_up();
+    return fault::diagnose(*this, past_, record);
+}
+
+const MapCall* AddressSpace::failed_at(Iova at) const {
+    const auto found =
+        std::ranges::find_if(failed_.rbegin(), failed_.rend(),
+                             [&](const MapCall& each) { return each.map.range.contains(at); });
+    return found == failed_.rend() ? nullptr : &*found;
+}
+
+fault::Neighbours AddressSpace::around(Iova at, fault::SearchSteps& steps) const {
+    steps.count += std::bit_width(live_.size());
+    fault::Neighbours found;
+    const auto above = live_.upper_bound(at.value());
+    if (above != live_.begin())
+        found.at_or_below = std::prev(above)->second.mapping;
+    if (above != live_.end())
+        found.above = above->second.mapping;
+    return found;
+}
+
+void AddressSpace::each_live(FunctionRef<void(const fault::Mapping&)> visit) const {
+    for (const auto& [start, live] : live_)
+        visit(live.mapping);
+}
+
+} // namespace moat::run

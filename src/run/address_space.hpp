@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// AddressSpace: what the devices of one VFIO container or I/O address space reach: live mappings,
+// past ones, maps that failed; and the diagnosis of an access.
+#pragma once
+
+#include "moat/core/function_ref.hpp"
+#include "moat/fault/diagnose.hpp"
+
+#include "run/vfio_kernel/vfio_kernel.hpp"
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <unordered_set>
+#include <vector>
+
+namespace moat::run {
+
+/// Each distinct stack once. Stacks stay where they are.
+class Stacks {
+  public:
+    [[nodiscard]] fault::StackView keep(fault::StackView stack);
+
+  private:
+    struct Hash {
+        std::size_t operator()(const std::vector<std::uintptr_t>& stack) const;
+    };
+
+    std::unordered_set<std::vector<std::uintptr_t>, Hash> stacks_;
+};
+
+/// A map that the program made or tried to make. The stack is kept by a Stacks.
+struct MapCall {
+    DmaMap map = {};
+    fault::Event event = {};
+    int error = 0; ///< errno's number, for a map that failed
+};
+
+/// Not thread-safe. Models fault::LiveMappings.
+class AddressSpace {
+  public:
+    /// `call.map.range` overlaps no live mapping.
+    void map(const MapCall& call);
+    void note_failed(const MapCall& call);
+    /// Ends the mapping that starts at `start`, if there is one.
+    void unmap(Iova start, const fault::Event& unmapped);
+
+    /// The part of an access from `at` on that lies in one mapping which permits it.
+    struct Piece {
+        std::uint64_t memory = 0; ///< the program's address
+        std::uint64_t bytes = 0;  ///< to the end of the mapping
+    };
+
+    [[nodiscard]] std::optional<Piece> find(Iova at, fault::Access access) const;
+
+    /// How many bytes from `at` on lie in no mapping that permits the access.
+    [[nodiscard]] std::uint64_t refused_bytes(Iova at, std::uint64_t most,
+                                              fault::Access access) const;
+
+    [[nodiscard]] fault::Diagnosis diagnose(const fault::Record& record);
+
+    /// The latest failed map of `at`, if no later map covered it.
+    [[nodiscard]] const MapCall* failed_at(Iova at) const;
+
+    [[nodiscard]] fault::Neighbours around(Iova at, fault::SearchSteps& steps) const;
+
+    [[nodiscard]] std::uint64_t live() const { return live_.size(); }
+
+    [[nodiscard]] std::uint64_t live_bytes() const { return live_bytes_; }
+
+    void each_live(FunctionRef<void(const fault::Mapping&)> visit) const;
+
+  private:
+    struct Live {
+        fault::Mapping mapping = {};
+        std::uint64_t memory = 0;
+    };
+
+    static constexpr std::size_t most_past = 65'536;
+    static constexpr std::size_t most_failed = 256;
+
+    std::map<std::uint64_t, Live> live_; ///< by start
+    std::uint64_t live_bytes_ = 0;
+    std::deque<MapCall> failed_;
+    fault::History past_{most_past};
+};
+
+static_assert(fault::LiveMappings<AddressSpace>);
+
+} // namespace moat::run

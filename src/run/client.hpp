@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Client: the program under `moat run`, as the host of a Session reaches it: the preloaded library
+// from within, the supervisor from outside.
+#pragma once
+
+#include "run/vfio_kernel/vfio_kernel.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace moat::run {
+
+/// Any thread.
+class Client {
+  public:
+    /// Return: how many bytes were transferred, fewer where the program has no such memory.
+    [[nodiscard]] virtual std::size_t read(std::uint64_t address, std::span<std::byte> into) = 0;
+    [[nodiscard]] virtual std::size_t write(std::uint64_t address,
+                                            std::span<const std::byte> from) = 0;
+
+    /// A duplicate of the program's descriptor, in the host; -1 if there is none.
+    [[nodiscard]] virtual int duplicate(int descriptor) = 0;
+
+    /// The file behind a descriptor of the program; none if it is not VFIO's.
+    [[nodiscard]] virtual File file_of(int descriptor) = 0;
+
+    /// The stack of the call that is being served, innermost first. Return: how many frames.
+    [[nodiscard]] virtual std::size_t stack(std::span<std::uintptr_t> frames) = 0;
+
+    /// The number of the thread whose call is being served.
+    [[nodiscard]] virtual std::uint64_t thread() = 0;
+
+    /// Writes to the program's standard error as it was at the start.
+    virtual void print(std::string_view text) = 0;
+
+  protected:
+    ~Client() = default;
+};
+
+} // namespace moat::run

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "run/device_bus.hpp"
+
+#include "moat/core/text.hpp"
+
+#include <algorithm>
+#include <string.h>
+#include <unistd.h>
+
+namespace moat::run {
+
+using machine::soft::InterruptKind;
+
+namespace {
+
+constexpr std::array most_specific_first = {InterruptKind::msix, InterruptKind::msi,
+                                            InterruptKind::intx};
+
+void close_if_open(int descriptor) {
+    if (descriptor >= 0)
+        ::close(descriptor);
+}
+
+} // namespace
+
+DeviceBus::DeviceBus(const machine::soft::Face& face, std::string name, Client& client,
+                     Findings& findings, Tally& tally)
+    : face_(face), name_(std::move(name)), client_(client), findings_(findings), tally_(tally) {
+    for (std::size_t kind = 0; kind != eventfds_.size(); ++kind)
+        eventfds_[kind].assign(face.interrupts(static_cast<InterruptKind>(kind)), -1);
+}
+
+DeviceBus::~DeviceBus() {
+    for (const auto& kind : eventfds_)
+        std::ranges::for_each(kind, close_if_open);
+}
+
+void DeviceBus::tell(const fault::Event& event) {
+    told_ = event;
+    const std::size_t frames = std::min(event.stack.size(), told_stack_.size());
+    std::ranges::copy(event.stack.first(frames), told_stack_.begin());
+    told_.stack = std::span(told_stack_).first(frames);
+}
+
+void DeviceBus::set_interrupt(InterruptKind kind, unsigned vector, int descriptor) {
+    auto& of_kind = eventfds_[static_cast<std::size_t>(kind)];
+    if (vector >= of_kind.size())
+        return close_if_open(descriptor);
+    close_if_open(std::exchange(of_kind[vector], descriptor));
+}
+
+void DeviceBus::signal(InterruptKind kind, unsigned vector) {
+    const auto& of_kind = eventfds_[static_cast<std::size_t>(kind)];
+    if (vector >= of_kind.size() || of_kind[vector] < 0)
+        return;
+    ++tally_.interrupts;
+    const std::uint64_t one = 1;
+    (void)!::write(of_kind[vector], &one, sizeof one); // a full counter is raised already
+}
+
+void DeviceBus::interrupt(unsigned vector) {
+    const auto armed = [](int descriptor) { return descriptor >= 0; };
+    for (const InterruptKind kind : most_specific_first) {
+        if (!std::ranges::any_of(eventfds_[static_cast<std::size_t>(kind)], armed))
+            continue;
+        if (kind != InterruptKind::intx)
+            return signal(kind, vector);
+        if (!std::exchange(intx_masked_, true)) // VFIO masks it until the program unmasks it
+            signal(kind, 0);
+        return;
+    }
+}
+
+ByteCount DeviceBus::read(Iova from, std::span<std::byte> into) {
+    ++tally_.device_reads;
+    const auto copy = [&](std::uint64_t memory, std::uint64_t offset, std::uint64_t bytes) {
+        return client_.read(memory, into.subspan(offset, bytes));
+    };
+    return transfer(fault::Access::read, from, into.size(), copy);
+}
+
+ByteCount DeviceBus::write(Iova to, std::span<const std::byte> from) {
+    ++tally_.device_writes;
+    const auto copy = [&](std::uint64_t memory, std::uint64_t offset, std::uint64_t bytes) {
+        return client_.write(memory, from.subspan(offset, bytes));
+    };
+    return transfer(fault::Access::write, to, from.size(), copy);
+}
+
+ByteCount DeviceBus::transfer(fault::Access access, Iova at, std::uint64_t bytes, Copy copy) {
+    if (bytes == 0)
+        return ByteCount();
+    bytes = std::min(bytes - 1, ~at.value()) + 1;
+    if (!face_.bus_master()) {
+        findings_.remark("dma-before-bus-master",
+                         "the device was told to " + std::string(name(access)) + " memory at " +
+                             hexadecimal(at.value()) +
+                             ", but bit 2 of its command register, bus master, is off",
+                         circumstances());
+        return ByteCount();
+    }
+    std::uint64_t done = 0;
+    while (done != bytes) {
+        const Iova here(at.value() + done);
+        const auto piece = space_ == nullptr ? std::nullopt : space_->find(here, access);
+        if (!piece) {
+            refuse(access, at, bytes);
+            break;
+        }
+        const std::uint64_t wanted = std::min(piece->bytes, bytes - done);
+        const std::size_t moved = copy(piece->memory, done, wanted);
+        done += moved;
+        if (moved != wanted) {
+            findings_.remark("dma-memory-gone",
+                             "the mapping at " + hexadecimal(here.value()) +
+                                 " lasts, but the program has no memory at " +
+                                 hexadecimal(piece->memory + moved) + " any more",
+                             circumstances());
+            break;
+        }
+    }
+    return ByteCount(done);
+}
+
+void DeviceBus::refuse(fault::Access access, Iova at, std::uint64_t bytes) {
+    const auto source =
+        fault::Source::requester(face_.info().address.requester(), face_.info().address.segment());
+    const IovaRange where(at, ByteCount(bytes));
+    if (space_ == nullptr) {
+        const fault::Record record =
+            exact_record(source, access, where, fault::Reason::not_attached);
+        return findings_.stray(
+            fault::diagnose(fault::SortedMappings({}), fault::NoHistory(), record),
+            circumstances());
+    }
+    const fault::Diagnosis diagnosis =
+        space_->diagnose(exact_record(source, access, where, fault::Reason::not_present));
+    Circumstances known = circumstances();
+    if (const MapCall* const failed = space_->failed_at(at))
+        known.notes.push_back(
+            "the program tried to map " + hexadecimal(failed->map.range.start().value()) + " (" +
+            std::to_string(failed->map.range.size().value()) + " bytes); that failed (" +
+            ::strerrordesc_np(failed->error) + "), and it used the address all the same");
+    findings_.stray(diagnosis, known);
+}
+
+Circumstances DeviceBus::circumstances() const {
+    return {.device = name_, .told = told_};
+}
+
+} // namespace moat::run

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "run/device_kinds.hpp"
+
+#include "machine/soft/edu.hpp"
+#include "machine/soft/nvme.hpp"
+#include "run/options.hpp"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+
+namespace moat::run {
+
+namespace {
+
+using machine::soft::Ailment;
+using machine::soft::Misdeed;
+
+constexpr std::array<std::string_view, 2> kinds = {"edu", "nvme"};
+
+constexpr std::array misdeeds = {Misdeed::none,          Misdeed::overrun,
+                                 Misdeed::underrun,      Misdeed::write_after_completion,
+                                 Misdeed::stale_address, Misdeed::read_only_violated,
+                                 Misdeed::wrong_length};
+
+constexpr std::array<std::pair<std::string_view, Ailment>, 3> ailments = {{
+    {"lost-interrupt", Ailment::lost_interrupt},
+    {"hang", Ailment::hang},
+    {"removed", Ailment::removed},
+}};
+
+[[nodiscard]] std::optional<Misdeed> misdeed_of(std::string_view wanted) {
+    const auto found = std::ranges::find(misdeeds, wanted, [](Misdeed each) { return name(each); });
+    return found == misdeeds.end() ? std::nullopt : std::optional(*found);
+}
+
+[[nodiscard]] std::optional<Ailment> ailment_of(std::string_view wanted) {
+    const auto found = std::ranges::find(ailments, wanted, [](auto& each) { return each.first; });
+    return found == ailments.end() ? std::nullopt : std::optional(found->second);
+}
+
+void append(std::string& list, std::string_view name) {
+    list += (list.empty() ? "" : ", ") + std::string(name);
+}
+
+} // namespace
+
+bool is_device_kind(std::string_view name) {
+    return std::ranges::find(kinds, name) != kinds.end();
+}
+
+bool is_injection(std::string_view name) {
+    return misdeed_of(name) || ailment_of(name);
+}
+
+std::string device_kinds() {
+    std::string list;
+    for (const std::string_view each : kinds)
+        append(list, each);
+    return list;
+}
+
+std::string injections() {
+    std::string list;
+    for (const Misdeed each : misdeeds)
+        append(list, name(each));
+    for (const auto& [each, ailment] : ailments)
+        append(list, each);
+    return list;
+}
+
+SoftDevice make_device(const DeviceChoice& choice, const Injection& injection) {
+    constexpr ByteCount usual_capacity(std::uint64_t{64} << 20);
+    SoftDevice device;
+    if (choice.kind == "edu")
+        device.model = std::make_unique<machine::soft::Edu>();
+    else
+        device.model = std::make_unique<machine::soft::Nvme>(machine::soft::NvmeOptions{
+            .capacity = choice.capacity.value() == 0 ? usual_capacity : choice.capacity});
+    device.face = std::make_unique<machine::soft::Face>(choice.address, *device.model);
+    if (const auto misdeed = misdeed_of(injection.name))
+        device.model->misbehave({.misdeed = *misdeed, .bytes = injection.bytes});
+    if (const auto ailment = ailment_of(injection.name))
+        device.face->fall_ill(*ailment);
+    return device;
+}
+
+} // namespace moat::run

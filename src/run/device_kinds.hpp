@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The soft devices that programs can be given, and the wrongs that they can do, by name.
+#pragma once
+
+#include "machine/soft/data_phase.hpp"
+#include "machine/soft/face.hpp"
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+namespace moat::run {
+
+struct DeviceChoice;
+struct Injection;
+
+[[nodiscard]] bool is_device_kind(std::string_view name);
+[[nodiscard]] bool is_injection(std::string_view name);
+
+/// "edu, nvme"
+[[nodiscard]] std::string device_kinds();
+[[nodiscard]] std::string injections();
+
+/// A model and its face, which does wrong from the injection's first command on.
+struct SoftDevice {
+    std::unique_ptr<machine::soft::MovingModel> model;
+    std::unique_ptr<machine::soft::Face> face;
+};
+
+[[nodiscard]] SoftDevice make_device(const DeviceChoice& choice, const Injection& injection);
+
+} // namespace moat::run

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Options as text: lines of "name value". A folder's name may contain any character but a newline.
+#include "run/options.hpp"
+
+#include "run/device_kinds.hpp"
+
+#include <charconv>
+#include <optional>
+
+namespace moat::run {
+
+namespace {
+
+template <class Number>
+[[nodiscard]] std::optional<Number> number_in(std::string_view text, int base = 10) {
+    Number value{};
+    const char* const end = text.data() + text.size();
+    const auto [stopped, error] = std::from_chars(text.data(), end, value, base);
+    return error == std::errc() && stopped == end ? std::optional(value) : std::nullopt;
+}
+
+/// Removes and returns what precedes `mark`, or all.
+std::string_view take_until(std::string_view& text, char mark) {
+    const std::size_t at = text.find(mark);
+    const std::string_view part = text.substr(0, at);
+    text = at == std::string_view::npos ? std::string_view() : text.substr(at + 1);
+    return part;
+}
+
+/// "0000:05:00.0" or "05:00.0".
+[[nodiscard]] std::optional<machine::Bdf> address_in(std::string_view text) {
+    if (text.size() == 7)
+        return address_in("0000:" + std::string(text));
+    if (text.size() != 12 || text[4] != ':' || text[7] != ':' || text[10] != '.')
+        return std::nullopt;
+    const auto segment = number_in<std::uint16_t>(text.substr(0, 4), 16);
+    const auto bus = number_in<unsigned>(text.substr(5, 2), 16);
+    const auto device = number_in<unsigned>(text.substr(8, 2), 16);
+    const auto function = number_in<unsigned>(text.substr(11), 16);
+    if (!segment || !bus || !device || !function || *device > 31 || *function > 7)
+        return std::nullopt;
+    return machine::Bdf(*bus, *device, *function, *segment);
+}
+
+/// "4096", "64K", "1G".
+[[nodiscard]] std::optional<std::uint64_t> bytes_in(std::string_view text) {
+    constexpr std::string_view units = "KMGT";
+    unsigned shift = 0;
+    if (!text.empty())
+        if (const auto unit = units.find(text.back()); unit != std::string_view::npos) {
+            shift = 10 * (static_cast<unsigned>(unit) + 1);
+            text.remove_suffix(1);
+        }
+    const auto value = number_in<std::uint64_t>(text);
+    if (!value || *value << shift >> shift != *value)
+        return std::nullopt;
+    return *value << shift;
+}
+
+constexpr unsigned first_bus = 5;
+
+/// Return: whether the line was understood.
+bool apply(Options& options, std::string_view name, std::string_view value) {
+    const auto set = [](auto& to, const auto& from) {
+        if (from)
+            to = *from;
+        return from.has_value();
+    };
+    if (name == "device") {
+        auto device = parse_device(value, static_cast<unsigned>(options.devices.size()));
+        if (device)
+            options.devices.push_back(*std::move(device));
+        return device.has_value();
+    }
+    if (name == "inject")
+        return set(options.inject, parse_injection(value));
+    if (name == "after")
+        return set(options.inject.after, number_in<std::uint64_t>(value));
+    if (name == "fail_map")
+        return set(options.fail_map, number_in<std::uint64_t>(value));
+    if (name == "fail_errno")
+        return set(options.fail_errno, number_in<int>(value));
+    if (name == "entries")
+        return set(options.most_entries, number_in<std::uint64_t>(value));
+    if (name == "redirect") {
+        options.redirect = true;
+        return value.empty();
+    }
+    if (name == "folder") {
+        options.folder = value;
+        return !value.empty();
+    }
+    return false;
+}
+
+} // namespace
+
+std::string to_text(const Options& options) {
+    std::string text;
+    const auto add = [&](std::string_view name, const std::string& value) {
+        text += std::string(name) + ' ' + value + '\n';
+    };
+    for (const DeviceChoice& each : options.devices)
+        add("device",
+            each.kind + '@' + machine::to_string(each.address) +
+                (each.capacity.value() == 0 ? ""
+                                            : ",size=" + std::to_string(each.capacity.value())));
+    add("inject", options.inject.name + ':' + std::to_string(options.inject.bytes));
+    add("after", std::to_string(options.inject.after));
+    add("fail_map", std::to_string(options.fail_map));
+    add("fail_errno", std::to_string(options.fail_errno));
+    add("entries", std::to_string(options.most_entries));
+    if (options.redirect)
+        add("redirect", "");
+    add("folder", options.folder);
+    return text;
+}
+
+std::expected<Options, std::string> parse_options(std::string_view text) {
+    Options options;
+    while (!text.empty()) {
+        const std::string_view line = take_until(text, '\n');
+        std::string_view value = line;
+        const std::string_view name = take_until(value, ' ');
+        if (!apply(options, name, value))
+            return std::unexpected("not an option of the preloaded library: " + std::string(line));
+    }
+    return options;
+}
+
+std::expected<DeviceChoice, std::string> parse_device(std::string_view text, unsigned index) {
+    DeviceChoice choice{
+        .kind = "", .address = machine::Bdf((first_bus + index) & 0xff, 0, 0), .capacity = {}};
+    std::string_view rest = text;
+    std::string_view place = take_until(rest, ',');
+    choice.kind = take_until(place, '@');
+    if (!is_device_kind(choice.kind))
+        return std::unexpected("\"" + choice.kind + "\" is no device: " + device_kinds());
+    if (!place.empty()) {
+        const auto address = address_in(place);
+        if (!address)
+            return std::unexpected("\"" + std::string(place) +
+                                   "\" is no PCI address such as 0000:05:00.0");
+        choice.address = *address;
+    }
+    while (!rest.empty()) {
+        std::string_view value = take_until(rest, ',');
+        const std::string_view name = take_until(value, '=');
+        const auto bytes = bytes_in(value);
+        if (name != "size" || !bytes || *bytes == 0 || *bytes % 4096 != 0)
+            return std::unexpected("\"" + std::string(text) +
+                                   "\": expected size=BYTES, a multiple of 4096");
+        choice.capacity = ByteCount(*bytes);
+    }
+    return choice;
+}
+
+std::expected<Injection, std::string> parse_injection(std::string_view text) {
+    Injection injection;
+    std::string_view bytes = text;
+    injection.name = take_until(bytes, ':');
+    if (!is_injection(injection.name))
+        return std::unexpected("\"" + injection.name + "\" is no injection: " + injections());
+    if (!bytes.empty()) {
+        const auto value = number_in<std::uint64_t>(bytes);
+        if (!value || *value == 0 || *value > machine::soft::DataPhase::most_stray)
+            return std::unexpected("\"" + std::string(bytes) +
+                                   "\" is no number of bytes between 1 and 1048576");
+        injection.bytes = *value;
+    }
+    return injection;
+}
+
+} // namespace moat::run

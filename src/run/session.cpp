@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "run/session.hpp"
+
+#include "platform/memory_file.hpp"
+#include "platform/stack.hpp"
+#include "run/address_space.hpp"
+#include "run/device_bus.hpp"
+#include "run/device_kinds.hpp"
+#include "run/findings.hpp"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <charconv>
+#include <chrono>
+#include <condition_variable>
+#include <csignal>
+#include <fcntl.h>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace moat::run {
+
+using machine::soft::Face;
+using machine::soft::InterruptKind;
+
+namespace {
+
+using namespace std::chrono_literals;
+
+/// How long an idle device sleeps before it looks for work that became due.
+constexpr auto idle_time = 1ms;
+
+[[nodiscard]] std::uint64_t now_ns() {
+    return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch() /
+                                      std::chrono::nanoseconds(1));
+}
+
+[[nodiscard]] DeviceShape shape_of(const Face& face, unsigned group) {
+    DeviceShape shape{.address = face.info().address, .group = group};
+    for (unsigned region = 0; region != Face::region_count; ++region)
+        shape.regions[region] = face.region(region);
+    for (unsigned kind = 0; kind != Face::interrupt_kinds; ++kind)
+        shape.interrupts[kind] = face.interrupts(static_cast<InterruptKind>(kind));
+    return shape;
+}
+
+/// x86-64's addresses without the range of interrupts.
+[[nodiscard]] std::vector<IovaRange> usual_aperture() {
+    constexpr std::uint64_t interrupts = 0xfee0'0000;
+    constexpr std::uint64_t after_interrupts = 0xfef0'0000;
+    constexpr std::uint64_t last = (std::uint64_t{1} << 39) - 1;
+    return {IovaRange::inclusive(Iova(0), Iova(interrupts - 1)),
+            IovaRange::inclusive(Iova(after_interrupts), Iova(last))};
+}
+
+constexpr auto symbolise_own = [](std::uintptr_t address, fault::FrameSink sink) {
+    platform::symbolise(address, sink);
+};
+
+[[nodiscard]] std::optional<unsigned> number_after(std::string_view text, std::string_view prefix) {
+    if (!text.starts_with(prefix))
+        return std::nullopt;
+    text.remove_prefix(prefix.size());
+    unsigned number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    const bool whole = error == std::errc() && end == text.data() + text.size();
+    return whole ? std::optional(number) : std::nullopt;
+}
+
+} // namespace
+
+/// The tally of the folder, or this process's own without one.
+class Session::SharedTally {
+  public:
+    explicit SharedTally(const std::string& folder) {
+        if (folder.empty())
+            return;
+        const std::string path = folder + '/' + std::string(tally_file);
+        const platform::FileDescriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
+        if (file.get() < 0)
+            return;
+        if (auto mapping = platform::Mapping::create(file.get(), ByteCount(sizeof(Tally))))
+            mapping_.emplace(*std::move(mapping));
+    }
+
+    [[nodiscard]] Tally& get() {
+        return mapping_ ? *reinterpret_cast<Tally*>(mapping_->bytes().data()) : own_;
+    }
+
+  private:
+    std::optional<platform::Mapping> mapping_;
+    Tally own_{};
+};
+
+/// A device, its bus, and what VFIO says of it.
+struct Session::Slot {
+    Slot(const DeviceChoice& choice, const Injection& injection, Client& client, Findings& findings,
+         Tally& tally)
+        : device(make_device(choice, injection)),
+          bus(*device.face, choice.kind + ' ' + machine::to_string(choice.address), client,
+              findings, tally) {}
+
+    SoftDevice device;
+    DeviceBus bus;
+};
+
+class Session::State final : Effects {
+  public:
+    State(const Options& options, Client& client)
+        : client_(client), tally_(options.folder),
+          findings_(options.folder.empty() ? "" : options.folder + '/' + std::string(findings_file),
+                    tally_.get(), symbolise_own,
+                    [this](std::string_view text) { client_.print(text); }),
+          kernel_(make_slots(options), limits_of(options), *this) {}
+
+    ~State() { stop(); }
+
+    [[nodiscard]] Answer open(std::string_view path) {
+        const std::lock_guard lock(mutex_);
+        if (path == "/dev/vfio/vfio")
+            return kernel_.open_container();
+        if (path == "/dev/iommu")
+            return kernel_.open_iommufd();
+        if (const auto device = number_after(path, "/dev/vfio/devices/vfio"))
+            return *device < slots_.size() ? opened(kernel_.open_device(*device)) : Answer{};
+        if (const auto group = number_after(path, "/dev/vfio/"))
+            return kernel_.open_group(*group);
+        return {};
+    }
+
+    void close(File file) {
+        const std::lock_guard lock(mutex_);
+        event_.reset();
+        kernel_.close(file);
+    }
+
+    [[nodiscard]] Answer ioctl(File file, unsigned long request, std::uint64_t argument) {
+        std::array<std::byte, 8> first{};
+        (void)client_.read(argument, first);
+        const std::size_t bytes = VfioKernel::argument_bytes(request, first);
+        std::array<std::byte, 256> small; // NOLINT(*-member-init): read below
+        std::vector<std::byte> large;
+        std::span<std::byte> copy = std::span(small).first(std::min(bytes, small.size()));
+        if (bytes > small.size()) {
+            large.resize(bytes);
+            copy = large;
+        }
+        if (client_.read(argument, copy) != bytes)
+            return {.value = -EFAULT};
+        const std::lock_guard lock(mutex_);
+        event_.reset();
+        const Answer answer = opened(kernel_.request(file, request, argument, copy));
+        if (bytes != 0 && client_.write(argument, copy) != bytes)
+            return {.value = -EFAULT};
+        return answer;
+    }
+
+    /// The place of an offset in a device file, inside a region or not.
+    [[nodiscard]] std::optional<Window> place(File file, std::uint64_t offset) {
+        const std::lock_guard lock(mutex_);
+        const auto device = kernel_.device_of(file);
+        const std::uint64_t region = offset >> region_shift;
+        if (!device || region >= Face::region_count)
+            return std::nullopt;
+        return Window{.device = *device,
+                      .region = static_cast<unsigned>(region),
+                      .offset = offset & ((std::uint64_t{1} << region_shift) - 1)};
+    }
+
+    [[nodiscard]] bool may_map(const Window& at, std::uint64_t bytes) {
+        const std::lock_guard lock(mutex_);
+        const Face::Region region = slots_[at.device]->device.face->region(at.region);
+        return region.mappable && bytes != 0 && at.offset < region.size.value() &&
+               bytes <= region.size.value() - at.offset;
+    }
+
+    [[nodiscard]] bool load(const Window& at, std::span<std::byte> into) {
+        const std::lock_guard lock(mutex_);
+        ++tally_.get().register_accesses;
+        return slots_[at.device]->device.face->read(at.region, at.offset, into);
+    }
+
+    [[nodiscard]] bool store(const Window& at, std::span<const std::byte> from) {
+        const std::lock_guard lock(mutex_);
+        ++tally_.get().register_accesses;
+        event_.reset();
+        Slot& slot = *slots_[at.device];
+        slot.bus.tell(event());
+        const bool done = slot.device.face->write(at.region, at.offset, from);
+        has_work_ = true;
+        work_.notify_one();
+        return done;
+    }
+
+    void stop() {
+        {
+            const std::lock_guard lock(mutex_);
+            stopping_ = true;
+            work_.notify_all();
+        }
+        if (thread_.joinable() && thread_.get_id() != std::this_thread::get_id())
+            thread_.join();
+    }
+
+  private:
+    static constexpr unsigned region_shift = 40;
+
+    [[nodiscard]] std::vector<DeviceShape> make_slots(const Options& options) {
+        std::vector<DeviceShape> shapes;
+        for (const DeviceChoice& each : options.devices) {
+            slots_.push_back(
+                std::make_unique<Slot>(each, options.inject, client_, findings_, tally_.get()));
+            shapes.push_back(shape_of(*slots_.back()->device.face, each.group()));
+        }
+        return shapes;
+    }
+
+    [[nodiscard]] static VfioLimits limits_of(const Options& options) {
+        VfioLimits limits;
+        limits.entries = options.most_entries;
+        limits.aperture = usual_aperture();
+        limits.fail_map = options.fail_map;
+        limits.fail_errno = options.fail_errno;
+        return limits;
+    }
+
+    /// Starts the devices' thread with the first device.
+    [[nodiscard]] Answer opened(Answer answer) {
+        if (answer.opened == File::none || !kernel_.device_of(answer.opened))
+            return answer;
+        ++tally_.get().opens;
+        if (!thread_.joinable())
+            start();
+        return answer;
+    }
+
+    /// With every signal blocked: they are the program's.
+    void start() {
+        sigset_t all;
+        sigset_t before;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        thread_ = std::thread([this] { run_devices(); });
+        pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    }
+
+    void run_devices() {
+        std::unique_lock lock(mutex_);
+        while (!stopping_) {
+            bool worked = false;
+            for (const auto& slot : slots_)
+                worked |= slot->device.face->step(slot->bus);
+            if (worked) { // lets the program's threads have the lock
+                lock.unlock();
+                std::this_thread::yield();
+                lock.lock();
+            } else if (!std::exchange(has_work_, false)) {
+                work_.wait_for(lock, idle_time);
+            }
+        }
+    }
+
+    /// The call being served; its stack is kept.
+    [[nodiscard]] const fault::Event& event() {
+        if (!event_) {
+            const std::size_t frames = client_.stack(stack_);
+            event_ = {.time_ns = now_ns(),
+                      .thread = client_.thread(),
+                      .stack = stacks_.keep(std::span(stack_).first(frames))};
+        }
+        return *event_;
+    }
+
+    void count_mappings() {
+        std::uint64_t live = 0;
+        std::uint64_t bytes = 0;
+        for (const auto& [number, space] : spaces_) {
+            live += space.live();
+            bytes += space.live_bytes();
+        }
+        tally_.get().live_maps = live;
+        tally_.get().live_bytes = bytes;
+    }
+
+    // Effects.
+    [[nodiscard]] File file_of(int descriptor) override { return client_.file_of(descriptor); }
+
+    [[nodiscard]] int map(const DmaMap& map) override {
+        std::array<std::byte, 1> probe{};
+        const std::uint64_t last = map.memory + (map.range.size().value() - 1);
+        if (client_.read(map.memory, probe) != 1 || client_.read(last, probe) != 1)
+            return EFAULT;
+        spaces_[map.space].map({.map = map, .event = event()});
+        ++tally_.get().maps;
+        count_mappings();
+        return 0;
+    }
+
+    void unmap(const DmaMap& map) override {
+        spaces_[map.space].unmap(map.range.start(), event());
+        count_mappings();
+    }
+
+    void attach(Device device, Space space) override {
+        slots_[device]->bus.attach(space == Space::none ? nullptr : &spaces_[space]);
+    }
+
+    [[nodiscard]] int set_interrupt(Device device, InterruptKind kind, unsigned vector,
+                                    int descriptor) override {
+        const int own = descriptor < 0 ? -1 : client_.duplicate(descriptor);
+        if (descriptor >= 0 && own < 0)
+            return EBADF;
+        slots_[device]->bus.set_interrupt(kind, vector, own);
+        return 0;
+    }
+
+    void trigger(Device device, InterruptKind kind, unsigned vector) override {
+        slots_[device]->bus.signal(kind, vector);
+    }
+
+    void mask(Device device, InterruptKind kind, bool masked) override {
+        if (kind == InterruptKind::intx)
+            slots_[device]->bus.mask(masked);
+    }
+
+    void reset(Device device) override { slots_[device]->device.face->reset(); }
+
+    [[nodiscard]] int write_memory(std::uint64_t address,
+                                   std::span<const std::byte> bytes) override {
+        return client_.write(address, bytes) == bytes.size() ? 0 : EFAULT;
+    }
+
+    Client& client_;
+    SharedTally tally_;
+    Findings findings_;
+    Stacks stacks_;
+    std::array<std::uintptr_t, 32> stack_{};
+    std::optional<fault::Event> event_;
+    std::map<Space, AddressSpace> spaces_;
+    std::vector<std::unique_ptr<Slot>> slots_;
+    VfioKernel kernel_;
+    std::mutex mutex_;
+    std::condition_variable work_;
+    bool has_work_ = false;
+    bool stopping_ = false;
+    std::thread thread_;
+};
+
+Session::Session(const Options& options, Client& client)
+    : state_(std::make_unique<State>(options, client)) {}
+
+Session::~Session() = default;
+
+Answer Session::open(std::string_view path) {
+    return state_->open(path);
+}
+
+void Session::close(File file) {
+    state_->close(file);
+}
+
+Answer Session::ioctl(File file, unsigned long request, std::uint64_t argument) {
+    return state_->ioctl(file, request, argument);
+}
+
+std::int64_t Session::read(File file, std::uint64_t offset, std::span<std::byte> into) {
+    const auto at = state_->place(file, offset);
+    return at && state_->load(*at, into) ? static_cast<std::int64_t>(into.size()) : -EINVAL;
+}
+
+std::int64_t Session::write(File file, std::uint64_t offset, std::span<const std::byte> from) {
+    const auto at = state_->place(file, offset);
+    return at && state_->store(*at, from) ? static_cast<std::int64_t>(from.size()) : -EINVAL;
+}
+
+std::optional<Session::Window> Session::window(File file, std::uint64_t offset,
+                                               std::uint64_t bytes) const {
+    const auto at = state_->place(file, offset);
+    return at && state_->may_map(*at, bytes) ? at : std::nullopt;
+}
+
+void Session::load(const Window& at, std::span<std::byte> into) {
+    if (!state_->load(at, into))
+        std::ranges::fill(into, std::byte{0xff}); // as a bus answers for no device
+}
+
+void Session::store(const Window& at, std::span<const std::byte> from) {
+    (void)state_->store(at, from);
+}
+
+void Session::finish() {
+    state_->stop();
+}
+
+} // namespace moat::run
