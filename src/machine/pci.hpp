@@ -82,19 +82,29 @@ inline constexpr unsigned vendor_id = 0x00;
 inline constexpr unsigned command = 0x04;
 inline constexpr unsigned status = 0x06;
 inline constexpr unsigned class_revision = 0x08;
+inline constexpr unsigned cache_line_size = 0x0c;
 inline constexpr unsigned header_type = 0x0e;
 inline constexpr unsigned first_bar = 0x10;
 inline constexpr unsigned bus_numbers = 0x18;     ///< of a bridge
 inline constexpr unsigned memory_window = 0x20;   ///< of a bridge
 inline constexpr unsigned prefetch_window = 0x24; ///< of a bridge
+inline constexpr unsigned subsystem = 0x2c;       ///< vendor, device
 inline constexpr unsigned capabilities = 0x34;
+inline constexpr unsigned interrupt_line = 0x3c;
+inline constexpr unsigned interrupt_pin = 0x3d;
+inline constexpr unsigned end_of_header = 0x40;
 
+inline constexpr std::uint16_t command_ports = 1U << 0;
 inline constexpr std::uint16_t command_memory = 1U << 1;
 inline constexpr std::uint16_t command_master = 1U << 2;
+inline constexpr std::uint16_t command_parity = 1U << 6;
+inline constexpr std::uint16_t command_system_error = 1U << 8;
 inline constexpr std::uint16_t command_no_intx = 1U << 10;
 inline constexpr std::uint16_t status_capabilities = 1U << 4;
 
+inline constexpr std::uint8_t capability_power = 0x01;
 inline constexpr std::uint8_t capability_vendor = 0x09;
+inline constexpr std::uint8_t capability_express = 0x10;
 inline constexpr std::uint8_t capability_msix = 0x11;
 
 } // namespace pci

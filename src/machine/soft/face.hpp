@@ -10,7 +10,9 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <string_view>
 
 namespace moat::machine::soft {
 
@@ -25,6 +27,11 @@ enum class Ailment : std::uint8_t {
     removed,        ///< reads return all ones, writes do nothing, no work
 };
 
+[[nodiscard]] constexpr std::string_view name(Ailment ailment) {
+    constexpr std::array<std::string_view, 4> names = {"none", "lost-interrupt", "hang", "removed"};
+    return names[static_cast<std::size_t>(ailment)];
+}
+
 /// One function. Not thread-safe: its user has a lock. Accesses are hostile input.
 class Face {
   public:
@@ -33,6 +40,7 @@ class Face {
     static constexpr unsigned vga_region = 8;
     static constexpr unsigned region_count = 9;
     static constexpr unsigned interrupt_kinds = 5;
+    static constexpr unsigned most_vectors = 128; ///< of MSI-X
 
     /// A region that does not exist has size 0.
     struct Region {
@@ -42,9 +50,10 @@ class Face {
         bool mappable = false;
     };
 
-    /// The model outlives it.
+    /// The model outlives it. As after reset().
     Face(Bdf address, DeviceModel& model);
 
+    /// The model's, with the address and the BAR of MSI-X.
     [[nodiscard]] const FunctionInfo& info() const { return info_; }
 
     [[nodiscard]] DeviceModel& model() { return model_; }
@@ -55,8 +64,16 @@ class Face {
     /// How many interrupts of a kind it has.
     [[nodiscard]] unsigned interrupts(InterruptKind kind) const;
 
-    /// Accesses of any length and alignment, split into the widths that registers have. Return:
-    /// false, with nothing done, if a byte lies outside the region.
+    /// The BAR with the table and pending bits of MSI-X, the first that the model leaves free;
+    /// nothing if it leaves none: the function has no MSI-X then.
+    [[nodiscard]] std::optional<unsigned> msix_bar() const { return msix_bar_; }
+
+    /// Shows MSI-X as enabled or not. The bit is the host's: writes do not change it.
+    void show_msix_enabled(bool enabled);
+
+    /// Accesses of any length and alignment, split into the widths that registers have. A BAR that
+    /// the command register disables reads as all ones. Return: false, with nothing done, if a byte
+    /// lies outside the region.
     [[nodiscard]] bool read(unsigned region, std::uint64_t offset, std::span<std::byte> into);
     [[nodiscard]] bool write(unsigned region, std::uint64_t offset,
                              std::span<const std::byte> from);
@@ -69,16 +86,46 @@ class Face {
     /// interrupts. Return: false if nothing is pending.
     [[nodiscard]] bool step(BusMaster& bus);
 
-    /// To the state after power-on: the model, the command register, BARs.
+    /// To the state in which vfio-pci opens a function: the model reset, BARs assigned and enabled,
+    /// bus mastering off.
     void reset();
 
-    void fall_ill(Ailment ailment) { ailment_ = ailment; }
+    /// Resets the model, and keeps configuration space: Linux restores it. Also the answer to a
+    /// write of the function-level reset's bit.
+    void function_level_reset();
+
+    /// The first `after` interrupts (lost_interrupt) or working steps (others) are right.
+    void fall_ill(Ailment ailment, std::uint64_t after = 0);
+
+    /// How many interrupts it lost, or 1 once it hangs or is removed.
+    [[nodiscard]] std::uint64_t symptoms() const;
 
   private:
+    class LossyBus;
+
+    /// `writable` has the bits that a write changes.
+    void put(unsigned offset, unsigned bytes, std::uint64_t value, std::uint64_t writable = 0);
+    [[nodiscard]] std::uint16_t config16(unsigned offset) const;
+    void put_header();
+    void put_bars();
+    void put_capabilities();
+    void write_config(std::uint64_t offset, std::span<const std::byte> from);
+    [[nodiscard]] bool contains(unsigned region, std::uint64_t offset, std::size_t bytes) const;
+    [[nodiscard]] bool answers(unsigned region) const;
+    /// Whether the ailment has begun.
+    [[nodiscard]] bool is(Ailment ailment) const;
+
     DeviceModel& model_;
     FunctionInfo info_;
-    Ailment ailment_ = Ailment::none;
+    std::optional<unsigned> msix_bar_;
     std::array<std::byte, 4096> config_{};
+    std::array<std::byte, 4096> writable_{};
+    std::array<std::byte, 4096> msix_{}; ///< the table's entries, and the pending bits: never set
+
+    Ailment ailment_ = Ailment::none;
+    std::uint64_t after_ = 0;
+    std::uint64_t happened_ = 0; ///< interrupts or working steps since it fell ill
+    std::uint64_t lost_ = 0;
 };
 
 } // namespace moat::machine::soft
