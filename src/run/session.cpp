@@ -331,6 +331,10 @@ class Session::State final : Effects {
 
     void reset(Device device) override { slots_[device]->device.face->reset(); }
 
+    [[nodiscard]] int read_memory(std::uint64_t address, std::span<std::byte> bytes) override {
+        return client_.read(address, bytes) == bytes.size() ? 0 : EFAULT;
+    }
+
     [[nodiscard]] int write_memory(std::uint64_t address,
                                    std::span<const std::byte> bytes) override {
         return client_.write(address, bytes) == bytes.size() ? 0 : EFAULT;

@@ -35,15 +35,18 @@ struct DeviceShape {
     unsigned group = 0; ///< the number of its IOMMU group
     std::array<machine::soft::Face::Region, machine::soft::Face::region_count> regions = {};
     std::array<unsigned, machine::soft::Face::interrupt_kinds> interrupts = {};
+    unsigned msix_region = ~0U; ///< the BAR of the MSI-X table
+    bool resets = true;         ///< by VFIO_DEVICE_RESET
 };
 
 struct VfioLimits {
     std::uint64_t entries = 65'535;                  ///< mappings of a container
     ByteCount locked = ByteCount(~std::uint64_t{0}); ///< RLIMIT_MEMLOCK
-    /// Addresses that may be mapped, sorted.
+    /// Addresses that may be mapped, sorted; none: all of them.
     std::vector<IovaRange> aperture = {};
-    std::uint64_t page_sizes = 0x1000; ///< a bit each
-    /// The `fail_map`-th map (from 1) fails with `fail_errno`; 0: none.
+    std::uint64_t page_sizes = 0x1000; ///< a bit each, at least one
+    /// Of the maps whose arguments are right, the `fail_map`-th (from 1) fails with `fail_errno`;
+    /// 0: none.
     std::uint64_t fail_map = 0;
     int fail_errno = 0;
 };
@@ -59,7 +62,8 @@ struct DmaMap {
 /// What the machine asks of its surroundings. Errors are errno's numbers, 0 is success.
 class Effects {
   public:
-    /// The file behind a descriptor of the program, none if it is not one of VFIO's.
+    /// The file behind a descriptor of the program, none if it is not one of VFIO's. Not called
+    /// for a negative one.
     [[nodiscard]] virtual File file_of(int descriptor) = 0;
     /// EFAULT if the program has no such memory.
     [[nodiscard]] virtual int map(const DmaMap& map) = 0;
@@ -67,14 +71,16 @@ class Effects {
     virtual void unmap(const DmaMap& map) = 0;
     /// The device's accesses go through `space`; none: they reach nothing.
     virtual void attach(Device device, Space space) = 0;
-    /// `descriptor` is an eventfd of the program; -1: none any more. EBADF.
+    /// `descriptor` is an eventfd of the program; -1: none any more. EBADF; EINVAL if it is no
+    /// eventfd.
     [[nodiscard]] virtual int set_interrupt(Device device, machine::soft::InterruptKind kind,
                                             unsigned vector, int descriptor) = 0;
     /// Signals an interrupt's eventfd, as the device would.
     virtual void trigger(Device device, machine::soft::InterruptKind kind, unsigned vector) = 0;
     virtual void mask(Device device, machine::soft::InterruptKind kind, bool masked) = 0;
     virtual void reset(Device device) = 0;
-    /// Writes to the program's memory beyond the argument. EFAULT.
+    /// Reads and writes the program's memory beyond the argument. EFAULT.
+    [[nodiscard]] virtual int read_memory(std::uint64_t address, std::span<std::byte> bytes) = 0;
     [[nodiscard]] virtual int write_memory(std::uint64_t address,
                                            std::span<const std::byte> bytes) = 0;
 
@@ -89,13 +95,13 @@ struct Answer {
     File opened = File::none;
 };
 
-/// Not thread-safe. `effects` outlives it.
+/// Not thread-safe. `effects` outlives it; its destructor has no effects.
 class VfioKernel {
   public:
     VfioKernel(std::vector<DeviceShape> devices, VfioLimits limits, Effects& effects);
     ~VfioKernel();
 
-    // Return: the file, or -errno: EBUSY, ENODEV.
+    // Return: the file, or -errno: EBUSY, ENOENT.
     [[nodiscard]] Answer open_container();
     [[nodiscard]] Answer open_group(unsigned number);
     [[nodiscard]] Answer open_iommufd();
@@ -104,13 +110,14 @@ class VfioKernel {
     /// The last descriptor of `file` was closed.
     void close(File file);
 
-    /// How many bytes of the argument `request` reads and writes, given the first 8 of them (argsz
-    /// or length); 0 if the argument is a number. At most 64 KiB.
+    /// How many bytes of the argument `request` reads and writes at most, given the first 8 of them
+    /// (argsz and flags); 0 if the argument is a number. At most 16 KiB.
     [[nodiscard]] static std::size_t argument_bytes(unsigned long request,
                                                     std::span<const std::byte> first);
 
-    /// `argument`: the bytes, changed in place. `number`: the argument itself, for requests that
-    /// take a number or the address of a string (whose bytes are then in `argument`).
+    /// `argument`: as many of these bytes as the program has, changed in place; fewer than the
+    /// request needs are EFAULT. Linux writes only what changes, so should the caller. `number`:
+    /// the argument itself, for requests that take a number.
     [[nodiscard]] Answer request(File file, unsigned long request, std::uint64_t number,
                                  std::span<std::byte> argument);
 

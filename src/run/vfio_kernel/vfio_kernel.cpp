@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "run/vfio_kernel/vfio_kernel.hpp"
+
+#include "machine/vfio_host/uapi.hpp"
+#include "run/vfio_kernel/argument.hpp"
+#include "run/vfio_kernel/device.hpp"
+#include "run/vfio_kernel/groups.hpp"
+
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+namespace moat::run {
+namespace {
+
+/// "0000:00:04.0" and its end: the length of each device's name.
+constexpr std::size_t name_bytes = 13;
+
+} // namespace
+
+using namespace vfio;
+
+class VfioKernel::State {
+  public:
+    State(std::vector<DeviceShape> devices, VfioLimits limits, Effects& effects)
+        : host_{.devices = std::move(devices), .limits = std::move(limits), .effects = effects} {
+        MOAT_CHECK(host_.limits.page_sizes != 0, "pages have a size");
+        for (Device each = 0; each != host_.devices.size(); ++each) {
+            devices_.emplace_back(host_, each);
+            const unsigned number = host_.devices[each].group;
+            groups_[number].number = number;
+            groups_[number].devices.push_back(each);
+        }
+    }
+
+    [[nodiscard]] Answer open_container() { return opened(std::make_shared<Container>()); }
+
+    [[nodiscard]] Answer open_group(unsigned number) {
+        const auto group = groups_.find(number);
+        if (group == groups_.end())
+            return answer(ENOENT);
+        if (group->second.busy())
+            return answer(EBUSY);
+        group->second.open = true;
+        return opened(&group->second);
+    }
+
+    void close(File file) {
+        const auto found = files_.find(file);
+        if (found == files_.end())
+            return;
+        const OpenFile closed = std::move(found->second);
+        files_.erase(found);
+        if (auto* const group = std::get_if<Group*>(&closed)) {
+            (*group)->open = false;
+            release(**group);
+        } else if (const auto* const device = std::get_if<DeviceFile>(&closed)) {
+            devices_[device->device].close();
+            --device->group->device_files;
+            release(*device->group);
+        }
+    }
+
+    [[nodiscard]] Answer request(File file, unsigned long request, std::uint64_t number,
+                                 std::span<std::byte> argument) {
+        OpenFile* const open = find(file);
+        if (open == nullptr)
+            return answer(EBADF);
+        if (auto* const container = std::get_if<std::shared_ptr<Container>>(open))
+            return container_request(host_, **container, request, number, argument);
+        if (auto* const group = std::get_if<Group*>(open)) {
+            switch (request) {
+            case VFIO_GROUP_SET_CONTAINER:
+                return set_container(**group, argument);
+            case VFIO_GROUP_GET_DEVICE_FD:
+                return device_file(**group, argument);
+            default:
+                return group_request(host_, **group, request, argument);
+            }
+        }
+        const DeviceFile& device = std::get<DeviceFile>(*open);
+        if (request == VFIO_DEVICE_PCI_HOT_RESET)
+            return hot_reset(device, argument);
+        return devices_[device.device].request(request, argument);
+    }
+
+    [[nodiscard]] std::optional<Device> device_of(File file) const {
+        const auto found = files_.find(file);
+        if (found == files_.end())
+            return std::nullopt;
+        const auto* const device = std::get_if<DeviceFile>(&found->second);
+        return device != nullptr ? std::optional(device->device) : std::nullopt;
+    }
+
+  private:
+    /// A device's file, opened through its group.
+    struct DeviceFile {
+        Device device = 0;
+        Group* group = nullptr;
+    };
+
+    using OpenFile = std::variant<std::shared_ptr<Container>, Group*, DeviceFile>;
+
+    [[nodiscard]] Answer opened(OpenFile file) {
+        const File number{++last_file_};
+        files_.emplace(number, std::move(file));
+        return {.value = 0, .opened = number};
+    }
+
+    [[nodiscard]] OpenFile* find(File file) {
+        const auto found = files_.find(file);
+        return found != files_.end() ? &found->second : nullptr;
+    }
+
+    template <class T>
+    [[nodiscard]] T* find_as(int descriptor) {
+        OpenFile* const file = descriptor >= 0 ? find(host_.effects.file_of(descriptor)) : nullptr;
+        return file != nullptr ? std::get_if<T>(file) : nullptr;
+    }
+
+    /// A group without files leaves its container.
+    void release(Group& group) {
+        if (!group.open && group.device_files == 0)
+            leave(host_, group);
+    }
+
+    [[nodiscard]] Answer set_container(Group& group, std::span<const std::byte> argument) {
+        std::int32_t descriptor = -1;
+        if (!copy_in(argument, 0, descriptor))
+            return answer(EFAULT);
+        if (descriptor < 0)
+            return answer(EBADF);
+        const auto* const container = find_as<std::shared_ptr<Container>>(descriptor);
+        if (group.container)
+            return answer(EINVAL);
+        return answer(container == nullptr ? EBADFD : join(host_, group, *container));
+    }
+
+    [[nodiscard]] Answer device_file(Group& group, std::span<const std::byte> argument) {
+        const auto* const text = reinterpret_cast<const char*>(argument.data());
+        const std::string_view all(text, argument.size());
+        const std::size_t end = all.find('\0');
+        if (end == all.npos && argument.size() < name_bytes)
+            return answer(EFAULT);
+        const std::string_view name = all.substr(0, end);
+        for (const Device each : group.devices) {
+            const std::string own = to_string(host_.devices[each].address);
+            if (!name.starts_with(own))
+                continue;
+            if (name.size() != own.size()) // options; they are of virtual functions
+                return answer(name[own.size()] == ' ' ? EINVAL : ENODEV);
+            if (!group.container || !group.container->iommu)
+                return answer(EINVAL);
+            devices_[each].open();
+            ++group.device_files;
+            return opened(DeviceFile{.device = each, .group = &group});
+        }
+        return answer(ENODEV);
+    }
+
+    [[nodiscard]] Answer hot_reset(const DeviceFile& file, std::span<const std::byte> argument) {
+        vfio_pci_hot_reset head{};
+        if (const int error = take(argument, sizeof head, head))
+            return answer(error);
+        if (head.flags != 0)
+            return answer(EINVAL);
+        const std::vector<Device> devices = devices_[file.device].on_bus();
+        if (devices.empty())
+            return answer(ENODEV);
+        if (head.count == 0 || head.count > devices.size())
+            return answer(EINVAL);
+        std::vector<const Group*> owned;
+        for (std::size_t i = 0; i != head.count; ++i) {
+            std::int32_t descriptor = -1;
+            if (!copy_in(argument, sizeof head + i * sizeof descriptor, descriptor))
+                return answer(EFAULT);
+            if (descriptor < 0)
+                return answer(EBADF);
+            Group* const* const group = find_as<Group*>(descriptor);
+            if (group == nullptr)
+                return answer(EINVAL);
+            owned.push_back(*group);
+        }
+        const auto is_owned = [&](Device each) {
+            return std::ranges::find(owned, host_.devices[each].group, &Group::number) !=
+                   owned.end();
+        };
+        if (!std::ranges::all_of(devices, is_owned))
+            return answer(EINVAL);
+        for (const Device each : devices)
+            host_.effects.reset(each);
+        return {};
+    }
+
+    Host host_;
+    std::vector<VfioDevice> devices_;
+    std::map<unsigned, Group> groups_;
+    std::map<File, OpenFile> files_;
+    std::uint32_t last_file_ = 0;
+};
+
+VfioKernel::VfioKernel(std::vector<DeviceShape> devices, VfioLimits limits, Effects& effects)
+    : state_(std::make_unique<State>(std::move(devices), std::move(limits), effects)) {}
+
+VfioKernel::~VfioKernel() = default;
+
+Answer VfioKernel::open_container() {
+    return state_->open_container();
+}
+
+Answer VfioKernel::open_group(unsigned number) {
+    return state_->open_group(number);
+}
+
+Answer VfioKernel::open_iommufd() {
+    return answer(ENOENT);
+}
+
+Answer VfioKernel::open_device(Device /*device*/) {
+    return answer(ENOENT);
+}
+
+void VfioKernel::close(File file) {
+    state_->close(file);
+}
+
+std::size_t VfioKernel::argument_bytes(unsigned long request, std::span<const std::byte> first) {
+    constexpr std::size_t bitmap_bytes = sizeof(vfio_bitmap);
+    constexpr std::size_t chain_bytes = 4096;
+    constexpr std::size_t most_irq_bytes = 16 << 10; // MSI-X has 2,048 vectors
+    std::array<std::uint32_t, 2> head{};             // argsz and flags
+    (void)copy_in(first, 0, head);
+    const auto at_most = [&](std::size_t bytes) {
+        return std::clamp<std::size_t>(head[0], sizeof head, bytes);
+    };
+    switch (request) {
+    case VFIO_GET_API_VERSION:
+    case VFIO_CHECK_EXTENSION:
+    case VFIO_SET_IOMMU:
+    case VFIO_GROUP_UNSET_CONTAINER:
+    case VFIO_DEVICE_RESET:
+        return 0;
+    case VFIO_GROUP_SET_CONTAINER:
+        return sizeof(std::int32_t);
+    case VFIO_GROUP_GET_DEVICE_FD: {
+        const auto end = std::ranges::find(first, std::byte{0});
+        return end != first.end() ? static_cast<std::size_t>(end - first.begin()) + 1 : name_bytes;
+    }
+    case VFIO_IOMMU_MAP_DMA: // or VFIO_DEVICE_PCI_HOT_RESET, which has no flags
+        return at_most(head[1] == 0 ? chain_bytes : sizeof(vfio_iommu_type1_dma_map));
+    case VFIO_IOMMU_UNMAP_DMA:
+        return at_most(sizeof(vfio_iommu_type1_dma_unmap) +
+                       ((head[1] & VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP) != 0 ? bitmap_bytes : 0));
+    case VFIO_DEVICE_SET_IRQS:
+        return at_most(most_irq_bytes);
+    default:
+        return at_most(chain_bytes);
+    }
+}
+
+Answer VfioKernel::request(File file, unsigned long request, std::uint64_t number,
+                           std::span<std::byte> argument) {
+    return state_->request(file, request, number, argument);
+}
+
+std::optional<Device> VfioKernel::device_of(File file) const {
+    return state_->device_of(file);
+}
+
+} // namespace moat::run
