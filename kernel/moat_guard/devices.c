@@ -9,6 +9,7 @@
 #include <linux/list.h>
 #include <linux/mutex.h>
 #include <linux/pci.h>
+#include <linux/sched/clock.h>
 #include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/string.h>
@@ -87,6 +88,8 @@ static const char *find_domain(struct device *dev, struct guard_domain **domain)
 /* The allocator's domain may be gone: nothing here reads it. */
 static void set_guard(struct guard_domain *domain, unsigned int kib)
 {
+	if (!domain->pages)
+		domain->since = local_clock();
 	WRITE_ONCE(domain->pages, DIV_ROUND_UP((unsigned long)kib << 10, domain->granule));
 }
 
@@ -258,8 +261,10 @@ static void show_device(struct seq_file *file, const struct guard_device *device
 	if (device->refused)
 		seq_printf(file, " refused=%s", device->refused);
 	if (domain) {
-		seq_printf(file, " domain=%u guard_bytes=%lu held_pages=%ld limit_pages=%lu before=%lu",
+		seq_printf(file, " domain=%u guard_bytes=%lu since_us=%llu",
 			   guard_domain_number(domain), domain->pages * domain->granule,
+			   div_u64(domain->since, NSEC_PER_USEC));
+		seq_printf(file, " held_pages=%ld limit_pages=%lu before=%lu",
 			   max(atomic_long_read(&domain->held), 0L), domain->limit, domain->before);
 		seq_printf(file, " padded=%ld plain=%ld over_budget=%ld restored=%ld missed=%ld",
 			   atomic_long_read(&domain->padded), atomic_long_read(&domain->plain),

@@ -24,6 +24,7 @@ struct guard_domain {
 	unsigned long pages; /* of each guard; 0: ranges are not padded */
 	unsigned long limit; /* pages that the last request could lie in */
 	unsigned long before; /* ranges older than the guards, reserved ones among them */
+	u64 since; /* when guards began, on the clock of the kernel's log; ns */
 	atomic_long_t held; /* pages of live guards */
 	atomic_long_t padded;
 	atomic_long_t plain; /* not padded: no padded range was free */

@@ -9,6 +9,7 @@
 #include "output.hpp"
 #include "subcommands.hpp"
 #include "watch/guard_module.hpp"
+#include "watch/trace/kernel_log.hpp"
 
 #include <CLI/CLI.hpp>
 #include <iomanip>
@@ -54,7 +55,8 @@ void print_row(const std::vector<std::string>& cells) {
 }
 
 void print_guard_table(const std::vector<watch::GuardedDevice>& devices) {
-    print_row({"ADDRESS", "DRIVER", "DOMAIN", "GUARD", "HELD", "GUARDED", "UNGUARDED", "BEFORE"});
+    print_row({"ADDRESS", "DRIVER", "DOMAIN", "GUARD", "HELD", "GUARDED", "UNGUARDED", "FAULTS",
+               "BEFORE"});
     for (const watch::GuardedDevice& each : devices) {
         const std::string type = each.host.domain.empty() ? "-" : each.host.domain;
         if (!each.is_guarded()) {
@@ -65,6 +67,7 @@ void print_guard_table(const std::vector<watch::GuardedDevice>& devices) {
         print_row({each.address, each.host.driver, type, to_string(ByteCount(domain.guard_bytes)),
                    percent(domain.share()), fault::with_commas(domain.padded),
                    fault::with_commas(domain.plain + domain.over_budget),
+                   each.faults ? fault::with_commas(*each.faults) : "-",
                    "at most " + fault::with_commas(domain.before)});
     }
 }
@@ -86,7 +89,8 @@ void print_guard_json(const std::optional<watch::GuardSettings>& settings,
                          {"over_budget", domain.over_budget},
                          {"restored", domain.restored},
                          {"missed", domain.missed},
-                         {"before", domain.before}});
+                         {"before", domain.before},
+                         {"faults", each.faults ? ordered_json(*each.faults) : nullptr}});
     }
     std::cout << text_of({{"schema", "moat.guard/1"},
                           {"loaded", settings.has_value()},
@@ -115,8 +119,10 @@ Exit show_guards(const GuardArguments& arguments) {
         settings = value_or_stop(module.settings());
         known = value_or_stop(module.state());
     }
-    const auto devices = watch::guarded_devices(watch::read_pci_devices(arguments.root), known,
-                                                settings && settings->size_kib != 0);
+    auto devices = watch::guarded_devices(watch::read_pci_devices(arguments.root), known,
+                                          settings && settings->size_kib != 0);
+    if (const auto log = watch::read_kernel_log(arguments.root))
+        watch::count_faults(devices, *log);
     if (arguments.json) {
         print_guard_json(settings, devices);
         return Exit::success;
@@ -208,8 +214,10 @@ void add_guard(CLI::App& app, Exit& exit) {
         *status,
         {.paragraphs = {"Shows each PCI device with a driver: its domain's type, the size of "
                         "its guards or why it has none, the share of its addresses that guards "
-                        "hold, mappings made with and without a guard, and how many ranges "
-                        "are older than the guards."},
+                        "hold, mappings made with and without a guard, its IOMMU faults since "
+                        "its guards began, and how many ranges are older than the guards.",
+                        "Faults are counted in the kernel's log, which limits the rate of such "
+                        "lines and forgets old ones: there may have been more."},
          .examples = {{"moat guard status", "as root"},
                       {"moat guard status --json", "print a JSON line for a script"}}});
     for (CLI::App* const each : {guard->get_subcommand("on"), off, status}) {

@@ -18,7 +18,8 @@ namespace moat::fault {
 /// A view; its producer keeps the texts and the stack until the consumer returns.
 struct DmaEvent {
     enum class Kind : std::uint8_t {
-        device,      ///< describes `device`: `driver`, `group`, `translated`
+        device,      ///< describes `device`: `driver`, `group`, `translated`; new mappings have
+                     ///< guards of `count` bytes
         map,         ///< `range` became mapped
         unmap,       ///< the mapping that starts at `range.start()` ended
         unmap_page,  ///< a mapping of the physical address `physical` ended; its IOVA is unknown

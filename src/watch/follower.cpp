@@ -4,6 +4,7 @@
 #include "moat/fault/text.hpp"
 
 #include "group_mappings.hpp"
+#include "guard_state.hpp"
 
 #include <algorithm>
 #include <set>
@@ -50,6 +51,7 @@ class Follower::State {
         std::string driver = {};
         GroupMappings* group = nullptr;
         std::optional<fault::Mapping> last_mapped = {};
+        std::uint64_t guard_bytes = 0;
         DeviceCounts counts = {};
     };
 
@@ -129,6 +131,7 @@ void Follower::State::describe(const DmaEvent& event) {
     Device& described = device(event)->second;
     described.driver = event.driver;
     described.counts.driver = event.driver;
+    described.guard_bytes = event.count;
     described.counts.translated = event.translated;
 }
 
@@ -143,6 +146,7 @@ void Follower::State::map(const DmaEvent& event) {
                       .physical = event.physical,
                       .is_allocation = event.kind == DmaEvent::Kind::allocate};
     added.mapping = {.range = event.range,
+                     .guard_after = ByteCount(module_guard(event.range, mapper.guard_bytes)),
                      .allows = event.allows,
                      .label = kept(mapper.driver.empty()
                                        ? std::string(event.call)

@@ -19,7 +19,7 @@ constexpr std::uint64_t latest_trace_ns = 1'000'000'000;
 constexpr std::uint64_t late_access_ns = 250'000'000;
 /// The kernel logs a fault within this time. The driver may have unmapped the buffer meanwhile.
 constexpr std::uint64_t log_delay_ns = 100'000'000;
-/// How near that neighbour must be: in the page beside.
+/// A page. That neighbour must be as near: in the page beside.
 constexpr std::uint64_t beside_bytes = 4096;
 constexpr std::size_t most_owed = 1024;
 
@@ -64,7 +64,7 @@ bool GroupMappings::map(const LiveMapping& added, std::uint64_t last_loss_ns) {
     else
         refines = refine_allocation(added.mapping.range);
     replace(mappings, added, last_loss_ns);
-    mappings.emplace(start, added);
+    check_guards(mappings, mappings.emplace(start, added).first);
     if (added.physical)
         by_physical_.emplace(*added.physical, start);
     if (observer_ != nullptr)
@@ -91,6 +91,21 @@ void GroupMappings::replace(ByStart& mappings, const LiveMapping& added,
     }
     if (owed_.size() > most_owed)
         drop_expired(now);
+}
+
+/// A mapping that lies where a guard was expected shows that there is none: the segments of a list
+/// have one after the last only, and moat_guard leaves some mappings plain.
+void GroupMappings::check_guards(ByStart& mappings, ByStart::iterator added) {
+    const auto check = [](fault::Mapping& below, const fault::Mapping& above) {
+        const std::uint64_t pages_on =
+            above.range.start().value() / beside_bytes - below.range.last().value() / beside_bytes;
+        if (pages_on <= below.guard_after.value() / beside_bytes)
+            below.guard_after = {};
+    };
+    if (added != mappings.begin())
+        check(std::prev(added)->second.mapping, added->second.mapping);
+    if (const auto above = std::next(added); above != mappings.end())
+        check(added->second.mapping, above->second.mapping);
 }
 
 /// The pages of a traced mapping were allocated just before: the mapping describes them better.

@@ -80,6 +80,7 @@ class GroupMappings {
 
     using OwedUnmaps = std::multimap<std::uint64_t, Owed>;
 
+    static void check_guards(ByStart& mappings, ByStart::iterator added);
     void replace(ByStart& mappings, const LiveMapping& added, std::uint64_t last_loss_ns);
     /// A use after unmap, or what is likelier by the times of the fault and the unmap.
     [[nodiscard]] fault::Diagnosis reconsider(fault::Diagnosis diagnosis,

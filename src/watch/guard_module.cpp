@@ -125,4 +125,12 @@ std::expected<void, std::string> GuardModule::set(const char* parameter,
     return {};
 }
 
+void add_guards(PciDevices& devices, const fs::path& root) {
+    const GuardModule module(root);
+    const auto state = module.is_loaded() ? module.state() : std::vector<GuardDevice>();
+    for (const GuardDevice& each : state ? *state : std::vector<GuardDevice>())
+        if (const auto found = devices.find(each.address); found != devices.end() && each.domain)
+            found->second.guard_bytes = each.domain->guard_bytes;
+}
+
 } // namespace moat::watch

@@ -47,4 +47,8 @@ class GuardModule {
     std::filesystem::path root_;
 };
 
+/// Sets `guard_bytes` of the devices that the module guards; leaves them if it is not loaded or
+/// its state cannot be read.
+void add_guards(PciDevices& devices, const std::filesystem::path& root);
+
 } // namespace moat::watch

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "watch/guard_state.hpp"
 
+#include "moat/fault/decode.hpp"
+#include "moat/fault/text.hpp"
+
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <charconv>
+#include <map>
 #include <utility>
 
 namespace moat::watch {
@@ -11,10 +16,11 @@ namespace {
 
 constexpr std::string_view state_version = "moat_guard 1";
 
-constexpr std::array<std::pair<std::string_view, std::uint64_t GuardDomain::*>, 10> domain_fields =
+constexpr std::array<std::pair<std::string_view, std::uint64_t GuardDomain::*>, 11> domain_fields =
     {{
         {"domain", &GuardDomain::number},
         {"guard_bytes", &GuardDomain::guard_bytes},
+        {"since_us", &GuardDomain::since_us},
         {"held_pages", &GuardDomain::held_pages},
         {"limit_pages", &GuardDomain::limit_pages},
         {"before", &GuardDomain::before},
@@ -131,6 +137,37 @@ guarded_devices(const PciDevices& host, const std::vector<GuardDevice>& known, b
                        .reason = reason_without_guard(device, line, guards_are_on)});
     }
     return all;
+}
+
+void count_faults(std::vector<GuardedDevice>& devices, std::string_view log) {
+    std::map<std::string, GuardedDevice*> guarded;
+    for (GuardedDevice& each : devices)
+        if (each.domain) {
+            each.faults = 0;
+            guarded[each.address] = &each;
+        }
+    const auto count = [&](const fault::LogEvent& event) {
+        if (event.kind != fault::LogEvent::Kind::fault || !event.record.time_ns)
+            return;
+        const std::string source = to_string(event.record.source);
+        const auto found = guarded.find(event.record.source.segment() ? source : "0000:" + source);
+        if (found != guarded.end() &&
+            *event.record.time_ns / 1000 >= found->second->domain->since_us)
+            ++*found->second->faults;
+    };
+    fault::Decoder decoder;
+    while (!log.empty())
+        decoder.line(take(log, '\n'), count);
+    decoder.end(count);
+}
+
+/// As with_guard() of kernel/moat_guard/hooks.c, in pages of 4 KiB.
+std::uint64_t module_guard(const IovaRange& range, std::uint64_t guard_bytes) {
+    constexpr std::uint64_t page = 4096;
+    const std::uint64_t pages = range.last().value() / page - range.start().value() / page + 1;
+    const std::uint64_t guard = guard_bytes / page;
+    const std::uint64_t cut = pages + guard - std::bit_floor(pages + guard);
+    return (cut <= guard / 4 ? guard - cut : guard) * page;
 }
 
 } // namespace moat::watch

@@ -18,6 +18,7 @@ namespace moat::watch {
 struct GuardDomain {
     std::uint64_t number = 0;
     std::uint64_t guard_bytes = 0; ///< after each new mapping; 0: none
+    std::uint64_t since_us = 0;    ///< when guards began, on the clock of the kernel's log
     std::uint64_t held_pages = 0;  ///< of live guards
     std::uint64_t limit_pages = 0; ///< that the last mapping could lie in; 0 before the first
     std::uint64_t before = 0;      ///< ranges older than the guards, at most
@@ -47,6 +48,8 @@ struct GuardedDevice {
     PciDevice host;
     std::optional<GuardDomain> domain = {};
     std::string reason; ///< why new mappings have no guard; empty if they have
+    /// Faults in the kernel's log since its guards began; nothing if the log cannot be read.
+    std::optional<std::uint64_t> faults = {};
 
     [[nodiscard]] bool is_guarded() const { return reason.empty(); }
 };
@@ -54,5 +57,13 @@ struct GuardedDevice {
 /// The devices with a driver, by address.
 [[nodiscard]] std::vector<GuardedDevice>
 guarded_devices(const PciDevices& host, const std::vector<GuardDevice>& known, bool guards_are_on);
+
+/// Counts each device's faults in `log`, records of /dev/kmsg, since its guards began. A lower
+/// bound: the kernel limits the rate of such lines, and its log forgets old ones.
+void count_faults(std::vector<GuardedDevice>& devices, std::string_view log);
+
+/// Bytes of the guard that the module leaves after a mapping of `range`, if it leaves `guard_bytes`
+/// after one page.
+[[nodiscard]] std::uint64_t module_guard(const IovaRange& range, std::uint64_t guard_bytes);
 
 } // namespace moat::watch

@@ -87,7 +87,10 @@ def make_guard(root: pathlib.Path) -> list[str]:
         (parameters / name).write_text(text + "\n")
     state = sysfs / "kernel/debug/moat_guard/state"
     state.parent.mkdir(parents=True)
-    state.write_text("moat_guard 1\ndevice 0000:00:04.0 domain=3 guard_bytes=4096 held_pages=512 "
+    state.write_text("moat_guard 1\ndevice 0000:00:04.0 domain=3 guard_bytes=4096 since_us=2000000 held_pages=512 "
                      "limit_pages=1048576 before=20 padded=1234 plain=1 over_budget=2 restored=700 "
                      "missed=0\n")
+    (root / "dev").mkdir()
+    (root / "dev/kmsg").write_text("3,1,3000000,-;DMAR: [DMA Write NO_PASID] Request device [00:04.0] fault addr "
+                                   "0x1000 [fault reason 0x05] PTE Write access is not set\n")
     return ["--root", str(root)]

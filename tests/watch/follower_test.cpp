@@ -30,6 +30,7 @@ struct Seen {
     std::string label = {};
     std::string driver = {};
     std::size_t stack = 0;
+    std::uint64_t guard = 0;
     std::vector<std::string> notes = {};
     bool has_second_explanation = false;
     std::optional<IovaRange> last_mapped = {};
@@ -122,6 +123,7 @@ class Stream {
             seen.range = mapping->range;
             seen.label = mapping->label;
             seen.stack = mapping->mapped.stack.size();
+            seen.guard = mapping->guard_after.value();
         }
         return seen;
     }
@@ -392,6 +394,44 @@ TEST(Follower, follows_a_device_that_comes_back) {
     stream.map(0x20000, page);
     EXPECT_EQ(stream.counts().live, 1U);
     EXPECT_EQ(stream.fault(0x21000).range, bytes(0x20000, page));
+}
+
+TEST(Follower, knows_the_guards_of_mappings_made_while_the_device_is_guarded) {
+    Stream stream;
+    stream.map(0x10000, page);
+    stream.add({.kind = DmaEvent::Kind::device, .count = 2 * page, .driver = "edu"});
+    stream.map(0x20000, 1000);
+    stream.add({.kind = DmaEvent::Kind::device, .driver = "edu"});
+    stream.map(0x30000, page);
+    EXPECT_EQ(stream.fault(0x11000).guard, 0U);
+    EXPECT_EQ(stream.fault(0x21000).guard, 2 * page);
+    EXPECT_EQ(stream.fault(0x31000).guard, 0U);
+}
+
+TEST(Follower, blames_the_owner_of_a_guard_before_a_past_mapping_there) {
+    Stream stream;
+    stream.map(0x11000, page);
+    stream.unmap(0x11000);
+    stream.add({.kind = DmaEvent::Kind::device, .count = page, .driver = "edu"});
+    stream.map(0x10000, page);
+    const Seen seen = stream.fault(0x11000);
+    EXPECT_EQ(seen.kind, Kind::out_of_bounds_right);
+    EXPECT_EQ(seen.range, bytes(0x10000, page));
+}
+
+TEST(Follower, knows_no_guard_where_a_mapping_lies) {
+    Stream stream;
+    stream.add({.kind = DmaEvent::Kind::device, .count = 2 * page, .driver = "edu"});
+    stream.map(0x12000, page);
+    stream.map(0x10000, page); // plain: the guard would reach into the other mapping
+    EXPECT_EQ(stream.fault(0x11000).guard, 0U);
+    stream.map(0x20000, page);
+    stream.map(0x21000, 8); // the next segment of a list
+    stream.unmap(0x21000);
+    EXPECT_EQ(stream.fault(0x21000, fault::Access::read).kind, Kind::use_after_unmap);
+    stream.map(0x33000, page);
+    stream.map(0x30000, page); // its guard ends where the other mapping begins
+    EXPECT_EQ(stream.fault(0x31000).guard, 2 * page);
 }
 
 TEST(Follower, says_that_it_cannot_follow_an_untranslated_device) {

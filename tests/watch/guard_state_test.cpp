@@ -2,6 +2,7 @@
 // The state file of moat_guard as values, malformed ones among them, and what a user reads.
 #include "watch/guard_module.hpp"
 #include "watch/guard_state.hpp"
+#include "watch/trace/kernel_log.hpp"
 
 #include <filesystem>
 #include <fstream>
@@ -79,6 +80,43 @@ TEST(GuardState, says_why_a_device_has_no_guard) {
         EXPECT_EQ(each.reason, "guards are off");
 }
 
+std::string fault_record(std::uint64_t microseconds, const std::string& device) {
+    return "3,1," + std::to_string(microseconds) +
+           ",-;DMAR: [DMA Write NO_PASID] Request device [" + device +
+           "] fault addr 0x1000 [fault reason 0x05] PTE Write access is not set\n";
+}
+
+TEST(GuardState, counts_the_faults_since_the_guards_began) {
+    const auto known = parse_guard_state(
+        "moat_guard 1\ndevice 0000:00:04.0 guard_bytes=4096 since_us=2000\n" + refused_line);
+    ASSERT_TRUE(known);
+    auto devices = guarded_devices(host_with({"0000:00:04.0", "0000:00:05.0"}), *known, true);
+    const std::string before = fault_record(1999, "00:04.0");
+    const std::string others = "6,2,2500,-;usb 1-1: new device\n" + fault_record(3000, "00:05.0") +
+                               fault_record(3000, "0001:00:04.0");
+    const std::string own =
+        fault_record(2000, "00:04.0") + " SUBSYSTEM=pci\n" + fault_record(2001, "0000:00:04.0");
+    count_faults(devices, before + others);
+    EXPECT_EQ(devices[0].faults, 0);
+    count_faults(devices, before + own + others + own);
+    EXPECT_EQ(devices[0].faults, 4);
+    EXPECT_FALSE(devices[1].faults) << "it is not guarded";
+}
+
+TEST(GuardState, computes_the_guard_as_the_module_does) {
+    const auto guard = [](std::uint64_t start, std::uint64_t bytes, std::uint64_t kib) {
+        return module_guard(*moat::IovaRange::make(moat::Iova(start), moat::ByteCount(bytes)),
+                            kib << 10) >>
+               10;
+    };
+    EXPECT_EQ(guard(0x1000, 0x1000, 4), 4);
+    EXPECT_EQ(guard(0x1ffc, 8, 4), 4) << "2 pages";
+    EXPECT_EQ(guard(0x1000, 0x1000, 1024), 1020) << "257 pages are cut to 256";
+    EXPECT_EQ(guard(0x1000, 64 << 12, 1024), 768) << "by a quarter at most";
+    EXPECT_EQ(guard(0x1000, 65 << 12, 1024), 1024);
+    EXPECT_EQ(guard(0x1000, 0x3000, 0), 0);
+}
+
 TEST(GuardState, leaves_out_devices_without_a_driver) {
     PciDevices host = host_with({"0000:00:04.0"});
     host["0000:00:05.0"] = {};
@@ -119,6 +157,28 @@ TEST_F(GuardModuleTest, writes_what_the_kernel_reads) {
     ASSERT_TRUE(settings) << settings.error();
     EXPECT_EQ(settings->size_kib, 64);
     EXPECT_EQ(settings->budget, 50);
+}
+
+TEST_F(GuardModuleTest, adds_guards_to_the_devices_of_the_host) {
+    PciDevices host = host_with({"0000:00:04.0", "0000:00:05.0"});
+    add_guards(host, root);
+    EXPECT_EQ(host["0000:00:04.0"].guard_bytes, 0) << "there is no state";
+    std::filesystem::create_directories(root / "sys/kernel/debug/moat_guard");
+    std::ofstream(root / "sys/kernel/debug/moat_guard/state")
+        << "moat_guard 1\n"
+        << guarded_line << refused_line << "device 0000:00:06.0 guard_bytes=4096\n";
+    add_guards(host, root);
+    EXPECT_EQ(host["0000:00:04.0"].guard_bytes, 4096);
+    EXPECT_EQ(host["0000:00:05.0"].guard_bytes, 0);
+    EXPECT_EQ(host.size(), 2);
+}
+
+TEST_F(GuardModuleTest, reads_the_whole_kernel_log) {
+    EXPECT_FALSE(read_kernel_log(root));
+    std::filesystem::create_directories(root / "dev");
+    const std::string log(20'000, 'x');
+    std::ofstream(root / "dev/kmsg") << log;
+    EXPECT_EQ(read_kernel_log(root), log);
 }
 
 TEST_F(GuardModuleTest, names_the_file_that_it_cannot_use) {

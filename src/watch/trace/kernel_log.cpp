@@ -33,6 +33,22 @@ std::optional<KernelLogLine> parse_log_record(std::string_view record) {
     return KernelLogLine{.time_ns = microseconds * 1000, .text = std::string(text)};
 }
 
+std::optional<std::string> read_kernel_log(const std::filesystem::path& root) {
+    const platform::FileDescriptor file(
+        ::open((root / "dev/kmsg").c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+    if (file.get() < 0)
+        return std::nullopt;
+    std::string log;
+    std::array<char, longest_record> record{};
+    for (;;) {
+        const ssize_t got = ::read(file.get(), record.data(), record.size());
+        if (got > 0)
+            log.append(record.data(), static_cast<std::size_t>(got));
+        else if (got == 0 || (errno != EPIPE && errno != EINTR))
+            return log;
+    }
+}
+
 KernelLog::KernelLog(const std::filesystem::path& root)
     : file_(::open((root / "dev/kmsg").c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC)) {
     if (file_.get() >= 0)

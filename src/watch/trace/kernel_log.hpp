@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// KernelLog: new lines of /dev/kmsg, for instances that do not record printk:console.
+// The kernel's log by /dev/kmsg: all that it still has; or, as KernelLog, new lines, for instances
+// that do not record printk:console.
 #pragma once
 
 #include "platform/file_descriptor.hpp"
@@ -19,6 +20,10 @@ struct KernelLogLine {
 
 /// The line of one record: "4,1234,5879770,-;DMAR: ..."; nothing if it is none.
 [[nodiscard]] std::optional<KernelLogLine> parse_log_record(std::string_view record);
+
+/// All records that the kernel's log still has, as /dev/kmsg prints them; nothing if it cannot be
+/// read.
+[[nodiscard]] std::optional<std::string> read_kernel_log(const std::filesystem::path& root);
 
 class KernelLog {
   public:

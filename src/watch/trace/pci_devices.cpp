@@ -101,6 +101,7 @@ void compare_devices(const PciDevices& before, const PciDevices& now, std::uint6
         sink(DmaEvent{.kind = DmaEvent::Kind::device,
                       .time_ns = time_ns,
                       .device = name,
+                      .count = device.guard_bytes,
                       .driver = device.driver,
                       .group = device.group,
                       .translated = device.is_translated()});

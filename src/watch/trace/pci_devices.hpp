@@ -21,7 +21,8 @@ namespace moat::watch {
 struct PciDevice {
     std::string driver = {}; ///< empty without one
     std::optional<std::uint32_t> group = {};
-    std::string domain = {}; ///< the type of the group's domain: "DMA-FQ"; empty if unknown
+    std::uint64_t guard_bytes = 0; ///< that moat_guard leaves after a mapping (add_guards)
+    std::string domain = {};       ///< the type of the group's domain: "DMA-FQ"; empty if unknown
 
     /// False without an IOMMU before it, or if that passes its accesses through.
     [[nodiscard]] bool is_translated() const { return group && domain != "identity"; }

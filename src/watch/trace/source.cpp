@@ -11,6 +11,7 @@
 #include "task_names.hpp"
 #include "time_order.hpp"
 #include "trace_files.hpp"
+#include "watch/guard_module.hpp"
 
 #include <algorithm>
 #include <iterator>
@@ -39,6 +40,18 @@ void configure(const TraceInstance& instance, std::size_t buffer_kib) {
         buffer_kib = std::min(usual_kib, most_kib / cpus);
     instance.write("buffer_size_kb", std::to_string(buffer_kib));
     instance.write("trace_clock", "mono");
+}
+
+/// Adds a sentence if moat_guard guards devices that are watched.
+void name_guards(PciDevices pci, const std::set<std::string, std::less<>>& wanted,
+                 const fs::path& root, std::vector<std::string>& sentences) {
+    add_guards(pci, root);
+    const auto is_guarded = [&](const auto& each) {
+        return each.second.guard_bytes != 0 && (wanted.empty() || wanted.contains(each.first));
+    };
+    if (const auto guarded = std::ranges::count_if(pci, is_guarded); guarded != 0)
+        sentences.push_back("moat_guard leaves a guard after new mappings of " +
+                            std::to_string(guarded) + (guarded == 1 ? " device" : " devices"));
 }
 
 } // namespace
@@ -114,6 +127,7 @@ void TraceSource::State::look_for_devices(DmaEventSink sink) {
         return;
     looked_ = now;
     PciDevices found = read_pci_devices(root_);
+    add_guards(found, root_);
     compare_devices(pci_, found, order_.passed_ns(), sink);
     pci_ = std::move(found);
 }
@@ -170,6 +184,7 @@ std::expected<TraceSource, std::string> TraceSource::begin(const SourceOptions& 
     if (rings.clock() == "local")
         sentences.emplace_back(
             "the clock \"local\" of the instance may order CPUs' events wrongly");
+    name_guards(pci, wanted, root, sentences);
     for (const std::string& each : dead)
         sentences.push_back("removed what process " + each + " left behind");
     instance.write("tracing_on", "1");
