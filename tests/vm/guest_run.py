@@ -28,14 +28,19 @@ class Failed(Exception):
     """The text says what was wrong."""
 
 
+def build(name, sources, folder):
+    """A module's file, built in the folder for the kernel. Raises Failed."""
+    try:
+        return external_module.build(kernel.find(name), sources, folder)
+    except cache.Unavailable as why:
+        raise Failed(str(why)) from why
+
+
 def run(name, programs, job, limit, options=()):
     """Boots the kernel with the programs and the module /bin/edu_dma.ko; runs the job. Returns the files
     with a dot in their names that it left in its folder, as lists of lines."""
     with tempfile.TemporaryDirectory(prefix="moat-vm-test-") as folder:
-        try:
-            module = external_module.build(kernel.find(name), ROOT / "tests/watch/module", pathlib.Path(folder))
-        except cache.Unavailable as why:
-            raise Failed(str(why)) from why
+        module = build(name, ROOT / "tests/watch/module", pathlib.Path(folder))
         done = subprocess.run(
             [sys.executable, ROOT / "scripts/vm/vm.py", "--kernel", name, "--machine", "drivers",
              *(word for program in [module, *programs] for word in ("--program", program)),
