@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "run/preload/own_client.hpp"
+
+#include "run/preload/next.hpp"
+#include "run/preload/process.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include <unwind.h>
+
+// What the linker calls the beginning and the end of this library.
+extern "C" {
+[[gnu::visibility(
+    "hidden")]] extern const char __ehdr_start;       // NOLINT(bugprone-reserved-identifier)
+[[gnu::visibility("hidden")]] extern const char _end; // NOLINT(bugprone-reserved-identifier)
+}
+
+namespace moat::run {
+
+namespace {
+
+/// A duplicate that programs do not meet: above the numbers that they use, below those that they
+/// close one by one. -1 with errno.
+[[nodiscard]] int duplicate_high(int descriptor) {
+    rlimit limit{};
+    (void)getrlimit(RLIMIT_NOFILE, &limit);
+    const auto most = std::min<rlim_t>(limit.rlim_cur, Descriptors::most);
+    int copy = static_cast<int>(
+        syscall(SYS_fcntl, descriptor, F_DUPFD_CLOEXEC, static_cast<int>(most - most / 4)));
+    if (copy < 0)
+        copy = static_cast<int>(syscall(SYS_fcntl, descriptor, F_DUPFD_CLOEXEC, 3));
+    if (copy >= 0)
+        descriptors().add_own(copy);
+    return copy;
+}
+
+struct Capture {
+    std::span<std::uintptr_t> frames;
+    std::size_t written = 0;
+    bool outside = false;
+};
+
+[[nodiscard]] bool is_ours(std::uintptr_t address) {
+    return address >= reinterpret_cast<std::uintptr_t>(&__ehdr_start) &&
+           address < reinterpret_cast<std::uintptr_t>(&_end);
+}
+
+_Unwind_Reason_Code add_frame(_Unwind_Context* context, void* argument) {
+    auto& capture = *static_cast<Capture*>(argument);
+    const std::uintptr_t address = _Unwind_GetIP(context);
+    if (address == 0 || capture.written == capture.frames.size())
+        return _URC_END_OF_STACK;
+    if (!capture.outside)
+        capture.outside =
+            faulting_instruction != 0 ? address == faulting_instruction : !is_ours(address);
+    if (capture.outside) // the frame of a fault has no call: its address counts as after one
+        capture.frames[capture.written++] = address == faulting_instruction ? address + 1 : address;
+    return _URC_NO_REASON;
+}
+
+} // namespace
+
+OwnClient::OwnClient() : standard_error_(duplicate_high(STDERR_FILENO)) {}
+
+std::size_t OwnClient::transfer(Transfer* function, std::span<const iovec> local,
+                                std::uint64_t address, std::size_t bytes) {
+    const iovec remote = {reinterpret_cast<void*>(address), bytes};
+    const auto done = function(getpid(), local.data(), local.size(), &remote, 1, 0);
+    if (done >= 0)
+        return static_cast<std::size_t>(done);
+    if (errno != EFAULT && !warned_.exchange(true))
+        print_line("this container or sandbox does not permit process_vm_readv and "
+                   "process_vm_writev, so devices cannot reach memory; permit both");
+    return 0;
+}
+
+std::size_t OwnClient::read(std::uint64_t address, std::span<std::byte> into) {
+    if (into.empty())
+        return 0;
+    const std::array local = {iovec{into.data(), into.size()}};
+    const std::size_t done = transfer(process_vm_readv, local, address, into.size());
+    if (done == 0 && windows().overlaps(address, address + into.size())) {
+        std::ranges::fill(into, std::byte{0xff}); // a device's region: DMA to it goes nowhere
+        return into.size();
+    }
+    return done;
+}
+
+std::size_t OwnClient::write(std::uint64_t address, std::span<const std::byte> from) {
+    if (from.empty())
+        return 0;
+    auto* const bytes = const_cast<std::byte*>(from.data()); // only read
+    const std::size_t last = std::min<std::size_t>(from.size(), 8);
+    const std::array local = {iovec{bytes, from.size() - last},
+                              iovec{bytes + from.size() - last, last}};
+    const std::size_t done = transfer(process_vm_writev, local, address, from.size());
+    return done == 0 && windows().overlaps(address, address + from.size()) ? from.size() : done;
+}
+
+int OwnClient::duplicate(int descriptor) {
+    return duplicate_high(descriptor);
+}
+
+File OwnClient::file_of(int descriptor) {
+    return descriptors().find(descriptor).file;
+}
+
+std::size_t OwnClient::stack(std::span<std::uintptr_t> frames) {
+    Capture capture{.frames = frames};
+    _Unwind_Backtrace(add_frame, &capture);
+    if (capture.written == 0 && faulting_instruction != 0 && !frames.empty())
+        frames[capture.written++] = faulting_instruction + 1;
+    return capture.written;
+}
+
+std::uint64_t OwnClient::thread() {
+    return static_cast<std::uint64_t>(gettid());
+}
+
+void OwnClient::print(std::string_view text) {
+    const int descriptor = standard_error_ >= 0 ? standard_error_ : STDERR_FILENO;
+    while (!text.empty()) {
+        const auto done = syscall(SYS_write, descriptor, text.data(), text.size());
+        if (done <= 0)
+            return;
+        text.remove_prefix(static_cast<std::size_t>(done));
+    }
+}
+
+} // namespace moat::run
