@@ -141,22 +141,24 @@ class Session::State final : Effects {
     }
 
     [[nodiscard]] Answer ioctl(File file, unsigned long request, std::uint64_t argument) {
-        std::array<std::byte, 8> first{};
-        (void)client_.read(argument, first);
-        const std::size_t bytes = VfioKernel::argument_bytes(request, first);
-        std::array<std::byte, 256> small; // NOLINT(*-member-init): read below
+        std::array<std::byte, 64> small; // NOLINT(*-member-init): read below
         std::vector<std::byte> large;
-        std::span<std::byte> copy = std::span(small).first(std::min(bytes, small.size()));
-        if (bytes > small.size()) {
+        std::span<std::byte> copy = std::span(small).first(client_.read(argument, small));
+        const std::size_t bytes = VfioKernel::argument_bytes(request, copy);
+        if (bytes > small.size() && copy.size() == small.size()) {
             large.resize(bytes);
-            copy = large;
+            copy = std::span(large).first(client_.read(argument, large));
         }
-        if (client_.read(argument, copy) != bytes)
-            return {.value = -EFAULT};
+        copy = copy.first(std::min(bytes, copy.size()));
+        const std::vector<std::byte> before(copy.begin(), copy.end());
         const std::lock_guard lock(mutex_);
         event_.reset();
         const Answer answer = opened(kernel_.request(file, request, argument, copy));
-        if (bytes != 0 && client_.write(argument, copy) != bytes)
+        // Arguments that are not answered may lie in memory that cannot be written.
+        const std::size_t same =
+            static_cast<std::size_t>(std::ranges::mismatch(before, copy).in1 - before.begin());
+        const auto changed = copy.subspan(same);
+        if (!changed.empty() && client_.write(argument + same, changed) != changed.size())
             return {.value = -EFAULT};
         return answer;
     }

@@ -43,12 +43,10 @@ template <class T>
 [[nodiscard]] int take(std::span<const std::byte> argument, std::size_t least, T& value) {
     static_assert(std::is_trivially_copyable_v<T>);
     std::uint32_t argsz = 0;
-    if (!copy_in(argument, 0, argsz))
+    if (argument.size() < least || !copy_in(argument, 0, argsz))
         return EFAULT;
     if (argsz < least)
         return EINVAL;
-    if (argument.size() < least)
-        return EFAULT;
     std::memcpy(&value, argument.data(), std::min(least, sizeof value));
     return 0;
 }

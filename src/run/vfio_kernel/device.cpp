@@ -57,7 +57,7 @@ Answer VfioDevice::info(std::span<std::byte> argument) const {
     const std::array<std::uint32_t, 6> all = {
         info.argsz, VFIO_DEVICE_FLAGS_PCI | (shape().resets ? VFIO_DEVICE_FLAGS_RESET : 0U),
         VFIO_PCI_NUM_REGIONS, VFIO_PCI_NUM_IRQS};
-    give(argument, all);
+    give(argument, all, info.argsz);
     return {};
 }
 

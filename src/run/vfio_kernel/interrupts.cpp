@@ -40,8 +40,8 @@ Answer Interrupts::info(std::span<std::byte> argument) const {
     info.flags = VFIO_IRQ_INFO_EVENTFD;
     if (info.index == VFIO_PCI_INTX_IRQ_INDEX)
         info.flags |= VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED;
-    else
-        info.flags |= VFIO_IRQ_INFO_NORESIZE;
+    else if (info.index != VFIO_PCI_MSIX_IRQ_INDEX || count(Kind::msix) == 0)
+        info.flags |= VFIO_IRQ_INFO_NORESIZE; // Linux adds vectors of MSI-X one by one since 6.5
     info.count = count(static_cast<Kind>(info.index));
     give(argument, info);
     return {};

@@ -52,8 +52,9 @@ Answer Type1::info(std::span<std::byte> argument) const {
         ranges.insert(ranges.end(), {each.start().value(), each.last().value()});
     if (ranges.size() > 1)
         chain.add(VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, std::as_bytes(std::span(ranges)));
+    const std::uint32_t room = info.argsz;
     chain.place(argument, info.argsz, info.flags, VFIO_IOMMU_INFO_CAPS, info.cap_offset);
-    give(argument, info);
+    give(argument, info, room);
     return {};
 }
 
@@ -101,7 +102,9 @@ Answer Type1::unmap(std::span<std::byte> argument) {
     if (version_ == Type1Version::v2 && bisects(range))
         return answer(EINVAL);
     unmap.size = 0;
-    for (auto each = mappings_.first_in(range); each != mappings_.end();
+    // Linux finds nothing in a range that ends at 2^64.
+    const bool finds = unmap.iova + range.size().value() != 0;
+    for (auto each = mappings_.first_in(range); finds && each != mappings_.end();
          each = mappings_.first_in(range)) {
         if (each->second.range.start() < range.start())
             break; // version 1: a mapping is unmapped from its start or not at all

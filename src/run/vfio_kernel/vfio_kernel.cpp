@@ -15,8 +15,8 @@
 namespace moat::run {
 namespace {
 
-/// "0000:00:04.0" and its end: the length of each device's name.
-constexpr std::size_t name_bytes = 13;
+/// Of a device's name and its options, with the end.
+constexpr std::size_t most_name_bytes = 64;
 
 } // namespace
 
@@ -142,15 +142,18 @@ class VfioKernel::State {
         const auto* const text = reinterpret_cast<const char*>(argument.data());
         const std::string_view all(text, argument.size());
         const std::size_t end = all.find('\0');
-        if (end == all.npos && argument.size() < name_bytes)
-            return answer(EFAULT);
+        if (end == all.npos)
+            return answer(argument.size() < most_name_bytes ? EFAULT : EINVAL);
         const std::string_view name = all.substr(0, end);
         for (const Device each : group.devices) {
             const std::string own = to_string(host_.devices[each].address);
             if (!name.starts_with(own))
                 continue;
-            if (name.size() != own.size()) // options; they are of virtual functions
-                return answer(name[own.size()] == ' ' ? EINVAL : ENODEV);
+            const std::string_view options = name.substr(own.size());
+            if (!options.empty() && options.front() != ' ')
+                continue;
+            if (options.find_first_not_of(' ') != options.npos)
+                return answer(EINVAL); // they are of virtual functions
             if (!group.container || !group.container->iommu)
                 return answer(EINVAL);
             devices_[each].open();
@@ -227,14 +230,8 @@ void VfioKernel::close(File file) {
 }
 
 std::size_t VfioKernel::argument_bytes(unsigned long request, std::span<const std::byte> first) {
-    constexpr std::size_t bitmap_bytes = sizeof(vfio_bitmap);
-    constexpr std::size_t chain_bytes = 4096;
-    constexpr std::size_t most_irq_bytes = 16 << 10; // MSI-X has 2,048 vectors
-    std::array<std::uint32_t, 2> head{};             // argsz and flags
-    (void)copy_in(first, 0, head);
-    const auto at_most = [&](std::size_t bytes) {
-        return std::clamp<std::size_t>(head[0], sizeof head, bytes);
-    };
+    constexpr std::size_t least = 64;      // as much as any structure that Linux reads whole
+    constexpr std::size_t most = 16 << 10; // MSI-X has 2,048 vectors
     switch (request) {
     case VFIO_GET_API_VERSION:
     case VFIO_CHECK_EXTENSION:
@@ -244,19 +241,13 @@ std::size_t VfioKernel::argument_bytes(unsigned long request, std::span<const st
         return 0;
     case VFIO_GROUP_SET_CONTAINER:
         return sizeof(std::int32_t);
-    case VFIO_GROUP_GET_DEVICE_FD: {
-        const auto end = std::ranges::find(first, std::byte{0});
-        return end != first.end() ? static_cast<std::size_t>(end - first.begin()) + 1 : name_bytes;
+    case VFIO_GROUP_GET_DEVICE_FD:
+        return most_name_bytes;
+    default: {
+        std::uint32_t argsz = 0;
+        (void)copy_in(first, 0, argsz);
+        return std::clamp<std::size_t>(argsz, least, most);
     }
-    case VFIO_IOMMU_MAP_DMA: // or VFIO_DEVICE_PCI_HOT_RESET, which has no flags
-        return at_most(head[1] == 0 ? chain_bytes : sizeof(vfio_iommu_type1_dma_map));
-    case VFIO_IOMMU_UNMAP_DMA:
-        return at_most(sizeof(vfio_iommu_type1_dma_unmap) +
-                       ((head[1] & VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP) != 0 ? bitmap_bytes : 0));
-    case VFIO_DEVICE_SET_IRQS:
-        return at_most(most_irq_bytes);
-    default:
-        return at_most(chain_bytes);
     }
 }
 

@@ -110,8 +110,8 @@ class VfioKernel {
     /// The last descriptor of `file` was closed.
     void close(File file);
 
-    /// How many bytes of the argument `request` reads and writes at most, given the first 8 of them
-    /// (argsz and flags); 0 if the argument is a number. At most 16 KiB.
+    /// How many bytes of the argument `request` reads and writes at most, given the first 4 of them
+    /// (argsz or size); 0 if the argument is a number. At most 16 KiB. The program may have fewer.
     [[nodiscard]] static std::size_t argument_bytes(unsigned long request,
                                                     std::span<const std::byte> first);
 
