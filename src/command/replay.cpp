@@ -13,8 +13,8 @@
 #include "output.hpp"
 #include "picture.hpp"
 #include "policy_table.hpp"
+#include "recording_input.hpp"
 #include "subcommands.hpp"
-#include "traffic_picture.hpp"
 #include "watch/follower.hpp"
 #include "watch/recording_file.hpp"
 #include "watch/reduce.hpp"
@@ -53,35 +53,11 @@ struct ReplayArguments {
     return with_commas(number) + ' ' + what + (number == 1 ? "" : "s");
 }
 
-/// A recording that is read from its beginning.
-class RecordingFile {
-  public:
-    explicit RecordingFile(const std::string& name)
-        : in_(name, std::ios::binary),
-          reader_([this](std::span<std::uint8_t> bytes) { return read(bytes); }) {
-        if (!in_)
-            throw Stop{Exit::bound, "moat replay: cannot open " + name};
-    }
-
-    [[nodiscard]] fault::RecordingReader& reader() { return reader_; }
-
-  private:
-    [[nodiscard]] Result<std::size_t> read(std::span<std::uint8_t> bytes) {
-        in_.clear();
-        in_.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-        if (in_.bad())
-            return fail(ErrorCode::io, "the recording cannot be read");
-        return static_cast<std::size_t>(in_.gcount());
-    }
-
-    std::ifstream in_;
-    fault::RecordingReader reader_;
-};
-
 class RecordingReplay {
   public:
     explicit RecordingReplay(const ReplayArguments& arguments)
-        : arguments_(arguments), file_(arguments.file), findings_(arguments.json, symbols_) {}
+        : arguments_(arguments), file_("moat replay", arguments.file),
+          findings_(arguments.json, symbols_) {}
 
     Exit run() {
         read();
@@ -96,7 +72,8 @@ class RecordingReplay {
             conclude();
         if (!arguments_.reduce.empty())
             reduce();
-        if (arguments_.pictures.wanted() && !draw())
+        if (arguments_.pictures.wanted() &&
+            !draw_recording("moat replay", arguments_.file, arguments_.pictures))
             return Exit::bound;
         if (!findings_.empty())
             return Exit::found;
@@ -140,18 +117,6 @@ class RecordingReplay {
         const std::string text = findings_.add_note(event);
         if (!arguments_.has_policy())
             std::cout << text;
-    }
-
-    /// Reports quote the texts of a recording, which may be hostile to a terminal.
-    static void follow(watch::Follower& follower, fault::DmaEvent event,
-                       watch::FindingSink report) {
-        const std::string device = fault::printable(std::string(event.device));
-        const std::string driver = fault::printable(std::string(event.driver));
-        const std::string call = fault::printable(std::string(event.call));
-        event.device = device;
-        event.driver = driver;
-        event.call = call;
-        follower.add(event, report);
     }
 
     [[nodiscard]] double seconds() const {
@@ -263,21 +228,10 @@ class RecordingReplay {
     }
 
     /// Reads the recording once more. Return: false after reporting a file that cannot be written.
-    [[nodiscard]] bool draw() {
-        TrafficPicture picture(symbols_);
-        watch::Follower follower({.observer = &picture});
-        const auto ignore = [](const watch::Finding&) {};
-        RecordingFile file(arguments_.file);
-        auto event = file.reader().next();
-        for (; event && *event != nullptr; event = file.reader().next())
-            follow(follower, **event, ignore);
-        return arguments_.pictures.write("moat replay", picture.take());
-    }
-
     void reduce() {
         const std::string about = "moat replay: --reduce " + arguments_.reduce;
         const auto pass = [this](fault::DmaEventSink sink) -> Result<void> {
-            RecordingFile file(arguments_.file);
+            RecordingFile file("moat replay", arguments_.file);
             auto event = file.reader().next();
             for (; event && *event != nullptr; event = file.reader().next())
                 sink(**event);

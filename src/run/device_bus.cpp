@@ -4,6 +4,7 @@
 #include "moat/core/text.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <string.h>
 #include <unistd.h>
 
@@ -16,6 +17,11 @@ namespace {
 constexpr std::array most_specific_first = {InterruptKind::msix, InterruptKind::msi,
                                             InterruptKind::intx};
 
+[[nodiscard]] std::uint64_t now_ns() {
+    return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch() /
+                                      std::chrono::nanoseconds(1));
+}
+
 void close_if_open(int descriptor) {
     if (descriptor >= 0)
         ::close(descriptor);
@@ -24,8 +30,9 @@ void close_if_open(int descriptor) {
 } // namespace
 
 DeviceBus::DeviceBus(const machine::soft::Face& face, std::string name, Client& client,
-                     Findings& findings, Tally& tally)
-    : face_(face), name_(std::move(name)), client_(client), findings_(findings), tally_(tally) {
+                     Findings& findings, Recorder& recorder, Tally& tally)
+    : face_(face), name_(std::move(name)), client_(client), findings_(findings),
+      recorder_(recorder), tally_(tally) {
     for (std::size_t kind = 0; kind != eventfds_.size(); ++kind)
         eventfds_[kind].assign(face.interrupts(static_cast<InterruptKind>(kind)), -1);
 }
@@ -133,8 +140,10 @@ void DeviceBus::refuse(fault::Access access, Iova at, std::uint64_t bytes) {
             fault::diagnose(fault::SortedMappings({}), fault::NoHistory(), record),
             circumstances());
     }
-    const fault::Diagnosis diagnosis =
-        space_->diagnose(exact_record(source, access, where, fault::Reason::not_present));
+    fault::Record record = exact_record(source, access, where, fault::Reason::not_present);
+    record.time_ns = now_ns();
+    recorder_.refused(machine::to_string(face_.info().address), record);
+    const fault::Diagnosis diagnosis = space_->diagnose(record);
     Circumstances known = circumstances();
     if (const MapCall* const failed = space_->failed_at(at))
         known.notes.push_back(

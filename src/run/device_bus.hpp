@@ -7,6 +7,7 @@
 #include "run/address_space.hpp"
 #include "run/client.hpp"
 #include "run/findings.hpp"
+#include "run/recorder.hpp"
 
 #include <array>
 #include <cstddef>
@@ -20,7 +21,7 @@ namespace moat::run {
 class DeviceBus final : public machine::soft::BusMaster {
   public:
     DeviceBus(const machine::soft::Face& face, std::string name, Client& client, Findings& findings,
-              Tally& tally);
+              Recorder& recorder, Tally& tally);
     ~DeviceBus();
     DeviceBus(const DeviceBus&) = delete;
     DeviceBus& operator=(const DeviceBus&) = delete;
@@ -57,6 +58,7 @@ class DeviceBus final : public machine::soft::BusMaster {
     std::string name_;
     Client& client_;
     Findings& findings_;
+    Recorder& recorder_;
     Tally& tally_;
     AddressSpace* space_ = nullptr;
     std::array<std::vector<int>, machine::soft::Face::interrupt_kinds> eventfds_;

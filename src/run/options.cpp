@@ -82,8 +82,8 @@ bool apply(Options& options, std::string_view name, std::string_view value) {
         return set(options.fail_errno, number_in<int>(value));
     if (name == "entries")
         return set(options.most_entries, number_in<std::uint64_t>(value));
-    if (name == "redirect") {
-        options.redirect = true;
+    if (name == "redirect" || name == "record") {
+        (name == "record" ? options.record : options.redirect) = true;
         return value.empty();
     }
     if (name == "folder") {
@@ -112,6 +112,8 @@ std::string to_text(const Options& options) {
     add("entries", std::to_string(options.most_entries));
     if (options.redirect)
         add("redirect", "");
+    if (options.record)
+        add("record", "");
     add("folder", options.folder);
     return text;
 }

@@ -39,6 +39,7 @@ struct Options {
     int fail_errno = 0;
     std::uint64_t most_entries = 65'535;
     std::string folder;    ///< of the command: the fake /sys and /dev, findings, the tally
+    bool record = false;   ///< writes a recording to the folder
     bool redirect = false; ///< paths are redirected there: nothing is mounted over them
 };
 
@@ -56,6 +57,7 @@ struct Options {
 /// Files in the folder.
 inline constexpr std::string_view tally_file = "tally";
 inline constexpr std::string_view findings_file = "findings";
+inline constexpr std::string_view recording_file = "recording";
 
 /// Counts, shared by the program's processes and the command. All zero at first.
 struct Tally {

@@ -7,6 +7,7 @@
 #include "run/device_bus.hpp"
 #include "run/device_kinds.hpp"
 #include "run/findings.hpp"
+#include "run/recorder.hpp"
 
 #include <algorithm>
 #include <array>
@@ -101,21 +102,24 @@ class Session::SharedTally {
 /// A device, its bus, and what VFIO says of it.
 struct Session::Slot {
     Slot(const DeviceChoice& choice, const Injection& injection, Client& client, Findings& findings,
-         Tally& tally)
-        : device(make_device(choice, injection)),
-          bus(*device.face, choice.kind + ' ' + machine::to_string(choice.address), client,
-              findings, tally) {}
+         Recorder& recorder, Tally& tally)
+        : kind(choice.kind), address(machine::to_string(choice.address)),
+          device(make_device(choice, injection)),
+          bus(*device.face, kind + ' ' + address, client, findings, recorder, tally) {}
 
+    std::string kind;
+    std::string address;
     SoftDevice device;
     DeviceBus bus;
+    Space space = Space::none;
 };
 
 class Session::State final : Effects {
   public:
     State(const Options& options, Client& client)
         : client_(client), tally_(options.folder),
-          findings_(options.folder.empty() ? "" : options.folder + '/' + std::string(findings_file),
-                    tally_.get(), symbolise_own,
+          recorder_(options.record ? in_folder(options, recording_file) : "", symbolise_own),
+          findings_(in_folder(options, findings_file), tally_.get(), symbolise_own,
                     [this](std::string_view text) { client_.print(text); }),
           kernel_(make_slots(options), limits_of(options), *this) {}
 
@@ -208,6 +212,8 @@ class Session::State final : Effects {
         }
         if (thread_.joinable() && thread_.get_id() != std::this_thread::get_id())
             thread_.join();
+        const std::lock_guard lock(mutex_);
+        recorder_.flush();
     }
 
   private:
@@ -216,11 +222,16 @@ class Session::State final : Effects {
     [[nodiscard]] std::vector<DeviceShape> make_slots(const Options& options) {
         std::vector<DeviceShape> shapes;
         for (const DeviceChoice& each : options.devices) {
-            slots_.push_back(
-                std::make_unique<Slot>(each, options.inject, client_, findings_, tally_.get()));
+            slots_.push_back(std::make_unique<Slot>(each, options.inject, client_, findings_,
+                                                    recorder_, tally_.get()));
             shapes.push_back(shape_of(*slots_.back()->device.face, each.group()));
         }
         return shapes;
+    }
+
+    /// Empty without a folder.
+    [[nodiscard]] static std::string in_folder(const Options& options, std::string_view file) {
+        return options.folder.empty() ? "" : options.folder + '/' + std::string(file);
     }
 
     [[nodiscard]] static VfioLimits limits_of(const Options& options) {
@@ -258,11 +269,13 @@ class Session::State final : Effects {
             bool worked = false;
             for (const auto& slot : slots_)
                 worked |= slot->device.face->step(slot->bus);
-            if (worked) { // lets the program's threads have the lock
-                lock.unlock();
+            if (worked) {
+                count_misdeeds();
+                lock.unlock(); // for the program's threads
                 std::this_thread::yield();
                 lock.lock();
             } else if (!std::exchange(has_work_, false)) {
+                recorder_.flush();
                 work_.wait_for(lock, idle_time);
             }
         }
@@ -277,6 +290,20 @@ class Session::State final : Effects {
                       .stack = stacks_.keep(std::span(stack_).first(frames))};
         }
         return *event_;
+    }
+
+    /// A device that reaches `space`, for the recording.
+    [[nodiscard]] std::string_view device_of(Space space) const {
+        const auto found =
+            std::ranges::find(slots_, space, [](const auto& slot) { return slot->space; });
+        return found == slots_.end() ? std::string_view() : (*found)->address;
+    }
+
+    void count_misdeeds() {
+        std::uint64_t misdeeds = 0;
+        for (const auto& slot : slots_)
+            misdeeds += slot->device.model->misdeeds();
+        tally_.get().misdeeds = misdeeds;
     }
 
     void count_mappings() {
@@ -299,6 +326,7 @@ class Session::State final : Effects {
         if (client_.read(map.memory, probe) != 1 || client_.read(last, probe) != 1)
             return EFAULT;
         spaces_[map.space].map({.map = map, .event = event()});
+        recorder_.map(device_of(map.space), map.range, map.allows, event());
         ++tally_.get().maps;
         count_mappings();
         return 0;
@@ -306,11 +334,15 @@ class Session::State final : Effects {
 
     void unmap(const DmaMap& map) override {
         spaces_[map.space].unmap(map.range.start(), event());
+        recorder_.unmap(device_of(map.space), map.range, event());
         count_mappings();
     }
 
     void attach(Device device, Space space) override {
-        slots_[device]->bus.attach(space == Space::none ? nullptr : &spaces_[space]);
+        Slot& slot = *slots_[device];
+        slot.space = space;
+        slot.bus.attach(space == Space::none ? nullptr : &spaces_[space]);
+        recorder_.device(slot.address, slot.kind, static_cast<std::uint32_t>(space));
     }
 
     [[nodiscard]] int set_interrupt(Device device, InterruptKind kind, unsigned vector,
@@ -344,6 +376,7 @@ class Session::State final : Effects {
 
     Client& client_;
     SharedTally tally_;
+    Recorder recorder_;
     Findings findings_;
     Stacks stacks_;
     std::array<std::uintptr_t, 32> stack_{};

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// `moat run`: runs a program that uses VFIO on soft devices and checks each access of theirs.
+// run/launch.hpp starts it; the preloaded library, in run/preload, does the rest.
+#include "fault/answer.hpp"
+#include "help.hpp"
+#include "numbers.hpp"
+#include "output.hpp"
+#include "picture.hpp"
+#include "recording_input.hpp"
+#include "run/device_kinds.hpp"
+#include "run/launch.hpp"
+#include "subcommands.hpp"
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+
+namespace moat::tools {
+
+namespace {
+
+using fault::with_commas;
+
+struct RunArguments {
+    std::vector<std::string> program;
+    std::vector<std::string> devices;
+    std::string inject = "none";
+    std::uint64_t after = 0;
+    std::uint64_t entries = 65'535;
+    std::string fail;
+    std::string paths = "auto";
+    std::string json;
+    std::string record;
+    PictureFiles pictures;
+    unsigned exit_code = 1;
+    bool quiet = false;
+};
+
+constexpr const char* who = "moat run";
+
+[[noreturn]] void stop(Exit exit, const std::string& text) {
+    throw Stop{exit, std::string(who) + ": " + text};
+}
+
+template <class T>
+T or_usage(std::expected<T, std::string> value, const char* option) {
+    if (!value)
+        stop(Exit::usage, std::string(option) + ' ' + value.error());
+    return *std::move(value);
+}
+
+/// Errors that VFIO gives for a map.
+constexpr std::array<std::pair<std::string_view, int>, 6> map_errors = {{{"ENOMEM", ENOMEM},
+                                                                         {"ENOSPC", ENOSPC},
+                                                                         {"EINVAL", EINVAL},
+                                                                         {"EEXIST", EEXIST},
+                                                                         {"EFAULT", EFAULT},
+                                                                         {"EPERM", EPERM}}};
+
+/// "map:3=ENOMEM"
+void parse_failure(const std::string& text, run::Options& options) {
+    const auto [what, error] = split(text, '=');
+    const auto [call, number] = split(what, ':');
+    const auto which = whole_number(number.value_or(""));
+    const auto found = std::ranges::find(map_errors, error.value_or(""),
+                                         [](const auto& each) { return each.first; });
+    if (call != "map" || !which || *which == 0 || found == map_errors.end())
+        stop(Exit::usage, "--fail \"" + text +
+                              "\": expected map:NUMBER=ERROR, such as map:3=ENOMEM; errors: "
+                              "ENOMEM, ENOSPC, EINVAL, EEXIST, EFAULT, EPERM");
+    options.fail_map = *which;
+    options.fail_errno = found->second;
+}
+
+[[nodiscard]] run::Options options_of(const RunArguments& arguments) {
+    run::Options options;
+    for (const std::string& each : arguments.devices)
+        options.devices.push_back(or_usage(
+            run::parse_device(each, static_cast<unsigned>(options.devices.size())), "--device"));
+    options.inject = or_usage(run::parse_injection(arguments.inject), "--inject");
+    options.inject.after = arguments.after;
+    options.most_entries = arguments.entries;
+    options.record = !arguments.record.empty() || arguments.pictures.wanted();
+    if (!arguments.fail.empty())
+        parse_failure(arguments.fail, options);
+    return options;
+}
+
+/// The preloaded library: beside the command, or where it is installed.
+[[nodiscard]] std::string find_library() {
+    namespace fs = std::filesystem;
+    std::error_code ignored;
+    const fs::path here = fs::read_symlink("/proc/self/exe", ignored).parent_path();
+    for (const fs::path& each : {here / MOAT_RUN_LIBRARY, here / MOAT_RUN_INSTALLED})
+        if (fs::exists(each, ignored))
+            return fs::canonical(each, ignored).string();
+    stop(Exit::bound, std::string(MOAT_RUN_LIBRARY) + " lies neither beside this command nor in " +
+                          (here / MOAT_RUN_INSTALLED).string());
+}
+
+[[nodiscard]] run::Paths paths_of(const std::string& text) {
+    if (text == "mount")
+        return run::Paths::mounted;
+    return text == "redirect" ? run::Paths::redirected : run::Paths::automatic;
+}
+
+[[nodiscard]] std::string counted(std::uint64_t number, std::string_view what) {
+    return with_commas(number) + ' ' + std::string(what) + (number == 1 ? "" : "s");
+}
+
+void say(const std::string& sentence) {
+    std::cerr << who << ": " << sentence << '\n';
+}
+
+void print_summary(const run::Options& options, const run::Tally& tally) {
+    if (tally.opens == 0) {
+        std::string found;
+        for (const run::DeviceChoice& each : options.devices)
+            found += (found.empty() ? "" : ", ") + machine::to_string(each.address) + " (group " +
+                     std::to_string(each.group()) + ")";
+        return say("the program opened no soft device: " + found +
+                   "; a static program loads no library");
+    }
+    say(counted(tally.maps, "map") + ", " + with_commas(tally.register_accesses) +
+        " accesses to registers" + "; the device read memory " +
+        counted(tally.device_reads, "time") + ", wrote it " + counted(tally.device_writes, "time") +
+        ", and interrupted " + counted(tally.interrupts, "time"));
+    if (tally.live_maps != 0)
+        say(counted(tally.live_maps, "mapping") + " of " + counted(tally.live_bytes, "byte") +
+            " lasted until the end");
+    if (options.inject.name != "none" && tally.misdeeds != 0)
+        say("the device did wrong " + counted(tally.misdeeds, "time") + " (" + options.inject.name +
+            ")" +
+            (tally.findings == 0 ? "; none of it left the program's mappings, so none can be seen"
+                                 : ""));
+    say(tally.findings == 0 ? "no finding" : counted(tally.findings, "finding"));
+}
+
+void keep_files(const RunArguments& arguments, const run::Launch& launch) {
+    if (!arguments.json.empty() && !write_file(who, arguments.json, launch.findings()))
+        throw Stop{Exit::bound, ""};
+    if (!launch.options().record)
+        return;
+    const std::string recording = launch.options().folder + '/' + std::string(run::recording_file);
+    if (!std::filesystem::exists(recording))
+        return; // the program opened no device
+    if (arguments.pictures.wanted() && !draw_recording(who, recording, arguments.pictures))
+        throw Stop{Exit::bound, ""};
+    std::error_code error;
+    if (!arguments.record.empty() &&
+        !std::filesystem::copy_file(recording, arguments.record,
+                                    std::filesystem::copy_options::overwrite_existing, error))
+        stop(Exit::bound, "--record " + arguments.record + ": " + error.message());
+}
+
+int run_program(const RunArguments& arguments) {
+    require_output(who, {arguments.json, arguments.record, arguments.pictures.html(),
+                         arguments.pictures.trace()});
+    const run::Options options = options_of(arguments);
+    const std::string library = find_library();
+    auto launch = run::Launch::prepare(options, paths_of(arguments.paths));
+    if (!launch)
+        stop(Exit::bound, launch.error());
+    const auto end = launch->run(arguments.program, library);
+    if (!end)
+        stop(Exit::bound, end.error());
+    if (!arguments.quiet)
+        print_summary(launch->options(), launch->tally());
+    keep_files(arguments, *launch);
+    return launch->tally().findings != 0 ? static_cast<int>(arguments.exit_code)
+                                         : end->shell_status();
+}
+
+} // namespace
+
+void add_run(CLI::App& app, Exit& exit) {
+    static RunArguments arguments;
+    CLI::App* const command = app.add_subcommand(
+        "run", "run a VFIO program on soft devices and check each of their accesses");
+    command->add_option("PROGRAM", arguments.program, "the program and its arguments")
+        ->required()
+        ->type_name("PROGRAM...");
+    command
+        ->add_option("--device", arguments.devices,
+                     "give it this device: " + run::device_kinds() +
+                         "; @BDF sets its address, ,size=SIZE a disk's; default: nvme")
+        ->type_name("KIND[@BDF][,size=SIZE]");
+    command
+        ->add_option("--inject", arguments.inject,
+                     "what the device does wrong: " + run::injections())
+        ->type_name("WRONG[:BYTES]");
+    add_number(*command, "--after", arguments.after, "do so many commands right first");
+    command->add_option("--fail", arguments.fail, "let the NUMBER-th map fail: map:3=ENOMEM")
+        ->type_name("map:NUMBER=ERROR");
+    add_number(*command, "--entries", arguments.entries, "mappings that a container may have",
+               {1, 65'535});
+    command->add_option("--json", arguments.json, "write the findings as JSON lines")
+        ->type_name("FILE");
+    command->add_option("--record", arguments.record, "write a recording for moat replay")
+        ->type_name("FILE");
+    arguments.pictures.add_options(*command, "write a page that draws the mappings",
+                                   "write trace events for Perfetto");
+    add_number(*command, "--exit-code", arguments.exit_code, "exit status if something was found",
+               {0, 255});
+    command
+        ->add_option("--paths", arguments.paths,
+                     "how the program sees the devices in /sys and /dev")
+        ->check(CLI::IsMember({"auto", "mount", "redirect"}))
+        ->capture_default_str();
+    command->add_flag("--quiet", arguments.quiet, "print no summary");
+    describe(
+        *command,
+        {.paragraphs =
+             {"Runs an unmodified program that drives a PCI device through VFIO, and gives it a "
+              "soft device. Each access of the device is checked against the program's maps: one "
+              "outside of every mapping, after an unmap, against the direction, or before bus "
+              "mastering is reported with the program's stacks. Needs neither a device, nor an "
+              "IOMMU, nor root.",
+              "The exit status is the program's, or 1 if something was found. Reports and the "
+              "summary go to standard error.",
+              "The program's own maps decide how closely it is checked: an access that stays "
+              "inside a mapping is right. Static programs are not supported: they load no "
+              "library."},
+         .examples = {{"moat run -- qemu-img info nvme://0000:05:00.0/1", "look at a soft disk"},
+                      {"moat run --inject overrun -- qemu-img info nvme://0000:05:00.0/1",
+                       "let the disk write past its buffers"}}});
+    command->callback([&exit] {
+        if (arguments.devices.empty())
+            arguments.devices = {"nvme"};
+        exit = static_cast<Exit>(run_program(arguments));
+    });
+}
+
+} // namespace moat::tools

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "run/launch.hpp"
+
+#include "platform/memory_file.hpp"
+#include "run/mount_namespace.hpp"
+#include "run/sysfs_tree.hpp"
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <sys/wait.h>
+#include <unistd.h>
+
+namespace moat::run {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+volatile std::sig_atomic_t program_number = 0;
+
+/// While the program runs, signals to end are for it.
+class SignalsForProgram {
+  public:
+    explicit SignalsForProgram(pid_t program) {
+        program_number = program;
+        struct sigaction action = {};
+        action.sa_handler = [](int signal) { ::kill(program_number, signal); };
+        ::sigaction(SIGTERM, &action, &before_[0]);
+        ::sigaction(SIGHUP, &action, &before_[1]);
+        action.sa_handler = SIG_IGN; // the terminal sends these to the program as well
+        ::sigaction(SIGINT, &action, &before_[2]);
+        ::sigaction(SIGQUIT, &action, &before_[3]);
+    }
+
+    ~SignalsForProgram() {
+        constexpr std::array signals = {SIGTERM, SIGHUP, SIGINT, SIGQUIT};
+        for (std::size_t index = 0; index != signals.size(); ++index)
+            ::sigaction(signals[index], &before_[index], nullptr);
+    }
+
+    SignalsForProgram(const SignalsForProgram&) = delete;
+    SignalsForProgram& operator=(const SignalsForProgram&) = delete;
+
+  private:
+    std::array<struct sigaction, 4> before_{};
+};
+
+/// The child's way to the program. Return: why it failed.
+[[nodiscard]] std::string become(const std::vector<std::string>& program, const Options& options) {
+    if (!options.redirect)
+        if (const auto entered = enter_mount_namespace(options.folder); !entered)
+            return entered.error();
+    std::vector<char*> arguments;
+    for (const std::string& each : program)
+        arguments.push_back(const_cast<char*>(each.c_str())); // execvp takes non-const strings
+    arguments.push_back(nullptr);
+    ::execvp(arguments[0], arguments.data());
+    return program[0] + ": " + std::strerror(errno);
+}
+
+void preload(const std::string& library, const Options& options) {
+    const char* const others = std::getenv("LD_PRELOAD");
+    const std::string all = library + (others == nullptr ? "" : ":" + std::string(others));
+    ::setenv("LD_PRELOAD", all.c_str(), 1);
+    ::setenv("MOAT_RUN", to_text(options).c_str(), 1);
+}
+
+[[nodiscard]] std::string read_all(int file) {
+    std::string text;
+    std::array<char, 512> part{};
+    ssize_t size = 0;
+    while ((size = ::read(file, part.data(), part.size())) > 0 || (size < 0 && errno == EINTR))
+        text.append(part.data(), static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
+    return text;
+}
+
+} // namespace
+
+class Launch::State {
+  public:
+    State(Options chosen, platform::Mapping mapping)
+        : options(std::move(chosen)), tally(std::move(mapping)) {}
+
+    ~State() {
+        std::error_code ignored;
+        fs::remove_all(options.folder, ignored);
+    }
+
+    State(const State&) = delete;
+    State& operator=(const State&) = delete;
+
+    Options options;
+    platform::Mapping tally;
+};
+
+Launch::Launch(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+Launch::Launch(Launch&&) noexcept = default;
+Launch::~Launch() = default;
+
+std::expected<Launch, std::string> Launch::prepare(Options options, Paths paths) {
+    const auto failed = [](const std::string& step) {
+        return std::unexpected(step + ": " + std::strerror(errno));
+    };
+    std::error_code ignored;
+    std::string folder = (fs::temp_directory_path(ignored) / "moat-run-XXXXXX").string();
+    if (::mkdtemp(folder.data()) == nullptr)
+        return failed("cannot make a folder " + folder);
+    options.folder = folder;
+    const std::string path = folder + '/' + std::string(tally_file);
+    const platform::FileDescriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (file.get() < 0 || ::ftruncate(file.get(), sizeof(Tally)) != 0)
+        return failed(path);
+    auto tally = platform::Mapping::create(file.get(), ByteCount(sizeof(Tally)));
+    if (!tally)
+        return failed(path);
+    Launch launch(std::make_unique<State>(std::move(options), *std::move(tally)));
+    Options& kept = launch.state_->options;
+    if (const auto written = write_sysfs_tree(kept); !written)
+        return std::unexpected(written.error());
+    kept.redirect =
+        paths == Paths::redirected || (paths == Paths::automatic && !can_mount(kept.folder));
+    return launch;
+}
+
+std::expected<ProgramEnd, std::string> Launch::run(const std::vector<std::string>& program,
+                                                   const std::string& library) {
+    std::array<int, 2> ends{};
+    if (::pipe2(ends.data(), O_CLOEXEC) != 0)
+        return std::unexpected(std::string("pipe: ") + std::strerror(errno));
+    const platform::FileDescriptor read_end(ends[0]);
+    platform::FileDescriptor write_end(ends[1]);
+    const pid_t child = ::fork();
+    if (child < 0)
+        return std::unexpected(std::string("fork: ") + std::strerror(errno));
+    if (child == 0) {
+        preload(library, state_->options);
+        const std::string why = become(program, state_->options);
+        (void)!::write(write_end.get(), why.data(), why.size());
+        ::_exit(127);
+    }
+    const SignalsForProgram signals(child);
+    write_end.reset();
+    const std::string why = read_all(read_end.get()); // exec closes it
+    int status = 0;
+    while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+    }
+    if (!why.empty())
+        return std::unexpected(why);
+    if (WIFSIGNALED(status))
+        return ProgramEnd{.signal = WTERMSIG(status)};
+    return ProgramEnd{.status = WEXITSTATUS(status)};
+}
+
+const Options& Launch::options() const {
+    return state_->options;
+}
+
+const Tally& Launch::tally() const {
+    return *reinterpret_cast<const Tally*>(state_->tally.bytes().data());
+}
+
+std::string Launch::findings() const {
+    std::ifstream in(state_->options.folder + '/' + std::string(findings_file));
+    return {std::istreambuf_iterator<char>(in), {}};
+}
+
+} // namespace moat::run
