@@ -23,20 +23,13 @@ constexpr std::array misdeeds = {Misdeed::none,          Misdeed::overrun,
                                  Misdeed::stale_address, Misdeed::read_only_violated,
                                  Misdeed::wrong_length};
 
-constexpr std::array<std::pair<std::string_view, Ailment>, 3> ailments = {{
-    {"lost-interrupt", Ailment::lost_interrupt},
-    {"hang", Ailment::hang},
-    {"removed", Ailment::removed},
-}};
+constexpr std::array ailments = {Ailment::lost_interrupt, Ailment::hang, Ailment::removed};
 
-[[nodiscard]] std::optional<Misdeed> misdeed_of(std::string_view wanted) {
-    const auto found = std::ranges::find(misdeeds, wanted, [](Misdeed each) { return name(each); });
-    return found == misdeeds.end() ? std::nullopt : std::optional(*found);
-}
-
-[[nodiscard]] std::optional<Ailment> ailment_of(std::string_view wanted) {
-    const auto found = std::ranges::find(ailments, wanted, [](auto& each) { return each.first; });
-    return found == ailments.end() ? std::nullopt : std::optional(found->second);
+/// The one of `all` that is called `wanted`.
+template <class Wrongs>
+[[nodiscard]] auto named(const Wrongs& all, std::string_view wanted) {
+    const auto found = std::ranges::find(all, wanted, [](auto each) { return name(each); });
+    return found == all.end() ? std::nullopt : std::optional(*found);
 }
 
 void append(std::string& list, std::string_view name) {
@@ -50,7 +43,7 @@ bool is_device_kind(std::string_view name) {
 }
 
 bool is_injection(std::string_view name) {
-    return misdeed_of(name) || ailment_of(name);
+    return named(misdeeds, name) || named(ailments, name);
 }
 
 std::string device_kinds() {
@@ -64,8 +57,8 @@ std::string injections() {
     std::string list;
     for (const Misdeed each : misdeeds)
         append(list, name(each));
-    for (const auto& [each, ailment] : ailments)
-        append(list, each);
+    for (const Ailment each : ailments)
+        append(list, name(each));
     return list;
 }
 
@@ -78,10 +71,10 @@ SoftDevice make_device(const DeviceChoice& choice, const Injection& injection) {
         device.model = std::make_unique<machine::soft::Nvme>(machine::soft::NvmeOptions{
             .capacity = choice.capacity.value() == 0 ? usual_capacity : choice.capacity});
     device.face = std::make_unique<machine::soft::Face>(choice.address, *device.model);
-    if (const auto misdeed = misdeed_of(injection.name))
+    if (const auto misdeed = named(misdeeds, injection.name))
         device.model->misbehave({.misdeed = *misdeed, .bytes = injection.bytes});
-    if (const auto ailment = ailment_of(injection.name))
-        device.face->fall_ill(*ailment);
+    if (const auto ailment = named(ailments, injection.name))
+        device.face->fall_ill(*ailment, injection.after);
     return device;
 }
 

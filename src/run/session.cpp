@@ -302,7 +302,7 @@ class Session::State final : Effects {
     void count_misdeeds() {
         std::uint64_t misdeeds = 0;
         for (const auto& slot : slots_)
-            misdeeds += slot->device.model->misdeeds();
+            misdeeds += slot->device.model->misdeeds() + slot->device.face->symptoms();
         tally_.get().misdeeds = misdeeds;
     }
 
