@@ -73,13 +73,7 @@ class EduProgram : public testing::Test {
     }
 
     std::int64_t unmap(std::uint64_t iova, std::uint64_t bytes) {
-        struct {
-            vfio_iommu_type1_dma_unmap head;
-        } argument = {};
-
-        argument.head.argsz = sizeof argument.head;
-        argument.head.iova = iova;
-        argument.head.size = bytes;
+        std::array<std::uint64_t, 3> argument{24, iova, bytes}; // argsz and flags, iova, size
         return call(container_, VFIO_IOMMU_UNMAP_DMA, argument).value;
     }
 
@@ -191,17 +185,13 @@ TEST_F(EduProgram, refuses_a_map_of_memory_that_is_not_there) {
 TEST_F(EduProgram, signals_the_eventfd_of_an_interrupt) {
     const int event = ::eventfd(0, EFD_CLOEXEC);
 
-    struct {
-        vfio_irq_set head;
-        int descriptor;
-    } argument = {};
-
-    argument.head = {.argsz = sizeof argument,
-                     .flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
-                     .index = VFIO_PCI_MSIX_IRQ_INDEX,
-                     .start = 0,
-                     .count = 1};
-    argument.descriptor = event;
+    std::array<std::uint32_t, 6> argument{
+        24,
+        VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
+        VFIO_PCI_MSIX_IRQ_INDEX,
+        0,
+        1,
+        static_cast<std::uint32_t>(event)}; // argsz, flags, index, start, count, descriptor
     ASSERT_EQ(call(device_, VFIO_DEVICE_SET_IRQS, argument).value, 0);
     store(0x60, 1); // raises an interrupt
     pollfd ready = {.fd = event, .events = POLLIN, .revents = 0};
