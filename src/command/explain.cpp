@@ -7,6 +7,7 @@
 
 #include "fault/answer.hpp"
 #include "help.hpp"
+#include "numbers.hpp"
 #include "output.hpp"
 #include "subcommands.hpp"
 #include "terminal.hpp"
@@ -136,10 +137,6 @@ class Explainer {
                                               : " name an IOMMU and were")
                       << " not understood; the first: " << counts.first_unknown_number << ": "
                       << fault::printable(counts.first_unknown) << '\n';
-    }
-
-    [[nodiscard]] static std::string counted(std::uint64_t number, std::string_view what) {
-        return fault::with_commas(number) + ' ' + std::string(what) + (number == 1 ? "" : "s");
     }
 
     bool json_;

@@ -3,6 +3,8 @@
 // itself reads "010" as 8 and "-1" as 2^64 - 1.
 #include "numbers.hpp"
 
+#include "fault/answer.hpp"
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
@@ -45,6 +47,10 @@ std::optional<std::uint64_t> whole_number(std::string_view text) {
     if (error != std::errc() || end != text.data() + text.size())
         return std::nullopt;
     return number;
+}
+
+std::string counted(std::uint64_t number, std::string_view what) {
+    return fault::with_commas(number) + ' ' + std::string(what) + (number == 1 ? "" : "s");
 }
 
 std::pair<std::string_view, std::optional<std::string_view>> split(std::string_view text,

@@ -24,6 +24,9 @@ namespace moat::tools {
 /// The same with a unit of 1024: "64k", "128G", "4096b", "1MiB".
 [[nodiscard]] std::optional<std::uint64_t> byte_count(std::string_view text);
 
+/// "1 map", "2,000 maps".
+[[nodiscard]] std::string counted(std::uint64_t number, std::string_view what);
+
 /// The parts of `text` before and after the first `separator`; the second is nothing without one.
 [[nodiscard]] std::pair<std::string_view, std::optional<std::string_view>>
 split(std::string_view text, char separator);

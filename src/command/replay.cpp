@@ -48,11 +48,6 @@ struct ReplayArguments {
     }
 };
 
-/// "1 map", "2 maps".
-[[nodiscard]] std::string counted(std::uint64_t number, const char* what) {
-    return with_commas(number) + ' ' + what + (number == 1 ? "" : "s");
-}
-
 class RecordingReplay {
   public:
     explicit RecordingReplay(const ReplayArguments& arguments)

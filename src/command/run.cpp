@@ -106,10 +106,6 @@ void parse_failure(const std::string& text, run::Options& options) {
     return text == "redirect" ? run::Paths::redirected : run::Paths::automatic;
 }
 
-[[nodiscard]] std::string counted(std::uint64_t number, std::string_view what) {
-    return with_commas(number) + ' ' + std::string(what) + (number == 1 ? "" : "s");
-}
-
 void say(const std::string& sentence) {
     std::cerr << who << ": " << sentence << '\n';
 }
@@ -124,9 +120,9 @@ void print_summary(const run::Options& options, const run::Tally& tally) {
                    "; a static program loads no library");
     }
     say(counted(tally.maps, "map") + ", " + with_commas(tally.register_accesses) +
-        " accesses to registers" + "; the device read memory " +
-        counted(tally.device_reads, "time") + ", wrote it " + counted(tally.device_writes, "time") +
-        ", and interrupted " + counted(tally.interrupts, "time"));
+        " accesses to registers; the device read memory " + counted(tally.device_reads, "time") +
+        ", wrote it " + counted(tally.device_writes, "time") + ", and interrupted " +
+        counted(tally.interrupts, "time"));
     if (tally.live_maps != 0)
         say(counted(tally.live_maps, "mapping") + " of " + counted(tally.live_bytes, "byte") +
             " lasted until the end");

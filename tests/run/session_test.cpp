@@ -83,11 +83,12 @@ class EduProgram : public testing::Test {
         ASSERT_EQ(session_->write(device_, config + 4, command), 2);
     }
 
+    /// The DMA engine's registers have 64 bits, the others 32.
     void store(std::uint64_t offset, std::uint64_t value) {
         const auto at = session_->window(device_, 0, page);
         ASSERT_TRUE(at);
         session_->store({.device = at->device, .region = at->region, .offset = offset},
-                        std::as_bytes(std::span(&value, 1)));
+                        std::as_bytes(std::span(&value, 1)).first(offset < dma_source ? 4 : 8));
     }
 
     /// Lets the device write `bytes` of its buffer to `iova`, and waits until it has.
@@ -110,8 +111,6 @@ class EduProgram : public testing::Test {
     File group_ = File::none;
     File device_ = File::none;
 };
-
-} // namespace
 
 TEST_F(EduProgram, moves_data_to_the_mapped_memory) {
     std::ranges::fill(memory_.bytes(), std::byte{0xee});
@@ -207,5 +206,7 @@ TEST_F(EduProgram, has_no_device_files_of_other_names) {
         EXPECT_EQ(answer.value, 0) << path;
     }
 }
+
+} // namespace
 
 } // namespace moat::run
