@@ -69,10 +69,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     nvme.write(0, 0x28, Width::bits64, 0x0000);
     nvme.write(0, 0x30, Width::bits64, 0x8000);
     nvme.write(0, 0x14, Width::bits32, 6U << 16 | 4U << 20 | 1U);
+    run(nvme, bus); // until it is ready
     // The first four bytes say how it misbehaves and which doorbells ring; the rest is memory.
     std::array<std::uint8_t, 4> head{};
     std::memcpy(head.data(), data, std::min(size, head.size()));
-    nvme.misbehave({static_cast<Misdeed>(head[0] % 7), std::uint64_t{1} << head[1] % 64});
+    nvme.misbehave({static_cast<Misdeed>(head[0] % misdeed_count), std::uint64_t{1} << head[1] % 64});
     if (size > head.size())
         std::memcpy(bus.memory.data(), data + head.size(),
                     std::min(size - head.size(), bus.memory.size()));

@@ -21,17 +21,17 @@ bool DataPhase::to_memory(BusMaster& bus, std::span<const Segment> segments,
     const auto write = [&](const Segment& segment, std::uint64_t offset) {
         return bus.write(segment.start, data.subspan(offset, segment.bytes));
     };
-    return transfer(bus, chosen(segments), data.size(), Way::to_memory, write);
+    return transfer(bus, begin(bus, segments), data.size(), Way::to_memory, write);
 }
 
 bool DataPhase::from_memory(BusMaster& bus, std::span<const Segment> segments,
                             std::span<std::byte> data) {
-    const std::span<const Segment> used = chosen(segments);
+    const std::span<const Segment> used = begin(bus, segments);
     const auto read = [&](const Segment& segment, std::uint64_t offset) {
         return bus.read(segment.start, data.subspan(offset, segment.bytes));
     };
     const bool arrived = transfer(bus, used, data.size(), Way::from_memory, read);
-    if (how_.misdeed == Misdeed::read_only_violated && !used.empty())
+    if (misdeed_ == Misdeed::read_only_violated && !used.empty())
         stray(bus, used.front().start, std::min(used.front().bytes, how_.bytes), Way::to_memory);
     return arrived;
 }
@@ -47,14 +47,18 @@ bool DataPhase::transfer(BusMaster& bus, std::span<const Segment> segments, std:
         offset += here;
     }
     stray_around(bus, segments, way);
-    return arrived || how_.misdeed == Misdeed::stale_address;
+    if (misdeed_ == Misdeed::wrong_status) {
+        ++misdeeds_;
+        return !arrived;
+    }
+    return arrived || misdeed_ == Misdeed::stale_address;
 }
 
 bool DataPhase::after_completion(BusMaster& bus) {
-    const std::optional<Segment> late = std::exchange(late_, std::nullopt);
-    if (!late)
+    if (!late_ || bus.now() < late_->due)
         return false;
-    stray(bus, late->start, std::min(late->bytes, how_.bytes), Way::to_memory);
+    const Segment where = std::exchange(late_, std::nullopt)->where;
+    stray(bus, where.start, std::min(where.bytes, how_.bytes), Way::to_memory);
     return true;
 }
 
@@ -63,10 +67,11 @@ void DataPhase::reset() {
     late_.reset();
 }
 
-std::span<const Segment> DataPhase::chosen(std::span<const Segment> told) {
-    if (how_.misdeed == Misdeed::write_after_completion && !told.empty())
-        late_ = told.front();
-    if (how_.misdeed != Misdeed::stale_address || previous_.empty())
+std::span<const Segment> DataPhase::begin(BusMaster& bus, std::span<const Segment> told) {
+    misdeed_ = commands_++ < how_.after ? Misdeed::none : how_.misdeed;
+    if (misdeed_ == Misdeed::write_after_completion && !told.empty() && !late_)
+        late_ = {.where = told.front(), .due = bus.now() + how_.delay};
+    if (misdeed_ != Misdeed::stale_address || previous_.empty())
         previous_.assign(told.begin(), told.end());
     else if (!std::ranges::equal(previous_, told, {}, &Segment::start, &Segment::start))
         ++misdeeds_;
@@ -74,7 +79,7 @@ std::span<const Segment> DataPhase::chosen(std::span<const Segment> told) {
 }
 
 std::uint64_t DataPhase::moved(std::uint64_t size) {
-    if (how_.misdeed != Misdeed::wrong_length)
+    if (misdeed_ != Misdeed::wrong_length)
         return size;
     const std::uint64_t missing = std::min(size, how_.bytes);
     misdeeds_ += missing != 0 ? 1 : 0;
@@ -98,11 +103,11 @@ void DataPhase::stray_around(BusMaster& bus, std::span<const Segment> segments, 
         return;
     const Segment& last = segments.back();
     const std::uint64_t end = last.start.value() + last.bytes; // may wrap to 0; nothing lies there
-    if (how_.misdeed == Misdeed::overrun && end != 0)
+    if (misdeed_ == Misdeed::overrun && end != 0)
         stray(bus, Iova(end), how_.bytes, way);
     const Iova first = segments.front().start;
     const std::uint64_t begin = before(first, std::min(how_.bytes, most_stray));
-    if (how_.misdeed == Misdeed::underrun)
+    if (misdeed_ == Misdeed::underrun)
         stray(bus, Iova(begin), first.value() - begin, way);
 }
 

@@ -6,6 +6,7 @@
 #include "machine/soft/device_model.hpp"
 
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -15,7 +16,7 @@
 
 namespace moat::machine::soft {
 
-/// What a device does wrong. It reports success nevertheless.
+/// What a device does wrong. It reports success nevertheless, except with wrong_status.
 enum class Misdeed : std::uint8_t {
     none,
     overrun,                ///< continues past the end of the last segment
@@ -24,13 +25,17 @@ enum class Misdeed : std::uint8_t {
     stale_address,          ///< uses the addresses of the previous command
     read_only_violated,     ///< writes a segment that it should read
     wrong_length,           ///< omits the end of the data
+    wrong_status,           ///< reports an error after success, and success after an error
 };
 
+inline constexpr std::size_t misdeed_count = 8;
+
 [[nodiscard]] constexpr std::string_view name(Misdeed misdeed) {
-    constexpr std::array<std::string_view, 7> names = {"none",          "overrun",
-                                                       "underrun",      "write-after-completion",
-                                                       "stale-address", "read-only-violated",
-                                                       "wrong-length"};
+    constexpr std::array<std::string_view, misdeed_count> names = {
+        "none",          "overrun",
+        "underrun",      "write-after-completion",
+        "stale-address", "read-only-violated",
+        "wrong-length",  "wrong-status"};
     return names[static_cast<std::size_t>(misdeed)];
 }
 
@@ -38,6 +43,10 @@ struct Misbehaviour {
     Misdeed misdeed = Misdeed::none;
     /// How far it strays, or how much it writes or omits.
     std::uint64_t bytes = 64;
+    /// So many commands with data are right first.
+    std::uint64_t after = 0;
+    /// How long after its completion a write comes.
+    std::chrono::nanoseconds delay{0};
 };
 
 /// A range of memory as the device was given it; `bytes` is not 0.
@@ -55,28 +64,40 @@ class DataPhase {
     static constexpr std::uint64_t most_stray = std::uint64_t{1} << 20;
 
     /// Applies from the next command on.
-    void misbehave(Misbehaviour how) { how_ = how; }
+    void misbehave(Misbehaviour how) {
+        how_ = how;
+        commands_ = 0;
+    }
 
     /// How many misdeeds happened: 0 if no command had data for one.
     [[nodiscard]] std::uint64_t misdeeds() const { return misdeeds_; }
 
     /// The segments together are as long as `data`. Return: whether the requested data was
-    /// transferred; the result of a misdeed is not returned.
+    /// transferred, as the device reports it.
     [[nodiscard]] bool to_memory(BusMaster& bus, std::span<const Segment> segments,
                                  std::span<const std::byte> data);
     [[nodiscard]] bool from_memory(BusMaster& bus, std::span<const Segment> segments,
                                    std::span<std::byte> data);
 
-    /// Does what was postponed until after the completion. Return: whether there was anything.
+    /// Does what was postponed until after the completion, if it is due. Return: whether it did.
     [[nodiscard]] bool after_completion(BusMaster& bus);
+
+    /// Whether after_completion() will do something.
+    [[nodiscard]] bool pending() const { return late_.has_value(); }
 
     void reset();
 
   private:
     enum class Way : std::uint8_t { to_memory, from_memory };
 
-    /// The segments to use instead of the given ones; valid until the next command.
-    [[nodiscard]] std::span<const Segment> chosen(std::span<const Segment> told);
+    struct LateWrite {
+        Segment where;
+        std::chrono::nanoseconds due{0};
+    };
+
+    /// Begins a command. Return: the segments to use instead of the given ones; valid until the
+    /// next command.
+    [[nodiscard]] std::span<const Segment> begin(BusMaster& bus, std::span<const Segment> told);
     /// Calls access(segment, offset of its data), which returns how many bytes it moved, until
     /// `size` bytes or a refusal. Return: to_memory's.
     [[nodiscard]] bool transfer(BusMaster& bus, std::span<const Segment> segments,
@@ -88,8 +109,10 @@ class DataPhase {
     void stray_around(BusMaster& bus, std::span<const Segment> segments, Way way);
 
     Misbehaviour how_ = {};
+    std::uint64_t commands_ = 0;
+    Misdeed misdeed_ = Misdeed::none; ///< of the current command
     std::vector<Segment> previous_;
-    std::optional<Segment> late_;
+    std::optional<LateWrite> late_;
     std::uint64_t misdeeds_ = 0;
 };
 

@@ -7,10 +7,13 @@
 
 #include "machine/machine.hpp"
 #include "machine/pci.hpp"
+#include "machine/soft/remark.hpp"
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 
 namespace moat::machine::soft {
 
@@ -24,6 +27,11 @@ class BusMaster {
 
     /// Raises an interrupt; `vector` is below DeviceModel::vectors.
     virtual void interrupt(unsigned vector) = 0;
+
+    /// The device's clock: monotonic, with an arbitrary start.
+    [[nodiscard]] virtual std::chrono::nanoseconds now() {
+        return std::chrono::steady_clock::now().time_since_epoch();
+    }
 
   protected:
     ~BusMaster() = default;
@@ -47,13 +55,24 @@ class DeviceModel {
     [[nodiscard]] virtual std::uint64_t read(unsigned bar, std::uint64_t offset, Width width) = 0;
     virtual void write(unsigned bar, std::uint64_t offset, Width width, std::uint64_t value) = 0;
 
-    /// Performs a step of pending work. Return: false if nothing is pending.
+    /// Performs a step of pending work, if it is due. Return: false if nothing is pending.
     [[nodiscard]] virtual bool step(BusMaster& bus) = 0;
 
     virtual void reset() = 0;
 
+    /// `sink` is called during write() and step().
+    void report_to(RemarkSink sink) { remarks_ = std::move(sink); }
+
   protected:
     DeviceModel() = default;
+
+    void remark(const Remark& remark) const {
+        if (remarks_)
+            remarks_(remark);
+    }
+
+  private:
+    RemarkSink remarks_;
 };
 
 } // namespace moat::machine::soft

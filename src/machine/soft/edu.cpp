@@ -109,6 +109,8 @@ void Edu::write(unsigned bar, std::uint64_t offset, Width width, std::uint64_t v
 }
 
 bool Edu::step(BusMaster& bus) {
+    if (data_.after_completion(bus))
+        return true;
     if (to_raise_ != 0) {
         raise(bus, std::exchange(to_raise_, 0));
         return true;
@@ -128,7 +130,7 @@ bool Edu::step(BusMaster& bus) {
         transfer(bus);
         return true;
     }
-    return data_.after_completion(bus);
+    return data_.pending();
 }
 
 void Edu::transfer(BusMaster& bus) {

@@ -99,8 +99,10 @@ Face::Region Face::region(unsigned index) const {
     if (index >= info_.bars.size() || info_.bars[index].kind == BarKind::absent)
         return {};
     const Bar& bar = info_.bars[index];
-    const bool mappable = bar.kind != BarKind::ports && bar.size.value() >= 4096;
-    return {.size = bar.size, .readable = true, .writable = true, .mappable = mappable};
+    return {.size = bar.size,
+            .readable = true,
+            .writable = true,
+            .mappable = bar.size.value() >= 4096}; // ports have at most 256
 }
 
 unsigned Face::interrupts(InterruptKind kind) const {

@@ -1,86 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The controller's commands: chapters 5 (admin) and 6 (NVM) of the specification; and their data:
-// physical region pages (4.3) and scatter-gather lists (4.4), from hostile memory: everything is
-// bounded.
-
+// The controller's I/O commands (chapter 6 of the specification), and where data lies: physical
+// region pages (4.3) and scatter-gather lists (4.4), from hostile memory: everything is bounded.
 #include "machine/soft/nvme.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
-#include <string_view>
 
 namespace moat::machine::soft {
 
 namespace {
 
-enum AdminOpcode : std::uint8_t {
-    delete_submission = 0x00,
-    create_submission = 0x01,
-    get_log_page = 0x02,
-    delete_completion = 0x04,
-    create_completion = 0x05,
-    identify_opcode = 0x06,
-    abort_opcode = 0x08,
-    set_features_opcode = 0x09,
-    get_features_opcode = 0x0a,
-    asynchronous_event = 0x0c,
+enum IoOpcode : std::uint8_t {
+    flush = 0x00,
+    write_blocks = 0x01,
+    read_blocks = 0x02,
+    compare = 0x05,
+    write_zeroes = 0x08,
+    dataset_management = 0x09,
 };
 
-enum IoOpcode : std::uint8_t { flush = 0x00, write_blocks = 0x01, read_blocks = 0x02 };
-
 constexpr std::uint32_t every_namespace = 0xffffffff;
-constexpr unsigned number_of_queues = 0x07;
-constexpr unsigned most_event_requests = 4;
-
-/// The features that exist: arbitration to asynchronous events, one bit each.
-constexpr std::uint32_t known_features = 1U << 0x1 | 1U << 0x2 | 1U << 0x4 | 1U << 0x5 | 1U << 0x6 |
-                                         1U << 0x7 | 1U << 0x8 | 1U << 0x9 | 1U << 0xa | 1U << 0xb;
-
-using Page = std::array<std::byte, Nvme::page_bytes>;
-
-template <class T>
-void put(std::span<std::byte> page, std::size_t offset, T value) {
-    std::memcpy(page.data() + offset, &value, sizeof value);
-}
-
-/// Padded with spaces, as the specification requires.
-void put_text(std::span<std::byte> page, std::size_t offset, std::size_t size,
-              std::string_view text) {
-    std::memset(page.data() + offset, ' ', size);
-    std::memcpy(page.data() + offset, text.data(), std::min(size, text.size()));
-}
-
-[[nodiscard]] Page identify_controller() {
-    Page page{};
-    put<std::uint16_t>(page, 0, 0x1b36);
-    put<std::uint16_t>(page, 2, 0x1af4);
-    put_text(page, 4, 20, "MOAT0001");
-    put_text(page, 24, 40, "moat soft NVMe");
-    put_text(page, 64, 8, "1.0");
-    put<std::uint8_t>(page, 77,
-                      static_cast<std::uint8_t>(std::countr_zero(Nvme::most_data / 4096)));
-    put<std::uint16_t>(page, 78, 1);          // controller
-    put<std::uint32_t>(page, 80, 0x00010400); // version
-    put<std::uint8_t>(page, 259, most_event_requests - 1);
-    put<std::uint8_t>(page, 512, 0x66); // submission entries of 2^6 bytes
-    put<std::uint8_t>(page, 513, 0x44); // completion entries of 2^4 bytes
-    put<std::uint32_t>(page, 516, 1);   // namespaces
-    put<std::uint8_t>(page, 525, 1);    // a volatile write cache
-    put<std::uint32_t>(page, 536, 1);   // scatter-gather lists
-    return page;
-}
-
-[[nodiscard]] Page identify_namespace(std::uint64_t blocks, unsigned block_lg2) {
-    Page page{};
-    for (const std::size_t offset : {0U, 8U, 16U}) // size, capacity, utilisation
-        put<std::uint64_t>(page, offset, blocks);
-    put<std::uint8_t>(page, 130, static_cast<std::uint8_t>(block_lg2)); // format 0
-    return page;
-}
-
 constexpr std::uint64_t in_page = Nvme::page_bytes - 1;
 
+/// Of a scatter-gather list.
 struct Descriptor {
     std::uint64_t address = 0;
     std::uint32_t bytes = 0;
@@ -95,134 +37,82 @@ struct Descriptor {
 
 static_assert(sizeof(Descriptor) == 16);
 
+/// Of dataset management.
+struct BlockRange {
+    std::uint32_t attributes = 0;
+    std::uint32_t count = 0;
+    std::uint64_t first = 0;
+};
+
+static_assert(sizeof(BlockRange) == 16);
+
 } // namespace
 
-std::optional<Nvme::Outcome> Nvme::run_admin(BusMaster& bus, const Command& command) {
-    switch (command.opcode()) {
-    case delete_submission:
-        return delete_submission_queue(command);
-    case create_submission:
-        return create_submission_queue(command);
-    case get_log_page:
-        return log_page(bus, command);
-    case delete_completion:
-        return delete_completion_queue(command);
-    case create_completion:
-        return create_completion_queue(command);
-    case identify_opcode:
-        return identify(bus, command);
-    case abort_opcode:
-        return Outcome{.result = 1}; // not aborted: it has completed
-    case set_features_opcode:
-        return set_features(command);
-    case get_features_opcode:
-        return get_features(command);
-    case asynchronous_event:
-        if (waiting_for_events_ == most_event_requests)
-            return Outcome{Status::invalid_field};
-        ++waiting_for_events_;
-        return std::nullopt;
-    default:
-        return Outcome{Status::invalid_opcode};
-    }
-}
-
 Nvme::Outcome Nvme::run_io(BusMaster& bus, const Command& command) {
+    const std::uint32_t name_space = command.name_space();
+    if (name_space != 1 && !(command.opcode() == flush && name_space == every_namespace))
+        return {Status::invalid_namespace};
+    const std::uint64_t count = (command.words[12] & 0xffff) + 1;
     switch (command.opcode()) {
     case flush:
-        if (command.name_space() != 1 && command.name_space() != every_namespace)
-            return {Status::invalid_namespace};
         return {};
+    case dataset_management:
+        return deallocate(bus, command);
     case write_blocks:
     case read_blocks:
-        return transfer_blocks(bus, command);
+    case compare:
+        if (count << options_.block_lg2 > most_data)
+            return {Status::invalid_field};
+        break;
+    case write_zeroes:
+        break;
     default:
         return {Status::invalid_opcode};
     }
-}
-
-Nvme::Outcome Nvme::identify(BusMaster& bus, const Command& command) {
-    switch (command.words[10] & 0xff) {
-    case 0x00:
-        if (command.name_space() != 1)
-            return {Status::invalid_namespace};
-        return send(bus, command, identify_namespace(medium_.size() >> block_lg2_, block_lg2_));
-    case 0x01: {
-        static const Page controller = identify_controller();
-        return send(bus, command, controller);
-    }
-    case 0x02: {
-        Page list{};
-        if (command.name_space() == 0)
-            put<std::uint32_t>(list, 0, 1);
-        return send(bus, command, list);
-    }
-    default:
-        return {Status::invalid_field};
-    }
-}
-
-Nvme::Outcome Nvme::log_page(BusMaster& bus, const Command& command) {
-    const std::uint64_t words =
-        (command.words[10] >> 16 | std::uint64_t{command.words[11] & 0xffff} << 16) + 1;
-    const std::uint64_t offset = command.wide(12);
-    const unsigned which = command.words[10] & 0xff;
-    if (which < 1 || which > 3) // errors, health, firmware
-        return {Status::invalid_log_page};
-    if (words > most_data / 4 || offset % 4 != 0 || offset > page_bytes)
-        return {Status::invalid_field};
-    std::array<std::byte, 512> log{};
-    if (which == 2) {
-        put<std::uint16_t>(log, 1, 300); // 300 K
-        put<std::uint8_t>(log, 3, 100);  // available spare, in percent
-    } else if (which == 3) {
-        put<std::uint8_t>(log, 0, 1); // slot 1 is active
-    }
-    log_.assign(words * 4, std::byte{0});
-    if (offset < log.size())
-        std::memcpy(log_.data(), log.data() + offset,
-                    std::min<std::uint64_t>(log_.size(), log.size() - offset));
-    return send(bus, command, log_);
-}
-
-Nvme::Outcome Nvme::set_features(const Command& command) {
-    const unsigned which = command.words[10] & 0xff;
-    if (which >= features_.size() || (known_features >> which & 1) == 0)
-        return {Status::invalid_field};
-    if (which == number_of_queues)
-        return get_features(command); // a fixed number of queues, whatever is requested
-    features_[which] = command.words[11];
+    const auto where = blocks(command.wide(10), count);
+    if (!where)
+        return {where.error()};
+    if (command.opcode() == read_blocks)
+        return send(bus, command, *where);
+    if (command.opcode() == write_blocks)
+        return receive(bus, command, *where);
+    if (command.opcode() == compare)
+        return compare_blocks(bus, command, *where);
+    std::ranges::fill(*where, std::byte{0});
     return {};
 }
 
-Nvme::Outcome Nvme::get_features(const Command& command) const {
-    const unsigned which = command.words[10] & 0xff;
-    if (which >= features_.size() || (known_features >> which & 1) == 0)
-        return {Status::invalid_field};
-    if (which == number_of_queues)
-        return {.result = (most_queues - 2) | (most_queues - 2) << 16}; // of I/O queues, minus one
-    return {.result = features_[which]};
+std::expected<std::span<std::byte>, Nvme::Status> Nvme::blocks(std::uint64_t first,
+                                                               std::uint64_t count) {
+    const std::uint64_t all = medium().size() >> options_.block_lg2;
+    if (first >= all || count > all - first)
+        return std::unexpected(Status::lba_out_of_range);
+    return medium().subspan(first << options_.block_lg2, count << options_.block_lg2);
 }
 
-Nvme::Outcome Nvme::transfer_blocks(BusMaster& bus, const Command& command) {
-    if (command.name_space() != 1)
-        return {Status::invalid_namespace};
-    const std::uint64_t blocks = medium_.size() >> block_lg2_;
-    const std::uint64_t first = command.wide(10);
-    const std::uint64_t count = (command.words[12] & 0xffff) + 1;
-    if (count << block_lg2_ > most_data)
-        return {Status::invalid_field};
-    if (first >= blocks || count > blocks - first)
-        return {Status::lba_out_of_range};
-    const std::span<std::byte> data =
-        std::span(medium_).subspan(first << block_lg2_, count << block_lg2_);
-    if (command.opcode() == read_blocks)
-        return send(bus, command, data);
-    const Segments where = segments(bus, command, data.size());
-    if (!where)
-        return {where.error()};
-    const bool arrived = data_.from_memory(bus, *where, data);
-    return {arrived ? Status::success : Status::data_transfer_error};
+Nvme::Outcome Nvme::compare_blocks(BusMaster& bus, const Command& command,
+                                   std::span<const std::byte> blocks) {
+    buffer_.assign(blocks.size(), std::byte{0});
+    const Outcome received = receive(bus, command, buffer_);
+    const bool differ = received.status == Status::success && !std::ranges::equal(buffer_, blocks);
+    return differ ? Outcome{Status::compare_failure} : received;
+}
+
+/// All ranges or none.
+Nvme::Outcome Nvme::deallocate(BusMaster& bus, const Command& command) {
+    const bool is_wanted = (command.words[11] & 4) != 0; // the rest are hints
+    std::array<BlockRange, 256> memory;
+    const std::span<BlockRange> ranges(memory.data(), (command.words[10] & 0xff) + 1);
+    if (const Outcome received = receive(bus, command, std::as_writable_bytes(ranges));
+        received.status != Status::success)
+        return received;
+    for (const BlockRange& each : ranges)
+        if (each.count != 0 && !blocks(each.first, each.count))
+            return {Status::lba_out_of_range};
+    for (const BlockRange& each : ranges)
+        if (is_wanted && each.count != 0)
+            std::ranges::fill(*blocks(each.first, each.count), std::byte{0});
+    return {};
 }
 
 Nvme::Outcome Nvme::send(BusMaster& bus, const Command& command, std::span<const std::byte> data) {
@@ -230,6 +120,14 @@ Nvme::Outcome Nvme::send(BusMaster& bus, const Command& command, std::span<const
     if (!where)
         return {where.error()};
     const bool arrived = data_.to_memory(bus, *where, data);
+    return {arrived ? Status::success : Status::data_transfer_error};
+}
+
+Nvme::Outcome Nvme::receive(BusMaster& bus, const Command& command, std::span<std::byte> data) {
+    const Segments where = segments(bus, command, data.size());
+    if (!where)
+        return {where.error()};
+    const bool arrived = data_.from_memory(bus, *where, data);
     return {arrived ? Status::success : Status::data_transfer_error};
 }
 
@@ -264,24 +162,24 @@ Nvme::Segments Nvme::by_pages(BusMaster& bus, const Command& command, std::uint6
     }
     if (list % 8 != 0)
         return std::unexpected(Status::invalid_prp_offset);
-    // A link leads to the start of a page: each list then describes data, so the loop ends however
-    // the lists are linked.
     while (left != 0) {
-        std::uint64_t entry = 0;
-        if (bus.read(Iova(list), std::as_writable_bytes(std::span(&entry, 1))).value() !=
-            sizeof entry)
+        const std::uint64_t room = (page_bytes - (list & in_page)) / 8;
+        const std::uint64_t pages = (left + in_page) / page_bytes;
+        // A link leads to the start of a page, so each further list describes data.
+        const bool is_linked = pages > room;
+        std::array<std::uint64_t, page_bytes / 8> memory;
+        const std::span<std::uint64_t> entries(memory.data(), std::min(pages, room));
+        if (bus.read(Iova(list), std::as_writable_bytes(entries)).value() != entries.size_bytes())
             return std::unexpected(Status::data_transfer_error);
-        const bool last_of_page = (list & in_page) == page_bytes - sizeof entry;
-        if ((entry & in_page) != 0)
-            return std::unexpected(Status::invalid_prp_offset);
-        if (last_of_page && left > page_bytes) {
-            list = entry;
-            continue;
+        for (const std::uint64_t entry : entries)
+            if ((entry & in_page) != 0)
+                return std::unexpected(Status::invalid_prp_offset);
+        for (const std::uint64_t entry : entries.first(entries.size() - (is_linked ? 1 : 0))) {
+            const std::uint64_t here = std::min(left, page_bytes);
+            segments_.push_back({Iova(entry), here});
+            left -= here;
         }
-        const std::uint64_t here = std::min(left, page_bytes);
-        segments_.push_back({Iova(entry), here});
-        left -= here;
-        list += sizeof entry;
+        list = entries.back();
     }
     return segments_;
 }

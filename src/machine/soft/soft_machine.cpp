@@ -59,8 +59,10 @@ using Iommu = iommu::SoftIommu<TranslatingDomain, HostRam>;
 /// The bus as one model sees it.
 class Slot final : public BusMaster {
   public:
-    Slot(Bdf address, DeviceModel& model, Iommu::Device& device)
-        : model_(model), info_(model.info()), lane_(device) {
+    /// `now` is the machine's clock, which outlives it.
+    Slot(Bdf address, DeviceModel& model, Iommu::Device& device,
+         const std::chrono::nanoseconds& now)
+        : model_(model), info_(model.info()), lane_(device), now_(now) {
         info_.address = address;
     }
 
@@ -81,6 +83,8 @@ class Slot final : public BusMaster {
             raised.set(vector);
     }
 
+    [[nodiscard]] std::chrono::nanoseconds now() override { return now_; }
+
     // For the open function.
     bool open = false;
     bool attached = false;
@@ -92,6 +96,7 @@ class Slot final : public BusMaster {
     DeviceModel& model_;
     FunctionInfo info_;
     iommu::Lane<Iommu::Device> lane_;
+    const std::chrono::nanoseconds& now_;
 };
 
 /// A model's BAR.
@@ -253,7 +258,7 @@ Result<void> SoftMachine::add(Bdf address, DeviceModel& model) {
         if (slot->open)
             return fail(ErrorCode::busy, "functions are added before any is opened");
     MOAT_LET(Iommu::Device* const device, parts_->iommu.add_device(source_of(address)));
-    parts_->slots.push_back(std::make_unique<Slot>(address, model, *device));
+    parts_->slots.push_back(std::make_unique<Slot>(address, model, *device, parts_->now));
     std::ranges::sort(parts_->slots, {}, [](const auto& slot) { return slot->info().address; });
     infos_.clear();
     for (const auto& slot : parts_->slots)
