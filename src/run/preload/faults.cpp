@@ -5,6 +5,7 @@
 #include "run/instruction/instruction.hpp"
 #include "run/preload/context.hpp"
 #include "run/preload/next.hpp"
+#include "run/preload/own_stack.hpp"
 #include "run/preload/process.hpp"
 
 #include <algorithm>
@@ -84,9 +85,8 @@ void print_refusal(const Error& error) {
             store_region(*mapped, at, from);
         return mapped || client().write(at, from) == from.size();
     };
-    faulting_instruction = registers.instruction_pointer;
+    const Entry entry({registers.instruction_pointer, registers.general[4], true});
     const auto step = emulate(registers, std::span(code).first(bytes), address, {load, store});
-    faulting_instruction = 0;
     if (step)
         set_registers(context, registers, *step);
     else

@@ -2,6 +2,7 @@
 // libc's functions that open, use and close descriptors. A file of VFIO has an empty memory file as
 // its descriptor, so that all other calls find one.
 #include "run/preload/next.hpp"
+#include "run/preload/own_stack.hpp"
 #include "run/preload/paths.hpp"
 #include "run/preload/process.hpp"
 
@@ -187,6 +188,7 @@ MOAT_INTERPOSED int __openat64_2(int folder, const char* path, int flags) {
 }
 
 MOAT_INTERPOSED int close(int descriptor) {
+    const Entry called(MOAT_CALLED_FROM);
     const Use use = descriptors().find(descriptor).use;
     if (use == Use::own && !Inside::here())
         return fail_with(EBADF);
@@ -196,6 +198,7 @@ MOAT_INTERPOSED int close(int descriptor) {
 }
 
 MOAT_INTERPOSED int close_range(unsigned first, unsigned last, int flags) noexcept {
+    const Entry called(MOAT_CALLED_FROM);
     if ((flags & CLOSE_RANGE_CLOEXEC) != 0 || first > last)
         return MOAT_NEXT(close_range)(first, last, flags);
     constexpr auto end = static_cast<unsigned>(Descriptors::most);
@@ -222,10 +225,12 @@ MOAT_INTERPOSED int dup(int descriptor) noexcept {
 }
 
 MOAT_INTERPOSED int dup2(int from, int to) noexcept {
+    const Entry called(MOAT_CALLED_FROM);
     return duplicate_to(from, to, [&] { return MOAT_NEXT(dup2)(from, to); });
 }
 
 MOAT_INTERPOSED int dup3(int from, int to, int flags) noexcept {
+    const Entry called(MOAT_CALLED_FROM);
     return duplicate_to(from, to, [&] { return MOAT_NEXT(dup3)(from, to, flags); });
 }
 
@@ -245,6 +250,7 @@ MOAT_INTERPOSED int ioctl(int descriptor, unsigned long request, ...) noexcept {
     MOAT_LAST_ARGUMENT(void*, argument, request);
     const Descriptors::Entry entry = descriptors().find(descriptor);
     const bool of_descriptors = request == FIOCLEX || request == FIONCLEX || request == FIONBIO;
+    const Entry called(MOAT_CALLED_FROM);
     if (entry.use == Use::vfio && !of_descriptors)
         return vfio_ioctl(entry.file, request, reinterpret_cast<std::uint64_t>(argument));
     if (entry.use == Use::inherited && !of_descriptors)
@@ -277,6 +283,7 @@ MOAT_INTERPOSED ssize_t __pread64_chk(int descriptor, void* into, std::size_t by
 }
 
 MOAT_INTERPOSED ssize_t pwrite(int descriptor, const void* from, std::size_t bytes, off_t offset) {
+    const Entry called(MOAT_CALLED_FROM);
     const Descriptors::Entry entry = descriptors().find(descriptor);
     return entry.use == Use::vfio
                ? write_region(entry.file, from, bytes, static_cast<std::uint64_t>(offset))

@@ -3,6 +3,7 @@
 // directly: allocators call these before the library is ready.
 #include "run/preload/faults.hpp"
 #include "run/preload/next.hpp"
+#include "run/preload/own_stack.hpp"
 #include "run/preload/process.hpp"
 
 #include <cerrno>
@@ -75,6 +76,7 @@ MOAT_INTERPOSED void* mmap64(void* address, std::size_t bytes, int protection, i
 }
 
 MOAT_INTERPOSED int munmap(void* address, std::size_t bytes) {
+    const Entry called(MOAT_CALLED_FROM);
     const std::uint64_t start = number(address);
     if (start % page == 0)
         forget_mappings(start, start + in_pages(bytes));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "run/preload/own_client.hpp"
 
-#include "run/preload/next.hpp"
+#include "run/preload/own_stack.hpp"
 #include "run/preload/process.hpp"
 
 #include <algorithm>
@@ -11,14 +11,6 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include <unwind.h>
-
-// What the linker calls the beginning and the end of this library.
-extern "C" {
-[[gnu::visibility(
-    "hidden")]] extern const char __ehdr_start;       // NOLINT(bugprone-reserved-identifier)
-[[gnu::visibility("hidden")]] extern const char _end; // NOLINT(bugprone-reserved-identifier)
-}
 
 namespace moat::run {
 
@@ -39,30 +31,6 @@ namespace {
     return copy;
 }
 
-struct Capture {
-    std::span<std::uintptr_t> frames;
-    std::size_t written = 0;
-    bool outside = false;
-};
-
-[[nodiscard]] bool is_ours(std::uintptr_t address) {
-    return address >= reinterpret_cast<std::uintptr_t>(&__ehdr_start) &&
-           address < reinterpret_cast<std::uintptr_t>(&_end);
-}
-
-_Unwind_Reason_Code add_frame(_Unwind_Context* context, void* argument) {
-    auto& capture = *static_cast<Capture*>(argument);
-    const std::uintptr_t address = _Unwind_GetIP(context);
-    if (address == 0 || capture.written == capture.frames.size())
-        return _URC_END_OF_STACK;
-    if (!capture.outside)
-        capture.outside =
-            faulting_instruction != 0 ? address == faulting_instruction : !is_ours(address);
-    if (capture.outside) // the frame of a fault has no call: its address counts as after one
-        capture.frames[capture.written++] = address == faulting_instruction ? address + 1 : address;
-    return _URC_NO_REASON;
-}
-
 } // namespace
 
 OwnClient::OwnClient() : standard_error_(duplicate_high(STDERR_FILENO)) {}
@@ -70,7 +38,7 @@ OwnClient::OwnClient() : standard_error_(duplicate_high(STDERR_FILENO)) {}
 std::size_t OwnClient::transfer(Transfer* function, std::span<const iovec> local,
                                 std::uint64_t address, std::size_t bytes) {
     const iovec remote = {reinterpret_cast<void*>(address), bytes};
-    const auto done = function(getpid(), local.data(), local.size(), &remote, 1, 0);
+    const auto done = function(process_number(), local.data(), local.size(), &remote, 1, 0);
     if (done >= 0)
         return static_cast<std::size_t>(done);
     if (errno != EFAULT && !warned_.exchange(true))
@@ -111,15 +79,19 @@ File OwnClient::file_of(int descriptor) {
 }
 
 std::size_t OwnClient::stack(std::span<std::uintptr_t> frames) {
-    Capture capture{.frames = frames};
-    _Unwind_Backtrace(add_frame, &capture);
-    if (capture.written == 0 && faulting_instruction != 0 && !frames.empty())
-        frames[capture.written++] = faulting_instruction + 1;
-    return capture.written;
+    return own_stack(frames);
 }
 
 std::uint64_t OwnClient::thread() {
-    return static_cast<std::uint64_t>(gettid());
+    struct Known {
+        pid_t number = 0;
+        unsigned generation = 0;
+    };
+
+    static thread_local constinit Known known = {};
+    if (known.number == 0 || known.generation != generation())
+        known = {gettid(), generation()};
+    return static_cast<std::uint64_t>(known.number);
 }
 
 void OwnClient::print(std::string_view text) {

@@ -14,7 +14,6 @@
 namespace moat::run {
 
 thread_local constinit unsigned Inside::depth = 0;
-thread_local constinit std::uint64_t faulting_instruction = 0;
 
 namespace {
 
@@ -22,6 +21,7 @@ constinit std::atomic<Session*> current = nullptr;
 constinit std::mutex making;
 constinit std::mutex forgetting;
 constinit std::atomic<pid_t> owner = 0; ///< of the memory
+constinit std::atomic<unsigned> forks = 0;
 // Not destroyed: threads of the program may outlive main.
 constinit Descriptors the_descriptors;
 constinit Windows the_windows;
@@ -59,6 +59,7 @@ void unlock_after_fork() {
 void in_child() {
     current = nullptr;
     owner = getpid();
+    ++forks;
     the_descriptors.inherit();
     unlock_after_fork();
 }
@@ -139,6 +140,14 @@ void close_file(File file) {
     const Inside inside;
     if (Session* const session = session_if_any())
         session->close(file);
+}
+
+pid_t process_number() {
+    return owner.load(std::memory_order_relaxed);
+}
+
+unsigned generation() {
+    return forks.load(std::memory_order_relaxed);
 }
 
 bool is_vfork_child() {

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <string_view>
+#include <sys/types.h>
 
 namespace moat::run {
 
@@ -31,6 +32,10 @@ void forget_descriptor(int descriptor);
 void close_file(File file);
 /// Of the addresses from `start` to `end`.
 void forget_mappings(std::uint64_t start, std::uint64_t end);
+
+/// The process that the memory belongs to, and how often it forked before that.
+[[nodiscard]] pid_t process_number();
+[[nodiscard]] unsigned generation();
 
 /// Return: whether this is the child of a vfork, which shares the memory but not the descriptors.
 [[nodiscard]] bool is_vfork_child();
@@ -54,8 +59,5 @@ class Inside {
   private:
     static thread_local constinit unsigned depth;
 };
-
-/// The address of the instruction that this thread's fault handler emulates, or 0.
-extern thread_local constinit std::uint64_t faulting_instruction;
 
 } // namespace moat::run

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The program's stack, from the call or the fault that entered the library.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace moat::run {
+
+/// Where the program called the library, or the instruction that faulted, and the stack pointer
+/// there.
+struct EntryPlace {
+    std::uintptr_t address = 0;
+    std::uintptr_t stack = 0;
+    bool is_fault = false;
+    bool operator==(const EntryPlace&) const = default;
+};
+
+/// While one lives, its thread serves the program.
+class Entry {
+  public:
+    explicit Entry(const EntryPlace& place);
+    ~Entry();
+    Entry(const Entry&) = delete;
+    Entry& operator=(const Entry&) = delete;
+
+  private:
+    EntryPlace before_;
+};
+
+/// Writes the program's return addresses, innermost first. Fast if they are those of this thread's
+/// latest call. Return: how many; 0 outside of an Entry.
+[[nodiscard]] std::size_t own_stack(std::span<std::uintptr_t> frames);
+
+} // namespace moat::run
+
+/// The place from which the function that contains this was called.
+#define MOAT_CALLED_FROM                                                                           \
+    ::moat::run::EntryPlace {                                                                      \
+        reinterpret_cast<std::uintptr_t>(__builtin_return_address(0)),                             \
+            reinterpret_cast<std::uintptr_t>(__builtin_dwarf_cfa()), false                         \
+    }
