@@ -2,6 +2,7 @@
 #include "run/preload/paths.hpp"
 
 #include "run/preload/process.hpp"
+#include "run/sysfs_tree.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -11,11 +12,6 @@
 namespace moat::run {
 
 namespace {
-
-// The soft devices' alone: this machine's are not seen.
-constexpr std::array<std::string_view, 5> replaced = {
-    "/sys/bus/pci/devices", "/sys/kernel/iommu_groups", "/sys/module/vfio", "/dev/vfio",
-    "/dev/iommu"};
 
 /// Without doubled slashes at its beginning.
 [[nodiscard]] std::string_view trimmed(const char* path) {
@@ -28,12 +24,13 @@ constexpr std::array<std::string_view, 5> replaced = {
     if (!path.starts_with(prefix))
         return false;
     const char next = path.size() == prefix.size() ? '\0' : path[prefix.size()];
-    return next == '\0' || next == '/' || (next == '_' && prefix.ends_with("vfio"));
+    return next == '\0' || next == '/';
 }
 
+/// The soft devices' alone: this machine's are not seen.
 [[nodiscard]] bool is_replaced(std::string_view path) {
-    return std::ranges::any_of(replaced,
-                               [&](std::string_view prefix) { return begins(path, prefix); });
+    return std::ranges::any_of(tree_folders,
+                               [&](std::string_view folder) { return begins(path, folder); });
 }
 
 } // namespace
