@@ -106,7 +106,7 @@ template <class Sync>
 void add(World<Sync>& world, std::uint64_t page) {
     const Iova start(page * page_size);
     const auto added = world.registry.add(start, [&](dma::PackedMapping& fresh) {
-        fresh.set(start, ByteCount(16), {}, dma::Direction::bidirectional, {}, {});
+        fresh.set(start, ByteCount(16), dma::Direction::bidirectional, {}, {});
     });
     ExploredSync::check(added.has_value(), "the arena has room");
 }

@@ -26,6 +26,20 @@ static void fill_outside(std::span<std::byte> pages, std::size_t first, std::siz
     fill(std::max(first, at + kept), first + size);
 }
 
+void BouncedPages::place(const Memory& memory, Placement placement) {
+    const std::size_t size = memory.bytes.size();
+    const std::uint64_t alignment =
+        memory.physical.value() == 0
+            ? bit(most_alignment_lg2)
+            : bit(std::min(most_alignment_lg2, alignment_lg2(memory.physical.value())));
+    const std::size_t at =
+        placement == Placement::left ? 0 : (all_.bytes.size() - size) & ~(alignment - 1);
+    if (at != at_ || size != size_)
+        fill_outside(all_.bytes, at_, size_, at, size);
+    at_ = at;
+    size_ = size;
+}
+
 /// Makes pages reachable for leak checkers for good.
 static void keep_reachable(const Memory& pages) {
     struct Kept {
@@ -49,13 +63,14 @@ BouncePages::~BouncePages() {
             source_.release(source_.context, each.pages);
 }
 
-BouncePages::Pages BouncePages::take_pages(ByteCount whole) {
+BouncedPages BouncePages::allocate(ByteCount size) {
+    const ByteCount whole((size.value() + page_bytes_ - 1) & ~(page_bytes_ - 1));
     if (whole != ByteCount(page_bytes_))
-        return {source_.allocate(source_.context, whole), 0, whole.value()};
+        return BouncedPages(source_.allocate(source_.context, whole));
     const std::lock_guard lock(mutex_);
     if (free_.empty() && !add_block())
         return {};
-    const Pages page = free_.back();
+    const BouncedPages page = free_.back();
     free_.pop_back();
     return page;
 }
@@ -77,53 +92,31 @@ bool BouncePages::add_block() {
     blocks_.push_back({block});
     for (std::uint64_t at = block.bytes.size(); at != 0;) {
         at -= page_bytes_;
-        free_.push_back({.all = {block.bytes.subspan(at, page_bytes_),
-                                 PhysicalAddress(block.physical.value() + at)},
-                         .size = page_bytes_});
+        free_.push_back(BouncedPages(Memory{block.bytes.subspan(at, page_bytes_),
+                                            PhysicalAddress(block.physical.value() + at)}));
     }
     return true;
 }
 
-Result<Memory> BouncePages::allocate(const Memory& memory, Placement placement) {
-    const std::size_t size = memory.bytes.size();
-    const ByteCount whole((size + page_bytes_ - 1) & ~(page_bytes_ - 1));
-    const Pages pages = take_pages(whole);
-    if (pages.all.bytes.empty())
-        return fail(ErrorCode::no_memory, "no pages for a buffer", {"size", whole.value()});
-    const std::uint64_t alignment =
-        memory.physical.value() == 0
-            ? page_bytes_
-            : bit(std::min(most_alignment_lg2, alignment_lg2(memory.physical.value())));
-    const std::size_t at =
-        placement == Placement::left ? 0 : (whole.value() - size) & ~(alignment - 1);
-    fill_outside(pages.all.bytes, pages.first, pages.size, at, size);
-    return Memory{pages.all.bytes.subspan(at, size),
-                  PhysicalAddress(pages.all.physical.value() + at)};
-}
-
-void BouncePages::release(const Memory& bounce, RedZones zones) {
-    if (bounce.bytes.empty())
+void BouncePages::release(const BouncedPages& pages) {
+    if (pages.empty())
         return;
-    const PhysicalAddress first(bounce.physical.value() & ~(page_bytes_ - 1));
-    const Memory pages = {pages_around(bounce, page_bytes_), first};
-    if (pages.bytes.size() != page_bytes_)
-        return source_.release(source_.context, pages);
-    const bool intact = zones == RedZones::intact;
+    if (pages.all().bytes.size() != page_bytes_)
+        return source_.release(source_.context, pages.all());
     const std::lock_guard lock(mutex_);
-    free_.push_back({pages, intact ? bounce.physical.value() - first.value() : 0,
-                     intact ? bounce.bytes.size() : page_bytes_});
+    free_.push_back(pages);
 }
 
-void BouncePages::keep_for_good(const Memory& bounce) {
-    if (bounce.bytes.empty())
+void BouncePages::keep_for_good(const BouncedPages& pages) {
+    const std::span<std::byte> bytes = pages.all().bytes;
+    if (bytes.empty())
         return;
-    const std::span<std::byte> pages = pages_around(bounce, page_bytes_);
-    if (pages.size() != page_bytes_)
-        return keep_reachable(bounce);
+    if (bytes.size() != page_bytes_)
+        return keep_reachable(pages.all());
     const std::lock_guard lock(mutex_);
     for (Block& each : blocks_) {
         const std::span<std::byte> all = each.pages.bytes;
-        each.kept |= pages.data() >= all.data() && pages.data() < all.data() + all.size();
+        each.kept |= bytes.data() >= all.data() && bytes.data() < all.data() + all.size();
     }
 }
 

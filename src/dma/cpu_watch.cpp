@@ -161,7 +161,7 @@ void block_is_freed(const volatile void* block) {
     if (size == 0)
         return;
     while (const auto mapping = begin_call(first, first + size - 1)) {
-        mapping->freed(mapping->context, mapping->iova, heap_block_at(const_cast<void*>(block)));
+        mapping->freed(*mapping, heap_block_at(const_cast<void*>(block)));
         unregister_mapping(mapping->memory, mapping->context, mapping->iova);
         end_call(mapping->context);
     }

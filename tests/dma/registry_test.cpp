@@ -21,7 +21,7 @@ using Subject = Registry<RealSync>;
 
 Result<void> add(Subject& registry, std::uint64_t start, std::uint64_t size) {
     return registry.add(Iova(start), [&](PackedMapping& fresh) {
-        fresh.set(Iova(start), ByteCount(size), {}, Direction::bidirectional, {}, {});
+        fresh.set(Iova(start), ByteCount(size), Direction::bidirectional, {}, {});
     });
 }
 
@@ -153,7 +153,7 @@ TEST(Registry, past_mappings_are_noted_while_others_ask) {
 }
 
 TEST(Registry, keeps_every_field_of_a_mapping) {
-    Subject registry(4, 1000);
+    Subject registry(4, {.sampled_of = 1000});
     const std::array<std::uintptr_t, 3> frames = {1, 2, 3};
     const fault::Event mapped = {.time_ns = 7, .stack = frames};
     for (const auto direction :
@@ -161,7 +161,7 @@ TEST(Registry, keeps_every_field_of_a_mapping) {
         const IovaRange range(Iova(0x7fff'ffff'f123), ByteCount(std::uint64_t{1} << 40));
         const PackedGuards guards(ByteCount(1), ByteCount(~std::uint64_t{0}));
         ASSERT_TRUE(registry.add(range.start(), [&](PackedMapping& fresh) {
-            fresh.set(range.start(), range.size(), guards, direction, "label", mapped, true);
+            fresh.set_part(range.start(), range.size(), guards, direction, "label", mapped);
         }));
         const auto found = registry.find_at(range.start());
         ASSERT_TRUE(found);

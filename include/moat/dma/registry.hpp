@@ -28,9 +28,8 @@ namespace moat::dma {
 template <SyncPolicy Sync>
 class Registry {
   public:
-    /// `sampled_of`: of every mapping (fault::Mapping).
-    explicit Registry(std::size_t history, std::uint32_t sampled_of = 0)
-        : sampled_of_(sampled_of), past_(history, sampled_of) {}
+    explicit Registry(std::size_t history, const SharedByMappings& shared = {})
+        : shared_(shared), past_(history, shared) {}
 
     ~Registry() { destroy(root_.load(std::memory_order_relaxed), levels - 1); }
 
@@ -88,7 +87,7 @@ class Registry {
 
     /// What `packed`, which begins at `start`, stands for.
     [[nodiscard]] Registered unpack(const PackedMapping& packed, Iova start) const {
-        return packed.unpack(page_of(start), sampled_of_);
+        return packed.unpack(page_of(start), shared_);
     }
 
     /// The mapping that begins at `start`.
@@ -348,7 +347,7 @@ class Registry {
         if (slot.used) {
             if (!Side::right(slot.mapping.start(page), at))
                 return false;
-            found = slot.mapping.unpack(page, sampled_of_);
+            found = slot.mapping.unpack(page, shared_);
             return true;
         }
         if (slot.announced) {
@@ -422,7 +421,7 @@ class Registry {
 
     Atomic<void*> root_{nullptr};
     std::array<Atomic<Leaf*>, Sizes::recent_leaves> recent_{};
-    const std::uint32_t sampled_of_;
+    const SharedByMappings shared_;
     RecentPast<Sync> past_;
 };
 

@@ -188,6 +188,10 @@ class Space {
         return tracks() && options_.level == Level::exact;
     }
 
+    [[nodiscard]] bool looks_for_double_mappings() const {
+        return tracks_to_the_byte() && options_.double_mapping != DoubleMapping::ignore;
+    }
+
     /// Whether the next mapping is tracked, sampled or recorded.
     [[nodiscard, gnu::always_inline]] bool next_leaves_fast_path() const {
         return entry_ != Care::guard && (entry_ != Care::sample || watch_.samples_next());
@@ -242,6 +246,8 @@ class Space {
     [[gnu::noinline]] Result<void> sync(Iova iova, ByteCount offset, ByteCount size, Owner next);
     void look_for_double_mapping(IovaRange range, std::span<const Memory> pieces,
                                  Direction direction, std::string_view label);
+    void report_double_mapping(IovaRange range, Iova other, Direction direction,
+                               std::string_view label);
     void report_leaks();
 
     // First, so that the hot paths need no register for its address beside that of the space.
@@ -324,9 +330,12 @@ Result<Iova> Space<Domain, Sync>::map_with_care(const Memory& memory, Direction 
         return track(pages_.map(memory.physical, memory.size(), attributes_of(direction)),
                      memory.size(), direction, label);
     const Result<Iova> iova = watch_.map(memory, direction, label);
-    if (iova)
-        look_for_double_mapping({*iova, memory.size()}, {&memory, 1}, direction, label);
-    return iova;
+    if (!iova) [[unlikely]]
+        return iova;
+    if (looks_for_double_mappings())
+        if (const auto other = double_mappings_.add(*iova, memory, direction)) [[unlikely]]
+            report_double_mapping({*iova, memory.size()}, *other, direction, label);
+    return *iova;
 }
 
 template <iommu::Domain Domain, SyncPolicy Sync>
@@ -335,17 +344,22 @@ Result<void> Space<Domain, Sync>::unmap_tracked(Iova iova, ByteCount size, Direc
         const Result<void> removed = tracker_.remove(iova, size, direction);
         return removed ? pages_.unmap(iova, size) : removed;
     }
-    const auto was = tracker_.take(iova, size, direction);
-    if (!was)
-        return std::unexpected(was.error());
-    double_mappings_.remove(iova);
+    PackedMapping was;
+    if (const auto taken = tracker_.take(iova, size, direction, was); !taken)
+        return taken;
+    if (looks_for_double_mappings()) {
+        if (const auto* const buffer = watch_.buffer_of(was); buffer != nullptr)
+            double_mappings_.remove(iova, buffer->memory(), direction);
+        else
+            double_mappings_.remove_list(iova);
+    }
     bytes_.forget({iova, size});
-    return watch_.unmap(iova, size, *was);
+    return watch_.unmap(iova, size, was);
 }
 
 template <iommu::Domain Domain, SyncPolicy Sync>
 Result<void> Space<Domain, Sync>::sync(Iova iova, ByteCount offset, ByteCount size, Owner next) {
-    const Result<fault::Mapping> mapping = tracker_.find_for_sync(iova, offset, size);
+    const Result<Registered> mapping = tracker_.find_for_sync(iova, offset, size);
     if (!mapping)
         return std::unexpected(mapping.error());
     return watch_.enabled() ? watch_.hand_over(*mapping, offset, size, next) : Result<void>{};
@@ -411,18 +425,21 @@ Result<Iova> Space<Domain, Sync>::map_region(PhysicalAddress region, ByteCount s
 template <iommu::Domain Domain, SyncPolicy Sync>
 void Space<Domain, Sync>::look_for_double_mapping(IovaRange range, std::span<const Memory> pieces,
                                                   Direction direction, std::string_view label) {
-    if (!tracks_to_the_byte() || options_.double_mapping == DoubleMapping::ignore)
-        return;
-    const auto start = double_mappings_.add(range.start(), pieces, direction);
-    if (!start)
-        return;
+    if (looks_for_double_mappings())
+        if (const auto other = double_mappings_.add_list(range.start(), pieces, direction))
+            report_double_mapping(range, *other, direction, label);
+}
+
+template <iommu::Domain Domain, SyncPolicy Sync>
+void Space<Domain, Sync>::report_double_mapping(IovaRange range, Iova other, Direction direction,
+                                                std::string_view label) {
     const auto mapping = tracker_.find(range.start());
     DriverError error = {.kind = DriverErrorKind::double_mapping,
                          .range = range,
                          .mapping = mapping && mapping->range == range // a part of a list is not
                                         ? *mapping
                                         : tracker_.describe(range, direction, label),
-                         .other = tracker_.find(*start)};
+                         .other = tracker_.find(other)};
     if (error.other) // another thread may have unmapped it
         tracker_.report(error);
 }
@@ -431,10 +448,14 @@ template <iommu::Domain Domain, SyncPolicy Sync>
 void Space<Domain, Sync>::report_leaks() {
     tracker_.for_each([&](const Registered& each) {
         const IovaRange range = each.mapping.range;
-        if (!each.is_part && watch_.enabled())
-            (void)watch_.unmap(range.start(), range.size(), each.mapping);
-        else if (!each.is_part)
+        if (!each.is_part && watch_.enabled()) {
+            PackedMapping was;
+            was.set(range.start(), range.size(), each.direction, each.mapping.label,
+                    each.mapping.mapped, each.watched);
+            (void)watch_.unmap(range.start(), range.size(), was);
+        } else if (!each.is_part) {
             (void)pages_.unmap(range.start(), range.size());
+        }
         tracker_.report_leak(each.mapping);
     });
     tracker_.for_each_list([&](const Registered& each) {

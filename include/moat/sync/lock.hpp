@@ -33,9 +33,12 @@ namespace moat {
 template <class Mutex>
 class MOAT_SCOPED_CAPABILITY ExclusiveLock {
   public:
-    explicit ExclusiveLock(Mutex& mutex) MOAT_ACQUIRE(mutex) : mutex_(mutex) { mutex_.lock(); }
+    [[gnu::always_inline]] explicit ExclusiveLock(Mutex& mutex) MOAT_ACQUIRE(mutex)
+        : mutex_(mutex) {
+        mutex_.lock();
+    }
 
-    ~ExclusiveLock() MOAT_RELEASE() { mutex_.unlock(); }
+    [[gnu::always_inline]] ~ExclusiveLock() MOAT_RELEASE() { mutex_.unlock(); }
 
     ExclusiveLock(const ExclusiveLock&) = delete;
     ExclusiveLock& operator=(const ExclusiveLock&) = delete;
@@ -71,9 +74,11 @@ class MOAT_CAPABILITY("spin lock") SpinLock {
             Sync::yield();
     }
 
-    void unlock() MOAT_RELEASE() { held_.store(0, std::memory_order_release); }
+    [[gnu::always_inline]] void unlock() MOAT_RELEASE() {
+        held_.store(0, std::memory_order_release);
+    }
 
-    [[nodiscard]] bool try_lock() MOAT_TRY_ACQUIRE(true) {
+    [[nodiscard, gnu::always_inline]] bool try_lock() MOAT_TRY_ACQUIRE(true) {
         return held_.exchange(1, std::memory_order_acquire) == 0;
     }
 

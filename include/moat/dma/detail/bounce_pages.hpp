@@ -16,7 +16,44 @@ namespace moat::dma {
 
 inline constexpr std::byte red_zone_byte{0xfa};
 
-enum class RedZones : std::uint8_t { unknown, intact };
+/// Pages that hold a bounce buffer, and red zones in the rest of them.
+class BouncedPages {
+  public:
+    BouncedPages() = default;
+
+    explicit BouncedPages(const Memory& all) : all_(all), size_(all.bytes.size()) {}
+
+    [[nodiscard]] const Memory& all() const { return all_; }
+
+    [[nodiscard]] bool empty() const { return all_.bytes.empty(); }
+
+    /// The buffer that was placed last, which the device reaches.
+    [[nodiscard]] Memory buffer() const {
+        return {all_.bytes.subspan(at_, size_), PhysicalAddress(all_.physical.value() + at_)};
+    }
+
+    [[nodiscard]] std::span<std::byte> red_zone_before() const { return all_.bytes.first(at_); }
+
+    [[nodiscard]] std::span<std::byte> red_zone_after() const {
+        return all_.bytes.subspan(at_ + size_);
+    }
+
+    /// Makes room for a buffer of `memory`'s size, which is not longer than the pages, with its
+    /// alignment up to 64 bytes, at the edge that `placement` names. The red zones are filled; the
+    /// buffer's bytes are undefined.
+    void place(const Memory& memory, Placement placement);
+
+    /// Forgets the red zones, which a device may have overwritten.
+    void distrust() {
+        at_ = 0;
+        size_ = all_.bytes.size();
+    }
+
+  private:
+    Memory all_ = {};
+    std::size_t at_ = 0;
+    std::size_t size_ = 0; ///< from `at_` on; all other bytes are intact red zones
+};
 
 /// Thread-safe if the source is. Single pages come from blocks of 16, which end with the object;
 /// longer buffers from the source, and return to it.
@@ -33,17 +70,14 @@ class BouncePages {
 
     [[nodiscard]] bool available() const { return source_.allocate != nullptr; }
 
-    /// A bounce buffer of `memory`'s size, with its alignment up to 64 bytes, at the edge of pages
-    /// that `placement` names. Its contents are undefined; red zones fill the rest of the pages.
-    /// Errors: no_memory.
-    [[nodiscard]] Result<Memory> allocate(const Memory& memory, Placement placement);
+    /// Pages for `size` bytes. Return: empty without memory.
+    [[nodiscard]] BouncedPages allocate(ByteCount size);
 
-    /// Releases the pages of a bounce buffer; does nothing if it is empty. `zones`: whether the red
-    /// zones were checked and restored; then the next buffer of its size needs none filled.
-    void release(const Memory& bounce, RedZones zones = RedZones::unknown);
+    /// Releases what is not empty.
+    void release(const BouncedPages& pages);
 
-    /// Never releases the pages of a bounce buffer, since a device may still reach them.
-    void keep_for_good(const Memory& bounce);
+    /// Never releases the pages, since a device may still reach them.
+    void keep_for_good(const BouncedPages& pages);
 
   private:
     struct Block {
@@ -51,31 +85,15 @@ class BouncePages {
         bool kept = false; ///< a device may still reach a page
     };
 
-    /// Pages, and the part of them that is no red zone.
-    struct Pages {
-        Memory all = {};
-        std::size_t first = 0;
-        std::size_t size = 0;
-    };
-
-    /// Return: empty without memory.
-    [[nodiscard]] Pages take_pages(ByteCount whole);
     [[nodiscard]] bool add_block();
 
     static constexpr std::uint64_t block_pages = 16;
 
     const PageSource source_;
     const std::uint64_t page_bytes_;
-    std::mutex mutex_;        ///< of what follows
-    std::vector<Pages> free_; ///< single pages, with room for those of all blocks
+    std::mutex mutex_;               ///< of what follows
+    std::vector<BouncedPages> free_; ///< single pages, with room for those of all blocks
     std::vector<Block> blocks_;
 };
-
-/// The whole pages around a bounce buffer.
-[[nodiscard]] inline std::span<std::byte> pages_around(const Memory& bounce, std::uint64_t page) {
-    const std::uint64_t before = bounce.physical.value() & (page - 1);
-    const std::uint64_t all = (before + bounce.bytes.size() + page - 1) & ~(page - 1);
-    return {bounce.bytes.data() - before, all};
-}
 
 } // namespace moat::dma

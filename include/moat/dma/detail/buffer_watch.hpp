@@ -15,6 +15,7 @@
 #include <new>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 namespace moat::dma {
 
@@ -48,80 +49,80 @@ class BufferWatch {
     }
 
     [[nodiscard, gnu::always_inline]] bool is_sampled(Iova iova) {
-        return sampling_->may_be_sampled(iova) && buffers_.find(iova) != nullptr;
+        return sampling_->may_be_sampled(iova) && tracker_.find(iova).has_value();
     }
 
     /// Maps and tracks `memory`. Errors: Space::map's; nothing is mapped then.
     /// Every step that can fail comes before the first that others can see.
     [[nodiscard]] Result<Iova> map(const Memory& memory, Direction direction,
                                    std::string_view label) {
-        if (const auto fits = pages_.check_size(memory.size()); !fits)
+        if (const auto fits = pages_.check_size(memory.size()); !fits) [[unlikely]]
             return std::unexpected(fits.error());
-        if (const auto addressable = check_addressable(memory, label); !addressable)
-            return std::unexpected(addressable.error());
-        const Result<BufferPointer> buffer = buffer_for(memory, direction);
-        if (!buffer)
-            return std::unexpected(buffer.error());
-        const Memory bounce = (*buffer)->bounce();
-        const Result<Iova> iova = map_pages(bounce.bytes.empty() ? memory : bounce, direction);
-        if (!iova) {
-            bounces_.release(bounce);
+        if (checker_ != CpuWatch::off)
+            if (const auto addressable = check_addressable(memory, label); !addressable)
+                return std::unexpected(addressable.error());
+        const bool bounced = is_bounced(memory, direction);
+        Buffer* const buffer = buffer_for(memory, direction, bounced);
+        if (buffer == nullptr) [[unlikely]]
+            return fail(ErrorCode::no_memory, "no memory to watch a buffer",
+                        {"size", memory.bytes.size()});
+        const Result<Iova> iova = map_pages(bounced ? buffer->pages().buffer() : memory, direction);
+        if (!iova) [[unlikely]] {
+            buffer->cancel();
+            put(*buffer, true);
             return iova;
         }
-        const bool with_stack = sampling_ || checker_ != CpuWatch::off;
-        const fault::Event mapped = with_stack ? tracker_.event_with_stack() : tracker_.event();
-        if (const auto added = add(*buffer, *iova, direction, label, mapped); !added) {
-            end_bounce(bounce, pages_.unmap(*iova, memory.size()).has_value(), RedZones::unknown);
+        if (const auto added = add(*buffer, *iova, direction, label); !added) [[unlikely]] {
+            buffer->cancel();
+            buffer->pages().distrust();
+            put(*buffer, pages_.unmap(*iova, memory.size()).has_value());
             return std::unexpected(added.error());
         }
-        return iova;
+        return *iova;
     }
 
     /// Unmaps what the tracker has removed, and was `was`; lists with guards have no `was`. Strict
     /// for buffers. Errors: Space::unmap's.
-    [[nodiscard]] Result<void> unmap(Iova iova, ByteCount size,
-                                     const std::optional<fault::Mapping>& was) {
-        const BufferPointer buffer = buffers_.remove(iova);
-        if (buffer == nullptr && !to_the_byte_)
+    [[nodiscard]] Result<void> unmap(Iova iova, ByteCount size, const PackedMapping& was) {
+        Buffer* const buffer = buffer_of(was);
+        if (buffer == nullptr)
             return pages_.unmap(iova, size);
-        if (buffer != nullptr)
-            cpu_watch::unregister_mapping(buffer->memory(), this, iova);
-        const auto claimed = pages_.claim(iova, size);
-        if (!claimed)
-            return std::unexpected(claimed.error());
-        const Result<void> unmapped =
-            pages_.domain().unmap(claimed->pages.start(), claimed->pages.size());
+        if (checker_ != CpuWatch::off)
+            cpu_watch::unregister_mapping(buffer->memory().bytes, this, iova);
         BufferFindings found;
-        if (buffer != nullptr) {
+        const auto ended = [&](bool unmapped) {
             found = buffer->end();
-            end_bounce(buffer->bounce(), unmapped.has_value(), RedZones::intact);
-        }
-        if (sampling_)
-            sampling_->note_end(iova);
-        const Result<void> done =
-            unmapped ? release(*claimed) : pages_.finish_unmap(*claimed, unmapped);
-        if (was)
-            report(found, *was);
+            put(*buffer, unmapped);
+        };
+        const Result<void> done = sampling_ == nullptr ? pages_.unmap_strictly(iova, size, ended)
+                                                       : unmap_sampled(iova, size, ended);
+        if (found.any()) [[unlikely]]
+            report(found, tracker_.unpack(was, iova));
         return done;
     }
 
-    /// Makes `next` the owner of [offset, offset + size) of `mapping`. Errors: no_memory.
-    [[nodiscard]] Result<void> hand_over(const fault::Mapping& mapping, ByteCount offset,
-                                         ByteCount size, Owner next) {
-        const BufferPointer buffer = buffers_.find(mapping.range.start());
+    /// What watches the mapping's bytes, or null.
+    [[nodiscard]] static ExactBuffer<Sync>* buffer_of(const PackedMapping& mapping) {
+        return static_cast<ExactBuffer<Sync>*>(mapping.watched());
+    }
+
+    /// Makes `next` the owner of [offset, offset + size) of a mapping. Errors: no_memory.
+    [[nodiscard]] Result<void> hand_over(const Registered& mapped, ByteCount offset, ByteCount size,
+                                         Owner next) {
+        auto* const buffer = static_cast<Buffer*>(mapped.watched);
         if (buffer == nullptr || size == ByteCount(0))
             return {}; // the device and the CPU access the same bytes
-        const auto found = next == Owner::cpu ? buffer->take(offset.value(), size.value())
-                                              : buffer->give(offset.value(), size.value());
+        const Iova iova = mapped.mapping.range.start();
+        const auto found = next == Owner::cpu ? buffer->take(iova, offset.value(), size.value())
+                                              : buffer->give(iova, offset.value(), size.value());
         if (!found)
             return std::unexpected(found.error());
-        report(*found, mapping);
+        report(*found, mapped.mapping);
         return {};
     }
 
   private:
     using Buffer = ExactBuffer<Sync>;
-    using BufferPointer = std::shared_ptr<Buffer>;
 
     [[nodiscard]] static CpuWatch checker_of(const Options& options) {
         const bool tracks = options.sample == 0 && options.level != Level::guard;
@@ -130,8 +131,6 @@ class BufferWatch {
 
     [[nodiscard]] Result<void> check_addressable(const Memory& memory,
                                                  std::string_view label) const {
-        if (checker_ == CpuWatch::off)
-            return {};
         const auto bad = cpu_watch::find_inaddressable(memory.bytes);
         if (!bad)
             return {};
@@ -148,56 +147,79 @@ class BufferWatch {
 
     /// A small buffer gets bounce pages. So does a buffer of any size that the checker forbids the
     /// CPU while in-process devices write it.
-    [[nodiscard]] Result<BufferPointer> buffer_for(const Memory& memory, Direction direction) {
-        const std::uint64_t page_bytes = pages_.page_mask() + 1;
-        const bool small = memory.size() <= ByteCount(page_bytes);
-        const bool in_process = pages_.domain().limits().in_process;
-        const bool forbidden = checker_ != CpuWatch::off && direction != Direction::to_device;
-        Memory bounce;
-        if ((to_the_byte_ && small) || (forbidden && in_process && bounces_.available())) {
+    [[nodiscard]] bool is_bounced(const Memory& memory, Direction direction) {
+        if (to_the_byte_ && memory.bytes.size() <= pages_.page_mask() + 1)
+            return true;
+        return checker_ != CpuWatch::off && direction != Direction::to_device && in_process() &&
+               bounces_.available();
+    }
+
+    [[nodiscard]] bool in_process() const { return pages_.domain().limits().in_process; }
+
+    /// A buffer that is prepared for `memory`. Return: null without memory.
+    [[nodiscard]] Buffer* buffer_for(const Memory& memory, Direction direction, bool bounced) {
+        const bool single = bounced && memory.bytes.size() <= pages_.page_mask() + 1;
+        Buffer* const buffer = buffers_.take(single);
+        if (buffer == nullptr) [[unlikely]]
+            return nullptr;
+        BouncedPages& pages = buffer->pages();
+        if (bounced && pages.empty())
+            pages = bounces_.allocate(memory.size());
+        CpuWatch watch = CpuWatch::off;
+        if (checker_ != CpuWatch::off) {
+            cpu_watch::allow(checker_, memory.bytes); // another mapping may forbid it
+            if (bounced || !in_process())
+                watch = checker_;
+        }
+        if (!bounced || !pages.empty()) [[likely]] {
             const bool left = sampling_ && (sample_random::next() >> 63) != 0;
-            const Result<Memory> pages =
-                bounces_.allocate(memory, left ? Placement::left : placement_);
-            if (!pages)
-                return std::unexpected(pages.error());
-            bounce = *pages;
+            if (bounced)
+                pages.place(memory, left ? Placement::left : placement_);
+            if (buffer->prepare(memory, bounced, direction, watch)) [[likely]]
+                return buffer;
         }
-        cpu_watch::allow(checker_, memory.bytes); // another mapping may forbid it
-        const bool device_is_cpu = in_process && bounce.bytes.empty();
-        auto buffer = Buffer::create(memory, bounce, direction, page_bytes,
-                                     device_is_cpu ? CpuWatch::off : checker_);
-        if (buffer == nullptr) {
-            bounces_.release(bounce);
-            return fail(ErrorCode::no_memory, "no memory to watch a buffer",
-                        {"size", memory.bytes.size()});
-        }
-        return buffer;
+        put(*buffer, true);
+        return nullptr;
+    }
+
+    /// Ends the use of a buffer. Its pages serve the next one, unless a device may still reach them
+    /// since they were not `unmapped`.
+    void put(Buffer& buffer, bool unmapped) {
+        BouncedPages& pages = buffer.pages();
+        if (!unmapped) [[unlikely]]
+            bounces_.keep_for_good(std::exchange(pages, {}));
+        else if (pages.all().bytes.size() > pages_.page_mask() + 1) [[unlikely]]
+            bounces_.release(std::exchange(pages, {}));
+        buffers_.put(buffer);
     }
 
     /// Takes addresses out of the samples' quarantine while the space is full.
     [[nodiscard]] Result<Iova> map_pages(const Memory& memory, Direction direction) {
-        const Attributes attributes = attributes_of(direction);
-        Result<Iova> iova = pages_.map(memory.physical, memory.size(), attributes);
-        while (!iova && iova.error().code() == ErrorCode::no_space && sampling_) {
+        for (;;) {
+            const Result<Iova> iova =
+                pages_.map(memory.physical, memory.size(), attributes_of(direction));
+            if (iova) [[likely]]
+                return *iova;
+            if (iova.error().code() != ErrorCode::no_space || !sampling_)
+                return iova;
             const auto oldest = sampling_->release_oldest();
             if (!oldest)
-                break;
+                return iova;
             if (const auto released = release_quarantined(*oldest); !released)
                 return std::unexpected(released.error());
-            iova = pages_.map(memory.physical, memory.size(), attributes);
         }
-        return iova;
     }
 
-    /// Adds the mapping to every index, or to none.
-    [[nodiscard]] Result<void> add(const BufferPointer& buffer, Iova iova, Direction direction,
-                                   std::string_view label, const fault::Event& mapped) {
-        const ByteCount size(buffer->memory().size());
-        if (!buffers_.add(iova, buffer))
-            return fail(ErrorCode::no_memory, "no memory to record a mapping",
-                        {"iova", iova.value()});
-        if (const auto added = tracker_.add(iova, size, direction, label, mapped); !added) {
-            (void)buffers_.remove(iova);
+    /// Adds the mapping to the tracker and the checker. Errors: no_memory.
+    [[nodiscard]] Result<void> add(Buffer& buffer, Iova iova, Direction direction,
+                                   std::string_view label) {
+        const bool with_stack = sampling_ || checker_ != CpuWatch::off;
+        const fault::Event mapped = with_stack ? tracker_.event_with_stack() : tracker_.event();
+        buffer.begin(iova);
+        const ByteCount size = buffer.memory().size();
+        if (auto added = tracker_.add(iova, size, direction, label, mapped, &buffer); !added)
+            [[unlikely]] {
+            (void)buffer.end();
             return added;
         }
         if (sampling_)
@@ -206,25 +228,35 @@ class BufferWatch {
             return {};
         try {
             cpu_watch::register_mapping(
-                {.memory = buffer->memory(),
+                {.memory = buffer.memory().bytes,
                  .iova = iova,
                  .label = label,
                  .device_writes = direction != Direction::to_device,
                  .freed =
-                     [](void* context, Iova start, const HeapBlock& block) noexcept {
-                         static_cast<BufferWatch*>(context)->memory_freed(start, block);
+                     [](const cpu_watch::WatchedMapping& freed, const HeapBlock& block) noexcept {
+                         static_cast<BufferWatch*>(freed.context)->memory_freed(freed, block);
                      },
-                 .context = this});
+                 .context = this,
+                 .buffer = &buffer});
         } catch (const std::bad_alloc&) { // the mapping is watched a little less
         }
         return {};
     }
 
-    /// A sampled range stays claimed in the quarantine, so that no thread can release it.
-    [[nodiscard]] Result<void> release(const typename PageMapper<Domain, Sync>::Claimed& claimed) {
-        if (!sampling_)
-            return pages_.allocator().release(claimed.claim);
-        const auto oldest = sampling_->quarantine(claimed.pages);
+    /// The range stays claimed in the quarantine, so that no thread can release it.
+    template <class Ended>
+    [[nodiscard, gnu::noinline]] Result<void> unmap_sampled(Iova iova, ByteCount size,
+                                                            const Ended& ended) {
+        const auto claimed = pages_.claim(iova, size);
+        if (!claimed)
+            return std::unexpected(claimed.error());
+        const Result<void> unmapped =
+            pages_.domain().unmap(claimed->pages.start(), claimed->pages.size());
+        ended(unmapped.has_value());
+        sampling_->note_end(iova);
+        if (!unmapped)
+            return pages_.finish_unmap(*claimed, unmapped);
+        const auto oldest = sampling_->quarantine(claimed->pages);
         return oldest ? release_quarantined(*oldest) : Result<void>{};
     }
 
@@ -233,11 +265,9 @@ class BufferWatch {
     }
 
     /// The driver's later unmap still finds the mapping; the domain has nothing left to unmap then.
-    void memory_freed(Iova iova, const HeapBlock& block) noexcept {
-        const BufferPointer buffer = buffers_.find(iova);
-        if (buffer == nullptr)
-            return; // another thread has unmapped it
-        buffer->abandon();
+    void memory_freed(const cpu_watch::WatchedMapping& freed, const HeapBlock& block) noexcept {
+        const Iova iova = freed.iova;
+        static_cast<Buffer*>(freed.buffer)->abandon(iova);
         const auto mapping = tracker_.deny_all(iova);
         if (!mapping)
             return;
@@ -245,7 +275,7 @@ class BufferWatch {
                              .range = mapping->range,
                              .mapping = *mapping,
                              .block = block,
-                             .memory = buffer->memory()};
+                             .memory = freed.memory};
         const IovaRange pages = pages_.pages_of(iova, mapping->range.size());
         if (!pages_.domain().unmap(pages.start(), pages.size()))
             tracker_.report({.kind = DriverErrorKind::not_invalidated,
@@ -264,14 +294,6 @@ class BufferWatch {
         each(DriverErrorKind::cpu_wrote, found.cpu_wrote);
         each(DriverErrorKind::missing_sync, found.missing_sync);
         each(DriverErrorKind::red_zone, found.red_zone);
-    }
-
-    /// Ends the use of a bounce buffer, whose pages a device may still reach unless `unmapped`.
-    void end_bounce(const Memory& bounce, bool unmapped, RedZones zones) {
-        if (unmapped)
-            bounces_.release(bounce, zones);
-        else
-            bounces_.keep_for_good(bounce);
     }
 
     Tracker<Sync>& tracker_;

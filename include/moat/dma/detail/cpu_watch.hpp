@@ -47,8 +47,9 @@ struct WatchedMapping {
     bool device_writes = false;
     /// Called inside free() by the freeing thread, without a lock, before the memory can be reused.
     /// On return no device reaches the memory; the mapping is unregistered then.
-    void (*freed)(void* context, Iova iova, const HeapBlock& block) noexcept = nullptr;
+    void (*freed)(const WatchedMapping& mapping, const HeapBlock& block) noexcept = nullptr;
     void* context = nullptr;
+    void* buffer = nullptr; ///< the context's
 };
 
 /// Makes free() call `freed` from now on, and appends a line that names the mapping to the

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "moat/dma/detail/interval_index.hpp"
+#include "moat/dma/detail/registry_sizes.hpp"
 #include "moat/dma/memory.hpp"
 #include "moat/sync/concept.hpp"
 #include "moat/sync/lock.hpp"
@@ -20,11 +21,30 @@ namespace moat::dma {
 template <SyncPolicy Sync>
 class DoubleMappings {
   public:
-    /// Adds `pieces` (none empty) as memory of the mapping that begins at `start`. Omits some if
-    /// the index has no memory: mapping does not fail for lack of this check. Return: the start of
-    /// another mapping that shares a byte with them, if a device may write either.
-    [[nodiscard]] std::optional<Iova> add(Iova start, std::span<const Memory> pieces,
-                                          Direction direction) {
+    /// Adds `memory` (not empty) of the mapping that begins at `start`; or omits it if the index
+    /// has no memory: mapping does not fail for lack of this check. Return: the start of another
+    /// mapping that shares a byte with it, if a device may write either.
+    [[nodiscard]] std::optional<Iova> add(Iova start, const Memory& memory, Direction direction) {
+        const Bytes bytes = bytes_of(memory, direction != Direction::to_device);
+        const ExclusiveLock lock(mutex_);
+        const std::optional<Iova> other = find(bytes);
+        try {
+            index_of(bytes).add(bytes.first, bytes.last, start);
+        } catch (const std::bad_alloc&) {
+        }
+        return other;
+    }
+
+    /// Removes what `add` of the same arguments added.
+    void remove(Iova start, const Memory& memory, Direction direction) {
+        const Bytes bytes = bytes_of(memory, direction != Direction::to_device);
+        const ExclusiveLock lock(mutex_);
+        remove(start, bytes);
+    }
+
+    /// Adds `pieces` (none empty) as `add` does.
+    [[nodiscard]] std::optional<Iova> add_list(Iova start, std::span<const Memory> pieces,
+                                               Direction direction) {
         const bool writes = direction != Direction::to_device;
         const ExclusiveLock lock(mutex_);
         std::optional<Iova> other;
@@ -39,14 +59,12 @@ class DoubleMappings {
         return other;
     }
 
-    /// Removes the mapping that begins at `start`.
-    void remove(Iova start) {
+    /// Removes what `add_list` added for the mapping that begins at `start`.
+    void remove_list(Iova start) {
         const ExclusiveLock lock(mutex_);
         const auto [begin, end] = bytes_by_start_.equal_range(start.value());
         for (auto each = begin; each != end; ++each)
-            (each->second.written ? written_ : read_)
-                .remove(each->second.first, each->second.last,
-                        [&](Iova noted) { return noted == start; });
+            remove(start, each->second);
         bytes_by_start_.erase(begin, end);
     }
 
@@ -73,17 +91,25 @@ class DoubleMappings {
         return found;
     }
 
+    [[nodiscard]] IntervalIndex<Iova>& index_of(const Bytes& bytes) MOAT_REQUIRES(mutex_) {
+        return bytes.written ? written_ : read_;
+    }
+
+    void remove(Iova start, const Bytes& bytes) MOAT_REQUIRES(mutex_) {
+        index_of(bytes).remove(bytes.first, bytes.last, [&](Iova noted) { return noted == start; });
+    }
+
     void note(Iova start, const Bytes& bytes) MOAT_REQUIRES(mutex_) {
         const auto noted = bytes_by_start_.emplace(start.value(), bytes);
         try {
-            (bytes.written ? written_ : read_).add(bytes.first, bytes.last, start);
+            index_of(bytes).add(bytes.first, bytes.last, start);
         } catch (const std::bad_alloc&) {
             bytes_by_start_.erase(noted);
             throw;
         }
     }
 
-    typename Sync::Mutex mutex_;
+    typename RegistrySizes<Sync>::Lock mutex_;
     /// Separate, so that a search skips the many mappings that only read the same memory.
     IntervalIndex<Iova> written_ MOAT_GUARDED_BY(mutex_);
     IntervalIndex<Iova> read_ MOAT_GUARDED_BY(mutex_);

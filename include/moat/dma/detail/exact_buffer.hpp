@@ -9,18 +9,19 @@
 #include "moat/dma/detail/bounce_pages.hpp"
 #include "moat/dma/detail/cpu_watch.hpp"
 #include "moat/dma/detail/range_set.hpp"
+#include "moat/dma/detail/registry_sizes.hpp"
 #include "moat/dma/memory.hpp"
 #include "moat/sync/concept.hpp"
 #include "moat/sync/lock.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <memory>
 #include <new>
 #include <optional>
 #include <span>
-#include <utility>
 
 namespace moat::dma {
 
@@ -47,6 +48,8 @@ struct BufferFindings {
     std::optional<FoundBytes> cpu_wrote = {};    ///< while the device owned the bytes
     std::optional<FoundBytes> missing_sync = {}; ///< the device's bytes that the CPU never took
     std::optional<FoundBytes> red_zone = {};     ///< outside the buffer
+
+    [[nodiscard]] bool any() const { return cpu_wrote || missing_sync || red_zone; }
 };
 
 /// Ownership follows the DMA API's rules: the device owns every byte after mapping, sync_for_cpu
@@ -55,62 +58,85 @@ struct BufferFindings {
 /// both at the last change of owner. Without bounce pages the device writes the memory itself; then
 /// only buffers that it may not write (to_device) have the third copy.
 ///
-/// Thread-safe; shared by threads that sync or unmap.
+/// Serves one mapping after another, and keeps its memory in between; exact_buffers.hpp owns it.
+/// `prepare`, `begin` and `end` are called by the one thread that maps or unmaps. Any thread may
+/// sync: calls that name a mapping which ended, by its address, have no effect.
 template <SyncPolicy Sync>
 class ExactBuffer {
   public:
-    /// `bounce` is empty, or as long as `memory`, between red zones that fill whole pages of
-    /// `page_bytes`. `watch`: forbid the CPU bytes that the device owns and may write. Return:
-    /// nullptr without memory.
-    [[nodiscard]] static std::shared_ptr<ExactBuffer>
-    create(const Memory& memory, const Memory& bounce, Direction direction,
-           std::uint64_t page_bytes, CpuWatch watch) {
-        try {
-            return std::make_shared<ExactBuffer>(memory, bounce, direction, page_bytes, watch);
-        } catch (const std::bad_alloc&) {
-            return nullptr;
-        }
-    }
-
-    /// Internal to `create`. Throws std::bad_alloc.
-    ExactBuffer(const Memory& memory, const Memory& bounce, Direction direction,
-                std::uint64_t page_bytes, CpuWatch watch)
-        : memory_(memory.bytes), bounce_(bounce), direction_(direction), page_bytes_(page_bytes),
-          watch_(device_writes() ? watch : CpuWatch::off) {
-        if (bounced() == device_writes()) {
-            copy_ = std::make_unique_for_overwrite<std::byte[]>(memory_.size());
-            handed_ = copy_.get();
-        } else if (bounced()) {
-            handed_ = bounce_.bytes.data();
-        }
-        hand_over(0, memory_.size() - 1);
-        cpu_watch::forbid(watch_, memory_);
-    }
+    ExactBuffer() = default;
 
     ExactBuffer(const ExactBuffer&) = delete;
     ExactBuffer& operator=(const ExactBuffer&) = delete;
 
-    ~ExactBuffer() {
-        if (!over_)
-            cpu_watch::allow(watch_, memory_);
+    /// The pages that the device reaches in place of the memory; may be empty.
+    [[nodiscard]] BouncedPages& pages() { return pages_; }
+
+    /// Prepares for a mapping of `memory`: hands all bytes to the device. `pages()` has a place for
+    /// the memory if `bounced`. `watch`: forbid the CPU bytes that the device owns and may write.
+    /// Return: false without memory; nothing is prepared then.
+    [[nodiscard]] bool prepare(const Memory& memory, bool bounced, Direction direction,
+                               CpuWatch watch) {
+        memory_ = memory;
+        bounce_ = bounced ? pages_.buffer().bytes.data() : nullptr;
+        device_writes_ = direction != Direction::to_device;
+        watch_ = device_writes_ ? watch : CpuWatch::off;
+        handed_ = bounce_;
+        if (bounced == device_writes_) {
+            if (!make_copy(memory.bytes.size()))
+                return false;
+            handed_ = copy_.get();
+        } else if (!bounced) {
+            handed_ = nullptr;
+        }
+        reported_missing_sync_ = false;
+        abandoned_ = false;
+        hand_over(0, memory.bytes.size() - 1);
+        if (watch_ != CpuWatch::off)
+            cpu_watch::forbid(watch_, memory_.bytes);
+        return true;
     }
 
-    [[nodiscard]] std::span<std::byte> memory() const { return memory_; }
+    /// The mapping begins at `iova`: others may name it from now on.
+    void begin(Iova iova) { iova_.store(iova.value(), std::memory_order_release); }
 
-    /// The device's copy of the buffer; empty if the device reaches the memory itself.
-    [[nodiscard]] const Memory& bounce() const { return bounce_; }
+    /// Instead of `begin`: undoes `prepare`.
+    void cancel() {
+        if (watch_ != CpuWatch::off)
+            cpu_watch::allow(watch_, memory_.bytes);
+    }
 
-    /// sync_for_cpu of [offset, offset + size), not empty and inside the buffer. On return the CPU
-    /// owns the bytes, and the memory has what the device wrote there, except bytes that the CPU
-    /// changed since it took them. Errors: no_memory; the device keeps the bytes.
-    [[nodiscard]] Result<BufferFindings> take(std::uint64_t offset, std::uint64_t size) {
+    /// Ends the mapping: takes every byte, and restores the red zones.
+    [[nodiscard]] BufferFindings end() {
         const ExclusiveLock lock(mutex_);
         BufferFindings found;
-        if (over_)
+        iova_.store(none, std::memory_order_relaxed);
+        if (!abandoned_) {
+            if (watch_ != CpuWatch::off)
+                cpu_watch::allow(watch_, memory_.bytes);
+            fetch(0, memory_.bytes.size() - 1, true, found);
+        }
+        check_red_zones(found);
+        if (!cpu_owned_.empty()) [[unlikely]]
+            cpu_owned_.clear();
+        if (copy_size_ > most_kept) [[unlikely]]
+            drop_copy();
+        return found;
+    }
+
+    [[nodiscard]] const Memory& memory() const { return memory_; }
+
+    /// sync_for_cpu of [offset, offset + size), not empty, of the mapping at `iova`. On return the
+    /// CPU owns the bytes, and the memory has what the device wrote there, except bytes that the
+    /// CPU changed since it took them. Errors: no_memory; the device keeps the bytes.
+    [[nodiscard]] Result<BufferFindings> take(Iova iova, std::uint64_t offset, std::uint64_t size) {
+        const ExclusiveLock lock(mutex_);
+        BufferFindings found;
+        if (!has(iova, offset, size))
             return found;
         reported_missing_sync_ = false;
-        cpu_watch::allow(watch_, memory_.subspan(offset, size));
-        fetch(offset, offset + size - 1, found);
+        cpu_watch::allow(watch_, memory_.bytes.subspan(offset, size));
+        fetch(offset, offset + size - 1, false, found);
         check_red_zones(found);
         try {
             cpu_owned_.add(offset, offset + size - 1);
@@ -123,18 +149,18 @@ class ExactBuffer {
     /// sync_for_device of the same: on return the device owns the bytes and finds what the CPU
     /// wrote there. Bytes that it owned before keep what it wrote, unless the CPU wrote them too.
     /// Errors: no_memory; the CPU keeps the bytes.
-    [[nodiscard]] Result<BufferFindings> give(std::uint64_t offset, std::uint64_t size) {
+    [[nodiscard]] Result<BufferFindings> give(Iova iova, std::uint64_t offset, std::uint64_t size) {
         const ExclusiveLock lock(mutex_);
         BufferFindings found;
-        if (over_)
+        if (!has(iova, offset, size))
             return found;
         const bool cpu_looked = !cpu_owned_.empty() || reported_missing_sync_;
-        const std::span<std::byte> part = memory_.subspan(offset, size);
+        const std::span<std::byte> part = memory_.bytes.subspan(offset, size);
         cpu_watch::allow(watch_, part);
         const std::uint64_t last = offset + size - 1;
         for (std::uint64_t at = offset; at <= last;) {
             const RangeSet::Piece piece = cpu_owned_.piece_from(at, last);
-            if (piece.inside || !bounced())
+            if (piece.inside || bounce_ == nullptr)
                 hand_over(at, piece.last);
             else
                 hand_over_changes(at, piece.last, found);
@@ -152,115 +178,121 @@ class ExactBuffer {
         return found;
     }
 
-    /// Ends the mapping: takes every byte, and leaves the red zones intact. Call it once; later
-    /// calls have no effect.
-    [[nodiscard]] BufferFindings end() {
+    /// Call before the memory of the mapping at `iova` is freed: on return nothing here accesses
+    /// it.
+    void abandon(Iova iova) {
         const ExclusiveLock lock(mutex_);
-        BufferFindings found;
-        if (!std::exchange(over_, true)) {
-            cpu_watch::allow(watch_, memory_);
-            fetch(0, memory_.size() - 1, found);
-        }
-        check_red_zones(found);
-        return found;
-    }
-
-    /// Call before the memory is freed: on return nothing here accesses it.
-    void abandon() {
-        const ExclusiveLock lock(mutex_);
-        over_ = true;
+        if (iova_.load(std::memory_order_acquire) == iova.value())
+            abandoned_ = true;
     }
 
   private:
-    [[nodiscard]] bool bounced() const { return !bounce_.bytes.empty(); }
+    static constexpr std::uint64_t none = ~std::uint64_t{0};
+    static constexpr std::size_t most_kept = std::size_t{64} << 10; ///< of a copy between mappings
 
-    [[nodiscard]] bool device_writes() const { return direction_ != Direction::to_device; }
+    /// Whether the bytes belong to the mapping at `iova`, which has not ended.
+    [[nodiscard]] bool has(Iova iova, std::uint64_t offset, std::uint64_t size) const
+        MOAT_REQUIRES(mutex_) {
+        return iova_.load(std::memory_order_acquire) == iova.value() && !abandoned_ &&
+               offset <= memory_.bytes.size() && size <= memory_.bytes.size() - offset;
+    }
+
+    /// Provides `size` bytes, which are undefined.
+    [[nodiscard]] bool make_copy(std::size_t size) {
+        if (size <= copy_size_)
+            return true;
+        drop_copy();
+        copy_.reset(new (std::nothrow) std::byte[size]);
+        if (copy_ != nullptr)
+            copy_size_ = size;
+        return copy_ != nullptr;
+    }
+
+    void drop_copy() {
+        copy_.reset();
+        copy_size_ = 0;
+    }
 
     [[nodiscard]] static bool same(const std::byte* one, const std::byte* other, std::size_t size) {
         return std::memcmp(one, other, size) == 0;
     }
 
-    /// Calls visit(zone, offset of its first byte) for the zones before and after the buffer.
-    template <class Visit>
-    void each_red_zone(Visit&& visit) const {
-        const std::span<std::byte> all = pages_around(bounce_, page_bytes_);
-        const std::size_t before = bounce_.bytes.data() - all.data();
-        const std::size_t size = bounce_.bytes.size();
-        visit(all.first(before), -static_cast<std::int64_t>(before));
-        visit(all.subspan(before + size), static_cast<std::int64_t>(size));
-    }
-
     /// Copies the memory to the device.
-    void hand_over(std::uint64_t first, std::uint64_t last) MOAT_REQUIRES(mutex_) {
+    void hand_over(std::uint64_t first, std::uint64_t last) {
         const std::size_t size = last - first + 1;
-        if (copy_)
-            std::memcpy(copy_.get() + first, memory_.data() + first, size);
-        if (bounced())
-            std::memcpy(bounce_.bytes.data() + first, memory_.data() + first, size);
+        if (handed_ != nullptr)
+            std::memcpy(handed_ + first, memory_.bytes.data() + first, size);
+        if (bounce_ != nullptr && bounce_ != handed_)
+            std::memcpy(bounce_ + first, memory_.bytes.data() + first, size);
     }
 
     /// The same for bytes that the device owned already: only those that the CPU changed.
     void hand_over_changes(std::uint64_t first, std::uint64_t last, BufferFindings& found)
         MOAT_REQUIRES(mutex_) {
-        const std::span<std::byte> bounce = bounce_.bytes;
         const std::size_t size = last - first + 1;
-        if (same(memory_.data() + first, handed_ + first, size) &&
-            same(bounce.data() + first, handed_ + first, size))
+        if (same(memory_.bytes.data() + first, handed_ + first, size) &&
+            same(bounce_ + first, handed_ + first, size))
             return;
         for (std::uint64_t at = first; at <= last; ++at)
-            if (memory_[at] != handed_[at])
-                bounce[at] = handed_[at] = memory_[at];
-            else if (bounce[at] != handed_[at] && device_writes())
+            if (memory_.bytes[at] != handed_[at])
+                bounce_[at] = handed_[at] = memory_.bytes[at];
+            else if (bounce_[at] != handed_[at] && device_writes_)
                 FoundBytes::extend(found.missing_sync, static_cast<std::int64_t>(at));
     }
 
     /// Finds what the CPU wrote while the device owned the bytes, then copies what the device wrote
-    /// to the memory.
-    void fetch(std::uint64_t first, std::uint64_t last, BufferFindings& found)
+    /// to the memory; unless it is for the last time, also to the third copy.
+    void fetch(std::uint64_t first, std::uint64_t last, bool is_last, BufferFindings& found)
         MOAT_REQUIRES(mutex_) {
         for (std::uint64_t at = first; at <= last;) {
             const RangeSet::Piece piece = cpu_owned_.piece_from(at, last);
             if (!piece.inside)
                 find_cpu_writes(at, piece.last, found);
-            if (bounced() && device_writes())
-                piece.inside ? fetch_around_changes(at, piece.last) : fetch_all(at, piece.last);
+            if (bounce_ != nullptr && device_writes_) {
+                if (piece.inside)
+                    fetch_around_changes(at, piece.last);
+                else
+                    fetch_all(at, piece.last, is_last);
+            }
             at = piece.last + 1;
         }
     }
 
-    void fetch_all(std::uint64_t first, std::uint64_t last) MOAT_REQUIRES(mutex_) {
+    void fetch_all(std::uint64_t first, std::uint64_t last, bool is_last) MOAT_REQUIRES(mutex_) {
         const std::size_t size = last - first + 1;
-        std::memcpy(memory_.data() + first, bounce_.bytes.data() + first, size);
-        if (!over_)
-            std::memcpy(handed_ + first, memory_.data() + first, size);
+        std::memcpy(memory_.bytes.data() + first, bounce_ + first, size);
+        if (!is_last)
+            std::memcpy(handed_ + first, memory_.bytes.data() + first, size);
     }
 
     void fetch_around_changes(std::uint64_t first, std::uint64_t last) MOAT_REQUIRES(mutex_) {
-        if (same(memory_.data() + first, handed_ + first, last - first + 1)) {
-            fetch_all(first, last);
+        if (same(memory_.bytes.data() + first, handed_ + first, last - first + 1)) {
+            fetch_all(first, last, false);
             return;
         }
         for (std::uint64_t at = first; at <= last; ++at)
-            if (memory_[at] == handed_[at])
-                memory_[at] = handed_[at] = bounce_.bytes[at];
+            if (memory_.bytes[at] == handed_[at])
+                memory_.bytes[at] = handed_[at] = bounce_[at];
     }
 
     void find_cpu_writes(std::uint64_t first, std::uint64_t last, BufferFindings& found)
         MOAT_REQUIRES(mutex_) {
-        if (handed_ == nullptr || same(memory_.data() + first, handed_ + first, last - first + 1))
+        if (handed_ == nullptr ||
+            same(memory_.bytes.data() + first, handed_ + first, last - first + 1))
             return;
         for (std::uint64_t at = first; at <= last; ++at)
-            if (memory_[at] != handed_[at])
+            if (memory_.bytes[at] != handed_[at])
                 FoundBytes::extend(found.cpu_wrote, static_cast<std::int64_t>(at));
     }
 
     /// Restores the zones, so that damage is reported once.
     void check_red_zones(BufferFindings& found) MOAT_REQUIRES(mutex_) {
-        if (!bounced())
+        if (bounce_ == nullptr)
             return;
-        each_red_zone([&](std::span<std::byte> zone, std::int64_t offset) {
-            check_red_zone(zone, offset, found);
-        });
+        const std::span<std::byte> before = pages_.red_zone_before();
+        check_red_zone(before, -static_cast<std::int64_t>(before.size()), found);
+        check_red_zone(pages_.red_zone_after(), static_cast<std::int64_t>(memory_.bytes.size()),
+                       found);
     }
 
     /// `offset`: of the zone's first byte, relative to the buffer.
@@ -281,20 +313,24 @@ class ExactBuffer {
         return fail(ErrorCode::no_memory, "no memory to record the bytes that the CPU owns");
     }
 
-    const std::span<std::byte> memory_;
-    const Memory bounce_;
-    const Direction direction_;
-    const std::uint64_t page_bytes_;
-    const CpuWatch watch_;
-    typename Sync::Mutex mutex_;
+    // `prepare` sets what follows while no other thread has a name for the mapping.
+    Memory memory_;
+    BouncedPages pages_;
+    std::byte* bounce_ = nullptr; ///< the buffer in `pages_`; null if the device reaches the memory
     /// The content of memory and bounce pages when each byte last changed its owner: a copy, or the
     /// bounce pages if the device cannot write them, or nothing.
     std::byte* handed_ = nullptr;
     std::unique_ptr<std::byte[]> copy_;
+    std::size_t copy_size_ = 0;
+    CpuWatch watch_ = CpuWatch::off;
+    bool device_writes_ = false;
+    bool reported_missing_sync_ = false;                       ///< since the CPU last took bytes
+    bool abandoned_ = false;                                   ///< the memory is gone
+    typename Sync::template Atomic<std::uint64_t> iova_{none}; ///< of the mapping that began
+
+    typename RegistrySizes<Sync>::Lock mutex_;
     /// Offsets that the CPU owns; the device owns the others.
     RangeSet cpu_owned_ MOAT_GUARDED_BY(mutex_);
-    bool reported_missing_sync_ MOAT_GUARDED_BY(mutex_) = false; ///< since the CPU last took bytes
-    bool over_ MOAT_GUARDED_BY(mutex_) = false;
 };
 
 } // namespace moat::dma

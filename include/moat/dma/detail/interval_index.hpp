@@ -7,8 +7,10 @@
 
 #include <array>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <map>
+#include <utility>
 
 namespace moat::dma {
 
@@ -22,7 +24,14 @@ class IntervalIndex {
     /// `first` <= `last`. Throws std::bad_alloc; nothing changes then.
     void add(std::uint64_t first, std::uint64_t last, const Value& value) {
         const unsigned size_class = class_of(first, last);
-        by_first_[size_class].emplace(first, Entry{last, value});
+        if (spares_ == 0) {
+            by_first_[size_class].emplace(first, Entry{last, value});
+        } else {
+            auto& node = spare_[--spares_];
+            node.key() = first;
+            node.mapped() = {last, value};
+            by_first_[size_class].insert(std::move(node));
+        }
         classes_ |= bit(size_class);
     }
 
@@ -34,7 +43,10 @@ class IntervalIndex {
         const auto [begin, end] = entries.equal_range(first);
         for (auto each = begin; each != end; ++each)
             if (each->second.last == last && accept(each->second.value)) {
-                entries.erase(each);
+                if (spares_ == spare_.size())
+                    entries.erase(each);
+                else
+                    spare_[spares_++] = entries.extract(each);
                 break;
             }
         if (entries.empty())
@@ -69,8 +81,13 @@ class IntervalIndex {
         return last == first ? 0 : floor_lg2(last - first);
     }
 
-    std::array<std::multimap<std::uint64_t, Entry>, 64> by_first_;
+    using Entries = std::multimap<std::uint64_t, Entry>;
+
+    std::array<Entries, 64> by_first_;
     std::uint64_t classes_ = 0; ///< bit n: by_first_[n] has entries
+    /// Nodes of removed intervals, for the next ones; the first `spares_` are in use.
+    std::array<typename Entries::node_type, 16> spare_;
+    std::size_t spares_ = 0;
 };
 
 } // namespace moat::dma

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "moat/core/check.hpp"
+#include "moat/core/function_ref.hpp"
 #include "moat/dma/memory.hpp"
 #include "moat/dma/options.hpp"
 #include "moat/iommu/domain.hpp"
@@ -122,6 +123,29 @@ class PageMapper {
         return unmap_otherwise(iova, size, start, bytes);
     }
 
+    /// The same, but strict in any space. Calls ended(bool unmapped) between the last access of a
+    /// device and the address's reuse.
+    [[gnu::noinline]] Result<void> unmap_strictly(Iova iova, ByteCount size,
+                                                  FunctionRef<void(bool)> ended) {
+        const std::uint64_t offset = iova.value() & page_mask_;
+        const ByteCount bytes(whole_pages(offset, size.value()));
+        const Iova start(iova.value() - offset);
+        if (size.value() - 1 < large_bytes) [[likely]]
+            if (const auto claim = allocator_->try_claim(start, bytes)) [[likely]] {
+                const Result<void> done = domain_.unmap(start, bytes);
+                ended(done.has_value());
+                if (done && allocator_->try_release(claim)) [[likely]]
+                    return {};
+                return finish_strictly({allocator_->claim_at(start), {start, bytes}}, done);
+            }
+        const Result<Claimed> claimed = claim(iova, size);
+        if (!claimed)
+            return std::unexpected(claimed.error());
+        const Result<void> done = domain_.unmap(start, bytes);
+        ended(done.has_value());
+        return finish_strictly(*claimed, done);
+    }
+
     /// The first half of `unmap`: no other thread can unmap the range. `finish_unmap` is the
     /// second.
     [[nodiscard]] Result<Claimed> claim(Iova iova, ByteCount size) {
@@ -156,6 +180,12 @@ class PageMapper {
             allocator_->unclaim(claimed.claim);
         }
         return unmapped;
+    }
+
+    /// The same, whose invalidation was not deferred.
+    [[gnu::noinline]] Result<void> finish_strictly(const Claimed& claimed,
+                                                   const Result<void>& unmapped) {
+        return unmapped ? allocator_->release(claimed.claim) : finish_unmap(claimed, unmapped);
     }
 
     /// Releases a range at `start` that was just allocated and not mapped because of `why`.

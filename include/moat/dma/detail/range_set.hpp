@@ -21,6 +21,8 @@ class RangeSet {
 
     [[nodiscard]] bool empty() const { return last_by_first_.empty(); }
 
+    void clear() { last_by_first_.clear(); }
+
     /// Throws std::bad_alloc; the set does not change then.
     void add(std::uint64_t first, std::uint64_t last) {
         auto each = touching(first, last);

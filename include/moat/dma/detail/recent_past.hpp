@@ -56,10 +56,9 @@ class RecentPast {
     /// What the place of a mapping keeps of its last `note`; 0 before the first.
     using Stamp = std::uint32_t;
 
-    /// Keeps the newest `capacity` mappings, or none without memory. `sampled_of`: see
-    /// fault::Mapping.
-    RecentPast(std::size_t capacity, std::uint32_t sampled_of)
-        : capacity_(capacity), sampled_of_(sampled_of),
+    /// Keeps the newest `capacity` mappings, or none without memory.
+    RecentPast(std::size_t capacity, const SharedByMappings& shared)
+        : capacity_(capacity), shared_(shared),
           stripes_(capacity == 0 ? nullptr : new(std::nothrow) Stripes),
           history_(std::max<std::size_t>(capacity, 1)) {}
 
@@ -180,7 +179,7 @@ class RecentPast {
         std::ranges::sort(
             taken, {}, [](const Taken& each) { return std::tuple(each.entry.round, each.order); });
         for (const auto& [entry, order] : taken)
-            history_.note(entry.mapping.unpack(entry.page, sampled_of_).mapping, entry.unmapped);
+            history_.note(entry.mapping.unpack(entry.page, shared_).mapping, entry.unmapped);
     }
 
     /// Return: whether no entry was lost since the last call. Leaves out what is older than a lost
@@ -219,7 +218,7 @@ class RecentPast {
     }
 
     const std::size_t capacity_;
-    const std::uint32_t sampled_of_;
+    const SharedByMappings shared_;
     const std::unique_ptr<Stripes> stripes_;
     typename Sync::template Atomic<std::uint64_t> round_{1};
 

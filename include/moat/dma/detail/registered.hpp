@@ -17,7 +17,8 @@ namespace moat::dma {
 struct Registered {
     fault::Mapping mapping = {};
     Direction direction = Direction::bidirectional;
-    bool is_part = false; ///< of a list with guards: it ends with its list
+    bool is_part = false;    ///< of a list with guards: it ends with its list
+    void* watched = nullptr; ///< what watches its bytes (buffer_watch.hpp), or null
 };
 
 /// The guards of a mapping in pages of 4K, rounded up; 2^32 - 1 pages stand for more.
@@ -45,25 +46,38 @@ class PackedGuards {
     std::uint32_t after_ = 0;
 };
 
-/// A mapping without the number of its first page of 4K, the mapping thread, and the rate of
-/// sampling, which its registry knows. A cache line holds it with its lock. Stacks are cut off at
-/// 255 frames, labels at 4 GiB.
+/// What all mappings of a registry share, except the parts of lists, which have their own guards.
+struct SharedByMappings {
+    PackedGuards guards = {};
+    std::uint32_t sampled_of = 0; ///< see fault::Mapping
+};
+
+/// A mapping without the number of its first page of 4K, the mapping thread, and what its registry
+/// knows (SharedByMappings). A cache line holds it with its lock. Stacks are cut off at 255 frames,
+/// labels at 4 GiB.
 class PackedMapping {
   public:
     /// [start, start + size) is not empty.
-    [[gnu::always_inline]] void set(Iova start, ByteCount size, PackedGuards guards,
-                                    Direction direction, std::string_view label,
-                                    const fault::Event& mapped, bool is_part = false) {
+    [[gnu::always_inline]] void set(Iova start, ByteCount size, Direction direction,
+                                    std::string_view label, const fault::Event& mapped,
+                                    void* watched = nullptr) {
         size_ = size.value();
         label_ = label.data();
         frames_ = mapped.stack.data();
         time_ns_ = mapped.time_ns;
         label_size_ = static_cast<std::uint32_t>(label.size());
-        guards_ = guards;
+        own_.watched = watched;
         bits_ = place_and_direction(start, direction) |
                 static_cast<std::uint32_t>(allows_of(direction)) << allows_at |
-                (is_part ? part_bit : 0) |
                 static_cast<std::uint32_t>(std::min(mapped.stack.size(), most_frames)) << frames_at;
+    }
+
+    /// The same for a part of a list, between `guards`.
+    void set_part(Iova start, ByteCount size, PackedGuards guards, Direction direction,
+                  std::string_view label, const fault::Event& mapped) {
+        set(start, size, direction, label, mapped);
+        own_.guards = guards;
+        bits_ |= part_bit;
     }
 
     /// Whether it begins at `start` of its page. Cheaper than a look at the range.
@@ -83,16 +97,22 @@ class PackedMapping {
         return Iova(page << 12 | (bits_ & place_mask));
     }
 
-    [[nodiscard]] Registered unpack(std::uint64_t page, std::uint32_t sampled_of) const {
+    /// What watches its bytes, or null.
+    [[nodiscard]] void* watched() const { return (bits_ & part_bit) != 0 ? nullptr : own_.watched; }
+
+    [[nodiscard]] Registered unpack(std::uint64_t page, const SharedByMappings& shared) const {
+        const bool is_part = (bits_ & part_bit) != 0;
+        const PackedGuards guards = is_part ? own_.guards : shared.guards;
         return {.mapping = {.range = {start(page), ByteCount(size_)},
-                            .guard_before = guards_.before(),
-                            .guard_after = guards_.after(),
+                            .guard_before = guards.before(),
+                            .guard_after = guards.after(),
                             .allows = static_cast<fault::Allows>(bits_ >> allows_at & 3),
                             .label = {label_, label_size_},
                             .mapped = {.time_ns = time_ns_, .stack = {frames_, bits_ >> frames_at}},
-                            .sampled_of = sampled_of},
+                            .sampled_of = shared.sampled_of},
                 .direction = static_cast<Direction>(bits_ >> direction_at & 3),
-                .is_part = (bits_ & part_bit) != 0};
+                .is_part = is_part,
+                .watched = watched()};
     }
 
   private:
@@ -116,8 +136,14 @@ class PackedMapping {
     const std::uintptr_t* frames_ = nullptr;
     std::uint64_t time_ns_ = 0;
     std::uint32_t label_size_ = 0;
-    PackedGuards guards_{};
     std::uint32_t bits_ = 0;
+
+    union Own {
+        Own() : watched(nullptr) {}
+
+        void* watched;
+        PackedGuards guards; ///< of a part
+    } own_;
 };
 
 static_assert(sizeof(PackedMapping) == 48);

@@ -29,14 +29,15 @@ class Tracker {
           listener_(config.listener), capture_(config.capture),
           // An address that leaves the samples' quarantine may become one that is not sampled.
           registry_(sampled_of_ != 0 ? Sampling<Sync>::remembered : config.options.history,
-                    sampled_of_) {}
+                    {guards_, sampled_of_}) {}
 
-    /// Adds a mapping, which has the space's guards. Errors: no_memory.
+    /// Adds a mapping, which has the space's guards. `watched`: see Registered. Errors: no_memory.
     [[nodiscard, gnu::always_inline]] Result<void> add(Iova start, ByteCount size,
                                                        Direction direction, std::string_view label,
-                                                       const fault::Event& mapped) {
+                                                       const fault::Event& mapped,
+                                                       void* watched = nullptr) {
         return registry_.add(start, [&](PackedMapping& entry) __attribute__((always_inline)) {
-            entry.set(start, size, guards_, direction, label, mapped);
+            entry.set(start, size, direction, label, mapped, watched);
         });
     }
 
@@ -56,7 +57,7 @@ class Tracker {
         const IovaRange range(list.start, list.size);
         if (const auto added = lists_.add(list.start,
                                           [&](PackedMapping& entry) {
-                                              entry.set(list.start, list.size, {}, direction, label,
+                                              entry.set(list.start, list.size, direction, label,
                                                         {});
                                           });
             !added)
@@ -66,7 +67,7 @@ class Tracker {
             const PackedGuards guards(&each == &list.segments.front() ? guards_.before() : guard,
                                       &each == &list.segments.back() ? guards_.after() : guard);
             const Result<void> added = registry_.add(each.iova, [&](PackedMapping& entry) {
-                entry.set(each.iova, each.size, guards, direction, label, mapped, true);
+                entry.set_part(each.iova, each.size, guards, direction, label, mapped);
             });
             if (!added) {
                 (void)lists_.remove(list.start, [](const PackedMapping&) { return true; });
@@ -90,20 +91,21 @@ class Tracker {
         return removed ? Result<void>{} : remove_list(iova, size, direction);
     }
 
-    /// The same. Return: what was removed; nothing for a list with guards.
-    [[nodiscard]] Result<std::optional<fault::Mapping>> take(Iova iova, ByteCount size,
-                                                             Direction direction) {
-        std::optional<fault::Mapping> was;
-        if (registry_.retire(iova, event(), [&](const PackedMapping& each) {
-                if (!each.is(iova, size, direction))
-                    return false;
-                was = registry_.unpack(each, iova).mapping;
-                return true;
-            }))
-            return was;
-        if (const auto removed = remove_list(iova, size, direction); !removed)
-            return std::unexpected(removed.error());
-        return std::nullopt;
+    /// The same, and sets `was` to what was removed; a list with guards leaves it alone.
+    [[nodiscard]] Result<void> take(Iova iova, ByteCount size, Direction direction,
+                                    PackedMapping& was) {
+        const bool removed = registry_.retire(iova, event(), [&](const PackedMapping& each) {
+            if (!each.is(iova, size, direction))
+                return false;
+            was = each;
+            return true;
+        });
+        return removed ? Result<void>{} : remove_list(iova, size, direction);
+    }
+
+    /// What `packed`, which begins at `iova`, stands for.
+    [[nodiscard]] fault::Mapping unpack(const PackedMapping& packed, Iova iova) const {
+        return registry_.unpack(packed, iova).mapping;
     }
 
     /// The mapping that begins at `iova`.
@@ -114,17 +116,16 @@ class Tracker {
 
     /// The mapping that begins at `iova`, for a sync of [iova + offset, + size). Errors: not_found,
     /// out_of_range, which are reported.
-    [[nodiscard]] Result<fault::Mapping> find_for_sync(Iova iova, ByteCount offset,
-                                                       ByteCount size) {
-        const std::optional<fault::Mapping> mapping = find(iova);
+    [[nodiscard]] Result<Registered> find_for_sync(Iova iova, ByteCount offset, ByteCount size) {
+        const std::optional<Registered> found = registry_.find_at(iova);
         const std::uint64_t end = std::numeric_limits<std::uint64_t>::max();
         const Iova first(offset.value() > end - iova.value() ? end : iova.value() + offset.value());
-        if (!mapping)
+        if (!found)
             return report_misuse(DriverErrorKind::not_mapped, first, size, nullptr);
-        const ByteCount all = mapping->range.size();
+        const ByteCount all = found->mapping.range.size();
         if (offset > all || size.value() > all.value() - offset.value())
-            return report_misuse(DriverErrorKind::outside, first, size, &*mapping);
-        return *mapping;
+            return report_misuse(DriverErrorKind::outside, first, size, &found->mapping);
+        return *found;
     }
 
     /// Denies the device every access in the records of the mapping at `iova`. Return: the mapping
