@@ -48,11 +48,12 @@ class Space {
     /// Return: the device's address of the first byte.
     /// Errors: empty, no_space, no_memory, out_of_range (reported as `not_addressable`), and the
     /// domain's; nothing is mapped then.
-    [[nodiscard]] Result<Iova> map(const Memory& memory, Direction direction,
-                                   std::string_view label = {}) {
-        if (next_leaves_fast_path()) [[unlikely]]
-            return map_slowly(memory, direction, label);
-        return pages_.map(memory.physical, memory.size(), attributes_of(direction));
+    [[nodiscard, gnu::always_inline]] Result<Iova> map(const Memory& memory, Direction direction,
+                                                       std::string_view label = {}) {
+        if (entry_ == Care::guard || (entry_ == Care::sample && !watch_.samples_next())) [[likely]]
+            return map_pages(memory, direction);
+        return entry_ == Care::track ? map_tracked(memory, direction, label)
+                                     : map_otherwise(memory, direction, label);
     }
 
     /// Maps `pieces` into one range, in order, each on its own pages. Writes the segments for the
@@ -83,10 +84,12 @@ class Space {
     /// sync_for_cpu. Errors: empty, overflow, not_found, mismatch (reported from level `track` on);
     /// nothing is changed then. io: the invalidation failed, and devices may still reach the
     /// memory; `not_invalidated` is reported and the address is never used again (Stats::held).
-    Result<void> unmap(Iova iova, ByteCount size, Direction direction) {
-        if (leaves_fast_path(iova)) [[unlikely]]
-            return unmap_slowly(iova, size, direction);
-        return pages_.unmap(iova, size);
+    [[gnu::always_inline]] Result<void> unmap(Iova iova, ByteCount size, Direction direction) {
+        if (entry_ == Care::guard || (entry_ == Care::sample && !watch_.is_sampled(iova)))
+            [[likely]]
+            return unmap_pages(iova, size);
+        return entry_ == Care::track ? unmap_tracked(iova, size, direction)
+                                     : unmap_otherwise(iova, size, direction);
     }
 
     /// Makes the device the owner of [iova + offset, + size): it finds what the CPU wrote there.
@@ -160,6 +163,7 @@ class Space {
         guard,  ///< pages are mapped and unmapped
         sample, ///< the same, except a few that are watched to the byte
         track,  ///< each is registered
+        watch,  ///< the same, and its bytes are watched
         record, ///< each is passed to the recorder, and treated as `care_` says
     };
 
@@ -177,12 +181,14 @@ class Space {
                                                    const SpaceConfig& config);
 
     [[nodiscard]] static Care care_of(const Options& options) {
-        return options.sample != 0             ? Care::sample
-               : options.level == Level::guard ? Care::guard
-                                               : Care::track;
+        if (options.sample != 0)
+            return Care::sample;
+        if (options.level == Level::guard)
+            return Care::guard;
+        return BufferWatch<Domain, Sync>::watches(options) ? Care::watch : Care::track;
     }
 
-    [[nodiscard]] bool tracks() const { return care_ == Care::track; }
+    [[nodiscard]] bool tracks() const { return care_ == Care::track || care_ == Care::watch; }
 
     [[nodiscard]] bool tracks_to_the_byte() const {
         return tracks() && options_.level == Level::exact;
@@ -192,17 +198,8 @@ class Space {
         return tracks_to_the_byte() && options_.double_mapping != DoubleMapping::ignore;
     }
 
-    /// Whether the next mapping is tracked, sampled or recorded.
-    [[nodiscard, gnu::always_inline]] bool next_leaves_fast_path() const {
-        return entry_ != Care::guard && (entry_ != Care::sample || watch_.samples_next());
-    }
-
-    [[nodiscard, gnu::always_inline]] bool leaves_fast_path(Iova iova) {
-        return entry_ != Care::guard && (entry_ != Care::sample || watch_.is_sampled(iova));
-    }
-
     [[nodiscard, gnu::always_inline]] bool needs_care(Iova iova) {
-        return care_ != Care::guard && (care_ == Care::track || watch_.is_sampled(iova));
+        return care_ != Care::guard && (care_ != Care::sample || watch_.is_sampled(iova));
     }
 
     /// Adds what was mapped to the tracker, from level `track` on; unmaps it if that fails.
@@ -218,21 +215,38 @@ class Space {
         return iova; // `mapped` would be copied with the room for its error
     }
 
-    // Two jumps: with a body, they would save registers for it.
-    [[gnu::noinline]] Result<Iova> map_slowly(const Memory& memory, Direction direction,
-                                              std::string_view label) {
+    // One function for each care, which saves registers for its own body only.
+    [[nodiscard]] Result<Iova> map_pages(const Memory& memory, Direction direction) {
+        return pages_.map(memory.physical, memory.size(), attributes_of(direction));
+    }
+
+    Result<void> unmap_pages(Iova iova, ByteCount size) { return pages_.unmap(iova, size); }
+
+    [[gnu::noinline]] Result<Iova> map_tracked(const Memory& memory, Direction direction,
+                                               std::string_view label) {
+        return track(pages_.map(memory.physical, memory.size(), attributes_of(direction)),
+                     memory.size(), direction, label);
+    }
+
+    [[gnu::noinline]] Result<void> unmap_tracked(Iova iova, ByteCount size, Direction direction) {
+        const Result<void> removed = tracker_.remove(iova, size, direction);
+        return removed ? pages_.unmap(iova, size) : removed;
+    }
+
+    [[gnu::noinline]] Result<Iova> map_otherwise(const Memory& memory, Direction direction,
+                                                 std::string_view label) {
         return entry_ == Care::record ? map_recorded(memory, direction, label)
-                                      : map_with_care(memory, direction, label);
+                                      : map_watched(memory, direction, label);
     }
 
-    [[gnu::noinline]] Result<void> unmap_slowly(Iova iova, ByteCount size, Direction direction) {
+    [[gnu::noinline]] Result<void> unmap_otherwise(Iova iova, ByteCount size, Direction direction) {
         return entry_ == Care::record ? unmap_recorded(iova, size, direction)
-                                      : unmap_tracked(iova, size, direction);
+                                      : unmap_watched(iova, size, direction);
     }
 
-    [[gnu::noinline]] Result<Iova> map_with_care(const Memory& memory, Direction direction,
-                                                 std::string_view label);
-    [[gnu::noinline]] Result<void> unmap_tracked(Iova iova, ByteCount size, Direction direction);
+    [[gnu::noinline]] Result<Iova> map_watched(const Memory& memory, Direction direction,
+                                               std::string_view label);
+    [[gnu::noinline]] Result<void> unmap_watched(Iova iova, ByteCount size, Direction direction);
     [[gnu::noinline]] Result<Iova> map_recorded(const Memory& memory, Direction direction,
                                                 std::string_view label);
     [[gnu::noinline]] Result<void> unmap_recorded(Iova iova, ByteCount size, Direction direction);
@@ -305,10 +319,10 @@ Result<void> Space<Domain, Sync>::check_config(const iommu::DomainLimits& limits
 template <iommu::Domain Domain, SyncPolicy Sync>
 Result<Iova> Space<Domain, Sync>::map_recorded(const Memory& memory, Direction direction,
                                                std::string_view label) {
-    const bool sampled = care_ == Care::sample && watch_.samples_next();
-    const Result<Iova> iova =
-        sampled || tracks() ? map_with_care(memory, direction, label)
-                            : pages_.map(memory.physical, memory.size(), attributes_of(direction));
+    const bool watched = care_ == Care::watch || (care_ == Care::sample && watch_.samples_next());
+    const Result<Iova> iova = watched                ? map_watched(memory, direction, label)
+                              : care_ == Care::track ? map_tracked(memory, direction, label)
+                                                     : map_pages(memory, direction);
     if (iova)
         record_map({*iova, memory.size()}, memory.physical, direction, label);
     return iova;
@@ -316,19 +330,17 @@ Result<Iova> Space<Domain, Sync>::map_recorded(const Memory& memory, Direction d
 
 template <iommu::Domain Domain, SyncPolicy Sync>
 Result<void> Space<Domain, Sync>::unmap_recorded(Iova iova, ByteCount size, Direction direction) {
-    const Result<void> unmapped =
-        needs_care(iova) ? unmap_tracked(iova, size, direction) : pages_.unmap(iova, size);
+    const Result<void> unmapped = !needs_care(iova)      ? unmap_pages(iova, size)
+                                  : care_ == Care::track ? unmap_tracked(iova, size, direction)
+                                                         : unmap_watched(iova, size, direction);
     if (unmapped)
         recorder_.unmap(recorder_.context, {iova, size});
     return unmapped;
 }
 
 template <iommu::Domain Domain, SyncPolicy Sync>
-Result<Iova> Space<Domain, Sync>::map_with_care(const Memory& memory, Direction direction,
-                                                std::string_view label) {
-    if (!watch_.enabled())
-        return track(pages_.map(memory.physical, memory.size(), attributes_of(direction)),
-                     memory.size(), direction, label);
+Result<Iova> Space<Domain, Sync>::map_watched(const Memory& memory, Direction direction,
+                                              std::string_view label) {
     const Result<Iova> iova = watch_.map(memory, direction, label);
     if (!iova) [[unlikely]]
         return iova;
@@ -339,11 +351,7 @@ Result<Iova> Space<Domain, Sync>::map_with_care(const Memory& memory, Direction 
 }
 
 template <iommu::Domain Domain, SyncPolicy Sync>
-Result<void> Space<Domain, Sync>::unmap_tracked(Iova iova, ByteCount size, Direction direction) {
-    if (!watch_.enabled()) [[likely]] {
-        const Result<void> removed = tracker_.remove(iova, size, direction);
-        return removed ? pages_.unmap(iova, size) : removed;
-    }
+Result<void> Space<Domain, Sync>::unmap_watched(Iova iova, ByteCount size, Direction direction) {
     PackedMapping was;
     if (const auto taken = tracker_.take(iova, size, direction, was); !taken)
         return taken;
@@ -362,7 +370,7 @@ Result<void> Space<Domain, Sync>::sync(Iova iova, ByteCount offset, ByteCount si
     const Result<Registered> mapping = tracker_.find_for_sync(iova, offset, size);
     if (!mapping)
         return std::unexpected(mapping.error());
-    return watch_.enabled() ? watch_.hand_over(*mapping, offset, size, next) : Result<void>{};
+    return watch_.hand_over(*mapping, offset, size, next);
 }
 
 template <iommu::Domain Domain, SyncPolicy Sync>
@@ -448,7 +456,7 @@ template <iommu::Domain Domain, SyncPolicy Sync>
 void Space<Domain, Sync>::report_leaks() {
     tracker_.for_each([&](const Registered& each) {
         const IovaRange range = each.mapping.range;
-        if (!each.is_part && watch_.enabled()) {
+        if (!each.is_part && care_ != Care::track) {
             PackedMapping was;
             was.set(range.start(), range.size(), each.direction, each.mapping.label,
                     each.mapping.mapped, each.watched);

@@ -40,8 +40,10 @@ class BufferWatch {
 
     ~BufferWatch() { cpu_watch::wait_for_calls(this); }
 
-    /// Whether tracked mappings go through `map` and `unmap` here.
-    [[nodiscard]] bool enabled() const { return to_the_byte_ || checker_ != CpuWatch::off; }
+    /// Whether mappings of a level that tracks go through `map` and `unmap` here.
+    [[nodiscard]] static bool watches(const Options& options) {
+        return options.level == Level::exact || checker_of(options) != CpuWatch::off;
+    }
 
     /// Whether to sample the next mapping. Only where the options ask for sampling.
     [[nodiscard, gnu::always_inline]] bool samples_next() const {
