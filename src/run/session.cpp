@@ -418,6 +418,11 @@ std::int64_t Session::write(File file, std::uint64_t offset, std::span<const std
     return at && state_->store(*at, from) ? static_cast<std::int64_t>(from.size()) : -EINVAL;
 }
 
+std::optional<Device> Session::device_of(File file) const {
+    const auto at = state_->place(file, 0);
+    return at ? std::optional(at->device) : std::nullopt;
+}
+
 std::optional<Session::Window> Session::window(File file, std::uint64_t offset,
                                                std::uint64_t bytes) const {
     const auto at = state_->place(file, offset);

@@ -38,6 +38,9 @@ class Session {
     [[nodiscard]] std::int64_t write(File file, std::uint64_t offset,
                                      std::span<const std::byte> from);
 
+    /// The device of a device file; nothing for other files.
+    [[nodiscard]] std::optional<Device> device_of(File file) const;
+
     /// Where a mapping of the device file at `offset` lies.
     struct Window {
         Device device = 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// libc's functions that open, use and close descriptors. A file of VFIO has an empty memory file as
-// its descriptor, so that all other calls find one.
+// libc's functions that open, duplicate and close descriptors, and ioctl. A file of VFIO has an
+// empty memory file as its descriptor, so that all other calls find one.
 #include "run/preload/next.hpp"
 #include "run/preload/own_stack.hpp"
 #include "run/preload/paths.hpp"
@@ -23,9 +23,6 @@ int __open_2(const char* path, int flags);
 int __open64_2(const char* path, int flags);
 int __openat_2(int folder, const char* path, int flags);
 int __openat64_2(int folder, const char* path, int flags);
-ssize_t __pread_chk(int descriptor, void* into, std::size_t bytes, off_t offset, std::size_t room);
-ssize_t __pread64_chk(int descriptor, void* into, std::size_t bytes, off64_t offset,
-                      std::size_t room);
 }
 
 namespace {
@@ -89,41 +86,6 @@ int inherited_ioctl() {
         print_line("a process uses a VFIO file that it inherited from the process that forked it; "
                    "open the file again in the child");
     return fail_with(ENODEV);
-}
-
-/// In pieces, through memory of moat's: the program's may be missing.
-ssize_t read_region(File file, void* into, std::size_t bytes, std::uint64_t offset) {
-    const Inside inside;
-    std::array<std::byte, 256> piece{};
-    std::size_t done = 0;
-    while (done < bytes) {
-        const auto part = std::span(piece).first(std::min(piece.size(), bytes - done));
-        const std::int64_t got = session().read(file, offset + done, part);
-        if (got <= 0)
-            return done != 0 ? static_cast<ssize_t>(done) : fail_with(static_cast<int>(-got));
-        const auto size = static_cast<std::size_t>(got);
-        const auto to = reinterpret_cast<std::uint64_t>(into) + done;
-        if (client().write(to, part.first(size)) != size)
-            return fail_with(EFAULT);
-        done += size;
-    }
-    return static_cast<ssize_t>(done);
-}
-
-ssize_t write_region(File file, const void* from, std::size_t bytes, std::uint64_t offset) {
-    const Inside inside;
-    std::array<std::byte, 256> piece{};
-    std::size_t done = 0;
-    while (done < bytes) {
-        const auto part = std::span(piece).first(std::min(piece.size(), bytes - done));
-        if (client().read(reinterpret_cast<std::uint64_t>(from) + done, part) != part.size())
-            return fail_with(EFAULT);
-        const std::int64_t put = session().write(file, offset + done, part);
-        if (put <= 0)
-            return done != 0 ? static_cast<ssize_t>(done) : fail_with(static_cast<int>(-put));
-        done += static_cast<std::size_t>(put);
-    }
-    return static_cast<ssize_t>(done);
 }
 
 int duplicated(int descriptor, int made) {
@@ -256,41 +218,4 @@ MOAT_INTERPOSED int ioctl(int descriptor, unsigned long request, ...) noexcept {
     if (entry.use == Use::inherited && !of_descriptors)
         return inherited_ioctl();
     return MOAT_NEXT(ioctl)(descriptor, request, argument);
-}
-
-MOAT_INTERPOSED ssize_t pread(int descriptor, void* into, std::size_t bytes, off_t offset) {
-    const Descriptors::Entry entry = descriptors().find(descriptor);
-    return entry.use == Use::vfio
-               ? read_region(entry.file, into, bytes, static_cast<std::uint64_t>(offset))
-               : MOAT_NEXT(pread)(descriptor, into, bytes, offset);
-}
-
-MOAT_INTERPOSED ssize_t pread64(int descriptor, void* into, std::size_t bytes, off64_t offset) {
-    return pread(descriptor, into, bytes, offset);
-}
-
-MOAT_INTERPOSED ssize_t __pread_chk(int descriptor, void* into, std::size_t bytes, off_t offset,
-                                    std::size_t room) {
-    const Descriptors::Entry entry = descriptors().find(descriptor);
-    return entry.use == Use::vfio && bytes <= room
-               ? read_region(entry.file, into, bytes, static_cast<std::uint64_t>(offset))
-               : MOAT_NEXT(__pread_chk)(descriptor, into, bytes, offset, room);
-}
-
-MOAT_INTERPOSED ssize_t __pread64_chk(int descriptor, void* into, std::size_t bytes, off64_t offset,
-                                      std::size_t room) {
-    return __pread_chk(descriptor, into, bytes, offset, room);
-}
-
-MOAT_INTERPOSED ssize_t pwrite(int descriptor, const void* from, std::size_t bytes, off_t offset) {
-    const Entry called(MOAT_CALLED_FROM);
-    const Descriptors::Entry entry = descriptors().find(descriptor);
-    return entry.use == Use::vfio
-               ? write_region(entry.file, from, bytes, static_cast<std::uint64_t>(offset))
-               : MOAT_NEXT(pwrite)(descriptor, from, bytes, offset);
-}
-
-MOAT_INTERPOSED ssize_t pwrite64(int descriptor, const void* from, std::size_t bytes,
-                                 off64_t offset) {
-    return pwrite(descriptor, from, bytes, offset);
 }

@@ -11,6 +11,9 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define CONTAINER "/dev/vfio/vfio"
@@ -265,6 +268,112 @@ static void entry_pwrite64(void) {
     writes("pwrite64");
 }
 
+static ssize_t any_read(const char* name, int device, void* into, size_t bytes) {
+    if (strcmp(name, "read") == 0)
+        return read(device, into, bytes);
+    return ((ssize_t(*)(int, void*, size_t, size_t))function_named(name))(device, into, bytes,
+                                                                          bytes);
+}
+
+/* At the position, which read and write move. */
+static void reads_on(const char* name) {
+    struct device device = open_device();
+    uint32_t value = 0;
+    REQUIRE(any_read(name, device.device, &value, 4) == 4 && value == identity);
+    device.bar[reg_liveness] = 0x1111;
+    REQUIRE(any_read(name, device.device, &value, 4) == 4 && value == ~0x1111U);
+    REQUIRE(any_read(name, device.container, &value, 4) == -1 && errno == EINVAL);
+    int ends[2];
+    REQUIRE(pipe(ends) == 0 && write(ends[1], "a", 1) == 1);
+    REQUIRE(any_read(name, ends[0], &value, 4) == 1 && (char)value == 'a');
+    close_device(&device);
+}
+
+static void entry_read(void) {
+    reads_on("read");
+}
+
+static void entry_read_chk(void) {
+    reads_on("__read_chk");
+}
+
+static void entry_write(void) {
+    struct device device = open_device();
+    uint32_t value = 0;
+    REQUIRE(read(device.device, &value, 4) == 4);
+    value = 0x1111;
+    REQUIRE(write(device.device, &value, 4) == 4 && device.bar[reg_liveness] == ~0x1111U);
+    close_device(&device);
+}
+
+static void seeks(const char* name) {
+    off_t (*const function)(int, off_t, int) = (off_t(*)(int, off_t, int))function_named(name);
+    struct device device = open_device();
+    REQUIRE(function(device.device, 0, SEEK_SET) == -1 && errno == ESPIPE);
+    char path[] = "/tmp/moat-client-XXXXXX";
+    const int file = mkstemp(path);
+    REQUIRE(unlink(path) == 0 && function(file, 7, SEEK_SET) == 7 && close(file) == 0);
+    close_device(&device);
+}
+
+static void entry_lseek(void) {
+    seeks("lseek");
+}
+
+static void entry_lseek64(void) {
+    seeks("lseek64");
+}
+
+typedef ssize_t pieces_function(int, const struct iovec*, int, off_t);
+
+static void pieces(const char* reader, const char* writer) {
+    struct device device = open_device();
+    uint64_t values[2] = {0x11, 0x22};
+    const struct iovec two[2] = {{&values[0], 8}, {&values[1], 8}};
+    REQUIRE(((pieces_function*)function_named(writer))(device.device, two, 2, 4 * reg_source) ==
+            16);
+    REQUIRE(device.bar[reg_source] == 0x11 && device.bar[reg_target] == 0x22);
+    values[0] = values[1] = 0;
+    REQUIRE(((pieces_function*)function_named(reader))(device.device, two, 2, 4 * reg_source) ==
+            16);
+    REQUIRE(values[0] == 0x11 && values[1] == 0x22);
+    close_device(&device);
+}
+
+static void entry_preadv(void) {
+    pieces("preadv", "pwritev");
+}
+
+static void entry_preadv64(void) {
+    pieces("preadv64", "pwritev64");
+}
+
+static void stats_descriptor(const char* name, int has_version) {
+    struct device device = open_device();
+    struct stat found;
+    void* const function = function_named(name);
+    REQUIRE((has_version ? ((int (*)(int, int, struct stat*))function)(1, device.device, &found)
+                         : ((int (*)(int, struct stat*))function)(device.device, &found)) == 0);
+    REQUIRE(S_ISCHR(found.st_mode) && found.st_rdev == makedev(511, 0));
+    close_device(&device);
+}
+
+static void entry_fstat(void) {
+    stats_descriptor("fstat", 0);
+}
+
+static void entry_fstat64(void) {
+    stats_descriptor("fstat64", 0);
+}
+
+static void entry_fxstat(void) {
+    stats_descriptor("__fxstat", 1);
+}
+
+static void entry_fxstat64(void) {
+    stats_descriptor("__fxstat64", 1);
+}
+
 static sigjmp_buf back;
 static volatile int handled;
 
@@ -383,6 +492,19 @@ const struct test_case entry_cases[] = {
     {"__pread64_chk", entry_pread64_chk},
     {"pwrite", entry_pwrite},
     {"pwrite64", entry_pwrite64},
+    {"read", entry_read},
+    {"__read_chk", entry_read_chk},
+    {"write", entry_write},
+    {"lseek", entry_lseek},
+    {"lseek64", entry_lseek64},
+    {"preadv", entry_preadv},
+    {"pwritev", entry_preadv},
+    {"preadv64", entry_preadv64},
+    {"pwritev64", entry_preadv64},
+    {"fstat", entry_fstat},
+    {"fstat64", entry_fstat64},
+    {"__fxstat", entry_fxstat},
+    {"__fxstat64", entry_fxstat64},
     {"sigaction", entry_sigaction},
     {"signal", entry_signal},
     {"bsd_signal", entry_bsd_signal},

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// libc's functions that read and write descriptors, and fstat. The memory file of a descriptor
+// keeps its position.
+#include "run/preload/next.hpp"
+#include "run/preload/own_stack.hpp"
+#include "run/preload/process.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+using namespace moat::run;
+
+// Names that no header declares any more, or only with _FORTIFY_SOURCE.
+extern "C" {
+ssize_t __read_chk(int descriptor, void* into, std::size_t bytes, std::size_t room);
+ssize_t __pread_chk(int descriptor, void* into, std::size_t bytes, off_t offset, std::size_t room);
+ssize_t __pread64_chk(int descriptor, void* into, std::size_t bytes, off64_t offset,
+                      std::size_t room);
+int __fxstat(int version, int descriptor, struct stat* into);
+int __fxstat64(int version, int descriptor, struct stat64* into);
+}
+
+namespace {
+
+int fail_with(int error) {
+    errno = error;
+    return -1;
+}
+
+/// The file of VFIO behind `descriptor`, or none.
+[[nodiscard]] File file_of(int descriptor) {
+    return descriptors().find(descriptor).file;
+}
+
+/// In pieces, through memory of moat's: the program's may be missing.
+ssize_t read_region(File file, void* into, std::size_t bytes, std::uint64_t offset) {
+    const Inside inside;
+    std::array<std::byte, 256> piece{};
+    std::size_t done = 0;
+    while (done < bytes) {
+        const auto part = std::span(piece).first(std::min(piece.size(), bytes - done));
+        const std::int64_t got = session().read(file, offset + done, part);
+        if (got <= 0)
+            return done != 0 ? static_cast<ssize_t>(done) : fail_with(static_cast<int>(-got));
+        const auto size = static_cast<std::size_t>(got);
+        const auto to = reinterpret_cast<std::uint64_t>(into) + done;
+        if (client().write(to, part.first(size)) != size)
+            return fail_with(EFAULT);
+        done += size;
+    }
+    return static_cast<ssize_t>(done);
+}
+
+ssize_t write_region(File file, const void* from, std::size_t bytes, std::uint64_t offset) {
+    const Inside inside;
+    std::array<std::byte, 256> piece{};
+    std::size_t done = 0;
+    while (done < bytes) {
+        const auto part = std::span(piece).first(std::min(piece.size(), bytes - done));
+        if (client().read(reinterpret_cast<std::uint64_t>(from) + done, part) != part.size())
+            return fail_with(EFAULT);
+        const std::int64_t put = session().write(file, offset + done, part);
+        if (put <= 0)
+            return done != 0 ? static_cast<ssize_t>(done) : fail_with(static_cast<int>(-put));
+        done += static_cast<std::size_t>(put);
+    }
+    return static_cast<ssize_t>(done);
+}
+
+/// At the position of `descriptor`, which moves on.
+template <class Transfer>
+ssize_t at_position(int descriptor, Transfer transfer) {
+    const off_t at = MOAT_NEXT(lseek)(descriptor, 0, SEEK_CUR);
+    const ssize_t done = transfer(static_cast<std::uint64_t>(at));
+    if (done > 0)
+        (void)MOAT_NEXT(lseek)(descriptor, done, SEEK_CUR);
+    return done;
+}
+
+/// One piece after the other, until one is not complete.
+template <class Transfer>
+ssize_t each_piece(const iovec* pieces, int count, off_t offset, Transfer transfer) {
+    ssize_t done = 0;
+    for (int i = 0; i < count; ++i) {
+        const ssize_t more = transfer(pieces[i], static_cast<std::uint64_t>(offset + done));
+        if (more < 0)
+            return done != 0 ? done : more;
+        done += more;
+        if (static_cast<std::size_t>(more) != pieces[i].iov_len)
+            break;
+    }
+    return done;
+}
+
+/// What Linux shows of a file of VFIO: a character device, numbered as in the tree of /sys.
+template <class Stat>
+int character_device(int descriptor, int result, Stat* into) {
+    const File file = file_of(descriptor);
+    if (result != 0 || file == File::none)
+        return result;
+    constexpr unsigned major_number = 511;
+    const Inside inside;
+    const auto device = session().device_of(file);
+    into->st_mode = S_IFCHR | S_IRUSR | S_IWUSR;
+    into->st_rdev = device ? makedev(major_number, *device) : makedev(10, 196);
+    return 0;
+}
+
+} // namespace
+
+MOAT_INTERPOSED ssize_t read(int descriptor, void* into, std::size_t bytes) {
+    const File file = file_of(descriptor);
+    if (file == File::none)
+        return MOAT_NEXT(read)(descriptor, into, bytes);
+    return at_position(descriptor,
+                       [&](std::uint64_t at) { return read_region(file, into, bytes, at); });
+}
+
+MOAT_INTERPOSED ssize_t __read_chk(int descriptor, void* into, std::size_t bytes,
+                                   std::size_t room) {
+    return bytes <= room ? read(descriptor, into, bytes)
+                         : MOAT_NEXT(__read_chk)(descriptor, into, bytes, room);
+}
+
+MOAT_INTERPOSED ssize_t write(int descriptor, const void* from, std::size_t bytes) {
+    const File file = file_of(descriptor);
+    if (file == File::none)
+        return MOAT_NEXT(write)(descriptor, from, bytes);
+    const Entry called(MOAT_CALLED_FROM);
+    return at_position(descriptor,
+                       [&](std::uint64_t at) { return write_region(file, from, bytes, at); });
+}
+
+/// VFIO's files have a position that only read and write move.
+MOAT_INTERPOSED off_t lseek(int descriptor, off_t offset, int whence) noexcept {
+    return file_of(descriptor) == File::none ? MOAT_NEXT(lseek)(descriptor, offset, whence)
+                                             : fail_with(ESPIPE);
+}
+
+MOAT_INTERPOSED off64_t lseek64(int descriptor, off64_t offset, int whence) noexcept {
+    return lseek(descriptor, offset, whence);
+}
+
+MOAT_INTERPOSED ssize_t pread(int descriptor, void* into, std::size_t bytes, off_t offset) {
+    const File file = file_of(descriptor);
+    return file != File::none ? read_region(file, into, bytes, static_cast<std::uint64_t>(offset))
+                              : MOAT_NEXT(pread)(descriptor, into, bytes, offset);
+}
+
+MOAT_INTERPOSED ssize_t pread64(int descriptor, void* into, std::size_t bytes, off64_t offset) {
+    return pread(descriptor, into, bytes, offset);
+}
+
+MOAT_INTERPOSED ssize_t __pread_chk(int descriptor, void* into, std::size_t bytes, off_t offset,
+                                    std::size_t room) {
+    const File file = file_of(descriptor);
+    return file != File::none && bytes <= room
+               ? read_region(file, into, bytes, static_cast<std::uint64_t>(offset))
+               : MOAT_NEXT(__pread_chk)(descriptor, into, bytes, offset, room);
+}
+
+MOAT_INTERPOSED ssize_t __pread64_chk(int descriptor, void* into, std::size_t bytes, off64_t offset,
+                                      std::size_t room) {
+    return __pread_chk(descriptor, into, bytes, offset, room);
+}
+
+MOAT_INTERPOSED ssize_t pwrite(int descriptor, const void* from, std::size_t bytes, off_t offset) {
+    const Entry called(MOAT_CALLED_FROM);
+    const File file = file_of(descriptor);
+    return file != File::none ? write_region(file, from, bytes, static_cast<std::uint64_t>(offset))
+                              : MOAT_NEXT(pwrite)(descriptor, from, bytes, offset);
+}
+
+MOAT_INTERPOSED ssize_t pwrite64(int descriptor, const void* from, std::size_t bytes,
+                                 off64_t offset) {
+    return pwrite(descriptor, from, bytes, offset);
+}
+
+MOAT_INTERPOSED ssize_t preadv(int descriptor, const iovec* pieces, int count, off_t offset) {
+    const File file = file_of(descriptor);
+    if (file == File::none)
+        return MOAT_NEXT(preadv)(descriptor, pieces, count, offset);
+    return each_piece(pieces, count, offset, [&](const iovec& piece, std::uint64_t at) {
+        return read_region(file, piece.iov_base, piece.iov_len, at);
+    });
+}
+
+MOAT_INTERPOSED ssize_t preadv64(int descriptor, const iovec* pieces, int count, off64_t offset) {
+    return preadv(descriptor, pieces, count, offset);
+}
+
+MOAT_INTERPOSED ssize_t pwritev(int descriptor, const iovec* pieces, int count, off_t offset) {
+    const File file = file_of(descriptor);
+    if (file == File::none)
+        return MOAT_NEXT(pwritev)(descriptor, pieces, count, offset);
+    const Entry called(MOAT_CALLED_FROM);
+    return each_piece(pieces, count, offset, [&](const iovec& piece, std::uint64_t at) {
+        return write_region(file, piece.iov_base, piece.iov_len, at);
+    });
+}
+
+MOAT_INTERPOSED ssize_t pwritev64(int descriptor, const iovec* pieces, int count, off64_t offset) {
+    return pwritev(descriptor, pieces, count, offset);
+}
+
+MOAT_INTERPOSED int fstat(int descriptor, struct stat* into) noexcept {
+    return character_device(descriptor, MOAT_NEXT(fstat)(descriptor, into), into);
+}
+
+MOAT_INTERPOSED int fstat64(int descriptor, struct stat64* into) noexcept {
+    return character_device(descriptor, MOAT_NEXT(fstat64)(descriptor, into), into);
+}
+
+MOAT_INTERPOSED int __fxstat(int version, int descriptor, struct stat* into) {
+    return character_device(descriptor, MOAT_NEXT(__fxstat)(version, descriptor, into), into);
+}
+
+MOAT_INTERPOSED int __fxstat64(int version, int descriptor, struct stat64* into) {
+    return character_device(descriptor, MOAT_NEXT(__fxstat64)(version, descriptor, into), into);
+}
