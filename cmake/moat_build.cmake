@@ -34,6 +34,14 @@ function(moat_add_folders)
     endforeach()
 endfunction()
 
+# moat_fuzzed(TARGET): a fuzzer that links this library sees which of its lines an input reaches.
+# AddressSanitizer's runtime has what the library then calls in all other programs.
+function(moat_fuzzed target)
+    if(MOAT_FUZZ AND CMAKE_CXX_FLAGS MATCHES "-fsanitize=address")
+        target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
+    endif()
+endfunction()
+
 # moat_library(ROOM SOURCE...): the compiled part of a room, as the library moat::ROOM.
 function(moat_library room)
     add_library(moat_${room} STATIC ${ARGN})
