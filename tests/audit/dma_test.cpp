@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The unchanged DMA API on QEMU's IOMMU: a device leaves its buffer, the guard stops it, and the
 // fault is attributed to the buffer's owner.
-#include "moat/dma/space.hpp"
-
+#include "api/engines.hpp"
 #include "device_bench.hpp"
 
 namespace moat::tests {
@@ -10,7 +9,7 @@ namespace {
 
 using namespace moat::literals;
 
-using Space = dma::Space<machine::Domain, RealSync>;
+using Space = api::MachineSpace; // instantiated once, in moat::api
 
 class DmaOnQemuTest : public DeviceTest {
   protected:

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Scatter lists: one range, limits kept, neighbours merged; and coherent memory.
 #include "moat/core/text.hpp"
-#include "moat/dma/space.hpp"
 
+#include "api/engines.hpp"
 #include "iommu/soft_system.hpp"
 
 #include <cstdlib>
@@ -17,7 +17,7 @@ namespace {
 
 using namespace literals;
 using namespace dma;
-using Space = dma::Space<SoftDomain, RealSync>;
+using Space = api::SoftSpace;
 
 constexpr fault::Source disk = fault::Source::pci(0, 4, 0, 0);
 

@@ -2,8 +2,7 @@
 // A space over a software IOMMU, a device, and the reports about both.
 #pragma once
 
-#include "moat/dma/space.hpp"
-
+#include "api/engines.hpp"
 #include "iommu/soft_system.hpp"
 #include "sanitized.hpp"
 
@@ -15,7 +14,7 @@
 
 namespace moat::tests {
 
-using SoftSpace = dma::Space<SoftDomain, RealSync>;
+using SoftSpace = api::SoftSpace; // instantiated once, in moat::api
 
 /// Builds that check every step are many times slower.
 #ifdef __OPTIMIZE__
