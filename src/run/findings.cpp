@@ -3,6 +3,7 @@
 
 #include "moat/core/text.hpp"
 
+#include <algorithm>
 #include <fcntl.h>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
@@ -47,7 +48,7 @@ bool Findings::is_new(const Key& key) {
 
 void Findings::stray(const fault::Diagnosis& diagnosis, const Circumstances& circumstances) {
     fault::ReportOptions options = report_;
-    options.device = circumstances.device;
+    options.device = circumstances.device.substr(0, circumstances.device.find(' '));
     const bool first = is_new({std::string(name(diagnosis.kind)), std::string(circumstances.device),
                                map_site(diagnosis)});
     append(json_report(diagnosis, options));
@@ -71,11 +72,13 @@ void Findings::remark(std::string_view kind, std::string_view sentence,
 }
 
 void Findings::print(const std::string& text, const Circumstances& circumstances) {
-    std::string whole = text;
+    std::string more;
     if (!circumstances.told.stack.empty())
-        whole += event_text("last register write", circumstances.told, report_);
+        more += event_text("last register write", circumstances.told, report_);
     for (const std::string& note : circumstances.notes)
-        whole += "note: " + note + '\n';
+        more += "note: " + note + '\n';
+    std::string whole = text;
+    whole.insert(std::min(whole.rfind("SUMMARY: "), whole.size()), more);
     print_(whole);
 }
 

@@ -128,7 +128,7 @@ TEST_F(EduProgram, reports_an_overrun_with_the_stack_of_the_map) {
     device_writes(0x10000 + page - 16, 64);
     const std::string words = client_.words();
     EXPECT_NE(words.find("dma-buffer-overflow"), std::string::npos) << words;
-    EXPECT_NE(words.find("edu 0000:05:00.0"), std::string::npos) << words;
+    EXPECT_NE(words.find("by device edu (0000:05:00.0)"), std::string::npos) << words;
     EXPECT_NE(words.find("0x1234"), std::string::npos) << words;
     EXPECT_NE(words.find("last register write by thread 7"), std::string::npos) << words;
 }
