@@ -102,9 +102,9 @@ void print_guard_json(const std::optional<watch::GuardSettings>& settings,
 
 void print_settings(const std::optional<watch::GuardSettings>& settings) {
     if (!settings)
-        std::cout << "moat_guard is not loaded: moat guard on\n";
+        std::cout << "moat_guard is not loaded. Load it: moat guard on\n";
     else if (settings->size_kib == 0)
-        std::cout << "Guards are off; the module is loaded: moat guard on\n";
+        std::cout << "moat_guard is loaded, and guards are off. Switch them on: moat guard on\n";
     else
         std::cout << "Each new mapping gets a guard of "
                   << to_string(ByteCount(settings->size_kib << 10)) << "; guards may hold "
@@ -145,8 +145,8 @@ Exit switch_on(const GuardArguments& arguments) {
     value_or_stop(module.set_size((arguments.size + 1023) >> 10));
     const Exit exit = show_guards(arguments);
     if (!arguments.json)
-        std::cout << "Mappings from before are not guarded until their driver makes them again; "
-                     "rings need a rebind of the driver.\n";
+        std::cout << "Existing mappings have no guard until their driver maps them again; unbind "
+                     "and bind a driver to guard its rings.\n";
     return exit;
 }
 
@@ -172,9 +172,9 @@ void add_guard_on(CLI::App& guard, GuardArguments& arguments, Exit& exit) {
         arguments.size = size.value_or(arguments.size);
         exit = switch_on(arguments);
     });
-    describe(*on, {.paragraphs = {"Loads moat_guard if it is not loaded, chooses the devices, and "
-                                  "sets the size. Repeat it to change either; live mappings keep "
-                                  "what they have."},
+    describe(*on, {.paragraphs = {"Loads moat_guard if it is not loaded, selects the devices and "
+                                  "sets the size. Run it again to change either; existing "
+                                  "mappings keep their guards."},
                    .examples = {{"moat guard on", "guard every PCI device, as root"},
                                 {"moat guard on --size 64K", "catch longer overruns"}}});
 }
@@ -189,16 +189,17 @@ void add_guard(CLI::App& app, Exit& exit) {
     describe(
         *guard,
         {.paragraphs =
-             {"Puts an unmapped guard after each DMA mapping of kernel drivers, by the kernel "
-              "module moat_guard: a device that writes past its buffer then causes an IOMMU "
-              "fault instead of changing the neighbour, and moat watch names the buffer. Needs "
-              "root and an IOMMU, and no patched kernel.",
-              "A guard cannot see an access that stays inside a page, one between the segments "
-              "of a scatter list, or one after an unmap but before the IOMMU's lazy flush "
-              "(boot with iommu.strict=1). Devices of identity domains cannot be guarded.",
-              "Live guards hold at most half of a domain's addresses; further mappings are "
-              "made without one and counted. Unloading the module with guarded mappings alive "
-              "is safe."},
+             {"Loads and sets the kernel module moat_guard, which leaves unmapped pages after "
+              "each DMA mapping of kernel drivers. A device that writes past its buffer then "
+              "causes an IOMMU fault instead of changing the neighbour, and moat watch names the "
+              "buffer. Needs root and an IOMMU, and no patched kernel.",
+              "Guards do not catch an access that stays inside a page, or one between the "
+              "segments of a scatter list. They catch an access after an unmap only after the "
+              "IOMMU's lazy flush; iommu.strict=1 flushes at once. Devices of identity domains "
+              "cannot be guarded.",
+              "Guards hold at most half of a domain's addresses. Beyond that the module leaves "
+              "mappings without a guard and counts them. It can be unloaded while guarded "
+              "mappings exist."},
          .examples = {{"moat guard status", "which devices are guarded, and which are not"},
                       {"moat guard on", "guard new mappings, as root"},
                       {"moat guard off", "make new mappings without guards"}}});
@@ -212,10 +213,10 @@ void add_guard(CLI::App& app, Exit& exit) {
     status->callback([&exit] { exit = show_guards(arguments); });
     describe(
         *status,
-        {.paragraphs = {"Shows each PCI device with a driver: its domain's type, the size of "
-                        "its guards or why it has none, the share of its addresses that guards "
-                        "hold, mappings made with and without a guard, its IOMMU faults since "
-                        "its guards began, and how many ranges are older than the guards.",
+        {.paragraphs = {"Shows the domain's type of each PCI device with a driver, and the size "
+                        "of its guards or why it has none. Of a guarded device it also shows the "
+                        "share of addresses that guards hold, mappings made with and without a "
+                        "guard, IOMMU faults, and address ranges older than the guards.",
                         "Faults are counted in the kernel's log, which limits the rate of such "
                         "lines and forgets old ones: there may have been more."},
          .examples = {{"moat guard status", "as root"},
