@@ -86,9 +86,9 @@ int print_facts(std::span<char*> names) {
     const int container = ::open("/dev/vfio/vfio", O_RDWR);
     for (const char* const name : names) {
         const auto address = machine::vfio_host::parse_bdf(name);
-        const auto function =
-            address ? machine::vfio_host::find_function(*address)
-                    : Result<machine::vfio_host::HostFunction>(std::unexpected(address.error()));
+        if (!address)
+            return 2;
+        const auto function = machine::vfio_host::find_function(*address);
         if (!function || !function->group)
             return 2;
         const std::string file = "/dev/vfio/" + std::to_string(*function->group);
@@ -99,6 +99,12 @@ int print_facts(std::span<char*> names) {
             return 2;
         const std::string full = to_string(function->info.address);
         print_device(::ioctl(group, VFIO_GROUP_GET_DEVICE_FD, full.c_str()), *function);
+        std::error_code error;
+        for (const auto& each :
+             fs::directory_iterator("/sys/bus/pci/devices/" + full + "/vfio-dev", error))
+            if (const fs::path found = each.path().filename();
+                fs::exists("/dev/vfio/devices" / found, error))
+                std::cout << "file " << found.string() << '\n';
     }
     print_iommu(container);
     return 0;
@@ -136,6 +142,8 @@ int print_facts(std::span<char*> names) {
         in >> kind;
         if (kind == "device")
             facts.devices.push_back(read_device(in));
+        else if (kind == "file")
+            in >> facts.device_files.emplace_back();
         else if (kind == "pages")
             in >> facts.page_sizes;
         else if (kind == "range" && in >> first >> last)
@@ -152,9 +160,10 @@ int answer(std::string_view whose, const char* path) {
         return 2;
     }
     const auto world = whose == "linux" ? linux_world() : model_world(facts);
-    ask_type1(*world, facts);
+    const bool iommufd = !facts.device_files.empty();
+    (iommufd ? ask_iommufd : ask_type1)(*world, facts);
     for (const unsigned seed : {1U, 2U, 3U})
-        ask_type1_at_random(*world, facts, seed);
+        (iommufd ? ask_iommufd_at_random : ask_type1_at_random)(*world, facts, seed);
     return 0;
 }
 

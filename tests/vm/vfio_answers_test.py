@@ -13,7 +13,7 @@ sys.path.insert(0, str(VM))
 import probe  # noqa: E402
 
 SKIPPED = 77
-LEAST_ANSWERS = 5000
+LEAST_ANSWERS = {"stock": 5000, "iommufd": 500}
 JOB = """
 moat bind 00:04.0 && moat bind 00:05.0 || exit
 {program} facts 00:04.0 00:05.0 >facts || exit
@@ -39,7 +39,8 @@ def main():
         print(done.stdout, done.stderr, sep="\n")
         return 1
     facts = lines[lines.index("facts") + 1:lines.index("answers")]
-    return compare(program, facts, lines[lines.index("answers") + 1:lines.index("end")])
+    answers = lines[lines.index("answers") + 1:lines.index("end")]
+    return compare(program, facts, answers) or len(answers) < LEAST_ANSWERS[kernel]
 
 
 def compare(program, facts, answers):
@@ -55,7 +56,7 @@ def compare(program, facts, answers):
                                       lineterm="", n=6))
     print("\n".join(found))
     print(f"{len(answers)} answers")
-    return 1 if found or len(answers) < LEAST_ANSWERS else 0
+    return 1 if found else 0
 
 
 sys.exit(main())

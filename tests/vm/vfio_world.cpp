@@ -32,17 +32,11 @@ class LinuxWorld final : public VfioWorld {
     void close(int file) override { ::close(file); }
 };
 
-/// "/dev/vfio/" and a number, or nothing.
-[[nodiscard]] std::optional<unsigned> number_in(const std::string& path, const char* prefix) {
-    if (!path.starts_with(prefix))
-        return std::nullopt;
-    return static_cast<unsigned>(std::strtoul(path.c_str() + std::strlen(prefix), nullptr, 10));
-}
-
 class ModelWorld final : public VfioWorld, private run::Effects {
   public:
     explicit ModelWorld(const Facts& facts)
-        : kernel_(facts.devices, {.aperture = facts.aperture, .page_sizes = facts.page_sizes},
+        : files_of_devices_(facts.device_files),
+          kernel_(facts.devices, {.aperture = facts.aperture, .page_sizes = facts.page_sizes},
                   *this) {}
 
     [[nodiscard]] std::int64_t open(const std::string& path) override {
@@ -50,9 +44,13 @@ class ModelWorld final : public VfioWorld, private run::Effects {
             return opened(kernel_.open_container());
         if (path == "/dev/iommu")
             return opened(kernel_.open_iommufd());
-        if (const auto device = number_in(path, "/dev/vfio/devices/vfio"))
-            return opened(kernel_.open_device(*device));
-        return opened(kernel_.open_group(*number_in(path, "/dev/vfio/")));
+        const std::string name = path.substr(path.rfind('/') + 1);
+        const auto device = std::ranges::find(files_of_devices_, name);
+        if (device != files_of_devices_.end())
+            return opened(
+                kernel_.open_device(static_cast<run::Device>(device - files_of_devices_.begin())));
+        return opened(
+            kernel_.open_group(static_cast<unsigned>(std::strtoul(name.c_str(), nullptr, 10))));
     }
 
     [[nodiscard]] std::int64_t ioctl(int file, unsigned long request,
@@ -137,6 +135,7 @@ class ModelWorld final : public VfioWorld, private run::Effects {
         return 0;
     }
 
+    std::vector<std::string> files_of_devices_;
     run::VfioKernel kernel_;
     std::map<int, run::File> files_ = {};
     std::map<std::tuple<run::Device, machine::soft::InterruptKind, unsigned>, int> eventfds_ = {};

@@ -63,6 +63,8 @@ struct Facts {
 
 // The scripts: print a line for each answer.
 void ask_type1(VfioWorld& world, const Facts& facts);
+void ask_iommufd(VfioWorld& world, const Facts& facts);
+void ask_iommufd_at_random(VfioWorld& world, const Facts& facts, unsigned seed);
 void ask_type1_at_random(VfioWorld& world, const Facts& facts, unsigned seed);
 
 } // namespace moat::tests

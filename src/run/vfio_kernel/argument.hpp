@@ -5,6 +5,7 @@
 #include "run/vfio_kernel/vfio_kernel.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -13,6 +14,9 @@
 #include <vector>
 
 namespace moat::run::vfio {
+
+/// Of an argument, as far as it is read.
+inline constexpr std::size_t most_bytes = 16 << 10; // MSI-X has 2,048 vectors
 
 /// `error` is of errno's numbers; 0 is success.
 [[nodiscard]] inline Answer answer(int error) {
@@ -24,6 +28,12 @@ namespace moat::run::vfio {
     return static_cast<fault::Allows>(directions & 3U);
 }
 
+/// The same of an iommufd's map.
+[[nodiscard]] constexpr fault::Allows ioas_allows(std::uint32_t flags) {
+    return allows((flags >> 2U & 1U) | (flags & 2U));
+}
+
+static_assert(ioas_allows(2) == fault::Allows::write && ioas_allows(4) == fault::Allows::read);
 static_assert(allows(1) == fault::Allows::read && allows(2) == fault::Allows::write &&
               allows(3) == fault::Allows::read_write);
 
@@ -48,6 +58,31 @@ template <class T>
     if (argsz < least)
         return EINVAL;
     std::memcpy(&value, argument.data(), std::min(least, sizeof value));
+    return 0;
+}
+
+/// Copies a structure of iommufd that begins with its size, as much as there is of it; the rest is
+/// zero. Return: EINVAL if the size is below `least`, E2BIG if what lies behind the structure is
+/// not zero, EFAULT.
+template <class T>
+[[nodiscard]] int take_sized(std::span<const std::byte> argument, std::size_t least, T& value) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    std::uint32_t size = 0;
+    if (!copy_in(argument, 0, size))
+        return EFAULT;
+    if (size < least)
+        return EINVAL;
+    if (argument.size() < std::min<std::size_t>(size, most_bytes))
+        return EFAULT;
+    const std::span<const std::byte> given =
+        argument.first(std::min<std::size_t>(size, argument.size()));
+    if (size > sizeof value && std::ranges::any_of(given.subspan(sizeof value), [](std::byte each) {
+            return each != std::byte{0};
+        }))
+        return E2BIG;
+    std::array<std::byte, sizeof value> whole{};
+    std::ranges::copy(given.first(std::min(given.size(), sizeof value)), whole.begin());
+    std::memcpy(&value, whole.data(), sizeof value);
     return 0;
 }
 

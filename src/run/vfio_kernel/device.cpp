@@ -40,8 +40,6 @@ Answer VfioDevice::request(unsigned long request, std::span<std::byte> argument)
             return answer(EINVAL);
         host_->effects.reset(number_);
         return {};
-    case VFIO_DEVICE_GET_PCI_HOT_RESET_INFO:
-        return hot_reset_info(argument);
     case VFIO_DEVICE_FEATURE:
         return feature(argument);
     default:
@@ -95,21 +93,22 @@ std::vector<Device> VfioDevice::on_bus() const {
     return found;
 }
 
-Answer VfioDevice::hot_reset_info(std::span<std::byte> argument) const {
+Answer VfioDevice::hot_reset_info(std::span<std::byte> argument, std::uint32_t flags,
+                                  FunctionRef<std::uint32_t(Device)> name) const {
     vfio_pci_hot_reset_info info{};
     if (const int error = take(argument, sizeof info, info))
         return answer(error);
     const std::vector<Device> devices = on_bus();
     if (devices.empty())
         return answer(ENODEV);
-    info.flags = 0;
+    info.flags = flags;
     info.count = static_cast<std::uint32_t>(devices.size());
     give(argument, info);
     std::size_t at = sizeof info;
     for (const Device each : devices) {
         const DeviceShape& other = host_->devices[each];
         const vfio_pci_dependent_device entry{
-            .group_id = other.group,
+            .group_id = name(each),
             .segment = other.address.segment(),
             .bus = static_cast<std::uint8_t>(other.address.bus()),
             .devfn = static_cast<std::uint8_t>(other.address.requester() & 0xff)};

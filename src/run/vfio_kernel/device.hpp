@@ -3,6 +3,8 @@
 // does not matter here.
 #pragma once
 
+#include "moat/core/function_ref.hpp"
+
 #include "run/vfio_kernel/interrupts.hpp"
 
 #include <span>
@@ -15,12 +17,17 @@ class VfioDevice {
     VfioDevice(Host& host, Device number)
         : host_(&host), number_(number), interrupts_(host, number) {}
 
-    /// But VFIO_DEVICE_PCI_HOT_RESET.
+    /// But of a reset of its bus.
     [[nodiscard]] Answer request(unsigned long request, std::span<std::byte> argument);
 
     /// The devices that a reset of its bus resets, itself among them; none if there is no such
     /// reset: on a root bus.
     [[nodiscard]] std::vector<Device> on_bus() const;
+
+    /// VFIO_DEVICE_GET_PCI_HOT_RESET_INFO with these flags; `name`: the number by which the program
+    /// knows another device.
+    [[nodiscard]] Answer hot_reset_info(std::span<std::byte> argument, std::uint32_t flags,
+                                        FunctionRef<std::uint32_t(Device)> name) const;
 
     void open() { ++files_; }
 
@@ -34,7 +41,6 @@ class VfioDevice {
 
     [[nodiscard]] Answer info(std::span<std::byte> argument) const;
     [[nodiscard]] Answer region_info(std::span<std::byte> argument) const;
-    [[nodiscard]] Answer hot_reset_info(std::span<std::byte> argument) const;
 
     Host* host_;
     Device number_;

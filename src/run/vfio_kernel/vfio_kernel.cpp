@@ -5,6 +5,7 @@
 #include "run/vfio_kernel/argument.hpp"
 #include "run/vfio_kernel/device.hpp"
 #include "run/vfio_kernel/groups.hpp"
+#include "run/vfio_kernel/iommufd.hpp"
 
 #include <map>
 #include <string>
@@ -21,6 +22,7 @@ constexpr std::size_t most_name_bytes = 64;
 } // namespace
 
 using namespace vfio;
+namespace uapi = machine::vfio_host::uapi;
 
 class VfioKernel::State {
   public:
@@ -47,6 +49,16 @@ class VfioKernel::State {
         return opened(&group->second);
     }
 
+    [[nodiscard]] Answer open_iommufd() { return opened(std::make_shared<Iommufd>(host_)); }
+
+    [[nodiscard]] Answer open_device(Device device) {
+        if (device >= devices_.size())
+            return answer(ENOENT);
+        return opened(DeviceFile{.device = device,
+                                 .group = &groups_.at(host_.devices[device].group),
+                                 .by_group = false});
+    }
+
     void close(File file) {
         const auto found = files_.find(file);
         if (found == files_.end())
@@ -57,9 +69,9 @@ class VfioKernel::State {
             (*group)->open = false;
             release(**group);
         } else if (const auto* const device = std::get_if<DeviceFile>(&closed)) {
-            devices_[device->device].close();
-            --device->group->device_files;
-            release(*device->group);
+            close_device(*device);
+        } else if (const auto* const iommufd = std::get_if<std::shared_ptr<Iommufd>>(&closed)) {
+            release(*iommufd);
         }
     }
 
@@ -80,10 +92,9 @@ class VfioKernel::State {
                 return group_request(host_, **group, request, argument);
             }
         }
-        const DeviceFile& device = std::get<DeviceFile>(*open);
-        if (request == VFIO_DEVICE_PCI_HOT_RESET)
-            return hot_reset(device, argument);
-        return devices_[device.device].request(request, argument);
+        if (auto* const iommufd = std::get_if<std::shared_ptr<Iommufd>>(open))
+            return (*iommufd)->request(request, argument);
+        return device_request(std::get<DeviceFile>(*open), request, argument);
     }
 
     [[nodiscard]] std::optional<Device> device_of(File file) const {
@@ -91,17 +102,23 @@ class VfioKernel::State {
         if (found == files_.end())
             return std::nullopt;
         const auto* const device = std::get_if<DeviceFile>(&found->second);
-        return device != nullptr ? std::optional(device->device) : std::nullopt;
+        return device != nullptr && device->usable() ? std::optional(device->device) : std::nullopt;
     }
 
   private:
-    /// A device's file, opened through its group.
+    /// A device's file: opened through its group, or by itself; then it is used once bound.
     struct DeviceFile {
         Device device = 0;
         Group* group = nullptr;
+        bool by_group = true;
+        std::shared_ptr<Iommufd> iommufd = {};
+        std::uint32_t object = 0;
+
+        [[nodiscard]] bool usable() const { return by_group || iommufd; }
     };
 
-    using OpenFile = std::variant<std::shared_ptr<Container>, Group*, DeviceFile>;
+    using OpenFile =
+        std::variant<std::shared_ptr<Container>, Group*, DeviceFile, std::shared_ptr<Iommufd>>;
 
     [[nodiscard]] Answer opened(OpenFile file) {
         const File number{++last_file_};
@@ -124,6 +141,89 @@ class VfioKernel::State {
     void release(Group& group) {
         if (!group.open && group.device_files == 0)
             leave(host_, group);
+    }
+
+    /// An iommufd without files ends; `closed` is the last reference but those of files.
+    void release(const std::shared_ptr<Iommufd>& closed) {
+        if (closed.use_count() == 1)
+            closed->release();
+    }
+
+    void close_device(const DeviceFile& file) {
+        if (!file.usable())
+            return;
+        devices_[file.device].close();
+        if (file.by_group) {
+            --file.group->device_files;
+            release(*file.group);
+        } else {
+            --file.group->bound;
+            file.iommufd->unbind(file.object);
+            release(file.iommufd);
+        }
+    }
+
+    [[nodiscard]] Answer device_request(DeviceFile& file, unsigned long request,
+                                        std::span<std::byte> argument) {
+        if (request == uapi::device_bind_iommufd)
+            return answer(bind(file, argument));
+        if (!file.usable())
+            return answer(EINVAL);
+        if (!file.by_group && request == uapi::device_attach_ioas)
+            return answer(attach(file, argument));
+        if (!file.by_group && request == uapi::device_detach_ioas)
+            return answer(detach(file, argument));
+        if (request == VFIO_DEVICE_PCI_HOT_RESET)
+            return hot_reset(file, argument);
+        if (request == VFIO_DEVICE_GET_PCI_HOT_RESET_INFO)
+            return hot_reset_info(file, argument);
+        return devices_[file.device].request(request, argument);
+    }
+
+    [[nodiscard]] int bind(DeviceFile& file, std::span<std::byte> argument) {
+        uapi::BindIommufd bind;
+        if (const int error = take(argument, sizeof bind, bind))
+            return error;
+        if (bind.flags != 0 || bind.iommufd < 0 || file.by_group)
+            return EINVAL;
+        if (file.group->open || file.group->device_files != 0)
+            return EBUSY;
+        if (file.iommufd)
+            return EINVAL;
+        const auto* const iommufd = find_as<std::shared_ptr<Iommufd>>(bind.iommufd);
+        if (iommufd == nullptr)
+            return EBADFD;
+        if (devices_[file.device].is_open())
+            return EINVAL;
+        file.iommufd = *iommufd;
+        file.object = file.iommufd->bind(file.device);
+        ++file.group->bound;
+        devices_[file.device].open();
+        bind.device = file.object;
+        give(argument, bind);
+        return 0;
+    }
+
+    [[nodiscard]] static int attach(const DeviceFile& file, std::span<std::byte> argument) {
+        uapi::AttachIoas attach;
+        if (const int error = take(argument, sizeof attach, attach))
+            return error;
+        if (attach.flags != 0)
+            return EINVAL;
+        if (const int error = file.iommufd->attach(file.object, attach.ioas))
+            return error;
+        give(argument, attach);
+        return 0;
+    }
+
+    [[nodiscard]] static int detach(const DeviceFile& file, std::span<const std::byte> argument) {
+        uapi::DetachIoas detach;
+        if (const int error = take(argument, sizeof detach, detach))
+            return error;
+        if (detach.flags != 0)
+            return EINVAL;
+        file.iommufd->detach(file.object);
+        return 0;
     }
 
     [[nodiscard]] Answer set_container(Group& group, std::span<const std::byte> argument) {
@@ -167,11 +267,13 @@ class VfioKernel::State {
         vfio_pci_hot_reset head{};
         if (const int error = take(argument, sizeof head, head))
             return answer(error);
-        if (head.flags != 0)
+        if (head.flags != 0 || (!file.by_group && head.count != 0))
             return answer(EINVAL);
         const std::vector<Device> devices = devices_[file.device].on_bus();
         if (devices.empty())
             return answer(ENODEV);
+        if (!file.by_group)
+            return answer(reset_bound(*file.iommufd, devices));
         if (head.count == 0 || head.count > devices.size())
             return answer(EINVAL);
         std::vector<const Group*> owned;
@@ -197,6 +299,40 @@ class VfioKernel::State {
         return {};
     }
 
+    [[nodiscard]] Answer hot_reset_info(const DeviceFile& file,
+                                        std::span<std::byte> argument) const {
+        const VfioDevice& device = devices_[file.device];
+        if (file.by_group) {
+            const auto group = [&](Device each) { return host_.devices[each].group; };
+            return device.hot_reset_info(argument, 0, group);
+        }
+        // Linux: VFIO_PCI_HOT_RESET_FLAG_DEV_ID and ..._OWNED, VFIO_PCI_DEVID_OWNED and
+        // ..._NOT_OWNED, which distributions' headers lack.
+        constexpr std::uint32_t ids = 1;
+        constexpr std::uint32_t all_owned = 2;
+        constexpr std::uint32_t not_owned = ~0U;
+        const auto object = [&](Device each) {
+            const std::uint32_t own = file.iommufd->object_of(each);
+            return own == 0 && devices_[each].is_open() ? not_owned : own;
+        };
+        bool owned = true;
+        for (const Device each : device.on_bus())
+            owned = owned && object(each) != not_owned;
+        return device.hot_reset_info(argument, owned ? ids | all_owned : ids, object);
+    }
+
+    /// All of them, if they are this iommufd's or no one's.
+    [[nodiscard]] int reset_bound(const Iommufd& iommufd, std::span<const Device> devices) {
+        const auto is_owned = [&](Device each) {
+            return iommufd.object_of(each) != 0 || !devices_[each].is_open();
+        };
+        if (!std::ranges::all_of(devices, is_owned))
+            return EINVAL;
+        for (const Device each : devices)
+            host_.effects.reset(each);
+        return 0;
+    }
+
     Host host_;
     std::vector<VfioDevice> devices_;
     std::map<unsigned, Group> groups_;
@@ -218,11 +354,11 @@ Answer VfioKernel::open_group(unsigned number) {
 }
 
 Answer VfioKernel::open_iommufd() {
-    return answer(ENOENT);
+    return state_->open_iommufd();
 }
 
-Answer VfioKernel::open_device(Device /*device*/) {
-    return answer(ENOENT);
+Answer VfioKernel::open_device(Device device) {
+    return state_->open_device(device);
 }
 
 void VfioKernel::close(File file) {
@@ -230,8 +366,7 @@ void VfioKernel::close(File file) {
 }
 
 std::size_t VfioKernel::argument_bytes(unsigned long request, std::span<const std::byte> first) {
-    constexpr std::size_t least = 64;      // as much as any structure that Linux reads whole
-    constexpr std::size_t most = 16 << 10; // MSI-X has 2,048 vectors
+    constexpr std::size_t least = 64; // as much as any structure that Linux reads whole
     switch (request) {
     case VFIO_GET_API_VERSION:
     case VFIO_CHECK_EXTENSION:
@@ -246,7 +381,7 @@ std::size_t VfioKernel::argument_bytes(unsigned long request, std::span<const st
     default: {
         std::uint32_t argsz = 0;
         (void)copy_in(first, 0, argsz);
-        return std::clamp<std::size_t>(argsz, least, most);
+        return std::clamp<std::size_t>(argsz, least, most_bytes);
     }
     }
 }

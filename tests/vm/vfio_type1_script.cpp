@@ -1,33 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The requests of type1 that both worlds answer: each one with right, short, long and wrong
 // arguments, and many at random.
-#include "machine/vfio_host/uapi.hpp"
-#include "vfio_world.hpp"
+#include "vfio_asker.hpp"
 
-#include <array>
-#include <cstdio>
-#include <cstring>
-#include <optional>
 #include <random>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 namespace moat::tests {
 namespace {
-
-constexpr std::uint64_t page = 4096;
-constexpr std::uint64_t memory = Arena::start;
-/// A number that is no descriptor. Where a container must be named, the state machine has EBADFD
-/// for it.
-constexpr int no_file = 99'999;
-
-/// 32-bit words of an argument.
-using Words = std::vector<std::uint32_t>;
-
-void add(Words& words, std::uint64_t value) {
-    words.push_back(static_cast<std::uint32_t>(value));
-    words.push_back(static_cast<std::uint32_t>(value >> 32U));
-}
 
 [[nodiscard]] Words map_words(std::uint64_t iova, std::uint64_t size,
                               std::uint64_t address = memory, std::uint32_t flags = 3,
@@ -46,121 +25,45 @@ void add(Words& words, std::uint64_t value) {
     return words;
 }
 
-/// Puts requests to a world and prints its answers.
-class Asker {
-  public:
-    explicit Asker(VfioWorld& world) : world_(&world) {}
-
-    /// Return: the descriptor, or -1.
-    int open(const char* what, const std::string& path) { return file(what, world_->open(path)); }
-
-    void close(int descriptor) {
-        if (descriptor >= 0)
-            world_->close(descriptor);
-    }
-
-    std::int64_t number(const char* what, int descriptor, unsigned long request,
-                        std::uint64_t argument) {
-        const std::int64_t result = world_->ioctl(descriptor, request, argument);
-        std::printf("%s(%#lx, %#llx) = %lld\n", what, request & 0xffU,
-                    static_cast<unsigned long long>(argument), static_cast<long long>(result));
-        return result;
-    }
-
-    /// Return: the words as the world left them. At most `reach` bytes of them are in memory.
-    Words words(const char* what, int descriptor, unsigned long request, Words words,
-                std::size_t reach = ~std::size_t{0}) {
-        const std::size_t bytes = words.size() * sizeof words[0];
-        const std::uint64_t at =
-            reach < bytes ? Arena::end - reach : Arena::end - Arena::argument_bytes;
-        const std::size_t there = Arena::reach(at, bytes);
-        std::memcpy(reinterpret_cast<void*>(at), words.data(), there);
-        const std::int64_t result = world_->ioctl(descriptor, request, at);
-        std::printf("%s(%#lx:", what, request & 0xffU);
-        for (std::size_t i = 0; i != words.size() && i != most_shown; ++i)
-            std::printf(" %x", words[i]);
-        std::printf(") = %lld", static_cast<long long>(result));
-        std::vector<std::uint32_t> after(words);
-        std::memcpy(after.data(), reinterpret_cast<void*>(at), there);
-        for (std::size_t i = 0; i != words.size(); ++i)
-            if (after[i] != words[i])
-                std::printf(" [%zu]=%x", i, after[i]);
+void ask_chain(Asker& ask, int container) {
+    const std::uint64_t at = Arena::end - Arena::argument_bytes;
+    auto* const words = reinterpret_cast<std::uint32_t*>(at);
+    std::memset(words, 0, page);
+    words[0] = page;
+    const std::int64_t result = ask.world().ioctl(container, VFIO_IOMMU_GET_INFO, at);
+    std::printf("info(4096) = %lld %x\n", static_cast<long long>(result), words[0]);
+    for (std::uint32_t offset = words[4]; offset != 0 && offset < page / 2;
+         offset = words[offset / 4 + 1]) {
+        const std::uint32_t* const capability = words + offset / 4;
+        const std::uint32_t id = capability[0] & 0xffffU;
+        if (id == VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION)
+            continue;
+        const std::size_t length =
+            id == VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL ? 3 : 4 + 4 * std::size_t{capability[2]};
+        std::printf("capability %x:", capability[0]);
+        for (std::size_t i = 2; i < length && i < page / 8; ++i)
+            std::printf(" %x", capability[i]);
         std::printf("\n");
-        return after;
     }
+}
 
-    int device_file(int group, const std::string& name) {
+/// The information of a container's IOMMU, without the capability of migration, which
+/// the state machine lacks.
+void ask_info(Asker& ask, int container) {
+    ask.words("info", container, VFIO_IOMMU_GET_INFO, {15, 9, 9, 9, 9, 9});
+    for (const std::uint32_t argsz : {16U, 20U, 24U}) {
         const std::uint64_t at = Arena::end - Arena::argument_bytes;
-        std::memcpy(reinterpret_cast<void*>(at), name.c_str(), name.size() + 1);
-        return file(
-            ("device file " + name.substr(0, 5) + "*" + (name.size() > 12 ? name.substr(12) : ""))
-                .c_str(),
-            world_->ioctl(group, VFIO_GROUP_GET_DEVICE_FD, at));
+        const std::array<std::uint32_t, 6> head = {argsz, 9, 9, 9, 9, 9};
+        std::memcpy(reinterpret_cast<void*>(at), &head, sizeof head);
+        const std::int64_t result = ask.world().ioctl(container, VFIO_IOMMU_GET_INFO, at);
+        std::array<std::uint32_t, 6> after{};
+        std::memcpy(&after, reinterpret_cast<void*>(at), sizeof after);
+        std::printf("info(%u) = %lld %s [1]=%x [2]=%x [3]=%x [4]=%x [5]=%x\n", argsz,
+                    static_cast<long long>(result), after[0] > argsz ? "grows" : "stays", after[1],
+                    after[2], after[3], after[4], after[5]);
     }
-
-    int set_container(int group, int container) {
-        const std::uint64_t at = Arena::end - Arena::argument_bytes;
-        std::memcpy(reinterpret_cast<void*>(at), &container, sizeof container);
-        const std::int64_t result = world_->ioctl(group, VFIO_GROUP_SET_CONTAINER, at);
-        std::printf("set container = %lld\n", static_cast<long long>(result));
-        return static_cast<int>(result);
-    }
-
-    /// The information of a container's IOMMU, without the capability of migration, which
-    /// the state machine lacks.
-    void info(int container) {
-        words("info", container, VFIO_IOMMU_GET_INFO, {15, 9, 9, 9, 9, 9});
-        for (const std::uint32_t argsz : {16U, 20U, 24U}) {
-            const std::uint64_t at = Arena::end - Arena::argument_bytes;
-            const std::array<std::uint32_t, 6> head = {argsz, 9, 9, 9, 9, 9};
-            std::memcpy(reinterpret_cast<void*>(at), &head, sizeof head);
-            const std::int64_t result = world_->ioctl(container, VFIO_IOMMU_GET_INFO, at);
-            std::array<std::uint32_t, 6> after{};
-            std::memcpy(&after, reinterpret_cast<void*>(at), sizeof after);
-            std::printf("info(%u) = %lld %s [1]=%x [2]=%x [3]=%x [4]=%x [5]=%x\n", argsz,
-                        static_cast<long long>(result), after[0] > argsz ? "grows" : "stays",
-                        after[1], after[2], after[3], after[4], after[5]);
-        }
-        chain(container);
-    }
-
-    [[nodiscard]] VfioWorld& world() { return *world_; }
-
-  private:
-    static constexpr std::size_t most_shown = 12;
-
-    static int file(const char* what, std::int64_t result) {
-        if (result < 0)
-            std::printf("%s = %lld\n", what, static_cast<long long>(result));
-        else
-            std::printf("%s = file\n", what);
-        return result < 0 ? -1 : static_cast<int>(result);
-    }
-
-    void chain(int container) {
-        const std::uint64_t at = Arena::end - Arena::argument_bytes;
-        auto* const words = reinterpret_cast<std::uint32_t*>(at);
-        std::memset(words, 0, page);
-        words[0] = page;
-        const std::int64_t result = world_->ioctl(container, VFIO_IOMMU_GET_INFO, at);
-        std::printf("info(4096) = %lld %x\n", static_cast<long long>(result), words[0]);
-        for (std::uint32_t offset = words[4]; offset != 0 && offset < page / 2;
-             offset = words[offset / 4 + 1]) {
-            const std::uint32_t* const capability = words + offset / 4;
-            const std::uint32_t id = capability[0] & 0xffffU;
-            if (id == VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION)
-                continue;
-            const std::size_t length =
-                id == VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL ? 3 : 4 + 4 * std::size_t{capability[2]};
-            std::printf("capability %x:", capability[0]);
-            for (std::size_t i = 2; i < length && i < page / 8; ++i)
-                std::printf(" %x", capability[i]);
-            std::printf("\n");
-        }
-    }
-
-    VfioWorld* world_;
-};
+    ask_chain(ask, container);
+}
 
 [[nodiscard]] std::string group_file(const run::DeviceShape& device) {
     return "/dev/vfio/" + std::to_string(device.group);
@@ -228,139 +131,6 @@ void ask_maps(Asker& ask, int container, const Facts& facts) {
     ask.words("short unmap", container, VFIO_IOMMU_UNMAP_DMA, unmap_words(0x8000, page), 20);
 }
 
-void ask_regions(Asker& ask, int device) {
-    for (const std::uint32_t argsz : {0U, 15U, 16U, 20U, 24U, 100U})
-        ask.words("device", device, VFIO_DEVICE_GET_INFO, {argsz, 9, 9, 9, 9, 9, 9, 9});
-    for (std::uint32_t region = 0; region != 11; ++region)
-        for (const std::uint32_t argsz : {31U, 32U, 40U, 64U})
-            ask.words("region", device, VFIO_DEVICE_GET_REGION_INFO,
-                      {argsz, 9, region, 9, 9, 9, 9, 9, 9, 9, 9, 9});
-    ask.words("region", device, VFIO_DEVICE_GET_REGION_INFO, {32, 9, ~0U, 9, 9, 9, 9, 9});
-    for (std::uint32_t kind = 0; kind != 7; ++kind)
-        for (const std::uint32_t argsz : {15U, 16U, 64U})
-            ask.words("interrupt", device, VFIO_DEVICE_GET_IRQ_INFO, {argsz, 9, kind, 9, 9});
-    for (const std::uint32_t flags : {0U, 0x10000U, 0x20000U, 0x30000U, 0x40000U, 0x80000U, 2U,
-                                      0x10001U, 0x20002U, 0x50001U, 0x60002U, 0x70001U})
-        ask.words("feature", device, VFIO_DEVICE_FEATURE, {64, flags, 0, 0, 0, 0});
-    ask.words("feature", device, VFIO_DEVICE_FEATURE, {7, 0x40001, 0, 0, 0, 0});
-    for (const std::uint32_t argsz : {0U, 11U, 12U, 64U})
-        ask.words("hot reset info", device, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO,
-                  {argsz, 9, 9, 9, 9, 9, 9, 9});
-    ask.words("hot reset", device, VFIO_DEVICE_PCI_HOT_RESET, {11, 0, 0, 0});
-    ask.words("hot reset", device, VFIO_DEVICE_PCI_HOT_RESET, {16, 1, 0, 0});
-    ask.words("hot reset", device, VFIO_DEVICE_PCI_HOT_RESET, {16, 0, 1, 0});
-    ask.number("reset", device, VFIO_DEVICE_RESET, 0);
-    ask.number("unknown", device, VFIO_DEVICE_QUERY_GFX_PLANE + 30, 0);
-    ask.number("null", device, VFIO_DEVICE_GET_INFO, 0);
-}
-
-/// The eventfds of a device's interrupts, and descriptors that are none.
-class Descriptors {
-  public:
-    Descriptors() {
-        for (int& each : eventfds_)
-            each = ::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    }
-
-    Descriptors(const Descriptors&) = delete;
-    Descriptors& operator=(const Descriptors&) = delete;
-
-    ~Descriptors() {
-        for (const int each : eventfds_)
-            ::close(each);
-    }
-
-    /// 0 to 3: an eventfd; 4: none; 5: no descriptor; 6: another file.
-    [[nodiscard]] std::uint32_t operator[](unsigned index) const {
-        const int descriptor = index < eventfds_.size() ? eventfds_[index]
-                               : index == 4             ? -1
-                               : index == 5             ? no_file
-                                                        : STDERR_FILENO;
-        return static_cast<std::uint32_t>(descriptor);
-    }
-
-    /// Prints how often each was signalled.
-    void show() const {
-        std::printf("signals");
-        for (const int each : eventfds_) {
-            eventfd_t count = 0;
-            (void)::eventfd_read(each, &count);
-            std::printf(" %llu", static_cast<unsigned long long>(count));
-        }
-        std::printf("\n");
-    }
-
-  private:
-    std::array<int, 4> eventfds_{};
-};
-
-/// VFIO_DEVICE_SET_IRQS; `values`: indices of Descriptors, or booleans. The answer's line has no
-/// descriptor.
-void set_interrupts(Asker& ask, const Descriptors& descriptors, int device, std::uint32_t flags,
-                    std::uint32_t kind, std::uint32_t start, std::uint32_t count,
-                    const std::vector<unsigned>& values, std::int64_t argsz_error = 0) {
-    const bool eventfds = (flags & VFIO_IRQ_SET_DATA_EVENTFD) != 0;
-    const std::size_t value_bytes = eventfds ? 4 : (flags & VFIO_IRQ_SET_DATA_BOOL) != 0 ? 1 : 0;
-    const auto argsz = static_cast<std::uint32_t>(
-        static_cast<std::int64_t>(20 + value_bytes * values.size()) + argsz_error);
-    const std::uint64_t at = Arena::end - Arena::argument_bytes;
-    const std::array<std::uint32_t, 5> head = {argsz, flags, kind, start, count};
-    std::memset(reinterpret_cast<void*>(at), 0, 4096);
-    std::memcpy(reinterpret_cast<void*>(at), &head, sizeof head);
-    std::printf("interrupts(%x %x %x %x %x:", argsz, flags, kind, start, count);
-    for (std::size_t i = 0; i != values.size(); ++i) {
-        const std::uint32_t value = eventfds ? descriptors[values[i]] : values[i];
-        std::memcpy(reinterpret_cast<void*>(at + 20 + i * value_bytes), &value, value_bytes);
-        std::printf(" %u", values[i]);
-    }
-    const std::int64_t result = ask.world().ioctl(device, VFIO_DEVICE_SET_IRQS, at);
-    std::printf(") = %lld\n", static_cast<long long>(result));
-}
-
-void ask_interrupts(Asker& ask, int device) {
-    const Descriptors descriptors;
-    const auto set = [&](std::uint32_t flags, std::uint32_t kind, std::uint32_t start,
-                         std::uint32_t count, const std::vector<unsigned>& values,
-                         std::int64_t argsz_error = 0) {
-        set_interrupts(ask, descriptors, device, flags, kind, start, count, values, argsz_error);
-    };
-    constexpr std::uint32_t none = 1, boolean = 2, eventfd = 4, mask = 8, unmask = 0x10,
-                            trigger = 0x20;
-    for (std::uint32_t kind = 0; kind != 6; ++kind) {
-        for (const std::uint32_t flags :
-             {0U, none, trigger, none | boolean | trigger, 0x41U, none | mask | trigger,
-              none | trigger, none | mask, none | unmask, boolean | trigger, boolean | mask})
-            for (const std::uint32_t count : {0U, 1U, 2U})
-                set(flags, kind, 0, count, {1, 1});
-        set(none | trigger, kind, 4000, 1, {});
-        set(none | trigger, kind, 1, ~0U, {});
-        set(none | trigger, kind, 0, 1, {}, -1);
-        set(eventfd | trigger, kind, 0, 1, {0}, -1);
-        set(eventfd | trigger, kind, 0, 1, {5});
-        set(eventfd | trigger, kind, 0, 1, {6});
-        set(eventfd | trigger, kind, 0, 0, {});
-        set(eventfd | trigger, kind, 0, 1, {4});
-        set(none | trigger, kind, 0, 1, {});
-        set(eventfd | trigger, kind, 0, 1, {0});
-        set(none | trigger, kind, 0, 1, {});
-        set(boolean | trigger, kind, 0, 1, {1});
-        set(boolean | trigger, kind, 0, 1, {0});
-        descriptors.show();
-        set(none | mask, kind, 0, 1, {});
-        set(none | unmask, kind, 0, 1, {});
-        set(boolean | unmask, kind, 0, 1, {0});
-        set(eventfd | trigger, kind, 0, 3, {1, 2, 3});
-        set(eventfd | trigger, kind, 0, 3, {1, 5, 3});
-        set(none | trigger, kind, 0, 3, {});
-        descriptors.show();
-        // Another kind while this one is on.
-        set(eventfd | trigger, kind == 2 ? 0 : 2, 0, 1, {0});
-        set(none | trigger, kind, 0, 0, {});
-        set(none | trigger, 2, 0, 0, {});
-        set(none | trigger, 0, 0, 0, {});
-    }
-}
-
 } // namespace
 
 void ask_type1(VfioWorld& world, const Facts& facts) {
@@ -393,7 +163,7 @@ void ask_type1(VfioWorld& world, const Facts& facts) {
         for (const std::uint64_t type : {0, 2, 7, 8, 9, 77, VFIO_TYPE1v2_IOMMU, VFIO_TYPE1_IOMMU})
             ask.number("iommu", container, VFIO_SET_IOMMU, type);
     }
-    ask.info(container);
+    ask_info(ask, container);
     ask_maps(ask, container, facts);
     for (std::size_t i = 0; i != groups.size(); ++i) {
         const std::string name = to_string(facts.devices[i].address);
@@ -402,8 +172,7 @@ void ask_type1(VfioWorld& world, const Facts& facts) {
         const int device = ask.device_file(groups[i], name);
         const int again = ask.device_file(groups[i], name);
         ask.number("unset", groups[i], VFIO_GROUP_UNSET_CONTAINER, 0);
-        ask_regions(ask, device);
-        ask_interrupts(ask, device);
+        ask_device(ask, device);
         ask.close(device);
         ask.number("unset", groups[i], VFIO_GROUP_UNSET_CONTAINER, 0);
         ask.close(again);
@@ -487,7 +256,7 @@ class RandomType1 {
             ask_.words("status", group, VFIO_GROUP_GET_STATUS, {8, 9});
             break;
         case 7:
-            ask_.info(container);
+            ask_info(ask_, container);
             break;
         default:
             if (below(3) == 0)
