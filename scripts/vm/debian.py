@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Debian's kernels for the lab: an image, the modules that the machines insert, and for kernels whose
-drivers are tested a tree to build modules in. Packages are unpacked, none is installed."""
+drivers are tested a tree to build modules in; of another architecture that tree alone. Packages are
+unpacked, none is installed."""
 
 import os
 import pathlib
@@ -17,11 +18,12 @@ from machine import DRIVERS, VFIO
 @dataclass(frozen=True)
 class Packages:
     """image, headers: packages that depend on those of the newest version; suite: the one to fetch them
-    of, or "" for this host's."""
+    of, or "" for this host's; architecture: theirs, if it is not this host's."""
 
-    image: str
+    image: str = ""
     headers: str = ""
     suite: str = ""
+    architecture: str = ""
     modules: tuple[str, ...] = VFIO.modules + DRIVERS.modules
 
     def mark(self):
@@ -35,6 +37,9 @@ KERNELS = {
     "old": Packages("linux-image-amd64", "linux-headers-amd64", "bookworm"),
     "new": Packages("linux-image-amd64", "linux-headers-amd64", "trixie-backports"),
 }
+# Trees to build modules in, by architecture. Their programs are this host's.
+FOREIGN = {"arm64": Packages(headers="linux-headers-arm64:arm64", suite="bookworm-backports", modules=(),
+                             architecture="arm64")}
 # A package that names the newest kernel depends on the one that holds it, or on several.
 IMAGE_PART = re.compile(r"linux-(?:image|binary|modules)-[0-9][^\s,]*")
 HEADERS_PART = re.compile(r"linux-(?:headers|kbuild)-[0-9][^\s,]*")
@@ -45,7 +50,7 @@ RUNTIME = ["libc6", "libelf1t64", "zlib1g", "libzstd1"]
 def find(name):
     """The kernel's folder in the cache. One of this host's suites is fetched. Raises Unavailable."""
     folder = cache_folder() / name
-    packages = KERNELS[name]
+    packages = (KERNELS | FOREIGN)[name]
     mark = folder / "ready"
     if mark.exists() and mark.read_text() == packages.mark():
         return folder
@@ -58,14 +63,14 @@ def find(name):
 
 def fetch(name, suite=None):
     """Of a suite that this host need not have: its lists go into a folder of their own."""
-    packages = KERNELS[name]
+    packages = (KERNELS | FOREIGN)[name]
     with scratch() as work:
-        options = lists_of(suite or packages.suite, work) if suite or packages.suite else ()
+        options = lists_of(suite or packages.suite, packages.architecture, work) if suite or packages.suite else ()
         unpack(packages, cache_folder() / name, options)
 
 
-def lists_of(suite, work):
-    """Options of apt for the suite, on the mirror that this host takes Debian from."""
+def lists_of(suite, architecture, work):
+    """Options of apt for the suite, with packages of that architecture beside this host's, on the mirror that this host takes Debian from."""
     mirrors = run(["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages",
                    "Origin: Debian", "Label: Debian"], stdout=subprocess.PIPE).stdout.split()
     if not mirrors:
@@ -79,28 +84,43 @@ def lists_of(suite, work):
     options = ["-o", f"Dir::State::lists={work}/lists", "-o", f"Dir::Cache={work}/cache",
                "-o", f"Dir::Etc::sourcelist={work}/suite.list", "-o", "Dir::Etc::sourceparts=/dev/null",
                "-o", f"APT::Default-Release={suite}"]
+    if architecture:
+        own = run(["dpkg", "--print-architecture"], stdout=subprocess.PIPE).stdout.strip()
+        options += ["-o", f"APT::Architectures::={own}", "-o", f"APT::Architectures::={architecture}"]
     run(["apt-get", *options, "update"])
     return options
 
 
 def unpack(packages, folder, apt_options=()):
     with scratch() as work:
-        unpack_all(packages.image, IMAGE_PART, work / "root", apt_options)
-        image = next((work / "root").rglob("vmlinuz*"))
-        release = next((work / "root").rglob("lib/modules/*/kernel")).parent.name
-        (work / "boot").mkdir()
-        shutil.move(image, work / "boot" / f"vmlinuz-{release}")
-        place_modules(packages, work)
-        parts = ["boot", "modules"]
+        parts = []
+        if packages.image:
+            unpack_image(packages, work, apt_options)
+            parts += ["boot", "modules"]
         if packages.headers:
             unpack_all(packages.headers, HEADERS_PART, work / "headers", apt_options)
-            make_movable(work / "headers/usr/src" / f"linux-headers-{release}")
+            make_movable(headers_in(work))
             bring_runtime(work / "headers", apt_options)
             parts.append("headers")
         (folder / "ready").unlink(missing_ok=True)
         for part in parts:
             replace(work / part, folder / part)
         (folder / "ready").write_text(packages.mark())
+
+
+def unpack_image(packages, work, apt_options):
+    unpack_all(packages.image, IMAGE_PART, work / "root", apt_options)
+    image = next((work / "root").rglob("vmlinuz*"))
+    release = next((work / "root").rglob("lib/modules/*/kernel")).parent.name
+    (work / "boot").mkdir()
+    shutil.move(image, work / "boot" / f"vmlinuz-{release}")
+    place_modules(packages, work)
+
+
+def headers_in(folder):
+    """The tree that modules are built in; None without one."""
+    found = (folder / "headers").glob("usr/src/linux-headers-*/Module.symvers")
+    return next((file.parent for file in found), None)
 
 
 def unpack_all(package, part, root, apt_options):
@@ -168,4 +188,4 @@ def is_foreign(file):
 
 def download(package, folder, apt_options=()):
     run(["apt-get", *apt_options, "download", package], cwd=folder)
-    return next(folder.glob(f"{package}_*.deb"))
+    return next(folder.glob(f"{package.split(':')[0]}_*.deb"))

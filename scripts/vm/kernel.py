@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Kernels for the lab: Debian's, unpacked and not installed; one built for iommufd; or a given file.
-What is fetched or built stays in the cache folder and is used again."""
+"""Kernels for the lab: Debian's, unpacked and not installed; those built from Debian's source, one with
+iommufd and one with the kernel's own checkers; or a given file. What is fetched or built stays in the
+cache folder and is used again."""
 
 import pathlib
 from dataclasses import dataclass
@@ -9,20 +10,27 @@ import debian
 import modules
 from cache import Unavailable, cache_folder, replace, run, scratch
 
-CONFIG = pathlib.Path(__file__).parent / "iommufd.config"
 SOURCE = "linux-source-6.12"
-NAMES = [*debian.KERNELS, "iommufd"]
+FOLDER = pathlib.Path(__file__).parent
+# The files of options that each kernel adds to allnoconfig.
+BUILT = {
+    "iommufd": ("iommufd.config",),
+    "debug": ("iommufd.config", "debug.config"),
+}
+NAMES = [*debian.KERNELS, *BUILT]
+CROSS = {"arm64": "aarch64-linux-gnu-"}
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """image: what boots; modules: a folder of them, uncompressed; headers: where external modules are
-    built, if there are any."""
+    """image: what boots, if anything does; modules: a folder of them, uncompressed; headers: where
+    external modules are built, if there are any; make: words for make there, beyond this host's."""
 
     name: str
-    image: pathlib.Path
+    image: pathlib.Path | None = None
     modules: pathlib.Path | None = None
     headers: pathlib.Path | None = None
+    make: tuple[str, ...] = ()
 
     def to_insert(self, names):
         """The files of these modules after all that they depend on. What has no file is built in."""
@@ -34,11 +42,15 @@ def find(name):
     """name: one of NAMES or a kernel image's path. Raises Unavailable."""
     if name in debian.KERNELS:
         return of_debian(name, debian.find(name))
-    if name == "iommufd":
-        image = cache_folder() / "iommufd" / "bzImage"
+    if name in debian.FOREIGN:
+        words = (f"ARCH={name}", f"CC={CROSS[name]}gcc", f"CROSS_COMPILE={CROSS[name]}")
+        return Kernel(name, headers=debian.headers_in(debian.find(name)), make=words)
+    if name in BUILT:
+        image = cache_folder() / name / "bzImage"
         if not image.exists():
-            raise Unavailable("no iommufd kernel yet: ./dev vm --build-kernel builds it (10 to 15 minutes)")
-        return Kernel("iommufd", image)
+            raise Unavailable(f"no {name} kernel yet: ./dev vm --build-kernel {name} builds it (10 minutes or more)")
+        headers = cache_folder() / name / "headers"
+        return Kernel(name, image, headers=headers if headers.exists() else None)
     image = pathlib.Path(name)
     if not image.is_file():
         raise Unavailable(f"unknown kernel {name}; valid: {', '.join(NAMES)}, or the path of a bzImage")
@@ -48,29 +60,40 @@ def find(name):
 def of_debian(name, folder):
     image = next((folder / "boot").glob("vmlinuz-*"))
     release = image.name.removeprefix("vmlinuz-")
-    headers = folder / "headers" / "usr/src" / f"linux-headers-{release}"
-    return Kernel(f"{name} {release}", image, folder / "modules", headers if headers.exists() else None)
+    return Kernel(f"{name} {release}", image, folder / "modules", debian.headers_in(folder))
 
 
-def build_iommufd(jobs):
-    """Builds the iommufd kernel from Debian's source. About nine minutes of two cores."""
+def build(name, jobs):
+    """Builds a kernel from Debian's source. About nine minutes of two cores; twice that for debug."""
     with scratch() as work:
         package = debian.download(SOURCE, work)
         run(["dpkg-deb", "-x", package, work / "root"])
         archive = next((work / "root").rglob("linux-source-*.tar.xz"))
         run(["tar", "-C", work, "-xf", archive])
         tree = next(work.glob("linux-source-*/"))
-        run(["make", "-C", tree, "allnoconfig"], env={"KCONFIG_ALLCONFIG": str(CONFIG)})
-        check_config(tree / ".config")
-        run(["make", "-C", tree, f"-j{jobs}", "bzImage"])
-        replace(tree / "arch/x86/boot/bzImage", cache_folder() / "iommufd" / "bzImage")
-    return find("iommufd")
+        options = work / "options"
+        options.write_text("".join((FOLDER / file).read_text() for file in BUILT[name]))
+        run(["make", "-C", tree, "allnoconfig"], env={"KCONFIG_ALLCONFIG": str(options)})
+        check_config(tree / ".config", options)
+        has_modules = "CONFIG_MODULES=y" in (tree / ".config").read_text()
+        run(["make", "-C", tree, f"-j{jobs}", "bzImage", *(["modules"] if has_modules else [])])
+        if has_modules:
+            keep_headers(tree, cache_folder() / name / "headers")
+        replace(tree / "arch/x86/boot/bzImage", cache_folder() / name / "bzImage")
+    return find(name)
 
 
-def check_config(made):
+def keep_headers(tree, kept):
+    """What external modules are built with, by the kernel's own script for packages."""
+    run(["make", "-C", tree, "run-command",
+         f"KBUILD_RUN_COMMAND=$(srctree)/scripts/package/install-extmod-build {tree.parent / 'headers'}"])
+    replace(tree.parent / "headers", kept)
+
+
+def check_config(made, options):
     """Kconfig drops what it does not know or what lacks a dependency without a word."""
     lines = set(made.read_text().splitlines())
-    wanted = [line for line in CONFIG.read_text().splitlines() if line.endswith("=y")]
+    wanted = [line for line in options.read_text().splitlines() if line.endswith("=y")]
     missing = [line for line in wanted if line not in lines]
     if missing:
         raise Unavailable("the kernel's configuration rejected: " + " ".join(missing))

@@ -28,6 +28,10 @@ class Machine:
         return replace(self, processors=1, accelerator=(
             "-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"))
 
+    def single_threaded(self):
+        """The same machine, whose processors run by turns: none meets code that another one patches."""
+        return replace(self, accelerator=("-accel", "tcg,thread=single"))
+
     def words(self, folder):
         """QEMU's words for the devices, with the disks in the folder."""
         files = {disk: disk_file(folder, disk) for disk in self.disks}

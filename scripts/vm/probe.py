@@ -42,11 +42,14 @@ PROBES = {
     "qemu": program("qemu-system-x86_64"),
     "cpio": program("cpio"),
     "busybox": busybox,
-    **{f"kernel-{name}": obtainable(name) for name in kernel.NAMES},
+    **{f"kernel-{name}": obtainable(name) for name in [*kernel.NAMES, *kernel.CROSS]},
+    **{f"compiler-{name}": program(f"{prefix}gcc") for name, prefix in kernel.CROSS.items()},
 }
 
 
 def needed_by(kernel_name):
+    if kernel_name in kernel.CROSS: # is built for, and not booted
+        return [f"compiler-{kernel_name}", f"kernel-{kernel_name}"]
     return ["qemu", "cpio", "busybox", f"kernel-{kernel_name}"]
 
 

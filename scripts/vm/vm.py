@@ -22,11 +22,11 @@ def main():
     options = parse()
     try:
         if options.build_kernel:
-            print(kernel.build_iommufd(options.jobs).image)
+            print(kernel.build(options.build_kernel, options.jobs).image)
             return 0
         if options.fetch_kernel:
             debian.fetch(options.fetch_kernel, options.suite)
-            print(kernel.find(options.fetch_kernel).image)
+            print(kernel.find(options.fetch_kernel).image or "headers only")
             return 0
         chosen = kernel.find(options.kernel)
     except kernel.Unavailable as why:
@@ -52,6 +52,8 @@ def run(chosen, options):
     machine = MACHINES[options.machine]
     if options.count_instructions:
         machine = machine.counting_instructions()
+    elif options.single_thread:
+        machine = machine.single_threaded()
     with tempfile.TemporaryDirectory(prefix="moat-vm-") as folder:
         folder = pathlib.Path(folder)
         disks = options.disks or folder
@@ -63,17 +65,21 @@ def run(chosen, options):
 
 
 def parse():
+    fetched = [*debian.KERNELS, *debian.FOREIGN]
     parser = argparse.ArgumentParser(prog="./dev vm", description=__doc__.split("\n\n")[0])
     parser.add_argument("--kernel", default="stock",
                         help=f"{', '.join(kernel.NAMES)}, or the path of a bzImage (stock)")
-    parser.add_argument("--build-kernel", action="store_true", help="build the iommufd kernel, once")
-    parser.add_argument("--fetch-kernel", nargs="?", const="new", choices=debian.KERNELS, metavar="KERNEL",
-                        help=f"fetch a kernel of Debian: {', '.join(debian.KERNELS)} (new)")
+    parser.add_argument("--build-kernel", nargs="?", const="iommufd", choices=kernel.BUILT, metavar="KERNEL",
+                        help=f"build a kernel, once: {', '.join(kernel.BUILT)} (iommufd)")
+    parser.add_argument("--fetch-kernel", nargs="?", const="new", choices=fetched, metavar="KERNEL",
+                        help=f"fetch a kernel of Debian: {', '.join(fetched)} (new; arm64: headers alone)")
     parser.add_argument("--suite", help="fetch it from this suite of Debian")
     parser.add_argument("--machine", default="vfio", choices=MACHINES,
                         help="vfio: devices for user space; drivers: devices for the kernel's drivers (vfio)")
     parser.add_argument("--count-instructions", action="store_true",
                         help="one processor whose clock advances one ns an instruction")
+    parser.add_argument("--single-thread", action="store_true",
+                        help="processors that run by turns, for code that patches the kernel")
     parser.add_argument("--program", type=pathlib.Path, action="append", default=[],
                         help="a file to copy into /bin (more than once)")
     parser.add_argument("--disks", type=pathlib.Path, metavar="FOLDER",

@@ -45,6 +45,12 @@ class Skips(unittest.TestCase):
         self.assertTrue(self.excuses("vm/iommufd for its probe kernel-iommufd: whatever it said"))
         self.assertTrue(self.excuses("QEMU is not installed"), "not of this lab")
 
+    def test_headers_need_their_compiler_and_no_machine(self):
+        probe.PROBES.update({"compiler-arm64": lambda: "", "kernel-arm64": lambda: "no kernel arm64 yet"})
+        self.assertEqual(probe.reason_to_skip("arm64"),
+                         "vm/arm64 for its probe kernel-arm64: no kernel arm64 yet")
+        self.assertTrue(self.excuses("vm/arm64 for its probe kernel-arm64: no kernel arm64 yet"))
+
     def test_nothing_else_does(self):
         self.assertFalse(self.excuses("vm/stock for its probe qemu: it is not installed"))
         self.assertFalse(self.excuses("vm/stock for its probe kernel-iommufd: no kernel"))
@@ -141,6 +147,12 @@ class Machines(unittest.TestCase):
         self.assertEqual(counting.processors, 1)
         self.assertIn("-icount", counting.accelerator)
         self.assertEqual(counting.devices, machine.DRIVERS.devices)
+
+    def test_processors_run_by_turns_without_counting(self):
+        single = machine.DRIVERS.single_threaded()
+        self.assertEqual(single.processors, machine.DRIVERS.processors)
+        self.assertIn("tcg,thread=single", single.accelerator)
+        self.assertNotIn("-icount", single.accelerator)
 
 
 if __name__ == "__main__":
