@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # clean_root.sh ROOT: makes the empty folder ROOT a Debian system of this one's release with compilers,
-# for test.sh. Its packages are fetched by apt-get once, unpacked and noted as installed, and kept as
+# DKMS and the headers of a kernel, for test.sh. Its packages are fetched by apt-get once, unpacked and noted as installed, and kept as
 # an archive in ${XDG_CACHE_HOME:-~/.cache}/moat/root. None of their scripts runs and nothing is
 # mounted; needs root, since it is entered by chroot.
 set -euo pipefail
 export LC_ALL=C
 root=$(realpath "$1")
 wanted=(base-files bash coreutils dash debianutils diffutils dpkg findutils grep gzip hostname libc-bin
-    mawk perl-base sed tar util-linux g++ gcc cmake ninja-build pkg-config)
+    mawk perl-base sed tar util-linux g++ gcc cmake ninja-build pkg-config
+    dkms kmod initramfs-tools-core linux-headers-amd64)
 release=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
-key=$(printf '%s ' "$release" "$(dpkg --print-architecture)" "${wanted[@]}" | sha256sum | cut -c1-16)
+key=$({ printf '%s ' "$release" "$(dpkg --print-architecture)" && cat "$0"; } | sha256sum | cut -c1-16)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/moat/root
 archive=$cache/$release-$key.tar.gz
 
@@ -48,7 +49,9 @@ configure() {
     echo 'root:x:0:0:root:/root:/bin/bash' >"$system/etc/passwd"
     echo 'root:x:0:' >"$system/etc/group"
     mknod -m 666 "$system/dev/null" c 1 3 2>/dev/null || : >"$system/dev/null"
+    ln -s /proc/self/fd "$system/dev/fd"
     chroot "$system" ldconfig
+    chroot "$system" depmod "$(ls "$system/lib/modules")"
 }
 
 make_archive() {

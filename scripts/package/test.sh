@@ -2,16 +2,16 @@
 # test.sh PACKAGES ROOT [chroot]: the packages in the folder PACKAGES are what Debian expects; they
 # install into ROOT, the examples build against them and run, and after removal ROOT is as it was.
 #
-# ROOT is an empty folder of the caller's, or, with `chroot`, a system of its own (clean_root.sh).
-# Nothing is mounted. An empty one gets a shell for the packages' scripts; the compilers are then this
+# ROOT is an empty folder of the caller's, or, with `chroot`, a system of its own (clean_root.sh), where
+# DKMS builds moat_guard and initramfs-tools takes it along. /proc is mounted there in a namespace that
+# ends with its command; nothing else is mounted. An empty one gets a shell for the packages' scripts; the compilers are then this
 # system's, and dependencies are not looked at. dpkg's records are ROOT's own in both cases.
 set -euo pipefail
 export LC_ALL=C
 packages=$(realpath "$1") root=$(realpath "$2") way=${3:-private}
 source=$(realpath "$(dirname "$0")/../..")
-names=(libmoat1 libmoat-dev moat)
-# Not installed in a system of its own: it depends on DKMS and a compiler there.
 module=moat-guard-dkms
+names=(libmoat1 libmoat-dev moat "$module")
 
 say() { printf '%s\n' "$*"; }
 
@@ -22,7 +22,12 @@ die() {
 
 # In the root with `chroot`, else here.
 inside() {
-    if [ "$way" = chroot ]; then chroot "$root" "$@"; else "$@"; fi
+    if [ "$way" = chroot ]; then in_root "$@"; else "$@"; fi
+}
+
+# shellcheck disable=SC2016 # of the inner shell
+in_root() {
+    unshare --mount --pid --fork sh -c 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"' "$root" "$@"
 }
 
 field() { dpkg-deb --field "$1" "$2"; }
@@ -49,7 +54,7 @@ check_package() {
 
 check_packages() {
     local name
-    for name in "${names[@]}" "$module"; do
+    for name in "${names[@]}"; do
         check_package "$name" "$packages/$name"_*.deb
     done
     [[ $(field "$packages"/libmoat1_*.deb Depends) == *libc6*libstdc++6* ]] ||
@@ -79,10 +84,8 @@ install_packages() {
     if [ "$way" = chroot ]; then
         mkdir -p "$root/var/packages"
         cp "$packages"/*.deb "$root/var/packages"
-        rm "$root/var/packages/$module"_*.deb
-        chroot "$root" sh -c 'dpkg --install /var/packages/*.deb'
+        in_root sh -c 'dpkg --install /var/packages/*.deb'
     else
-        names+=("$module")
         dpkg_in_root --install "$packages"/*.deb
         [ -s "$root/var/ldconfig" ] || die "the linker's cache is not brought up to date"
     fi
@@ -90,7 +93,7 @@ install_packages() {
 
 dpkg_in_root() {
     if [ "$way" = chroot ]; then
-        chroot "$root" dpkg "$@"
+        in_root dpkg "$@"
     else
         dpkg --root="$root" --force-depends "$@"
     fi
@@ -128,6 +131,33 @@ build_and_run() {
         die "the command is of another version"
 }
 
+# DKMS built the module for the kernel whose headers are there, and an initramfs holds it where
+# modprobe.d has options for it.
+check_module() {
+    local kernel config options=$root/etc/modprobe.d/moat_guard.conf
+    kernel=$(ls "$root/lib/modules")
+    config=$root/boot/config-$kernel # of the kernel's package, of which the root has the headers alone
+    cp "$root/usr/src/linux-headers-$kernel/.config" "$config"
+    [[ $(in_root dkms status -m moat-guard -k "$kernel") == *": installed"* ]] ||
+        die "DKMS did not build moat_guard: $(cat "$root"/var/lib/dkms/moat-guard/*/build/make.log)"
+    [ "$(in_root modinfo -k "$kernel" -F license moat_guard)" = "Dual MIT/GPL" ] ||
+        die "modinfo does not find moat_guard"
+    ! initramfs_has_module "$kernel" || die "the initramfs has moat_guard, without options for it"
+    mkdir -p "$(dirname "$options")"
+    echo 'options moat_guard size=4' >"$options"
+    initramfs_has_module "$kernel" || die "the initramfs lacks moat_guard"
+    rm "$options" "$config"
+}
+
+# Whether it holds the file and the order to load it.
+initramfs_has_module() {
+    in_root sh -ec '
+        mkinitramfs -o /var/initramfs "$0" 2>/dev/null
+        lsinitramfs /var/initramfs | grep "/moat_guard\.ko"
+        rm -rf /var/unpacked && unmkinitramfs /var/initramfs /var/unpacked
+        grep -x moat_guard $(find /var/unpacked -path "*/conf/modules")' "$1" >/dev/null
+}
+
 check_packages
 say "the packages are well-formed"
 [ "$way" = chroot ] || prepare_private
@@ -138,6 +168,10 @@ for name in "${names[@]}"; do
     dpkg_in_root --listfiles "$name" >/dev/null
 done
 say "installed: $(($(paths | wc -l) - $(wc -l <<<"$before"))) paths"
+if [ "$way" = chroot ]; then
+    check_module
+    say "DKMS builds moat_guard, and an initramfs takes it along"
+fi
 build_and_run
 say "the examples build against it, run, and say what they should"
 dpkg_in_root --purge "${names[@]}" >/dev/null 2>&1
