@@ -150,6 +150,7 @@ check_module() {
 }
 
 # Whether it holds the file and the order to load it.
+# shellcheck disable=SC2016 # of the inner shell
 initramfs_has_module() {
     in_root sh -ec '
         mkinitramfs -o /var/initramfs "$0" 2>/dev/null
