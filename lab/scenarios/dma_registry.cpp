@@ -5,11 +5,12 @@
 #include "moat/dma/registry.hpp"
 
 #include "lab/explore/explored_sync.hpp"
+#include "lab/scenarios/dma_sizes.hpp"
 #include "lab/scenarios/scenario.hpp"
 
-#include <concepts>
+namespace moat::scenarios {
 
-namespace moat::scenarios::dma_registry {
+namespace dma_registry {
 
 namespace {
 
@@ -63,30 +64,6 @@ struct ForgetAll : ExploredSync {
         T fetch_and(T, std::memory_order order) { return this->exchange(0, order); }
     };
 };
-
-} // namespace
-
-} // namespace moat::scenarios::dma_registry
-
-namespace moat::dma {
-
-template <SyncPolicy Sync>
-    requires std::derived_from<Sync, ExploredSync>
-struct RegistrySizes<Sync> {
-    static constexpr unsigned levels = 3;
-    static constexpr unsigned level_bits = 2;
-    static constexpr unsigned recent_leaves = 2;
-    static constexpr unsigned stripes = 2;
-    using Lock = typename Sync::Mutex;
-};
-
-} // namespace moat::dma
-
-namespace moat::scenarios {
-
-namespace dma_registry {
-
-namespace {
 
 constexpr std::uint64_t page_size = 4096;
 

@@ -28,6 +28,7 @@ namespace {
 std::span<const Scenario> all() {
     static const std::vector<Scenario> scenarios = [] {
         std::vector<Scenario> list = protocol_scenarios();
+        list.insert(list.begin(), dma_past_scenario());
         list.insert(list.begin(), dma_registry_scenario());
         list.insert(list.begin(), readers_scenario());
         list.insert(list.begin(), iommu_scenario());

@@ -60,6 +60,7 @@ struct Scenario {
 [[nodiscard]] Scenario iommu_scenario();
 [[nodiscard]] Scenario readers_scenario();
 [[nodiscard]] Scenario dma_registry_scenario();
+[[nodiscard]] Scenario dma_past_scenario();
 [[nodiscard]] Scenario address_space_scenario();
 [[nodiscard]] std::vector<Scenario> protocol_scenarios();
 

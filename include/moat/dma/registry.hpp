@@ -66,7 +66,7 @@ class Registry {
     template <class Accept>
     [[nodiscard, gnu::always_inline]] bool retire(Iova start, const fault::Event& unmapped,
                                                   Accept&& accept) {
-        return take_out(start, past_.own(), unmapped, accept);
+        return take_out(start, past_.rings().own(), unmapped, accept);
     }
 
     /// Calls use(PackedMapping&) for the mapping that begins at `start`. Return: the mapping as it
@@ -167,7 +167,7 @@ class Registry {
         PackedMapping mapping MOAT_GUARDED_BY(mutex){};
         bool used MOAT_GUARDED_BY(mutex) = false;
         bool announced MOAT_GUARDED_BY(mutex) = false; ///< marked in the leaf
-        typename RecentPast<Sync>::Stamp stamp MOAT_GUARDED_BY(mutex) = 0;
+        typename PastRings<Sync>::Stamp stamp MOAT_GUARDED_BY(mutex) = 0;
     };
 
     template <class T>
@@ -255,7 +255,7 @@ class Registry {
         if (!slot.used || !slot.mapping.begins_at(start) || !accept(std::as_const(slot.mapping)))
             [[unlikely]]
             return false;
-        slot.stamp = past_.note(stripe, slot.mapping, page_of(start), unmapped, slot.stamp);
+        slot.stamp = past_.rings().note(stripe, slot.mapping, page_of(start), unmapped, slot.stamp);
         slot.used = false;
         return true;
     }

@@ -16,6 +16,12 @@ namespace iova_allocator {
 
 } // namespace iova_allocator
 
+namespace dma_past {
+
+[[nodiscard]] explore::Program mutant_program(const Configuration& configuration);
+
+} // namespace dma_past
+
 namespace grace_periods {
 
 [[nodiscard]] explore::Program mutant_program(const Configuration& configuration);

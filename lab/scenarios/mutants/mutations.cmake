@@ -233,3 +233,20 @@ moat_mutate(moat/sync/readers.hpp
 [[(Sync::broken == "removed-open" ||
                  each->entered.compare_exchange_strong(expected, dormant, std::memory_order_acq_rel,
                                                        std::memory_order_relaxed)))]])
+
+# Two threads that unmap mappings of one page in one round leave their order open.
+moat_mutate(moat/dma/detail/past_rings.hpp
+[[        if (last % most_stripes != stripe->index && last / most_stripes == round % rounds)]]
+[[        if (Sync::broken != "stamp-ignored" && last % most_stripes != stripe->index &&
+            last / most_stripes == round % rounds)]])
+
+# A note that begins a round for itself takes the old round's number.
+moat_mutate(moat/dma/detail/past_rings.hpp
+[[            round = next_round() + 1;]]
+[[            round = next_round() + (Sync::broken == "round-kept" ? 0 : 1);]])
+
+# What is older than a lost entry enters the index.
+moat_mutate(moat/dma/detail/past_rings.hpp
+[[        taken.erase(kept.begin(), kept.end());]]
+[[        if (Sync::broken != "lost-kept")
+            taken.erase(kept.begin(), kept.end());]])

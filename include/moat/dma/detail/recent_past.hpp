@@ -1,106 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// RecentPast: the latest past mappings. An unmap stores one in its thread's ring; diagnosis merges
-// the rings into the index (fault/mapping.hpp).
+// RecentPast: the latest past mappings. An unmap stores one in its thread's ring (past_rings.hpp);
+// diagnosis merges the rings into the index (fault/mapping.hpp).
 #pragma once
 
+#include "moat/dma/detail/past_rings.hpp"
 #include "moat/dma/detail/registered.hpp"
-#include "moat/dma/detail/registry_sizes.hpp"
 #include "moat/fault/mapping.hpp"
 #include "moat/sync/concept.hpp"
 #include "moat/sync/lock.hpp"
 
 #include <algorithm>
-#include <array>
-#include <atomic>
 #include <cstddef>
-#include <cstdint>
-#include <memory>
 #include <new>
-#include <optional>
-#include <tuple>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
 namespace moat::dma {
 
-/// One thread's ring, or that of a few threads; touched only as far as it was used.
-template <SyncPolicy Sync>
-struct alignas(64) PastStripe {
-    struct Entry {
-        PackedMapping mapping;
-        std::uint64_t page;
-        fault::Event unmapped;
-        std::uint64_t round;
-    };
-
-    static_assert(std::is_trivially_destructible_v<Entry>);
-
-    typename RegistrySizes<Sync>::Lock mutex;
-    Entry* ring = nullptr; ///< constant once a thread has chosen the stripe
-    std::uint32_t index = 0;
-    std::size_t next MOAT_GUARDED_BY(mutex) = 0; ///< `noted` modulo the capacity
-    std::uint64_t noted MOAT_GUARDED_BY(mutex) = 0;
-    std::uint64_t taken = 0; ///< how many of them the index has; guarded by the index's mutex
-};
-
-/// One ring for all threads would be a line that all of them write. So each thread has one of a few
-/// (`PastStripe`), and each entry the number of its round, a counter that changes seldom. Entries
-/// of one ring are in order; of two rings, those of a later round are later. A page that two
-/// threads note in one round begins a new one, and so does each query.
+/// Thread-safe.
 template <SyncPolicy Sync>
 class RecentPast {
   public:
-    using Stripe = PastStripe<Sync>;
-
-    /// What the place of a mapping keeps of its last `note`; 0 before the first.
-    using Stamp = std::uint32_t;
+    using Rings = PastRings<Sync>;
 
     /// Keeps the newest `capacity` mappings, or none without memory.
     RecentPast(std::size_t capacity, const SharedByMappings& shared)
-        : capacity_(capacity), shared_(shared),
-          stripes_(capacity == 0 ? nullptr : new(std::nothrow) Stripes),
-          history_(std::max<std::size_t>(capacity, 1)) {}
+        : rings_(capacity), capacity_(std::max<std::size_t>(capacity, 1)), shared_(shared),
+          history_(capacity_) {}
 
-    ~RecentPast() {
-        if (stripes_ != nullptr)
-            for (const Stripe& each : stripes_->all)
-                if (each.ring != nullptr)
-                    std::allocator<Entry>().deallocate(each.ring, capacity_);
-    }
-
-    RecentPast(const RecentPast&) = delete;
-    RecentPast& operator=(const RecentPast&) = delete;
-
-    /// The calling thread's ring; null without a history or memory. It allocates at the thread's
-    /// first call: call it before the lock under which `note` is called.
-    [[nodiscard, gnu::always_inline]] Stripe* own() {
-        if (stripes_ == nullptr) [[unlikely]]
-            return nullptr;
-        Own* const own = stripes_->own.local();
-        return own != nullptr && own->stripe != nullptr ? own->stripe : choose(own);
-    }
-
-    /// Adds `mapping`, which began in `page`. `last` is the stamp of that page's last note; the
-    /// caller excludes others of the same page. Return: the new stamp. Notes of one page are in
-    /// order. Overlapping mappings that began in different pages are, if one thread notes them or
-    /// `notes_of_a_round` others lie between.
-    [[gnu::always_inline]] Stamp note(Stripe* stripe, const PackedMapping& mapping,
-                                      std::uint64_t page, const fault::Event& unmapped,
-                                      Stamp last) {
-        if (stripe == nullptr) [[unlikely]]
-            return last;
-        const ExclusiveLock lock(stripe->mutex);
-        std::uint64_t round = round_.load(std::memory_order_acquire);
-        if (last % most_stripes != stripe->index && last / most_stripes == round % rounds)
-            [[unlikely]]
-            round = next_round() + 1;
-        std::construct_at(stripe->ring + stripe->next, mapping, page, unmapped, round);
-        stripe->next = stripe->next + 1 == capacity_ ? 0 : stripe->next + 1;
-        if (++stripe->noted % notes_of_a_round == 0) [[unlikely]]
-            next_round();
-        return static_cast<Stamp>(round % rounds * most_stripes + stripe->index);
-    }
+    [[nodiscard]] Rings& rings() { return rings_; }
 
     /// Brings the index up to date. Return: the result of use(const History&).
     template <class Use>
@@ -110,117 +38,25 @@ class RecentPast {
             take_over();
             history_.catch_up();
         } catch (const std::bad_alloc&) {
-            forget();
+            history_ = fault::History(capacity_);
         }
         return use(std::as_const(history_));
     }
 
   private:
-    using Entry = typename Stripe::Entry;
-
-    /// Keeps the rings about in step, so that the index drops the oldest entries of all.
-    static constexpr std::uint64_t notes_of_a_round = 64;
-    static constexpr std::uint64_t most_stripes = 16;
-    /// A stamp holds a round modulo this. One that it takes for the current round begins a new one.
-    static constexpr std::uint64_t rounds = std::uint64_t{1} << 28;
-
-    static_assert(RegistrySizes<Sync>::stripes <= most_stripes);
-
-    struct Own {
-        Stripe* stripe = nullptr;
-    };
-
-    struct Stripes {
-        std::array<Stripe, RegistrySizes<Sync>::stripes> all;
-        typename Sync::template ThreadLocal<Own> own{[](void*, Own&) {}, nullptr};
-        typename Sync::Mutex mutex;
-        std::uint32_t chosen MOAT_GUARDED_BY(mutex) = 0;
-    };
-
-    struct Taken {
-        Entry entry;
-        std::size_t order; ///< among the entries of its round
-    };
-
-    std::uint64_t next_round() { return round_.fetch_add(1, std::memory_order_acq_rel); }
-
-    [[nodiscard, gnu::noinline, gnu::cold]] Stripe* choose(Own* own) {
-        const ExclusiveLock lock(stripes_->mutex);
-        const std::uint32_t index =
-            own == nullptr ? 0 : stripes_->chosen++ % RegistrySizes<Sync>::stripes;
-        Stripe& stripe = stripes_->all[index];
-        if (stripe.ring == nullptr) {
-            try {
-                stripe.index = index;
-                stripe.ring = std::allocator<Entry>().allocate(capacity_);
-            } catch (const std::bad_alloc&) {
-                return nullptr;
-            }
-        }
-        if (own != nullptr)
-            own->stripe = &stripe;
-        return &stripe;
-    }
-
     /// Moves the entries added before the call to the history. If a ring wrapped since the last
     /// call, the history holds older entries than the lost ones: it is filled anew then.
     void take_over() MOAT_REQUIRES(index_mutex_) {
-        if (stripes_ == nullptr)
-            return;
-        const std::uint64_t last_round = next_round(); // a note that is missed has a later one
-        std::vector<Taken> taken;
-        if (!take_all(last_round, taken)) {
-            forget();
-            taken.clear();
-            for (Stripe& each : stripes_->all)
-                each.taken = 0;
-            (void)take_all(last_round, taken);
-        }
-        std::ranges::sort(
-            taken, {}, [](const Taken& each) { return std::tuple(each.entry.round, each.order); });
+        std::vector<typename Rings::Taken> taken;
+        if (!rings_.take(taken))
+            history_ = fault::History(capacity_);
         for (const auto& [entry, order] : taken)
             history_.note(entry.mapping.unpack(entry.page, shared_).mapping, entry.unmapped);
     }
 
-    /// Return: whether no entry was lost since the last call. Leaves out what is older than a lost
-    /// entry may be.
-    [[nodiscard]] bool take_all(std::uint64_t last_round, std::vector<Taken>& taken)
-        MOAT_REQUIRES(index_mutex_) {
-        std::uint64_t first_round = 0;
-        for (Stripe& stripe : stripes_->all)
-            while (const auto entry = take(stripe, last_round, first_round))
-                taken.push_back({*entry, taken.size()});
-        std::erase_if(taken, [&](const Taken& each) { return each.entry.round < first_round; });
-        return first_round == 0;
-    }
-
-    /// The stripe's next entry of rounds up to `last_round`. Raises `first_round` to the oldest
-    /// entry's if some before it were lost.
-    [[nodiscard]] std::optional<Entry> take(Stripe& stripe, std::uint64_t last_round,
-                                            std::uint64_t& first_round) {
-        const ExclusiveLock lock(stripe.mutex);
-        const bool lost = stripe.noted - stripe.taken > capacity_;
-        if (lost)
-            stripe.taken = stripe.noted - capacity_;
-        if (stripe.taken == stripe.noted)
-            return std::nullopt;
-        const Entry& next = stripe.ring[stripe.taken % capacity_];
-        if (lost)
-            first_round = std::max(first_round, next.round);
-        if (next.round > last_round)
-            return std::nullopt;
-        ++stripe.taken;
-        return next;
-    }
-
-    void forget() MOAT_REQUIRES(index_mutex_) {
-        history_ = fault::History(std::max<std::size_t>(capacity_, 1));
-    }
-
+    Rings rings_;
     const std::size_t capacity_;
     const SharedByMappings shared_;
-    const std::unique_ptr<Stripes> stripes_;
-    typename Sync::template Atomic<std::uint64_t> round_{1};
 
     typename Sync::Mutex index_mutex_;
     fault::History history_ MOAT_GUARDED_BY(index_mutex_);

@@ -6,6 +6,10 @@
 #include "moat/sync/concept.hpp"
 #include "moat/sync/lock.hpp"
 
+#include <cstddef>
+#include <memory>
+#include <new>
+
 namespace moat::dma {
 
 template <SyncPolicy Sync>
@@ -18,6 +22,21 @@ struct RegistrySizes {
     static constexpr unsigned stripes = 16;
     /// Held for one slot or the bits of one leaf, and for one entry of the history.
     using Lock = SpinLock<Sync>;
+
+    /// Memory of a ring. Return: null without memory.
+    template <class T>
+    [[nodiscard]] static T* allocate(std::size_t count) {
+        try {
+            return std::allocator<T>().allocate(count);
+        } catch (const std::bad_alloc&) {
+            return nullptr;
+        }
+    }
+
+    template <class T>
+    static void deallocate(T* memory, std::size_t count) {
+        std::allocator<T>().deallocate(memory, count);
+    }
 };
 
 } // namespace moat::dma
