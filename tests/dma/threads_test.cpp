@@ -119,6 +119,31 @@ INSTANTIATE_TEST_SUITE_P(Levels, Threads, testing::Values(Level::track, Level::e
                              return std::string(each.param == Level::track ? "track" : "exact");
                          });
 
+/// The mapping that a thread syncs may end meanwhile, and its buffer serve another mapping.
+TEST(Threads, sync_a_buffer_that_another_thread_unmaps_and_maps_again) {
+    OwnTables tables;
+    SoftDomain domain(empty_table(tables));
+    const auto space =
+        *SoftSpace::create(domain, {.options = {.level = Level::exact}, .pages = own_pages()});
+    Buffer buffer(4096);
+    std::atomic<std::uint64_t> at{0};
+    std::atomic<std::size_t> synced{0};
+    const std::jthread other([&](const std::stop_token& stop) {
+        while (!stop.stop_requested()) {
+            const Iova iova(at.load(std::memory_order_relaxed));
+            synced += space->sync_for_cpu(iova, ByteCount(0), ByteCount(100)).has_value();
+            synced += space->sync_for_device(iova, ByteCount(50), ByteCount(50)).has_value();
+        }
+    });
+    for (std::size_t turn = 0; turn != 20'000 || synced == 0; ++turn) {
+        const Memory memory = Memory::own(buffer.bytes().first(turn % 2 == 0 ? 100 : 4000));
+        const auto iova = space->map(memory, Direction::bidirectional, "shared");
+        ASSERT_TRUE(iova);
+        at.store(iova->value(), std::memory_order_relaxed);
+        ASSERT_TRUE(space->unmap(*iova, memory.size(), Direction::bidirectional));
+    }
+}
+
 TEST(Threads, spaces_come_and_go_beside_a_device_that_asks_for_their_bounds) {
     OwnTables tables;
     SoftDomain domain(empty_table(tables));
