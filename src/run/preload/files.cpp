@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // libc's functions that open, duplicate and close descriptors, and ioctl. A file of VFIO has an
 // empty memory file as its descriptor, so that all other calls find one.
+#include "run/preload/libc_names.hpp"
 #include "run/preload/next.hpp"
 #include "run/preload/own_stack.hpp"
 #include "run/preload/paths.hpp"
@@ -16,14 +17,6 @@
 #include <unistd.h>
 
 using namespace moat::run;
-
-// Names that no header declares, or only with _FORTIFY_SOURCE.
-extern "C" {
-int __open_2(const char* path, int flags);
-int __open64_2(const char* path, int flags);
-int __openat_2(int folder, const char* path, int flags);
-int __openat64_2(int folder, const char* path, int flags);
-}
 
 namespace {
 

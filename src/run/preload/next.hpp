@@ -31,7 +31,7 @@ namespace moat::run {
     }())
 
 /// Declares `name` as the argument after `last`, which the caller may have left out.
-#define MOAT_LAST_ARGUMENT(type, name, last)                                                       \
+#define MOAT_LAST_ARGUMENT(type, name, last) /* NOLINT(bugprone-macro-parentheses): a type */      \
     std::va_list name##_list;                                                                      \
     va_start(name##_list, last);                                                                   \
     const auto name = va_arg(name##_list, type);                                                   \

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // libc's functions on paths, redirected to the soft devices' files. What they return shows no
 // trace of that.
+#include "run/preload/libc_names.hpp"
 #include "run/preload/next.hpp"
 #include "run/preload/paths.hpp"
 #include "run/preload/process.hpp"
@@ -17,20 +18,6 @@
 #include <unistd.h>
 
 using namespace moat::run;
-
-// Names that no header declares any more, or only with _FORTIFY_SOURCE.
-extern "C" {
-int __xstat(int version, const char* path, struct stat* into);
-int __lxstat(int version, const char* path, struct stat* into);
-int __xstat64(int version, const char* path, struct stat64* into);
-int __lxstat64(int version, const char* path, struct stat64* into);
-int __fxstatat(int version, int folder, const char* path, struct stat* into, int flags);
-int __fxstatat64(int version, int folder, const char* path, struct stat64* into, int flags);
-ssize_t __readlink_chk(const char* path, char* into, std::size_t bytes, std::size_t room);
-ssize_t __readlinkat_chk(int folder, const char* path, char* into, std::size_t bytes,
-                         std::size_t room);
-char* __realpath_chk(const char* path, char* into, std::size_t room);
-}
 
 namespace {
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // libc's functions that read and write descriptors, and fstat. The memory file of a descriptor
 // keeps its position.
+#include "run/preload/libc_names.hpp"
 #include "run/preload/next.hpp"
 #include "run/preload/own_stack.hpp"
 #include "run/preload/process.hpp"
@@ -14,16 +15,6 @@
 #include <unistd.h>
 
 using namespace moat::run;
-
-// Names that no header declares any more, or only with _FORTIFY_SOURCE.
-extern "C" {
-ssize_t __read_chk(int descriptor, void* into, std::size_t bytes, std::size_t room);
-ssize_t __pread_chk(int descriptor, void* into, std::size_t bytes, off_t offset, std::size_t room);
-ssize_t __pread64_chk(int descriptor, void* into, std::size_t bytes, off64_t offset,
-                      std::size_t room);
-int __fxstat(int version, int descriptor, struct stat* into);
-int __fxstat64(int version, int descriptor, struct stat64* into);
-}
 
 namespace {
 
