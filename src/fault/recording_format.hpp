@@ -199,8 +199,6 @@ class BodyCursor {
     /// Also if something is left: a body has nothing after its fields.
     [[nodiscard]] bool failed() const { return failed_ || !rest_.empty(); }
 
-    [[nodiscard]] bool failed_so_far() const { return failed_; }
-
   private:
     std::span<const std::uint8_t> rest_;
     bool failed_ = false;
