@@ -57,6 +57,18 @@ class SoftNvmeAdmin : public SoftNvme {
                           static_cast<std::uint16_t>(entry[3]), (entry[3] >> 31) != 0};
     }
 
+    /// Without a reset of the function.
+    void disable_and_start() {
+        system.registers().write32(0x14, 6U << 16 | 4U << 20);
+        EXPECT_EQ(status(), 0U);
+        for (Queue* const each : {&admin, &io}) {
+            std::ranges::fill(each->completions.bytes(), std::byte{0});
+            each->tail = each->head = 0;
+            each->phase = true;
+        }
+        start();
+    }
+
     /// The only remark since the last call.
     Remark one_remark() {
         EXPECT_EQ(remarks.size(), 1U);
@@ -97,6 +109,10 @@ TEST_F(SoftNvmeAdmin, answers_accesses_of_every_width) {
     EXPECT_EQ(registers.read32(0x14), 1U) << "enabled still";
     registers.write8(0x2a, 0xab);
     EXPECT_EQ(registers.read64(0x28), 0xab0000U | (admin.submissions.iova.value() & 0xffff));
+    registers.write64(0x30, 0x123456789abcd000);
+    EXPECT_EQ(registers.read64(0x30), 0x123456789abcd000U);
+    registers.write32(0x34, 1);
+    EXPECT_EQ(registers.read64(0x30), 0x19abcd000U);
     registers.write16(0x1000, static_cast<std::uint16_t>(admin.tail));
     EXPECT_TRUE(remarks.empty());
 }
@@ -283,6 +299,8 @@ TEST_F(SoftNvmeAdmin, shuts_down_without_completing_requests_for_events) {
     EXPECT_EQ(status(), 1U | 1U << 2) << "in progress";
     system.run();
     EXPECT_EQ(status(), 1U | 2U << 2) << "complete";
+    system.registers().write32(0x14, configuration | 1U << 14);
+    EXPECT_EQ(status(), 1U | 2U << 2) << "once is enough";
     system.registers().write32(0x14, configuration & ~1U);
     system.run();
     EXPECT_EQ(status(), 0U);
@@ -290,17 +308,17 @@ TEST_F(SoftNvmeAdmin, shuts_down_without_completing_requests_for_events) {
 }
 
 TEST_F(SoftNvmeAdmin, forgets_its_queues_when_disabled) {
+    post(admin, {0x0c});
     ASSERT_EQ(ask(9, 6, 0, 0).status, Status::success);
-    system.registers().write32(0x14, 6U << 16 | 4U << 20);
-    EXPECT_EQ(status(), 0U);
-    for (Queue* const each : {&admin, &io}) {
-        std::ranges::fill(each->completions.bytes(), std::byte{0});
-        each->tail = each->head = 0;
-        each->phase = true;
-    }
-    start();
+    disable_and_start();
     EXPECT_EQ(ask(10, 6).result, 1U);
+    EXPECT_EQ(ask(9, 7, 0, 0).result, 0U) << "one queue";
     EXPECT_EQ(create_io_queues(), Status::success);
+    disable_and_start();
+    EXPECT_EQ(ask(10, 7).result, (Nvme::most_queues - 2) * 0x10001);
+    for (unsigned request = 0; request != Nvme::most_event_requests; ++request)
+        post(admin, {0x0c});
+    EXPECT_FALSE(next(admin)) << "the earlier request does not count";
     EXPECT_TRUE(remarks.empty());
 }
 

@@ -204,6 +204,48 @@ TEST_F(SoftNvme, leaves_out_the_end) {
     EXPECT_TRUE(system.faults().empty());
 }
 
+TEST_F(SoftNvme, reports_the_wrong_status) {
+    fill_medium();
+    const Mapped data = system.map(data_iova, page, "data", fault::Allows::write);
+    nvme.misbehave({Misdeed::wrong_status});
+    EXPECT_EQ(submit(io, blocks(2, 0, 8)).status, Status::data_transfer_error);
+    EXPECT_TRUE(std::ranges::equal(data.bytes(), nvme.medium().first(page))) << "it moved";
+    EXPECT_EQ(submit(io, blocks(2, 0, 8, list_iova)).status, Status::success);
+    EXPECT_EQ(one_fault().record.where.start(), Iova(list_iova));
+    EXPECT_EQ(nvme.misdeeds(), 2U);
+}
+
+TEST_F(SoftNvme, misbehaves_after_as_many_commands_with_data) {
+    system.map(data_iova, page, "data", fault::Allows::write);
+    nvme.misbehave({.misdeed = Misdeed::overrun, .bytes = 64, .after = 2});
+    for (unsigned command = 0; command != 2; ++command) {
+        EXPECT_EQ(submit(io, blocks(2, 0, 8)).status, Status::success);
+        EXPECT_EQ(submit(io, {0, 1}).status, Status::success) << "a flush, which has no data";
+    }
+    EXPECT_EQ(nvme.misdeeds(), 0U);
+    EXPECT_TRUE(system.faults().empty());
+    EXPECT_EQ(submit(io, blocks(2, 0, 8)).status, Status::success);
+    EXPECT_EQ(nvme.misdeeds(), 1U);
+    EXPECT_EQ(one_fault().kind, Kind::out_of_bounds_right);
+}
+
+TEST_F(SoftNvme, writes_some_time_after_its_completion) {
+    using namespace std::chrono_literals;
+    fill_medium();
+    const Mapped data = system.map(data_iova, page, "data", fault::Allows::write);
+    nvme.misbehave({.misdeed = Misdeed::write_after_completion, .bytes = 64, .delay = 50us});
+    const auto start = system.machine().now();
+    ASSERT_EQ(submit(io, blocks(2, 0, 8)).status, Status::success);
+    ASSERT_EQ(submit(io, {0, 1}).status, Status::success) << "it works meanwhile";
+    const auto has_strayed = [&] { return nvme.misdeeds() != 0; };
+    EXPECT_EQ(system.machine().wait_until(has_strayed, start + 49us - system.machine().now()),
+              Wait::timed_out);
+    EXPECT_EQ(strays_in(data), 0U);
+    EXPECT_EQ(system.machine().wait_until(has_strayed, 1s), Wait::happened);
+    EXPECT_EQ(strays_in(data), 64U);
+    EXPECT_LT(system.machine().now() - start, 100us);
+}
+
 TEST_F(SoftNvme, ends_on_lists_that_do_not) {
     system.map(data_iova, page, "data");
     const Mapped list = system.map(list_iova, page, "list", fault::Allows::read);

@@ -30,12 +30,11 @@ enum class Misdeed : std::uint8_t {
 
 inline constexpr std::size_t misdeed_count = 8;
 
+/// As commands take it: "overrun", "late".
 [[nodiscard]] constexpr std::string_view name(Misdeed misdeed) {
     constexpr std::array<std::string_view, misdeed_count> names = {
-        "none",          "overrun",
-        "underrun",      "write-after-completion",
-        "stale-address", "read-only-violated",
-        "wrong-length",  "wrong-status"};
+        "none",  "overrun",   "underrun",       "late",
+        "stale", "read-only", "short-transfer", "wrong-status"};
     return names[static_cast<std::size_t>(misdeed)];
 }
 

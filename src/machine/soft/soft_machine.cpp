@@ -11,12 +11,13 @@
 #include "moat/page_table/table_memory.hpp"
 #include "moat/sync/real.hpp"
 
-#include "machine/soft/device_model.hpp"
+#include "machine/soft/face.hpp"
 #include "platform/memory_file.hpp"
 #include "platform/try.hpp"
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <bitset>
 #include <cstdint>
 #include <map>
@@ -56,30 +57,28 @@ static_assert(iommu::HostMemory<HostRam>);
 
 using Iommu = iommu::SoftIommu<TranslatingDomain, HostRam>;
 
-/// The bus as one model sees it.
+/// A function, and the bus as it sees it.
 class Slot final : public BusMaster {
   public:
     /// `now` is the machine's clock, which outlives it.
     Slot(Bdf address, DeviceModel& model, Iommu::Device& device,
          const std::chrono::nanoseconds& now)
-        : model_(model), info_(model.info()), lane_(device), now_(now) {
-        info_.address = address;
-    }
+        : face_(address, model), lane_(device), now_(now) {}
 
-    [[nodiscard]] DeviceModel& model() { return model_; }
+    [[nodiscard]] Face& face() { return face_; }
 
-    [[nodiscard]] const FunctionInfo& info() const { return info_; }
+    [[nodiscard]] const FunctionInfo& info() const { return face_.info(); }
 
     [[nodiscard]] ByteCount read(Iova from, std::span<std::byte> into) override {
-        return master ? lane_.read(from, into).done : ByteCount();
+        return face_.bus_master() ? lane_.read(from, into).done : ByteCount();
     }
 
     [[nodiscard]] ByteCount write(Iova to, std::span<const std::byte> from) override {
-        return master ? lane_.write(to, from).done : ByteCount();
+        return face_.bus_master() ? lane_.write(to, from).done : ByteCount();
     }
 
     void interrupt(unsigned vector) override {
-        if (master && vector < enabled_vectors)
+        if (face_.bus_master() && vector < enabled_vectors)
             raised.set(vector);
     }
 
@@ -88,77 +87,53 @@ class Slot final : public BusMaster {
     // For the open function.
     bool open = false;
     bool attached = false;
-    bool master = false;
     unsigned enabled_vectors = 0;
     std::bitset<64> raised;
 
   private:
-    DeviceModel& model_;
-    FunctionInfo info_;
+    Face face_;
     iommu::Lane<Iommu::Device> lane_;
     const std::chrono::nanoseconds& now_;
 };
 
-/// A model's BAR.
-class BarRegisters final : public Registers {
+/// A BAR, or configuration space.
+class RegionRegisters final : public Registers {
   public:
-    BarRegisters(DeviceModel& model, unsigned index, ByteCount size)
-        : Registers(size), model_(model), index_(index) {}
+    RegionRegisters(Face& face, unsigned region)
+        : Registers(face.region(region).size), face_(face), region_(region) {}
 
   private:
     [[nodiscard]] std::uint64_t do_read(std::uint64_t offset, Width width) override {
-        return model_.read(index_, offset, width);
+        std::array<std::byte, 8> bytes{};
+        const bool is_inside = face_.read(region_, offset, part(bytes, width));
+        MOAT_CHECK(is_inside, "Registers checks the offset");
+        return std::bit_cast<std::uint64_t>(bytes);
     }
 
     void do_write(std::uint64_t offset, Width width, std::uint64_t value) override {
-        model_.write(index_, offset, width, value);
+        auto bytes = std::bit_cast<std::array<std::byte, 8>>(value);
+        const bool is_inside = face_.write(region_, offset, part(bytes, width));
+        MOAT_CHECK(is_inside, "Registers checks the offset");
     }
 
-    DeviceModel& model_;
-    const unsigned index_;
-};
-
-/// Configuration space: a function's header, in which only bus mastering is writable.
-class ConfigRegisters final : public Registers {
-  public:
-    explicit ConfigRegisters(Slot& slot) : Registers(ByteCount(256)), slot_(slot) {
-        const FunctionInfo& info = slot.info();
-        put(pci::vendor_id, info.vendor, 2);
-        put(pci::vendor_id + 2, info.device, 2);
-        put(pci::class_revision, std::uint64_t{info.class_code} << 8, 4);
+    [[nodiscard]] static std::span<std::byte> part(std::span<std::byte> bytes, Width width) {
+        return bytes.first(static_cast<std::size_t>(width));
     }
 
-  private:
-    [[nodiscard]] std::uint64_t do_read(std::uint64_t offset, Width width) override {
-        put(pci::command, pci::command_memory | (slot_.master ? pci::command_master : 0U), 2);
-        std::uint64_t value = 0;
-        for (unsigned at = 0; at != static_cast<unsigned>(width); ++at)
-            value |= std::uint64_t{bytes_[offset + at]} << 8 * at;
-        return value;
-    }
-
-    void do_write(std::uint64_t offset, Width width, std::uint64_t value) override {
-        if (offset == pci::command && width != Width::bits8)
-            slot_.master = (value & pci::command_master) != 0;
-    }
-
-    void put(unsigned offset, std::uint64_t value, unsigned bytes) {
-        for (unsigned at = 0; at != bytes; ++at)
-            bytes_[offset + at] = static_cast<std::uint8_t>(value >> 8 * at);
-    }
-
-    Slot& slot_;
-    std::array<std::uint8_t, 256> bytes_{};
+    Face& face_;
+    const unsigned region_;
 };
 
 class SoftFunction final : public Function {
   public:
-    explicit SoftFunction(Slot& slot) : Function(slot.info()), slot_(slot), config_(slot) {
+    explicit SoftFunction(Slot& slot)
+        : Function(slot.info()), slot_(slot), config_(slot.face(), Face::config_region) {
         slot_.open = true;
     }
 
     ~SoftFunction() override {
-        quiet();
+        set_bus_master(false);
+        slot_.enabled_vectors = 0;
         slot_.open = false;
     }
 
@@ -167,10 +142,11 @@ class SoftFunction final : public Function {
     [[nodiscard]] Result<unsigned> enable_interrupts(unsigned wanted) override {
         if (!slot_.attached)
             return fail(ErrorCode::refused, "interrupts need a domain");
-        if (slot_.model().vectors() == 0)
+        const unsigned vectors = slot_.face().interrupts(InterruptKind::msix);
+        if (vectors == 0)
             return fail(ErrorCode::unsupported, "the function has no interrupts",
                         {"wanted", wanted});
-        slot_.enabled_vectors = std::clamp(wanted, 1U, slot_.model().vectors());
+        slot_.enabled_vectors = std::clamp(wanted, 1U, vectors);
         return slot_.enabled_vectors;
     }
 
@@ -182,24 +158,19 @@ class SoftFunction final : public Function {
     }
 
     [[nodiscard]] Result<void> reset() override {
-        slot_.model().reset();
-        quiet();
+        slot_.face().reset();
+        slot_.enabled_vectors = 0;
         slot_.raised.reset();
         return {};
     }
 
   private:
     [[nodiscard]] Result<std::unique_ptr<Registers>> open_bar(unsigned index) override {
-        return std::make_unique<BarRegisters>(slot_.model(), index, info().bars[index].size);
-    }
-
-    void quiet() {
-        slot_.master = false;
-        slot_.enabled_vectors = 0;
+        return std::make_unique<RegionRegisters>(slot_.face(), index);
     }
 
     Slot& slot_;
-    ConfigRegisters config_;
+    RegionRegisters config_;
 };
 
 namespace {
@@ -346,7 +317,7 @@ Wait SoftMachine::wait_until(FunctionRef<bool()> happened, std::chrono::nanoseco
             return Wait::timed_out;
         bool worked = false;
         for (const auto& slot : parts_->slots)
-            worked |= slot->model().step(*slot);
+            worked |= slot->face().step(*slot);
         // If no device has work, waiting changes nothing.
         parts_->now = worked ? parts_->now + step_time : end;
     }
