@@ -153,6 +153,13 @@ void DeviceBus::refuse(fault::Access access, Iova at, std::uint64_t bytes) {
     findings_.stray(diagnosis, known);
 }
 
+void DeviceBus::remark(const machine::soft::Remark& remark) {
+    Circumstances known = circumstances();
+    known.notes.push_back("queue " + std::to_string(remark.queue) + ", value " +
+                          hexadecimal(remark.value));
+    findings_.remark(name(remark.mistake), text(remark.mistake), known);
+}
+
 Circumstances DeviceBus::circumstances() const {
     return {.device = name_, .told = told_};
 }

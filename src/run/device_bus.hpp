@@ -36,6 +36,9 @@ class DeviceBus final : public machine::soft::BusMaster {
     void set_interrupt(machine::soft::InterruptKind kind, unsigned vector, int descriptor);
     void signal(machine::soft::InterruptKind kind, unsigned vector);
 
+    /// A mistake of the program's driver that the model noticed.
+    void remark(const machine::soft::Remark& remark);
+
     void mask(bool masked) { intx_masked_ = masked; }
 
     [[nodiscard]] ByteCount read(Iova from, std::span<std::byte> into) override;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <optional>
 
 namespace moat::run {
@@ -21,7 +22,7 @@ constexpr std::array<std::string_view, 2> kinds = {"edu", "nvme"};
 constexpr std::array misdeeds = {Misdeed::none,          Misdeed::overrun,
                                  Misdeed::underrun,      Misdeed::write_after_completion,
                                  Misdeed::stale_address, Misdeed::read_only_violated,
-                                 Misdeed::wrong_length};
+                                 Misdeed::wrong_length,  Misdeed::wrong_status};
 
 constexpr std::array ailments = {Ailment::lost_interrupt, Ailment::hang, Ailment::removed};
 
@@ -31,6 +32,10 @@ template <class Wrongs>
     const auto found = std::ranges::find(all, wanted, [](auto each) { return name(each); });
     return found == all.end() ? std::nullopt : std::optional(*found);
 }
+
+/// When a late write comes: after most programs have unmapped a buffer that they map for each
+/// command, and before they map much else.
+constexpr std::chrono::microseconds late_time{200};
 
 void append(std::string& list, std::string_view name) {
     list += (list.empty() ? "" : ", ") + std::string(name);
@@ -69,10 +74,14 @@ SoftDevice make_device(const DeviceChoice& choice, const Injection& injection) {
         device.model = std::make_unique<machine::soft::Edu>();
     else
         device.model = std::make_unique<machine::soft::Nvme>(machine::soft::NvmeOptions{
-            .capacity = choice.capacity.value() == 0 ? usual_capacity : choice.capacity});
+            .capacity = choice.capacity.value() == 0 ? usual_capacity : choice.capacity,
+            .serial_number = choice.address.requester()});
     device.face = std::make_unique<machine::soft::Face>(choice.address, *device.model);
     if (const auto misdeed = named(misdeeds, injection.name))
-        device.model->misbehave({.misdeed = *misdeed, .bytes = injection.bytes});
+        device.model->misbehave({.misdeed = *misdeed,
+                                 .bytes = injection.bytes,
+                                 .after = injection.after,
+                                 .delay = late_time});
     if (const auto ailment = named(ailments, injection.name))
         device.face->fall_ill(*ailment, injection.after);
     return device;

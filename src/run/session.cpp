@@ -105,7 +105,9 @@ struct Session::Slot {
          Recorder& recorder, Tally& tally)
         : kind(choice.kind), address(machine::to_string(choice.address)),
           device(make_device(choice, injection)),
-          bus(*device.face, kind + ' ' + address, client, findings, recorder, tally) {}
+          bus(*device.face, kind + ' ' + address, client, findings, recorder, tally) {
+        device.model->report_to([this](const auto& remark) { bus.remark(remark); });
+    }
 
     std::string kind;
     std::string address;
@@ -363,7 +365,7 @@ class Session::State final : Effects {
             slots_[device]->bus.mask(masked);
     }
 
-    void reset(Device device) override { slots_[device]->device.face->reset(); }
+    void reset(Device device) override { slots_[device]->device.face->function_level_reset(); }
 
     [[nodiscard]] int read_memory(std::uint64_t address, std::span<std::byte> bytes) override {
         return client_.read(address, bytes) == bytes.size() ? 0 : EFAULT;
