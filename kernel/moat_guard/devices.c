@@ -265,7 +265,8 @@ static void show_device(struct seq_file *file, const struct guard_device *device
 			   guard_domain_number(domain), domain->pages * domain->granule,
 			   div_u64(domain->since, NSEC_PER_USEC));
 		seq_printf(file, " held_pages=%ld limit_pages=%lu before=%lu",
-			   max(atomic_long_read(&domain->held), 0L), domain->limit, domain->before);
+			   max(atomic_long_read(&domain->held), 0L), domain->limit_pfn + 1,
+			   domain->before);
 		seq_printf(file, " padded=%ld plain=%ld over_budget=%ld restored=%ld missed=%ld",
 			   atomic_long_read(&domain->padded), atomic_long_read(&domain->plain),
 			   atomic_long_read(&domain->over_budget),

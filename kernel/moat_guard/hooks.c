@@ -14,6 +14,7 @@
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
+#include <asm/text-patching.h>
 
 #include "moat_guard.h"
 
@@ -37,29 +38,43 @@
 #define ROUNDED_BELOW 32
 #define SLOT_BITS 8
 #define SLOTS BIT(SLOT_BITS)
-/* More than take_range() has. The checks at load notice one that is called with a guard twice. */
-#define TAKE_RANGE_BYTES 64
 /* Slots from its hash on in which a domain may lie. */
-#define REACH 8
+#define MAX_REACH 8
+/* Where alloc_iova_fast() calls its hook, and where it goes on. */
+#ifdef CONFIG_X86_KERNEL_IBT
+#define SITE 4 /* behind endbr64 */
+#else
+#define SITE 0
+#endif
+#define BODY (SITE + MCOUNT_INSN_SIZE)
 
-static struct guard_domain slots[SLOTS];
+static struct guard_domain slots[SLOTS + MAX_REACH];
+/* Slots from its hash on in which a domain may lie now. It only grows. */
+static unsigned int reach;
 /* The task that finds out which domain a device uses, and what it found. */
 static struct task_struct *learner;
 static struct iova_domain *learned;
 
 static struct guard_domain *slot_at(struct iova_domain *iovad, unsigned int step)
 {
-	return &slots[(hash_ptr(iovad, SLOT_BITS) + step) % SLOTS];
+	return &slots[hash_ptr(iovad, SLOT_BITS) + step];
 }
 
-struct guard_domain *notrace guard_domain_find(struct iova_domain *iovad)
+static __always_inline struct guard_domain *find_slot(struct iova_domain *iovad)
 {
-	unsigned int i;
+	struct guard_domain *first = slot_at(iovad, 0), *slot;
 
-	for (i = 0; i < REACH; ++i)
-		if (READ_ONCE(slot_at(iovad, i)->iovad) == iovad)
-			return slot_at(iovad, i);
+	if (likely(READ_ONCE(first->iovad) == iovad))
+		return first;
+	for (slot = first + 1; slot < first + READ_ONCE(reach); ++slot)
+		if (READ_ONCE(slot->iovad) == iovad)
+			return slot;
 	return NULL;
+}
+
+struct guard_domain *guard_domain_find(struct iova_domain *iovad)
+{
+	return find_slot(iovad);
 }
 
 /* NULL if there are too many. */
@@ -70,12 +85,13 @@ struct guard_domain *guard_domain_add(struct iova_domain *iovad)
 
 	if (domain)
 		return domain;
-	for (i = 0; i < REACH; ++i) {
+	for (i = 0; i < MAX_REACH; ++i) {
 		domain = slot_at(iovad, i);
 		if (domain->iovad)
 			continue;
 		memset(domain, 0, sizeof(*domain));
 		domain->granule = iovad->granule;
+		WRITE_ONCE(reach, max(reach, i + 1));
 		/* Hooks that find the domain find its counters cleared. */
 		smp_store_release(&domain->iovad, iovad);
 		return domain;
@@ -97,7 +113,9 @@ unsigned int guard_domain_number(const struct guard_domain *domain)
 /* Pages of the node that the allocator makes for a request. */
 static __always_inline unsigned long node_pages(unsigned long size)
 {
-	return size < ROUNDED_BELOW ? roundup_pow_of_two(size) : size;
+	bool is_power = !(size & (size - 1));
+
+	return is_power || size >= ROUNDED_BELOW ? size : 2UL << __fls(size);
 }
 
 /*
@@ -106,63 +124,59 @@ static __always_inline unsigned long node_pages(unsigned long size)
  */
 static __always_inline unsigned long with_guard(unsigned long size, unsigned long guard)
 {
-	unsigned long total = size + guard;
-	unsigned long cut = total - rounddown_pow_of_two(total);
+	unsigned long total = size + guard, power;
 
-	return cut <= guard / 4 ? total - cut : total;
+	if (guard < 4)
+		return total;
+	power = 1UL << __fls(total);
+	return total - power <= guard / 4 ? power : total;
 }
 
 static __always_inline bool fits_budget(struct guard_domain *domain, long cost,
 					unsigned long limit_pfn)
 {
-	unsigned long limit = limit_pfn + 1 ? limit_pfn + 1 : limit_pfn;
-
-	WRITE_ONCE(domain->limit, limit);
-	return atomic_long_read(&domain->held) + cost <= limit / 100 * guard_budget();
+	WRITE_ONCE(domain->limit_pfn, limit_pfn);
+	return (atomic_long_read(&domain->held) + cost) * 100 <=
+	       limit_pfn * READ_ONCE(guard_budget);
 }
 
-/* Its own function, so that alloc_hook() knows these calls by their return address. */
-static noinline notrace unsigned long take_range(struct iova_domain *iovad, unsigned long size,
-						 unsigned long limit_pfn)
+/*
+ * take_range: alloc_iova_fast() behind the call of its hook. A direct jump needs no landing pad
+ * there; guard_hooks_arm() checks where that call is.
+ * hand_out: what alloc_iova_fast() becomes when the hook has the range already.
+ */
+asm(".pushsection .text\n"
+    ".type take_range, @function\n"
+    "take_range: jmp alloc_iova_fast + " __stringify(BODY) "\n"
+    ".size take_range, . - take_range\n"
+    ".type hand_out, @function\n"
+    "hand_out: " ASM_RET
+    ".size hand_out, . - hand_out\n"
+    ".popsection");
+unsigned long take_range(struct iova_domain *iovad, unsigned long size, unsigned long limit_pfn,
+			 bool flush_rcache);
+void hand_out(void);
+
+/* Takes the range and its guard; otherwise the allocator serves the request as it came. */
+static noinline void notrace guarded_alloc(struct guard_domain *domain, unsigned long guard,
+					   struct pt_regs *regs)
 {
-	unsigned long pfn = alloc_iova_fast(iovad, size, limit_pfn, false);
+	unsigned long size = regs->si, total = with_guard(size, guard), pfn;
+	long cost = node_pages(total) - node_pages(size);
 
-	barrier(); /* no tail call */
-	return pfn;
-}
-
-static bool is_ours(unsigned long return_address)
-{
-	return return_address - (unsigned long)take_range < TAKE_RANGE_BYTES;
-}
-
-/* The first page of a padded range; 0: the allocator is to serve the request as it came. */
-static unsigned long notrace guarded_alloc(struct iova_domain *iovad, unsigned long size,
-					   unsigned long limit_pfn)
-{
-	struct guard_domain *domain = guard_domain_find(iovad);
-	unsigned long guard, total, pfn;
-	long cost;
-
-	if (unlikely(READ_ONCE(learner) == current) && in_task())
-		learned = iovad;
-	guard = domain ? READ_ONCE(domain->pages) : 0;
-	if (!guard || !size)
-		return 0;
-	total = with_guard(size, guard);
-	cost = node_pages(total) - node_pages(size);
-	if (!fits_budget(domain, cost, limit_pfn)) {
+	if (!fits_budget(domain, cost, regs->dx)) {
 		atomic_long_inc(&domain->over_budget);
-		return 0;
+		return;
 	}
-	pfn = take_range(iovad, total, limit_pfn);
+	pfn = take_range(domain->iovad, total, regs->dx, false);
 	if (!pfn) {
 		atomic_long_inc(&domain->plain);
-		return 0;
+		return;
 	}
 	atomic_long_inc(&domain->padded);
 	atomic_long_add(cost, &domain->held);
-	return pfn;
+	regs->ax = pfn;
+	regs->ip = (unsigned long)hand_out;
 }
 
 /* Whether ranges of the domain may have guards: else the tree's lock is not worth a look. */
@@ -171,33 +185,42 @@ static bool has_guards(struct guard_domain *domain)
 	return READ_ONCE(domain->pages) || atomic_long_read(&domain->held) > 0;
 }
 
-/* The size to free: that of the node, which is never smaller than the range. */
-static unsigned long notrace guarded_size(struct iova_domain *iovad, unsigned long pfn,
-					  unsigned long size)
+/* Pages of the node that begins there, or 0. Called with the tree's lock held. */
+static __always_inline unsigned long pages_at(struct iova_domain *iovad, unsigned long pfn)
 {
-	struct guard_domain *domain = guard_domain_find(iovad);
-	struct iova *node;
-	unsigned long pages;
+	struct rb_node *at = iovad->rbroot.rb_node;
 
-	if (!domain || !size || !has_guards(domain))
-		return size;
-	node = find_iova(iovad, pfn);
-	if (!node || node->pfn_lo != pfn) {
-		atomic_long_inc(&domain->missed);
-		return size;
+	while (at) {
+		struct iova *node = rb_entry(at, struct iova, node);
+
+		if (likely(pfn < node->pfn_lo))
+			at = at->rb_left;
+		else if (unlikely(pfn == node->pfn_lo))
+			return iova_size(node);
+		else
+			at = at->rb_right;
 	}
-	pages = iova_size(node);
-	if (pages <= node_pages(size))
-		return size;
-	atomic_long_inc(&domain->restored);
-	atomic_long_sub(pages - node_pages(size), &domain->held);
-	return pages;
+	return 0;
 }
 
-/* What alloc_iova_fast() becomes when the hook has the range already. */
-static noinline notrace unsigned long hand_out(unsigned long pfn)
+/* Frees the whole node, which is never smaller than the range. Its owner calls: it stays. */
+static noinline void notrace guarded_free(struct guard_domain *domain, struct pt_regs *regs)
 {
-	return pfn;
+	unsigned long flags, pages;
+	long cost;
+
+	spin_lock_irqsave(&domain->iovad->iova_rbtree_lock, flags);
+	pages = pages_at(domain->iovad, regs->si);
+	spin_unlock_irqrestore(&domain->iovad->iova_rbtree_lock, flags);
+	cost = pages - node_pages(regs->dx);
+	if (cost <= 0) {
+		if (!pages)
+			atomic_long_inc(&domain->missed);
+		return;
+	}
+	atomic_long_inc(&domain->restored);
+	atomic_long_sub(cost, &domain->held);
+	regs->dx = pages;
 }
 
 static struct pt_regs *registers(struct ftrace_regs *fregs)
@@ -213,23 +236,25 @@ static void notrace alloc_hook(unsigned long ip, unsigned long parent_ip, struct
 			       struct ftrace_regs *fregs)
 {
 	struct pt_regs *regs = registers(fregs);
-	unsigned long pfn;
+	struct iova_domain *iovad = (struct iova_domain *)regs->di;
+	struct guard_domain *domain = find_slot(iovad);
+	unsigned long guard;
 
-	if (is_ours(parent_ip))
-		return;
-	pfn = guarded_alloc((struct iova_domain *)regs->di, regs->si, regs->dx);
-	if (!pfn)
-		return;
-	regs->di = pfn;
-	regs->ip = (unsigned long)hand_out;
+	if (unlikely(READ_ONCE(learner)) && learner == current && in_task())
+		learned = iovad;
+	guard = domain ? READ_ONCE(domain->pages) : 0;
+	if (guard)
+		guarded_alloc(domain, guard, regs);
 }
 
 static void notrace free_hook(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops,
 			      struct ftrace_regs *fregs)
 {
 	struct pt_regs *regs = registers(fregs);
+	struct guard_domain *domain = find_slot((struct iova_domain *)regs->di);
 
-	regs->dx = guarded_size((struct iova_domain *)regs->di, regs->si, regs->dx);
+	if (domain && has_guards(domain))
+		guarded_free(domain, regs);
 }
 
 static struct ftrace_ops alloc_ops = { .func = alloc_hook, .flags = FTRACE_OPS_FL_IPMODIFY };
@@ -317,6 +342,16 @@ out:
 	return error;
 }
 
+/* take_range() may jump behind the call only if this is where it is. */
+static int __init check_site(void)
+{
+	if (((const u8 *)alloc_iova_fast)[SITE] == CALL_INSN_OPCODE)
+		return 0;
+	pr_err("check failed: alloc_iova_fast does not call its hook at byte %d; is kernel.ftrace_enabled 0?\n",
+	       SITE);
+	return -EOPNOTSUPP;
+}
+
 int __init guard_hooks_arm(void)
 {
 	int error = arm(&free_ops, "free_iova_fast", free_iova_fast);
@@ -328,7 +363,9 @@ int __init guard_hooks_arm(void)
 		disarm(&free_ops);
 		return error;
 	}
-	error = check_hooks();
+	error = check_site();
+	if (!error)
+		error = check_hooks();
 	if (error)
 		guard_hooks_disarm();
 	return error;

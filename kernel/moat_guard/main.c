@@ -13,17 +13,12 @@
 #define STATE_VERSION 1
 
 static unsigned int size_kib;
-static unsigned int budget = 50;
+unsigned int guard_budget = 50;
 static struct dentry *folder;
 
 unsigned int guard_size_kib(void)
 {
 	return READ_ONCE(size_kib);
-}
-
-unsigned int guard_budget(void)
-{
-	return READ_ONCE(budget);
 }
 
 static int set_size(const char *text, const struct kernel_param *param)
@@ -62,7 +57,7 @@ static const struct kernel_param_ops devices_ops = { .set = set_devices, .get = 
 
 module_param_cb(size, &size_ops, &size_kib, 0644);
 MODULE_PARM_DESC(size, "KiB of each guard; 0: no guards (default)");
-module_param_cb(budget, &budget_ops, &budget, 0644);
+module_param_cb(budget, &budget_ops, &guard_budget, 0644);
 MODULE_PARM_DESC(budget, "percent of a domain's addresses that guards may hold (default: 50)");
 module_param_cb(devices, &devices_ops, NULL, 0644);
 MODULE_PARM_DESC(devices, "PCI addresses such as 0000:00:04.0, with commas; empty: all (default)");

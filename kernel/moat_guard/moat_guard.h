@@ -22,7 +22,7 @@ struct guard_domain {
 	struct iova_domain *iovad; /* NULL: this slot is free */
 	unsigned long granule; /* bytes of a page */
 	unsigned long pages; /* of each guard; 0: ranges are not padded */
-	unsigned long limit; /* pages that the last request could lie in */
+	unsigned long limit_pfn; /* the last page that the last request could have */
 	unsigned long before; /* ranges older than the guards, reserved ones among them */
 	u64 since; /* when guards began, on the clock of the kernel's log; ns */
 	atomic_long_t held; /* pages of live guards */
@@ -31,7 +31,7 @@ struct guard_domain {
 	atomic_long_t over_budget; /* not padded: live guards hold their share */
 	atomic_long_t restored; /* freed with their guard */
 	atomic_long_t missed; /* freed, but no range of the tree begins there */
-};
+} ____cacheline_aligned;
 
 /* hooks.c */
 int guard_hooks_arm(void);
@@ -54,6 +54,7 @@ void guard_devices_show(struct seq_file *file);
 
 /* main.c: settings */
 unsigned int guard_size_kib(void);
-unsigned int guard_budget(void);
+/* Percent of a domain's addresses that guards may hold. */
+extern unsigned int guard_budget;
 
 #endif
