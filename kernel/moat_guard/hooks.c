@@ -8,19 +8,15 @@
 #define pr_fmt(text) KBUILD_MODNAME ": " text
 
 #include <linux/dma-mapping.h>
-#include <linux/ftrace.h>
 #include <linux/hash.h>
 #include <linux/log2.h>
 #include <linux/rcupdate.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
-#include <asm/text-patching.h>
 
 #include "moat_guard.h"
+#include "registers.h"
 
-#ifndef CONFIG_X86_64
-#error "moat_guard: only x86-64 is supported: its hooks change argument registers"
-#endif
 #ifndef CONFIG_DYNAMIC_FTRACE_WITH_ARGS
 #error "moat_guard: the kernel lacks CONFIG_DYNAMIC_FTRACE_WITH_ARGS"
 #endif
@@ -40,13 +36,6 @@
 #define SLOTS BIT(SLOT_BITS)
 /* Slots from its hash on in which a domain may lie. */
 #define MAX_REACH 8
-/* Where alloc_iova_fast() calls its hook, and where it goes on. */
-#ifdef CONFIG_X86_KERNEL_IBT
-#define SITE 4 /* behind endbr64 */
-#else
-#define SITE 0
-#endif
-#define BODY (SITE + MCOUNT_INSN_SIZE)
 
 static struct guard_domain slots[SLOTS + MAX_REACH];
 /* Slots from its hash on in which a domain may lie now. It only grows. */
@@ -147,10 +136,10 @@ static __always_inline bool fits_budget(struct guard_domain *domain, long cost,
  */
 asm(".pushsection .text\n"
     ".type take_range, @function\n"
-    "take_range: jmp alloc_iova_fast + " __stringify(BODY) "\n"
+    "take_range: " GUARD_JUMP "alloc_iova_fast + " __stringify(GUARD_SITE + MCOUNT_INSN_SIZE) "\n"
     ".size take_range, . - take_range\n"
     ".type hand_out, @function\n"
-    "hand_out: " ASM_RET
+    "hand_out: " GUARD_RETURN
     ".size hand_out, . - hand_out\n"
     ".popsection");
 unsigned long take_range(struct iova_domain *iovad, unsigned long size, unsigned long limit_pfn,
@@ -159,24 +148,25 @@ void hand_out(void);
 
 /* Takes the range and its guard; otherwise the allocator serves the request as it came. */
 static noinline void notrace guarded_alloc(struct guard_domain *domain, unsigned long guard,
-					   struct pt_regs *regs)
+					   struct ftrace_regs *fregs)
 {
-	unsigned long size = regs->si, total = with_guard(size, guard), pfn;
+	unsigned long size = guard_argument_1(fregs), limit_pfn = guard_argument_2(fregs);
+	unsigned long total = with_guard(size, guard), pfn;
 	long cost = node_pages(total) - node_pages(size);
 
-	if (!fits_budget(domain, cost, regs->dx)) {
+	if (!fits_budget(domain, cost, limit_pfn)) {
 		atomic_long_inc(&domain->over_budget);
 		return;
 	}
-	pfn = take_range(domain->iovad, total, regs->dx, false);
+	pfn = take_range(domain->iovad, total, limit_pfn, false);
 	if (!pfn) {
 		atomic_long_inc(&domain->plain);
 		return;
 	}
 	atomic_long_inc(&domain->padded);
 	atomic_long_add(cost, &domain->held);
-	regs->ax = pfn;
-	regs->ip = (unsigned long)hand_out;
+	guard_result(fregs) = pfn;
+	guard_target(fregs) = (unsigned long)hand_out;
 }
 
 /* Whether ranges of the domain may have guards: else the tree's lock is not worth a look. */
@@ -204,15 +194,15 @@ static __always_inline unsigned long pages_at(struct iova_domain *iovad, unsigne
 }
 
 /* Frees the whole node, which is never smaller than the range. Its owner calls: it stays. */
-static noinline void notrace guarded_free(struct guard_domain *domain, struct pt_regs *regs)
+static noinline void notrace guarded_free(struct guard_domain *domain, struct ftrace_regs *fregs)
 {
 	unsigned long flags, pages;
 	long cost;
 
 	spin_lock_irqsave(&domain->iovad->iova_rbtree_lock, flags);
-	pages = pages_at(domain->iovad, regs->si);
+	pages = pages_at(domain->iovad, guard_argument_1(fregs));
 	spin_unlock_irqrestore(&domain->iovad->iova_rbtree_lock, flags);
-	cost = pages - node_pages(regs->dx);
+	cost = pages - node_pages(guard_argument_2(fregs));
 	if (cost <= 0) {
 		if (!pages)
 			atomic_long_inc(&domain->missed);
@@ -220,23 +210,13 @@ static noinline void notrace guarded_free(struct guard_domain *domain, struct pt
 	}
 	atomic_long_inc(&domain->restored);
 	atomic_long_sub(cost, &domain->held);
-	regs->dx = pages;
-}
-
-static struct pt_regs *registers(struct ftrace_regs *fregs)
-{
-#ifdef arch_ftrace_regs
-	return &arch_ftrace_regs(fregs)->regs;
-#else
-	return &fregs->regs;
-#endif
+	guard_argument_2(fregs) = pages;
 }
 
 static void notrace alloc_hook(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops,
 			       struct ftrace_regs *fregs)
 {
-	struct pt_regs *regs = registers(fregs);
-	struct iova_domain *iovad = (struct iova_domain *)regs->di;
+	struct iova_domain *iovad = (struct iova_domain *)guard_argument_0(fregs);
 	struct guard_domain *domain = find_slot(iovad);
 	unsigned long guard;
 
@@ -244,17 +224,17 @@ static void notrace alloc_hook(unsigned long ip, unsigned long parent_ip, struct
 		learned = iovad;
 	guard = domain ? READ_ONCE(domain->pages) : 0;
 	if (guard)
-		guarded_alloc(domain, guard, regs);
+		guarded_alloc(domain, guard, fregs);
 }
 
 static void notrace free_hook(unsigned long ip, unsigned long parent_ip, struct ftrace_ops *ops,
 			      struct ftrace_regs *fregs)
 {
-	struct pt_regs *regs = registers(fregs);
-	struct guard_domain *domain = find_slot((struct iova_domain *)regs->di);
+	struct iova_domain *iovad = (struct iova_domain *)guard_argument_0(fregs);
+	struct guard_domain *domain = find_slot(iovad);
 
 	if (domain && has_guards(domain))
-		guarded_free(domain, regs);
+		guarded_free(domain, fregs);
 }
 
 static struct ftrace_ops alloc_ops = { .func = alloc_hook, .flags = FTRACE_OPS_FL_IPMODIFY };
@@ -342,13 +322,13 @@ out:
 	return error;
 }
 
-/* take_range() may jump behind the call only if this is where it is. */
+/* take_range() enters the function behind its call of the hook. */
 static int __init check_site(void)
 {
-	if (((const u8 *)alloc_iova_fast)[SITE] == CALL_INSN_OPCODE)
+	if (guard_is_call((const u8 *)alloc_iova_fast + GUARD_SITE))
 		return 0;
-	pr_err("check failed: alloc_iova_fast does not call its hook at byte %d; is kernel.ftrace_enabled 0?\n",
-	       SITE);
+	pr_err("check failed: alloc_iova_fast has no call of a hook at byte %d; is kernel.ftrace_enabled 0?\n",
+	       GUARD_SITE);
 	return -EOPNOTSUPP;
 }
 

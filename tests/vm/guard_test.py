@@ -23,18 +23,28 @@ EDU = "0000:00:04.0"
 SOURCES = ("kernel/moat_guard", "tests/watch/module", "tests/guard/module")
 RELOADS = int(os.environ.get("MOAT_VM_RELOADS", "6"))
 PAGE = 4096
+# Pages of mappings and of guards. Linux tells where each mapping of a size begins, so how many pages it takes.
+LENGTHS = (1, 2, 3, 5, 8, 16, 31, 32, 33, 60, 100, 200, 256, 300, 500, 512, 1000, 1024, 2000, 3000, 4096)
+GUARDS = (1, 16, 256)
 # Each step prints lines "STEP: what it saw".
 JOB = """
 dmesg -n 1
 cd /sys/kernel/debug
 edu() { echo $1 >edu_dma && echo "$step: $1 $(cat edu_dma)"; }
 traffic() { echo "$*" >guard_traffic && echo "$step: $* $(cat guard_traffic)"; }
+space() { # PAGES...
+    taken=
+    for pages; do echo "space $pages" >guard_traffic && taken="$taken $(cat guard_traffic)"; done
+    echo "$step: space$taken"
+}
 guard() { moat guard "$@" >/tmp/guard.txt || exit; }
 status() { echo "$step: $(moat guard status --json)"; }
 insmod /bin/edu_dma.ko && insmod /bin/guard_traffic.ko || exit
 
-step=unloaded; status; edu neighbour_overrun; traffic hold 0; traffic drop 0; edu cost
-step=loaded; guard on --module /bin/moat_guard.ko --device 00:04.0; guard off; edu cost
+step=unloaded; status; space {padded}; edu neighbour_overrun; traffic hold 0; traffic drop 0; edu cost
+step=loaded; guard on --module /bin/moat_guard.ko --device 00:04.0
+for pages in {guards}; do guard on --device 00:04.0 --size $((pages * 4))K; step=space$pages; space {lengths}; done
+step=loaded; guard off; edu cost
 step=off; status
 step=on; guard on --device edu_dma --size 4K
 edu neighbour_overrun; edu coherent_overrun; edu list_overrun; edu correct; edu cost
@@ -51,6 +61,13 @@ step=narrow; guard on --device 00:04.0 --size 1M; traffic narrow; status; edu co
 step=all; guard on; status
 step=text; moat guard status | sed 's/^/text: /'
 step=rejected; moat guard on --device 00:1e.7 2>&1 | sed 's/^/rejected: /'
+for ms in 1 5 10 15 20 25 30 40 60; do # the command ends after 30 to 40
+    rmmod moat_guard || exit
+    moat guard on --module /bin/moat_guard.ko --device 00:04.0 --size 8K >/tmp/guard.txt 2>&1 & killed=$!
+    usleep ${ms}000; kill -9 $killed 2>/dev/null; wait $killed
+    step=killed; status; edu correct
+    step=after_kill; guard on --module /bin/moat_guard.ko --device 00:04.0; edu neighbour_overrun
+done
 
 head -c 262144 /dev/urandom >/tmp/data
 load() { # DEVICE: until the file goes, data written and read come back equal
@@ -112,6 +129,9 @@ def boot(name, moat):
         except cache.Unavailable as why:
             raise Failed(str(why)) from why
         job = JOB.replace("{reloads}", str(RELOADS)).replace("{edu}", EDU)
+        for word, numbers in (("{lengths}", LENGTHS), ("{guards}", GUARDS),
+                              ("{padded}", [length + guard for guard in GUARDS for length in LENGTHS])):
+            job = job.replace(word, " ".join(map(str, numbers)))
         done = subprocess.run(
             [sys.executable, ROOT / "scripts/vm/vm.py", "--kernel", name, "--machine", "drivers",
              "--count-instructions", *(word for file in [*modules, moat] for word in ("--program", file)),
@@ -200,10 +220,40 @@ def check_states(steps):
     expect(steps.get("unloaded", [])[-1] == "yes", "the module does not unload")
 
 
-def print_costs(steps):
+def check_killed(steps):
+    """`moat guard on` sets the size last, so a kill leaves no guards or those that were asked for."""
+    left = [(state["loaded"], state["size_kib"], [each["device"] for each in state["devices"] if each["guarded"]])
+            for state in states(steps, "killed")]
+    print(f"states after kill -9: {left}")
+    expect(set(map(str, left)) <= {str((False, 0, [])), str((True, 0, [])), str((True, 8, [EDU]))}, f"killed: {left}")
+    expect(len(left) >= 9 and left[0] != left[-1], "no kill came early, or none came late")
+    after = [text for text in steps["after_kill"] if text.startswith("neighbour_overrun")]
+    expect(after == [f"neighbour_overrun gap {PAGE} neighbour intact"] * len(left), f"after a kill: {after}")
+
+
+def check_space(steps):
+    """A mapping takes no more pages than those of the RFC's patch, which adds the guard to each length, if its user
+    chose the best guard that is at most a quarter smaller. The patch's are measured: as plain mappings."""
+    plain = iter(map(int, line(steps, "unloaded", "space ").split()))
+    print("pages of guard, of mapping: taken, by the RFC's patch, by its best guard")
+    for guard in GUARDS:
+        for length, taken in zip(LENGTHS, map(int, line(steps, f"space{guard}", "space ").split()), strict=True):
+            patch = next(plain)
+            best = 1 << (length + guard - guard // 4 - 1).bit_length()
+            print(f"{guard:4} {length:5}: {taken:5} {patch:5} {best:5}")
+            expect(length < taken <= min(patch, best * 5 // 4), f"{length} pages with {guard} of guard take {taken}")
+    expect(next(plain, None) is None, "lengths are missing")
+
+
+def check_costs(steps):
+    cost = {}
     for step, what in (("unloaded", "without the module"), ("loaded", "guards off"), ("on", "guards of 4 KiB"),
                        ("narrow", "guards of 1 MiB")):
-        print(f"instructions of a map and unmap, {what}: {number(line(steps, step, 'cost '), 'ns_per_pair')}")
+        cost[step] = number(line(steps, step, "cost "), "ns_per_pair")
+        percent = 100 * cost[step] / cost["unloaded"] - 100
+        print(f"instructions of a map and unmap, {what}: {cost[step]} (+{percent:.1f} %)")
+    expect(cost["loaded"] <= cost["unloaded"] * 1.10, "guards that are off cost more than 10 %")
+    expect(cost["on"] <= cost["unloaded"] * 1.16, "guards of 4 KiB cost more than 16 %")
 
 
 def main():
@@ -214,7 +264,9 @@ def main():
         return SKIPPED
     try:
         steps = boot(name, moat)
-        print_costs(steps)
+        check_costs(steps)
+        check_space(steps)
+        check_killed(steps)
         check_edu(steps)
         check_gaps(steps)
         check_states(steps)

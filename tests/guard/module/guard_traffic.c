@@ -6,6 +6,8 @@
 #include <linux/debugfs.h>
 #include <linux/dma-mapping.h>
 #include <linux/iommu.h>
+#include <linux/kthread.h>
+#include <linux/ktime.h>
 #include <linux/module.h>
 #include <linux/pci.h>
 #include <linux/scatterlist.h>
@@ -24,6 +26,11 @@ module_param(slot, uint, 0444);
 #define SETS 2
 #define NARROW 400
 #define KINDS 3
+/* Mappings of equal size, whose distances show what each takes of the address space. */
+#define SPACED 9
+#define MAX_SPACED_PAGES 8192
+#define MAX_RACERS 8
+#define RACE_PAIRS 20000
 
 enum kind { SINGLE, COHERENT, LIST };
 
@@ -208,6 +215,92 @@ static int run_churn(void)
 	return check_sets();
 }
 
+/* One memory page again and again, mapped to that many pages. */
+static int map_repeated(struct sg_table *table, int pages)
+{
+	struct scatterlist *each;
+	int i, error = sg_alloc_table(table, pages, GFP_KERNEL);
+
+	if (error)
+		return error;
+	for_each_sgtable_sg(table, each, i)
+		sg_set_buf(each, buffer, PAGE_SIZE);
+	error = dma_map_sgtable(&device->dev, table, DMA_TO_DEVICE, 0);
+	if (error)
+		sg_free_table(table);
+	return error;
+}
+
+/* The least distance of mappings made one after the other: what each takes where nothing is in the way. */
+static int run_space(int pages)
+{
+	struct sg_table tables[SPACED];
+	dma_addr_t start, last = 0;
+	u64 least = U64_MAX;
+	int i, error = 0, count = 0;
+
+	if (pages < 1 || pages > MAX_SPACED_PAGES)
+		return -EINVAL;
+	while (count < SPACED && !(error = map_repeated(&tables[count], pages)))
+		++count;
+	for (i = 0; i < count; ++i) {
+		start = sg_dma_address(tables[i].sgl);
+		if (i)
+			least = min(least, start > last ? start - last : last - start);
+		last = start;
+	}
+	for (i = 0; i < count; ++i) {
+		dma_unmap_sgtable(&device->dev, &tables[i], DMA_TO_DEVICE, 0);
+		sg_free_table(&tables[i]);
+	}
+	scnprintf(result, sizeof(result), "%llu", least >> PAGE_SHIFT);
+	return error;
+}
+
+static DECLARE_COMPLETION(raced);
+
+static int race_one(void *unused)
+{
+	dma_addr_t at;
+	int i, failed = 0;
+
+	for (i = 0; i < RACE_PAIRS; ++i) {
+		at = dma_map_single(&device->dev, buffer, PAGE_SIZE, DMA_TO_DEVICE);
+		if (dma_mapping_error(&device->dev, at))
+			++failed;
+		else
+			dma_unmap_single(&device->dev, at, PAGE_SIZE, DMA_TO_DEVICE);
+	}
+	complete(&raced);
+	while (!kthread_should_stop())
+		schedule_timeout_interruptible(1);
+	return failed;
+}
+
+/* Pairs of map and unmap by threads on as many processors: the time of a pair on each. */
+static int run_race(int threads)
+{
+	struct task_struct *racers[MAX_RACERS];
+	ktime_t began = ktime_get(), took;
+	int i, count, failed = 0;
+
+	for (count = 0; count < min(threads, MAX_RACERS); ++count) {
+		racers[count] = kthread_create(race_one, NULL, "guard_race/%d", count);
+		if (IS_ERR(racers[count]))
+			break;
+		kthread_bind(racers[count], count % num_online_cpus());
+		wake_up_process(racers[count]);
+	}
+	for (i = 0; i < count; ++i)
+		wait_for_completion(&raced);
+	took = ktime_sub(ktime_get(), began);
+	for (i = 0; i < count; ++i)
+		failed += kthread_stop(racers[i]);
+	scnprintf(result, sizeof(result), "threads %d failed %d ns_per_pair %lld", count, failed,
+		  ktime_to_ns(took) / RACE_PAIRS);
+	return 0;
+}
+
 static int run(const char *command)
 {
 	int number;
@@ -217,6 +310,10 @@ static int run(const char *command)
 		return run_hold(number);
 	if (sscanf(command, "drop %d", &number) == 1 && number >= 0 && number < SETS)
 		return run_drop(number);
+	if (sscanf(command, "space %d", &number) == 1)
+		return run_space(number);
+	if (sscanf(command, "race %d", &number) == 1)
+		return run_race(number);
 	if (!strcmp(command, "narrow"))
 		return run_narrow();
 	if (!strcmp(command, "churn"))
