@@ -41,10 +41,14 @@ guard() { moat guard "$@" >/tmp/guard.txt || exit; }
 status() { echo "$step: $(moat guard status --json)"; }
 insmod /bin/edu_dma.ko && insmod /bin/guard_traffic.ko || exit
 
-step=unloaded; status; space {padded}; edu neighbour_overrun; traffic hold 0; traffic drop 0; edu cost
-step=loaded; guard on --module /bin/moat_guard.ko --device 00:04.0
-for pages in {guards}; do guard on --device 00:04.0 --size $((pages * 4))K; step=space$pages; space {lengths}; done
-step=loaded; guard off; edu cost
+step=unloaded; status; space {padded} # while the address space is in one piece
+for pages in {guards}; do
+    guard on --module /bin/moat_guard.ko --device 00:04.0 --size $((pages * 4))K
+    step=space$pages; space {lengths}
+done
+rmmod moat_guard || exit
+step=unloaded; edu neighbour_overrun; traffic hold 0; traffic drop 0; edu cost
+step=loaded; guard on --module /bin/moat_guard.ko --device 00:04.0; guard off; edu cost
 step=off; status
 step=on; guard on --device edu_dma --size 4K
 edu neighbour_overrun; edu coherent_overrun; edu list_overrun; edu correct; edu cost
@@ -228,7 +232,7 @@ def check_killed(steps):
     expect(set(map(str, left)) <= {str((False, 0, [])), str((True, 0, [])), str((True, 8, [EDU]))}, f"killed: {left}")
     expect(len(left) >= 9 and left[0] != left[-1], "no kill came early, or none came late")
     after = [text for text in steps["after_kill"] if text.startswith("neighbour_overrun")]
-    expect(after == [f"neighbour_overrun gap {PAGE} neighbour intact"] * len(left), f"after a kill: {after}")
+    expect(len(after) == len(left) and all("neighbour intact" in text for text in after), f"after a kill: {after}")
 
 
 def check_space(steps):

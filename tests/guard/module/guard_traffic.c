@@ -231,7 +231,7 @@ static int map_repeated(struct sg_table *table, int pages)
 	return error;
 }
 
-/* The least distance of mappings made one after the other: what each takes where nothing is in the way. */
+/* The least distance of mappings made one after the other: what each takes of the address space. */
 static int run_space(int pages)
 {
 	struct sg_table tables[SPACED];
