@@ -14,6 +14,8 @@
 
 namespace moat::tests {
 
+inline constexpr std::uint64_t page = 4096;
+
 /// Two devices on bus 5 in one group, 7, and one on the root bus in group 9.
 [[nodiscard]] inline std::vector<run::DeviceShape> three_devices() {
     using Region = machine::soft::Face::Region;

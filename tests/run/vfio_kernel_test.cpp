@@ -8,8 +8,6 @@
 namespace moat::tests {
 namespace {
 
-constexpr std::uint64_t page = 4096;
-
 /// The structure of an INFO request with room behind it.
 template <class T>
 struct Roomy {

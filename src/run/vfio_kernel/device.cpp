@@ -77,7 +77,7 @@ Answer VfioDevice::region_info(std::span<std::byte> argument) const {
     }
     CapabilityChain chain(sizeof info);
     if (info.size != 0 && info.index == shape().msix_region)
-        chain.add(VFIO_REGION_INFO_CAP_MSIX_MAPPABLE, {});
+        chain.add(VFIO_REGION_INFO_CAP_MSIX_MAPPABLE, std::span<const std::byte>());
     chain.place(argument, info.argsz, info.flags, VFIO_REGION_INFO_FLAG_CAPS, info.cap_offset);
     give(argument, info);
     return {};
@@ -95,7 +95,12 @@ std::vector<Device> VfioDevice::on_bus() const {
 
 Answer VfioDevice::hot_reset_info(std::span<std::byte> argument, std::uint32_t flags,
                                   FunctionRef<std::uint32_t(Device)> name) const {
-    vfio_pci_hot_reset_info info{};
+    struct { // vfio_pci_hot_reset_info without its entries
+        std::uint32_t argsz;
+        std::uint32_t flags;
+        std::uint32_t count;
+    } info{};
+
     if (const int error = take(argument, sizeof info, info))
         return answer(error);
     const std::vector<Device> devices = on_bus();
