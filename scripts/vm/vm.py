@@ -22,7 +22,7 @@ def main():
     options = parse()
     try:
         if options.build_kernel:
-            print(kernel.build(options.build_kernel, options.jobs).image)
+            print(kernel.build(options.build_kernel, options.jobs, options.patches).image)
             return 0
         if options.fetch_kernel:
             debian.fetch(options.fetch_kernel, options.suite)
@@ -71,6 +71,8 @@ def parse():
                         help=f"{', '.join(kernel.NAMES)}, or the path of a bzImage (stock)")
     parser.add_argument("--build-kernel", nargs="?", const="iommufd", choices=kernel.BUILT, metavar="KERNEL",
                         help=f"build a kernel, once: {', '.join(kernel.BUILT)} (iommufd)")
+    parser.add_argument("--with", dest="patches", type=pathlib.Path, action="append", default=[], metavar="FILE",
+                        help="a patch to build it with (more than once); --kernel then takes the path that is printed")
     parser.add_argument("--fetch-kernel", nargs="?", const="new", choices=fetched, metavar="KERNEL",
                         help=f"fetch a kernel of Debian: {', '.join(fetched)} (new; arm64: headers alone)")
     parser.add_argument("--suite", help="fetch it from this suite of Debian")

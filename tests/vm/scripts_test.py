@@ -155,6 +155,26 @@ class Machines(unittest.TestCase):
         self.assertNotIn("-icount", single.accelerator)
 
 
+class Patches(unittest.TestCase):
+    PATCH = "--- a/guard.c\n+++ b/guard.c\n@@ -1 +1 @@\n-{before}\n+{after}\n"
+
+    def apply(self, *changes):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            (folder / "guard.c").write_text("one\n")
+            for number, (before, after) in enumerate(changes):
+                (folder / f"{number}.patch").write_text(self.PATCH.format(before=before, after=after))
+            kernel.apply([folder / f"{number}.patch" for number in range(len(changes))], folder)
+            return (folder / "guard.c").read_text()
+
+    def test_are_applied_in_order(self):
+        self.assertEqual(self.apply(("one", "two"), ("two", "three")), "three\n")
+
+    def test_that_do_not_fit_are_named(self):
+        with self.assertRaisesRegex(cache.Unavailable, "1.patch"):
+            self.apply(("one", "two"), ("one", "three"))
+
+
 if __name__ == "__main__":
     vm.say = lambda text: None
     unittest.main()
