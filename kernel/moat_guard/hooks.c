@@ -18,7 +18,7 @@
 #include "registers.h"
 
 #ifndef CONFIG_DYNAMIC_FTRACE_WITH_ARGS
-#error "moat_guard: the kernel lacks CONFIG_DYNAMIC_FTRACE_WITH_ARGS"
+#error "moat_guard: the kernel lacks CONFIG_DYNAMIC_FTRACE_WITH_ARGS (arm64: before 6.2)"
 #endif
 #ifndef CONFIG_IOMMU_DMA
 #error "moat_guard: the kernel lacks CONFIG_IOMMU_DMA"
