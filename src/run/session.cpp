@@ -160,12 +160,15 @@ class Session::State final : Effects {
         const std::lock_guard lock(mutex_);
         event_.reset();
         const Answer answer = opened(kernel_.request(file, request, argument, copy));
-        // Arguments that are not answered may lie in memory that cannot be written.
-        const std::size_t same =
-            static_cast<std::size_t>(std::ranges::mismatch(before, copy).in1 - before.begin());
-        const auto changed = copy.subspan(same);
-        if (!changed.empty() && client_.write(argument + same, changed) != changed.size())
-            return {.value = -EFAULT};
+        // Nothing else is written: the program may own what follows a short argument.
+        const auto first = std::ranges::mismatch(before, copy).in2;
+        const auto last = std::mismatch(before.rbegin(), before.rend(), copy.rbegin()).second;
+        if (first < last.base()) {
+            const auto offset = static_cast<std::size_t>(first - copy.begin());
+            const std::span<const std::byte> changed(first, last.base());
+            if (client_.write(argument + offset, changed) != changed.size())
+                return {.value = -EFAULT};
+        }
         return answer;
     }
 

@@ -21,6 +21,8 @@ class ClientInProcess final : public run::Client {
     explicit ClientInProcess(std::span<std::byte> memory) : memory_(memory) {}
 
     std::map<int, run::File> files; ///< by descriptor
+    /// The first byte that was written last, and the one after the last.
+    std::pair<std::uint64_t, std::uint64_t> written;
 
     /// From now on the program has only the first `bytes` of its memory.
     void shrink(std::size_t bytes) {
@@ -43,6 +45,7 @@ class ClientInProcess final : public run::Client {
                                     std::span<const std::byte> from) override {
         const auto there = find(address, from.size());
         std::ranges::copy(from.first(there.size()), there.begin());
+        written = {address, address + there.size()};
         return there.size();
     }
 

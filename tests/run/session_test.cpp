@@ -198,6 +198,21 @@ TEST_F(EduProgram, signals_the_eventfd_of_an_interrupt) {
     ::close(event);
 }
 
+/// The program's allocator may keep its own data there, and change it during the call.
+TEST_F(EduProgram, writes_nothing_behind_a_short_argument) {
+    struct {
+        std::uint32_t argsz = 16; // less than the structure: the answer says how much is needed
+        std::uint32_t flags = 0;
+        std::uint64_t page_sizes = 0;
+        std::array<std::byte, 64> behind{};
+    } argument;
+
+    client_.written = {};
+    ASSERT_EQ(call(container_, VFIO_IOMMU_GET_INFO, argument).value, 0);
+    EXPECT_NE(argument.page_sizes, 0);
+    EXPECT_LE(client_.written.second, reinterpret_cast<std::uintptr_t>(&argument.behind));
+}
+
 TEST_F(EduProgram, has_no_device_files_of_other_names) {
     for (const char* const path : {"/dev/vfio/vfio0", "/dev/vfio/", "/dev/vfio/devices/vfio9",
                                    "/etc/passwd", "", "/dev/vfio/99999999999999999999"}) {
