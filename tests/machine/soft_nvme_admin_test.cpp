@@ -100,6 +100,7 @@ TEST_F(SoftNvmeAdmin, answers_accesses_of_every_width) {
         for (unsigned word = 0; word != 8; word += 4)
             EXPECT_EQ(registers.read32(at + word), whole >> 8 * word & 0xffffffff) << at + word;
     }
+    EXPECT_EQ(nvme.read(0, 8, Width::bits8), 0U) << "the version, 0x10400, cut by the model itself";
     registers.write8(0x0c, 2);
     registers.write16(0x0e, 0x8000);
     EXPECT_EQ(registers.read32(0x0c), 0x80000002U);
@@ -310,7 +311,9 @@ TEST_F(SoftNvmeAdmin, shuts_down_without_completing_requests_for_events) {
 TEST_F(SoftNvmeAdmin, forgets_its_queues_when_disabled) {
     post(admin, {0x0c});
     ASSERT_EQ(ask(9, 6, 0, 0).status, Status::success);
+    system.registers().write32(0x0c, 4);
     disable_and_start();
+    EXPECT_EQ(system.registers().read32(0x0c), 0U) << "no vector is masked";
     EXPECT_EQ(ask(10, 6).result, 1U);
     EXPECT_EQ(ask(9, 7, 0, 0).result, 0U) << "one queue";
     EXPECT_EQ(create_io_queues(), Status::success);
