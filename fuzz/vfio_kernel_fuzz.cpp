@@ -167,10 +167,14 @@ class Caller {
             const char* const name = input.byte() % 2 == 0 ? "0000:05:00.0" : "0000:00:04.0";
             std::memcpy(bytes.data(), name, 13);
         } else {
-            std::array<std::uint32_t, 12> words{};
-            std::ranges::generate(words, [&] { return input.word(); });
-            if (input.byte() % 8 != 0)
-                words[0] = sizeof words;
+            Words words{};
+            if (input.byte() % 4 != 0)
+                make_likely(request, words, input);
+            if (words[0] == 0) {
+                std::ranges::generate(words, [&] { return input.word(); });
+                if (input.byte() % 8 != 0)
+                    words[0] = sizeof words;
+            }
             std::memcpy(bytes.data(), &words, sizeof words);
         }
         const std::size_t wanted =
@@ -190,6 +194,31 @@ class Caller {
     }
 
   private:
+    using Words = std::array<std::uint32_t, 12>;
+
+    /// Arguments that are nearly right.
+    static void make_likely(unsigned long request, Words& words, Input& input) {
+        const auto memory = static_cast<std::uint32_t>(Program::memory_start >> 32U);
+        const auto pages = [&](unsigned bound) { return input.byte() % bound * 0x1000U; };
+        if (request == VFIO_IOMMU_MAP_DMA)
+            words = {32, 1 + input.byte() % 3U, pages(64), memory, pages(64), 0, pages(8), 0};
+        else if (request == VFIO_IOMMU_UNMAP_DMA)
+            words = {24, 0, pages(64), 0, pages(16), 0};
+        else if (request == uapi::ioas_map)
+            words = {40, input.byte() % 8U, 1, 0, pages(64), memory, pages(8), 0, pages(64), 0};
+        else if (request == VFIO_DEVICE_SET_IRQS)
+            words = {48,
+                     (1U << input.byte() % 3U) | (8U << input.byte() % 3U),
+                     input.byte() % 5U,
+                     input.byte() % 4U,
+                     input.byte() % 4U,
+                     1000,
+                     1001,
+                     ~0U,
+                     1003,
+                     7};
+    }
+
     void call(std::size_t file, unsigned long request, std::array<std::uint32_t, 4> words) {
         const run::Answer answer =
             kernel_.request(files_[file], request, 0, std::as_writable_bytes(std::span(words)));
