@@ -30,9 +30,11 @@ namespace moat::run {
             ::moat::run::find_next(next_one, #function));                                          \
     }())
 
+// NOLINTBEGIN(bugprone-macro-parentheses): a type has none
 /// Declares `name` as the argument after `last`, which the caller may have left out.
-#define MOAT_LAST_ARGUMENT(type, name, last) /* NOLINT(bugprone-macro-parentheses): a type */      \
+#define MOAT_LAST_ARGUMENT(type, name, last)                                                       \
     std::va_list name##_list;                                                                      \
     va_start(name##_list, last);                                                                   \
     const auto name = va_arg(name##_list, type);                                                   \
     va_end(name##_list)
+// NOLINTEND(bugprone-macro-parentheses)
