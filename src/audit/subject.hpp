@@ -51,13 +51,24 @@ struct Wrong {
 
 /// A device that can be named.
 struct Kind {
-    std::string_view machine; ///< "soft", "qemu", "vfio"
+    std::string_view machine; ///< "soft", "qemu", "vfio", "vfio-user"
     std::string_view name;
     std::string_view summary;
     bool by_default = true; ///< audited if no device is named
     /// Its address in its machine; nothing for "vfio", where the host decides.
     std::optional<machine::Bdf> address = {};
+    std::string_view socket = {}; ///< of "vfio-user": a server's, which the caller keeps
+    bool shares_memory = false;   ///< of "vfio-user": the server maps memory and does not ask
 };
+
+/// The device of the vfio-user server at `socket`, whatever it is.
+[[nodiscard]] inline Kind vfio_user_kind(std::string_view socket, bool shares_memory = false) {
+    return {.machine = "vfio-user",
+            .name = "device",
+            .summary = "the device of a vfio-user server",
+            .socket = socket,
+            .shares_memory = shares_memory};
+}
 
 /// The device of this host at `address`, if vfio-pci is its driver. Errors: not_found (`words`
 /// lists what vfio-pci has); unsupported (no driver here supports it); the machine's.
@@ -68,8 +79,8 @@ struct Kind {
 /// A machine with one device, ready to be audited.
 class Subject {
   public:
-    /// `kind` is one of kinds() or a result of vfio_kind_at. Errors: the machine's; `words` then
-    /// gets QEMU's messages.
+    /// `kind` is one of kinds(), or a result of vfio_kind_at or vfio_user_kind. Errors: the
+    /// machine's; `words` then gets QEMU's messages.
     [[nodiscard]] static Result<std::unique_ptr<Subject>>
     start(const Kind& kind, const Wrong& wrong, std::string* words = nullptr);
 

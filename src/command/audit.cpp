@@ -32,6 +32,7 @@ constexpr std::uint64_t default_guard = 4096;
 
 struct AuditArguments {
     std::string machine = "soft";
+    std::string dma = "message";
     std::vector<std::string> devices;
     std::optional<std::uint64_t> guard;
     std::string placement = "both";
@@ -84,10 +85,13 @@ constexpr std::uint64_t most_wrong_bytes = std::uint64_t{1} << 20;
 
 /// The options of a single run, except the case.
 [[nodiscard]] std::string command_of(const AuditArguments& arguments, const audit::Kind& kind) {
-    std::string command = "moat audit --machine " + std::string(kind.machine) + " --device " +
-                          (kind.machine == "vfio" && kind.address ? to_string(*kind.address)
-                                                                  : std::string(kind.name)) +
-                          " --seed " + std::to_string(arguments.seed);
+    std::string command = "moat audit --machine " + arguments.machine;
+    if (kind.machine != "vfio-user")
+        command += " --device " + (kind.machine == "vfio" && kind.address ? to_string(*kind.address)
+                                                                          : std::string(kind.name));
+    if (arguments.dma != "message")
+        command += " --dma " + arguments.dma;
+    command += " --seed " + std::to_string(arguments.seed);
     if (arguments.guard.value_or(default_guard) != default_guard)
         command += " --guard " + std::to_string(*arguments.guard);
     if (arguments.placement != "both")
@@ -189,6 +193,14 @@ class Run {
     std::vector<nlohmann::ordered_json> pictures_; ///< one a device
 };
 
+/// SOCKET of "vfio-user:SOCKET".
+[[nodiscard]] std::optional<std::string_view> server_of(std::string_view machine) {
+    constexpr std::string_view prefix = "vfio-user:";
+    if (!machine.starts_with(prefix))
+        return std::nullopt;
+    return machine.substr(prefix.size());
+}
+
 [[nodiscard]] bool is_named(const audit::Kind& kind, const std::string& name) {
     const auto address = machine::vfio_host::parse_bdf(name);
     return kind.name == name || (address && kind.address == *address);
@@ -198,6 +210,16 @@ class Run {
 /// Stops at one that does not exist.
 [[nodiscard]] std::vector<audit::Kind> chosen(const AuditArguments& arguments) {
     std::vector<audit::Kind> kinds;
+    if (const auto socket = server_of(arguments.machine)) {
+        if (!arguments.devices.empty())
+            throw Stop{Exit::usage,
+                       "moat audit: " + arguments.machine + " has one device; leave out --device"};
+        const bool shares_memory = arguments.dma == "shared";
+        if (shares_memory)
+            std::cerr << "moat audit: with --dma shared, accesses outside of mapped pages fail "
+                         "inside the server and are not seen\n";
+        return {audit::vfio_user_kind(*socket, shares_memory)};
+    }
     for (const audit::Kind& each : audit::kinds())
         if (each.machine == arguments.machine &&
             (arguments.devices.empty()
@@ -279,8 +301,20 @@ void add_audit(CLI::App& app, Exit& exit) {
     static AuditArguments arguments;
     CLI::App* const command = app.add_subcommand(
         "audit", "drive devices with guarded buffers and report accesses outside of them");
-    command->add_option("--machine", arguments.machine, "in this process, in QEMU, or on this host")
-        ->check(CLI::IsMember({"soft", "qemu", "vfio"}))
+    command
+        ->add_option("--machine", arguments.machine,
+                     "in this process, in QEMU, on this host, or vfio-user:SOCKET of a server")
+        ->check(CLI::IsMember({"soft", "qemu", "vfio"}) |
+                CLI::Validator(
+                    [](std::string& text) {
+                        return server_of(text) ? std::string() : "not vfio-user:SOCKET";
+                    },
+                    ""))
+        ->capture_default_str();
+    command
+        ->add_option("--dma", arguments.dma,
+                     "a server asks for each access, or maps the pages of buffers")
+        ->check(CLI::IsMember({"message", "shared"}))
         ->capture_default_str();
     command->add_option("--device", arguments.devices,
                         "a name or address from --list; default: all devices of the machine");
@@ -326,7 +360,8 @@ void add_audit(CLI::App& app, Exit& exit) {
               "the IOMMU blocked.",
               "Machine soft has models of devices in this process. Machine qemu has QEMU's "
               "devices, behind QEMU's VT-d. Machine vfio has devices of this host that moat bind "
-              "gave to VFIO. The audit writes to disks.",
+              "gave to VFIO. Machine vfio-user:SOCKET has the device of a vfio-user server, "
+              "whose DMA moat's IOMMU checks message by message. The audit writes to disks.",
               "Each finding prints the command that reproduces it."},
          .examples = {
              {"moat audit --list", "list the devices"},

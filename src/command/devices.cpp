@@ -5,6 +5,7 @@
 
 #include "help.hpp"
 #include "machine/vfio_host/pci_devices.hpp"
+#include "machine/vfio_user/remote_device.hpp"
 #include "output.hpp"
 #include "subcommands.hpp"
 
@@ -23,6 +24,7 @@ using nlohmann::ordered_json;
 
 struct DevicesArguments {
     std::string root{sysfs};
+    std::string machine;
     std::string address;
     bool json = false;
 };
@@ -82,8 +84,26 @@ void print_json(std::span<const HostFunction> functions) {
     }
 }
 
+/// The function of the server of "vfio-user:SOCKET", without a group or driver.
+[[nodiscard]] std::vector<HostFunction> served_function(std::string_view machine) {
+    using machine::vfio_user::Channel;
+    constexpr std::string_view prefix = "vfio-user:";
+    if (!machine.starts_with(prefix))
+        throw Stop{Exit::usage, "moat devices: --machine: \"" + std::string(machine) +
+                                    "\" is not vfio-user:SOCKET"};
+    const auto device =
+        or_stop(machine::vfio_user::RemoteDevice::connect(
+                    std::string(machine.substr(prefix.size())), Channel::usual_patience),
+                Exit::bound, "moat devices: " + std::string(machine));
+    HostFunction function;
+    function.info = device->info();
+    return {function};
+}
+
 [[nodiscard]] Exit list(const DevicesArguments& arguments) {
-    const auto functions = or_stop(list_functions(arguments.root), Exit::bound, "moat devices");
+    const auto functions = arguments.machine.empty() ? or_stop(list_functions(arguments.root),
+                                                               Exit::bound, "moat devices")
+                                                     : served_function(arguments.machine);
     arguments.json ? print_json(functions) : print_table(functions);
     return Exit::success;
 }
@@ -119,6 +139,8 @@ void add_devices(CLI::App& app, Exit& exit) {
         return command;
     };
     CLI::App* const devices = add("devices", "list this host's PCI functions and their drivers");
+    devices->add_option("--machine", arguments.machine, "the device of a vfio-user server")
+        ->type_name("vfio-user:SOCKET");
     devices->callback([&exit] { exit = list(arguments); });
     describe(
         *devices,

@@ -47,6 +47,7 @@ Exit run(int argc, char** argv) {
     moat::tools::add_guard(app, exit);
     moat::tools::add_replay(app, exit);
     moat::tools::add_run(app, exit);
+    moat::tools::add_serve(app, exit);
     moat::tools::add_stress(app, exit);
     moat::tools::add_watch(app, exit);
     moat::tools::describe(

@@ -25,6 +25,7 @@ void add_explore(CLI::App& app, Exit& exit);
 void add_guard(CLI::App& app, Exit& exit);
 void add_replay(CLI::App& app, Exit& exit);
 void add_run(CLI::App& app, Exit& exit);
+void add_serve(CLI::App& app, Exit& exit);
 void add_stress(CLI::App& app, Exit& exit);
 void add_watch(CLI::App& app, Exit& exit);
 

@@ -20,6 +20,9 @@ class Client {
     [[nodiscard]] virtual std::size_t write(std::uint64_t address,
                                             std::span<const std::byte> from) = 0;
 
+    /// Whether the program itself refused the latest access, although it has such memory.
+    [[nodiscard]] virtual bool refused() const { return false; }
+
     /// A duplicate of the program's descriptor, in the host; -1 if there is none.
     [[nodiscard]] virtual int duplicate(int descriptor) = 0;
 

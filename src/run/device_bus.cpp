@@ -118,11 +118,18 @@ ByteCount DeviceBus::transfer(fault::Access access, Iova at, std::uint64_t bytes
         const std::size_t moved = copy(piece->memory, done, wanted);
         done += moved;
         if (moved != wanted) {
-            findings_.remark("dma-memory-gone",
-                             "the mapping at " + hexadecimal(here.value()) +
-                                 " lasts, but the program has no memory at " +
-                                 hexadecimal(piece->memory + moved) + " any more",
-                             circumstances());
+            if (client_.refused())
+                findings_.remark("dma-refused",
+                                 "the client refused to " + std::string(name(access)) + ' ' +
+                                     std::to_string(wanted) + " bytes at " +
+                                     hexadecimal(here.value()) + ", inside its mapping",
+                                 circumstances());
+            else
+                findings_.remark("dma-memory-gone",
+                                 "the mapping at " + hexadecimal(here.value()) +
+                                     " lasts, but the program has no memory at " +
+                                     hexadecimal(piece->memory + moved) + " any more",
+                                 circumstances());
             break;
         }
     }

@@ -42,7 +42,7 @@ def main() -> int:
                     line += f" --sysfs {sysfs}"
                 if path[0] == "guard":
                     line += f" {guard}"
-                if path[0] == "watch":  # until it is interrupted, where it can run
+                if path[0] in ("serve", "watch"):  # until they are interrupted
                     line = "timeout --signal INT 2 " + line
                 done = subprocess.run(["bash", "-c", line], capture_output=True, text=True,
                                       timeout=60, check=False)

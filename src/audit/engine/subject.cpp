@@ -8,6 +8,7 @@
 #include "machine/soft/nvme.hpp"
 #include "machine/soft/soft_machine.hpp"
 #include "machine/vfio_host/vfio_machine.hpp"
+#include "machine/vfio_user/vfio_user_machine.hpp"
 #include "platform/try.hpp"
 
 #include <algorithm>
@@ -303,6 +304,13 @@ Result<std::unique_ptr<Subject>> Subject::start(const Kind& kind, const Wrong& w
         auto soft = std::make_unique<machine::soft::SoftMachine>();
         MOAT_TRY(soft->add(*kind.address, *model));
         return subject(std::move(soft), *kind.address, std::move(model));
+    }
+    if (kind.machine == "vfio-user") {
+        using namespace machine::vfio_user;
+        MOAT_LET(auto remote, VfioUserMachine::connect(
+                                  {.socket = std::string(kind.socket),
+                                   .dma = kind.shares_memory ? Dma::shared : Dma::message}));
+        return subject(std::move(remote), VfioUserMachine::address);
     }
     if (kind.machine == "vfio") {
         MOAT_LET(auto vfio, machine::vfio_host::VfioMachine::open());

@@ -22,6 +22,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -215,12 +216,16 @@ class SoftMachine::Parts {
 
     HostRam::Pieces pieces;
     std::map<std::uint64_t, platform::Mapping> memory;
+    Backing backing = Backing::anonymous;
+    std::map<std::uint64_t, platform::MemoryFile> files; ///< by the start of the memory
     Iommu iommu{HostRam(pieces)};
     std::vector<std::unique_ptr<Slot>> slots;
     std::chrono::nanoseconds now{0};
 };
 
-SoftMachine::SoftMachine() : parts_(std::make_unique<Parts>()) {}
+SoftMachine::SoftMachine(Backing backing) : parts_(std::make_unique<Parts>()) {
+    parts_->backing = backing;
+}
 
 SoftMachine::~SoftMachine() = default;
 
@@ -235,6 +240,12 @@ Result<void> SoftMachine::add(Bdf address, DeviceModel& model) {
     for (const auto& slot : parts_->slots)
         infos_.push_back(slot->info());
     return {};
+}
+
+BusMaster& SoftMachine::bus(Bdf address) {
+    Slot* const slot = parts_->find(address);
+    MOAT_CHECK(slot != nullptr, "the function was added");
+    return *slot;
 }
 
 Result<std::unique_ptr<Function>> SoftMachine::open(Bdf address) {
@@ -281,8 +292,13 @@ Result<SharedMemory> SoftMachine::allocate(ByteCount size, unsigned alignment_lg
         return fail(ErrorCode::no_memory, "more memory than a soft machine gives",
                     {"size", size.value()}, {"alignment_lg2", alignment_lg2});
     const std::uint64_t rounded = align_up(size.value(), 12);
-    auto mapping =
-        platform::Mapping::create(-1, ByteCount(rounded), {.alignment_lg2 = alignment_lg2});
+    std::optional<platform::MemoryFile> file;
+    if (parts_->backing == Backing::files) {
+        MOAT_LET(auto made, platform::MemoryFile::create("moat memory", ByteCount(rounded)));
+        file.emplace(std::move(made));
+    }
+    auto mapping = platform::Mapping::create(file ? file->descriptor() : -1, ByteCount(rounded),
+                                             {.alignment_lg2 = alignment_lg2});
     if (!mapping)
         return fail(ErrorCode::no_memory, "no memory to share", {"size", size.value()});
     const std::span<std::byte> bytes = mapping->bytes();
@@ -290,12 +306,23 @@ Result<SharedMemory> SoftMachine::allocate(ByteCount size, unsigned alignment_lg
     const bool is_new = parts_->memory.emplace(physical, std::move(*mapping)).second;
     MOAT_CHECK(is_new, "memory that was just allocated is nobody else's");
     parts_->pieces.emplace(physical, rounded);
+    if (file)
+        parts_->files.emplace(physical, *std::move(file));
     return SharedMemory(*this, bytes, PhysicalAddress(physical));
+}
+
+FilePlace SoftMachine::file_of(PhysicalAddress physical) const {
+    const auto after = parts_->files.upper_bound(physical.value());
+    if (after == parts_->files.begin())
+        return {};
+    const auto& [start, file] = *std::prev(after);
+    return {.descriptor = file.descriptor(), .offset = physical.value() - start};
 }
 
 void SoftMachine::release_shared(PhysicalAddress physical, ByteCount /*size*/) {
     parts_->pieces.erase(physical.value());
     parts_->memory.erase(physical.value());
+    parts_->files.erase(physical.value());
 }
 
 Result<std::uint64_t> SoftMachine::take_faults(FunctionRef<void(const fault::Record&)> each) {

@@ -6,19 +6,36 @@
 #include "machine/machine.hpp"
 #include "machine/soft/device_model.hpp"
 
+#include <cstdint>
 #include <memory>
 
 namespace moat::machine::soft {
 
+/// Whether other processes can map what is allocated.
+enum class Backing : std::uint8_t { anonymous, files };
+
+/// A place in a file of memory.
+struct FilePlace {
+    int descriptor = -1;
+    std::uint64_t offset = 0;
+};
+
 /// Its IOMMU is private to src/machine/soft. Used by one thread at a time.
 class SoftMachine final : public Machine {
   public:
-    SoftMachine();
+    explicit SoftMachine(Backing backing = Backing::anonymous);
     ~SoftMachine() override;
 
     /// Adds a function to the bus, before anything is opened. The caller owns the model, which
     /// outlives the machine. Errors: overlap (the address is taken), busy (something was opened).
     [[nodiscard]] Result<void> add(Bdf address, DeviceModel& model);
+
+    /// The bus as the function at `address`, which was added, sees it: for a model that acts
+    /// outside of its steps.
+    [[nodiscard]] BusMaster& bus(Bdf address);
+
+    /// The file of allocated memory, which keeps it; of a machine with Backing::files.
+    [[nodiscard]] FilePlace file_of(PhysicalAddress physical) const;
 
     [[nodiscard]] std::string_view name() const override { return "soft"; }
 

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// `moat serve`: soft devices at Unix sockets, for any client of vfio-user. The protocol's server
+// lives in src/serve/.
+#include "moat/core/text.hpp"
+
+#include "help.hpp"
+#include "numbers.hpp"
+#include "output.hpp"
+#include "run/device_kinds.hpp"
+#include "run/findings.hpp"
+#include "run/options.hpp"
+#include "serve/conversation.hpp"
+#include "serve/listener.hpp"
+#include "serve/proxy.hpp"
+#include "subcommands.hpp"
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <iostream>
+#include <mutex>
+#include <sys/signalfd.h>
+#include <thread>
+
+namespace moat::tools {
+namespace {
+
+struct ServeArguments {
+    std::vector<std::string> devices;
+    std::string proxied;
+    std::vector<std::string> sockets;
+    std::string inject = "none";
+    std::uint64_t after = 0;
+    std::string json;
+};
+
+constexpr auto no_stacks = [](std::uintptr_t, fault::FrameSink) {};
+
+/// One line or report at a time.
+void print_report(std::string_view text) {
+    static std::mutex mutex;
+    const std::lock_guard lock(mutex);
+    std::cerr << text << std::flush;
+}
+
+/// Serves the clients of `listener` one after another by conversation(channel) until `stop` is
+/// readable; reports as `name` why a connection was ended.
+template <class Converse>
+void serve_clients(serve::Listener& listener, int stop, const std::string& name,
+                   Converse conversation) {
+    const auto report = [&](const Error& error) {
+        print_report("moat serve: " + name + ": " + to_string(error) + '\n');
+    };
+    for (;;) {
+        auto client = listener.accept(stop);
+        if (!client)
+            return report(client.error());
+        if (!*client)
+            return;
+        if (const auto ended = conversation(machine::vfio_user::Channel(**std::move(client)));
+            !ended)
+            report(ended.error());
+    }
+}
+
+/// A device, its socket, and the thread that serves its clients.
+class Stand {
+  public:
+    Stand(const run::DeviceChoice& choice, const run::Injection& injection,
+          serve::Listener listener, const std::string& json, run::Tally& tally)
+        : device_(run::make_device(choice, injection)),
+          findings_(json, tally, no_stacks, &print_report), listener_(std::move(listener)),
+          stage_{.face = *device_.face,
+                 .name = choice.kind + ' ' + listener_.path(),
+                 .findings = findings_,
+                 .tally = tally,
+                 .print = &print_report} {}
+
+    void start(int stop) {
+        thread_ = std::thread([this, stop] { serve(stop); });
+    }
+
+    void join() { thread_.join(); }
+
+    [[nodiscard]] std::uint64_t misdeeds() const {
+        return device_.model->misdeeds() + device_.face->symptoms();
+    }
+
+  private:
+    void serve(int stop) {
+        serve_clients(listener_, stop, stage_.name, [&](machine::vfio_user::Channel client) {
+            return serve::Conversation(stage_, std::move(client)).run(stop);
+        });
+    }
+
+    run::SoftDevice device_;
+    run::Findings findings_;
+    serve::Listener listener_;
+    serve::Stage stage_;
+    std::thread thread_;
+};
+
+/// A descriptor that is readable once the command is asked to end.
+[[nodiscard]] platform::FileDescriptor end_signals() {
+    ::signal(SIGPIPE, SIG_IGN); // a client's "eventfd" may be a closed pipe
+    sigset_t ends;
+    sigemptyset(&ends);
+    for (const int each : {SIGINT, SIGTERM, SIGHUP})
+        sigaddset(&ends, each);
+    pthread_sigmask(SIG_BLOCK, &ends, nullptr);
+    return platform::FileDescriptor(::signalfd(-1, &ends, SFD_CLOEXEC));
+}
+
+template <class T>
+[[nodiscard]] T or_reject(std::expected<T, std::string> result, std::string_view option) {
+    if (!result)
+        throw Stop{Exit::usage, "moat serve: " + std::string(option) + ": " + result.error()};
+    return *std::move(result);
+}
+
+void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::string& inject) {
+    std::string text = "moat serve: " + std::to_string(tally.opens) + " clients, " +
+                       std::to_string(tally.maps) + " maps, " +
+                       std::to_string(tally.register_accesses) + " register accesses, " +
+                       std::to_string(tally.device_reads + tally.device_writes) +
+                       " device accesses, " + std::to_string(tally.findings) + " findings";
+    if (inject != "none")
+        text += ", " + std::to_string(misdeeds) + " times " + inject;
+    print_report(text + '\n');
+}
+
+[[nodiscard]] Exit serve_proxy(const ServeArguments& arguments) {
+    if (!arguments.devices.empty() || arguments.sockets.size() != 1)
+        throw Stop{Exit::usage, "moat serve: --proxy takes one --socket and no --device"};
+    const std::string& path = arguments.sockets.front();
+    const auto stop = end_signals();
+    auto listener = or_stop(serve::Listener::create(path), Exit::bound, "moat serve: " + path);
+    run::Tally tally{};
+    run::Findings findings(arguments.json, tally, no_stacks, &print_report);
+    std::cout << arguments.proxied << " at " << path << std::endl;
+    serve_clients(listener, stop.get(), path,
+                  [&](machine::vfio_user::Channel client) -> Result<void> {
+                      auto server = machine::vfio_user::Channel::connect(arguments.proxied);
+                      if (!server)
+                          return std::unexpected(server.error());
+                      return serve::Proxy(std::move(client), *std::move(server), path, findings,
+                                          tally, &print_report)
+                          .run(stop.get());
+                  });
+    print_served(tally, 0, "none");
+    return tally.findings != 0 ? Exit::found : Exit::success;
+}
+
+[[nodiscard]] Exit serve_devices(const ServeArguments& arguments) {
+    if (arguments.devices.empty())
+        throw Stop{Exit::usage, "moat serve: name a --device (" + run::device_kinds() +
+                                    ") or the server of a --proxy"};
+    if (arguments.devices.size() != arguments.sockets.size())
+        throw Stop{Exit::usage, "moat serve: " + std::to_string(arguments.devices.size()) +
+                                    " devices and " + std::to_string(arguments.sockets.size()) +
+                                    " sockets; name one socket for each device"};
+    auto injection = or_reject(run::parse_injection(arguments.inject), "--inject");
+    injection.after = arguments.after;
+    const auto stop = end_signals();
+    run::Tally tally{};
+    std::vector<std::unique_ptr<Stand>> stands;
+    for (std::size_t index = 0; index != arguments.devices.size(); ++index) {
+        const auto choice = or_reject(
+            run::parse_device(arguments.devices[index], static_cast<unsigned>(index)), "--device");
+        auto listener = or_stop(serve::Listener::create(arguments.sockets[index]), Exit::bound,
+                                "moat serve: " + arguments.sockets[index]);
+        stands.push_back(
+            std::make_unique<Stand>(choice, injection, std::move(listener), arguments.json, tally));
+    }
+    for (std::size_t index = 0; index != stands.size(); ++index) {
+        stands[index]->start(stop.get());
+        std::cout << arguments.devices[index] << " at " << arguments.sockets[index] << std::endl;
+    }
+    std::uint64_t misdeeds = 0;
+    for (const auto& each : stands) {
+        each->join();
+        misdeeds += each->misdeeds();
+    }
+    print_served(tally, misdeeds, arguments.inject);
+    return tally.findings != 0 ? Exit::found : Exit::success;
+}
+
+} // namespace
+
+void add_serve(CLI::App& app, Exit& exit) {
+    static ServeArguments arguments;
+    CLI::App* const command =
+        app.add_subcommand("serve", "give soft devices to any client of vfio-user");
+    command->add_option("--device", arguments.devices,
+                        "a soft device: " + run::device_kinds() + "; nvme,size=1G");
+    command->add_option("--proxy", arguments.proxied, "stand before the server at this socket")
+        ->type_name("SOCKET");
+    command->add_option("--socket", arguments.sockets, "the socket of each device, in their order")
+        ->type_name("PATH")
+        ->required();
+    command->add_option("--inject", arguments.inject, "make the devices misbehave: FAULT[:BYTES]");
+    add_number(*command, "--after", arguments.after, "so many commands with data are right first");
+    command->add_option("--json", arguments.json, "append findings as JSON lines")
+        ->type_name("FILE");
+    command->footer("Faults: " + run::injections() + ".");
+    describe(
+        *command,
+        {.paragraphs =
+             {"Listens at Unix sockets and gives each client a soft PCI device over vfio-user. "
+              "Checks each access of a device against the client's DMA maps, and reports those "
+              "outside of them on standard error.",
+              "A client that passes descriptors with its maps has its memory mapped; otherwise "
+              "the device's accesses are messages. A socket serves one client after another. "
+              "SIGINT and SIGTERM end the command and remove the sockets.",
+              "With --proxy, passes messages between a client and another server, and withholds "
+              "the client's descriptors: the server then asks for each access, which is checked."},
+         .examples = {
+             {"moat serve --device nvme --socket /tmp/nvme.sock",
+              "serve a model of an NVMe controller"},
+             {"moat serve --device nvme --socket /tmp/nvme.sock --inject overrun --after 9",
+              "the same model, writing past buffers from its tenth command on"},
+             {"moat serve --proxy /tmp/spdk.sock --socket /tmp/checked.sock",
+              "check the device of another server"}}});
+    command->callback([&exit] {
+        require_output("moat serve", {arguments.json});
+        exit = arguments.proxied.empty() ? serve_devices(arguments) : serve_proxy(arguments);
+    });
+}
+
+} // namespace moat::tools

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// ClientLink: a vfio-user client as a server sees it: its messages in their order, and its memory,
+// reached through the descriptors that it passed or by DMA messages.
+#pragma once
+
+#include "machine/vfio_user/channel.hpp"
+#include "platform/memory_file.hpp"
+#include "run/address_space.hpp"
+#include "run/client.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <optional>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace moat::serve {
+
+using Print = std::function<void(std::string_view text)>;
+
+/// Used by one thread. The client is hostile: an error ends its connection.
+class ClientLink final : public run::Client {
+  public:
+    ClientLink(machine::vfio_user::Channel channel, Print print)
+        : main_(std::move(channel)), print_(std::move(print)) {}
+
+    /// Return: the next request, or nothing if none begins within `longest`. Errors: the channel's;
+    /// refused (a message that may not come now).
+    [[nodiscard]] Result<std::optional<machine::vfio_user::Message>>
+    next(std::chrono::milliseconds longest);
+
+    /// Answers a request, unless it wants no reply.
+    [[nodiscard]] Result<void> reply(const machine::vfio_user::Header& request,
+                                     machine::vfio_user::Channel::Pieces pieces = {},
+                                     std::span<const int> descriptors = {});
+    [[nodiscard]] Result<void> refuse(const machine::vfio_user::Header& request, int error);
+
+    /// Answers the first request, VERSION, with a twin socket if the client offers one and
+    /// `offered` has one. Errors: the channel's, and those of decode_version.
+    [[nodiscard]] Result<void> agree(const machine::vfio_user::Message& version,
+                                     const machine::vfio_user::Capabilities& offered);
+
+    /// Adds a mapping to the memory and to `space`; `file` is -1 without a descriptor, and stays
+    /// the caller's. Return: errno's number for the reply, 0 for success.
+    [[nodiscard]] int map(const machine::vfio_user::DmaMap& map, int file, run::AddressSpace& space,
+                          const fault::Event& event);
+    [[nodiscard]] int unmap(const machine::vfio_user::DmaUnmap& unmap, run::AddressSpace& space,
+                            const fault::Event& event);
+
+    /// Whether requests wait that arrived during a DMA message.
+    [[nodiscard]] bool has_waiting() const { return !waiting_.empty(); }
+
+    /// Why the connection ended during a DMA message, if it did. Accesses do nothing from then on.
+    [[nodiscard]] const std::optional<Error>& failure() const { return failure_; }
+
+    [[nodiscard]] machine::vfio_user::Channel& channel() { return main_; }
+
+    /// The client's memory; addresses are the client's IOVAs, inside one mapping.
+    [[nodiscard]] std::size_t read(std::uint64_t address, std::span<std::byte> into) override;
+    [[nodiscard]] std::size_t write(std::uint64_t address,
+                                    std::span<const std::byte> from) override;
+
+    /// Whether it answered the latest access with an error.
+    [[nodiscard]] bool refused() const override { return refused_; }
+
+    [[nodiscard]] int duplicate(int /*descriptor*/) override { return -1; }
+
+    [[nodiscard]] run::File file_of(int /*descriptor*/) override { return run::File::none; }
+
+    [[nodiscard]] std::size_t stack(std::span<std::uintptr_t> /*frames*/) override { return 0; }
+
+    [[nodiscard]] std::uint64_t thread() override { return 0; }
+
+    void print(std::string_view text) override { print_(text); }
+
+  private:
+    struct Region {
+        std::uint64_t size = 0;
+        std::optional<platform::Mapping> memory = {};
+    };
+
+    /// The client's memory at `address`, in this process; empty where there is no descriptor.
+    [[nodiscard]] std::span<std::byte> mapped(std::uint64_t address, std::size_t bytes) const;
+    [[nodiscard]] Result<std::optional<machine::vfio_user::Message>>
+    ask(machine::vfio_user::Command command, const machine::vfio_user::DmaAccess& where,
+        std::span<const std::byte> data);
+    [[nodiscard]] std::size_t
+    ask_in_pieces(std::uint64_t address, std::size_t bytes,
+                  FunctionRef<Result<bool>(machine::vfio_user::DmaAccess, std::size_t)> piece);
+
+    static constexpr std::size_t most_waiting_bytes = std::size_t{16} << 20;
+
+    machine::vfio_user::Channel main_;
+    std::optional<machine::vfio_user::Channel> twin_;
+    Print print_;
+    machine::vfio_user::Dialogue dialogue_{machine::vfio_user::Role::server};
+    machine::vfio_user::Capabilities client_ = {};
+    std::map<std::uint64_t, Region> regions_; ///< by address
+    std::deque<machine::vfio_user::Message> waiting_;
+    std::size_t waiting_bytes_ = 0;
+    bool refused_ = false; ///< the latest access, by an error reply
+    std::optional<Error> failure_;
+};
+
+} // namespace moat::serve

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Conversation: one vfio-user client of one soft device, from its first message to its last.
+#pragma once
+
+#include "machine/soft/face.hpp"
+#include "run/device_bus.hpp"
+#include "run/recorder.hpp"
+#include "serve/client_link.hpp"
+
+#include <string>
+
+namespace moat::serve {
+
+/// What serves all clients of a device. Everything outlives a conversation.
+struct Stage {
+    machine::soft::Face& face;
+    std::string name; ///< of the device, for reports
+    run::Findings& findings;
+    run::Tally& tally;
+    Print print;
+    /// Whether the twin socket is accepted.
+    machine::vfio_user::Capabilities offered = machine::vfio_user::own_capabilities;
+};
+
+/// Used by one thread. Its end resets the device.
+class Conversation {
+  public:
+    Conversation(const Stage& stage, machine::vfio_user::Channel channel);
+    ~Conversation();
+    Conversation(const Conversation&) = delete;
+    Conversation& operator=(const Conversation&) = delete;
+
+    /// Serves until the client closes the connection or `stop` (-1: never) is readable. Errors: the
+    /// reason for which the connection was ended.
+    [[nodiscard]] Result<void> run(int stop);
+
+  private:
+    class Answers;
+
+    [[nodiscard]] Result<void> handle(machine::vfio_user::Message message);
+
+    const Stage& stage_;
+    ClientLink client_;
+    run::AddressSpace space_;
+    run::Recorder recorder_; ///< records nothing yet
+    run::DeviceBus bus_;
+};
+
+} // namespace moat::serve

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "serve/proxy.hpp"
+
+#include "platform/try.hpp"
+#include "serve/event_now.hpp"
+
+#include <cerrno>
+#include <chrono>
+#include <poll.h>
+#include <utility>
+
+namespace moat::serve {
+
+using namespace machine::vfio_user;
+using machine::soft::Face;
+using namespace std::chrono_literals;
+
+Proxy::Proxy(Channel client, Channel server, std::string name, run::Findings& findings,
+             run::Tally& tally, Print print)
+    : face_(machine::Bdf(0, 1, 0), shadow_), client_(std::move(client), std::move(print)),
+      server_(std::move(server)), tally_(tally), recorder_("", no_stacks),
+      bus_(face_, std::move(name), client_, findings, recorder_, tally) {
+    bus_.attach(&space_);
+}
+
+Result<void> Proxy::run(int stop) {
+    for (;;) {
+        auto request = client_.next(0ms);
+        if (!request)
+            return client_.channel().ended() ? Result<void>() : std::unexpected(request.error());
+        const bool has_request = request->has_value();
+        if (has_request)
+            MOAT_TRY(from_client(**std::move(request)));
+        MOAT_LET(auto message, server_.receive(0ms));
+        const bool has_message = message.has_value();
+        if (has_message)
+            MOAT_TRY(from_server(*std::move(message)));
+        if (client_.failure())
+            return std::unexpected(*client_.failure());
+        if (has_request || has_message)
+            continue;
+        wait_for_any({client_.channel().descriptor(), server_.descriptor(), stop}, 1000ms);
+        pollfd stopped = {.fd = stop, .events = POLLIN, .revents = 0};
+        if (stop >= 0 && ::poll(&stopped, 1, 0) > 0)
+            return {};
+    }
+}
+
+/// The server is offered what the client offers, but for a socket that would pass the proxy by.
+Result<void> Proxy::agree(const Message& version) {
+    const auto offered = decode_version(version.body);
+    if (!offered)
+        return client_.refuse(version.header, EINVAL);
+    Capabilities capabilities = *offered;
+    capabilities.twin_socket = false;
+    MOAT_TRY(server_.send(version.header, {encode_version(capabilities, Role::client)}));
+    MOAT_LET(const auto reply, server_.receive(server_.patience()));
+    if (!reply || !reply->header.is_reply() || reply->header.command != Command::version)
+        return fail(ErrorCode::refused, "the server does not answer the version message");
+    if (reply->header.failed())
+        return client_.refuse(version.header, static_cast<int>(reply->header.error));
+    MOAT_LET(Capabilities accepted, decode_version(reply->body));
+    accepted.twin_socket = false;
+    ++tally_.opens;
+    return client_.agree(version, accepted);
+}
+
+Result<void> Proxy::from_client(Message message) {
+    const Header& header = message.header;
+    if (header.command == Command::version)
+        return agree(message);
+    const auto request = decode_request(header.command, message.body);
+    if (!request) // the server refuses it in its own way
+        return pass(server_, message);
+    if (const auto* const map = std::get_if<DmaMap>(&*request)) {
+        const int file = message.descriptors.empty() ? -1 : message.descriptors.front().get();
+        if (const int error = client_.map(*map, file, space_, event_now()); error != 0)
+            return client_.refuse(header, error);
+        message.descriptors.clear();
+        if (header.wants_reply())
+            undo_map_.insert_or_assign(header.id,
+                                       DmaUnmap{.address = map->address, .size = map->size});
+        ++tally_.maps;
+    } else if (const auto* const unmap = std::get_if<DmaUnmap>(&*request)) {
+        if (header.wants_reply())
+            unmap_.insert_or_assign(header.id, *unmap);
+        else
+            (void)client_.unmap(*unmap, space_, event_now());
+    } else {
+        follow(header.command, message.body);
+    }
+    return pass(server_, message);
+}
+
+/// Notes what a message does to the command register.
+void Proxy::follow(Command command, std::span<const std::byte> body) {
+    if (command == Command::reset)
+        face_.reset();
+    const auto where = taken_from<RegionAccess>(body);
+    if (command == Command::region_write && where && where->region == Face::config_region)
+        (void)face_.write(Face::config_region, where->offset, body.subspan(sizeof(RegionAccess)));
+    if (command == Command::region_write || command == Command::write_multi)
+        bus_.tell(event_now());
+}
+
+Result<void> Proxy::from_server(Message message) {
+    const Header& header = message.header;
+    if (!header.is_reply())
+        return access(message);
+    // A failed map is undone, a confirmed unmap is done.
+    const bool maps = header.command == Command::dma_map;
+    if (maps || header.command == Command::dma_unmap)
+        if (const auto change = (maps ? undo_map_ : unmap_).extract(header.id);
+            change && maps == header.failed())
+            (void)client_.unmap(change.mapped(), space_, event_now());
+    return pass(client_.channel(), message);
+}
+
+/// Performs a DMA message of the server if the client's maps permit it.
+Result<void> Proxy::access(const Message& message) {
+    const Header& header = message.header;
+    if (header.command != Command::dma_read && header.command != Command::dma_write)
+        return fail(ErrorCode::refused, "a command that a server cannot send",
+                    {"command", static_cast<std::uint64_t>(header.command)});
+    const auto dma = decode_dma(header.command, message.body);
+    std::vector<std::byte> data;
+    bool done = false;
+    if (dma && header.command == Command::dma_read) {
+        data.resize(dma->where.count);
+        done = bus_.read(Iova(dma->where.address), data).value() == data.size();
+    } else if (dma) {
+        done = bus_.write(Iova(dma->where.address), dma->data).value() == dma->where.count;
+    }
+    if (!header.wants_reply())
+        return {};
+    if (!done)
+        return server_.send(Dialogue::refuse(header, dma ? EFAULT : dma.error()));
+    return server_.send(Dialogue::reply_to(header), {bytes_of(dma->where), data});
+}
+
+Result<void> Proxy::pass(Channel& to, const Message& message) {
+    std::vector<int> descriptors;
+    for (const auto& each : message.descriptors)
+        descriptors.push_back(each.get());
+    return to.send(message.header, {message.body}, descriptors);
+}
+
+} // namespace moat::serve

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The proxy between a client and a server: what passes, what it withholds, and the access that the
+// client's maps do not permit.
+#include "moat/core/text.hpp"
+
+#include "machine/soft/edu.hpp"
+#include "machine/vfio_user/remote_device.hpp"
+#include "run/findings.hpp"
+#include "serve/conversation.hpp"
+#include "serve/proxy.hpp"
+
+#include <array>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <thread>
+#include <unistd.h>
+
+namespace moat::tests {
+namespace {
+
+using namespace machine::vfio_user;
+using machine::Width;
+using platform::FileDescriptor;
+
+constexpr std::uint64_t proxied_page = 4096;
+
+/// edu behind a proxy, both on threads of their own, and the client in front of them.
+class Proxied : public testing::Test {
+  protected:
+    Proxied() {
+        auto front = Channel::pair();
+        auto back = Channel::pair();
+        EXPECT_TRUE(front && back);
+        server_ = std::thread([this, channel = std::move(back->first)]() mutable {
+            serve::Conversation conversation(stage_, std::move(channel));
+            (void)conversation.run(-1);
+        });
+        proxy_ = std::thread([this, client = Channel(std::move(front->second)),
+                              server = Channel(std::move(back->second))]() mutable {
+            serve::Proxy proxy(std::move(client), std::move(server), "edu", findings_, tally_,
+                               ignore);
+            (void)proxy.run(-1);
+        });
+        auto made = RemoteDevice::negotiate(std::move(front->first));
+        EXPECT_TRUE(made) << made.error();
+        device = *std::move(made);
+        device->write(RemoteDevice::config_region, machine::pci::command, Width::bits16,
+                      machine::pci::command_memory | machine::pci::command_master);
+    }
+
+    ~Proxied() override { end(); }
+
+    /// edu copies `bytes` of its buffer to `address`; returns when it is idle.
+    void order_write(std::uint64_t address, std::uint64_t bytes) {
+        device->write(0, 0x80, Width::bits64, 0x40000);
+        device->write(0, 0x88, Width::bits64, address);
+        device->write(0, 0x90, Width::bits64, bytes);
+        device->write(0, 0x98, Width::bits64, 3);
+        while ((device->read(0, 0x98, Width::bits64) & 1) != 0 && !device->failure())
+            std::this_thread::yield();
+    }
+
+    [[nodiscard]] DmaMap page_at(std::uint64_t address) const {
+        return {.flags = map_readable | map_writable, .address = address, .size = proxied_page};
+    }
+
+    /// Ends the connections; what was found is complete then.
+    void end() {
+        device.reset();
+        for (std::thread* const each : {&proxy_, &server_})
+            if (each->joinable())
+                each->join();
+    }
+
+    std::unique_ptr<RemoteDevice> device;
+    std::string printed;
+
+    [[nodiscard]] std::uint64_t found() const { return tally_.findings; }
+
+  private:
+    static void ignore(std::string_view /*text*/) {}
+
+    static constexpr auto no_stacks = [](std::uintptr_t, fault::FrameSink) {};
+
+    run::Tally tally_{};
+    run::Tally server_tally_{};
+    run::Findings findings_{"", tally_, no_stacks,
+                            [this](std::string_view text) { printed += text; }};
+    run::Findings server_findings_{"", server_tally_, no_stacks, &ignore};
+    machine::soft::Edu edu_;
+    machine::soft::Face face_{machine::Bdf(0, 5, 0), edu_};
+    serve::Stage stage_ = {.face = face_,
+                           .name = "edu",
+                           .findings = server_findings_,
+                           .tally = server_tally_,
+                           .print = &ignore};
+    std::thread server_;
+    std::thread proxy_;
+};
+
+TEST_F(Proxied, passes_registers_and_reaches_memory_by_the_descriptor) {
+    const FileDescriptor file(::memfd_create("test", MFD_CLOEXEC));
+    ASSERT_EQ(::ftruncate(file.get(), proxied_page), 0);
+    ASSERT_EQ(::pwrite(file.get(), "xxxx", 4, 0), 4);
+    EXPECT_EQ(device->read(0, 0, Width::bits32) & 0xff, 0xedU);
+    ASSERT_TRUE(device->map(page_at(proxied_page), file.get()));
+    order_write(proxied_page, 4);
+    std::array<char, 4> got{'x', 'x', 'x', 'x'};
+    ASSERT_EQ(::pread(file.get(), got.data(), got.size(), 0), 4);
+    EXPECT_EQ(got, (std::array<char, 4>{})) << "edu's buffer is zero";
+    end();
+    EXPECT_EQ(found(), 0U) << printed;
+}
+
+TEST_F(Proxied, undoes_a_map_that_the_server_refuses) {
+    ASSERT_TRUE(device->map(page_at(proxied_page)));
+    EXPECT_FALSE(device->map(page_at(proxied_page)));
+    ASSERT_TRUE(device->unmap({.address = proxied_page, .size = proxied_page}));
+    EXPECT_TRUE(device->map(page_at(proxied_page))) << "the first map's range is free again";
+}
+
+/// The server checks nothing. The proxy takes a message of each side in turn, so all can be in the
+/// sockets before.
+TEST(Proxy, finds_an_access_that_the_clients_maps_do_not_permit) {
+    auto front = Channel::pair(std::chrono::milliseconds(20));
+    auto back = Channel::pair(std::chrono::milliseconds(20));
+    ASSERT_TRUE(front && back);
+    Channel& client = front->first;
+    Channel& server = back->first;
+    const FileDescriptor file(::memfd_create("test", MFD_CLOEXEC));
+    ASSERT_EQ(::ftruncate(file.get(), proxied_page), 0);
+
+    const auto ask = [&](Command command, Channel::Pieces pieces, std::span<const int> files = {}) {
+        ASSERT_TRUE(client.send({.id = 1, .command = command}, pieces, files));
+    };
+    ask(Command::version, {encode_version(own_capabilities, Role::client)});
+    const RegionAccess where = {
+        .offset = machine::pci::command, .region = RemoteDevice::config_region, .count = 2};
+    const std::uint16_t master = machine::pci::command_master;
+    ask(Command::region_write, {bytes_of(where), bytes_of(master)});
+    const DmaMap map = {.flags = map_writable, .address = proxied_page, .size = proxied_page};
+    const std::array<int, 1> files = {file.get()};
+    ask(Command::dma_map, {bytes_of(map)}, files);
+    for (unsigned turn = 0; turn != 4; ++turn)
+        ask(Command::get_info, {});
+    ::shutdown(client.descriptor(), SHUT_WR);
+
+    ASSERT_TRUE(server.send({.id = 1, .command = Command::version, .flags = reply_type},
+                            {encode_version({}, Role::server)}));
+    for (unsigned turn = 0; turn != 3; ++turn)
+        ASSERT_TRUE(server.send({.id = 1, .command = Command::get_info, .flags = reply_type}));
+    const std::vector<std::byte> data(16, std::byte{0x5a});
+    for (const std::uint64_t address : {proxied_page, 2 * proxied_page - 8}) {
+        const DmaAccess access = {.address = address, .count = data.size()};
+        ASSERT_TRUE(
+            server.send({.id = 5, .command = Command::dma_write}, {bytes_of(access), data}));
+    }
+
+    std::string printed;
+    const auto print = [&](std::string_view text) { printed += text; };
+    constexpr auto no_stacks = [](std::uintptr_t, fault::FrameSink) {};
+    run::Tally tally{};
+    run::Findings findings("", tally, no_stacks, print);
+    serve::Proxy proxy(Channel(std::move(front->second)), Channel(std::move(back->second)), "edu",
+                       findings, tally, print);
+    EXPECT_TRUE(proxy.run(-1));
+    EXPECT_EQ(tally.findings, 1U) << printed;
+    EXPECT_NE(printed.find("8 bytes"), std::string::npos) << printed;
+    std::byte first{};
+    ASSERT_EQ(::pread(file.get(), &first, 1, 0), 1);
+    EXPECT_EQ(first, data.front()) << "the permitted access is performed";
+    for (;;) { // what arrived at the server
+        const auto message = server.receive(std::chrono::milliseconds(0));
+        ASSERT_TRUE(message && *message) << "the map arrives";
+        if ((*message)->header.command != Command::dma_map)
+            continue;
+        EXPECT_TRUE((*message)->descriptors.empty()) << "the descriptor is withheld";
+        break;
+    }
+}
+
+} // namespace
+} // namespace moat::tests
