@@ -14,7 +14,7 @@ NVME = ("-drive", "if=none,id=nvme,format=raw,file={nvme}", "-device", "nvme,dri
 @dataclass(frozen=True)
 class Machine:
     """devices: QEMU's words, with {nvme} and so on for the disks' files; modules: those to insert
-    before the job, by name; what they depend on is inserted, too."""
+    before the job, by name; what they depend on is inserted, too; before: the words before QEMU's own."""
 
     devices: tuple[str, ...]
     disks: tuple[str, ...]
@@ -22,6 +22,8 @@ class Machine:
     append: str = ""
     accelerator: tuple[str, ...] = ("-accel", "tcg,thread=multi")
     processors: int = 2
+    iommu: str = "intel-iommu,intremap=on,caching-mode=off"
+    before: tuple[str, ...] = ()
 
     def counting_instructions(self):
         """The same machine with one processor, whose clock advances one ns an instruction."""
@@ -74,5 +76,14 @@ DRIVERS = Machine(
              "-device", "ide-hd,drive=sata,bus=ahci.0"),
     disks=("nvme", "usb", "sata"),
     modules=("nvme", "e1000e", "xhci-pci", "usb-storage", "sd_mod", "ahci"))
+
+
+def on_soft_disk(moat_run):
+    """A machine whose NVMe controller is moat's, passed on by QEMU's vfio-pci. moat_run: the words that
+    QEMU runs under. Its IOMMU shows the maps of the kernel's driver to VFIO: caching mode."""
+    return Machine(devices=("-device", "vfio-pci,host=0000:05:00.0"), disks=(), modules=("nvme",),
+                   append="iommu.strict=1", accelerator=("-accel", "tcg,thread=single"), processors=1,
+                   iommu="intel-iommu,intremap=on,caching-mode=on", before=tuple(moat_run))
+
 
 MACHINES = {"vfio": VFIO, "drivers": DRIVERS}
