@@ -156,9 +156,9 @@ struct Fault {
 constexpr std::array faults = {Fault{Injection::none, "none"},
                                Fault{Injection::overrun, "overrun"},
                                Fault{Injection::underrun, "underrun"},
-                               Fault{Injection::stale, "stale-address"},
-                               Fault{Injection::read_only, "read-only-violated"},
-                               Fault{Injection::short_transfer, "wrong-length"}};
+                               Fault{Injection::stale, "stale"},
+                               Fault{Injection::read_only, "read-only"},
+                               Fault{Injection::short_transfer, "short-transfer"}};
 
 class ServedAudit : public testing::TestWithParam<Fault> {};
 
