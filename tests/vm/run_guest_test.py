@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """run_guest_test.py KERNEL MOAT: an unmodified QEMU passes `moat run`'s soft disk on to a Linux guest, whose
-own driver writes and reads all of it. A right disk: equal data, no finding. One that overruns: a finding at
+own driver writes and reads all of it. A right disk: equal data, no finding. One that underruns, since the guest puts mappings above: a finding at
 an address that the guest's driver mapped. Two boots. Exit status 77 where a probe fails, with its name."""
 import pathlib
 import re
@@ -27,7 +27,7 @@ for part in 0 1 2 3; do
 done
 grep nvme /proc/interrupts
 """
-OVERRUN_JOB = "dd if=/dev/nvme0n1 of=/dev/null bs=64k count=16 iflag=direct"
+UNDERRUN_JOB = "dd if=/dev/nvme0n1 of=/dev/null bs=64k count=16 iflag=direct"
 FINDING = re.compile(r"ERROR: moat: (dma-\S+) on IOVA 0x[0-9a-f]+ by device nvme")
 LIMIT_S = 150
 
@@ -60,10 +60,10 @@ def test(name, moat):
     if not interrupts or re.search(r":\s+0\s", interrupts[0]):
         raise Failed(f"the I/O queue never interrupted: {interrupts}")
 
-    console = run(name, moat, ["--inject", "overrun", "--after", "10"], OVERRUN_JOB)
+    console = run(name, moat, ["--inject", "underrun", "--after", "10"], UNDERRUN_JOB)
     kinds = {found.group(1) for found in map(FINDING.search, console) if found}
-    if not kinds & {"dma-buffer-overflow", "dma-use-after-unmap", "dma-permission"}:
-        raise Failed(f"the overrun was not found, only {kinds or 'nothing'}")
+    if not kinds & {"dma-buffer-underflow", "dma-use-after-unmap", "dma-permission"}:
+        raise Failed(f"the underrun was not found, only {kinds or 'nothing'}")
 
 
 if __name__ == "__main__":
