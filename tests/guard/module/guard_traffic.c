@@ -364,6 +364,7 @@ static int __init traffic_init(void)
 		free_pages((unsigned long)buffer, BUFFER_ORDER);
 		return -ENODEV;
 	}
+	dma_set_max_seg_size(&device->dev, BUFFER_PAGES * PAGE_SIZE);
 	file = debugfs_create_file("guard_traffic", 0600, NULL, NULL, &traffic_file);
 	return 0;
 }
