@@ -3,6 +3,8 @@
 
 #include "moat/core/text.hpp"
 
+#include "run/clock.hpp"
+
 #include <algorithm>
 #include <chrono>
 #include <string.h>
@@ -16,11 +18,6 @@ namespace {
 
 constexpr std::array most_specific_first = {InterruptKind::msix, InterruptKind::msi,
                                             InterruptKind::intx};
-
-[[nodiscard]] std::uint64_t now_ns() {
-    return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch() /
-                                      std::chrono::nanoseconds(1));
-}
 
 void close_if_open(int descriptor) {
     if (descriptor >= 0)
@@ -65,10 +62,14 @@ void DeviceBus::signal(InterruptKind kind, unsigned vector) {
     (void)!::write(of_kind[vector], &one, sizeof one); // a full counter is raised already
 }
 
+bool DeviceBus::is_armed(InterruptKind kind) const {
+    return std::ranges::any_of(eventfds_[static_cast<std::size_t>(kind)],
+                               [](int descriptor) { return descriptor >= 0; });
+}
+
 void DeviceBus::interrupt(unsigned vector) {
-    const auto armed = [](int descriptor) { return descriptor >= 0; };
     for (const InterruptKind kind : most_specific_first) {
-        if (!std::ranges::any_of(eventfds_[static_cast<std::size_t>(kind)], armed))
+        if (!is_armed(kind))
             continue;
         if (kind != InterruptKind::intx)
             return signal(kind, vector);

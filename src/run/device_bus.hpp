@@ -36,6 +36,9 @@ class DeviceBus final : public machine::soft::BusMaster {
     void set_interrupt(machine::soft::InterruptKind kind, unsigned vector, int descriptor);
     void signal(machine::soft::InterruptKind kind, unsigned vector);
 
+    /// Whether a vector of the kind has an eventfd.
+    [[nodiscard]] bool is_armed(machine::soft::InterruptKind kind) const;
+
     /// A mistake of the program's driver that the model noticed.
     void remark(const machine::soft::Remark& remark);
 

@@ -4,6 +4,7 @@
 #include "platform/memory_file.hpp"
 #include "platform/stack.hpp"
 #include "run/address_space.hpp"
+#include "run/clock.hpp"
 #include "run/device_bus.hpp"
 #include "run/device_kinds.hpp"
 #include "run/findings.hpp"
@@ -37,13 +38,9 @@ using namespace std::chrono_literals;
 /// How long an idle device sleeps before it looks for work that became due.
 constexpr auto idle_time = 1ms;
 
-[[nodiscard]] std::uint64_t now_ns() {
-    return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch() /
-                                      std::chrono::nanoseconds(1));
-}
-
 [[nodiscard]] DeviceShape shape_of(const Face& face, unsigned group) {
     DeviceShape shape{.address = face.info().address, .group = group};
+    shape.msix_region = face.msix_bar().value_or(~0U);
     for (unsigned region = 0; region != Face::region_count; ++region)
         shape.regions[region] = face.region(region);
     for (unsigned kind = 0; kind != Face::interrupt_kinds; ++kind)
@@ -355,7 +352,9 @@ class Session::State final : Effects {
         const int own = descriptor < 0 ? -1 : client_.duplicate(descriptor);
         if (descriptor >= 0 && own < 0)
             return EBADF;
-        slots_[device]->bus.set_interrupt(kind, vector, own);
+        Slot& slot = *slots_[device];
+        slot.bus.set_interrupt(kind, vector, own);
+        slot.device.face->show_msix_enabled(slot.bus.is_armed(InterruptKind::msix));
         return 0;
     }
 
@@ -369,6 +368,8 @@ class Session::State final : Effects {
     }
 
     void reset(Device device) override { slots_[device]->device.face->function_level_reset(); }
+
+    void closed(Device device) override { slots_[device]->device.face->reset(); }
 
     [[nodiscard]] int read_memory(std::uint64_t address, std::span<std::byte> bytes) override {
         return client_.read(address, bytes) == bytes.size() ? 0 : EFAULT;

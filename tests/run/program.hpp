@@ -106,6 +106,10 @@ class Program final : public run::Effects {
 
     void reset(run::Device device) override { events.push_back("reset " + std::to_string(device)); }
 
+    void closed(run::Device device) override {
+        events.push_back("closed " + std::to_string(device));
+    }
+
     [[nodiscard]] int read_memory(std::uint64_t address, std::span<std::byte> bytes) override {
         if (!has(address, bytes.size()))
             return EFAULT;

@@ -198,6 +198,17 @@ TEST_F(EduProgram, signals_the_eventfd_of_an_interrupt) {
     ::close(event);
 }
 
+TEST_F(EduProgram, finds_bus_mastering_off_after_the_last_close) {
+    set_bus_master();
+    session_->close(device_);
+    std::array<char, 16> name{"0000:05:00.0"};
+    device_ = opened(call(group_, VFIO_GROUP_GET_DEVICE_FD, name), 103);
+    std::array<std::byte, 2> command{};
+    const std::uint64_t config = std::uint64_t{7} << 40;
+    ASSERT_EQ(session_->read(device_, config + 4, command), 2);
+    EXPECT_EQ(command[0] & std::byte{4}, std::byte{0});
+}
+
 /// The program's allocator may keep its own data there, and change it during the call.
 TEST_F(EduProgram, writes_nothing_behind_a_short_argument) {
     struct {

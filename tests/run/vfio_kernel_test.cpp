@@ -252,7 +252,7 @@ TEST(Files, a_device_keeps_group_container_and_mappings) {
     caller.close(device);
     EXPECT_EQ(caller.program.mapped(), 0U);
     EXPECT_EQ(caller.program.attached[0], run::Space::none);
-    EXPECT_EQ(caller.program.events, std::vector<std::string>{"reset 0"});
+    EXPECT_EQ(caller.program.events, std::vector<std::string>{"closed 0"});
     EXPECT_GT(caller.open(caller.kernel.open_group(7)), 0);
 }
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """run_guest_test.py KERNEL MOAT: an unmodified QEMU passes `moat run`'s soft disk on to a Linux guest, whose
-own driver writes and reads all of it. A right disk: equal data, no finding. One that underruns, since the guest puts mappings above: a finding at
-an address that the guest's driver mapped. Two boots. Exit status 77 where a probe fails, with its name."""
+own driver writes and reads all of it. A right disk: equal data, no finding. One that underruns: a finding
+below a buffer that the guest's driver mapped; above lie its older mappings. Two boots. Exit status 77 where
+a probe fails, with its name."""
 import pathlib
 import re
 import sys

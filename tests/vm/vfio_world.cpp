@@ -120,6 +120,8 @@ class ModelWorld final : public VfioWorld, private run::Effects {
 
     void reset(run::Device /*device*/) override {}
 
+    void closed(run::Device /*device*/) override {}
+
     [[nodiscard]] int read_memory(std::uint64_t address, std::span<std::byte> bytes) override {
         if (Arena::reach(address, bytes.size()) != bytes.size())
             return EFAULT;

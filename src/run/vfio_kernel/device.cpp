@@ -131,7 +131,7 @@ void VfioDevice::close() {
     if (--files_ != 0)
         return;
     interrupts_.disable_all();
-    host_->effects.reset(number_);
+    host_->effects.closed(number_);
 }
 
 } // namespace moat::run::vfio

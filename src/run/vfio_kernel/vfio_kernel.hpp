@@ -79,6 +79,8 @@ class Effects {
     virtual void trigger(Device device, machine::soft::InterruptKind kind, unsigned vector) = 0;
     virtual void mask(Device device, machine::soft::InterruptKind kind, bool masked) = 0;
     virtual void reset(Device device) = 0;
+    /// The device's last file was closed, which resets it and ends its bus mastering.
+    virtual void closed(Device device) = 0;
     /// Reads and writes the program's memory beyond the argument. EFAULT.
     [[nodiscard]] virtual int read_memory(std::uint64_t address, std::span<std::byte> bytes) = 0;
     [[nodiscard]] virtual int write_memory(std::uint64_t address,
