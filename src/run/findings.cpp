@@ -60,7 +60,7 @@ void Findings::remark(std::string_view kind, std::string_view sentence,
                       const Circumstances& circumstances) {
     const bool first =
         is_new({std::string(kind), std::string(circumstances.device), std::string(sentence)});
-    append(nlohmann::ordered_json{{"schema", "moat.run/1"},
+    append(nlohmann::ordered_json{{"schema", "moat.mistake/1"},
                                   {"kind", kind},
                                   {"device", circumstances.device},
                                   {"text", sentence}}

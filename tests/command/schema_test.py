@@ -13,9 +13,9 @@ import tempfile
 
 import command
 
-# Needs a device of this host, a kernel that may crash, a caller of the library, or tracefs.
+# Needs a device of this host, a kernel that may crash, a caller of the library, tracefs, or a faulty program.
 UNSEEN = {"moat.driver_error/1", "range", "moat.stress_refused/1", "kernel", "stalled", "failure",
-          "moat.watch/1"}
+          "moat.watch/1", "moat.mistake/1"}
 # Fields that stay null in every run here.
 UNFILLED = {("moat.fault/1", "pasid"), ("moat.fault/1", "next"),
             ("moat.fault/1", "notes"), ("moat.fault/1", "last_mapped"), ("moat.recording/1", "damage"),
@@ -133,9 +133,14 @@ def main() -> int:
                 wrong.append(f"moat {' '.join(words)} --json prints nothing: {done.stderr}")
             for line in done.stdout.splitlines():
                 wrong += [f"moat {' '.join(words)}: {each}" for each in schema.line(line, "line")]
+        findings = pathlib.Path(folder) / "findings"
+        command.run(moat, "run", "--json", str(findings), "--inject", "underrun", "--", "qemu-img", "info",
+                    "nvme://0000:05:00.0/1")
+        for line in findings.read_text().splitlines() or ["moat run found nothing"]:
+            wrong += [f"moat run: {each}" for each in schema.line(line, "line")]
     for golden in sorted((data / "reports").glob("*.json")):
         wrong += schema.line(golden.read_text(), golden.name)
-    names = {words[0] for words in runs} | {"serve", "watch"}  # their own tests run these
+    names = {words[0] for words in runs} | {"run", "serve", "watch"}  # not as the others
     if unrun := set(command.commands_of(moat)) - names:
         wrong.append(f"commands that were not run: {unrun}")
     for name, table in schema.tables.items():

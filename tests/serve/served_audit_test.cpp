@@ -153,12 +153,10 @@ struct Fault {
 };
 
 /// Not the late write: it may come before the driver sees the end.
-constexpr std::array faults = {Fault{Injection::none, "none"},
-                               Fault{Injection::overrun, "overrun"},
-                               Fault{Injection::underrun, "underrun"},
-                               Fault{Injection::stale, "stale"},
-                               Fault{Injection::read_only, "read-only"},
-                               Fault{Injection::short_transfer, "short-transfer"}};
+constexpr std::array faults = {
+    Fault{Injection::none, "none"},           Fault{Injection::overrun, "overrun"},
+    Fault{Injection::underrun, "underrun"},   Fault{Injection::stale, "stale"},
+    Fault{Injection::read_only, "read-only"}, Fault{Injection::short_transfer, "short-transfer"}};
 
 class ServedAudit : public testing::TestWithParam<Fault> {};
 

@@ -223,8 +223,7 @@ static int map_repeated(struct sg_table *table, int pages)
 
 	if (error)
 		return error;
-	for_each_sgtable_sg(table, each, i)
-		sg_set_buf(each, buffer, PAGE_SIZE);
+	for_each_sgtable_sg(table, each, i) sg_set_buf(each, buffer, PAGE_SIZE);
 	error = dma_map_sgtable(&device->dev, table, DMA_TO_DEVICE, 0);
 	if (error)
 		sg_free_table(table);
