@@ -3,12 +3,15 @@
 
 #include "machine/soft/edu.hpp"
 #include "machine/soft/nvme.hpp"
+#include "platform/file_descriptor.hpp"
 #include "run/options.hpp"
 
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <fcntl.h>
 #include <optional>
+#include <unistd.h>
 
 namespace moat::run {
 
@@ -41,6 +44,27 @@ void append(std::string& list, std::string_view name) {
     list += (list.empty() ? "" : ", ") + std::string(name);
 }
 
+/// A sparse file; -1 if it cannot be made.
+[[nodiscard]] platform::FileDescriptor medium_in(const std::string& folder,
+                                                 const DeviceChoice& choice, ByteCount capacity) {
+    if (folder.empty())
+        return {};
+    const std::string path = folder + "/disk-" + machine::to_string(choice.address);
+    platform::FileDescriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    if (file.get() < 0 || ::ftruncate(file.get(), static_cast<off_t>(capacity.value())) != 0)
+        return {};
+    return file;
+}
+
+[[nodiscard]] std::unique_ptr<machine::soft::MovingModel> make_disk(const DeviceChoice& choice,
+                                                                    const std::string& folder) {
+    constexpr ByteCount usual_capacity(std::uint64_t{64} << 20);
+    const ByteCount capacity = choice.capacity.value() == 0 ? usual_capacity : choice.capacity;
+    const platform::FileDescriptor medium = medium_in(folder, choice, capacity);
+    return std::make_unique<machine::soft::Nvme>(machine::soft::NvmeOptions{
+        .capacity = capacity, .serial_number = choice.address.requester(), .medium = medium.get()});
+}
+
 } // namespace
 
 bool is_device_kind(std::string_view name) {
@@ -67,15 +91,13 @@ std::string injections() {
     return list;
 }
 
-SoftDevice make_device(const DeviceChoice& choice, const Injection& injection) {
-    constexpr ByteCount usual_capacity(std::uint64_t{64} << 20);
+SoftDevice make_device(const DeviceChoice& choice, const Injection& injection,
+                       const std::string& folder) {
     SoftDevice device;
     if (choice.kind == "edu")
         device.model = std::make_unique<machine::soft::Edu>();
     else
-        device.model = std::make_unique<machine::soft::Nvme>(machine::soft::NvmeOptions{
-            .capacity = choice.capacity.value() == 0 ? usual_capacity : choice.capacity,
-            .serial_number = choice.address.requester()});
+        device.model = make_disk(choice, folder);
     device.face = std::make_unique<machine::soft::Face>(choice.address, *device.model);
     if (const auto misdeed = named(misdeeds, injection.name))
         device.model->misbehave({.misdeed = *misdeed,

@@ -27,6 +27,9 @@ struct SoftDevice {
     std::unique_ptr<machine::soft::Face> face;
 };
 
-[[nodiscard]] SoftDevice make_device(const DeviceChoice& choice, const Injection& injection);
+/// A disk's contents lie in a file of `folder`, which the program's processes share; in memory if
+/// it is empty.
+[[nodiscard]] SoftDevice make_device(const DeviceChoice& choice, const Injection& injection,
+                                     const std::string& folder = "");
 
 } // namespace moat::run

@@ -58,6 +58,7 @@ std::string_view take_until(std::string_view& text, char mark) {
 }
 
 constexpr unsigned first_bus = 5;
+constexpr std::uint64_t most_capacity = std::uint64_t{1} << 40;
 
 /// Return: whether the line was understood.
 bool apply(Options& options, std::string_view name, std::string_view value) {
@@ -149,9 +150,9 @@ std::expected<DeviceChoice, std::string> parse_device(std::string_view text, uns
         std::string_view value = take_until(rest, ',');
         const std::string_view name = take_until(value, '=');
         const auto bytes = bytes_in(value);
-        if (name != "size" || !bytes || *bytes == 0 || *bytes % 4096 != 0)
+        if (name != "size" || !bytes || *bytes == 0 || *bytes % 4096 != 0 || *bytes > most_capacity)
             return std::unexpected("\"" + std::string(text) +
-                                   "\": expected size=BYTES, a multiple of 4096");
+                                   "\": expected size=BYTES, a multiple of 4096 up to 1T");
         choice.capacity = ByteCount(*bytes);
     }
     return choice;

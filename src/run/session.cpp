@@ -98,10 +98,10 @@ class Session::SharedTally {
 
 /// A device, its bus, and what VFIO says of it.
 struct Session::Slot {
-    Slot(const DeviceChoice& choice, const Injection& injection, Client& client, Findings& findings,
-         Recorder& recorder, Tally& tally)
+    Slot(const DeviceChoice& choice, const Injection& injection, const std::string& folder,
+         Client& client, Findings& findings, Recorder& recorder, Tally& tally)
         : kind(choice.kind), address(machine::to_string(choice.address)),
-          device(make_device(choice, injection)),
+          device(make_device(choice, injection, folder)),
           bus(*device.face, kind + ' ' + address, client, findings, recorder, tally) {
         device.model->report_to([this](const auto& remark) { bus.remark(remark); });
     }
@@ -224,8 +224,8 @@ class Session::State final : Effects {
     [[nodiscard]] std::vector<DeviceShape> make_slots(const Options& options) {
         std::vector<DeviceShape> shapes;
         for (const DeviceChoice& each : options.devices) {
-            slots_.push_back(std::make_unique<Slot>(each, options.inject, client_, findings_,
-                                                    recorder_, tally_.get()));
+            slots_.push_back(std::make_unique<Slot>(each, options.inject, options.folder, client_,
+                                                    findings_, recorder_, tally_.get()));
             shapes.push_back(shape_of(*slots_.back()->device.face, each.group()));
         }
         return shapes;

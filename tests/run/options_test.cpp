@@ -43,6 +43,7 @@ TEST(RunOptions, name_the_part_of_a_device_that_is_wrong) {
     EXPECT_FALSE(parse_device("nvme,size=1000", 0));
     EXPECT_FALSE(parse_device("nvme,size=0", 0));
     EXPECT_FALSE(parse_device("nvme,size=99999999999999999T", 0));
+    EXPECT_FALSE(parse_device("nvme,size=2T", 0));
     EXPECT_FALSE(parse_device("nvme,colour=red", 0));
 }
 

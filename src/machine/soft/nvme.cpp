@@ -43,9 +43,9 @@ constexpr std::uint32_t event_invalid_doorbell_value = 0x010100;
 constexpr std::uint64_t submission_bytes = 64;
 constexpr std::uint64_t completion_bytes = 16;
 
-[[nodiscard]] platform::Mapping zeroed(ByteCount size) {
-    auto mapping = platform::Mapping::create(-1, size);
-    MOAT_CHECK(mapping.has_value(), "there is memory for the medium");
+[[nodiscard]] platform::Mapping medium_of(const NvmeOptions& options) {
+    auto mapping = platform::Mapping::create(options.medium, options.capacity);
+    MOAT_CHECK(mapping.has_value(), "there is memory for the medium, or the file can be mapped");
     return *std::move(mapping);
 }
 
@@ -72,7 +72,7 @@ constexpr std::uint64_t completion_bytes = 16;
 
 } // namespace
 
-Nvme::Nvme(const NvmeOptions& options) : options_(options), medium_(zeroed(options.capacity)) {
+Nvme::Nvme(const NvmeOptions& options) : options_(options), medium_(medium_of(options)) {
     MOAT_CHECK(options.block_lg2 >= 9 && options.block_lg2 <= 12, "blocks of 512 to 4096 bytes");
     MOAT_CHECK(is_aligned(options.capacity.value(), options.block_lg2), "a medium of blocks");
 }

@@ -22,6 +22,8 @@ struct NvmeOptions {
     unsigned block_lg2 = 9;
     /// Drivers reject a second controller with the same number.
     unsigned serial_number = 1;
+    /// A file of `capacity` bytes that holds the medium, and may be closed afterwards; -1: memory.
+    int medium = -1;
 };
 
 /// Queues, lists and commands come from memory with arbitrary contents: every number is checked,

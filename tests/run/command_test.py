@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""`moat run` with Debian's qemu-img and qemu-io: what it prints, its exit status, its files.
+
+Usage: command_test.py MOAT
+"""
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+MOAT = sys.argv[1]
+DISK = "nvme://0000:05:00.0/1"
+INFO = ("qemu-img", "info", DISK)
+NOBODY = 65534
+
+
+def run(*words: str, **more) -> subprocess.CompletedProcess:
+    return subprocess.run([MOAT, "run", *words], capture_output=True, text=True, timeout=60, check=False, **more)
+
+
+class Run(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="moat-run-test-")
+        self.addCleanup(self.folder.cleanup)
+
+    def file(self, name: str) -> pathlib.Path:
+        return pathlib.Path(self.folder.name) / name
+
+    def assert_clean(self, done: subprocess.CompletedProcess) -> None:
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("moat run: no finding", done.stderr)
+        self.assertNotIn("ERROR", done.stderr)
+
+    def test_shows_the_disk_with_mounted_and_with_redirected_paths(self):
+        for paths in ("auto", "redirect"):
+            done = run("--paths", paths, "--device", "nvme,size=1G", "--", *INFO)
+            self.assert_clean(done)
+            self.assertIn("1 GiB", done.stdout)
+
+    def test_serves_an_ordinary_user(self):
+        if os.geteuid() == 0:
+            self.file("x").parent.chmod(0o755)
+            self.assert_clean(run("--", *INFO, user=NOBODY, group=NOBODY, extra_groups=[],
+                                  env={**os.environ, "HOME": "/", "TMPDIR": "/tmp"}))
+        else:
+            self.assert_clean(run("--", *INFO))
+
+    def test_an_image_is_the_same_on_the_disk(self):
+        image = self.file("image")
+        image.write_bytes(os.urandom(1 << 20) * 64)
+        # The disk keeps its contents for all processes of one run.
+        self.assert_clean(run("--", "sh", "-ec", f"""
+            qemu-img convert -n -f raw -O raw {image} {DISK}
+            qemu-img compare -f raw -F raw {image} {DISK}"""))
+
+    def test_keeps_the_programs_status_unless_something_was_found(self):
+        self.assertEqual(run("--", "sh", "-c", "exit 7").returncode, 7)
+        self.assertEqual(run("--", "sh", "-c", "kill -TERM $$").returncode, 128 + 15)
+        self.assertEqual(run("--inject", "underrun", "--", *INFO).returncode, 1)
+        self.assertEqual(run("--inject", "underrun", "--exit-code", "42", "--", *INFO).returncode, 42)
+
+    def test_reports_an_underrun_with_the_programs_stacks(self):
+        done = run("--inject", "underrun:32", "--", *INFO)
+        report = done.stderr
+        self.assertRegex(report, r"ERROR: moat: dma-buffer-underflow on IOVA 0x[0-9a-f]+ by device nvme")
+        self.assertIn("WRITE of 32 bytes", report)
+        for section in ("mapped by thread", "last register write by thread"):
+            stack = report.split(section)[1].split("\n\n")[0]
+            self.assertIn("qemu", stack, report)
+
+    def test_says_that_a_wrong_cannot_be_seen(self):
+        done = run("--inject", "short-transfer:1", "--", "qemu-io", "-r", "-f", "raw", "-c", "read 0 4k", DISK)
+        self.assertRegex(done.stderr, r"the device did wrong [0-9]+ times? \(short-transfer\); none of it")
+
+    def test_survives_each_wrong_that_the_device_can_do(self):
+        listed = run("--inject", "?", "--", "true").stderr
+        names = re.search(r"is no injection: (.*)", listed)[1].split(", ")
+        self.assertGreater(len(names), 8)
+        for name in names:
+            with self.subTest(name):
+                done = run("--inject", name, "--after", "3", "--", "timeout", "-k", "1", "2", *INFO)
+                self.assertIn("moat run: ", done.stderr)
+                self.assertIn(done.returncode, (0, 1, 124, 137), done.stderr)
+
+    def test_lets_a_map_fail(self):
+        done = run("--fail", "map:2=ENOMEM", "--", *INFO)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("Cannot allocate memory", done.stderr)
+        self.assertIn("no finding", done.stderr)
+
+    def test_limits_the_mappings(self):
+        done = run("--entries", "2", "--", *INFO)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("No space left on device", done.stderr)
+
+    def test_writes_findings_a_recording_and_a_page(self):
+        found, recording, page = self.file("found"), self.file("recording"), self.file("page")
+        run("--inject", "underrun", "--json", str(found), "--record", str(recording), "--html", str(page),
+            "--", *INFO)
+        kinds = {json.loads(line)["kind"] for line in found.read_text().splitlines()}
+        self.assertIn("dma-buffer-underflow", kinds)
+        replayed = subprocess.run([MOAT, "replay", recording], capture_output=True, text=True, timeout=60,
+                                  check=False)
+        self.assertEqual(replayed.returncode, 1, replayed.stderr)
+        self.assertIn("dma-buffer-underflow", replayed.stdout)
+        self.assertIn("<html", page.read_text()[:200])
+
+    def test_says_what_is_wrong_with_its_arguments(self):
+        for words, said in ((("--device", "floppy"), "floppy"), (("--inject", "overrun:0"), "\"0\""),
+                            (("--fail", "unmap:1=ENOMEM"), "unmap:1=ENOMEM"),
+                            (("--fail", "map:0=ENOMEM"), "map:0"), (("--fail", "map:1=EWHAT"), "EWHAT")):
+            done = run(*words, "--", "true")
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(said, done.stderr)
+
+    def test_names_a_program_that_is_not_there(self):
+        done = run("--", "/nowhere/program")
+        self.assertEqual(done.returncode, 3)
+        self.assertIn("/nowhere/program: No such file or directory", done.stderr)
+
+    def test_says_that_a_program_opened_no_device(self):
+        self.assertIn("opened no soft device", run("--", "true").stderr)
+        self.assertEqual(run("--quiet", "--", "true").stderr, "")
+
+    def test_leaves_no_folder_behind(self):
+        folder = self.file("tmp")
+        folder.mkdir()
+        run("--", *INFO, env={**os.environ, "TMPDIR": str(folder)})
+        self.assertEqual(list(folder.iterdir()), [])
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1])
