@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Client: the program under `moat run`, as the host of a Session reaches it: the preloaded library
-// from within, the supervisor from outside.
+// Client: the program under `moat run`, as the host of a Session reaches it. The preloaded library
+// is one, in the program; `moat serve` another, for the client of a socket.
 #pragma once
 
 #include "run/vfio_kernel/vfio_kernel.hpp"

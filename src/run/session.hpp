@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Session: a program's VFIO files, the soft devices behind them, and what they were caught at. The
-// preloaded library and the supervisor are its two hosts.
+// Session: a program's VFIO files, the soft devices behind them, and what they were caught at. Its
+// host is the preloaded library.
 #pragma once
 
 #include "run/client.hpp"
