@@ -22,7 +22,6 @@ fault::StackView Stacks::keep(fault::StackView stack) {
 void AddressSpace::map(const MapCall& call) {
     const IovaRange& range = call.map.range;
     std::erase_if(failed_, [&](const MapCall& each) { return each.map.range.overlaps(range); });
-    live_bytes_ += range.size().value();
     live_.emplace(range.start().value(),
                   Live{.mapping = {.range = range, .allows = call.map.allows, .mapped = call.event},
                        .memory = call.map.memory});
@@ -38,7 +37,6 @@ void AddressSpace::unmap(Iova start, const fault::Event& unmapped) {
     const auto found = live_.find(start.value());
     if (found == live_.end())
         return;
-    live_bytes_ -= found->second.mapping.range.size().value();
     past_.note(found->second.mapping, unmapped);
     live_.erase(found);
 }
@@ -52,15 +50,6 @@ std::optional<AddressSpace::Piece> AddressSpace::find(Iova at, fault::Access acc
         return std::nullopt;
     return Piece{.memory = live.memory + (at.value() - live.mapping.range.start().value()),
                  .bytes = live.mapping.range.last().value() - at.value() + 1};
-}
-
-std::uint64_t AddressSpace::refused_bytes(Iova at, std::uint64_t most, fault::Access access) const {
-    const std::uint64_t last = at.value() + std::min(most - 1, ~at.value());
-    for (auto each = live_.upper_bound(at.value()); each != live_.end() && each->first <= last;
-         ++each)
-        if (permits(each->second.mapping.allows, access))
-            return each->first - at.value();
-    return last - at.value() + 1;
 }
 
 fault::Diagnosis AddressSpace::diagnose(const fault::Record& record) {
@@ -84,11 +73,6 @@ fault::Neighbours AddressSpace::around(Iova at, fault::SearchSteps& steps) const
     if (above != live_.end())
         found.above = above->second.mapping;
     return found;
-}
-
-void AddressSpace::each_live(FunctionRef<void(const fault::Mapping&)> visit) const {
-    for (const auto& [start, live] : live_)
-        visit(live.mapping);
 }
 
 } // namespace moat::run

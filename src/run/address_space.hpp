@@ -3,7 +3,6 @@
 // past ones, maps that failed; and the diagnosis of an access.
 #pragma once
 
-#include "moat/core/function_ref.hpp"
 #include "moat/fault/diagnose.hpp"
 
 #include "run/vfio_kernel/vfio_kernel.hpp"
@@ -54,22 +53,12 @@ class AddressSpace {
 
     [[nodiscard]] std::optional<Piece> find(Iova at, fault::Access access) const;
 
-    /// How many bytes from `at` on lie in no mapping that permits the access.
-    [[nodiscard]] std::uint64_t refused_bytes(Iova at, std::uint64_t most,
-                                              fault::Access access) const;
-
     [[nodiscard]] fault::Diagnosis diagnose(const fault::Record& record);
 
     /// The latest failed map of `at`, if no later map covered it.
     [[nodiscard]] const MapCall* failed_at(Iova at) const;
 
     [[nodiscard]] fault::Neighbours around(Iova at, fault::SearchSteps& steps) const;
-
-    [[nodiscard]] std::uint64_t live() const { return live_.size(); }
-
-    [[nodiscard]] std::uint64_t live_bytes() const { return live_bytes_; }
-
-    void each_live(FunctionRef<void(const fault::Mapping&)> visit) const;
 
   private:
     struct Live {
@@ -81,7 +70,6 @@ class AddressSpace {
     static constexpr std::size_t most_failed = 256;
 
     std::map<std::uint64_t, Live> live_; ///< by start
-    std::uint64_t live_bytes_ = 0;
     std::deque<MapCall> failed_;
     fault::History past_{most_past};
 };

@@ -301,22 +301,12 @@ class Session::State final : Effects {
         return found == slots_.end() ? std::string_view() : (*found)->address;
     }
 
+    /// Other processes add to the same tally.
     void count_misdeeds() {
         std::uint64_t misdeeds = 0;
         for (const auto& slot : slots_)
             misdeeds += slot->device.model->misdeeds() + slot->device.face->symptoms();
-        tally_.get().misdeeds = misdeeds;
-    }
-
-    void count_mappings() {
-        std::uint64_t live = 0;
-        std::uint64_t bytes = 0;
-        for (const auto& [number, space] : spaces_) {
-            live += space.live();
-            bytes += space.live_bytes();
-        }
-        tally_.get().live_maps = live;
-        tally_.get().live_bytes = bytes;
+        tally_.get().misdeeds += misdeeds - std::exchange(counted_misdeeds_, misdeeds);
     }
 
     // Effects.
@@ -330,14 +320,20 @@ class Session::State final : Effects {
         spaces_[map.space].map({.map = map, .event = event()});
         recorder_.map(device_of(map.space), map.range, map.allows, event());
         ++tally_.get().maps;
-        count_mappings();
+        ++tally_.get().live_maps;
+        tally_.get().live_bytes += map.range.size().value();
         return 0;
+    }
+
+    void map_failed(const DmaMap& map, int error) override {
+        spaces_[map.space].note_failed({.map = map, .event = event(), .error = error});
     }
 
     void unmap(const DmaMap& map) override {
         spaces_[map.space].unmap(map.range.start(), event());
         recorder_.unmap(device_of(map.space), map.range, event());
-        count_mappings();
+        --tally_.get().live_maps;
+        tally_.get().live_bytes -= map.range.size().value();
     }
 
     void attach(Device device, Space space) override {
@@ -392,6 +388,7 @@ class Session::State final : Effects {
     VfioKernel kernel_;
     std::mutex mutex_;
     std::condition_variable work_;
+    std::uint64_t counted_misdeeds_ = 0;
     bool has_work_ = false;
     bool stopping_ = false;
     std::thread thread_;

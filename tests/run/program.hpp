@@ -68,6 +68,8 @@ class Program final : public run::Effects {
         return 0;
     }
 
+    void map_failed(const run::DmaMap& /*map*/, int /*error*/) override {}
+
     void unmap(const run::DmaMap& map) override {
         auto& maps = spaces[map.space];
         const auto found = maps.find(map.range.start().value());

@@ -175,6 +175,16 @@ TEST_F(EduProgram, prints_a_repeated_finding_once) {
     EXPECT_EQ(words.find("ERROR: ", first + 1), std::string::npos) << words;
 }
 
+TEST_F(EduProgram, is_told_that_the_map_of_its_address_had_failed) {
+    ASSERT_EQ(map(0x10000, page, 4 * page), -EFAULT);
+    set_bus_master();
+    device_writes(0x10000, 64);
+    EXPECT_NE(client_.words().find("note: the program tried to map 0x10000 (4096 bytes); that "
+                                   "failed (Bad address)"),
+              std::string::npos)
+        << client_.words();
+}
+
 TEST_F(EduProgram, refuses_a_map_of_memory_that_is_not_there) {
     EXPECT_EQ(map(0x10000, page, 4 * page), -EFAULT);
     EXPECT_EQ(map(0x10000, 8 * page), -EFAULT);

@@ -87,6 +87,8 @@ class ModelWorld final : public VfioWorld, private run::Effects {
         return Arena::reach(map.memory, bytes) == bytes ? 0 : EFAULT;
     }
 
+    void map_failed(const run::DmaMap& /*map*/, int /*error*/) override {}
+
     void unmap(const run::DmaMap& /*map*/) override {}
 
     void attach(run::Device /*device*/, run::Space /*space*/) override {}

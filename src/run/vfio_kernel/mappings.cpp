@@ -26,18 +26,27 @@ Mappings::Iterator Mappings::first_in(IovaRange range) const {
 }
 
 int Mappings::add(IovaRange range, std::uint64_t memory, fault::Allows allows) {
-    const std::uint64_t bytes = range.size().value();
+    const DmaMap map{.space = space_, .range = range, .memory = memory, .allows = allows};
+    if (const int error = try_to_map(map))
+        return fail(range, memory, allows, error);
+    sorted_.emplace(range.start().value(), map);
+    host_->locked += range.size().value();
+    return 0;
+}
+
+int Mappings::fail(IovaRange range, std::uint64_t memory, fault::Allows allows, int error) const {
+    host_->effects.map_failed({space_, range, memory, allows}, error);
+    return error;
+}
+
+int Mappings::try_to_map(const DmaMap& map) const {
+    const std::uint64_t bytes = map.range.size().value();
     if (++host_->maps == host_->limits.fail_map)
         return host_->limits.fail_errno;
     if (host_->locked > host_->limits.locked.value() ||
         bytes > host_->limits.locked.value() - host_->locked)
         return ENOMEM;
-    const DmaMap map{.space = space_, .range = range, .memory = memory, .allows = allows};
-    if (const int error = host_->effects.map(map))
-        return error;
-    sorted_.emplace(range.start().value(), map);
-    host_->locked += bytes;
-    return 0;
+    return host_->effects.map(map);
 }
 
 Mappings::Iterator Mappings::remove(Iterator mapping) {

@@ -53,6 +53,10 @@ class Mappings {
     /// unchanged: ENOMEM beyond the limit of locked memory, EFAULT, the chosen failure.
     [[nodiscard]] int add(IovaRange range, std::uint64_t memory, fault::Allows allows);
 
+    /// Tells that a map of these failed. Return: `error`.
+    [[nodiscard]] int fail(IovaRange range, std::uint64_t memory, fault::Allows allows,
+                           int error) const;
+
     /// Return: the mapping behind it.
     Iterator remove(Iterator mapping);
 
@@ -60,6 +64,8 @@ class Mappings {
     std::uint64_t remove_all();
 
   private:
+    [[nodiscard]] int try_to_map(const DmaMap& map) const;
+
     Host* host_;
     Space space_;
     Sorted sorted_ = {};

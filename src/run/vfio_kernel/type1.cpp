@@ -71,9 +71,9 @@ Answer Type1::map(std::span<const std::byte> argument) {
     if (mappings_.first_in(range) != mappings_.end())
         return answer(EEXIST);
     if (mappings_.size() >= host_->limits.entries)
-        return answer(ENOSPC);
+        return answer(mappings_.fail(range, map.vaddr, allows(map.flags), ENOSPC));
     if (!host_->reachable(range))
-        return answer(EINVAL);
+        return answer(mappings_.fail(range, map.vaddr, allows(map.flags), EINVAL));
     return answer(mappings_.add(range, map.vaddr, allows(map.flags)));
 }
 

@@ -67,6 +67,8 @@ class Effects {
     [[nodiscard]] virtual File file_of(int descriptor) = 0;
     /// EFAULT if the program has no such memory.
     [[nodiscard]] virtual int map(const DmaMap& map) = 0;
+    /// A map of addresses that are free failed, by map() or before; `error` is errno's number.
+    virtual void map_failed(const DmaMap& map, int error) = 0;
     /// One mapping, as it was mapped.
     virtual void unmap(const DmaMap& map) = 0;
     /// The device's accesses go through `space`; none: they reach nothing.
