@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """For tests with the kernel's drivers: a boot with tests/watch/module and moat, and the files that its
 job leaves."""
+import os
 import pathlib
 import re
 import subprocess
@@ -15,6 +16,40 @@ import kernel  # noqa: E402
 import probe  # noqa: E402
 
 SKIPPED = 77
+LOAD_SECONDS = int(os.environ.get("MOAT_VM_LOAD_SECONDS", "10"))
+LOADED = ("nvme0n1", "sda", "sdb", "network")
+# put_load SECONDS: data written to the disks and sent to the network come back equal, or the job ends.
+LOAD = """
+load_disk() { # DEVICE
+    rounds=0
+    until [ $rounds != 0 ] && [ $(date +%s) -ge $end ]; do
+        head -c 1048576 /dev/urandom >$1.data
+        dd if=$1.data of=/dev/$1 bs=128k oflag=direct 2>/dev/null
+        dd if=/dev/$1 bs=64k count=16 iflag=direct 2>/dev/null | cmp - $1.data || exit 1
+        rounds=$((rounds + 1))
+    done
+    rm $1.data
+    echo $rounds >>load_$1.rounds
+}
+load_network() {
+    rounds=0
+    head -c 262144 /dev/urandom >network.data
+    until [ $rounds != 0 ] && [ $(date +%s) -ge $end ]; do
+        timeout 20 nc 10.0.2.100 7 <network.data | cmp - network.data || exit 1
+        rounds=$((rounds + 1))
+    done
+    rm network.data
+    echo $rounds >>load_network.rounds
+}
+put_load() {
+    until [ -b /dev/nvme0n1 ] && [ -b /dev/sda ] && [ -b /dev/sdb ]; do sleep 0.1; done
+    ifconfig eth0 10.0.2.15 up || exit
+    end=$(($(date +%s) + $1)) loads=
+    for disk in nvme0n1 sda sdb; do load_disk $disk & loads="$loads $!"; done
+    load_network & loads="$loads $!"
+    for load in $loads; do wait $load || exit; done
+}
+"""
 # The files come over the console when no line of the kernel's gets between.
 PRINT_FILES = """
 dmesg -n 1
@@ -56,6 +91,14 @@ def run(name, programs, job, limit, options=()):
         if found:
             files.setdefault(found.group(1), []).append(found.group(2))
     return files
+
+
+def check_load(files, times=1):
+    """Each part of the load did something, each time."""
+    for part in LOADED:
+        rounds = files[f"load_{part}.rounds"]
+        if len(rounds) != times or "0" in rounds:
+            raise Failed(f"rounds of the load of {part}: {rounds}")
 
 
 def main(name, test):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""The lab's own rules, without a boot: valid reasons to skip a test, the boots that are repeated, and
-the order of modules."""
+"""The lab's own rules, without a boot: valid reasons to skip a test, the boots that are repeated, the
+order of modules, and what the checker of allocations finds."""
 import lzma
 import pathlib
 import sys
@@ -12,6 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts/vm
 import boot  # noqa: E402
 import cache  # noqa: E402
 import external_module  # noqa: E402
+import iova_trace  # noqa: E402
 import kernel  # noqa: E402
 import machine  # noqa: E402
 import modules  # noqa: E402
@@ -173,6 +174,54 @@ class Patches(unittest.TestCase):
     def test_that_do_not_fit_are_named(self):
         with self.assertRaisesRegex(cache.Unavailable, "1.patch"):
             self.apply(("one", "two"), ("one", "three"))
+
+
+class Allocations(unittest.TestCase):
+    """A guard of 4 pages and a mapping of 12: 16 pages."""
+
+    def checked(self, *events):
+        checker = iova_trace.Checker()
+        for event in ("tracing_mark_write: all 4", *events):
+            checker.read(f"      dd-7     [000] d.Z..     4551: {event}")
+        return checker
+
+    def allocation(self, first, asked=12, taken=16):
+        return (f"asked: (alloc_iova_fast+0x4/0x2b0) size={asked}",
+                f"taken: (alloc_iova_fast+0x9/0x2b0) iovad=0xff08 size={taken}",
+                f"got: (iommu_dma_alloc_iova+0xd4/0x120 <- alloc_iova_fast) pfn={first}")
+
+    def free(self, first, size=16):
+        return (f"freed: (free_iova_fast+0x9/0x140) iovad=0xff08 pfn={first} size={size}",)
+
+    def test_correct_ones_have_no_faults(self):
+        checker = self.checked(*self.allocation(32), *self.allocation(48), *self.free(32), *self.allocation(32),
+                               *self.allocation(64, 12, 12), *self.free(96))
+        self.assertEqual(checker.faults + checker.overlaps, [])
+        self.assertEqual((checker.phases["all"].padded, checker.phases["all"].plain), ({"0xff08": 3}, {"0xff08": 1}))
+        self.assertEqual(checker.phases["all"].freed, 2)
+
+    def test_interrupts_nest(self):
+        asked, *rest = self.allocation(32, 4, 8)
+        checker = self.checked(asked, *self.allocation(48), *rest)
+        self.assertEqual(checker.faults + checker.overlaps, [])
+        self.assertEqual(checker.live["0xff08"].pages, {32: 8, 48: 16})
+
+    def test_a_range_in_a_guard_overlaps(self):
+        checker = self.checked(*self.allocation(32), *self.allocation(44))
+        self.assertEqual(checker.overlaps, ["range 44 of 16 pages overlaps 32 of 16"])
+        self.assertEqual(self.checked(*self.allocation(44), *self.allocation(32)).overlaps,
+                         ["range 32 of 16 pages overlaps 44 of 16"])
+
+    def test_an_older_range_overlaps(self):
+        checker = self.checked(*self.allocation(32), *self.free(24))
+        self.assertEqual(checker.overlaps, ["the older range 24 of 16 pages overlaps 32"])
+
+    def test_another_guard_is_a_fault(self):
+        self.assertEqual(self.checked(*self.allocation(32, 12, 14)).faults, ["12 pages have a guard of 2, not 4"])
+
+    def test_a_free_of_another_size_is_a_fault(self):
+        self.assertEqual(self.checked(*self.allocation(32), *self.free(32, 17)).faults,
+                         ["range 32 of 16 pages is freed as 17"])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 checks what `moat watch` reports of each; then watches drivers under load. One boot. Exit status 77 where
 a probe of scripts/vm/probe.py fails, with its name."""
 import json
-import os
 import re
 import sys
 
@@ -33,12 +32,11 @@ COMMANDS = {
 }
 # Kernels without dma:* events: pages are known there, and no directions.
 PAGES_ONLY = {"old"}
-LOAD_SECONDS = int(os.environ.get("MOAT_VM_LOAD_SECONDS", "10"))
 # Mappings that each driver makes at least in that time, on a busy machine.
 LOADED = {"nvme": 10, "xhci_hcd": 10, "ahci": 10, "e1000e": 10}
 # A watch beside each command: its start and end take longer than the kernel wants between faults, of
 # which it logs about three in five seconds.
-JOB = """
+JOB = guest_run.LOAD + """
 begin_watch() { # FILE OPTION...
     file=$1; shift
     moat watch --json "$@" >$file.json 2>$file.err &
@@ -49,27 +47,6 @@ end_watch() {
     kill $watch
     wait $watch
     echo $? >$file.status
-}
-load_disk() { # DEVICE
-    rounds=0
-    while [ $(date +%s) -lt $end ]; do
-        head -c 1048576 /dev/urandom >$1.data
-        dd if=$1.data of=/dev/$1 bs=128k oflag=direct 2>/dev/null
-        dd if=/dev/$1 bs=64k count=16 iflag=direct 2>/dev/null | cmp - $1.data || exit 1
-        rounds=$((rounds + 1))
-    done
-    rm $1.data
-    echo $rounds >load_$1.rounds
-}
-load_network() {
-    rounds=0
-    head -c 262144 /dev/urandom >network.data
-    while [ $(date +%s) -lt $end ]; do
-        timeout 20 nc 10.0.2.100 7 <network.data | cmp - network.data || exit 1
-        rounds=$((rounds + 1))
-    done
-    rm network.data
-    echo $rounds >load_network.rounds
 }
 insmod /bin/edu_dma.ko || exit
 for command in COMMANDS; do
@@ -83,13 +60,8 @@ begin_watch nvme --stacks --device nvme
 vm_nvme_short || exit
 sleep 0.2
 end_watch
-until [ -b /dev/nvme0n1 ] && [ -b /dev/sda ] && [ -b /dev/sdb ]; do sleep 0.1; done
-ifconfig eth0 10.0.2.15 up || exit
 begin_watch load
-end=$(($(date +%s) + SECONDS))
-for disk in nvme0n1 sda sdb; do load_disk $disk & loads="$loads $!"; done
-load_network & loads="$loads $!"
-for load in $loads; do wait $load || exit; done
+put_load SECONDS
 end_watch
 begin_watch list --device nvme --record list.rec
 dd if=/dev/nvme0n1 of=/dev/null bs=128k count=8 iflag=direct 2>/dev/null
@@ -108,8 +80,8 @@ DID = re.compile(r"mapping (0x\w+) size (\d+) write (0x\w+) size 64")
 
 
 def test(name, *programs):
-    job = JOB.replace("COMMANDS", " ".join(COMMANDS)).replace("SECONDS", str(LOAD_SECONDS))
-    files = guest_run.run(name, programs, job, 270 + LOAD_SECONDS)
+    job = JOB.replace("COMMANDS", " ".join(COMMANDS)).replace("SECONDS", str(guest_run.LOAD_SECONDS))
+    files = guest_run.run(name, programs, job, 270 + guest_run.LOAD_SECONDS)
     failures = []
     checks = [*(lambda c=command: check_command(files, c, name in PAGES_ONLY) for command in COMMANDS),
               lambda: check_nvme(files), lambda: check_load(files, name in PAGES_ONLY),
@@ -198,8 +170,7 @@ def check_load(files, by_kprobes):
         expect(summary[count], 0, f"load: {count}")
     if not by_kprobes:  # the kernel skips some of those that return on two processors at once
         expect(summary["events_lost"], 0, "load: events_lost")
-    for disk in ("nvme0n1", "sda", "sdb", "network"):
-        expect(int(files[f"load_{disk}.rounds"][0]) > 0, True, f"load: {disk} did something")
+    guest_run.check_load(files)
     for driver, least in LOADED.items():
         maps = sum(device["maps"] for device in summary["devices"] if device["driver"] == driver)
         expect(maps >= least, True, f"load: {driver} mapped {maps} times")
