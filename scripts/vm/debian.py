@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import modules
 from cache import Unavailable, cache_folder, replace, run, scratch
-from machine import DRIVERS, VFIO
+from machine import DRIVERS, VFIO, VIRTIO
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Packages:
 KERNELS = {
     "stock": Packages("linux-image-6.12-cloud-amd64", modules=VFIO.modules),
     "drivers": Packages("linux-image-6.12-amd64", "linux-headers-6.12-amd64"),
+    "virtio": Packages("linux-image-6.12-amd64", "linux-headers-6.12-amd64", modules=VIRTIO.modules),
     "old": Packages("linux-image-amd64", "linux-headers-amd64", "bookworm"),
     "new": Packages("linux-image-amd64", "linux-headers-amd64", "trixie-backports"),
 }

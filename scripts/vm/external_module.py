@@ -13,7 +13,7 @@ def build(kernel, sources, folder, make=()):
     """The module's file, made in a copy of the sources in the folder, with further words for make. Raises
     Unavailable with the compiler's words."""
     if kernel.headers is None:
-        raise Unavailable(f"{kernel.name} has no headers to build modules with; drivers, old and new have")
+        raise Unavailable(f"{kernel.name} has no headers to build modules with; drivers, virtio, old and new have")
     work = folder / sources.name
     shutil.copytree(sources, work)
     run(["make", "-C", kernel.headers, f"M={work}", f"CC={COMPILER}", *kernel.make, *make, "modules"])

@@ -77,7 +77,8 @@ def parse():
                         help=f"fetch a kernel of Debian: {', '.join(fetched)} (new; arm64: headers alone)")
     parser.add_argument("--suite", help="fetch it from this suite of Debian")
     parser.add_argument("--machine", default="vfio", choices=MACHINES,
-                        help="vfio: devices for user space; drivers: devices for the kernel's drivers (vfio)")
+                        help="vfio: devices for user space; drivers: devices for the kernel's drivers; "
+                             "virtio: one behind a virtio-iommu (vfio)")
     parser.add_argument("--count-instructions", action="store_true",
                         help="one processor whose clock advances one ns an instruction")
     parser.add_argument("--single-thread", action="store_true",

@@ -71,13 +71,13 @@ def build(name, sources, folder):
         raise Failed(str(why)) from why
 
 
-def run(name, programs, job, limit, options=()):
+def run(name, programs, job, limit, options=(), machine="drivers"):
     """Boots the kernel with the programs and the module /bin/edu_dma.ko; runs the job. Returns the files
     with a dot in their names that it left in its folder, as lists of lines."""
     with tempfile.TemporaryDirectory(prefix="moat-vm-test-") as folder:
         module = build(name, ROOT / "tests/watch/module", pathlib.Path(folder))
         done = subprocess.run(
-            [sys.executable, ROOT / "scripts/vm/vm.py", "--kernel", name, "--machine", "drivers",
+            [sys.executable, ROOT / "scripts/vm/vm.py", "--kernel", name, "--machine", machine,
              *(word for program in [module, *programs] for word in ("--program", program)),
              "--limit", str(limit), *options, "--", "sh", "-c",
              f"(\n{job})\nstatus=$?\n{PRINT_FILES}exit $status"],
