@@ -73,7 +73,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     // The first four bytes say how it misbehaves and which doorbells ring; the rest is memory.
     std::array<std::uint8_t, 4> head{};
     std::memcpy(head.data(), data, std::min(size, head.size()));
-    nvme.misbehave({static_cast<Misdeed>(head[0] % misdeed_count), std::uint64_t{1} << head[1] % 64});
+    nvme.misbehave(
+        {static_cast<Misdeed>(head[0] % misdeed_count), std::uint64_t{1} << head[1] % 64});
     if (size > head.size())
         std::memcpy(bus.memory.data(), data + head.size(),
                     std::min(size - head.size(), bus.memory.size()));

@@ -136,7 +136,7 @@ void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::st
     auto listener = or_stop(serve::Listener::create(path), Exit::bound, "moat serve: " + path);
     run::Tally tally{};
     run::Findings findings(arguments.json, tally, no_stacks, &print_report);
-    std::cout << arguments.proxied << " at " << path << std::endl;
+    std::cout << arguments.proxied << " at " << path << '\n' << std::flush;
     serve_clients(listener, stop.get(), path,
                   [&](machine::vfio_user::Channel client) -> Result<void> {
                       auto server = machine::vfio_user::Channel::connect(arguments.proxied);
@@ -173,7 +173,8 @@ void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::st
     }
     for (std::size_t index = 0; index != stands.size(); ++index) {
         stands[index]->start(stop.get());
-        std::cout << arguments.devices[index] << " at " << arguments.sockets[index] << std::endl;
+        std::cout << arguments.devices[index] << " at " << arguments.sockets[index] << '\n'
+                  << std::flush;
     }
     std::uint64_t misdeeds = 0;
     for (const auto& each : stands) {

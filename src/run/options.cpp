@@ -14,8 +14,9 @@ namespace {
 template <class Number>
 [[nodiscard]] std::optional<Number> number_in(std::string_view text, int base = 10) {
     Number value{};
-    const char* const end = text.data() + text.size();
-    const auto [stopped, error] = std::from_chars(text.data(), end, value, base);
+    const char* const start = text.data();
+    const char* const end = start + text.size();
+    const auto [stopped, error] = std::from_chars(start, end, value, base);
     return error == std::errc() && stopped == end ? std::optional(value) : std::nullopt;
 }
 
@@ -69,9 +70,10 @@ bool apply(Options& options, std::string_view name, std::string_view value) {
     };
     if (name == "device") {
         auto device = parse_device(value, static_cast<unsigned>(options.devices.size()));
-        if (device)
-            options.devices.push_back(*std::move(device));
-        return device.has_value();
+        if (!device)
+            return false;
+        options.devices.push_back(*std::move(device));
+        return true;
     }
     if (name == "inject")
         return set(options.inject, parse_injection(value));

@@ -122,7 +122,7 @@ class Session::State final : Effects {
                     [this](std::string_view text) { client_.print(text); }),
           kernel_(make_slots(options), limits_of(options), *this) {}
 
-    ~State() { stop(); }
+    virtual ~State() { stop(); }
 
     [[nodiscard]] Answer open(std::string_view path) {
         const std::lock_guard lock(mutex_);

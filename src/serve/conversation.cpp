@@ -195,13 +195,14 @@ Result<void> Conversation::run(int stop) {
         auto message = client_.next(has_work ? 0ms : idle_time);
         if (!message)
             return client_.channel().ended() ? Result<void>() : std::unexpected(message.error());
-        if (*message)
+        const bool is_idle = !*message;
+        if (!is_idle)
             MOAT_TRY(handle(**std::move(message)));
         has_work = stage_.face.step(bus_) || client_.has_waiting();
         if (client_.failure())
             return std::unexpected(*client_.failure());
         pollfd stopped = {.fd = stop, .events = POLLIN, .revents = 0};
-        if (!*message && stop >= 0 && ::poll(&stopped, 1, 0) > 0)
+        if (is_idle && stop >= 0 && ::poll(&stopped, 1, 0) > 0)
             return {};
     }
 }

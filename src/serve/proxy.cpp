@@ -34,7 +34,7 @@ Result<void> Proxy::run(int stop) {
         MOAT_LET(auto message, server_.receive(0ms));
         const bool has_message = message.has_value();
         if (has_message)
-            MOAT_TRY(from_server(*std::move(message)));
+            MOAT_TRY(from_server(*message));
         if (client_.failure())
             return std::unexpected(*client_.failure());
         if (has_request || has_message)
@@ -103,7 +103,7 @@ void Proxy::follow(Command command, std::span<const std::byte> body) {
         bus_.tell(event_now());
 }
 
-Result<void> Proxy::from_server(Message message) {
+Result<void> Proxy::from_server(const Message& message) {
     const Header& header = message.header;
     if (!header.is_reply())
         return access(message);

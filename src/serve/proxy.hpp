@@ -48,7 +48,7 @@ class Proxy {
 
     [[nodiscard]] Result<void> agree(const machine::vfio_user::Message& version);
     [[nodiscard]] Result<void> from_client(machine::vfio_user::Message message);
-    [[nodiscard]] Result<void> from_server(machine::vfio_user::Message message);
+    [[nodiscard]] Result<void> from_server(const machine::vfio_user::Message& message);
     [[nodiscard]] Result<void> access(const machine::vfio_user::Message& message);
     void follow(machine::vfio_user::Command command, std::span<const std::byte> body);
     [[nodiscard]] Result<void> pass(machine::vfio_user::Channel& to,

@@ -34,7 +34,8 @@ std::string with_errno(const std::string& what, int number) {
 std::string load_refusal(const fs::path& file, int number) {
     std::string text = with_errno("cannot load " + file.string(), number);
     if (number == EKEYREJECTED || number == ENOKEY)
-        text += "; the kernel requires signed modules: enrol the key that DKMS signs with (mokutil)";
+        text +=
+            "; the kernel requires signed modules: enrol the key that DKMS signs with (mokutil)";
     else if (number == EOPNOTSUPP || number == EBUSY)
         text += "; a check failed: dmesg names it after \"moat_guard:\"";
     else if (number == ENOEXEC || number == ENOENT)

@@ -39,7 +39,8 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 6> refusals 
     {"not-a-dma-domain", "another owner, such as VFIO, has its address space"},
     {"test-mapping-failed", "the module's test mapping failed"},
     {"mapping-passed-no-hook", "its mappings do not pass the hooked function"},
-    {"too-many-domains", "the module has no room for another domain; choose fewer devices (--device)"},
+    {"too-many-domains",
+     "the module has no room for another domain; choose fewer devices (--device)"},
 }};
 
 /// Removes and returns the part of `text` before the separator.

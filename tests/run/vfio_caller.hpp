@@ -74,30 +74,30 @@ class VfioCaller {
                           std::as_writable_bytes(std::span<T, 1>(&argument, 1)));
     }
 
-    [[nodiscard]] std::int64_t device_file(int group, std::string name) {
-        return call_bytes(group, VFIO_GROUP_GET_DEVICE_FD, 0,
+    [[nodiscard]] std::int64_t device_file(int of, std::string name) {
+        return call_bytes(of, VFIO_GROUP_GET_DEVICE_FD, 0,
                           std::as_writable_bytes(std::span(name.data(), name.size() + 1)));
     }
 
-    [[nodiscard]] std::int64_t set_container(int group, int container) {
-        std::array<std::int32_t, 1> argument{container};
-        return call(group, VFIO_GROUP_SET_CONTAINER, argument);
+    [[nodiscard]] std::int64_t set_container(int of, int to) {
+        std::array<std::int32_t, 1> argument{to};
+        return call(of, VFIO_GROUP_SET_CONTAINER, argument);
     }
 
-    [[nodiscard]] std::int64_t map(int container, std::uint64_t iova, std::uint64_t size,
+    [[nodiscard]] std::int64_t map(int in, std::uint64_t iova, std::uint64_t size,
                                    std::uint64_t address = memory, std::uint32_t flags = 3,
                                    std::uint32_t argsz = sizeof(vfio_iommu_type1_dma_map)) {
         vfio_iommu_type1_dma_map map{
             .argsz = argsz, .flags = flags, .vaddr = address, .iova = iova, .size = size};
-        return call(container, VFIO_IOMMU_MAP_DMA, map);
+        return call(in, VFIO_IOMMU_MAP_DMA, map);
     }
 
     /// Return: how many bytes, or -errno.
-    [[nodiscard]] std::int64_t unmap(int container, std::uint64_t iova, std::uint64_t size,
+    [[nodiscard]] std::int64_t unmap(int in, std::uint64_t iova, std::uint64_t size,
                                      std::uint32_t flags = 0, std::uint32_t argsz = 24) {
         vfio_iommu_type1_dma_unmap unmap{
             .argsz = argsz, .flags = flags, .iova = iova, .size = size};
-        const std::int64_t result = call(container, VFIO_IOMMU_UNMAP_DMA, unmap);
+        const std::int64_t result = call(in, VFIO_IOMMU_UNMAP_DMA, unmap);
         return result < 0 ? result : static_cast<std::int64_t>(unmap.size);
     }
 

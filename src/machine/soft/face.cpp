@@ -64,6 +64,8 @@ class Face::LossyBus final : public BusMaster {
   public:
     LossyBus(Face& face, BusMaster& bus) : face_(face), bus_(bus) {}
 
+    virtual ~LossyBus() = default;
+
     [[nodiscard]] ByteCount read(Iova from, std::span<std::byte> into) override {
         return bus_.read(from, into);
     }

@@ -62,8 +62,7 @@ class PastRings {
 
     /// Each ring keeps its newest `capacity` mappings, or none without memory.
     explicit PastRings(std::size_t capacity)
-        : capacity_(capacity),
-          stripes_(capacity == 0 ? nullptr : Sync::template make<Stripes>()) {}
+        : capacity_(capacity), stripes_(capacity == 0 ? nullptr : Sync::template make<Stripes>()) {}
 
     ~PastRings() {
         if (stripes_ == nullptr)
