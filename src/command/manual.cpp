@@ -17,6 +17,15 @@ namespace {
 
 constexpr const char* revised = "November 21, 2026";
 
+[[nodiscard]] std::string escaped(const std::string& word) {
+    if (word == "--")
+        return "\\-\\-"; // mandoc takes two hyphens for a dash
+    std::string out;
+    for (const char c : word)
+        out += c == '\\' ? std::string("\\e") : std::string(1, c);
+    return out;
+}
+
 /// Text lines without requests: one for each sentence, wrapped to a terminal's width.
 [[nodiscard]] std::string plain(const std::string& text) {
     constexpr std::size_t most_columns = 78;
@@ -33,8 +42,7 @@ constexpr const char* revised = "November 21, 2026";
             line = "\\&";
         else if (!line.empty())
             line += ' ';
-        for (const char c : word)
-            line += c == '\\' ? std::string("\\e") : std::string(1, c);
+        line += escaped(word);
     }
     return out + line;
 }

@@ -47,6 +47,7 @@ def printing_commands(moat: str, folder: pathlib.Path) -> list[list[str]]:
             ("guard", "off"): [guard],
             ("replay",): [[RECORDING], [RECORDING, "--guard", "4k"]],
             ("watch",): [],  # needs tracefs; tests/vm runs it
+            ("run",): [], ("serve",): [],  # tests/run and tests/serve run them
             ("stress",): [], ("stress", "bar-walk"): [["--bar", "1G", "--time", "0.1"]]}
     commands = [["--help"], ["--version"], ["completion", "bash"]]
     for path in command.all_paths(moat)[1:]:
