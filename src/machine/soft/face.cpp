@@ -220,9 +220,9 @@ bool Face::read(unsigned region, std::uint64_t offset, std::span<std::byte> into
     if (!answers(region)) {
         std::ranges::fill(into, std::byte{0xff});
     } else if (region == config_region) {
-        std::memcpy(into.data(), config_.data() + offset, into.size());
+        std::ranges::copy(std::span(config_).subspan(offset, into.size()), into.begin());
     } else if (region == msix_bar_) {
-        std::memcpy(into.data(), msix_.data() + offset, into.size());
+        std::ranges::copy(std::span(msix_).subspan(offset, into.size()), into.begin());
     } else {
         split(offset, into.size(), [&](std::uint64_t at, std::size_t first, Width width) {
             const std::uint64_t value = model_.read(region, at, width);
@@ -242,8 +242,8 @@ bool Face::write(unsigned region, std::uint64_t offset, std::span<const std::byt
     } else if (region == msix_bar_) {
         const std::uint64_t end = interrupts(InterruptKind::msix) * table_entry_bytes;
         if (offset < end)
-            std::memcpy(msix_.data() + offset, from.data(),
-                        std::min<std::uint64_t>(from.size(), end - offset));
+            std::ranges::copy(from.first(std::min<std::uint64_t>(from.size(), end - offset)),
+                              msix_.begin() + static_cast<std::ptrdiff_t>(offset));
     } else {
         split(offset, from.size(), [&](std::uint64_t at, std::size_t first, Width width) {
             std::uint64_t value = 0;
