@@ -290,6 +290,7 @@ TEST_F(SoftFace, refuses_what_lies_outside) {
         EXPECT_FALSE(face.read(region, ~0ULL, bytes));
         EXPECT_FALSE(face.write(region, ~0ULL - 3, bytes));
         EXPECT_TRUE(face.read(region, size, {}));
+        EXPECT_TRUE(face.write(region, size, {}));
         if (size != 0) {
             EXPECT_TRUE(face.read(region, size - 8, bytes));
         }
