@@ -82,7 +82,7 @@ class Stand {
     void join() { thread_.join(); }
 
     [[nodiscard]] std::uint64_t misdeeds() const {
-        return device_.model->misdeeds() + device_.face->symptoms();
+        return device_.model->misdeeds() + device_.face->malfunctions();
     }
 
   private:

@@ -17,7 +17,7 @@ namespace moat::run {
 
 namespace {
 
-using machine::soft::Ailment;
+using machine::soft::Malfunction;
 using machine::soft::Misdeed;
 
 constexpr std::array<std::string_view, 2> kinds = {"edu", "nvme"};
@@ -27,7 +27,8 @@ constexpr std::array misdeeds = {Misdeed::none,          Misdeed::overrun,
                                  Misdeed::stale_address, Misdeed::read_only_violated,
                                  Misdeed::wrong_length,  Misdeed::wrong_status};
 
-constexpr std::array ailments = {Ailment::lost_interrupt, Ailment::hang, Ailment::removed};
+constexpr std::array malfunctions = {Malfunction::lost_interrupt, Malfunction::hang,
+                                     Malfunction::removed};
 
 /// The one of `all` that is called `wanted`.
 template <class Wrongs>
@@ -72,7 +73,7 @@ bool is_device_kind(std::string_view name) {
 }
 
 bool is_injection(std::string_view name) {
-    return named(misdeeds, name) || named(ailments, name);
+    return named(misdeeds, name) || named(malfunctions, name);
 }
 
 std::string device_kinds() {
@@ -86,7 +87,7 @@ std::string injections() {
     std::string list;
     for (const Misdeed each : misdeeds)
         append(list, name(each));
-    for (const Ailment each : ailments)
+    for (const Malfunction each : malfunctions)
         append(list, name(each));
     return list;
 }
@@ -104,8 +105,8 @@ SoftDevice make_device(const DeviceChoice& choice, const Injection& injection,
                                  .bytes = injection.bytes,
                                  .after = injection.after,
                                  .delay = late_time});
-    if (const auto ailment = named(ailments, injection.name))
-        device.face->fall_ill(*ailment, injection.after);
+    if (const auto malfunction = named(malfunctions, injection.name))
+        device.face->inject(*malfunction, injection.after);
     return device;
 }
 

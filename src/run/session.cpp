@@ -305,7 +305,7 @@ class Session::State final : Effects {
     void count_misdeeds() {
         std::uint64_t misdeeds = 0;
         for (const auto& slot : slots_)
-            misdeeds += slot->device.model->misdeeds() + slot->device.face->symptoms();
+            misdeeds += slot->device.model->misdeeds() + slot->device.face->malfunctions();
         tally_.get().misdeeds += misdeeds - std::exchange(counted_misdeeds_, misdeeds);
     }
 

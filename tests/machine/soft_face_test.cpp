@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A soft function's face: BAR sizing, capabilities, MSI-X, accesses of any form, resets, ailments.
+// A soft function's face: BAR sizing, capabilities, MSI-X, accesses of any form, resets,
+// malfunctions.
 #include "machine/soft/face.hpp"
 
 #include <array>
@@ -299,30 +300,30 @@ TEST_F(SoftFace, refuses_what_lies_outside) {
 }
 
 TEST_F(SoftFace, loses_one_in_two_interrupts) {
-    face.fall_ill(Ailment::lost_interrupt, 3);
+    face.inject(Malfunction::lost_interrupt, 3);
     for (unsigned step = 0; step != 3; ++step)
         EXPECT_TRUE(face.step(bus));
     EXPECT_EQ(bus.interrupts, 3U);
-    EXPECT_EQ(face.symptoms(), 0U);
+    EXPECT_EQ(face.malfunctions(), 0U);
     for (unsigned step = 0; step != 10; ++step)
         EXPECT_TRUE(face.step(bus));
     EXPECT_EQ(bus.interrupts, 8U);
-    EXPECT_EQ(face.symptoms(), 5U);
+    EXPECT_EQ(face.malfunctions(), 5U);
 }
 
 TEST_F(SoftFace, hangs_after_as_many_steps) {
-    face.fall_ill(Ailment::hang, 2);
+    face.inject(Malfunction::hang, 2);
     EXPECT_TRUE(face.step(bus));
     EXPECT_TRUE(face.step(bus));
     EXPECT_FALSE(face.step(bus));
     EXPECT_EQ(bus.interrupts, 2U);
-    EXPECT_EQ(face.symptoms(), 1U);
+    EXPECT_EQ(face.malfunctions(), 1U);
     EXPECT_EQ(read<std::uint32_t>(2, 8), 0x04030201U) << "its registers answer";
 }
 
 TEST_F(SoftFace, is_all_ones_once_removed) {
     write<std::uint16_t>(config, pci::command, 6);
-    face.fall_ill(Ailment::removed, 1);
+    face.inject(Malfunction::removed, 1);
     EXPECT_EQ(read<std::uint32_t>(2, 8), 0x04030201U);
     EXPECT_TRUE(face.step(bus));
     EXPECT_FALSE(face.step(bus));
@@ -332,7 +333,7 @@ TEST_F(SoftFace, is_all_ones_once_removed) {
         write<std::uint32_t>(region, 0, 1);
     }
     EXPECT_TRUE(model.writes.empty());
-    EXPECT_EQ(face.symptoms(), 1U);
+    EXPECT_EQ(face.malfunctions(), 1U);
 }
 
 /// Any accesses leave what identifies the function as it was.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Configuration space (a header, power management, MSI-X, PCI Express), BAR sizing, accesses in
-// pieces, and the ailments.
+// pieces, and the malfunctions.
 #include "machine/soft/face.hpp"
 
 #include "moat/core/bits.hpp"
@@ -205,7 +205,7 @@ bool Face::contains(unsigned region, std::uint64_t offset, std::size_t bytes) co
 }
 
 bool Face::answers(unsigned region) const {
-    if (is(Ailment::removed))
+    if (is(Malfunction::removed))
         return false;
     if (region == config_region)
         return true;
@@ -279,9 +279,9 @@ bool Face::memory_enabled() const {
 }
 
 bool Face::step(BusMaster& bus) {
-    if (is(Ailment::hang) || is(Ailment::removed))
+    if (is(Malfunction::hang) || is(Malfunction::removed))
         return false;
-    if (ailment_ == Ailment::lost_interrupt) {
+    if (malfunction_ == Malfunction::lost_interrupt) {
         LossyBus lossy(*this, bus);
         return model_.step(lossy);
     }
@@ -305,18 +305,18 @@ void Face::function_level_reset() {
         msix_[vector * table_entry_bytes + vector_control] = std::byte{1}; // masked
 }
 
-void Face::fall_ill(Ailment ailment, std::uint64_t after) {
-    ailment_ = ailment;
+void Face::inject(Malfunction malfunction, std::uint64_t after) {
+    malfunction_ = malfunction;
     after_ = after;
     happened_ = 0;
 }
 
-bool Face::is(Ailment ailment) const {
-    return ailment_ == ailment && happened_ >= after_;
+bool Face::is(Malfunction malfunction) const {
+    return malfunction_ == malfunction && happened_ >= after_;
 }
 
-std::uint64_t Face::symptoms() const {
-    return lost_ + (is(Ailment::hang) || is(Ailment::removed) ? 1 : 0);
+std::uint64_t Face::malfunctions() const {
+    return lost_ + (is(Malfunction::hang) || is(Malfunction::removed) ? 1 : 0);
 }
 
 } // namespace moat::machine::soft

@@ -20,16 +20,16 @@ namespace moat::machine::soft {
 enum class InterruptKind : std::uint8_t { intx, msi, msix, error, request };
 
 /// Ways in which a function is wrong as a whole; DataPhase has those of its transfers.
-enum class Ailment : std::uint8_t {
+enum class Malfunction : std::uint8_t {
     none,
     lost_interrupt, ///< one in two interrupts is not sent
     hang,           ///< does no work any more
     removed,        ///< reads return all ones, writes do nothing, no work
 };
 
-[[nodiscard]] constexpr std::string_view name(Ailment ailment) {
+[[nodiscard]] constexpr std::string_view name(Malfunction malfunction) {
     constexpr std::array<std::string_view, 4> names = {"none", "lost-interrupt", "hang", "removed"};
-    return names[static_cast<std::size_t>(ailment)];
+    return names[static_cast<std::size_t>(malfunction)];
 }
 
 /// One function. Not thread-safe: its user has a lock. Accesses are hostile input.
@@ -95,10 +95,10 @@ class Face {
     void function_level_reset();
 
     /// The first `after` interrupts (lost_interrupt) or working steps (others) are right.
-    void fall_ill(Ailment ailment, std::uint64_t after = 0);
+    void inject(Malfunction malfunction, std::uint64_t after = 0);
 
     /// How many interrupts it lost, or 1 once it hangs or is removed.
-    [[nodiscard]] std::uint64_t symptoms() const;
+    [[nodiscard]] std::uint64_t malfunctions() const;
 
   private:
     class LossyBus;
@@ -112,8 +112,8 @@ class Face {
     void write_config(std::uint64_t offset, std::span<const std::byte> from);
     [[nodiscard]] bool contains(unsigned region, std::uint64_t offset, std::size_t bytes) const;
     [[nodiscard]] bool answers(unsigned region) const;
-    /// Whether the ailment has begun.
-    [[nodiscard]] bool is(Ailment ailment) const;
+    /// Whether the malfunction has begun.
+    [[nodiscard]] bool is(Malfunction malfunction) const;
 
     DeviceModel& model_;
     FunctionInfo info_;
@@ -122,9 +122,9 @@ class Face {
     std::array<std::byte, 4096> writable_{};
     std::array<std::byte, 4096> msix_{}; ///< the table's entries, and the pending bits: never set
 
-    Ailment ailment_ = Ailment::none;
+    Malfunction malfunction_ = Malfunction::none;
     std::uint64_t after_ = 0;
-    std::uint64_t happened_ = 0; ///< interrupts or working steps since it fell ill
+    std::uint64_t happened_ = 0; ///< interrupts or working steps since inject()
     std::uint64_t lost_ = 0;
 };
 
