@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Findings: what the devices and the program were caught at, each distinct one printed once, all
-// of them written as JSON lines.
+// Findings: stray accesses of the devices and mistakes of the program. Each distinct one is printed
+// once; all are written as JSON lines.
 #pragma once
 
 #include "moat/core/function_ref.hpp"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A folder that exists gets the tree's bound over it. Where it does not exist, its parent becomes a
-// tmpfs in which every entry of the machine's own parent appears again, and the new one beside
-// them. Source: mount(2), user_namespaces(7), mount_namespaces(7).
+// The tree's folders are bound over the machine's. Where the machine lacks one, a tmpfs replaces its
+// parent: every entry of the parent is bound there again, and the tree's folder beside them.
+// Source: mount(2), user_namespaces(7), mount_namespaces(7).
 #include "run/mount_namespace.hpp"
 
 #include "run/sysfs_tree.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Session: a program's VFIO files, the soft devices behind them, and what they were caught at. Its
+// Session: a program's VFIO files, the soft devices behind them, and the findings. Its
 // host is the preloaded library.
 #pragma once
 
