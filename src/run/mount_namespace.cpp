@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The tree's folders are bound over the machine's. Where the machine lacks one, a tmpfs replaces its
-// parent: every entry of the parent is bound there again, and the tree's folder beside them.
+// The tree's folders are bound over the machine's. Where the machine lacks one, a tmpfs replaces
+// its parent: every entry of the parent is bound there again, and the tree's folder beside them.
 // Source: mount(2), user_namespaces(7), mount_namespaces(7).
 #include "run/mount_namespace.hpp"
 
