@@ -133,13 +133,18 @@ TEST(Threads, sync_a_buffer_that_another_thread_unmaps_and_maps_again) {
             const Iova iova(at.load(std::memory_order_relaxed));
             synced += space->sync_for_cpu(iova, ByteCount(0), ByteCount(100)).has_value();
             synced += space->sync_for_device(iova, ByteCount(50), ByteCount(50)).has_value();
+            synced.notify_one();
         }
     });
-    for (std::size_t turn = 0; turn != 20'000 || synced == 0; ++turn) {
+    for (std::size_t turn = 0; turn != 20'000; ++turn) {
         const Memory memory = Memory::own(buffer.bytes().first(turn % 2 == 0 ? 100 : 4000));
         const auto iova = space->map(memory, Direction::bidirectional, "shared");
         ASSERT_TRUE(iova);
+        const std::size_t before = synced;
         at.store(iova->value(), std::memory_order_relaxed);
+        // Now and then the mapping lives until the other thread has synced it.
+        if (turn % 1000 == 0)
+            synced.wait(before);
         ASSERT_TRUE(space->unmap(*iova, memory.size(), Direction::bidirectional));
     }
 }
