@@ -7,6 +7,8 @@
 
 #include "run/vfio_kernel/vfio_kernel.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -22,11 +24,23 @@ class Stacks {
     [[nodiscard]] fault::StackView keep(fault::StackView stack);
 
   private:
+    using Stack = std::vector<std::uintptr_t>;
+
     struct Hash {
-        std::size_t operator()(const std::vector<std::uintptr_t>& stack) const;
+        using is_transparent = void;
+        std::size_t operator()(fault::StackView stack) const;
     };
 
-    std::unordered_set<std::vector<std::uintptr_t>, Hash> stacks_;
+    struct Equal {
+        using is_transparent = void;
+
+        bool operator()(fault::StackView a, fault::StackView b) const {
+            return std::ranges::equal(a, b);
+        }
+    };
+
+    std::unordered_set<Stack, Hash, Equal> stacks_;
+    std::array<fault::StackView, 16> latest_; ///< by the innermost frame
 };
 
 /// A map that the program made or tried to make. The stack is kept by a Stacks.

@@ -18,6 +18,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
+#include <cstring>
 #include <fcntl.h>
 #include <map>
 #include <mutex>
@@ -37,6 +38,8 @@ using namespace std::chrono_literals;
 
 /// How long an idle device sleeps before it looks for work that became due.
 constexpr auto idle_time = 1ms;
+/// How long it stays awake for the program's next store: a wake-up costs as much as the store.
+constexpr auto awake_time = 50us;
 
 [[nodiscard]] DeviceShape shape_of(const Face& face, unsigned group) {
     DeviceShape shape{.address = face.info().address, .group = group};
@@ -145,28 +148,16 @@ class Session::State final : Effects {
 
     [[nodiscard]] Answer ioctl(File file, unsigned long request, std::uint64_t argument) {
         std::array<std::byte, 64> small; // NOLINT(*-member-init): read below
-        std::vector<std::byte> large;
-        std::span<std::byte> copy = std::span(small).first(client_.read(argument, small));
+        std::span<std::byte> copy;
+        if (const std::size_t least = VfioKernel::argument_bytes(request, {}); least != 0)
+            copy = std::span(small).first(client_.read(argument, std::span(small).first(least)));
         const std::size_t bytes = VfioKernel::argument_bytes(request, copy);
         if (bytes > small.size() && copy.size() == small.size()) {
-            large.resize(bytes);
+            std::vector<std::byte> large(bytes);
             copy = std::span(large).first(client_.read(argument, large));
+            return ioctl(file, request, argument, copy);
         }
-        copy = copy.first(std::min(bytes, copy.size()));
-        const std::vector<std::byte> before(copy.begin(), copy.end());
-        const std::lock_guard lock(mutex_);
-        event_.reset();
-        const Answer answer = opened(kernel_.request(file, request, argument, copy));
-        // Nothing else is written: the program may own what follows a short argument.
-        const auto first = std::ranges::mismatch(before, copy).in2;
-        const auto last = std::mismatch(before.rbegin(), before.rend(), copy.rbegin()).second;
-        if (first < last.base()) {
-            const auto offset = static_cast<std::size_t>(first - copy.begin());
-            const std::span<const std::byte> changed(first, last.base());
-            if (client_.write(argument + offset, changed) != changed.size())
-                return {.value = -EFAULT};
-        }
-        return answer;
+        return ioctl(file, request, argument, copy.first(std::min(bytes, copy.size())));
     }
 
     /// The place of an offset in a device file, inside a region or not.
@@ -195,14 +186,17 @@ class Session::State final : Effects {
     }
 
     [[nodiscard]] bool store(const Window& at, std::span<const std::byte> from) {
-        const std::lock_guard lock(mutex_);
+        std::unique_lock lock(mutex_);
         ++tally_.get().register_accesses;
         event_.reset();
         Slot& slot = *slots_[at.device];
         slot.bus.tell(event());
         const bool done = slot.device.face->write(at.region, at.offset, from);
         has_work_ = true;
-        work_.notify_one();
+        const bool wakes = std::exchange(sleeps_, false);
+        lock.unlock();
+        if (wakes)
+            work_.notify_one();
         return done;
     }
 
@@ -245,6 +239,29 @@ class Session::State final : Effects {
         return limits;
     }
 
+    /// `copy`: the argument's bytes, as far as the program has them.
+    [[nodiscard]] Answer ioctl(File file, unsigned long request, std::uint64_t argument,
+                               std::span<std::byte> copy) {
+        std::array<std::byte, 64> small; // NOLINT(*-member-init): read below
+        std::vector<std::byte> large(copy.size() > small.size() ? copy.size() : 0);
+        const std::span<std::byte> before =
+            large.empty() ? std::span(small).first(copy.size()) : std::span(large);
+        std::ranges::copy(copy, before.begin());
+        const std::lock_guard lock(mutex_);
+        event_.reset();
+        const Answer answer = opened(kernel_.request(file, request, argument, copy));
+        if (std::memcmp(before.data(), copy.data(), copy.size()) == 0)
+            return answer;
+        // Nothing else is written: the program may own what follows a short argument.
+        const auto first = std::ranges::mismatch(before, copy).in2;
+        const auto last = std::mismatch(before.rbegin(), before.rend(), copy.rbegin()).second;
+        const std::span<const std::byte> changed(first, last.base());
+        const auto offset = static_cast<std::size_t>(first - copy.begin());
+        if (client_.write(argument + offset, changed) != changed.size())
+            return {.value = -EFAULT};
+        return answer;
+    }
+
     /// Starts the devices' thread with the first device.
     [[nodiscard]] Answer opened(Answer answer) {
         if (answer.opened == File::none || !kernel_.device_of(answer.opened))
@@ -255,11 +272,13 @@ class Session::State final : Effects {
         return answer;
     }
 
-    /// With every signal blocked: they are the program's.
+    /// With every signal blocked but those of its own faults: they are the program's.
     void start() {
         sigset_t all;
         sigset_t before;
         sigfillset(&all);
+        sigdelset(&all, SIGSEGV);
+        sigdelset(&all, SIGBUS);
         pthread_sigmask(SIG_SETMASK, &all, &before);
         thread_ = std::thread([this] { run_devices(); });
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -267,6 +286,7 @@ class Session::State final : Effects {
 
     void run_devices() {
         std::unique_lock lock(mutex_);
+        bool stays_awake = false;
         while (!stopping_) {
             bool worked = false;
             for (const auto& slot : slots_)
@@ -276,11 +296,30 @@ class Session::State final : Effects {
                 lock.unlock(); // for the program's threads
                 std::this_thread::yield();
                 lock.lock();
-            } else if (!std::exchange(has_work_, false)) {
+            }
+            if (worked || has_work_.exchange(false)) {
+                stays_awake = true;
+            } else if (std::exchange(stays_awake, false)) {
+                poll_for_work(lock);
+            } else {
                 recorder_.flush();
+                sleeps_ = true;
                 work_.wait_for(lock, idle_time);
+                sleeps_ = false;
             }
         }
+    }
+
+    /// Never waits for the lock while a store has it, which would make the store wake this thread.
+    void poll_for_work(std::unique_lock<std::mutex>& lock) {
+        lock.unlock();
+        const auto end = std::chrono::steady_clock::now() + awake_time;
+        do {
+            std::this_thread::yield();
+            if (has_work_ && lock.try_lock())
+                return;
+        } while (std::chrono::steady_clock::now() < end);
+        lock.lock();
     }
 
     /// The call being served; its stack is kept.
@@ -389,7 +428,8 @@ class Session::State final : Effects {
     std::mutex mutex_;
     std::condition_variable work_;
     std::uint64_t counted_misdeeds_ = 0;
-    bool has_work_ = false;
+    std::atomic<bool> has_work_ = false; ///< since the devices looked last
+    bool sleeps_ = false;                ///< the devices' thread, which nobody woke yet
     bool stopping_ = false;
     std::thread thread_;
 };

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// SIGSEGV: the handler, and libc's functions that set handlers and masks.
+// SIGSEGV and SIGBUS: the handler, and libc's functions that set handlers and masks.
 #include "run/preload/faults.hpp"
 
 #include "run/instruction/instruction.hpp"
 #include "run/preload/context.hpp"
+#include "run/preload/guarded_copy.hpp"
 #include "run/preload/next.hpp"
 #include "run/preload/own_stack.hpp"
 #include "run/preload/process.hpp"
@@ -17,15 +18,22 @@
 #include <string>
 #include <sys/syscall.h>
 #include <unistd.h>
+#include <utility>
 
 namespace moat::run {
 
 namespace {
 
+constexpr std::array fault_signals = {SIGSEGV, SIGBUS};
+
 constinit std::atomic<bool> caught = false;
 
-/// The program's action for SIGSEGV while the handler below is installed. Held with every signal
-/// blocked, so that a handler may call sigaction.
+/// Whether this thread may be in the program's handler of a fault signal, which blocks it. A
+/// handler that leaves by a jump leaves it set.
+constinit thread_local bool maybe_blocked = false;
+
+/// The program's action for a fault signal while the handler below is installed. Held with every
+/// signal blocked, so that a handler may call sigaction.
 class ProgramAction {
   public:
     [[nodiscard]] struct sigaction exchange(const struct sigaction* action) {
@@ -47,7 +55,11 @@ class ProgramAction {
     struct sigaction action_ = {};
 };
 
-constinit ProgramAction program_action;
+constinit std::array<ProgramAction, fault_signals.size()> program_actions;
+
+[[nodiscard]] ProgramAction& program_action(int signal) {
+    return program_actions[signal == SIGBUS ? 1 : 0];
+}
 
 void load_region(const Windows::Mapped& mapped, std::uint64_t address, std::span<std::byte> into) {
     if (Session* const session = session_if_any())
@@ -96,7 +108,7 @@ void print_refusal(const Error& error) {
 
 /// Gives the fault to the program, as the kernel would have.
 void pass_on(int signal, siginfo_t* info, ucontext_t& context) {
-    const struct sigaction action = program_action.exchange(nullptr);
+    const struct sigaction action = program_action(signal).exchange(nullptr);
     const bool sent = info->si_code <= 0; // by kill
     if (action.sa_handler == SIG_IGN && sent)
         return;
@@ -109,57 +121,64 @@ void pass_on(int signal, siginfo_t* info, ucontext_t& context) {
     }
     if ((action.sa_flags & SA_RESETHAND) != 0) {
         const struct sigaction usual = {};
-        (void)program_action.exchange(&usual);
+        (void)program_action(signal).exchange(&usual);
     }
     sigset_t mask;
     sigorset(&mask, &context.uc_sigmask, &action.sa_mask);
     if ((action.sa_flags & SA_NODEFER) == 0)
         sigaddset(&mask, signal);
     MOAT_NEXT(pthread_sigmask)(SIG_SETMASK, &mask, nullptr);
+    const bool before = std::exchange(maybe_blocked, true);
     if ((action.sa_flags & SA_SIGINFO) != 0)
         action.sa_sigaction(signal, info, &context);
     else
         action.sa_handler(signal);
+    maybe_blocked = before;
 }
 
 void on_fault(int signal, siginfo_t* info, void* argument) {
-    const int error = errno;
     auto& context = *static_cast<ucontext_t*>(argument);
+    if (info->si_code > 0 && end_guarded_copy(context))
+        return;
+    const int error = errno;
     const auto address = reinterpret_cast<std::uint64_t>(info->si_addr);
-    const bool ours = info->si_code == SEGV_ACCERR && windows().find(address);
+    const bool ours = signal == SIGSEGV && info->si_code == SEGV_ACCERR && windows().find(address);
     const bool served = ours && serve(context, address);
     errno = error;
     if (!served)
         pass_on(signal, info, context);
 }
 
-/// `on_alternate_stack`: as the program's handler has it, whose stack may be used up.
-void install(bool on_alternate_stack, struct sigaction* old) {
-    struct sigaction action = {};
-    action.sa_sigaction = on_fault;
-    action.sa_flags = SA_SIGINFO | (on_alternate_stack ? SA_ONSTACK : 0);
-    sigfillset(&action.sa_mask);
-    MOAT_NEXT(sigaction)(SIGSEGV, &action, old);
-}
-
-/// A thread that blocks SIGSEGV would end at its first access to a region.
-[[nodiscard]] sigset_t without_fault(const sigset_t& set) {
+/// A thread that blocks the signals would end at its first fault.
+[[nodiscard]] sigset_t without_faults(const sigset_t& set) {
     sigset_t rest = set;
-    sigdelset(&rest, SIGSEGV);
+    for (const int signal : fault_signals)
+        sigdelset(&rest, signal);
     return rest;
 }
 
-/// sigaction of SIGSEGV after catch_faults.
-void change_program_action(const struct sigaction* action, struct sigaction* old) {
-    const struct sigaction before = program_action.exchange(action);
+/// `on_alternate_stack`: as the program's handler has it, whose stack may be used up.
+void install(int signal, bool on_alternate_stack) {
+    sigset_t all;
+    sigfillset(&all);
+    struct sigaction action = {};
+    action.sa_sigaction = on_fault;
+    action.sa_flags = SA_SIGINFO | SA_NODEFER | (on_alternate_stack ? SA_ONSTACK : 0);
+    action.sa_mask = without_faults(all); // the handler's own copies may fault
+    MOAT_NEXT(sigaction)(signal, &action, nullptr);
+}
+
+/// sigaction of a fault signal after catch_faults.
+void change_program_action(int signal, const struct sigaction* action, struct sigaction* old) {
+    const struct sigaction before = program_action(signal).exchange(action);
     if (action != nullptr)
-        install((action->sa_flags & SA_ONSTACK) != 0, nullptr);
+        install(signal, (action->sa_flags & SA_ONSTACK) != 0);
     if (old != nullptr)
         *old = before;
 }
 
 [[nodiscard]] bool changes_faults(int signal) {
-    return signal == SIGSEGV && caught;
+    return caught && std::ranges::find(fault_signals, signal) != fault_signals.end();
 }
 
 /// signal and its relatives, which differ in flags.
@@ -168,8 +187,7 @@ sighandler_t set_handler(int signal, sighandler_t handler, int flags) {
     action.sa_handler = handler;
     action.sa_flags = flags;
     struct sigaction old = {};
-    change_program_action(&action, &old);
-    (void)signal;
+    change_program_action(signal, &action, &old);
     return old.sa_handler;
 }
 
@@ -180,16 +198,28 @@ void catch_faults() {
     const std::lock_guard guard(once);
     if (caught)
         return;
-    struct sigaction program = {};
-    MOAT_NEXT(sigaction)(SIGSEGV, nullptr, &program);
-    (void)program_action.exchange(&program);
     (void)registers_of(ucontext_t{}); // asks the CPU once, outside of a handler
-    install((program.sa_flags & SA_ONSTACK) != 0, nullptr);
-    sigset_t fault;
-    sigemptyset(&fault);
-    sigaddset(&fault, SIGSEGV);
-    MOAT_NEXT(pthread_sigmask)(SIG_UNBLOCK, &fault, nullptr);
+    sigset_t faults;
+    sigemptyset(&faults);
+    for (const int signal : fault_signals) {
+        struct sigaction program = {};
+        MOAT_NEXT(sigaction)(signal, nullptr, &program);
+        (void)program_action(signal).exchange(&program);
+        install(signal, (program.sa_flags & SA_ONSTACK) != 0);
+        sigaddset(&faults, signal);
+    }
+    MOAT_NEXT(pthread_sigmask)(SIG_UNBLOCK, &faults, nullptr);
     caught = true;
+}
+
+bool catches_faults() {
+    if (!maybe_blocked)
+        return caught;
+    sigset_t mask;
+    MOAT_NEXT(pthread_sigmask)(SIG_BLOCK, nullptr, &mask);
+    maybe_blocked = std::ranges::any_of(
+        fault_signals, [&](int signal) { return sigismember(&mask, signal) != 0; });
+    return !maybe_blocked;
 }
 
 } // namespace moat::run
@@ -198,13 +228,13 @@ using namespace moat::run;
 
 MOAT_INTERPOSED int sigaction(int signal, const struct sigaction* action, struct sigaction* old) {
     if (changes_faults(signal)) {
-        change_program_action(action, old);
+        change_program_action(signal, action, old);
         return 0;
     }
     if (action == nullptr || options() == nullptr)
         return MOAT_NEXT(sigaction)(signal, action, old);
     struct sigaction changed = *action;
-    changed.sa_mask = without_fault(action->sa_mask);
+    changed.sa_mask = without_faults(action->sa_mask);
     return MOAT_NEXT(sigaction)(signal, &changed, old);
 }
 
@@ -233,13 +263,13 @@ MOAT_INTERPOSED sighandler_t __sysv_signal(int number, sighandler_t handler) {
 MOAT_INTERPOSED int pthread_sigmask(int how, const sigset_t* set, sigset_t* old) {
     if (set == nullptr || how == SIG_UNBLOCK || options() == nullptr)
         return MOAT_NEXT(pthread_sigmask)(how, set, old);
-    const sigset_t rest = without_fault(*set);
+    const sigset_t rest = without_faults(*set);
     return MOAT_NEXT(pthread_sigmask)(how, &rest, old);
 }
 
 MOAT_INTERPOSED int sigprocmask(int how, const sigset_t* set, sigset_t* old) {
     if (set == nullptr || how == SIG_UNBLOCK || options() == nullptr)
         return MOAT_NEXT(sigprocmask)(how, set, old);
-    const sigset_t rest = without_fault(*set);
+    const sigset_t rest = without_faults(*set);
     return MOAT_NEXT(sigprocmask)(how, &rest, old);
 }

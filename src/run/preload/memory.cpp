@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // libc's functions on mappings. A mapped region is memory that faults. System calls are made
 // directly: allocators call these before the library is ready.
-#include "run/preload/faults.hpp"
 #include "run/preload/next.hpp"
 #include "run/preload/own_stack.hpp"
 #include "run/preload/process.hpp"
@@ -39,7 +38,6 @@ void* map_region(void* address, std::size_t bytes, int flags, File file, off_t o
         errno = EINVAL;
         return MAP_FAILED;
     }
-    catch_faults();
     const int kept = flags & (MAP_FIXED | MAP_FIXED_NOREPLACE);
     void* const made =
         as_pointer(syscall(SYS_mmap, address, size, PROT_NONE,

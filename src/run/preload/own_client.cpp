@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "run/preload/own_client.hpp"
 
+#include "run/preload/faults.hpp"
+#include "run/preload/guarded_copy.hpp"
 #include "run/preload/own_stack.hpp"
 #include "run/preload/process.hpp"
 
@@ -31,27 +33,47 @@ namespace {
     return copy;
 }
 
+[[nodiscard]] void* pointer(std::uint64_t address) {
+    return reinterpret_cast<void*>(address); // NOLINT(performance-no-int-to-ptr)
+}
+
+/// The last 8 bytes with one store.
+[[nodiscard]] std::size_t write_last_8_last(std::uint64_t address,
+                                            std::span<const std::byte> from) {
+    const std::size_t last = from.size() < 8 ? 0 : 8;
+    const std::size_t first = from.size() - last;
+    const std::size_t done = guarded_copy(pointer(address), from.data(), first);
+    if (last == 0 || done != first)
+        return done;
+    const std::byte* const end = from.data() + first;
+    return guarded_copy_8(pointer(address + first), end)
+               ? from.size()
+               : done + guarded_copy(pointer(address + first), end, last); // to the end of a page
+}
+
 } // namespace
 
 OwnClient::OwnClient() : standard_error_(duplicate_high(STDERR_FILENO)) {}
 
-std::size_t OwnClient::transfer(Transfer* function, std::span<const iovec> local,
-                                std::uint64_t address, std::size_t bytes) {
-    const iovec remote = {reinterpret_cast<void*>(address), bytes};
-    const auto done = function(process_number(), local.data(), local.size(), &remote, 1, 0);
+std::size_t OwnClient::transfer(Transfer* function, std::span<std::byte> local,
+                                std::uint64_t address) {
+    const iovec own = {local.data(), local.size()};
+    const iovec remote = {pointer(address), local.size()};
+    const auto done = function(process_number(), &own, 1, &remote, 1, 0);
     if (done >= 0)
         return static_cast<std::size_t>(done);
     if (errno != EFAULT && !warned_.exchange(true))
         print_line("this container or sandbox does not permit process_vm_readv and "
-                   "process_vm_writev, so devices cannot reach memory; permit both");
+                   "process_vm_writev, which a handler of SIGSEGV needs; permit both");
     return 0;
 }
 
 std::size_t OwnClient::read(std::uint64_t address, std::span<std::byte> into) {
     if (into.empty())
         return 0;
-    const std::array local = {iovec{into.data(), into.size()}};
-    const std::size_t done = transfer(process_vm_readv, local, address, into.size());
+    const std::size_t done = catches_faults()
+                                 ? guarded_copy(into.data(), pointer(address), into.size())
+                                 : transfer(process_vm_readv, into, address);
     if (done == 0 && windows().overlaps(address, address + into.size())) {
         std::ranges::fill(into, std::byte{0xff}); // a device's region: DMA to it goes nowhere
         return into.size();
@@ -62,11 +84,11 @@ std::size_t OwnClient::read(std::uint64_t address, std::span<std::byte> into) {
 std::size_t OwnClient::write(std::uint64_t address, std::span<const std::byte> from) {
     if (from.empty())
         return 0;
-    auto* const bytes = const_cast<std::byte*>(from.data()); // only read
-    const std::size_t last = std::min<std::size_t>(from.size(), 8);
-    const std::array local = {iovec{bytes, from.size() - last},
-                              iovec{bytes + from.size() - last, last}};
-    const std::size_t done = transfer(process_vm_writev, local, address, from.size());
+    const std::size_t done =
+        catches_faults()
+            ? write_last_8_last(address, from)
+            : transfer(process_vm_writev, {const_cast<std::byte*>(from.data()), from.size()},
+                       address); // only read
     return done == 0 && windows().overlaps(address, address + from.size()) ? from.size() : done;
 }
 

@@ -14,7 +14,7 @@ class OwnClient final : public Client {
     OwnClient();
 
     [[nodiscard]] std::size_t read(std::uint64_t address, std::span<std::byte> into) override;
-    /// The last 8 bytes are written after the others.
+    /// The last 8 bytes are written after the others, at once.
     [[nodiscard]] std::size_t write(std::uint64_t address,
                                     std::span<const std::byte> from) override;
     [[nodiscard]] int duplicate(int descriptor) override;
@@ -26,8 +26,9 @@ class OwnClient final : public Client {
   private:
     using Transfer = decltype(::process_vm_readv);
 
-    [[nodiscard]] std::size_t transfer(Transfer* function, std::span<const iovec> local,
-                                       std::uint64_t address, std::size_t bytes);
+    /// For a thread whose faults are not caught.
+    [[nodiscard]] std::size_t transfer(Transfer* function, std::span<std::byte> local,
+                                       std::uint64_t address);
 
     int standard_error_;
     std::atomic<bool> warned_ = false;

@@ -9,6 +9,8 @@
 
 namespace moat::run {
 
+thread_local constinit EntryPlace entered = {};
+
 namespace {
 
 constexpr std::size_t most_frames = 32;
@@ -26,7 +28,6 @@ struct Capture {
     bool outside = false; ///< of this library
 };
 
-thread_local constinit EntryPlace entered = {};
 thread_local constinit std::array<Capture, 16> latest = {};
 
 /// Where the stack of a place is kept.
@@ -46,26 +47,19 @@ _Unwind_Reason_Code add_frame(_Unwind_Context* context, void* argument) {
     return _URC_NO_REASON;
 }
 
-[[nodiscard]] bool still_lies_there(const Frame& frame) {
-    return frame.stack - entered.stack < largest_stack &&
-           reinterpret_cast<const std::uintptr_t*>(frame.stack)[-1] == frame.address;
-}
-
 [[nodiscard]] bool is_current(const Capture& capture) {
-    return capture.count != 0 && capture.place == entered &&
-           std::ranges::all_of(std::span(capture.frames).first(capture.count).subspan(1),
-                               still_lies_there);
+    if (capture.count == 0 || capture.place != entered)
+        return false;
+    for (std::size_t i = 1; i != capture.count; ++i) {
+        const Frame& frame = capture.frames[i];
+        if (frame.stack - entered.stack >= largest_stack ||
+            reinterpret_cast<const std::uintptr_t*>(frame.stack)[-1] != frame.address)
+            return false;
+    }
+    return true;
 }
 
 } // namespace
-
-Entry::Entry(const EntryPlace& place) : before_(entered) {
-    entered = place;
-}
-
-Entry::~Entry() {
-    entered = before_;
-}
 
 std::size_t own_stack(std::span<std::uintptr_t> frames) {
     if (entered.address == 0)
@@ -78,7 +72,7 @@ std::size_t own_stack(std::span<std::uintptr_t> frames) {
             capture.frames[capture.count++] = {entered.address, entered.stack};
     }
     const std::size_t count = std::min(frames.size(), capture.count);
-    for (std::size_t i = 0; i < count; ++i)
+    for (std::size_t i = 0; i != count; ++i)
         frames[i] = capture.frames[i].address;
     if (count != 0 && entered.is_fault) // symbols are looked up before a return address
         ++frames[0];

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 
 namespace moat::run {
 
@@ -17,11 +18,16 @@ struct EntryPlace {
     bool operator==(const EntryPlace&) const = default;
 };
 
+/// The innermost Entry of this thread; address 0 outside.
+extern thread_local constinit EntryPlace entered;
+
 /// While one lives, its thread serves the program.
 class Entry {
   public:
-    explicit Entry(const EntryPlace& place);
-    ~Entry();
+    explicit Entry(const EntryPlace& place) : before_(std::exchange(entered, place)) {}
+
+    ~Entry() { entered = before_; }
+
     Entry(const Entry&) = delete;
     Entry& operator=(const Entry&) = delete;
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "run/preload/process.hpp"
 
+#include "run/preload/faults.hpp"
 #include "run/preload/own_client.hpp"
 
 #include <atomic>
@@ -95,6 +96,7 @@ Session& session() {
     if (Session* const made = current.load(std::memory_order_acquire))
         return *made;
     const std::lock_guard guard(making);
+    catch_faults(); // its copies may fault
     if (current == nullptr)
         current = new Session(*options(), own_client());
     return *current;

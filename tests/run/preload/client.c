@@ -289,6 +289,85 @@ static void handler_from_before(void) {
     close_device(&device);
 }
 
+static void expect_missing(int container, void* argument) {
+    REQUIRE(ioctl(container, VFIO_IOMMU_GET_INFO, argument) == -1 && errno == EFAULT);
+}
+
+/* A page of a file that ends before it. */
+static void* page_behind_file(void) {
+    void* const page =
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, memfd_create("empty", MFD_CLOEXEC), 0);
+    REQUIRE(page != MAP_FAILED);
+    return page;
+}
+
+static void expect_every_bad_argument_missing(int container) {
+    char* const pages =
+        mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(pages != MAP_FAILED && mprotect(pages + 4096, 4096, PROT_NONE) == 0);
+    expect_missing(container, NULL);
+    expect_missing(container, (void*)(1UL << 63)); /* no address at all */
+    expect_missing(container, pages + 4096);
+    expect_missing(container, pages + 4096 - 8); /* half of it */
+    expect_missing(container, page_behind_file());
+    struct vfio_iommu_type1_info info = {.argsz = sizeof info};
+    char* const last = pages + 4096 - sizeof info;
+    memcpy(last, &info, sizeof info);
+    REQUIRE(ioctl(container, VFIO_IOMMU_GET_INFO, last) == 0);
+    memcpy(last, &info, sizeof info);
+    REQUIRE(mprotect(pages, 4096, PROT_READ) == 0); /* the answer has no place */
+    expect_missing(container, last);
+    REQUIRE(munmap(pages, 8192) == 0);
+}
+
+static void missing_arguments(void) {
+    struct device device = open_device();
+    expect_every_bad_argument_missing(device.container);
+    struct vfio_iommu_type1_dma_map map = {
+        .argsz = sizeof map, .flags = VFIO_DMA_MAP_FLAG_READ, .iova = 4096, .size = 4096};
+    map.vaddr = (uint64_t)(uintptr_t)page_behind_file();
+    REQUIRE(ioctl(device.container, VFIO_IOMMU_MAP_DMA, &map) == -1 && errno == EFAULT);
+    close_device(&device);
+}
+
+static int container_of_handler;
+
+static void call_and_jump(int signal) {
+    (void)signal;
+    expect_every_bad_argument_missing(container_of_handler);
+    siglongjmp(after_fault, 1);
+}
+
+/* A handler blocks the signal that it handles, whether it returns or not. */
+static void missing_arguments_in_a_handler(void) {
+    struct device device = open_device();
+    container_of_handler = device.container;
+    signal(SIGSEGV, call_and_jump);
+    signal(SIGBUS, call_and_jump);
+    char* const bad[] = {(char*)16, page_behind_file()};
+    for (unsigned i = 0; i < 4; ++i) {
+        if (sigsetjmp(after_fault, 1) == 0) {
+            *(volatile char*)bad[i % 2] = 1;
+            REQUIRE(0);
+        }
+        expect_every_bad_argument_missing(device.container);
+    }
+    close_device(&device);
+}
+
+/* What moat is to find: memory that is gone while the device writes to it. */
+static void memory_gone(void) {
+    struct device device = open_device();
+    void* const memory =
+        mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    map(&device, memory, 0x100000, 4096);
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED; /* nothing else gets its address */
+    REQUIRE(mmap(memory, 4096, PROT_NONE, flags, -1, 0) == memory);
+    copy(&device, 0x40000, 0x100000, 64, to_memory);
+    copy(&device, 0x100100, 0x40000, 64, 0);
+    close_device(&device);
+}
+
 static void fault_without_handler(void) {
     struct device device = open_device();
     const pid_t child = fork();
@@ -331,6 +410,9 @@ static const struct test_case cases[] = {
     {"forked", forked},
     {"vforked", vforked},
     {"handler_from_before", handler_from_before},
+    {"missing_arguments", missing_arguments},
+    {"missing_arguments_in_a_handler", missing_arguments_in_a_handler},
+    {"memory_gone", memory_gone},
     {"fault_without_handler", fault_without_handler},
     {"wide_accesses", wide_accesses},
     {NULL, NULL},

@@ -414,6 +414,7 @@ static void sets_handler(const char* name, sighandler_t after) {
     REQUIRE(function(SIGSEGV, handler) == SIG_DFL);
     expect_handled(&device);
     REQUIRE(function(SIGSEGV, SIG_DFL) == after);
+    REQUIRE(function(SIGBUS, handler) == SIG_DFL && function(SIGBUS, SIG_DFL) == handler);
     REQUIRE(function(SIGUSR1, handler) == SIG_DFL && function(SIGUSR1, SIG_IGN) == handler);
     close_device(&device);
 }
@@ -449,7 +450,8 @@ static void blocks(const char* name) {
     REQUIRE(function(SIG_SETMASK, &all, NULL) == 0);
     REQUIRE(device.bar[reg_identity] == identity);
     REQUIRE(function(SIG_BLOCK, NULL, &now) == 0);
-    REQUIRE(sigismember(&now, SIGTERM) == 1 && sigismember(&now, SIGSEGV) == 0);
+    REQUIRE(sigismember(&now, SIGTERM) == 1 && sigismember(&now, SIGSEGV) == 0 &&
+            sigismember(&now, SIGBUS) == 0);
     REQUIRE(function(SIG_UNBLOCK, &all, NULL) == 0 && function(SIG_BLOCK, NULL, &now) == 0);
     REQUIRE(sigismember(&now, SIGTERM) == 0);
     close_device(&device);

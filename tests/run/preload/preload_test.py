@@ -68,7 +68,7 @@ class Preload(unittest.TestCase):
             with self.subTest(case):
                 ended = folder.run(CLIENT, case)
                 self.assertEqual(ended.returncode, 0, ended.stderr)
-                if case not in ("stray", "forked"):
+                if case not in ("stray", "forked", "memory_gone"):
                     self.assertEqual(ended.stderr, "")
 
     def test_a_stray_access_is_reported_with_the_programs_stack(self):
@@ -76,6 +76,12 @@ class Preload(unittest.TestCase):
         ended = folder.run(CLIENT, "stray")
         self.assertEqual(ended.returncode, 0, ended.stderr)
         self.assertIn("ring_for_unmapped", ended.stderr)
+
+    def test_memory_that_is_gone_is_reported(self):
+        folder = self.with_folder("edu")
+        ended = folder.run(CLIENT, "memory_gone")
+        self.assertEqual(ended.returncode, 0, ended.stderr)
+        self.assertEqual(ended.stderr.count("dma-memory-gone"), 2, ended.stderr)
 
     def test_without_options_nothing_changes(self):
         folder = self.with_folder("edu")
