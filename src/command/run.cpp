@@ -9,6 +9,8 @@
 #include "recording_input.hpp"
 #include "run/device_kinds.hpp"
 #include "run/launch.hpp"
+#include "run/program_file.hpp"
+#include "run/supervise/supervise.hpp"
 #include "subcommands.hpp"
 
 #include <CLI/CLI.hpp>
@@ -35,6 +37,7 @@ struct RunArguments {
     std::string record;
     PictureFiles pictures;
     unsigned exit_code = 1;
+    bool supervise = false;
     bool quiet = false;
 };
 
@@ -110,15 +113,21 @@ void say(const std::string& sentence) {
     std::cerr << who << ": " << sentence << '\n';
 }
 
+void print_unused(const RunArguments& arguments, const run::Options& options) {
+    std::string found;
+    for (const run::DeviceChoice& each : options.devices)
+        found += (found.empty() ? "" : ", ") + machine::to_string(each.address) + " (group " +
+                 std::to_string(each.group()) + ")";
+    const std::string_view kind =
+        arguments.supervise ? "" : run::why_not_preloaded(arguments.program[0]);
+    say("the program opened no soft device: " + found +
+        (kind.empty() ? ""
+                      : "; " + arguments.program[0] + " is a " + std::string(kind) +
+                            " program, on which a preloaded library has no effect: add "
+                            "--supervise"));
+}
+
 void print_summary(const run::Options& options, const run::Tally& tally) {
-    if (tally.opens == 0) {
-        std::string found;
-        for (const run::DeviceChoice& each : options.devices)
-            found += (found.empty() ? "" : ", ") + machine::to_string(each.address) + " (group " +
-                     std::to_string(each.group()) + ")";
-        return say("the program opened no soft device: " + found +
-                   "; a static program loads no library");
-    }
     say(counted(tally.maps, "map") + ", " + with_commas(tally.register_accesses) +
         " accesses to registers; the device read memory " + counted(tally.device_reads, "time") +
         ", wrote it " + counted(tally.device_writes, "time") + ", and interrupted " +
@@ -155,14 +164,17 @@ int run_program(const RunArguments& arguments) {
     require_output(who, {arguments.json, arguments.record, arguments.pictures.html(),
                          arguments.pictures.trace()});
     const run::Options options = options_of(arguments);
-    const std::string library = find_library();
+    const std::string library = arguments.supervise ? "" : find_library();
     auto launch = run::Launch::prepare(options, paths_of(arguments.paths));
     if (!launch)
         stop(Exit::bound, launch.error());
-    const auto end = launch->run(arguments.program, library);
+    const auto end = arguments.supervise ? run::supervise(launch->options(), arguments.program)
+                                         : launch->run(arguments.program, library);
     if (!end)
         stop(Exit::bound, end.error());
-    if (!arguments.quiet)
+    if (!arguments.quiet && launch->tally().opens == 0)
+        print_unused(arguments, launch->options());
+    else if (!arguments.quiet)
         print_summary(launch->options(), launch->tally());
     keep_files(arguments, *launch);
     return launch->tally().findings != 0 ? static_cast<int>(arguments.exit_code)
@@ -182,6 +194,7 @@ void add_run(CLI::App& app, Exit& exit) {
         ->add_option("--device", arguments.devices,
                      "give it this device: " + run::device_kinds() +
                          "; @BDF sets its address, ,size=SIZE a disk's; default: nvme")
+        ->allow_extra_args(false) // or it takes the "--" for its own
         ->type_name("KIND[@BDF][,size=SIZE]");
     command
         ->add_option("--inject", arguments.inject,
@@ -205,6 +218,9 @@ void add_run(CLI::App& app, Exit& exit) {
                      "how the program sees the devices in /sys and /dev")
         ->check(CLI::IsMember({"auto", "mount", "redirect"}))
         ->capture_default_str();
+    command->add_flag("--supervise", arguments.supervise,
+                      "for static programs and Go programs: follow it by ptrace and seccomp in "
+                      "place of a preloaded library");
     command->add_flag("--quiet", arguments.quiet, "print no summary");
     describe(
         *command,
@@ -217,11 +233,13 @@ void add_run(CLI::App& app, Exit& exit) {
               "The exit status is the program's, or 1 if something was found. Reports and the "
               "summary go to standard error.",
               "The program's own maps decide how closely it is checked: an access that stays "
-              "inside a mapping is right. Static programs are not supported: they load no "
-              "library."},
+              "inside a mapping is right. Static programs and Go programs load no library: give "
+              "--supervise, which follows them by ptrace and seccomp, also without root. A "
+              "register access then takes tens of microseconds more."},
          .examples = {{"moat run -- qemu-img info nvme://0000:05:00.0/1", "look at a soft disk"},
                       {"moat run --inject overrun -- qemu-img info nvme://0000:05:00.0/1",
-                       "let the disk write past its buffers"}}});
+                       "let the disk write past its buffers"},
+                      {"moat run --supervise -- ./driver_test", "run a static program"}}});
     command->callback([&exit] {
         if (arguments.devices.empty())
             arguments.devices = {"nvme"};

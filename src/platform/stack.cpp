@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cxxabi.h>
 #include <dlfcn.h>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -82,6 +83,24 @@ void on_symbol(void* question, std::uintptr_t, const char* symbol, std::uintptr_
 /// Missing symbols are not an error: the frame has only an address.
 void on_error(void*, const char*, int) {}
 
+/// nullptr: this program. Without threads, and for ever: libbacktrace frees nothing.
+[[nodiscard]] backtrace_state* read_symbols(const char* program) {
+    return backtrace_create_state(program, 0, on_error, nullptr);
+}
+
+void ask(backtrace_state* state, Question& question) {
+    const std::uintptr_t address = question.frame.address - 1; // within the call
+    if (state != nullptr) {
+        backtrace_pcinfo(state, address, on_line, on_error, &question);
+        if (!question.answered)
+            backtrace_syminfo(state, address, on_symbol, on_error, &question);
+    }
+    if (!question.answered)
+        question.sink(question.frame);
+}
+
+std::mutex one_at_a_time;
+
 } // namespace
 
 std::size_t capture_stack(std::span<std::uintptr_t> frames, unsigned skip) {
@@ -92,20 +111,22 @@ std::size_t capture_stack(std::span<std::uintptr_t> frames, unsigned skip) {
 }
 
 void symbolise(std::uintptr_t return_address, FunctionRef<void(const StackFrame&)> sink) {
-    static std::mutex one_at_a_time;
     const std::lock_guard lock(one_at_a_time);
-    constexpr int without_threads = 0;
-    static backtrace_state* const state =
-        backtrace_create_state(nullptr, without_threads, on_error, nullptr);
-    const std::uintptr_t address = return_address - 1; // within the call
-    Question question{{.address = return_address, .module = module_of(address)}, sink};
-    if (state != nullptr) {
-        backtrace_pcinfo(state, address, on_line, on_error, &question);
-        if (!question.answered)
-            backtrace_syminfo(state, address, on_symbol, on_error, &question);
-    }
-    if (!question.answered)
-        sink(question.frame);
+    static backtrace_state* const state = read_symbols(nullptr);
+    Question question{{.address = return_address, .module = module_of(return_address - 1)}, sink};
+    ask(state, question);
+}
+
+void symbolise_program(const std::string& path, std::uintptr_t return_address,
+                       FunctionRef<void(const StackFrame&)> sink) {
+    const std::lock_guard lock(one_at_a_time);
+    static std::map<std::string, backtrace_state*> states;
+    const auto [known, is_new] = states.try_emplace(path, nullptr);
+    if (is_new)
+        known->second = read_symbols(known->first.c_str());
+    const std::string_view module = std::string_view(path).substr(path.rfind('/') + 1);
+    Question question{{.address = return_address, .module = module}, sink};
+    ask(known->second, question);
 }
 
 } // namespace moat::platform

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 namespace moat::platform {
 
@@ -23,5 +24,10 @@ namespace moat::platform {
 /// allocates and is slow; libraries loaded later have no symbols. Any thread; calls `sink` under a
 /// lock, so `sink` does not call this.
 void symbolise(std::uintptr_t return_address, FunctionRef<void(const StackFrame&)> sink);
+
+/// The same for an address of another process, within its executable file `path`, which was linked
+/// for a fixed address (ET_EXEC).
+void symbolise_program(const std::string& path, std::uintptr_t return_address,
+                       FunctionRef<void(const StackFrame&)> sink);
 
 } // namespace moat::platform

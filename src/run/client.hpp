@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Client: the program under `moat run`, as the host of a Session reaches it. The preloaded library
-// is one, in the program; `moat serve` another, for the client of a socket.
+// is one, in the program; `moat serve` another, for the client of a socket; the supervisor a third.
 #pragma once
 
+#include "moat/core/stack_frame.hpp"
+
+#include "platform/stack.hpp"
 #include "run/vfio_kernel/vfio_kernel.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <unistd.h>
 
 namespace moat::run {
 
@@ -34,6 +38,14 @@ class Client {
 
     /// The number of the thread whose call is being served.
     [[nodiscard]] virtual std::uint64_t thread() = 0;
+
+    /// The number of the program's process, and the frames at an address of its code; by default,
+    /// the host's.
+    [[nodiscard]] virtual std::uint64_t process() { return static_cast<std::uint64_t>(::getpid()); }
+
+    virtual void symbolise(std::uintptr_t address, FunctionRef<void(const StackFrame&)> sink) {
+        platform::symbolise(address, sink);
+    }
 
     /// Writes to the program's standard error as it was at the start.
     virtual void print(std::string_view text) = 0;

@@ -29,9 +29,9 @@ namespace {
 
 } // namespace
 
-Findings::Findings(std::string path, Tally& tally, fault::Symbolise symbolise, Print print)
-    : path_(std::move(path)), tally_(tally),
-      report_{.process_id = static_cast<std::uint64_t>(::getpid()), .symbolise = symbolise},
+Findings::Findings(std::string path, Tally& tally, fault::Symbolise symbolise, Print print,
+                   std::uint64_t process)
+    : path_(std::move(path)), tally_(tally), report_{.process_id = process, .symbolise = symbolise},
       print_(std::move(print)) {}
 
 bool Findings::is_new(const Key& key) {

@@ -15,6 +15,7 @@
 #include <string>
 #include <string_view>
 #include <tuple>
+#include <unistd.h>
 #include <vector>
 
 namespace moat::run {
@@ -32,7 +33,9 @@ class Findings {
     using Print = std::function<void(std::string_view text)>;
 
     /// Appends JSON lines to `path`; none if it is empty. `symbolise` and `tally` outlive it.
-    Findings(std::string path, Tally& tally, fault::Symbolise symbolise, Print print);
+    /// Reports name `process`.
+    Findings(std::string path, Tally& tally, fault::Symbolise symbolise, Print print,
+             std::uint64_t process = static_cast<std::uint64_t>(::getpid()));
 
     void stray(const fault::Diagnosis& diagnosis, const Circumstances& circumstances);
 

@@ -7,14 +7,12 @@
 
 #include <array>
 #include <cerrno>
-#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <optional>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,62 +22,11 @@ namespace fs = std::filesystem;
 
 namespace {
 
-volatile std::sig_atomic_t program_number = 0;
-
-/// While the program runs, signals to end are for it.
-class SignalsForProgram {
-  public:
-    explicit SignalsForProgram(pid_t program) {
-        program_number = program;
-        struct sigaction action = {};
-        action.sa_handler = [](int signal) { ::kill(program_number, signal); };
-        ::sigaction(SIGTERM, &action, &before_[0]);
-        ::sigaction(SIGHUP, &action, &before_[1]);
-        action.sa_handler = SIG_IGN; // the terminal sends these to the program as well
-        ::sigaction(SIGINT, &action, &before_[2]);
-        ::sigaction(SIGQUIT, &action, &before_[3]);
-    }
-
-    ~SignalsForProgram() {
-        constexpr std::array signals = {SIGTERM, SIGHUP, SIGINT, SIGQUIT};
-        for (std::size_t index = 0; index != signals.size(); ++index)
-            ::sigaction(signals[index], &before_[index], nullptr);
-    }
-
-    SignalsForProgram(const SignalsForProgram&) = delete;
-    SignalsForProgram& operator=(const SignalsForProgram&) = delete;
-
-  private:
-    std::array<struct sigaction, 4> before_{};
-};
-
-/// The child's way to the program. Return: why it failed.
-[[nodiscard]] std::string become(const std::vector<std::string>& program, const Options& options) {
-    if (!options.redirect)
-        if (const auto entered = enter_mount_namespace(options.folder); !entered)
-            return entered.error();
-    std::vector<char*> arguments;
-    for (const std::string& each : program)
-        arguments.push_back(const_cast<char*>(each.c_str())); // execvp takes non-const strings
-    arguments.push_back(nullptr);
-    ::execvp(arguments[0], arguments.data());
-    return program[0] + ": " + std::strerror(errno);
-}
-
 void preload(const std::string& library, const Options& options) {
     const char* const others = std::getenv("LD_PRELOAD");
     const std::string all = library + (others == nullptr ? "" : ":" + std::string(others));
     ::setenv("LD_PRELOAD", all.c_str(), 1);
     ::setenv("MOAT_RUN", to_text(options).c_str(), 1);
-}
-
-[[nodiscard]] std::string read_all(int file) {
-    std::string text;
-    std::array<char, 512> part{};
-    ssize_t size = 0;
-    while ((size = ::read(file, part.data(), part.size())) > 0 || (size < 0 && errno == EINTR))
-        text.append(part.data(), static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
-    return text;
 }
 
 } // namespace
@@ -143,7 +90,9 @@ std::expected<ProgramEnd, std::string> Launch::run(const std::vector<std::string
         return std::unexpected(std::string("fork: ") + std::strerror(errno));
     if (child == 0) {
         preload(library, state_->options);
-        const std::string why = become(program, state_->options);
+        std::string why = enter_view(state_->options);
+        if (why.empty())
+            why = execute(program);
         (void)!::write(write_end.get(), why.data(), why.size());
         ::_exit(127);
     }
@@ -155,9 +104,7 @@ std::expected<ProgramEnd, std::string> Launch::run(const std::vector<std::string
     }
     if (!why.empty())
         return std::unexpected(why);
-    if (WIFSIGNALED(status))
-        return ProgramEnd{.signal = WTERMSIG(status)};
-    return ProgramEnd{.status = WEXITSTATUS(status)};
+    return program_end(status);
 }
 
 const Options& Launch::options() const {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "run/options.hpp"
+#include "run/program.hpp"
 
 #include <expected>
 #include <memory>
@@ -15,15 +16,6 @@ enum class Paths : std::uint8_t {
     automatic, ///< mounted where that is possible
     mounted,
     redirected,
-};
-
-/// How the program ended.
-struct ProgramEnd {
-    int status = 0;
-    int signal = 0; ///< 0 if it exited
-
-    /// As a shell gives it.
-    [[nodiscard]] int shell_status() const { return signal == 0 ? status : 128 + signal; }
 };
 
 /// A folder below TMPDIR or /tmp; it is removed at the end.

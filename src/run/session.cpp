@@ -2,7 +2,6 @@
 #include "run/session.hpp"
 
 #include "platform/memory_file.hpp"
-#include "platform/stack.hpp"
 #include "run/address_space.hpp"
 #include "run/clock.hpp"
 #include "run/device_bus.hpp"
@@ -60,10 +59,6 @@ constexpr auto awake_time = 50us;
             IovaRange::inclusive(Iova(after_interrupts), Iova(last))};
 }
 
-constexpr auto symbolise_own = [](std::uintptr_t address, fault::FrameSink sink) {
-    platform::symbolise(address, sink);
-};
-
 [[nodiscard]] std::optional<unsigned> number_after(std::string_view text, std::string_view prefix) {
     if (!text.starts_with(prefix))
         return std::nullopt;
@@ -120,9 +115,10 @@ class Session::State final : Effects {
   public:
     State(const Options& options, Client& client)
         : client_(client), tally_(options.folder),
-          recorder_(options.record ? in_folder(options, recording_file) : "", symbolise_own),
-          findings_(in_folder(options, findings_file), tally_.get(), symbolise_own,
-                    [this](std::string_view text) { client_.print(text); }),
+          recorder_(options.record ? in_folder(options, recording_file) : "", symbolise_),
+          findings_(
+              in_folder(options, findings_file), tally_.get(), symbolise_,
+              [this](std::string_view text) { client_.print(text); }, client.process()),
           kernel_(make_slots(options), limits_of(options), *this) {}
 
     virtual ~State() { stop(); }
@@ -415,7 +411,16 @@ class Session::State final : Effects {
         return client_.write(address, bytes) == bytes.size() ? 0 : EFAULT;
     }
 
+    struct SymboliseProgram {
+        Client& client;
+
+        void operator()(std::uintptr_t address, fault::FrameSink sink) const {
+            client.symbolise(address, sink);
+        }
+    };
+
     Client& client_;
+    SymboliseProgram symbolise_{client_};
     SharedTally tally_;
     Recorder recorder_;
     Findings findings_;

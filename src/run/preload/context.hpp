@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The registers in a signal's context, to and from the form that emulate works on.
-// Source: Intel SDM volume 1, chapter 13 (XSAVE); Linux, arch/x86/include/uapi/asm/sigcontext.h.
 #pragma once
 
 #include "run/instruction/instruction.hpp"

@@ -5,9 +5,8 @@
 #include "run/preload/next.hpp"
 #include "run/preload/own_stack.hpp"
 #include "run/preload/process.hpp"
+#include "run/region_transfer.hpp"
 
-#include <algorithm>
-#include <array>
 #include <cerrno>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -28,39 +27,20 @@ int fail_with(int error) {
     return descriptors().find(descriptor).file;
 }
 
-/// In pieces, through memory of moat's: the program's may be missing.
+ssize_t result_of(std::int64_t answer) {
+    return answer < 0 ? fail_with(static_cast<int>(-answer)) : static_cast<ssize_t>(answer);
+}
+
 ssize_t read_region(File file, void* into, std::size_t bytes, std::uint64_t offset) {
     const Inside inside;
-    std::array<std::byte, 256> piece{};
-    std::size_t done = 0;
-    while (done < bytes) {
-        const auto part = std::span(piece).first(std::min(piece.size(), bytes - done));
-        const std::int64_t got = session().read(file, offset + done, part);
-        if (got <= 0)
-            return done != 0 ? static_cast<ssize_t>(done) : fail_with(static_cast<int>(-got));
-        const auto size = static_cast<std::size_t>(got);
-        const auto to = reinterpret_cast<std::uint64_t>(into) + done;
-        if (client().write(to, part.first(size)) != size)
-            return fail_with(EFAULT);
-        done += size;
-    }
-    return static_cast<ssize_t>(done);
+    return result_of(read_region(session(), client(), file, reinterpret_cast<std::uint64_t>(into),
+                                 bytes, offset));
 }
 
 ssize_t write_region(File file, const void* from, std::size_t bytes, std::uint64_t offset) {
     const Inside inside;
-    std::array<std::byte, 256> piece{};
-    std::size_t done = 0;
-    while (done < bytes) {
-        const auto part = std::span(piece).first(std::min(piece.size(), bytes - done));
-        if (client().read(reinterpret_cast<std::uint64_t>(from) + done, part) != part.size())
-            return fail_with(EFAULT);
-        const std::int64_t put = session().write(file, offset + done, part);
-        if (put <= 0)
-            return done != 0 ? static_cast<ssize_t>(done) : fail_with(static_cast<int>(-put));
-        done += static_cast<std::size_t>(put);
-    }
-    return static_cast<ssize_t>(done);
+    return result_of(write_region(session(), client(), file, reinterpret_cast<std::uint64_t>(from),
+                                  bytes, offset));
 }
 
 /// At the position of `descriptor`, which moves on.

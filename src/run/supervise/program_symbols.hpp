@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Symbols of another process's code: functions and lines where its program lies at fixed addresses,
+// as static programs and Go's do, else the module and the offset in it.
+#pragma once
+
+#include "moat/core/function_ref.hpp"
+#include "moat/core/stack_frame.hpp"
+
+#include <cstdint>
+#include <sys/types.h>
+
+namespace moat::run {
+
+/// Passes the frames at a return address of `process` to `sink`: at least one, whose views are
+/// valid during the call. Any thread.
+void symbolise_in(pid_t process, std::uintptr_t return_address,
+                  FunctionRef<void(const StackFrame&)> sink);
+
+} // namespace moat::run
