@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Kernels for the lab: Debian's, unpacked and not installed; those built from Debian's source, one with
-iommufd and one with the kernel's own checkers; or a given file. What is fetched or built stays in the
+iommufd and two with the kernel's own checkers; or a given file. What is fetched or built stays in the
 cache folder and is used again."""
 
 import pathlib
@@ -15,7 +15,8 @@ FOLDER = pathlib.Path(__file__).parent
 # The files of options that each kernel adds to allnoconfig.
 BUILT = {
     "iommufd": ("iommufd.config",),
-    "debug": ("iommufd.config", "debug.config"),
+    "debug": ("iommufd.config", "debug.config", "checkers.config"),
+    "races": ("iommufd.config", "debug.config", "races.config"),
 }
 NAMES = [*debian.KERNELS, *BUILT]
 CROSS = {"arm64": "aarch64-linux-gnu-"}
@@ -64,7 +65,7 @@ def of_debian(name, folder):
 
 
 def build(name, jobs, patches=()):
-    """Builds a kernel from Debian's source. About nine minutes of two cores; twice that for debug. One
+    """Builds a kernel from Debian's source. About nine minutes of two cores; twice that for debug and races. One
     with patches is kept beside the other, as NAME-patched."""
     kept = cache_folder() / (f"{name}-patched" if patches else name)
     with scratch() as work:

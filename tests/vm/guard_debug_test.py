@@ -1,20 +1,19 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""guard_debug_test.py MOAT: moat_guard under the kernel's own checkers (scripts/vm/debug.config): lockdep, KASAN,
+"""guard_debug_test.py MOAT: moat_guard under the kernel's own checkers (scripts/vm/checkers.config): lockdep, KASAN,
 DMA_API_DEBUG and those of sleeping, preemption, lists and objects. They report nothing while the module is loaded, set and
-unloaded under load, and report a lock that a broken copy leaves held. Only in `./dev test --full`, whose
-MOAT_VM_RELOADS it takes; exit status 77 otherwise, and where a probe of scripts/vm/probe.py fails."""
+unloaded under load, and report a lock that a broken copy leaves held. MOAT_VM_RELOADS: how often it is loaded (2). Exit
+status 77 where a probe of scripts/vm/probe.py fails."""
 import os
 import pathlib
 import re
-import shutil
 import sys
 import tempfile
 
 import guest_run
 from guest_run import Failed, ROOT
 
-RELOADS = os.environ.get("MOAT_VM_RELOADS")
+RELOADS = os.environ.get("MOAT_VM_RELOADS", "2")
 # Two processors that QEMU runs by turns: docs/testing.md has the reason.
 OPTIONS = ("--single-thread",)
 REPORT = re.compile(r"WARNING|BUG|possible|DMA-API:.*(error|warn|leak|device driver)|ODEBUG|corruption|INFO: (?!lockdep)")
@@ -64,16 +63,6 @@ reports broken
 UNLOCK = "\t\tshow_device(file, each);\n\tmutex_unlock(&lock);\n"
 
 
-def broken_copy(folder):
-    """The module's sources, of which one does not unlock."""
-    copy = shutil.copytree(ROOT / "kernel/moat_guard", folder / "broken")
-    text = (copy / "devices.c").read_text()
-    if text.count(UNLOCK) != 1:
-        raise Failed("no place to break in devices.c")
-    (copy / "devices.c").write_text(text.replace(UNLOCK, UNLOCK.splitlines(True)[0]))
-    return copy
-
-
 def reports(files, name):
     return [line for line in files.get(f"{name}.log", []) if REPORT.search(line)]
 
@@ -83,8 +72,8 @@ def test(moat):
         folder = pathlib.Path(folder)
         modules = [guest_run.build("debug", ROOT / source, folder / source)
                    for source in ("kernel/moat_guard", "tests/guard/module")]
-        broken = guest_run.build("debug", broken_copy(folder), folder / "built")
-        broken = broken.rename(broken.with_name("broken.ko"))
+        broken = guest_run.build_broken("debug", ROOT / "kernel/moat_guard", folder, "devices.c",
+                                        UNLOCK, UNLOCK.splitlines(True)[0])
         job = JOB.replace("RELOADS", RELOADS)
         files = guest_run.run("debug", [*modules, broken, moat], job, 1500, OPTIONS)
     for name in ("boot", "guard"):
@@ -100,7 +89,4 @@ def test(moat):
         raise Failed("the lock that the broken module leaves held is not reported")
 
 
-if RELOADS is None:
-    print("SKIPPED: guard-debug runs in ./dev test --full")
-    sys.exit(guest_run.SKIPPED)
 sys.exit(guest_run.main("debug", lambda: test(sys.argv[1])))

@@ -4,6 +4,7 @@ job leaves."""
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -69,6 +70,18 @@ def build(name, sources, folder):
         return external_module.build(kernel.find(name), sources, folder)
     except cache.Unavailable as why:
         raise Failed(str(why)) from why
+
+
+def build_broken(name, sources, folder, place, right, wrong):
+    """The same with one line wrong: place is its source, right and wrong the line's texts. The file is
+    broken.ko. Raises Failed."""
+    copy = shutil.copytree(sources, folder / "broken")
+    text = (copy / place).read_text()
+    if text.count(right) != 1:
+        raise Failed(f"{place} has {text.count(right)} places to break: {right}")
+    (copy / place).write_text(text.replace(right, wrong))
+    built = build(name, copy, folder / "built")
+    return built.rename(built.with_name("broken.ko"))
 
 
 def run(name, programs, job, limit, options=(), machine="drivers"):
