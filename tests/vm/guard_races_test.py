@@ -12,7 +12,7 @@ import tempfile
 import guest_run
 from guest_run import Failed, ROOT
 
-BEGINS = re.compile(r"BUG: KCSAN: ")
+BEGINS = re.compile(r"^KCSAN: ")
 ENDS = re.compile(r"Reported by Kernel Concurrency Sanitizer")
 # The detector delays an access in so many, to see whether another processor changes the memory.
 WATCH_EACH = 200
@@ -45,10 +45,10 @@ exercise() {{ # NAME
     wait
     echo off >kcsan
     cp /tmp/state /tmp/$1.state
-    dmesg -c >/tmp/$1.log
+    dmesg -c | sed 's/^BUG: //' >/tmp/$1.log # the word ends a boot
     rmmod moat_guard || exit
 }}
-insmod /bin/guard_traffic.ko || exit
+insmod /bin/edu_dma.ko && insmod /bin/guard_traffic.ko || exit
 until [ -b /dev/nvme0n1 ]; do sleep 0.1; done
 echo {WATCH_EACH} >/sys/module/kcsan/parameters/skip_watch || exit
 exercise moat_guard
@@ -81,8 +81,10 @@ def test():
         broken = guest_run.build_broken("races", ROOT / "kernel/moat_guard", folder, "hooks.c", COUNT, COUNT_NOT_ATOMIC)
         files = guest_run.run("races", [*modules, broken], JOB, 900)
     for name in ("moat_guard", "broken"):
-        if "failed 0" not in files[f"{name}.race"][0] or not files[f"{name}.reads"]:
-            raise Failed(f"{name}: no load: {files[f'{name}.race']}, {len(files[f'{name}.reads'])} reads")
+        guarded = any(re.search(r"0000:00:04\.0 .*padded=[1-9]\d{3}", line) for line in files[f"{name}.state"])
+        if not guarded or "failed 0" not in files[f"{name}.race"][0] or not files[f"{name}.reads"]:
+            raise Failed(f"{name}: no load: {files[f'{name}.race']}, {files[f'{name}.state'][-4:]}, "
+                         f"{len(files[f'{name}.reads'])} reads")
     print(f"reports of the detector: {len(reports(files['moat_guard.log']))}, with the broken copy "
           f"{len(reports(files['broken.log']))}, of which {len(about_module(files['broken.log']))} about it")
     found = about_module(files["moat_guard.log"])
