@@ -6,6 +6,9 @@
 #include <cstdlib>
 #include <cxxabi.h>
 #include <dlfcn.h>
+#include <elf.h>
+#include <fstream>
+#include <link.h>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -88,8 +91,7 @@ void on_error(void*, const char*, int) {}
     return backtrace_create_state(program, 0, on_error, nullptr);
 }
 
-void ask(backtrace_state* state, Question& question) {
-    const std::uintptr_t address = question.frame.address - 1; // within the call
+void ask(backtrace_state* state, std::uintptr_t address, Question& question) {
     if (state != nullptr) {
         backtrace_pcinfo(state, address, on_line, on_error, &question);
         if (!question.answered)
@@ -100,6 +102,29 @@ void ask(backtrace_state* state, Question& question) {
 }
 
 std::mutex one_at_a_time;
+
+/// libbacktrace takes a file that may lie anywhere for this program's, and lays it there.
+struct File {
+    backtrace_state* symbols = nullptr;
+    std::uintptr_t place = 0;
+};
+
+[[nodiscard]] bool moves(const std::string& path) {
+    Elf64_Ehdr header{};
+    std::ifstream file(path, std::ios::binary);
+    file.read(reinterpret_cast<char*>(&header), sizeof header);
+    return file && header.e_type == ET_DYN;
+}
+
+[[nodiscard]] std::uintptr_t own_place() {
+    std::uintptr_t place = 0;
+    const auto take_first = [](dl_phdr_info* info, std::size_t, void* to) {
+        *static_cast<std::uintptr_t*>(to) = info->dlpi_addr;
+        return 1;
+    };
+    dl_iterate_phdr(take_first, &place);
+    return place;
+}
 
 } // namespace
 
@@ -113,20 +138,19 @@ std::size_t capture_stack(std::span<std::uintptr_t> frames, unsigned skip) {
 void symbolise(std::uintptr_t return_address, FunctionRef<void(const StackFrame&)> sink) {
     const std::lock_guard lock(one_at_a_time);
     static backtrace_state* const state = read_symbols(nullptr);
-    Question question{{.address = return_address, .module = module_of(return_address - 1)}, sink};
-    ask(state, question);
+    Question question{{.address = return_address, .module = module_of(return_address)}, sink};
+    ask(state, return_address - 1, question); // within the call
 }
 
-void symbolise_program(const std::string& path, std::uintptr_t return_address,
+void symbolise_in_file(const std::string& path, std::uintptr_t address, const StackFrame& frame,
                        FunctionRef<void(const StackFrame&)> sink) {
     const std::lock_guard lock(one_at_a_time);
-    static std::map<std::string, backtrace_state*> states;
-    const auto [known, is_new] = states.try_emplace(path, nullptr);
+    static std::map<std::string, File> files;
+    const auto [known, is_new] = files.try_emplace(path);
     if (is_new)
-        known->second = read_symbols(known->first.c_str());
-    const std::string_view module = std::string_view(path).substr(path.rfind('/') + 1);
-    Question question{{.address = return_address, .module = module}, sink};
-    ask(known->second, question);
+        known->second = {read_symbols(known->first.c_str()), moves(path) ? own_place() : 0};
+    Question question{frame, sink};
+    ask(known->second.symbols, address + known->second.place, question);
 }
 
 } // namespace moat::platform

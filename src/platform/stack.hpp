@@ -25,9 +25,9 @@ namespace moat::platform {
 /// lock, so `sink` does not call this.
 void symbolise(std::uintptr_t return_address, FunctionRef<void(const StackFrame&)> sink);
 
-/// The same for an address of another process, within its executable file `path`, which was linked
-/// for a fixed address (ET_EXEC).
-void symbolise_program(const std::string& path, std::uintptr_t return_address,
+/// The same for another process's code: `address`, within the call, is the file's own, as it was
+/// linked. `frame` has what is known already.
+void symbolise_in_file(const std::string& path, std::uintptr_t address, const StackFrame& frame,
                        FunctionRef<void(const StackFrame&)> sink);
 
 } // namespace moat::platform

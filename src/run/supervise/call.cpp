@@ -2,6 +2,7 @@
 #include "run/supervise/call.hpp"
 
 #include "run/region_transfer.hpp"
+#include "run/supervise/path_calls.hpp"
 
 #include <algorithm>
 #include <array>
@@ -10,9 +11,10 @@
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
-#include <linux/openat2.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/uio.h>
 
 namespace moat::run {
@@ -26,22 +28,12 @@ class Call {
         : thread_(thread), program_(program), files_(files), first_descriptor_(first_descriptor) {}
 
     void serve() {
-        switch (thread_.call()) {
-        case SYS_open:
-            return open(AT_FDCWD, thread_.argument(0), thread_.argument(1));
-        case SYS_openat:
-            return open(descriptor(0), thread_.argument(1), thread_.argument(2));
-        case SYS_openat2:
-            return open(descriptor(0), thread_.argument(1), number_at(thread_.argument(2)));
-        case SYS_exit_group:
+        if (thread_.call() == SYS_exit_group)
             return program_.finish();
-        case SYS_ioctl:
-        case SYS_mmap:
-        case SYS_dup:
-        case SYS_fcntl:
-        default:
-            return serve_file();
-        }
+        const auto* const found = std::ranges::find(path_calls, thread_.call(), &PathCall::call);
+        if (found != path_calls.end() && !is_on_descriptor(*found))
+            return serve_path(*found);
+        serve_file();
     }
 
   private:
@@ -78,15 +70,57 @@ class Call {
         return path.starts_with("/dev/vfio/") || path == "/dev/iommu";
     }
 
-    void open(int folder, std::uint64_t path, std::uint64_t flags) {
-        const std::string name = absolute(folder, text_at(path));
-        if (!is_vfio(name))
+    /// fstat, as libc calls it today.
+    [[nodiscard]] bool is_on_descriptor(const PathCall& call) {
+        return call.call == SYS_newfstatat && text_at(thread_.argument(call.path)).empty();
+    }
+
+    void serve_path(const PathCall& call) {
+        const std::uint64_t path = thread_.argument(call.path);
+        const int folder =
+            call.folder == no_folder ? AT_FDCWD : descriptor(static_cast<unsigned>(call.folder));
+        const std::string text = text_at(path);
+        if (text.empty())
             return;
+        const std::string name = seen_path(absolute(folder, text), program_.options());
+        if (call.opens && is_vfio(name))
+            return open(name, path);
+        if (const auto moved = redirected_path(name, program_.options()))
+            redirect(call, *moved);
+    }
+
+    void open(const std::string& name, std::uint64_t path) {
         const Answer answer = program_.session().open(name);
         if (answer.value < 0)
             return thread_.answer(answer.value);
-        if (answer.opened != File::none)
-            give_descriptor(answer.opened, path, (flags & O_CLOEXEC) != 0);
+        if (answer.opened == File::none)
+            return;
+        const std::uint64_t flags = thread_.call() == SYS_open     ? thread_.argument(1)
+                                    : thread_.call() == SYS_openat ? thread_.argument(2)
+                                                                   : number_at(thread_.argument(2));
+        give_descriptor(answer.opened, path, (flags & O_CLOEXEC) != 0);
+    }
+
+    /// Lets the thread make the call with another path, in memory that it maps for that.
+    void redirect(const PathCall& call, const std::string& path) {
+        BorrowedThread borrowed(thread_);
+        if (program_.scratch() == 0) {
+            const std::int64_t made =
+                borrowed.call(SYS_mmap, {0, PATH_MAX, PROT_READ | PROT_WRITE,
+                                         MAP_PRIVATE | MAP_ANONYMOUS, ~std::uint64_t{0}, 0});
+            if (made < 0)
+                return thread_.answer(made);
+            program_.set_scratch(static_cast<std::uint64_t>(made));
+        }
+        const std::span<const char> text(path.c_str(), path.size() + 1);
+        if (text.size() > PATH_MAX ||
+            program_.write(program_.scratch(), std::as_bytes(text)) != text.size())
+            return thread_.answer(-ENAMETOOLONG);
+        BorrowedThread::Arguments arguments{};
+        for (unsigned index = 0; index != arguments.size(); ++index)
+            arguments[index] = thread_.argument(index);
+        arguments[call.path] = program_.scratch();
+        thread_.answer(borrowed.call(call.call, arguments));
     }
 
     /// `name`: a string of the program's.
@@ -118,21 +152,32 @@ class Call {
             files_.find(program_.number(), descriptor(thread_.call() == SYS_mmap ? 4 : 0));
         if (!open)
             return;
-        if (thread_.call() == SYS_dup)
+        const bool inherited =
+            open->process != program_.number() || program_.session_if_any() == nullptr;
+        switch (thread_.call()) {
+        case SYS_dup:
             return duplicate(F_DUPFD, 0);
-        if (thread_.call() == SYS_fcntl)
+        case SYS_fcntl:
             return control();
-        if (open->process != program_.number() || program_.session_if_any() == nullptr)
-            return refuse_inherited();
+        case SYS_fstat:
+            return inherited ? void() : show_device(*open, thread_.argument(1));
+        case SYS_newfstatat:
+            return inherited ? void() : show_device(*open, thread_.argument(2));
+        default:
+            return inherited ? refuse_inherited() : use(*open);
+        }
+    }
+
+    void use(const OpenFile& open) {
         switch (thread_.call()) {
         case SYS_ioctl:
-            return ioctl(*open);
+            return ioctl(open);
         case SYS_mmap:
-            return map(*open);
+            return map(open);
         case SYS_lseek:
             return thread_.answer(-ESPIPE);
         default:
-            return transfer(*open);
+            return transfer(open);
         }
     }
 
@@ -165,6 +210,19 @@ class Call {
         if (answer.opened != File::none)
             return give_descriptor(answer.opened, argument, true); // the device's name
         thread_.answer(answer.value);
+    }
+
+    /// fstat shows a character device, numbered as in the tree of /sys.
+    void show_device(const OpenFile& open, std::uint64_t into) {
+        struct stat status = {};
+        if (::stat(descriptor_path(program_.number(), descriptor(0)).c_str(), &status) != 0)
+            return thread_.answer(-EBADF);
+        constexpr unsigned major_number = 511;
+        const auto device = program_.session().device_of(open.file);
+        status.st_mode = S_IFCHR | S_IRUSR | S_IWUSR;
+        status.st_rdev = device ? makedev(major_number, *device) : makedev(10, 196);
+        const auto bytes = std::as_bytes(std::span(&status, 1));
+        thread_.answer(program_.write(into, bytes) == bytes.size() ? 0 : -EFAULT);
     }
 
     /// The kernel maps the memory file.

@@ -2,6 +2,8 @@
 // Source: Linux, Documentation/userspace-api/seccomp_filter.rst.
 #include "run/supervise/call_filter.hpp"
 
+#include "run/supervise/path_calls.hpp"
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -21,15 +23,13 @@ namespace moat::run {
 
 namespace {
 
-constexpr std::array always = {SYS_open, SYS_openat, SYS_openat2, SYS_exit_group};
-
 /// A call that stops if this argument is a descriptor of VFIO.
 struct OnDescriptor {
     long call;
     unsigned argument;
 };
 
-constexpr std::array<OnDescriptor, 14> on_descriptor = {{{SYS_pread64, 0},
+constexpr std::array<OnDescriptor, 16> on_descriptor = {{{SYS_pread64, 0},
                                                          {SYS_pwrite64, 0},
                                                          {SYS_read, 0},
                                                          {SYS_write, 0},
@@ -42,6 +42,8 @@ constexpr std::array<OnDescriptor, 14> on_descriptor = {{{SYS_pread64, 0},
                                                          {SYS_lseek, 0},
                                                          {SYS_dup, 0},
                                                          {SYS_fcntl, 0},
+                                                         {SYS_fstat, 0},
+                                                         {SYS_newfstatat, 0},
                                                          {SYS_mmap, 4}}};
 
 constexpr std::uint32_t vfio_magic = 0x3b00; ///< ';', of iommufd, too
@@ -91,16 +93,20 @@ class Program {
     std::vector<sock_filter> code_;
 };
 
-[[nodiscard]] Program make_program(std::uint32_t first_descriptor) {
+[[nodiscard]] Program make_program(std::uint32_t first_descriptor, bool all_paths) {
     Program program;
     program.load(offsetof(seccomp_data, arch));
     program.skip_if(AUDIT_ARCH_X86_64, 1);
     program.allow();
     program.load(offsetof(seccomp_data, nr));
-    for (const long call : always) {
+    const auto stop_at = [&](long call) {
         program.skip_unless(static_cast<std::uint32_t>(call), 1);
         program.stop();
-    }
+    };
+    stop_at(SYS_exit_group);
+    for (const PathCall& each : path_calls)
+        if (each.opens || all_paths)
+            stop_at(each.call);
     program.skip_unless(SYS_ioctl, 5);
     program.load_argument(1);
     program.mask(0xff00);
@@ -129,8 +135,8 @@ int first_vfio_descriptor() {
     return static_cast<int>(end - end / 4);
 }
 
-std::expected<void, std::string> stop_at_calls(int first_descriptor) {
-    Program program = make_program(static_cast<std::uint32_t>(first_descriptor));
+std::expected<void, std::string> stop_at_calls(int first_descriptor, bool all_paths) {
+    Program program = make_program(static_cast<std::uint32_t>(first_descriptor), all_paths);
     const sock_fprog code = program.get();
     if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
         ::syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &code) != 0)

@@ -13,8 +13,9 @@ namespace moat::run {
 [[nodiscard]] int first_vfio_descriptor();
 
 /// Lets these calls of this process, and of what it becomes, stop for its tracer: all that open a
-/// path; ioctls of VFIO and iommufd; reads, writes, maps and duplicates of descriptors from
-/// `first_descriptor` on; and the process's exit. Error: why the machine refused.
-[[nodiscard]] std::expected<void, std::string> stop_at_calls(int first_descriptor);
+/// path, or that take one, if `all_paths`; ioctls of VFIO and iommufd; reads, writes, maps and
+/// duplicates of descriptors from `first_descriptor` on; and the process's exit. Error: why the
+/// machine refused.
+[[nodiscard]] std::expected<void, std::string> stop_at_calls(int first_descriptor, bool all_paths);
 
 } // namespace moat::run

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Symbols of another process's code: functions and lines where its program lies at fixed addresses,
-// as static programs and Go's do, else the module and the offset in it.
+// Symbols of another process's code, from the files that it has mapped.
 #pragma once
 
 #include "moat/core/function_ref.hpp"

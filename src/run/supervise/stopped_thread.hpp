@@ -4,6 +4,7 @@
 #pragma once
 
 #include "run/instruction/instruction.hpp"
+#include "run/supervise/unwind_table.hpp"
 
 #include <array>
 #include <cstddef>
@@ -24,9 +25,8 @@ class StoppedThread {
 
     [[nodiscard]] std::uint64_t instruction_pointer() const { return general_.rip; }
 
-    [[nodiscard]] std::uint64_t stack_pointer() const { return general_.rsp; }
-
-    [[nodiscard]] std::uint64_t frame_pointer() const { return general_.rbp; }
+    /// What unwinding begins with.
+    [[nodiscard]] FrameRegisters frame() const;
 
     // At the stop before a system call.
     [[nodiscard]] long call() const { return static_cast<long>(general_.orig_rax); }

@@ -36,7 +36,7 @@ struct Pipe {
                                             const Options& options, int first_descriptor) {
     if (std::string why = enter_view(options); !why.empty())
         return why;
-    if (auto stops = stop_at_calls(first_descriptor); !stops)
+    if (auto stops = stop_at_calls(first_descriptor, options.redirect); !stops)
         return stops.error();
     return execute(program);
 }

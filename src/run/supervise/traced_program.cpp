@@ -103,35 +103,62 @@ bool TracedProgram::is_return_address(std::uintptr_t address) {
     return false;
 }
 
-/// The chain of frame pointers. A system call is mostly made by a function of libc without one: the
-/// nearest return address on the stack is then its own.
+const TracedProgram::Code* TracedProgram::code_at(std::uintptr_t address) {
+    const auto known = std::ranges::find_if(
+        codes_, [&](const Code& each) { return address - each.start < each.end - each.start; });
+    if (known != codes_.end())
+        return &*known;
+    const auto mapped = mapping_at(process_, address);
+    if (!mapped || !mapped->executable || !mapped->path.starts_with('/'))
+        return nullptr;
+    const UnwindTable& table = tables_.try_emplace(mapped->file, mapped->path).first->second;
+    codes_.push_back(
+        {mapped->start, mapped->end, table.bias(mapped->start, mapped->offset), &table});
+    return &codes_.back();
+}
+
+/// By the file's table; where it has no entry, as in Go's, by the frame pointer.
+std::optional<FrameRegisters> TracedProgram::caller_of(const FrameRegisters& frame,
+                                                       std::uintptr_t code) {
+    const auto number_at = [this](std::uint64_t address) -> std::optional<std::uint64_t> {
+        std::uint64_t number = 0;
+        if (read(address, std::as_writable_bytes(std::span(&number, 1))) != sizeof number)
+            return std::nullopt;
+        return number;
+    };
+    if (const Code* const found = code_at(code))
+        if (auto above = found->table->step(frame, code - found->bias, number_at))
+            return above;
+    const std::uint64_t pointer = frame.values[FrameRegisters::frame_pointer];
+    const auto saved = number_at(pointer);
+    const auto address = number_at(pointer + 8);
+    if (pointer < frame.values[FrameRegisters::stack_pointer] || !saved || !address ||
+        !is_return_address(*address))
+        return std::nullopt;
+    FrameRegisters above = frame;
+    above.values[FrameRegisters::frame_pointer] = *saved;
+    above.values[FrameRegisters::stack_pointer] = pointer + 16;
+    above.values[FrameRegisters::return_address] = *address;
+    return above;
+}
+
 std::size_t TracedProgram::stack(std::span<std::uintptr_t> frames) {
     if (serving_ == nullptr || frames.empty())
         return 0;
-    std::size_t count = 0;
-    const auto add = [&](std::uintptr_t address) { frames[count++] = address; };
+    FrameRegisters frame = serving_->frame();
     // Symbols are looked up before a return address.
-    add(serving_->instruction_pointer() + (is_fault_ ? 1 : 0));
-    std::array<std::uintptr_t, 24> words{};
-    const std::size_t bytes =
-        is_fault_ ? 0 : read(serving_->stack_pointer(), std::as_writable_bytes(std::span(words)));
-    const auto on_stack = std::span(words).first(bytes / sizeof words[0]);
-    const auto caller = std::ranges::find_if(
-        on_stack, [this](std::uintptr_t each) { return is_return_address(each); });
-    if (caller != on_stack.end() && count != frames.size())
-        add(*caller);
-    std::uintptr_t frame = serving_->frame_pointer();
-    std::uintptr_t below = serving_->stack_pointer();
-    constexpr std::uintptr_t largest_frame = 8 << 20;
-    while (count != frames.size() && frame >= below && frame - below < largest_frame) {
-        std::array<std::uintptr_t, 2> saved{}; // the caller's frame pointer, the return address
-        if (read(frame, std::as_writable_bytes(std::span(saved))) != sizeof saved ||
-            !is_return_address(saved[1]))
+    frames[0] = serving_->instruction_pointer() + (is_fault_ ? 1 : 0);
+    std::size_t count = 1;
+    while (count != frames.size()) {
+        const auto above = caller_of(frame, frames[count - 1] - 1);
+        const auto stack_pointer = FrameRegisters::stack_pointer;
+        if (!above || above->values[stack_pointer] <= frame.values[stack_pointer])
             break;
-        if (saved[1] != frames[count - 1])
-            add(saved[1]);
-        below = frame + sizeof saved;
-        frame = saved[0];
+        frame = *above;
+        const std::uint64_t address = frame.values[FrameRegisters::return_address];
+        if (address == 0)
+            break;
+        frames[count++] = address;
     }
     return count;
 }

@@ -8,11 +8,15 @@
 #include "run/session.hpp"
 #include "run/supervise/open_files.hpp"
 #include "run/supervise/stopped_thread.hpp"
+#include "run/supervise/unwind_table.hpp"
 
 #include <atomic>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <sys/types.h>
+#include <vector>
 
 namespace moat::run {
 
@@ -24,6 +28,13 @@ class TracedProgram final : public Client {
     TracedProgram(pid_t process, OpenFiles& files, const Options& options);
 
     [[nodiscard]] pid_t number() const { return process_; }
+
+    [[nodiscard]] const Options& options() const { return options_; }
+
+    /// The address of a page of the program that is the supervisor's; 0 without one.
+    [[nodiscard]] std::uint64_t scratch() const { return scratch_; }
+
+    void set_scratch(std::uint64_t address) { scratch_ = address; }
 
     /// Made by the first call.
     [[nodiscard]] Session& session();
@@ -60,10 +71,27 @@ class TracedProgram final : public Client {
     [[nodiscard]] bool is_region(std::uint64_t address);
     [[nodiscard]] bool is_return_address(std::uintptr_t address);
 
+    /// Code of a file, where it is mapped.
+    struct Code {
+        std::uint64_t start = 0;
+        std::uint64_t end = 0;
+        std::uint64_t bias = 0;
+        const UnwindTable* table = nullptr;
+    };
+
+    /// The code at an address; nothing if no file is mapped there.
+    [[nodiscard]] const Code* code_at(std::uintptr_t address);
+    /// The registers of the function that called the one at `code`.
+    [[nodiscard]] std::optional<FrameRegisters> caller_of(const FrameRegisters& frame,
+                                                          std::uintptr_t code);
+
     pid_t process_;
     platform::FileDescriptor handle_; ///< a pidfd
     OpenFiles& files_;
     const Options& options_;
+    std::uint64_t scratch_ = 0;
+    std::map<FileIdentity, UnwindTable> tables_;
+    std::vector<Code> codes_;
     std::unique_ptr<Session> session_;
     const StoppedThread* serving_ = nullptr;
     bool is_fault_ = false;

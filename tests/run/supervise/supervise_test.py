@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""`moat run --supervise` with a static C program and a Go program.
+"""`moat run --supervise` with a static C program, a Go program, and the client of the preloaded library's tests.
 
-Usage: supervise_test.py MOAT STATIC_CLIENT GO_CLIENT
+Usage: supervise_test.py MOAT STATIC_CLIENT GO_CLIENT CLIENT CLIENT_LIBRARY REFUSE
 """
 import json
 import os
@@ -13,7 +13,7 @@ import sys
 import tempfile
 import unittest
 
-MOAT, STATIC_CLIENT, GO_CLIENT = sys.argv[1:4]
+MOAT, STATIC_CLIENT, GO_CLIENT, CLIENT, CLIENT_LIBRARY, REFUSE = sys.argv[1:7]
 NOBODY = 65534
 
 
@@ -47,8 +47,9 @@ class Supervised:
     def test_finds_an_overrun_at_the_programs_buffer(self):
         done = run("--", self.client, "overrun")
         self.assert_found(done, "dma-buffer-overflow", "48 bytes over the end of the 4096-byte mapping")
-        stack = done.stderr.split("last register write by thread")[1]
-        self.assertIn("copy", stack)
+
+    def test_the_device_works_without_a_mount_namespace(self):
+        self.assert_clean(run("--paths", "redirect", "--", self.client, "dma"))
 
     def test_finds_a_use_after_unmap(self):
         self.assert_found(run("--", self.client, "use_after_unmap"), "dma-use-after-unmap", "unmapped by thread",
@@ -68,8 +69,57 @@ class Go(Supervised, unittest.TestCase):
             self.assertRegex(stack, r"main.main \S*go_client.go:[0-9]+")
 
 
+class Dynamic(unittest.TestCase):
+    """A file of VFIO is the same to the program as with the preloaded library."""
+    # A file's number is high; a mapping may grow, to where nothing answers; SIGSEGV is the program's own.
+    OTHER = {"close_range", "mremap", "pthread_sigmask", "sigprocmask"}
+
+    def run_cases(self, *options: str) -> None:
+        cases = subprocess.run([CLIENT, "--list"], capture_output=True, text=True, check=True).stdout.split()
+        self.assertLess(self.OTHER, set(cases))
+        for case in set(cases) - self.OTHER:
+            with self.subTest(case):
+                done = run("--quiet", "--exit-code", "0", *options, "--", CLIENT, case,
+                           env={**os.environ, "CLIENT_LIBRARY": CLIENT_LIBRARY})
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertNotIn("not so:", done.stderr)
+
+    def test_each_case_of_the_client(self):
+        self.run_cases()
+
+    def test_each_case_of_the_client_without_a_mount_namespace(self):
+        self.run_cases("--paths", "redirect")
+
+
+class Refused(unittest.TestCase):
+    def run_without(self, call: int) -> subprocess.CompletedProcess:
+        return subprocess.run([REFUSE, str(call), MOAT, "run", "--supervise", "--paths", "redirect", "--device", "edu",
+                               "--", STATIC_CLIENT, "interrupt"], capture_output=True, text=True, timeout=60,
+                              check=False)
+
+    def test_a_machine_without_ptrace_or_seccomp_is_named(self):
+        for call, name in ((101, "ptrace"), (317, "seccomp filters")):
+            done = self.run_without(call)
+            self.assertEqual(done.returncode, 3, done.stderr)
+            self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+            self.assertIn(f"--supervise needs {name}, which this machine or its container refuses: Operation not "
+                          "permitted", done.stderr)
+
+    def test_says_why_interrupts_do_not_reach_the_program(self):
+        self.assertIn("interrupts do not reach the program: this machine or its container refuses pidfd_getfd",
+                      self.run_without(438).stderr)
+
+
 class Static(Supervised, unittest.TestCase):
     client = STATIC_CLIENT
+
+    def test_shows_the_lines_of_the_program(self):
+        report = run("--", self.client, "use_after_unmap").stderr
+        for section, function in (("unmapped by thread", "unmap_buffer"), ("previously mapped by", "map_buffer"),
+                                  ("last register write by", "copy")):
+            stack = report.split(section)[1].split("\n\n")[0]
+            self.assertRegex(stack, fr" in {function} \S*static_client.c:[0-9]+")
+            self.assertRegex(stack, r" in main \S*static_client.c:[0-9]+")
 
     def test_interrupts_reach_the_program(self):
         done = run("--", self.client, "interrupt")
