@@ -44,10 +44,10 @@ def boot(kernel, initramfs, machine, disks, limit_s, memory_mib, on_line):
     """Boots, runs the job, powers off. disks: the folder of the machine's disks. on_line sees each line
     of the job as it comes."""
     command = [
-        *machine.before, "qemu-system-x86_64", *machine.accelerator, "-cpu", "max",
+        *machine.before, *machine.qemu, *machine.accelerator, "-cpu", "max",
         "-machine", "q35,kernel-irqchip=split", "-smp", str(machine.processors), "-m", str(memory_mib),
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
-        "-monitor", "none", "-device", machine.iommu,
+        "-monitor", "none", *(["-device", machine.iommu] if machine.iommu else []),
         "-kernel", str(kernel.image), "-initrd", str(initramfs),
         "-append", f"{APPEND} {machine.append}".strip(), *machine.words(disks)]
     emulator = subprocess.Popen(

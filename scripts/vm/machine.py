@@ -2,6 +2,7 @@
 """The machines of the lab: devices behind an emulated VT-d, the modules that drive them, and the words
 on the kernel's command line."""
 
+import json
 import pathlib
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ NVME = ("-drive", "if=none,id=nvme,format=raw,file={nvme}", "-device", "nvme,dri
 @dataclass(frozen=True)
 class Machine:
     """devices: QEMU's words, with {nvme} and so on for the disks' files; modules: those to insert
-    before the job, by name; what they depend on is inserted, too; before: the words before QEMU's own."""
+    before the job, by name; what they depend on is inserted, too; iommu: may be ""; before: the words before QEMU's own."""
 
     devices: tuple[str, ...]
     disks: tuple[str, ...]
@@ -24,6 +25,7 @@ class Machine:
     processors: int = 2
     iommu: str = "intel-iommu,intremap=on,caching-mode=off"
     before: tuple[str, ...] = ()
+    qemu: tuple[str, ...] = ("qemu-system-x86_64",)
 
     def counting_instructions(self):
         """The same machine with one processor, whose clock advances one ns an instruction."""
@@ -36,8 +38,10 @@ class Machine:
 
     def words(self, folder):
         """QEMU's words for the devices, with the disks in the folder."""
-        files = {disk: disk_file(folder, disk) for disk in self.disks}
-        return [word.format(**files) for word in self.devices]
+        words = self.devices
+        for disk in self.disks:
+            words = [word.replace(f"{{{disk}}}", str(disk_file(folder, disk))) for word in words]
+        return words
 
     def make_disks(self, folder):
         """Makes the disks that the folder lacks: empty ones."""
@@ -82,12 +86,25 @@ DRIVERS = Machine(
 VIRTIO = Machine(devices=EDU, disks=(), modules=("virtio-iommu",), iommu="virtio-iommu-pci,addr=03")
 
 
-def on_soft_disk(moat_run):
-    """A machine whose NVMe controller is moat's, passed on by QEMU's vfio-pci. moat_run: the words that
-    QEMU runs under. Its IOMMU shows the maps of the kernel's driver to VFIO: caching mode."""
-    return Machine(devices=("-device", "vfio-pci,host=0000:05:00.0"), disks=(), modules=("nvme",),
-                   append="iommu.strict=1", accelerator=("-accel", "tcg,thread=single"), processors=1,
-                   iommu="intel-iommu,intremap=on,caching-mode=on", before=tuple(moat_run))
+# One whose NVMe controller is moat's; it shows the maps of the kernel's driver to VFIO: caching mode.
+SOFT_DISK = Machine(devices=(), disks=(), modules=("nvme",), append="iommu.strict=1",
+                    accelerator=("-accel", "tcg,thread=single"), processors=1,
+                    iommu="intel-iommu,intremap=on,caching-mode=on")
+# QEMU's words for memory that vfio-user-pci passes on by descriptor.
+SHARED_MEMORY = ("-object", "memory-backend-memfd,id=memory,size=512M,share=on",
+                 "-machine", "memory-backend=memory")
+
+
+def on_soft_disk(moat_run, qemu=SOFT_DISK.qemu):
+    """Its controller comes by QEMU's vfio-pci. moat_run: the words that QEMU runs under."""
+    return replace(SOFT_DISK, devices=("-device", "vfio-pci,host=0000:05:00.0"), before=tuple(moat_run),
+                   qemu=tuple(qemu))
+
+
+def on_served_disk(socket, qemu, devices=(), iommu=SOFT_DISK.iommu):
+    """Its controller comes by vfio-user from the server at the socket. devices: further words of QEMU's."""
+    disk = {"driver": "vfio-user-pci", "socket": {"type": "unix", "path": str(socket)}}
+    return replace(SOFT_DISK, devices=(*devices, "-device", json.dumps(disk)), iommu=iommu, qemu=tuple(qemu))
 
 
 MACHINES = {"vfio": VFIO, "drivers": DRIVERS, "virtio": VIRTIO}

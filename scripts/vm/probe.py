@@ -14,6 +14,7 @@ import shutil
 import sys
 
 import kernel
+import newer_qemu
 
 # What a skipped test prints, and what is looked for in its list.
 SKIPPED = re.compile(r"SKIPPED: vm/(\S+) for its probe (\S+): ")
@@ -37,14 +38,27 @@ def obtainable(name):
     return probe
 
 
+def newer_qemu_is_there():
+    try:
+        newer_qemu.words("qemu-img")
+    except newer_qemu.Unavailable as why:
+        return str(why)
+    return ""
+
+
 # Each says what is missing, or nothing.
 PROBES = {
     "qemu": program("qemu-system-x86_64"),
+    "qemu-new": newer_qemu_is_there,
     "cpio": program("cpio"),
     "busybox": busybox,
     **{f"kernel-{name}": obtainable(name) for name in [*kernel.NAMES, *kernel.CROSS]},
     **{f"compiler-{name}": program(f"{prefix}gcc") for name, prefix in kernel.CROSS.items()},
 }
+
+
+# Needed by some tests beyond what their kernel needs.
+FURTHER = ("qemu-new",)
 
 
 def needed_by(kernel_name):
@@ -53,9 +67,9 @@ def needed_by(kernel_name):
     return ["qemu", "cpio", "busybox", f"kernel-{kernel_name}"]
 
 
-def reason_to_skip(kernel_name):
-    """The line that a skipped test prints; None where all is there."""
-    for name in needed_by(kernel_name):
+def reason_to_skip(kernel_name, further=()):
+    """The line that a skipped test prints; None where all is there. further: of FURTHER."""
+    for name in [*needed_by(kernel_name), *further]:
         missing = PROBES[name]()
         if missing:
             return f"vm/{kernel_name} for its probe {name}: {missing}"
@@ -72,7 +86,7 @@ def excused(line):
     if not found:
         return False
     test, name = found.groups()
-    return f"kernel-{test}" in PROBES and name in needed_by(test) and PROBES[name]() != ""
+    return f"kernel-{test}" in PROBES and name in [*needed_by(test), *FURTHER] and PROBES[name]() != ""
 
 
 def main(words):

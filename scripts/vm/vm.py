@@ -13,6 +13,7 @@ import boot
 import debian
 import initramfs
 import kernel
+import newer_qemu
 from machine import MACHINES
 
 NOT_RUN, TIMED_OUT, UNAVAILABLE = 125, 124, 77
@@ -27,6 +28,9 @@ def main():
         if options.fetch_kernel:
             debian.fetch(options.fetch_kernel, options.suite)
             print(kernel.find(options.fetch_kernel).image or "headers only")
+            return 0
+        if options.fetch_qemu:
+            newer_qemu.fetch()
             return 0
         chosen = kernel.find(options.kernel)
     except kernel.Unavailable as why:
@@ -75,6 +79,8 @@ def parse():
                         help="a patch to build it with (more than once); --kernel then takes the path that is printed")
     parser.add_argument("--fetch-kernel", nargs="?", const="new", choices=fetched, metavar="KERNEL",
                         help=f"fetch a kernel of Debian: {', '.join(fetched)} (new; arm64: headers alone)")
+    parser.add_argument("--fetch-qemu", action="store_true",
+                        help=f"fetch the QEMU of Debian's {newer_qemu.SUITE}, for tests")
     parser.add_argument("--suite", help="fetch it from this suite of Debian")
     parser.add_argument("--machine", default="vfio", choices=MACHINES,
                         help="vfio: devices for user space; drivers: devices for the kernel's drivers; "

@@ -49,10 +49,29 @@ Result<std::optional<Message>> ClientLink::next(std::chrono::milliseconds longes
         waiting_bytes_ -= sizeof(Message) + message->body.size();
         return message;
     }
+    return receive(longest);
+}
+
+Result<std::optional<Message>> ClientLink::receive(std::chrono::milliseconds longest) {
     MOAT_LET(auto message, main_.receive(longest));
     if (message)
         MOAT_TRY(dialogue_.arrived(message->header));
     return message;
+}
+
+Result<void> ClientLink::hold(Message request) {
+    waiting_bytes_ += sizeof(Message) + request.body.size();
+    waiting_.push_back(std::move(request));
+    if (waiting_bytes_ > most_waiting_bytes)
+        return fail(ErrorCode::limit, "the client sends requests and answers none",
+                    {"waiting", waiting_.size()});
+    return {};
+}
+
+Result<std::uint16_t> ClientLink::pass_on(const Message& message) {
+    const Header header = dialogue_.ask(message.header.command, message.header.flags & no_reply);
+    MOAT_TRY(main_.send(header, {message.body}));
+    return header.id;
 }
 
 Result<void> ClientLink::reply(const Header& request, Channel::Pieces pieces,
@@ -76,6 +95,7 @@ Result<void> ClientLink::agree(const Message& version, const Capabilities& offer
     }
     client_ = *theirs;
     Capabilities own = offered;
+    own.minor = std::min(own.minor, client_.minor);
     own.twin_socket = own.twin_socket && client_.twin_socket && client_.descriptors != 0;
     if (!own.twin_socket)
         return reply(version.header, {encode_version(own, Role::server)});
@@ -113,7 +133,7 @@ int ClientLink::map(const DmaMap& map, int file, run::AddressSpace& space,
     return 0;
 }
 
-/// Whole mappings only, as Linux's type1 version 2.
+/// Whole mappings only, or nothing, as Linux's type1 version 2.
 int ClientLink::unmap(const DmaUnmap& unmap, run::AddressSpace& space, const fault::Event& event) {
     const bool all = unmap.flags == unmap_all;
     const std::uint64_t last = all ? ~std::uint64_t{0} : unmap.address + (unmap.size - 1);
@@ -125,7 +145,7 @@ int ClientLink::unmap(const DmaUnmap& unmap, run::AddressSpace& space, const fau
     if (begin != regions_.begin() && last_of(std::prev(begin)) >= unmap.address)
         return EINVAL;
     if (begin == end)
-        return all ? 0 : ENOENT;
+        return 0;
     if (last_of(std::prev(end)) > last)
         return EINVAL;
     for (auto each = begin; each != end; ++each)
@@ -150,6 +170,10 @@ std::size_t ClientLink::read(std::uint64_t address, std::span<std::byte> into) {
     if (const auto memory = mapped(address, into.size()); !memory.empty())
         return copy_safely(into.data(), memory.data(), into.size(), &::process_vm_readv);
     std::ranges::fill(into, std::byte{0});
+    if (leaves_messages_) {
+        left_message_ = true;
+        return into.size();
+    }
     const auto piece = [&](DmaAccess where, std::size_t at) -> Result<bool> {
         MOAT_LET(const auto reply, ask(Command::dma_read, where, {}));
         if (!reply)
@@ -168,6 +192,10 @@ std::size_t ClientLink::write(std::uint64_t address, std::span<const std::byte> 
     if (const auto memory = mapped(address, from.size()); !memory.empty())
         return copy_safely(const_cast<std::byte*>(from.data()), memory.data(), from.size(),
                            &::process_vm_writev);
+    if (leaves_messages_) {
+        left_message_ = true;
+        return from.size();
+    }
     const auto piece = [&](DmaAccess where, std::size_t at) -> Result<bool> {
         // QEMU's reply to a write is the header alone.
         MOAT_LET(const auto reply, ask(Command::dma_write, where, from.subspan(at, where.count)));
@@ -210,11 +238,9 @@ Result<std::optional<Message>> ClientLink::ask(Command command, const DmaAccess&
         MOAT_TRY(dialogue_.arrived(message->header));
         if (message->header.is_reply())
             return message->header.failed() ? std::nullopt : std::move(message);
-        waiting_bytes_ += sizeof(Message) + message->body.size();
-        waiting_.push_back(*std::move(message));
-        if (waiting_bytes_ > most_waiting_bytes)
-            return fail(ErrorCode::limit, "the client sends requests and answers none",
-                        {"waiting", waiting_.size()});
+        MOAT_LET(const bool served, meanwhile_ ? meanwhile_(*message) : Result<bool>(false));
+        if (!served)
+            MOAT_TRY(hold(*std::move(message)));
     }
 }
 

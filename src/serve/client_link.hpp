@@ -16,6 +16,7 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace moat::serve {
@@ -32,6 +33,28 @@ class ClientLink final : public run::Client {
     /// refused (a message that may not come now).
     [[nodiscard]] Result<std::optional<machine::vfio_user::Message>>
     next(std::chrono::milliseconds longest);
+
+    /// The next message to arrive: a request, past those that wait, or a reply to pass_on().
+    [[nodiscard]] Result<std::optional<machine::vfio_user::Message>>
+    receive(std::chrono::milliseconds longest);
+
+    /// Lets a request wait for next(). Errors: limit.
+    [[nodiscard]] Result<void> hold(machine::vfio_user::Message request);
+
+    /// What serves a request that arrives during a DMA message: returns whether it did. A client
+    /// may await the reply before it answers the DMA message, as QEMU does.
+    using Meanwhile = std::function<Result<bool>(const machine::vfio_user::Message&)>;
+
+    void serve_meanwhile(Meanwhile serve) { meanwhile_ = std::move(serve); }
+
+    /// From now on, accesses to memory without a descriptor transfer nothing and succeed.
+    void leave_messages() { leaves_messages_ = true; }
+
+    /// Whether an access was left to pass_on() since the last call.
+    [[nodiscard]] bool left_message() { return std::exchange(left_message_, false); }
+
+    /// Sends a DMA message of a server's. Return: the identity of its reply.
+    [[nodiscard]] Result<std::uint16_t> pass_on(const machine::vfio_user::Message& message);
 
     /// Answers a request, unless it wants no reply.
     [[nodiscard]] Result<void> reply(const machine::vfio_user::Header& request,
@@ -102,6 +125,9 @@ class ClientLink final : public run::Client {
     std::map<std::uint64_t, Region> regions_; ///< by address
     std::deque<machine::vfio_user::Message> waiting_;
     std::size_t waiting_bytes_ = 0;
+    Meanwhile meanwhile_;
+    bool leaves_messages_ = false;
+    bool left_message_ = false;
     bool refused_ = false; ///< the latest access, by an error reply
     std::optional<Error> failure_;
 };

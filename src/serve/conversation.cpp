@@ -171,6 +171,7 @@ Conversation::Conversation(const Stage& stage, Channel channel)
     : stage_(stage), client_(std::move(channel), stage.print), recorder_("", no_stacks),
       bus_(stage.face, stage.name, client_, stage.findings, recorder_, stage.tally) {
     bus_.attach(&space_);
+    client_.serve_meanwhile([this](const Message& message) { return handle_meanwhile(message); });
 }
 
 Conversation::~Conversation() {
@@ -178,7 +179,22 @@ Conversation::~Conversation() {
     stage_.face.show_msix_enabled(false);
 }
 
-Result<void> Conversation::handle(Message message) {
+/// A device in the middle of a DMA access bears changes of the maps at any time, and what does not
+/// reach its model unless it would overtake another request.
+Result<bool> Conversation::handle_meanwhile(const Message& message) {
+    const Command command = message.header.command;
+    const bool changes_maps = command == Command::dma_map || command == Command::dma_unmap;
+    const auto where = taken_from<RegionAccess>(message.body);
+    const bool acts =
+        command == Command::reset || command == Command::write_multi ||
+        (command == Command::region_write && where && where->region != Face::config_region);
+    if (!changes_maps && (acts || client_.has_waiting()))
+        return false;
+    MOAT_TRY(handle(message));
+    return true;
+}
+
+Result<void> Conversation::handle(const Message& message) {
     if (message.header.command == Command::version) {
         ++stage_.tally.opens;
         return client_.agree(message, stage_.offered);
@@ -197,7 +213,7 @@ Result<void> Conversation::run(int stop) {
             return client_.channel().ended() ? Result<void>() : std::unexpected(message.error());
         const bool is_idle = !*message;
         if (!is_idle)
-            MOAT_TRY(handle(**std::move(message)));
+            MOAT_TRY(handle(**message));
         has_work = stage_.face.step(bus_) || client_.has_waiting();
         if (client_.failure())
             return std::unexpected(*client_.failure());

@@ -37,7 +37,8 @@ class Conversation {
   private:
     class Answers;
 
-    [[nodiscard]] Result<void> handle(machine::vfio_user::Message message);
+    [[nodiscard]] Result<void> handle(const machine::vfio_user::Message& message);
+    [[nodiscard]] Result<bool> handle_meanwhile(const machine::vfio_user::Message& message);
 
     const Stage& stage_;
     ClientLink client_;

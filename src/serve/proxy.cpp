@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "serve/proxy.hpp"
 
+#include "moat/core/text.hpp"
+
 #include "platform/try.hpp"
 #include "serve/event_now.hpp"
 
@@ -18,32 +20,60 @@ using namespace std::chrono_literals;
 Proxy::Proxy(Channel client, Channel server, std::string name, run::Findings& findings,
              run::Tally& tally, Print print)
     : face_(machine::Bdf(0, 1, 0), shadow_), client_(std::move(client), std::move(print)),
-      server_(std::move(server)), tally_(tally), recorder_("", no_stacks),
-      bus_(face_, std::move(name), client_, findings, recorder_, tally) {
+      server_(std::move(server)), name_(std::move(name)), findings_(findings), tally_(tally),
+      recorder_("", no_stacks), bus_(face_, name_, client_, findings, recorder_, tally) {
     bus_.attach(&space_);
+    client_.leave_messages();
 }
 
 Result<void> Proxy::run(int stop) {
     for (;;) {
-        auto request = client_.next(0ms);
-        if (!request)
-            return client_.channel().ended() ? Result<void>() : std::unexpected(request.error());
-        const bool has_request = request->has_value();
-        if (has_request)
-            MOAT_TRY(from_client(**std::move(request)));
+        const auto took = take_from_client();
+        if (!took)
+            return client_.channel().ended() ? Result<void>() : std::unexpected(took.error());
         MOAT_LET(auto message, server_.receive(0ms));
         const bool has_message = message.has_value();
         if (has_message)
             MOAT_TRY(from_server(*message));
-        if (client_.failure())
-            return std::unexpected(*client_.failure());
-        if (has_request || has_message)
+        if (*took || has_message)
             continue;
-        wait_for_any({client_.channel().descriptor(), server_.descriptor(), stop}, 1000ms);
+        wait_for_any({client_.channel().descriptor(), server_.descriptor(), stop},
+                     change_ ? server_.patience() : 1000ms);
         pollfd stopped = {.fd = stop, .events = POLLIN, .revents = 0};
         if (stop >= 0 && ::poll(&stopped, 1, 0) > 0)
             return {};
     }
+}
+
+/// A request after a change of the maps may depend on it, and QEMU awaits no reply in between.
+Result<bool> Proxy::take_from_client() {
+    MOAT_LET(auto message, change_ ? client_.receive(0ms) : client_.next(0ms));
+    if (message && message->header.is_reply()) {
+        MOAT_TRY(answered(*message));
+    } else if (message && change_) {
+        MOAT_TRY(client_.hold(*std::move(message)));
+    } else if (message) {
+        MOAT_TRY(from_client(*std::move(message)));
+    } else if (change_ && std::chrono::steady_clock::now() > change_->latest) {
+        return fail(ErrorCode::busy, "the server does not answer a change of the maps",
+                    {"address", change_->range.address}, {"bytes", change_->range.size});
+    }
+    return message.has_value();
+}
+
+void Proxy::begin(const Header& request, const DmaUnmap& range) {
+    change_ = {.request = request,
+               .range = range,
+               .latest = std::chrono::steady_clock::now() + server_.patience()};
+}
+
+/// A failed map is undone, a confirmed unmap is done.
+void Proxy::end_change(const Header& reply) {
+    if (!change_ || reply.id != change_->request.id || reply.command != change_->request.command)
+        return;
+    if ((reply.command == Command::dma_map) == reply.failed())
+        (void)client_.unmap(change_->range, space_, event_now());
+    change_.reset();
 }
 
 /// The server is offered what the client offers, but for a socket that would pass the proxy by.
@@ -78,12 +108,11 @@ Result<void> Proxy::from_client(Message message) {
             return client_.refuse(header, error);
         message.descriptors.clear();
         if (header.wants_reply())
-            undo_map_.insert_or_assign(header.id,
-                                       DmaUnmap{.address = map->address, .size = map->size});
+            begin(header, {.address = map->address, .size = map->size});
         ++tally_.maps;
     } else if (const auto* const unmap = std::get_if<DmaUnmap>(&*request)) {
         if (header.wants_reply())
-            unmap_.insert_or_assign(header.id, *unmap);
+            begin(header, *unmap);
         else
             (void)client_.unmap(*unmap, space_, event_now());
     } else {
@@ -107,16 +136,12 @@ Result<void> Proxy::from_server(const Message& message) {
     const Header& header = message.header;
     if (!header.is_reply())
         return access(message);
-    // A failed map is undone, a confirmed unmap is done.
-    const bool maps = header.command == Command::dma_map;
-    if (maps || header.command == Command::dma_unmap)
-        if (const auto change = (maps ? undo_map_ : unmap_).extract(header.id);
-            change && maps == header.failed())
-            (void)client_.unmap(change.mapped(), space_, event_now());
+    end_change(header);
     return pass(client_.channel(), message);
 }
 
-/// Performs a DMA message of the server if the client's maps permit it.
+/// Performs a DMA message of the server if the client's maps permit it; what has no descriptor is
+/// left to the client.
 Result<void> Proxy::access(const Message& message) {
     const Header& header = message.header;
     if (header.command != Command::dma_read && header.command != Command::dma_write)
@@ -131,11 +156,34 @@ Result<void> Proxy::access(const Message& message) {
     } else if (dma) {
         done = bus_.write(Iova(dma->where.address), dma->data).value() == dma->where.count;
     }
+    if (client_.left_message() && done) {
+        MOAT_LET(const std::uint16_t id, client_.pass_on(message));
+        if (header.wants_reply())
+            passed_on_.insert_or_assign(id, PassedOn{.id = header.id, .where = dma->where});
+        return {};
+    }
     if (!header.wants_reply())
         return {};
     if (!done)
         return server_.send(Dialogue::refuse(header, dma ? EFAULT : dma.error()));
     return server_.send(Dialogue::reply_to(header), {bytes_of(dma->where), data});
+}
+
+/// Passes the client's reply to a DMA message to the server, under the server's identity.
+Result<void> Proxy::answered(const Message& reply) {
+    const auto known = passed_on_.extract(reply.header.id);
+    if (known.empty())
+        return {};
+    const PassedOn& request = known.mapped();
+    if (reply.header.failed())
+        findings_.remark("dma-refused",
+                         "the client refused an access to " + std::to_string(request.where.count) +
+                             " bytes at " + hexadecimal(request.where.address) +
+                             ", inside its mapping",
+                         {.device = name_});
+    Header header = reply.header;
+    header.id = request.id;
+    return server_.send(header, {reply.body});
 }
 
 Result<void> Proxy::pass(Channel& to, const Message& message) {

@@ -8,8 +8,9 @@
 #include "run/recorder.hpp"
 #include "serve/client_link.hpp"
 
-#include <cstdint>
+#include <chrono>
 #include <map>
+#include <optional>
 #include <string>
 
 namespace moat::serve {
@@ -46,6 +47,24 @@ class Proxy {
         void reset() override {}
     };
 
+    /// A change of the client's maps that the server has not confirmed.
+    struct Change {
+        machine::vfio_user::Header request;
+        machine::vfio_user::DmaUnmap range;
+        std::chrono::steady_clock::time_point latest; ///< for the server's reply
+    };
+
+    struct PassedOn {
+        std::uint16_t id; ///< the server's
+        machine::vfio_user::DmaAccess where;
+    };
+
+    /// Takes a message of the client, if one arrived. Return: whether it did.
+    [[nodiscard]] Result<bool> take_from_client();
+    [[nodiscard]] Result<void> answered(const machine::vfio_user::Message& reply);
+    void begin(const machine::vfio_user::Header& request,
+               const machine::vfio_user::DmaUnmap& range);
+    void end_change(const machine::vfio_user::Header& reply);
     [[nodiscard]] Result<void> agree(const machine::vfio_user::Message& version);
     [[nodiscard]] Result<void> from_client(machine::vfio_user::Message message);
     [[nodiscard]] Result<void> from_server(const machine::vfio_user::Message& message);
@@ -58,13 +77,15 @@ class Proxy {
     machine::soft::Face face_;
     ClientLink client_;
     machine::vfio_user::Channel server_;
+    std::string name_;
+    run::Findings& findings_;
     run::Tally& tally_;
     run::AddressSpace space_;
     run::Recorder recorder_; ///< records nothing yet
     run::DeviceBus bus_;
-    /// Changes of the client's maps that the server has not confirmed, by the message's identity.
-    std::map<std::uint16_t, machine::vfio_user::DmaUnmap> undo_map_;
-    std::map<std::uint16_t, machine::vfio_user::DmaUnmap> unmap_;
+    std::optional<Change> change_; ///< the client's next requests wait for its end
+    /// The server's DMA messages that the client has not answered, by the identities it knows.
+    std::map<std::uint16_t, PassedOn> passed_on_;
 };
 
 } // namespace moat::serve

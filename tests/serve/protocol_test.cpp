@@ -23,7 +23,8 @@ std::vector<std::byte> version_with(std::string_view json) {
 }
 
 TEST(VfioUserProtocol, capabilities_survive_the_journey) {
-    const Capabilities sent = {.descriptors = 7,
+    const Capabilities sent = {.minor = 0,
+                               .descriptors = 7,
                                .transfer = 65'536,
                                .maps = 12,
                                .twin_socket = true,
@@ -31,6 +32,7 @@ TEST(VfioUserProtocol, capabilities_survive_the_journey) {
                                .write_multiple = true};
     const auto got = decode_version(encode_version(sent, Role::server));
     ASSERT_TRUE(got) << got.error();
+    EXPECT_EQ(got->minor, 0U);
     EXPECT_EQ(got->descriptors, 7U);
     EXPECT_EQ(got->transfer, 65'536U);
     EXPECT_EQ(got->maps, 12U);

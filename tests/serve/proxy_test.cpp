@@ -11,6 +11,7 @@
 
 #include <array>
 #include <gtest/gtest.h>
+#include <optional>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <thread>
@@ -156,6 +157,7 @@ TEST(Proxy, finds_an_access_that_the_clients_maps_do_not_permit) {
         ASSERT_TRUE(
             server.send({.id = 5, .command = Command::dma_write}, {bytes_of(access), data}));
     }
+    ASSERT_TRUE(server.send({.id = 1, .command = Command::dma_map, .flags = reply_type}));
 
     std::string printed;
     const auto print = [&](std::string_view text) { printed += text; };
@@ -178,6 +180,107 @@ TEST(Proxy, finds_an_access_that_the_clients_maps_do_not_permit) {
         EXPECT_TRUE((*message)->descriptors.empty()) << "the descriptor is withheld";
         break;
     }
+}
+
+/// A proxy on a thread; the test is its client and its server.
+class ProxyAlone : public testing::Test {
+  protected:
+    ProxyAlone() {
+        auto front = Channel::pair();
+        auto back = Channel::pair();
+        EXPECT_TRUE(front && back);
+        client.emplace(std::move(front->first));
+        server.emplace(std::move(back->first));
+        proxy_ = std::thread([this, client = Channel(std::move(front->second)),
+                              server = Channel(std::move(back->second))]() mutable {
+            serve::Proxy proxy(std::move(client), std::move(server), "edu", findings_, tally,
+                               ignore);
+            EXPECT_TRUE(proxy.run(-1));
+        });
+        client_sends(0, Command::version, {encode_version(own_capabilities, Role::client)});
+        answer({encode_version({}, Role::server)});
+    }
+
+    ~ProxyAlone() override { end(); }
+
+    void end() {
+        client.reset();
+        if (proxy_.joinable())
+            proxy_.join();
+    }
+
+    [[nodiscard]] static Message next(Channel& channel) {
+        auto message = channel.receive(channel.patience());
+        EXPECT_TRUE(message && *message);
+        return message && *message ? **std::move(message) : Message{};
+    }
+
+    void client_sends(std::uint16_t id, Command command, Channel::Pieces pieces) {
+        EXPECT_TRUE(client->send({.id = id, .command = command}, pieces));
+    }
+
+    /// The server takes a request and answers. Return: the request's identity, which the client
+    /// finds in its reply.
+    std::uint16_t answer(Channel::Pieces pieces = {}) {
+        const Header request = next(*server).header;
+        EXPECT_TRUE(server->send(
+            {.id = request.id, .command = request.command, .flags = reply_type}, pieces));
+        const Header reply = next(*client).header;
+        EXPECT_TRUE(reply.is_reply() && !reply.failed());
+        EXPECT_EQ(reply.id, request.id);
+        EXPECT_EQ(reply.command, request.command);
+        return reply.id;
+    }
+
+    std::optional<Channel> client;
+    std::optional<Channel> server;
+    run::Tally tally{};
+
+  private:
+    static void ignore(std::string_view /*text*/) {}
+
+    static constexpr auto no_stacks = [](std::uintptr_t, fault::FrameSink) {};
+
+    run::Findings findings_{"", tally, no_stacks, &ignore};
+    std::thread proxy_;
+};
+
+constexpr DmaMap one_page = {.flags = map_readable, .address = proxied_page, .size = proxied_page};
+
+/// QEMU awaits no reply between such changes.
+TEST_F(ProxyAlone, applies_changes_of_the_maps_in_their_order) {
+    const DmaMap around = {.flags = map_readable, .size = 4 * proxied_page};
+    const DmaUnmap unmap = {.address = proxied_page, .size = proxied_page};
+    client_sends(1, Command::dma_map, {bytes_of(one_page)});
+    client_sends(2, Command::dma_unmap, {bytes_of(unmap)});
+    client_sends(3, Command::dma_map, {bytes_of(around)});
+    for (std::uint16_t id = 1; id != 4; ++id)
+        EXPECT_EQ(answer(), id);
+}
+
+/// A client may await a reply of the server's before it answers.
+TEST_F(ProxyAlone, passes_messages_while_the_client_owes_a_dma_reply) {
+    const RegionAccess where = {
+        .offset = machine::pci::command, .region = RemoteDevice::config_region, .count = 2};
+    const std::uint16_t master = machine::pci::command_master;
+    client_sends(1, Command::region_write, {bytes_of(where), bytes_of(master)});
+    (void)answer();
+    client_sends(2, Command::dma_map, {bytes_of(one_page)});
+    (void)answer();
+    const DmaAccess access = {.address = proxied_page, .count = 8};
+    EXPECT_TRUE(server->send({.id = 77, .command = Command::dma_read}, {bytes_of(access)}));
+    const Header asked = next(*client).header;
+    EXPECT_EQ(asked.command, Command::dma_read);
+    client_sends(3, Command::get_info, {});
+    EXPECT_EQ(answer(), 3U);
+    const std::uint64_t value = 0x1122334455667788;
+    EXPECT_TRUE(client->send({.id = asked.id, .command = Command::dma_read, .flags = reply_type},
+                             {bytes_of(access), bytes_of(value)}));
+    const Message got = next(*server);
+    EXPECT_EQ(got.header.id, 77U);
+    EXPECT_EQ(taken_from<std::uint64_t>(std::span(got.body).subspan(sizeof(DmaAccess))), value);
+    end();
+    EXPECT_EQ(tally.findings, 0U);
 }
 
 } // namespace

@@ -114,9 +114,10 @@ def check_load(files, times=1):
             raise Failed(f"rounds of the load of {part}: {rounds}")
 
 
-def main(name, test):
-    """Exit status: 77 with the reason where the kernel cannot be run, 1 where the test fails."""
-    reason = probe.reason_to_skip(name)
+def main(name, test, needs=()):
+    """Exit status: 77 with the reason where the kernel cannot be run or a further probe fails, 1 where the
+    test fails."""
+    reason = probe.reason_to_skip(name, needs)
     if reason:
         print(f"SKIPPED: {reason}")
         return SKIPPED

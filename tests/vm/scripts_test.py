@@ -46,6 +46,15 @@ class Skips(unittest.TestCase):
         self.assertTrue(self.excuses("vm/iommufd for its probe kernel-iommufd: whatever it said"))
         self.assertTrue(self.excuses("QEMU is not installed"), "not of this lab")
 
+    def test_some_tests_need_a_newer_qemu(self):
+        probe.PROBES.update({"cpio": lambda: "", "qemu-new": lambda: "no newer QEMU yet"})
+        self.assertIsNone(probe.reason_to_skip("stock"))
+        reason = probe.reason_to_skip("stock", ["qemu-new"])
+        self.assertEqual(reason, "vm/stock for its probe qemu-new: no newer QEMU yet")
+        self.assertTrue(self.excuses(reason))
+        probe.PROBES["qemu-new"] = lambda: ""
+        self.assertFalse(self.excuses(reason))
+
     def test_headers_need_their_compiler_and_no_machine(self):
         probe.PROBES.update({"compiler-arm64": lambda: "", "kernel-arm64": lambda: "no kernel arm64 yet"})
         self.assertEqual(probe.reason_to_skip("arm64"),

@@ -151,7 +151,7 @@ std::vector<std::byte> encode_version(const Capabilities& offered, Role role) {
             '}';
     json += "}}";
     std::vector<std::byte> body(sizeof(Version) + json.size() + 1);
-    const Version version;
+    const Version version = {.minor = offered.minor};
     std::memcpy(body.data(), &version, sizeof version);
     std::memcpy(body.data() + sizeof version, json.c_str(), json.size() + 1);
     return body;
@@ -171,7 +171,7 @@ Result<Capabilities> decode_version(std::span<const std::byte> body) {
         return fail(ErrorCode::out_of_range, "the capabilities end without a NUL",
                     {"bytes", json.size()});
     json = json.substr(0, json.find('\0'));
-    Capabilities capabilities;
+    Capabilities capabilities = {.minor = version->minor};
     const std::string_view twin = value_of(json, "twin_socket");
     const std::string_view inside = twin.substr(0, twin.find('}'));
     if (!read_number(json, "max_msg_fds", capabilities.descriptors) ||

@@ -186,7 +186,8 @@ template <Wire T>
 
 /// What one side supports. Each side has the smaller one's as limits.
 struct Capabilities {
-    std::uint64_t descriptors = 1; ///< that it receives in one message
+    std::uint16_t minor = Version{}.minor; ///< a server's is at most its client's
+    std::uint64_t descriptors = 1;         ///< that it receives in one message
     std::uint64_t transfer = most_transfer;
     std::uint64_t maps = most_maps;
     bool twin_socket = false;
