@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Source: proc(5).
+// Source: proc(5); Linux, include/uapi/linux/fs.h (PROCMAP_QUERY).
 #include "run/supervise/memory_map.hpp"
-
-#include "platform/file_descriptor.hpp"
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <charconv>
 #include <fcntl.h>
 #include <string_view>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -16,6 +16,28 @@
 namespace moat::run {
 
 namespace {
+
+/// The question of PROCMAP_QUERY, and its answer.
+struct MapQuery {
+    std::uint64_t size = sizeof(MapQuery);
+    std::uint64_t flags = 0;
+    std::uint64_t address = 0;
+    std::uint64_t start = 0;
+    std::uint64_t end = 0;
+    std::uint64_t permissions = 0;
+    std::uint64_t page_size = 0;
+    std::uint64_t offset = 0;
+    std::uint64_t inode = 0;
+    std::uint32_t device_major = 0;
+    std::uint32_t device_minor = 0;
+    std::uint32_t name_size = 0;
+    std::uint32_t build_id_size = 0;
+    std::uint64_t name = 0;
+    std::uint64_t build_id = 0;
+};
+
+constexpr unsigned long ask_map = _IOWR('f', 17, MapQuery);
+constexpr std::uint64_t executable_bit = 4;
 
 /// Removes and returns the number at the beginning of `text`, and the character after it.
 std::uint64_t take_number(std::string_view& text, int base) {
@@ -68,6 +90,23 @@ std::optional<MappedFile> mapping_at(pid_t process, std::uint64_t address) {
         }
         rest.erase(0, begin);
     }
+}
+
+MemoryMap::MemoryMap(pid_t process)
+    : process_(process),
+      file_(::open(("/proc/" + std::to_string(process) + "/maps").c_str(), O_RDONLY | O_CLOEXEC)) {}
+
+std::optional<MappedFile> MemoryMap::at(std::uint64_t address) const {
+    MapQuery query{.address = address};
+    if (::ioctl(file_.get(), ask_map, &query) != 0)
+        return errno == ENOENT ? std::nullopt : mapping_at(process_, address);
+    return MappedFile{
+        .start = query.start,
+        .end = query.end,
+        .offset = query.offset,
+        .executable = (query.permissions & executable_bit) != 0,
+        .file = {.device = makedev(query.device_major, query.device_minor), .inode = query.inode},
+        .path = {}};
 }
 
 std::string descriptor_path(pid_t process, int descriptor) {

@@ -2,6 +2,8 @@
 // The mappings of a process, by address, and what a descriptor of it refers to. Both from /proc.
 #pragma once
 
+#include "platform/file_descriptor.hpp"
+
 #include <compare>
 #include <cstdint>
 #include <optional>
@@ -28,6 +30,19 @@ struct MappedFile {
 
 /// The mapping at an address of a process. Nothing if there is none, or no process.
 [[nodiscard]] std::optional<MappedFile> mapping_at(pid_t process, std::uint64_t address);
+
+/// The same for one process, until it executes another program: faster, but without paths where the
+/// kernel can be asked (Linux 6.11). Thread-safe.
+class MemoryMap {
+  public:
+    explicit MemoryMap(pid_t process);
+
+    [[nodiscard]] std::optional<MappedFile> at(std::uint64_t address) const;
+
+  private:
+    pid_t process_;
+    platform::FileDescriptor file_;
+};
 
 /// "/proc/PROCESS/fd/DESCRIPTOR"
 [[nodiscard]] std::string descriptor_path(pid_t process, int descriptor);

@@ -42,6 +42,13 @@ std::optional<OpenFile> OpenFiles::find(pid_t process, int descriptor) const {
     return identity ? find(*identity) : std::nullopt;
 }
 
+void OpenFiles::disown(pid_t process) {
+    const std::lock_guard lock(mutex_);
+    for (auto& [identity, open] : files_)
+        if (open.process == process)
+            open.process = 0;
+}
+
 void OpenFiles::set_position(const FileIdentity& identity, std::uint64_t position) {
     const std::lock_guard lock(mutex_);
     const auto found = files_.find(identity);

@@ -18,7 +18,7 @@ namespace moat::run {
 
 struct OpenFile {
     FileIdentity identity = {}; ///< of its memory file
-    pid_t process = 0;          ///< that opened it
+    pid_t process = 0;          ///< that opened it; 0 if it executed another program since
     File file = File::none;
     std::uint64_t position = 0; ///< of read and write
 };
@@ -37,6 +37,9 @@ class OpenFiles {
     // Return: nothing if it is no file of VFIO's.
     [[nodiscard]] std::optional<OpenFile> find(const FileIdentity& identity) const;
     [[nodiscard]] std::optional<OpenFile> find(pid_t process, int descriptor) const;
+
+    /// `process` executes another program, or ended: its files are nobody's.
+    void disown(pid_t process);
 
     void set_position(const FileIdentity& identity, std::uint64_t position);
 

@@ -18,7 +18,7 @@ class RegionMap {
     [[nodiscard]] bool find(std::uint64_t address) {
         if (open_ && address >= mapped_.start && address < mapped_.end)
             return true;
-        auto mapped = mapping_at(program_.number(), address);
+        auto mapped = program_.memory().at(address);
         if (!mapped)
             return false;
         const auto open = files_.find(mapped->file);
@@ -78,7 +78,7 @@ bool serve_access(StoppedThread& thread, TracedProgram& program, const OpenFiles
         return true;
     }
     std::array<char, 256> line{};
-    program.print_line({line.data(), step.error().describe(line)});
+    program.print_line(std::string(line.data(), step.error().describe(line)));
     return false;
 }
 

@@ -127,6 +127,7 @@ void Supervisor::ended(pid_t thread) {
         return;
     std::erase_if(threads_, [&](const auto& each) { return each.second == program->second.get(); });
     program->second->finish();
+    files_.disown(thread);
     programs_.erase(program);
 }
 
@@ -169,8 +170,9 @@ void Supervisor::take_event(pid_t thread, int event) {
         close_files();
         program.finish();
         std::erase_if(threads_, [&](const auto& each) { return each.second == &program; });
-        programs_[program.number()] =
-            std::make_unique<TracedProgram>(program.number(), files_, options_);
+        const pid_t process = program.number();
+        files_.disown(process);
+        programs_[process] = std::make_unique<TracedProgram>(process, files_, options_);
         break;
     }
     case PTRACE_EVENT_EXIT:

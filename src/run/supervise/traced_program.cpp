@@ -7,6 +7,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -27,7 +28,7 @@ using VmTransfer = decltype(::process_vm_readv);
 
 TracedProgram::TracedProgram(pid_t process, OpenFiles& files, const Options& options)
     : process_(process), handle_(static_cast<int>(::syscall(SYS_pidfd_open, process, 0))),
-      files_(files), options_(options) {}
+      memory_(process), files_(files), options_(options) {}
 
 Session& TracedProgram::session() {
     if (!session_)
@@ -42,7 +43,7 @@ void TracedProgram::finish() {
 }
 
 bool TracedProgram::is_region(std::uint64_t address) {
-    const auto mapped = mapping_at(process_, address);
+    const auto mapped = memory_.at(address);
     return mapped && files_.find(mapped->file);
 }
 
@@ -74,11 +75,16 @@ std::size_t TracedProgram::write(std::uint64_t address, std::span<const std::byt
 
 int TracedProgram::duplicate(int descriptor) {
     const auto copy = static_cast<int>(::syscall(SYS_pidfd_getfd, handle_.get(), descriptor, 0));
-    if (copy < 0 && errno != EBADF && !warned_.exchange(true))
+    if (copy < 0 && errno != EBADF)
         print_line(std::string("interrupts do not reach the program: this machine or its container "
                                "refuses pidfd_getfd: ") +
                    std::strerror(errno));
-    return copy;
+    std::error_code error;
+    const auto file = std::filesystem::read_symlink(descriptor_path(::getpid(), copy), error);
+    if (!error && file == "anon_inode:[eventfd]")
+        return copy;
+    ::close(copy); // a write to another file could end or stop the supervisor
+    return -1;
 }
 
 File TracedProgram::file_of(int descriptor) {
@@ -119,13 +125,8 @@ const TracedProgram::Code* TracedProgram::code_at(std::uintptr_t address) {
 
 /// By the file's table; where it has no entry, as in Go's, by the frame pointer.
 std::optional<FrameRegisters> TracedProgram::caller_of(const FrameRegisters& frame,
-                                                       std::uintptr_t code) {
-    const auto number_at = [this](std::uint64_t address) -> std::optional<std::uint64_t> {
-        std::uint64_t number = 0;
-        if (read(address, std::as_writable_bytes(std::span(&number, 1))) != sizeof number)
-            return std::nullopt;
-        return number;
-    };
+                                                       std::uintptr_t code,
+                                                       UnwindTable::ReadStack number_at) {
     if (const Code* const found = code_at(code))
         if (auto above = found->table->step(frame, code - found->bias, number_at))
             return above;
@@ -146,12 +147,25 @@ std::size_t TracedProgram::stack(std::span<std::uintptr_t> frames) {
     if (serving_ == nullptr || frames.empty())
         return 0;
     FrameRegisters frame = serving_->frame();
+    constexpr auto stack_pointer = FrameRegisters::stack_pointer;
+    const std::uint64_t bottom = frame.values[stack_pointer];
+    std::array<std::uint64_t, 256> lowest; // NOLINT(*-member-init): read below
+    const std::size_t copied = read(bottom, std::as_writable_bytes(std::span(lowest)));
+    const auto number_at = [&](std::uint64_t address) -> std::optional<std::uint64_t> {
+        std::uint64_t number = 0;
+        const auto into = std::as_writable_bytes(std::span(&number, 1));
+        if (copied >= sizeof number && address - bottom <= copied - sizeof number)
+            std::memcpy(&number, std::as_bytes(std::span(lowest)).data() + (address - bottom),
+                        sizeof number);
+        else if (read(address, into) != sizeof number)
+            return std::nullopt;
+        return number;
+    };
     // Symbols are looked up before a return address.
     frames[0] = serving_->instruction_pointer() + (is_fault_ ? 1 : 0);
     std::size_t count = 1;
     while (count != frames.size()) {
-        const auto above = caller_of(frame, frames[count - 1] - 1);
-        const auto stack_pointer = FrameRegisters::stack_pointer;
+        const auto above = caller_of(frame, frames[count - 1] - 1, number_at);
         if (!above || above->values[stack_pointer] <= frame.values[stack_pointer])
             break;
         frame = *above;

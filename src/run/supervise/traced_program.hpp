@@ -10,10 +10,10 @@
 #include "run/supervise/stopped_thread.hpp"
 #include "run/supervise/unwind_table.hpp"
 
-#include <atomic>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <sys/types.h>
 #include <vector>
@@ -30,6 +30,8 @@ class TracedProgram final : public Client {
     [[nodiscard]] pid_t number() const { return process_; }
 
     [[nodiscard]] const Options& options() const { return options_; }
+
+    [[nodiscard]] const MemoryMap& memory() const { return memory_; }
 
     /// The address of a page of the program that is the supervisor's; 0 without one.
     [[nodiscard]] std::uint64_t scratch() const { return scratch_; }
@@ -53,7 +55,11 @@ class TracedProgram final : public Client {
         is_fault_ = is_fault;
     }
 
-    void print_line(std::string_view text) { print("moat run: " + std::string(text) + '\n'); }
+    /// The first time only. Supervisor's thread.
+    void print_line(const std::string& text) {
+        if (printed_.insert(text).second)
+            print("moat run: " + text + '\n');
+    }
 
     [[nodiscard]] std::size_t read(std::uint64_t address, std::span<std::byte> into) override;
     /// The last 8 bytes are written after the others.
@@ -82,11 +88,12 @@ class TracedProgram final : public Client {
     /// The code at an address; nothing if no file is mapped there.
     [[nodiscard]] const Code* code_at(std::uintptr_t address);
     /// The registers of the function that called the one at `code`.
-    [[nodiscard]] std::optional<FrameRegisters> caller_of(const FrameRegisters& frame,
-                                                          std::uintptr_t code);
+    [[nodiscard]] std::optional<FrameRegisters>
+    caller_of(const FrameRegisters& frame, std::uintptr_t code, UnwindTable::ReadStack number_at);
 
     pid_t process_;
     platform::FileDescriptor handle_; ///< a pidfd
+    MemoryMap memory_;
     OpenFiles& files_;
     const Options& options_;
     std::uint64_t scratch_ = 0;
@@ -96,7 +103,7 @@ class TracedProgram final : public Client {
     const StoppedThread* serving_ = nullptr;
     bool is_fault_ = false;
     bool finished_ = false;
-    std::atomic<bool> warned_ = false;
+    std::set<std::string> printed_;
 };
 
 } // namespace moat::run

@@ -130,21 +130,28 @@ static void left_mapped(void) {
     map_buffer(new_memory(page), page);
 }
 
-static void interrupt(void) {
-    open_device();
-    const int event = eventfd(0, EFD_CLOEXEC);
+/* With `event` -1: raises the interrupt, as the device would. */
+static int set_interrupt(int event) {
     char bytes[sizeof(struct vfio_irq_set) + sizeof event];
     struct vfio_irq_set* const set = (struct vfio_irq_set*)bytes;
-    *set = (struct vfio_irq_set){.argsz = sizeof bytes,
-                                 .flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
-                                 .index = VFIO_PCI_MSI_IRQ_INDEX,
-                                 .count = 1};
+    *set = (struct vfio_irq_set){
+        .argsz = sizeof bytes,
+        .flags = VFIO_IRQ_SET_ACTION_TRIGGER |
+                 (event < 0 ? VFIO_IRQ_SET_DATA_NONE : VFIO_IRQ_SET_DATA_EVENTFD),
+        .index = VFIO_PCI_MSI_IRQ_INDEX,
+        .count = 1};
     memcpy(set->data, &event, sizeof event);
     struct vfio_irq_info info = {.argsz = sizeof info, .index = VFIO_PCI_MSI_IRQ_INDEX};
     REQUIRE(ioctl(device, VFIO_DEVICE_GET_IRQ_INFO, &info) == 0);
     if (info.count == 0)
         set->index = VFIO_PCI_INTX_IRQ_INDEX;
-    REQUIRE(ioctl(device, VFIO_DEVICE_SET_IRQS, set) == 0);
+    return ioctl(device, VFIO_DEVICE_SET_IRQS, set);
+}
+
+static void interrupt(void) {
+    open_device();
+    const int event = eventfd(0, EFD_CLOEXEC);
+    REQUIRE(set_interrupt(event) == 0);
     bar[reg_raise] = 4;
     uint64_t count = 0;
     REQUIRE(read(event, &count, sizeof count) == sizeof count && count >= 1);
@@ -190,6 +197,22 @@ static void reopened(void) {
     REQUIRE(open("/dev/vfio/1280", O_RDWR) == -1 && errno == EBUSY);
     REQUIRE(munmap((void*)bar, bar_bytes) == 0);
     open_device();
+}
+
+/* Another program has none of the files. */
+static void after_execution(void) {
+    const int inherited = atoi(getenv("INHERITED"));
+    REQUIRE(ioctl(inherited, VFIO_GET_API_VERSION) == -1 && errno == ENODEV);
+    open_device();
+    REQUIRE(ioctl(inherited, VFIO_GET_API_VERSION) == -1 && errno == ENODEV);
+}
+
+static void execution(void) {
+    open_device();
+    char number[16];
+    snprintf(number, sizeof number, "%d", fcntl(container, F_DUPFD, 0));
+    setenv("INHERITED", number, 1);
+    execl("/proc/self/exe", "static_client", "after_execution", NULL);
 }
 
 static void killed(void) {
@@ -252,6 +275,14 @@ static void hostile(void) {
     REQUIRE(ftruncate(device, page) == -1); /* a mapping would no longer fault */
     REQUIRE(mmap(NULL, page, PROT_READ, MAP_SHARED, device, (off_t)100 << 40) == MAP_FAILED);
     REQUIRE(mmap(NULL, bar_bytes * 2, PROT_READ, MAP_SHARED, device, 0) == MAP_FAILED);
+    /* An eventfd that blocks, and a pipe without a reader. */
+    const int event = eventfd(0, 0);
+    const uint64_t full = ~(uint64_t)1;
+    REQUIRE(set_interrupt(event) == 0 && write(event, &full, 8) == 8 && set_interrupt(-1) == 0);
+    int ends[2];
+    REQUIRE(pipe(ends) == 0 && close(ends[0]) == 0);
+    REQUIRE(set_interrupt(ends[1]) == -1);
+    (void)set_interrupt(-1);
     /* DMA to memory that is gone. */
     void* const memory = new_memory(page);
     map_buffer(memory, page);
@@ -274,6 +305,8 @@ static const struct test_case cases[] = {
     {"interrupt", interrupt},
     {"threads_and_fork", threads_and_fork},
     {"reopened", reopened},
+    {"execution", execution},
+    {"after_execution", after_execution},
     {"killed", killed},
     {"signals", signals},
     {"hostile", hostile},

@@ -135,6 +135,11 @@ class Static(Supervised, unittest.TestCase):
     def test_a_file_lasts_until_its_last_descriptor_and_mapping(self):
         self.assert_clean(run("--", self.client, "reopened"))
 
+    def test_files_end_with_the_program_that_opened_them(self):
+        done = run("--", self.client, "execution")
+        self.assert_clean(done)
+        self.assertIn("6 accesses to registers", done.stderr)
+
     def test_the_programs_signals_are_its_own(self):
         self.assert_clean(run("--", self.client, "signals"))
 
