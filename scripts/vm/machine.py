@@ -89,7 +89,7 @@ VIRTIO = Machine(devices=EDU, disks=(), modules=("virtio-iommu",), iommu="virtio
 # One whose NVMe controller is moat's; it shows the maps of the kernel's driver to VFIO: caching mode.
 SOFT_DISK = Machine(devices=(), disks=(), modules=("nvme",), append="iommu.strict=1",
                     accelerator=("-accel", "tcg,thread=single"), processors=1,
-                    iommu="intel-iommu,intremap=on,caching-mode=on")
+                    iommu="intel-iommu,intremap=on,caching-mode=on,aw-bits=39")
 # QEMU's words for memory that vfio-user-pci passes on by descriptor.
 SHARED_MEMORY = ("-object", "memory-backend-memfd,id=memory,size=512M,share=on",
                  "-machine", "memory-backend=memory")
