@@ -108,9 +108,10 @@ class Action {
     }
 
     void (*handler_)(int, siginfo_t*, void*) = nullptr;
-    std::uint64_t flags_ = 0;
-    void (*restorer_)() = nullptr;
-    std::uint64_t mask_ = 0;
+    // The kernel's: passed on as they were.
+    [[maybe_unused]] std::uint64_t flags_ = 0;
+    [[maybe_unused]] void (*restorer_)() = nullptr;
+    [[maybe_unused]] std::uint64_t mask_ = 0;
 };
 
 template <class Operation>

@@ -2,7 +2,7 @@
 // The state machine of VFIO under requests that no program makes. Mappings never overlap, each is
 // unmapped as it was mapped (Program checks both), and nothing is left when every file is closed.
 #include "machine/vfio_host/uapi.hpp"
-#include "run/program.hpp"
+#include "run/model_program.hpp"
 #include "run/vfio_kernel/vfio_kernel.hpp"
 
 #include <algorithm>

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "machine/vfio_host/uapi.hpp"
-#include "program.hpp"
+#include "model_program.hpp"
 #include "run/vfio_kernel/vfio_kernel.hpp"
 
 #include <array>
