@@ -30,6 +30,7 @@ struct ServeArguments {
     std::vector<std::string> sockets;
     std::string inject = "none";
     std::uint64_t after = 0;
+    bool unchecked = false;
     std::string json;
 };
 
@@ -66,14 +67,15 @@ void serve_clients(serve::Listener& listener, int stop, const std::string& name,
 class Stand {
   public:
     Stand(const run::DeviceChoice& choice, const run::Injection& injection,
-          serve::Listener listener, const std::string& json, run::Tally& tally)
+          serve::Listener listener, const ServeArguments& arguments, run::Tally& tally)
         : device_(run::make_device(choice, injection)),
-          findings_(json, tally, no_stacks, &print_report), listener_(std::move(listener)),
-          stage_{.face = *device_.face,
-                 .name = choice.kind + ' ' + listener_.path(),
-                 .findings = findings_,
-                 .tally = tally,
-                 .print = &print_report} {}
+          findings_(arguments.json, tally, no_stacks, &print_report),
+          listener_(std::move(listener)), stage_{.face = *device_.face,
+                                                 .name = choice.kind + ' ' + listener_.path(),
+                                                 .findings = findings_,
+                                                 .tally = tally,
+                                                 .print = &print_report,
+                                                 .unchecked = arguments.unchecked} {}
 
     void start(int stop) {
         thread_ = std::thread([this, stop] { serve(stop); });
@@ -131,6 +133,8 @@ void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::st
 [[nodiscard]] Exit serve_proxy(const ServeArguments& arguments) {
     if (!arguments.devices.empty() || arguments.sockets.size() != 1)
         throw Stop{Exit::usage, "moat serve: --proxy takes one --socket and no --device"};
+    if (arguments.unchecked)
+        throw Stop{Exit::usage, "moat serve: --unchecked is for a --device, not for a --proxy"};
     const std::string& path = arguments.sockets.front();
     const auto stop = end_signals();
     auto listener = or_stop(serve::Listener::create(path), Exit::bound, "moat serve: " + path);
@@ -169,7 +173,7 @@ void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::st
         auto listener = or_stop(serve::Listener::create(arguments.sockets[index]), Exit::bound,
                                 "moat serve: " + arguments.sockets[index]);
         stands.push_back(
-            std::make_unique<Stand>(choice, injection, std::move(listener), arguments.json, tally));
+            std::make_unique<Stand>(choice, injection, std::move(listener), arguments, tally));
     }
     for (std::size_t index = 0; index != stands.size(); ++index) {
         stands[index]->start(stop.get());
@@ -200,6 +204,8 @@ void add_serve(CLI::App& app, Exit& exit) {
         ->required();
     command->add_option("--inject", arguments.inject, "make the devices misbehave: FAULT[:BYTES]");
     add_number(*command, "--after", arguments.after, "so many commands with data are right first");
+    command->add_flag("--unchecked", arguments.unchecked,
+                      "leave it to the client or a proxy to refuse accesses outside of its maps");
     command->add_option("--json", arguments.json, "append findings as JSON lines")
         ->type_name("FILE");
     command->footer("Faults: " + run::injections() + ".");

@@ -174,6 +174,20 @@ Conversation::Conversation(const Stage& stage, Channel channel)
     client_.serve_meanwhile([this](const Message& message) { return handle_meanwhile(message); });
 }
 
+ByteCount Conversation::UncheckedBus::read(Iova from, std::span<std::byte> into) {
+    ++of_.stage_.tally.device_reads;
+    return ByteCount(of_.stage_.face.bus_master() ? of_.client_.read(from.value(), into) : 0);
+}
+
+ByteCount Conversation::UncheckedBus::write(Iova to, std::span<const std::byte> from) {
+    ++of_.stage_.tally.device_writes;
+    return ByteCount(of_.stage_.face.bus_master() ? of_.client_.write(to.value(), from) : 0);
+}
+
+void Conversation::UncheckedBus::interrupt(unsigned vector) {
+    of_.bus_.interrupt(vector);
+}
+
 Conversation::~Conversation() {
     stage_.face.reset();
     stage_.face.show_msix_enabled(false);
@@ -206,6 +220,8 @@ Result<void> Conversation::handle(const Message& message) {
 }
 
 Result<void> Conversation::run(int stop) {
+    machine::soft::BusMaster& bus =
+        stage_.unchecked ? static_cast<machine::soft::BusMaster&>(unchecked_bus_) : bus_;
     bool has_work = false;
     for (;;) {
         auto message = client_.next(has_work ? 0ms : idle_time);
@@ -214,7 +230,7 @@ Result<void> Conversation::run(int stop) {
         const bool is_idle = !*message;
         if (!is_idle)
             MOAT_TRY(handle(**message));
-        has_work = stage_.face.step(bus_) || client_.has_waiting();
+        has_work = stage_.face.step(bus) || client_.has_waiting();
         if (client_.failure())
             return std::unexpected(*client_.failure());
         pollfd stopped = {.fd = stop, .events = POLLIN, .revents = 0};

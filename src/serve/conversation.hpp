@@ -18,6 +18,8 @@ struct Stage {
     run::Findings& findings;
     run::Tally& tally;
     Print print;
+    /// Leaves it to the client to refuse what its maps do not permit.
+    bool unchecked = false;
     /// Whether the twin socket is accepted.
     machine::vfio_user::Capabilities offered = machine::vfio_user::own_capabilities;
 };
@@ -37,6 +39,19 @@ class Conversation {
   private:
     class Answers;
 
+    /// The bus of a device whose accesses are not checked.
+    class UncheckedBus final : public machine::soft::BusMaster {
+      public:
+        explicit UncheckedBus(Conversation& of) : of_(of) {}
+
+        [[nodiscard]] ByteCount read(Iova from, std::span<std::byte> into) override;
+        [[nodiscard]] ByteCount write(Iova to, std::span<const std::byte> from) override;
+        void interrupt(unsigned vector) override;
+
+      private:
+        Conversation& of_;
+    };
+
     [[nodiscard]] Result<void> handle(const machine::vfio_user::Message& message);
     [[nodiscard]] Result<bool> handle_meanwhile(const machine::vfio_user::Message& message);
 
@@ -45,6 +60,7 @@ class Conversation {
     run::AddressSpace space_;
     run::Recorder recorder_; ///< records nothing yet
     run::DeviceBus bus_;
+    UncheckedBus unchecked_bus_{*this};
 };
 
 } // namespace moat::serve

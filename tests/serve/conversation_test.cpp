@@ -78,7 +78,8 @@ class ServedEdu : public testing::Test {
                                     .name = "edu",
                                     .findings = findings,
                                     .tally = tally,
-                                    .print = [this](std::string_view text) { printed += text; }};
+                                    .print = [this](std::string_view text) { printed += text; },
+                                    .unchecked = unchecked};
         serve::Conversation conversation(stage, *std::move(server));
         const auto ended = conversation.run(-1);
         return ended ? std::nullopt : std::optional(ended.error());
@@ -96,6 +97,7 @@ class ServedEdu : public testing::Test {
     std::optional<Channel> server;
     std::optional<Channel> client;
     std::string printed;
+    bool unchecked = false;
     run::Tally tally{};
     static constexpr auto no_stacks = [](std::uintptr_t, fault::FrameSink) {};
     run::Findings findings{"", tally, no_stacks,
@@ -159,6 +161,21 @@ TEST_F(ServedEdu, writes_through_a_descriptor_and_no_further) {
     EXPECT_EQ(got, (std::array<char, 4>{})) << "edu's buffer is zero";
     EXPECT_EQ(tally.findings, 1U);
     EXPECT_NE(printed.find("8 bytes"), std::string::npos) << printed;
+}
+
+TEST_F(ServedEdu, leaves_an_unchecked_access_to_the_client) {
+    unchecked = true;
+    order_write(page, 64); // there is no map
+    EXPECT_TRUE(serve()) << "no answer to the DMA message";
+    bool has_come = false;
+    for (;;) {
+        const auto message = client->receive(std::chrono::milliseconds(0));
+        if (!message || !*message)
+            break;
+        has_come = has_come || (*message)->header.command == Command::dma_write;
+    }
+    EXPECT_TRUE(has_come);
+    EXPECT_EQ(tally.findings, 0U) << printed;
 }
 
 TEST_F(ServedEdu, survives_a_client_that_truncates_its_memory) {

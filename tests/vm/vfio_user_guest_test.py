@@ -3,7 +3,7 @@
 """vfio_user_guest_test.py KERNEL MOAT: a QEMU with vfio-user-pci gives a Linux guest the NVMe controller of
 `moat serve`. The guest's driver writes and reads the whole disk: with memory passed by descriptors, by
 messages, and by a proxy. Behind a strict vIOMMU, an overrun is found past a buffer that the guest's driver
-mapped; the proxy finds the same. Exit status 77 where a probe fails, with its name."""
+mapped; the proxy before an unchecked device finds the same. Exit status 77 where a probe fails, with its name."""
 import contextlib
 import json
 import pathlib
@@ -81,6 +81,16 @@ def overrun(bench):
     with bench.server("--inject", "overrun", "--after", "20", "--json", bench.folder / "alone"):
         bench.run(bench.folder / "nvme", soft_disk.READ_FIVE_PAGES)
     check_overrun(bench.faults("alone"))
+    with bench.server("--inject", "overrun", "--after", "20", "--unchecked"), \
+            bench.proxy("--json", bench.folder / "between"):
+        bench.run(bench.folder / "proxy", soft_disk.READ_FIVE_PAGES)
+    check_overrun(bench.faults("between"))
+    if (alone := kinds(bench.faults("alone"))) != (between := kinds(bench.faults("between"))):
+        raise Failed(f"the server finds {alone}, the proxy {between}")
+
+
+def kinds(faults):
+    return {(fault["kind"], fault["access"], fault["bytes"]) for fault in faults}
 
 
 def check_overrun(faults):
