@@ -132,8 +132,8 @@ void print_summary(const run::Options& options, const run::Tally& tally) {
         " accesses to registers; the device read memory " + counted(tally.device_reads, "time") +
         ", wrote it " + counted(tally.device_writes, "time") + ", and interrupted " +
         counted(tally.interrupts, "time"));
-    if (tally.live_maps != 0)
-        say(counted(tally.live_maps, "mapping") + " of " + counted(tally.live_bytes, "byte") +
+    if (tally.live_maps() != 0)
+        say(counted(tally.live_maps(), "mapping") + " of " + counted(tally.live_bytes(), "byte") +
             " lasted until the end");
     if (options.inject.name != "none" && tally.misdeeds != 0)
         say("the device did wrong " + counted(tally.misdeeds, "time") + " (" + options.inject.name +

@@ -34,10 +34,17 @@ fault::StackView Stacks::keep(fault::StackView stack) {
 
 void AddressSpace::map(const MapCall& call) {
     const IovaRange& range = call.map.range;
-    std::erase_if(failed_, [&](const MapCall& each) { return each.map.range.overlaps(range); });
-    live_.emplace(range.start().value(),
-                  Live{.mapping = {.range = range, .allows = call.map.allows, .mapped = call.event},
-                       .memory = call.map.memory});
+    if (!failed_.empty())
+        std::erase_if(failed_, [&](const MapCall& each) { return each.map.range.overlaps(range); });
+    const Live live{.mapping = {.range = range, .allows = call.map.allows, .mapped = call.event},
+                    .memory = call.map.memory};
+    if (spare_) {
+        spare_.key() = range.start().value();
+        spare_.mapped() = live;
+        live_.insert(std::move(spare_));
+    } else {
+        live_.emplace(range.start().value(), live);
+    }
 }
 
 void AddressSpace::note_failed(const MapCall& call) {
@@ -51,7 +58,7 @@ void AddressSpace::unmap(Iova start, const fault::Event& unmapped) {
     if (found == live_.end())
         return;
     past_.note(found->second.mapping, unmapped);
-    live_.erase(found);
+    spare_ = live_.extract(found);
 }
 
 std::optional<AddressSpace::Piece> AddressSpace::find(Iova at, fault::Access access) const {

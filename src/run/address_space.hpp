@@ -84,6 +84,7 @@ class AddressSpace {
     static constexpr std::size_t most_failed = 256;
 
     std::map<std::uint64_t, Live> live_; ///< by start
+    decltype(live_)::node_type spare_;   ///< of the latest unmap, for the next map
     std::deque<MapCall> failed_;
     fault::History past_{most_past};
 };

@@ -63,14 +63,22 @@ inline constexpr std::string_view recording_file = "recording";
 struct Tally {
     std::atomic<std::uint64_t> findings;
     std::atomic<std::uint64_t> maps;
-    std::atomic<std::uint64_t> live_maps;
-    std::atomic<std::uint64_t> live_bytes;
+    std::atomic<std::uint64_t> live; ///< a sum of live_map of each live mapping
     std::atomic<std::uint64_t> register_accesses;
     std::atomic<std::uint64_t> device_reads; ///< accesses to the program's memory
     std::atomic<std::uint64_t> device_writes;
     std::atomic<std::uint64_t> interrupts;
     std::atomic<std::uint64_t> misdeeds; ///< injections that took place
     std::atomic<std::uint64_t> opens;    ///< of devices
+
+    /// One mapping of `bytes` in `live`: pages below bit 40, and one above.
+    [[nodiscard]] static constexpr std::uint64_t live_map(std::uint64_t bytes) {
+        return std::uint64_t{1} << 40 | bytes >> 12;
+    }
+
+    [[nodiscard]] std::uint64_t live_maps() const { return live >> 40; }
+
+    [[nodiscard]] std::uint64_t live_bytes() const { return live << 24 >> 12; }
 };
 
 } // namespace moat::run

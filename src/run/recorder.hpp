@@ -20,6 +20,8 @@ class Recorder {
     /// Creates `path`; an empty one records nothing.
     Recorder(const std::string& path, fault::Symbolise symbolise);
 
+    [[nodiscard]] bool records() const { return writer_.has_value(); }
+
     /// Devices of one `group` reach the same mappings.
     void device(std::string_view address, std::string_view kind, std::uint32_t group);
     /// `device` is one that reaches the mapping.

@@ -210,6 +210,7 @@ class Session::State final : Effects {
 
   private:
     static constexpr unsigned region_shift = 40;
+    static constexpr std::uint64_t page_bytes = 4096;
 
     [[nodiscard]] std::vector<DeviceShape> make_slots(const Options& options) {
         std::vector<DeviceShape> shapes;
@@ -336,6 +337,12 @@ class Session::State final : Effects {
         return found == slots_.end() ? std::string_view() : (*found)->address;
     }
 
+    /// Whether the program has the byte.
+    [[nodiscard]] bool is_there(std::uint64_t address) {
+        std::array<std::byte, 1> byte; // NOLINT(*-member-init): not read
+        return client_.read(address, byte) == 1;
+    }
+
     /// Other processes add to the same tally.
     void count_misdeeds() {
         std::uint64_t misdeeds = 0;
@@ -348,15 +355,15 @@ class Session::State final : Effects {
     [[nodiscard]] File file_of(int descriptor) override { return client_.file_of(descriptor); }
 
     [[nodiscard]] int map(const DmaMap& map) override {
-        std::array<std::byte, 1> probe{};
         const std::uint64_t last = map.memory + (map.range.size().value() - 1);
-        if (client_.read(map.memory, probe) != 1 || client_.read(last, probe) != 1)
+        if (!is_there(map.memory) ||
+            (last / page_bytes != map.memory / page_bytes && !is_there(last)))
             return EFAULT;
         spaces_[map.space].map({.map = map, .event = event()});
-        recorder_.map(device_of(map.space), map.range, map.allows, event());
+        if (recorder_.records())
+            recorder_.map(device_of(map.space), map.range, map.allows, event());
         ++tally_.get().maps;
-        ++tally_.get().live_maps;
-        tally_.get().live_bytes += map.range.size().value();
+        tally_.get().live += Tally::live_map(map.range.size().value());
         return 0;
     }
 
@@ -366,9 +373,9 @@ class Session::State final : Effects {
 
     void unmap(const DmaMap& map) override {
         spaces_[map.space].unmap(map.range.start(), event());
-        recorder_.unmap(device_of(map.space), map.range, event());
-        --tally_.get().live_maps;
-        tally_.get().live_bytes -= map.range.size().value();
+        if (recorder_.records())
+            recorder_.unmap(device_of(map.space), map.range, event());
+        tally_.get().live -= Tally::live_map(map.range.size().value());
     }
 
     void attach(Device device, Space space) override {

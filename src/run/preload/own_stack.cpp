@@ -48,15 +48,12 @@ _Unwind_Reason_Code add_frame(_Unwind_Context* context, void* argument) {
 }
 
 [[nodiscard]] bool is_current(const Capture& capture) {
-    if (capture.count == 0 || capture.place != entered)
-        return false;
-    for (std::size_t i = 1; i != capture.count; ++i) {
-        const Frame& frame = capture.frames[i];
-        if (frame.stack - entered.stack >= largest_stack ||
-            reinterpret_cast<const std::uintptr_t*>(frame.stack)[-1] != frame.address)
-            return false;
-    }
-    return true;
+    const std::span<const Frame> frames(capture.frames.data(), capture.count);
+    return !frames.empty() && capture.place == entered &&
+           std::ranges::all_of(frames.subspan(1), [start = entered.stack](const Frame& frame) {
+               return frame.stack - start < largest_stack &&
+                      reinterpret_cast<const std::uintptr_t*>(frame.stack)[-1] == frame.address;
+           });
 }
 
 } // namespace

@@ -29,7 +29,13 @@ int Mappings::add(IovaRange range, std::uint64_t memory, fault::Allows allows) {
     const DmaMap map{.space = space_, .range = range, .memory = memory, .allows = allows};
     if (const int error = try_to_map(map))
         return fail(range, memory, allows, error);
-    sorted_.emplace(range.start().value(), map);
+    if (spare_) {
+        spare_.key() = range.start().value();
+        spare_.mapped() = map;
+        sorted_.insert(std::move(spare_));
+    } else {
+        sorted_.emplace(range.start().value(), map);
+    }
     host_->locked += range.size().value();
     return 0;
 }
@@ -52,7 +58,9 @@ int Mappings::try_to_map(const DmaMap& map) const {
 Mappings::Iterator Mappings::remove(Iterator mapping) {
     host_->locked -= mapping->second.range.size().value();
     host_->effects.unmap(mapping->second);
-    return sorted_.erase(mapping);
+    const Iterator next = std::next(mapping);
+    spare_ = sorted_.extract(mapping);
+    return next;
 }
 
 std::uint64_t Mappings::remove_all() {

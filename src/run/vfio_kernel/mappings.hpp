@@ -69,6 +69,7 @@ class Mappings {
     Host* host_;
     Space space_;
     Sorted sorted_ = {};
+    Sorted::node_type spare_ = {}; ///< of the latest removal, for the next one
 };
 
 } // namespace moat::run::vfio

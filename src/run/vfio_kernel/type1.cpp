@@ -81,8 +81,10 @@ bool Type1::bisects(IovaRange range) const {
     const auto cut = [&](Mappings::Iterator mapping) {
         return mapping != mappings_.end() && !range.contains(mapping->second.range);
     };
-    return cut(mappings_.first_in({range.start(), ByteCount(1)})) ||
-           cut(mappings_.first_in({range.last(), ByteCount(1)}));
+    const auto first = mappings_.first_in(range);
+    if (first == mappings_.end() || first->second.range == range)
+        return false;
+    return cut(first) || cut(mappings_.first_in({range.last(), ByteCount(1)}));
 }
 
 Answer Type1::unmap(std::span<std::byte> argument) {
@@ -104,12 +106,11 @@ Answer Type1::unmap(std::span<std::byte> argument) {
     unmap.size = 0;
     // Linux finds nothing in a range that ends at 2^64.
     const bool finds = unmap.iova + range.size().value() != 0;
-    for (auto each = mappings_.first_in(range); finds && each != mappings_.end();
-         each = mappings_.first_in(range)) {
-        if (each->second.range.start() < range.start())
-            break; // version 1: a mapping is unmapped from its start or not at all
+    auto each = mappings_.first_in(range);
+    // Version 1: a mapping is unmapped from its start or not at all.
+    while (finds && each != mappings_.end() && range.contains(each->second.range.start())) {
         unmap.size += each->second.range.size().value();
-        (void)mappings_.remove(each);
+        each = mappings_.remove(each);
     }
     give(argument, unmap);
     return {};
