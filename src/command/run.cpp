@@ -135,6 +135,8 @@ void print_summary(const run::Options& options, const run::Tally& tally) {
     if (tally.live_maps() != 0)
         say(counted(tally.live_maps(), "mapping") + " of " + counted(tally.live_bytes(), "byte") +
             " lasted until the end");
+    if (tally.untaken != 0)
+        say(counted(tally.untaken, "interrupt") + " enabled and sent, but never taken");
     if (options.inject.name != "none" && tally.misdeeds != 0)
         say("the device did wrong " + counted(tally.misdeeds, "time") + " (" + options.inject.name +
             ")" +

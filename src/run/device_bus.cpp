@@ -27,17 +27,45 @@ void close_if_open(int descriptor) {
 
 } // namespace
 
+/// Reads what the program mapped, and reports nothing.
+class DeviceBus::Glance final : public machine::soft::BusMaster {
+  public:
+    explicit Glance(const DeviceBus& bus) : bus_(bus) {}
+
+    [[nodiscard]] ByteCount read(Iova from, std::span<std::byte> into) override {
+        const auto piece = bus_.space_->find(from, fault::Access::read);
+        if (!piece || piece->bytes < into.size())
+            return ByteCount();
+        return ByteCount(bus_.client_.read(piece->memory, into));
+    }
+
+    [[nodiscard]] ByteCount write(Iova /*to*/, std::span<const std::byte> /*from*/) override {
+        return ByteCount();
+    }
+
+    void interrupt(unsigned /*vector*/) override {}
+
+  private:
+    const DeviceBus& bus_;
+};
+
+bool DeviceBus::Vector::is_untaken() const {
+    pollfd raised = {.fd = eventfd, .events = POLLIN, .revents = 0};
+    return sent != 0 && !taken && ::poll(&raised, 1, 0) == 1;
+}
+
 DeviceBus::DeviceBus(const machine::soft::Face& face, std::string name, Client& client,
                      Findings& findings, Recorder& recorder, Tally& tally)
     : face_(face), name_(std::move(name)), client_(client), findings_(findings),
       recorder_(recorder), tally_(tally) {
-    for (std::size_t kind = 0; kind != eventfds_.size(); ++kind)
-        eventfds_[kind].assign(face.interrupts(static_cast<InterruptKind>(kind)), -1);
+    for (std::size_t kind = 0; kind != vectors_.size(); ++kind)
+        vectors_[kind].resize(face.interrupts(static_cast<InterruptKind>(kind)));
 }
 
 DeviceBus::~DeviceBus() {
-    for (const auto& kind : eventfds_)
-        std::ranges::for_each(kind, close_if_open);
+    for (const auto& kind : vectors_)
+        for (const Vector& each : kind)
+            close_if_open(each.eventfd);
 }
 
 void DeviceBus::tell(const fault::Event& event) {
@@ -48,26 +76,52 @@ void DeviceBus::tell(const fault::Event& event) {
 }
 
 void DeviceBus::set_interrupt(InterruptKind kind, unsigned vector, int descriptor) {
-    auto& of_kind = eventfds_[static_cast<std::size_t>(kind)];
+    auto& of_kind = vectors_[static_cast<std::size_t>(kind)];
     if (vector >= of_kind.size())
         return close_if_open(descriptor);
-    close_if_open(std::exchange(of_kind[vector], descriptor));
+    const Vector old = std::exchange(of_kind[vector], Vector{.eventfd = descriptor});
+    tally_.untaken += old.is_untaken() ? 1 : 0;
+    close_if_open(old.eventfd);
 }
 
 void DeviceBus::signal(InterruptKind kind, unsigned vector) {
-    const auto& of_kind = eventfds_[static_cast<std::size_t>(kind)];
-    if (vector >= of_kind.size() || of_kind[vector] < 0)
+    auto& of_kind = vectors_[static_cast<std::size_t>(kind)];
+    if (vector >= of_kind.size() || of_kind[vector].eventfd < 0)
         return;
+    Vector& to = of_kind[vector];
+    to.taken = to.taken || (to.sent != 0 && !to.is_untaken());
+    ++to.sent;
     ++tally_.interrupts;
     const std::uint64_t one = 1;
-    pollfd room = {of_kind[vector], POLLOUT, 0};
+    pollfd room = {to.eventfd, POLLOUT, 0};
     if (::poll(&room, 1, 0) == 1) // a full counter is raised already, and may block
-        (void)!::write(of_kind[vector], &one, sizeof one);
+        (void)!::write(to.eventfd, &one, sizeof one);
+}
+
+void DeviceBus::count_untaken() {
+    for (auto& kind : vectors_)
+        for (Vector& each : kind) {
+            tally_.untaken += each.is_untaken() ? 1 : 0;
+            each.sent = 0;
+        }
 }
 
 bool DeviceBus::is_armed(InterruptKind kind) const {
-    return std::ranges::any_of(eventfds_[static_cast<std::size_t>(kind)],
-                               [](int descriptor) { return descriptor >= 0; });
+    return std::ranges::any_of(vectors_[static_cast<std::size_t>(kind)],
+                               [](const Vector& each) { return each.eventfd >= 0; });
+}
+
+void DeviceBus::note_unmap(IovaRange range, const fault::Event& unmapped) {
+    Glance glance(*this);
+    if (!face_.uses(range, glance))
+        return;
+    Circumstances known = circumstances();
+    known.unmapped = unmapped;
+    findings_.remark("unmap-in-flight",
+                     "the program unmapped memory at " + hexadecimal(range.start().value()) + " (" +
+                         std::to_string(range.size().value()) +
+                         " bytes) that a command names which the device has not completed",
+                     known);
 }
 
 void DeviceBus::interrupt(unsigned vector) {
@@ -110,6 +164,11 @@ ByteCount DeviceBus::transfer(fault::Access access, Iova at, std::uint64_t bytes
                          circumstances());
         return ByteCount();
     }
+    if (face_.disabled())
+        findings_.remark("dma-while-disabled",
+                         "the device accessed memory at " + hexadecimal(at.value()) + " (" +
+                             std::string(name(access)) + ") after the driver disabled it",
+                         circumstances());
     std::uint64_t done = 0;
     while (done != bytes) {
         const Iova here(at.value() + done);

@@ -36,6 +36,13 @@ class DeviceBus final : public machine::soft::BusMaster {
     void set_interrupt(machine::soft::InterruptKind kind, unsigned vector, int descriptor);
     void signal(machine::soft::InterruptKind kind, unsigned vector);
 
+    /// Counts the interrupts that were sent and never taken. Each counts once.
+    void count_untaken();
+
+    /// The program unmaps `range`; reports a command that the device has not completed and that
+    /// uses it.
+    void note_unmap(IovaRange range, const fault::Event& unmapped);
+
     /// Whether a vector of the kind has an eventfd.
     [[nodiscard]] bool is_armed(machine::soft::InterruptKind kind) const;
 
@@ -54,6 +61,17 @@ class DeviceBus final : public machine::soft::BusMaster {
     using Copy =
         FunctionRef<std::size_t(std::uint64_t memory, std::uint64_t offset, std::uint64_t bytes)>;
 
+    class Glance;
+
+    struct Vector {
+        int eventfd = -1;
+        std::uint64_t sent = 0;
+        bool taken = false; ///< at least once
+
+        /// Whether the program has taken none of what was sent, as far as the eventfd shows.
+        [[nodiscard]] bool is_untaken() const;
+    };
+
     [[nodiscard]] ByteCount transfer(fault::Access access, Iova at, std::uint64_t bytes, Copy copy);
     void refuse(fault::Access access, Iova at, std::uint64_t bytes);
     [[nodiscard]] Circumstances circumstances() const;
@@ -67,7 +85,7 @@ class DeviceBus final : public machine::soft::BusMaster {
     Recorder& recorder_;
     Tally& tally_;
     AddressSpace* space_ = nullptr;
-    std::array<std::vector<int>, machine::soft::Face::interrupt_kinds> eventfds_;
+    std::array<std::vector<Vector>, machine::soft::Face::interrupt_kinds> vectors_;
     bool intx_masked_ = false;
     std::array<std::uintptr_t, most_frames> told_stack_{};
     fault::Event told_ = {};

@@ -73,6 +73,8 @@ void Findings::remark(std::string_view kind, std::string_view sentence,
 
 void Findings::print(const std::string& text, const Circumstances& circumstances) {
     std::string more;
+    if (!circumstances.unmapped.stack.empty())
+        more += event_text("unmapped", circumstances.unmapped, report_);
     if (!circumstances.told.stack.empty())
         more += event_text("last register write", circumstances.told, report_);
     for (const std::string& note : circumstances.notes)

@@ -24,6 +24,7 @@ namespace moat::run {
 struct Circumstances {
     std::string_view device;             ///< "nvme 0000:05:00.0"
     fault::Event told = {};              ///< the program's last store to the device's registers
+    fault::Event unmapped = {};          ///< the unmap that the finding is about
     std::vector<std::string> notes = {}; ///< one sentence each
 };
 

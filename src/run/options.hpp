@@ -70,6 +70,7 @@ struct Tally {
     std::atomic<std::uint64_t> interrupts;
     std::atomic<std::uint64_t> misdeeds; ///< injections that took place
     std::atomic<std::uint64_t> opens;    ///< of devices
+    std::atomic<std::uint64_t> untaken;  ///< interrupts that were enabled, sent and never taken
 
     /// One mapping of `bytes` in `live`: pages below bit 40, and one above.
     [[nodiscard]] static constexpr std::uint64_t live_map(std::uint64_t bytes) {

@@ -196,6 +196,12 @@ class Session::State final : Effects {
         return done;
     }
 
+    /// Linux: EIO, from files; a load gets all ones.
+    [[nodiscard]] bool is_lost(const Window& at) {
+        const std::lock_guard lock(mutex_);
+        return slots_[at.device]->device.face->needs_memory_enabled(at.region);
+    }
+
     void stop() {
         {
             const std::lock_guard lock(mutex_);
@@ -206,6 +212,8 @@ class Session::State final : Effects {
             thread_.join();
         const std::lock_guard lock(mutex_);
         recorder_.flush();
+        for (const auto& slot : slots_)
+            slot->bus.count_untaken();
     }
 
   private:
@@ -372,6 +380,9 @@ class Session::State final : Effects {
     }
 
     void unmap(const DmaMap& map) override {
+        for (const auto& slot : slots_)
+            if (slot->space == map.space)
+                slot->bus.note_unmap(map.range, event());
         spaces_[map.space].unmap(map.range.start(), event());
         if (recorder_.records())
             recorder_.unmap(device_of(map.space), map.range, event());
@@ -465,12 +476,16 @@ Answer Session::ioctl(File file, unsigned long request, std::uint64_t argument) 
 
 std::int64_t Session::read(File file, std::uint64_t offset, std::span<std::byte> into) {
     const auto at = state_->place(file, offset);
-    return at && state_->load(*at, into) ? static_cast<std::int64_t>(into.size()) : -EINVAL;
+    if (!at || !state_->load(*at, into))
+        return -EINVAL;
+    return state_->is_lost(*at) ? -EIO : static_cast<std::int64_t>(into.size());
 }
 
 std::int64_t Session::write(File file, std::uint64_t offset, std::span<const std::byte> from) {
     const auto at = state_->place(file, offset);
-    return at && state_->store(*at, from) ? static_cast<std::int64_t>(from.size()) : -EINVAL;
+    if (!at || !state_->store(*at, from))
+        return -EINVAL;
+    return state_->is_lost(*at) ? -EIO : static_cast<std::int64_t>(from.size());
 }
 
 std::optional<Device> Session::device_of(File file) const {

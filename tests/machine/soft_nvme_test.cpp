@@ -27,6 +27,57 @@ TEST_F(SoftNvme, identifies_itself) {
     EXPECT_TRUE(system.faults().empty());
 }
 
+/// Reads the memory of one mapping.
+class OneMapping final : public BusMaster {
+  public:
+    explicit OneMapping(const Mapped& memory) : memory_(memory) {}
+
+    [[nodiscard]] ByteCount read(Iova from, std::span<std::byte> into) override {
+        std::ranges::copy(memory_.bytes().subspan(from.value() - memory_.iova.value(), into.size()),
+                          into.begin());
+        return ByteCount(into.size());
+    }
+
+    [[nodiscard]] ByteCount write(Iova /*to*/, std::span<const std::byte> /*from*/) override {
+        return ByteCount();
+    }
+
+    void interrupt(unsigned /*vector*/) override {}
+
+  private:
+    const Mapped& memory_;
+};
+
+TEST_F(SoftNvme, uses_the_memory_of_commands_until_it_completes_them) {
+    (void)system.map(data_iova, 4 * page, "data");
+    OneMapping bus(io.submissions);
+    const auto uses = [&](std::uint64_t at) {
+        return nvme.uses(IovaRange(Iova(at), ByteCount(page)), bus);
+    };
+    const auto queue = [&](const Words& command) {
+        std::memcpy(io.submissions.bytes().data() + 64 * io.tail, command.data(), 64);
+        io.tail = (io.tail + 1) % depth;
+        system.registers().write32(0x1008, io.tail);
+    };
+    EXPECT_FALSE(uses(data_iova));
+    queue(blocks(2, 0, 16));           // both pages
+    queue(blocks(1, 0, 8, 0x3000000)); // a page; the second pointer has no meaning
+    queue({0, 1, 0, 0, 0, 0, 0x5000}); // flush: neither
+    EXPECT_TRUE(uses(data_iova));
+    EXPECT_TRUE(uses(data_iova + page));
+    EXPECT_FALSE(uses(data_iova + 2 * page));
+    EXPECT_TRUE(uses(0x3000000));
+    EXPECT_FALSE(uses(0x3000000 + page));
+    EXPECT_FALSE(uses(0x5000));
+    system.run();
+    EXPECT_FALSE(uses(data_iova));
+    queue(blocks(2, 0, 16));
+    EXPECT_FALSE(nvme.disabled());
+    system.registers().write32(0x14, 0); // forgets its commands
+    EXPECT_FALSE(uses(data_iova));
+    EXPECT_TRUE(nvme.disabled());
+}
+
 TEST_F(SoftNvme, writes_and_reads_back) {
     const Mapped data = system.map(data_iova, 16 * page, "data");
     const Mapped list = system.map(list_iova, page, "list", fault::Allows::read);

@@ -35,6 +35,7 @@ class Run(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("moat run: no finding", done.stderr)
         self.assertNotIn("ERROR", done.stderr)
+        self.assertNotIn("never taken", done.stderr)
 
     def test_shows_the_disk_with_mounted_and_with_redirected_paths(self):
         for paths in ("auto", "redirect"):

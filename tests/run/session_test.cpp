@@ -50,6 +50,12 @@ class EduProgram : public testing::Test {
         group_ = group;
     }
 
+    void begin_with(std::string injection) {
+        Options options;
+        options.inject.name = std::move(injection);
+        begin(options);
+    }
+
     [[nodiscard]] File opened(const Answer& answer, int descriptor) {
         EXPECT_NE(answer.opened, File::none) << answer.value;
         client_.files[descriptor] = answer.opened;
@@ -162,6 +168,58 @@ TEST_F(EduProgram, reports_memory_that_the_program_unmapped_itself) {
     client_.shrink(page);
     device_writes(0x10000 + 2 * page, 64);
     EXPECT_NE(client_.words().find("dma-memory-gone"), std::string::npos) << client_.words();
+}
+
+TEST_F(EduProgram, reports_an_unmap_of_memory_that_a_command_uses) {
+    begin_with("hang");
+    ASSERT_EQ(map(0x10000, page), 0);
+    ASSERT_EQ(map(0x20000, page), 0);
+    set_bus_master();
+    store(dma_source, edu_buffer);
+    store(dma_destination, 0x10000);
+    store(dma_count, 64);
+    ASSERT_EQ(unmap(0x10000, page), 0);
+    ASSERT_EQ(map(0x10000, page), 0);
+    EXPECT_EQ(client_.words(), "") << "the command has not begun";
+    store(dma_command, start_to_memory);
+    ASSERT_EQ(unmap(0x20000, page), 0);
+    EXPECT_EQ(client_.words(), "") << "other memory";
+    ASSERT_EQ(unmap(0x10000, page), 0);
+    const std::string words = client_.words();
+    EXPECT_NE(words.find("unmap-in-flight: the program unmapped memory at 0x10000"), words.npos)
+        << words;
+    EXPECT_NE(words.find("unmapped by thread 7"), words.npos) << words;
+}
+
+TEST_F(EduProgram, may_unmap_what_a_device_used_before_a_reset) {
+    begin_with("hang");
+    ASSERT_EQ(map(0x10000, page), 0);
+    set_bus_master();
+    store(dma_source, edu_buffer);
+    store(dma_destination, 0x10000);
+    store(dma_count, 64);
+    store(dma_command, start_to_memory);
+    ASSERT_EQ(session_->ioctl(device_, VFIO_DEVICE_RESET, 0).value, 0);
+    ASSERT_EQ(unmap(0x10000, page), 0);
+    EXPECT_EQ(client_.words(), "");
+}
+
+TEST_F(EduProgram, loses_accesses_while_memory_is_disabled) {
+    const std::uint64_t command_register = (std::uint64_t{7} << 40) + 4;
+    std::array<std::byte, 4> bytes{};
+    ASSERT_EQ(session_->read(device_, 0, bytes), 4);
+    for (const std::byte command : {std::byte{0}, std::byte{2}}) {
+        const bool enabled = command != std::byte{0};
+        ASSERT_EQ(session_->write(device_, command_register, std::span(&command, 1)), 1);
+        EXPECT_EQ(session_->read(device_, 0, bytes), enabled ? 4 : -EIO);
+        EXPECT_EQ(session_->write(device_, 4, bytes), enabled ? 4 : -EIO);
+        EXPECT_EQ(session_->read(device_, command_register, bytes), 4);
+        const auto at = session_->window(device_, 0, page);
+        ASSERT_TRUE(at);
+        session_->load(*at, bytes);
+        EXPECT_EQ(bytes[0] == std::byte{0xff}, !enabled);
+        EXPECT_EQ(session_->read(device_, std::uint64_t{1} << 30, bytes), -EINVAL) << "outside";
+    }
 }
 
 TEST_F(EduProgram, prints_a_repeated_finding_once) {

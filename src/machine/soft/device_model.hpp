@@ -60,6 +60,18 @@ class DeviceModel {
 
     virtual void reset() = 0;
 
+    // What a driver may rely on, whatever the device does wrong.
+    /// Whether the driver has disabled the device, which then must not access memory.
+    [[nodiscard]] virtual bool disabled() const { return false; }
+
+    /// Whether a command that is not completed surely names memory of `range`, which is not empty.
+    /// `bus` is only read.
+    [[nodiscard]] virtual bool uses(IovaRange range, BusMaster& bus) const {
+        static_cast<void>(range);
+        static_cast<void>(bus);
+        return false;
+    }
+
     /// `sink` is called during write() and step().
     void report_to(RemarkSink sink) { remarks_ = std::move(sink); }
 

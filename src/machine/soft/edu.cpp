@@ -133,12 +133,28 @@ bool Edu::step(BusMaster& bus) {
     return data_.pending();
 }
 
-void Edu::transfer(BusMaster& bus) {
+std::uint64_t Edu::own_address() const {
+    return dma_[(dma_[command] & command_to_memory) != 0 ? source : destination] - buffer_start;
+}
+
+std::optional<Segment> Edu::memory() const {
+    const std::uint64_t own = own_address();
+    if (own >= buffer_bytes || dma_[count] > buffer_bytes - own || dma_[count] == 0)
+        return std::nullopt;
     const bool to_memory = (dma_[command] & command_to_memory) != 0;
-    const std::uint64_t own = dma_[to_memory ? source : destination] - buffer_start;
-    const std::uint64_t memory = dma_[to_memory ? destination : source] & dma_mask_;
-    if (own < buffer_bytes && dma_[count] <= buffer_bytes - own && dma_[count] != 0) {
-        const Segment segment{Iova(memory), dma_[count]};
+    return Segment{Iova(dma_[to_memory ? destination : source] & dma_mask_), dma_[count]};
+}
+
+bool Edu::uses(IovaRange range, BusMaster& /*bus*/) const {
+    const auto named = (dma_[command] & command_run) != 0 ? memory() : std::nullopt;
+    return named && IovaRange(named->start, ByteCount(named->bytes)).overlaps(range);
+}
+
+void Edu::transfer(BusMaster& bus) {
+    if (const auto named = memory()) {
+        const bool to_memory = (dma_[command] & command_to_memory) != 0;
+        const std::uint64_t own = own_address();
+        const Segment segment = *named;
         const std::span<std::byte> bytes = std::span(buffer_).subspan(own, dma_[count]);
         // The device cannot report a refused access.
         if (to_memory)

@@ -26,10 +26,15 @@ class Edu final : public MovingModel {
     void write(unsigned bar, std::uint64_t offset, Width width, std::uint64_t value) override;
     [[nodiscard]] bool step(BusMaster& bus) override;
     void reset() override;
+    [[nodiscard]] bool uses(IovaRange range, BusMaster& bus) const override;
 
   private:
     enum Dma : std::uint8_t { source, destination, count, command };
 
+    /// The transfer's address in the buffer, as an offset.
+    [[nodiscard]] std::uint64_t own_address() const;
+    /// The transfer's memory; nothing if it has none or leaves the buffer.
+    [[nodiscard]] std::optional<Segment> memory() const;
     void transfer(BusMaster& bus);
     void raise(BusMaster& bus, std::uint32_t status);
 

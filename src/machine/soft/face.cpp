@@ -207,11 +207,15 @@ bool Face::contains(unsigned region, std::uint64_t offset, std::size_t bytes) co
 bool Face::answers(unsigned region) const {
     if (is(Malfunction::removed))
         return false;
-    if (region == config_region)
-        return true;
-    return info_.bars[region].kind == BarKind::ports
-               ? (config16(pci::command) & pci::command_ports) != 0
-               : memory_enabled();
+    if (needs_memory_enabled(region))
+        return false;
+    return region == config_region || info_.bars[region].kind != BarKind::ports ||
+           (config16(pci::command) & pci::command_ports) != 0;
+}
+
+bool Face::needs_memory_enabled(unsigned region) const {
+    return region < info_.bars.size() && info_.bars[region].kind != BarKind::ports &&
+           !memory_enabled();
 }
 
 bool Face::read(unsigned region, std::uint64_t offset, std::span<std::byte> into) {

@@ -82,6 +82,17 @@ class Face {
     [[nodiscard]] bool bus_master() const;
     [[nodiscard]] bool memory_enabled() const;
 
+    /// Whether an access of the region is lost because memory decoding is disabled.
+    [[nodiscard]] bool needs_memory_enabled(unsigned region) const;
+
+    // Of the model.
+    [[nodiscard]] bool disabled() const { return model_.disabled(); }
+
+    /// False of a function that is removed.
+    [[nodiscard]] bool uses(IovaRange range, BusMaster& bus) const {
+        return !is(Malfunction::removed) && model_.uses(range, bus);
+    }
+
     /// Lets the model work once. `bus` receives its accesses whether or not bus_master(), and its
     /// interrupts. Return: false if nothing is pending.
     [[nodiscard]] bool step(BusMaster& bus);

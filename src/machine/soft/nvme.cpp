@@ -304,6 +304,10 @@ void Nvme::complete(BusMaster& bus, unsigned queue, std::uint16_t number, Outcom
         bus.interrupt(to.vector);
 }
 
+bool Nvme::disabled() const {
+    return (configuration_ & enable) == 0;
+}
+
 void Nvme::stop() {
     status_ = masked_ = event_ = 0;
     starting_ = event_is_unread_ = false;

@@ -51,6 +51,8 @@ class Nvme final : public MovingModel {
     void write(unsigned bar, std::uint64_t offset, Width width, std::uint64_t value) override;
     [[nodiscard]] bool step(BusMaster& bus) override;
     void reset() override;
+    [[nodiscard]] bool disabled() const override;
+    [[nodiscard]] bool uses(IovaRange range, BusMaster& bus) const override;
 
     /// Status code type << 8 | status code.
     enum class Status : std::uint16_t {

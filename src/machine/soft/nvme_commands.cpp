@@ -48,6 +48,33 @@ static_assert(sizeof(BlockRange) == 16);
 
 } // namespace
 
+/// The commands that the controller has not taken yet. Of their data, only what the entry itself
+/// names: two pages, or the first descriptor's memory.
+bool Nvme::uses(IovaRange range, BusMaster& bus) const {
+    const auto names = [&](const Command& command) {
+        const std::uint64_t bytes = ((command.words[12] & 0xffff) + 1) << options_.block_lg2;
+        const bool has_second =
+            command.pointer_kind() == 0 && bytes > page_bytes - (command.wide(6) & in_page);
+        return range.contains(Iova(command.wide(6))) ||
+               (has_second && range.contains(Iova(command.wide(8))));
+    };
+    for (std::size_t queue = 1; queue != submissions_.size(); ++queue) {
+        const SubmissionQueue& from = submissions_[queue];
+        for (unsigned at = from.head; at != from.tail; at = (at + 1) % from.entries) {
+            Command command;
+            const Iova entry(from.base.value() + at * sizeof command);
+            if (bus.read(entry, std::as_writable_bytes(std::span(command.words))).value() !=
+                sizeof command)
+                return false;
+            const std::uint8_t opcode = command.opcode();
+            if ((opcode == read_blocks || opcode == write_blocks || opcode == compare) &&
+                names(command))
+                return true;
+        }
+    }
+    return false;
+}
+
 Nvme::Outcome Nvme::run_io(BusMaster& bus, const Command& command) {
     const std::uint32_t name_space = command.name_space();
     if (name_space != 1 && !(command.opcode() == flush && name_space == every_namespace))
