@@ -2,6 +2,7 @@
 #include "run/device_kinds.hpp"
 
 #include "machine/soft/edu.hpp"
+#include "machine/soft/nic.hpp"
 #include "machine/soft/nvme.hpp"
 #include "platform/file_descriptor.hpp"
 #include "run/options.hpp"
@@ -20,12 +21,17 @@ namespace {
 using machine::soft::Malfunction;
 using machine::soft::Misdeed;
 
-constexpr std::array<std::string_view, 2> kinds = {"edu", "nvme"};
+constexpr std::array<std::string_view, 3> kinds = {"edu", "nic", "nvme"};
 
-constexpr std::array misdeeds = {Misdeed::none,          Misdeed::overrun,
-                                 Misdeed::underrun,      Misdeed::write_after_completion,
-                                 Misdeed::stale_address, Misdeed::read_only_violated,
-                                 Misdeed::wrong_length,  Misdeed::wrong_status};
+constexpr std::array misdeeds = {Misdeed::none,
+                                 Misdeed::overrun,
+                                 Misdeed::underrun,
+                                 Misdeed::write_after_completion,
+                                 Misdeed::stale_address,
+                                 Misdeed::read_only_violated,
+                                 Misdeed::wrong_length,
+                                 Misdeed::wrong_status,
+                                 Misdeed::truncated_address};
 
 constexpr std::array malfunctions = {Malfunction::lost_interrupt, Malfunction::hang,
                                      Malfunction::removed};
@@ -66,6 +72,18 @@ void append(std::string& list, std::string_view name) {
         .capacity = capacity, .serial_number = choice.address.requester(), .medium = medium.get()});
 }
 
+/// Programs with several cards tell them apart by their addresses.
+[[nodiscard]] machine::soft::Nic::MacAddress mac_of(const DeviceChoice& choice) {
+    const std::uint16_t number = choice.address.requester();
+    constexpr std::uint8_t locally_administered = 2;
+    return {locally_administered,
+            0,
+            0,
+            0,
+            static_cast<std::uint8_t>(number >> 8),
+            static_cast<std::uint8_t>(number & 0xff)};
+}
+
 } // namespace
 
 bool is_device_kind(std::string_view name) {
@@ -97,6 +115,8 @@ SoftDevice make_device(const DeviceChoice& choice, const Injection& injection,
     SoftDevice device;
     if (choice.kind == "edu")
         device.model = std::make_unique<machine::soft::Edu>();
+    else if (choice.kind == "nic")
+        device.model = std::make_unique<machine::soft::Nic>(mac_of(choice));
     else
         device.model = make_disk(choice, folder);
     device.face = std::make_unique<machine::soft::Face>(choice.address, *device.model);

@@ -17,7 +17,7 @@ struct Injection;
 [[nodiscard]] bool is_device_kind(std::string_view name);
 [[nodiscard]] bool is_injection(std::string_view name);
 
-/// "edu, nvme"
+/// "edu, nic, nvme"
 [[nodiscard]] std::string device_kinds();
 [[nodiscard]] std::string injections();
 

@@ -116,7 +116,6 @@ void write_device(Writer& out, const DeviceChoice& choice, unsigned index) {
     out.file(folder / "numa_node", "-1\n");
     out.file(folder / "irq", "0\n");
     out.file(folder / "enable", "1\n");
-    out.file(folder / "max_vfs", "");
     out.file(folder / "resource", resources_of(info));
     out.file(folder / "config", config);
     out.file(folder / "uevent", "DRIVER=vfio-pci\nPCI_SLOT_NAME=" + address + '\n');

@@ -65,6 +65,10 @@ class Run(unittest.TestCase):
         self.assertEqual(run("--inject", "underrun", "--", *INFO).returncode, 1)
         self.assertEqual(run("--inject", "underrun", "--exit-code", "42", "--", *INFO).returncode, 42)
 
+    def test_leaves_the_programs_options_to_it(self):
+        for words in (("--device", "edu"), ("--device", "edu", "--device", "nic"), ()):
+            self.assertEqual(run(*words, "--", "sh", "-c", "exit 7").returncode, 7, words)
+
     def test_reports_an_underrun_with_the_programs_stacks(self):
         done = run("--inject", "underrun:32", "--", *INFO)
         report = done.stderr

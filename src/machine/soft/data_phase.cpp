@@ -51,7 +51,7 @@ bool DataPhase::transfer(BusMaster& bus, std::span<const Segment> segments, std:
         ++misdeeds_;
         return !arrived;
     }
-    return arrived || misdeed_ == Misdeed::stale_address;
+    return arrived || misdeed_ == Misdeed::stale_address || misdeed_ == Misdeed::truncated_address;
 }
 
 bool DataPhase::after_completion(BusMaster& bus) {
@@ -75,7 +75,19 @@ std::span<const Segment> DataPhase::begin(BusMaster& bus, std::span<const Segmen
         previous_.assign(told.begin(), told.end());
     else if (!std::ranges::equal(previous_, told, {}, &Segment::start, &Segment::start))
         ++misdeeds_;
+    if (misdeed_ == Misdeed::truncated_address)
+        truncate(previous_);
     return previous_;
+}
+
+void DataPhase::truncate(std::span<Segment> segments) {
+    constexpr std::uint64_t lower_half = 0xffff'ffff;
+    bool changed = false;
+    for (Segment& each : segments) {
+        changed |= each.start.value() > lower_half;
+        each.start = Iova(each.start.value() & lower_half);
+    }
+    misdeeds_ += changed ? 1 : 0;
 }
 
 std::uint64_t DataPhase::moved(std::uint64_t size) {

@@ -26,15 +26,16 @@ enum class Misdeed : std::uint8_t {
     read_only_violated,     ///< writes a segment that it should read
     wrong_length,           ///< omits the end of the data
     wrong_status,           ///< reports an error after success, and success after an error
+    truncated_address,      ///< uses the lower 32 bits of addresses
 };
 
-inline constexpr std::size_t misdeed_count = 8;
+inline constexpr std::size_t misdeed_count = 9;
 
 /// As commands take it: "overrun", "late".
 [[nodiscard]] constexpr std::string_view name(Misdeed misdeed) {
     constexpr std::array<std::string_view, misdeed_count> names = {
-        "none",  "overrun",   "underrun",       "late",
-        "stale", "read-only", "short-transfer", "wrong-status"};
+        "none",      "overrun",        "underrun",     "late",     "stale",
+        "read-only", "short-transfer", "wrong-status", "truncated"};
     return names[static_cast<std::size_t>(misdeed)];
 }
 
@@ -71,7 +72,7 @@ class DataPhase {
     /// How many misdeeds happened: 0 if no command had data for one.
     [[nodiscard]] std::uint64_t misdeeds() const { return misdeeds_; }
 
-    /// The segments together are as long as `data`. Return: whether the requested data was
+    /// The segments together are at least as long as `data`. Return: whether the requested data was
     /// transferred, as the device reports it.
     [[nodiscard]] bool to_memory(BusMaster& bus, std::span<const Segment> segments,
                                  std::span<const std::byte> data);
@@ -97,6 +98,7 @@ class DataPhase {
     /// Begins a command. Return: the segments to use instead of the given ones; valid until the
     /// next command.
     [[nodiscard]] std::span<const Segment> begin(BusMaster& bus, std::span<const Segment> told);
+    void truncate(std::span<Segment> segments);
     /// Calls access(segment, offset of its data), which returns how many bytes it moved, until
     /// `size` bytes or a refusal. Return: to_memory's.
     [[nodiscard]] bool transfer(BusMaster& bus, std::span<const Segment> segments,

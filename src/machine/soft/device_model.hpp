@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <span>
 #include <utility>
+#include <vector>
 
 namespace moat::machine::soft {
 
@@ -25,7 +26,10 @@ class BusMaster {
     [[nodiscard]] virtual ByteCount read(Iova from, std::span<std::byte> into) = 0;
     [[nodiscard]] virtual ByteCount write(Iova to, std::span<const std::byte> from) = 0;
 
-    /// Raises an interrupt; `vector` is below DeviceModel::vectors.
+    /// For interrupts that only a pin signals: the driver assigned no vector.
+    static constexpr unsigned no_vector = ~0U;
+
+    /// Raises an interrupt; `vector` is below DeviceModel::vectors, or no_vector.
     virtual void interrupt(unsigned vector) = 0;
 
     /// The device's clock: monotonic, with an arbitrary start.
@@ -37,6 +41,9 @@ class BusMaster {
     ~BusMaster() = default;
 };
 
+/// A vendor-specific capability of configuration space, from its third byte on: its length.
+using VendorCapability = std::vector<std::uint8_t>;
+
 /// One function. Its input is hostile: register values, and everything that it reads from memory.
 /// Used by one thread.
 class DeviceModel {
@@ -47,6 +54,8 @@ class DeviceModel {
 
     /// Without the address, which the machine assigns.
     [[nodiscard]] virtual FunctionInfo info() const = 0;
+
+    [[nodiscard]] virtual std::vector<VendorCapability> vendor_capabilities() const { return {}; }
 
     /// How many interrupt vectors it has, at least one.
     [[nodiscard]] virtual unsigned vectors() const = 0;

@@ -18,6 +18,7 @@ namespace {
 constexpr unsigned power = 0x40;
 constexpr unsigned msix = 0x50;
 constexpr unsigned express = 0x60;
+constexpr unsigned first_vendor = 0xa0;
 
 constexpr unsigned power_state = power + 4;
 constexpr unsigned msix_control = msix + 2;
@@ -190,6 +191,20 @@ void Face::put_capabilities() {
     put(express + 12, 4, 0x43);
     put(express + 16, 2, 0, 0x0fff);
     put(express + 18, 2, 0x43);
+    put_vendor_capabilities(express + 1);
+}
+
+void Face::put_vendor_capabilities(unsigned previous) {
+    constexpr unsigned end = 0x100;
+    unsigned at = first_vendor;
+    for (const VendorCapability& each : model_.vendor_capabilities()) {
+        MOAT_CHECK(each.size() + 2 <= end - at, "a model's capabilities fit");
+        put(previous, 1, at);
+        put(at, 1, pci::capability_vendor);
+        std::memcpy(config_.data() + at + 2, each.data(), each.size());
+        previous = at + 1;
+        at = static_cast<unsigned>(align_up(at + 2 + each.size(), 2));
+    }
 }
 
 void Face::show_msix_enabled(bool enabled) {

@@ -120,6 +120,8 @@ class Face {
     void put_header();
     void put_bars();
     void put_capabilities();
+    /// `previous` is where the last capability's pointer to its next lies.
+    void put_vendor_capabilities(unsigned previous);
     void write_config(std::uint64_t offset, std::span<const std::byte> from);
     [[nodiscard]] bool contains(unsigned region, std::uint64_t offset, std::size_t bytes) const;
     [[nodiscard]] bool answers(unsigned region) const;
