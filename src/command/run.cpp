@@ -162,6 +162,17 @@ void keep_files(const RunArguments& arguments, const run::Launch& launch) {
         stop(Exit::bound, "--record " + arguments.record + ": " + error.message());
 }
 
+[[nodiscard]] std::expected<run::ProgramEnd, std::string>
+run_supervised(const run::Options& options, const std::vector<std::string>& program) {
+#ifdef MOAT_HAS_SUPERVISE
+    return run::supervise(options, program);
+#else
+    (void)options;
+    (void)program;
+    return std::unexpected("--supervise is not in this build of moat, which lacks Zydis");
+#endif
+}
+
 int run_program(const RunArguments& arguments) {
     require_output(who, {arguments.json, arguments.record, arguments.pictures.html(),
                          arguments.pictures.trace()});
@@ -170,7 +181,7 @@ int run_program(const RunArguments& arguments) {
     auto launch = run::Launch::prepare(options, paths_of(arguments.paths));
     if (!launch)
         stop(Exit::bound, launch.error());
-    const auto end = arguments.supervise ? run::supervise(launch->options(), arguments.program)
+    const auto end = arguments.supervise ? run_supervised(launch->options(), arguments.program)
                                          : launch->run(arguments.program, library);
     if (!end)
         stop(Exit::bound, end.error());
