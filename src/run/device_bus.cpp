@@ -32,6 +32,8 @@ class DeviceBus::Glance final : public machine::soft::BusMaster {
   public:
     explicit Glance(const DeviceBus& bus) : bus_(bus) {}
 
+    virtual ~Glance() = default;
+
     [[nodiscard]] ByteCount read(Iova from, std::span<std::byte> into) override {
         const auto piece = bus_.space_->find(from, fault::Access::read);
         if (!piece || piece->bytes < into.size())

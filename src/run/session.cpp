@@ -17,7 +17,6 @@
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
-#include <cstring>
 #include <fcntl.h>
 #include <map>
 #include <mutex>
@@ -130,7 +129,7 @@ class Session::State final : Effects {
         if (path == "/dev/iommu")
             return kernel_.open_iommufd();
         if (const auto device = number_after(path, "/dev/vfio/devices/vfio"))
-            return *device < slots_.size() ? opened(kernel_.open_device(*device)) : Answer{};
+            return *device < slots_.size() ? began(kernel_.open_device(*device)) : Answer{};
         if (const auto group = number_after(path, "/dev/vfio/"))
             return kernel_.open_group(*group);
         return {};
@@ -254,8 +253,10 @@ class Session::State final : Effects {
         std::ranges::copy(copy, before.begin());
         const std::lock_guard lock(mutex_);
         event_.reset();
-        const Answer answer = opened(kernel_.request(file, request, argument, copy));
-        if (std::memcmp(before.data(), copy.data(), copy.size()) == 0)
+        Answer answer = kernel_.request(file, request, argument, copy);
+        if (kernel_.device_of(answer.opened))
+            answer = began(answer);
+        if (std::ranges::equal(before, copy))
             return answer;
         // Nothing else is written: the program may own what follows a short argument.
         const auto first = std::ranges::mismatch(before, copy).in2;
@@ -267,9 +268,9 @@ class Session::State final : Effects {
         return answer;
     }
 
-    /// Starts the devices' thread with the first device.
-    [[nodiscard]] Answer opened(Answer answer) {
-        if (answer.opened == File::none || !kernel_.device_of(answer.opened))
+    /// Of a call that opens a device. The devices' thread starts with the first one.
+    [[nodiscard]] Answer began(Answer answer) {
+        if (answer.opened == File::none)
             return answer;
         ++tally_.get().opens;
         if (!thread_.joinable())

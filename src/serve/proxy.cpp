@@ -48,17 +48,18 @@ Result<void> Proxy::run(int stop) {
 /// A request after a change of the maps may depend on it, and QEMU awaits no reply in between.
 Result<bool> Proxy::take_from_client() {
     MOAT_LET(auto message, change_ ? client_.receive(0ms) : client_.next(0ms));
-    if (message && message->header.is_reply()) {
+    const bool received = message.has_value();
+    if (received && message->header.is_reply()) {
         MOAT_TRY(answered(*message));
-    } else if (message && change_) {
+    } else if (received && change_) {
         MOAT_TRY(client_.hold(*std::move(message)));
-    } else if (message) {
+    } else if (received) {
         MOAT_TRY(from_client(*std::move(message)));
     } else if (change_ && std::chrono::steady_clock::now() > change_->latest) {
         return fail(ErrorCode::busy, "the server does not answer a change of the maps",
                     {"address", change_->range.address}, {"bytes", change_->range.size});
     }
-    return message.has_value();
+    return received;
 }
 
 void Proxy::begin(const Header& request, const DmaUnmap& range) {

@@ -65,6 +65,16 @@ class Run(unittest.TestCase):
         self.assertEqual(run("--inject", "underrun", "--", *INFO).returncode, 1)
         self.assertEqual(run("--inject", "underrun", "--exit-code", "42", "--", *INFO).returncode, 42)
 
+    def test_moat_audits_its_own_disk_through_iommufd(self):
+        audit = (MOAT, "audit", "--machine", "vfio", "--device", "0000:05:00.0", "--operations", "40")
+        done = run("--", *audit)
+        self.assert_clean(done)
+        self.assertIn("no findings", done.stdout)
+        done = run("--inject", "overrun:64", "--", *audit)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertRegex(done.stdout, r'wrote-outside: nvme, "read", 64 bytes past the end of "data"')
+        self.assertIn("the device did wrong", done.stderr)
+
     def test_leaves_the_programs_options_to_it(self):
         for words in (("--device", "edu"), ("--device", "edu", "--device", "nic"), ()):
             self.assertEqual(run(*words, "--", "sh", "-c", "exit 7").returncode, 7, words)

@@ -191,9 +191,9 @@ class ProxyAlone : public testing::Test {
         EXPECT_TRUE(front && back);
         client.emplace(std::move(front->first));
         server.emplace(std::move(back->first));
-        proxy_ = std::thread([this, client = Channel(std::move(front->second)),
-                              server = Channel(std::move(back->second))]() mutable {
-            serve::Proxy proxy(std::move(client), std::move(server), "edu", findings_, tally,
+        proxy_ = std::thread([this, to_client = Channel(std::move(front->second)),
+                              to_server = Channel(std::move(back->second))]() mutable {
+            serve::Proxy proxy(std::move(to_client), std::move(to_server), "edu", findings_, tally,
                                ignore);
             EXPECT_TRUE(proxy.run(-1));
         });
