@@ -140,6 +140,18 @@ guarded_devices(const PciDevices& host, const std::vector<GuardDevice>& known, b
     return all;
 }
 
+namespace {
+
+/// As sysfs names the function. A virtio-iommu's endpoints are numbered by ACPI's VIOT, which is
+/// taken to number them by requester ID, as QEMU's does.
+std::string address_of(fault::Source source) {
+    if (source.kind() == fault::Source::Kind::endpoint && source.id() <= 0xffff)
+        source = fault::Source::requester(static_cast<std::uint16_t>(source.id()));
+    return source.segment() ? to_string(source) : "0000:" + to_string(source);
+}
+
+} // namespace
+
 void count_faults(std::vector<GuardedDevice>& devices, std::string_view log) {
     std::map<std::string, GuardedDevice*> guarded;
     for (GuardedDevice& each : devices)
@@ -150,8 +162,7 @@ void count_faults(std::vector<GuardedDevice>& devices, std::string_view log) {
     const auto count = [&](const fault::LogEvent& event) {
         if (event.kind != fault::LogEvent::Kind::fault || !event.record.time_ns)
             return;
-        const std::string source = to_string(event.record.source);
-        const auto found = guarded.find(event.record.source.segment() ? source : "0000:" + source);
+        const auto found = guarded.find(address_of(event.record.source));
         if (found != guarded.end() &&
             *event.record.time_ns / 1000 >= found->second->domain->since_us)
             ++*found->second->faults;

@@ -3,6 +3,7 @@
 """guard_virtio_test.py MOAT: moat_guard behind an IOMMU of another kind, virtio-iommu. An overrun changes a neighbour
 and no fault is logged; with guards the neighbour stays intact and the device faults. Exit status 77 where a probe of
 scripts/vm/probe.py fails, with its name."""
+import json
 import pathlib
 import re
 import sys
@@ -21,6 +22,7 @@ basename $(readlink /sys/class/iommu/*/devices/0000:00:04.0/iommu/device/driver)
 overrun unguarded
 moat guard on --device edu_dma --module /bin/moat_guard.ko >/tmp/on || exit
 overrun guarded
+moat guard status --json >status.json || exit
 moat guard off >/tmp/off && overrun off
 """
 # EP 32 is device 00:04.0.
@@ -46,6 +48,9 @@ def test(moat):
     expect(files["guarded.did"], ["gap 4096 neighbour intact"], "guarded")
     # The overrun begins with the page of the guard.
     expect(faults(files, "guarded")[:1] and faults(files, "guarded")[0][-3:], "000", "the first fault's place")
+    devices = json.loads(files["status.json"][0])["devices"]
+    counted = [each["faults"] for each in devices if each["device"] == "0000:00:04.0"]
+    expect(counted, [len(faults(files, "guarded"))], "faults that the status counts")
 
 
 sys.exit(guest_run.main("virtio", lambda: test(sys.argv[1])))

@@ -101,6 +101,9 @@ TEST(GuardState, counts_the_faults_since_the_guards_began) {
     count_faults(devices, before + own + others + own);
     EXPECT_EQ(devices[0].faults, 4);
     EXPECT_FALSE(devices[1].faults) << "it is not guarded";
+    count_faults(devices, "3,3,2000,-;virtio_iommu virtio0: page fault from EP 32 at 0x1000 []\n"
+                          "3,4,2001,-;virtio_iommu virtio0: page fault from EP 40 at 0x1000 []\n");
+    EXPECT_EQ(devices[0].faults, 1) << "endpoint 32 is 00:04.0";
 }
 
 TEST(GuardState, computes_the_guard_as_the_module_does) {
