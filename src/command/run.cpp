@@ -232,8 +232,8 @@ void add_run(CLI::App& app, Exit& exit) {
         ->check(CLI::IsMember({"auto", "mount", "redirect"}))
         ->capture_default_str();
     command->add_flag("--supervise", arguments.supervise,
-                      "for static programs and Go programs: follow it by ptrace and seccomp in "
-                      "place of a preloaded library");
+                      "for static programs and Go programs: follow the program by ptrace and "
+                      "seccomp in place of a preloaded library");
     command->add_flag("--quiet", arguments.quiet, "print no summary");
     describe(
         *command,
@@ -246,9 +246,9 @@ void add_run(CLI::App& app, Exit& exit) {
               "The exit status is the program's, or 1 if something was found. Reports and the "
               "summary go to standard error.",
               "The program's own maps decide how closely it is checked: an access that stays "
-              "inside a mapping is right. Static programs and Go programs load no library: give "
-              "--supervise, which follows them by ptrace and seccomp, also without root. A "
-              "register access then takes tens of microseconds more."},
+              "inside a mapping is right. The library has no effect on static programs and Go "
+              "programs: give --supervise, which follows them by ptrace and seccomp, also without "
+              "root. A register access then takes tens of microseconds more."},
          .examples = {{"moat run -- qemu-img info nvme://0000:05:00.0/1", "look at a soft disk"},
                       {"moat run --inject overrun -- qemu-img info nvme://0000:05:00.0/1",
                        "let the disk write past its buffers"},

@@ -28,11 +28,11 @@ void close_if_open(int descriptor) {
 } // namespace
 
 /// Reads what the program mapped, and reports nothing.
-class DeviceBus::Glance final : public machine::soft::BusMaster {
+class DeviceBus::ReadingBus final : public machine::soft::BusMaster {
   public:
-    explicit Glance(const DeviceBus& bus) : bus_(bus) {}
+    explicit ReadingBus(const DeviceBus& bus) : bus_(bus) {}
 
-    virtual ~Glance() = default;
+    virtual ~ReadingBus() = default;
 
     [[nodiscard]] ByteCount read(Iova from, std::span<std::byte> into) override {
         const auto piece = bus_.space_->find(from, fault::Access::read);
@@ -114,15 +114,15 @@ bool DeviceBus::is_armed(InterruptKind kind) const {
 }
 
 void DeviceBus::note_unmap(IovaRange range, const fault::Event& unmapped) {
-    Glance glance(*this);
-    if (!face_.uses(range, glance))
+    ReadingBus bus(*this);
+    if (!face_.uses(range, bus))
         return;
     Circumstances known = circumstances();
     known.unmapped = unmapped;
     findings_.remark("unmap-in-flight",
                      "the program unmapped memory at " + hexadecimal(range.start().value()) + " (" +
                          std::to_string(range.size().value()) +
-                         " bytes) that a command names which the device has not completed",
+                         " bytes) that an uncompleted command uses",
                      known);
 }
 

@@ -39,8 +39,7 @@ class DeviceBus final : public machine::soft::BusMaster {
     /// Counts the interrupts that were sent and never taken. Each counts once.
     void count_untaken();
 
-    /// The program unmaps `range`; reports a command that the device has not completed and that
-    /// uses it.
+    /// Reports that the program unmaps `range` if an uncompleted command uses it.
     void note_unmap(IovaRange range, const fault::Event& unmapped);
 
     /// Whether a vector of the kind has an eventfd.
@@ -61,7 +60,7 @@ class DeviceBus final : public machine::soft::BusMaster {
     using Copy =
         FunctionRef<std::size_t(std::uint64_t memory, std::uint64_t offset, std::uint64_t bytes)>;
 
-    class Glance;
+    class ReadingBus;
 
     struct Vector {
         int eventfd = -1;
