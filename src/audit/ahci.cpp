@@ -43,10 +43,21 @@ constexpr std::uint64_t sector = 512;
 constexpr ByteCount longest(std::uint64_t{4} << 20); // of one region
 
 /// By operation.
+constexpr unsigned identify_place = 2;
 constexpr std::array<std::uint8_t, 4> commands = {0x25, 0x35, 0xec, 0xea};
 constexpr std::array<Operation, 4> operations_of_ahci = {
-    {{"read", Direction::from_device, 1, ByteCount(sector), longest},
-     {"write", Direction::to_device, 1, ByteCount(sector), longest},
+    {{.name = "read",
+      .direction = Direction::from_device,
+      .alignment_lg2 = 1,
+      .granule = ByteCount(sector),
+      .longest = longest,
+      .content = Content::loads},
+     {.name = "write",
+      .direction = Direction::to_device,
+      .alignment_lg2 = 1,
+      .granule = ByteCount(sector),
+      .longest = longest,
+      .content = Content::stores},
      {"identify", Direction::from_device, 1, ByteCount(sector), ByteCount(sector)},
      {"flush", Direction::to_device, 0, ByteCount(1), ByteCount(0)}}};
 
@@ -87,12 +98,14 @@ class Ahci final : public DeviceDriver {
   private:
     Result<void> start();
     Result<void> stop();
+    Result<void> learn();
     void post(const Request& request);
 
     machine::Registers& registers_;
     Buffer list_{};
     Buffer received_{};
     Buffer table_{};
+    Buffer scratch_{};
     std::unique_ptr<Window> port_; ///< its registers
     bool running_ = false;
 };
@@ -114,8 +127,24 @@ Result<void> Ahci::prepare() {
     const ByteCount table(regions_in_table + sizeof(Region));
     MOAT_TRY(obtain({{list_, {"command list", bidirectional, ByteCount(1024), 10}},
                      {received_, {"received FIS", from_device, ByteCount(256), 8}},
-                     {table_, {"command table", to_device, table, 7}}}));
-    return start();
+                     {table_, {"command table", to_device, table, 7}},
+                     {scratch_, {"identify", from_device, ByteCount(sector), 1, Use::at_start}}}));
+    MOAT_TRY(start());
+    return learn();
+}
+
+/// Reads the number of sectors that 48-bit commands address (ATA8-ACS, 7.16.7.53).
+Result<void> Ahci::learn() {
+    constexpr std::size_t sectors_at = 200;
+    MOAT_LET(
+        const Answer answer,
+        do_run({.operation = identify_place, .data = scratch_.iova, .length = ByteCount(sector)}));
+    if (answer.verdict != Verdict::success)
+        return fail(ErrorCode::io, "the disk does not identify itself", {"status", answer.code});
+    std::uint64_t sectors = 0;
+    std::memcpy(&sectors, scratch_.bytes.data() + sectors_at, sizeof sectors);
+    set_medium(medium_of(sectors, ByteCount(sector)));
+    return {};
 }
 
 Result<void> Ahci::stop() {

@@ -8,6 +8,7 @@
 #include "audit/driver.hpp"
 #include "platform/try.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <initializer_list>
 #include <memory>
@@ -34,6 +35,12 @@ class Window final : public machine::Registers {
     const std::uint64_t offset_;
 };
 
+/// A device may claim any number of units: what exceeds 2^63 bytes is left out. `unit` is not 0.
+[[nodiscard]] constexpr Medium medium_of(std::uint64_t units, ByteCount unit) {
+    const std::uint64_t most = (std::uint64_t{1} << 63) / unit.value();
+    return {.size = ByteCount(std::min(units, most) * unit.value()), .unit = unit};
+}
+
 struct KeptBuffer {
     Buffer& buffer;
     Need need;
@@ -45,8 +52,9 @@ class DeviceDriver : public Driver {
     ~DeviceDriver() override { seat_.function.set_bus_master(false); }
 
   protected:
-    DeviceDriver(std::string_view name, std::span<const Operation> operations, const Seat& seat)
-        : Driver(name, operations), seat_(seat) {}
+    DeviceDriver(std::string_view name, std::span<const Operation> operations, const Seat& seat,
+                 const Medium& medium = {})
+        : Driver(name, operations, medium), seat_(seat) {}
 
     [[nodiscard]] machine::Function& function() const { return seat_.function; }
 

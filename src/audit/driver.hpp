@@ -53,6 +53,19 @@ class BufferSource {
     ~BufferSource() = default;
 };
 
+/// What an operation does with the device's medium.
+enum class Content : std::uint8_t {
+    none,   ///< nothing, or nothing that another operation returns
+    stores, ///< the medium gets the data
+    loads,  ///< the data gets what the medium has
+};
+
+/// The storage behind a device. It keeps its contents while drivers end and start.
+struct Medium {
+    ByteCount size = {};
+    ByteCount unit{1}; ///< of positions, and of the granules that `stores` and `loads` access
+};
+
 /// An operation of a device on data of any length within bounds.
 struct Operation {
     std::string_view name; ///< "read", "identify"; static
@@ -63,6 +76,7 @@ struct Operation {
     ByteCount shortest = {};
     /// The most bytes that the device writes of longer data; the rest is undefined.
     ByteCount fills{~std::uint64_t{0}};
+    Content content = Content::none; ///< at Request::position; others ignore the position
 
     [[nodiscard]] bool has_length(ByteCount length) const {
         return length >= shortest && length <= longest &&
@@ -76,7 +90,7 @@ struct Request {
     unsigned operation = 0; ///< an index in Driver::operations
     Iova data;
     ByteCount length;
-    std::uint64_t position = 0; ///< on the medium, in the device's own unit
+    std::uint64_t position = 0; ///< on the medium, in its unit
     /// Memory for Driver::lists_for, in its order.
     std::span<const Buffer> lists = {};
 };
@@ -101,6 +115,9 @@ class Driver {
 
     [[nodiscard]] std::span<const Operation> operations() const { return operations_; }
 
+    /// Of size 0 if no operation stores or loads.
+    [[nodiscard]] const Medium& medium() const { return medium_; }
+
     /// Lists (of pages, of segments) that `request` needs beside its data. The data's address
     /// decides.
     [[nodiscard]] virtual std::vector<Need> lists_for(const Request&) const { return {}; }
@@ -111,10 +128,13 @@ class Driver {
 
   protected:
     /// `name` is static; `operations` lives as long as the driver.
-    explicit Driver(std::string_view name, std::span<const Operation> operations = {})
-        : name_(name), operations_(operations) {}
+    explicit Driver(std::string_view name, std::span<const Operation> operations = {},
+                    const Medium& medium = {})
+        : name_(name), operations_(operations), medium_(medium) {}
 
     void set_operations(std::span<const Operation> operations) { operations_ = operations; }
+
+    void set_medium(const Medium& medium) { medium_ = medium; }
 
   private:
     /// Of an operation that exists, with a length that it has.
@@ -122,6 +142,7 @@ class Driver {
 
     const std::string_view name_;
     std::span<const Operation> operations_;
+    Medium medium_;
 };
 
 /// What a driver drives, and with what memory.

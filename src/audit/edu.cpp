@@ -25,14 +25,19 @@ constexpr std::uint64_t device_buffer = 0x40000;
 /// 4096 bytes from the buffer's start make QEMU abort.
 constexpr ByteCount longest(4095);
 
-constexpr std::array operations_of_edu = {
-    Operation{.name = "write", .direction = Direction::to_device, .longest = longest},
-    Operation{.name = "read", .direction = Direction::from_device, .longest = longest}};
+constexpr std::array operations_of_edu = {Operation{.name = "write",
+                                                    .direction = Direction::to_device,
+                                                    .longest = longest,
+                                                    .content = Content::stores},
+                                          Operation{.name = "read",
+                                                    .direction = Direction::from_device,
+                                                    .longest = longest,
+                                                    .content = Content::loads}};
 
 class Edu final : public DeviceDriver {
   public:
     Edu(const Seat& seat, machine::Registers& registers)
-        : DeviceDriver("edu", operations_of_edu, seat), registers_(registers) {}
+        : DeviceDriver("edu", operations_of_edu, seat, {.size = longest}), registers_(registers) {}
 
     Result<void> prepare() {
         constexpr std::uint32_t expected = 0xed; // revisions above

@@ -272,7 +272,18 @@ Result<void> Nvme::learn() {
     block_bytes_ = 1U << block_lg2;
     const ByteCount block(block_bytes_);
     const ByteCount longest(std::uint64_t{1} << std::max(longest_lg2(about), block_lg2));
+    std::uint64_t blocks = 0;
+    std::memcpy(&blocks, scratch_.bytes.data(), sizeof blocks); // of the namespace
+    set_medium(medium_of(blocks, block));
     using enum Direction;
+    const auto transfer = [&](std::string_view name, unsigned alignment_lg2, Content content) {
+        return Operation{.name = name,
+                         .direction = content == Content::loads ? from_device : to_device,
+                         .alignment_lg2 = alignment_lg2,
+                         .granule = block,
+                         .longest = longest,
+                         .content = content};
+    };
     operations_ = {{"identify", from_device, 2, ByteCount(page), ByteCount(page)},
                    {.name = "health log",
                     .direction = from_device,
@@ -280,12 +291,12 @@ Result<void> Nvme::learn() {
                     .granule = ByteCount(4),
                     .longest = ByteCount(page),
                     .fills = ByteCount(512)}, // the log's own length (5.14.1.2)
-                   {"read", from_device, 2, block, longest},
-                   {"write", to_device, 2, block, longest},
+                   transfer("read", 2, Content::loads),
+                   transfer("write", 2, Content::stores),
                    {"flush", to_device, 0, ByteCount(1), ByteCount(0)}};
     if (has_sgl) {
-        operations_.push_back({"read by SGL", from_device, 0, block, longest});
-        operations_.push_back({"write by SGL", to_device, 0, block, longest});
+        operations_.push_back(transfer("read by SGL", 0, Content::loads));
+        operations_.push_back(transfer("write by SGL", 0, Content::stores));
     }
     set_operations(operations_);
     return {};

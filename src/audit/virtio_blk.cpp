@@ -69,8 +69,16 @@ constexpr unsigned write_place = 1; ///< only it and `read` before it have a pos
 constexpr std::array<std::uint32_t, 4> kinds = {0, 1, 8, 4}; ///< by operation
 constexpr ByteCount longest(512 * 4096);
 constexpr std::array<Operation, 4> operations_of_block = {
-    {{"read", Direction::from_device, 0, ByteCount(sector), longest},
-     {"write", Direction::to_device, 0, ByteCount(sector), longest},
+    {{.name = "read",
+      .direction = Direction::from_device,
+      .granule = ByteCount(sector),
+      .longest = longest,
+      .content = Content::loads},
+     {.name = "write",
+      .direction = Direction::to_device,
+      .granule = ByteCount(sector),
+      .longest = longest,
+      .content = Content::stores},
      {.name = "identify",
       .direction = Direction::from_device,
       .granule = ByteCount(20),
@@ -122,19 +130,24 @@ Result<void> VirtioBlk::find_windows() {
     machine::Registers& config = function().config();
     unsigned common_at = 0;
     unsigned notify_at = 0;
+    unsigned device_at = 0;
     const auto visit = [&](unsigned at, std::uint8_t id) {
         const unsigned kind = id == machine::pci::capability_vendor ? config.read8(at + 3) : 0;
         constexpr unsigned common_kind = 1;
         constexpr unsigned notify_kind = 2;
+        constexpr unsigned device_kind = 4;
         common_at = kind == common_kind ? at : common_at;
         notify_at = kind == notify_kind ? at : notify_at;
+        device_at = kind == device_kind ? at : device_at;
         return false;
     };
     each_capability(config, visit);
-    if (common_at == 0 || notify_at == 0)
+    if (common_at == 0 || notify_at == 0 || device_at == 0)
         return fail(ErrorCode::unsupported, "a virtio device without modern registers");
     MOAT_LET(notify_, window_at(notify_at, 2));
     notify_step_ = config.read32(notify_at + 16);
+    MOAT_LET(const auto capacity, window_at(device_at, 8)); // 5.2.4
+    set_medium(medium_of(capacity->read64(0), ByteCount(sector)));
     MOAT_LET(common_, window_at(common_at, common::bytes));
     return {};
 }

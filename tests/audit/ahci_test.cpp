@@ -30,6 +30,8 @@ class AhciTest : public DeviceTest {
 TEST_F(AhciTest, reads_and_writes) {
     if (!driver)
         return;
+    EXPECT_EQ(driver->medium().size, 4_MiB);
+    EXPECT_EQ(driver->medium().unit, ByteCount(512));
     Piece& data = piece(40);
     for (const std::uint64_t offset : {0UL, 2UL, 4094UL})
         for (const std::uint64_t sectors : {1UL, 8UL, 256UL}) {

@@ -34,6 +34,8 @@ TEST_F(VirtioBlkTest, reads_and_writes) {
     drive_with(",iommu_platform=on");
     if (!driver)
         return;
+    EXPECT_EQ(driver->medium().size, 4_MiB);
+    EXPECT_EQ(driver->medium().unit, ByteCount(512));
     Piece& data = piece(40);
     for (const std::uint64_t offset : {0UL, 1UL, 4095UL})
         for (const std::uint64_t sectors : {1UL, 8UL, 256UL}) {
