@@ -44,7 +44,7 @@ writeFileSync(target, page);
 const [before, after] = page.split('/*DATA*/');
 const literal = (text) => `R"~page~(${text})~page~"`;
 writeFileSync(`${target}.cpp`, `// Made by picture/build.js.
-#include "picture_page.hpp"
+#include "command/picture/picture_page.hpp"
 namespace moat::tools {
 const std::string_view picture_before_data = ${literal(before)};
 const std::string_view picture_after_data = ${literal(after)};

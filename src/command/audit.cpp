@@ -6,15 +6,15 @@
 #include "moat/core/text.hpp"
 
 #include "audit/subject.hpp"
-#include "audit_recording.hpp"
-#include "audit_report.hpp"
-#include "help.hpp"
+#include "command/audit_recording.hpp"
+#include "command/audit_report.hpp"
+#include "command/picture/picture.hpp"
+#include "command/subcommands.hpp"
+#include "command/terminal/help.hpp"
+#include "command/terminal/numbers.hpp"
+#include "command/terminal/output.hpp"
+#include "command/terminal/progress.hpp"
 #include "machine/vfio_host/pci_devices.hpp"
-#include "numbers.hpp"
-#include "output.hpp"
-#include "picture.hpp"
-#include "progress.hpp"
-#include "subcommands.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>

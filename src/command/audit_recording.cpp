@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "audit_recording.hpp"
+#include "command/audit_recording.hpp"
 
-#include "output.hpp"
+#include "command/terminal/output.hpp"
 #include "watch/recording_file.hpp"
 
 #include <algorithm>

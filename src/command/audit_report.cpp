@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "audit_report.hpp"
+#include "command/audit_report.hpp"
 
 #include "moat/core/text.hpp"
 #include "moat/fault/report.hpp"
 
-#include "output.hpp"
-#include "picture_texts.hpp"
-#include "terminal.hpp"
+#include "command/picture/picture_texts.hpp"
+#include "command/terminal/output.hpp"
+#include "command/terminal/terminal.hpp"
 
 #include <algorithm>
 #include <iomanip>

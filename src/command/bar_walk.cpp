@@ -11,7 +11,7 @@
 #include "moat/page_table/owned_tables.hpp"
 #include "moat/sync/real.hpp"
 
-#include "bar_work.hpp"
+#include "command/bar_work.hpp"
 #include "platform/try.hpp"
 
 #include <array>

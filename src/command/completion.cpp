@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The script determines the command from the words before the cursor, and has a table of the words
 // that may follow each command and each option.
-#include "help.hpp"
-#include "manual.hpp"
+#include "command/manual.hpp"
+#include "command/terminal/help.hpp"
 
 #include <CLI/CLI.hpp>
 

@@ -3,11 +3,11 @@
 // changes the driver. machine/vfio_host/pci_devices.hpp accesses sysfs.
 #include "moat/core/text.hpp"
 
-#include "help.hpp"
+#include "command/subcommands.hpp"
+#include "command/terminal/help.hpp"
+#include "command/terminal/output.hpp"
 #include "machine/vfio_host/pci_devices.hpp"
 #include "machine/vfio_user/remote_device.hpp"
-#include "output.hpp"
-#include "subcommands.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>

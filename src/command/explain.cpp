@@ -5,14 +5,14 @@
 #include "moat/fault/decode.hpp"
 #include "moat/fault/report.hpp"
 
+#include "command/subcommands.hpp"
+#include "command/terminal/help.hpp"
+#include "command/terminal/numbers.hpp"
+#include "command/terminal/output.hpp"
+#include "command/terminal/terminal.hpp"
+#include "command/this_host.hpp"
+#include "command/traced_mappings.hpp"
 #include "fault/answer.hpp"
-#include "help.hpp"
-#include "numbers.hpp"
-#include "output.hpp"
-#include "subcommands.hpp"
-#include "terminal.hpp"
-#include "this_host.hpp"
-#include "traced_mappings.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>

@@ -3,22 +3,22 @@
 // The scenarios live in lab/scenarios/, the explorer in lab/explore/.
 #include "moat/core/text.hpp"
 
-#include "help.hpp"
+#include "command/merge.hpp"
+#include "command/picture/picture.hpp"
+#include "command/subcommands.hpp"
+#include "command/symbols.hpp"
+#include "command/terminal/help.hpp"
+#include "command/terminal/numbers.hpp"
+#include "command/terminal/output.hpp"
+#include "command/terminal/progress.hpp"
+#include "command/terminal/terminal.hpp"
 #include "lab/explore/explorer.hpp"
 #include "lab/explore/races.hpp"
 #include "lab/explore/replay.hpp"
 #include "lab/explore/stacks.hpp"
 #include "lab/explore/timeline.hpp"
 #include "lab/scenarios/scenario.hpp"
-#include "merge.hpp"
-#include "numbers.hpp"
-#include "output.hpp"
-#include "picture.hpp"
 #include "platform/stack.hpp"
-#include "progress.hpp"
-#include "subcommands.hpp"
-#include "symbols.hpp"
-#include "terminal.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>

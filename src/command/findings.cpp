@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "findings.hpp"
+#include "command/findings.hpp"
 
+#include "command/terminal/output.hpp"
+#include "command/terminal/terminal.hpp"
+#include "command/watch_table.hpp"
 #include "fault/answer.hpp"
-#include "output.hpp"
-#include "terminal.hpp"
-#include "watch_table.hpp"
 
 #include <nlohmann/json.hpp>
 

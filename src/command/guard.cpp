@@ -3,11 +3,11 @@
 // watch/guard_module.hpp reads and writes the module's files.
 #include "moat/core/text.hpp"
 
+#include "command/subcommands.hpp"
+#include "command/terminal/help.hpp"
+#include "command/terminal/numbers.hpp"
+#include "command/terminal/output.hpp"
 #include "fault/answer.hpp"
-#include "help.hpp"
-#include "numbers.hpp"
-#include "output.hpp"
-#include "subcommands.hpp"
 #include "watch/guard_module.hpp"
 #include "watch/trace/kernel_log.hpp"
 

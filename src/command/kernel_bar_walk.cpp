@@ -3,7 +3,7 @@
 // (thp_split_pud).
 #include "moat/core/bits.hpp"
 
-#include "bar_work.hpp"
+#include "command/bar_work.hpp"
 #include "machine/vfio_host/vfio_machine.hpp"
 #include "platform/try.hpp"
 

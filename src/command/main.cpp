@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The command `moat`: runs a subcommand.
-#include "help.hpp"
-#include "manual.hpp"
-#include "output.hpp"
-#include "subcommands.hpp"
-#include "terminal.hpp"
+#include "command/manual.hpp"
+#include "command/subcommands.hpp"
+#include "command/terminal/help.hpp"
+#include "command/terminal/output.hpp"
+#include "command/terminal/terminal.hpp"
 
 #include <CLI/CLI.hpp>
 #include <iostream>

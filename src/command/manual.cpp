@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The language is mdoc(7).
-#include "manual.hpp"
+#include "command/manual.hpp"
 
-#include "help.hpp"
+#include "command/terminal/help.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>

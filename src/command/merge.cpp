@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "merge.hpp"
+#include "command/merge.hpp"
 
-#include "numbers.hpp"
-#include "output.hpp"
+#include "command/terminal/numbers.hpp"
+#include "command/terminal/output.hpp"
 
 #include <algorithm>
 #include <array>

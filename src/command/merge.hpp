@@ -2,8 +2,8 @@
 // Parts of an exploration: their names, and the sum of their output. `moat explore` uses both.
 #pragma once
 
+#include "command/subcommands.hpp"
 #include "lab/explore/explorer.hpp"
-#include "subcommands.hpp"
 
 #include <string>
 #include <vector>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "policy_table.hpp"
+#include "command/policy_table.hpp"
 
 #include "moat/core/text.hpp"
 

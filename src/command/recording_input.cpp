@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "recording_input.hpp"
+#include "command/recording_input.hpp"
 
+#include "command/picture/traffic_picture.hpp"
+#include "command/terminal/output.hpp"
 #include "fault/answer.hpp"
-#include "output.hpp"
-#include "traffic_picture.hpp"
 
 #include <nlohmann/json.hpp>
 

@@ -2,8 +2,8 @@
 // A recording as input of a command: read from its beginning, followed, drawn.
 #pragma once
 
+#include "command/picture/picture.hpp"
 #include "fault/recording.hpp"
-#include "picture.hpp"
 #include "watch/follower.hpp"
 
 #include <fstream>

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // `moat run`: runs a program that uses VFIO on soft devices and checks each access of theirs.
 // run/launch.hpp starts it; the preloaded library, in run/preload, does the rest.
+#include "command/picture/picture.hpp"
+#include "command/recording_input.hpp"
+#include "command/subcommands.hpp"
+#include "command/terminal/help.hpp"
+#include "command/terminal/numbers.hpp"
+#include "command/terminal/output.hpp"
 #include "fault/answer.hpp"
-#include "help.hpp"
-#include "numbers.hpp"
-#include "output.hpp"
-#include "picture.hpp"
-#include "recording_input.hpp"
 #include "run/device_kinds.hpp"
 #include "run/launch.hpp"
 #include "run/program_file.hpp"
 #include "run/supervise/supervise.hpp"
-#include "subcommands.hpp"
 
 #include <CLI/CLI.hpp>
 #include <cerrno>

@@ -3,16 +3,16 @@
 // lives in src/serve/.
 #include "moat/core/text.hpp"
 
-#include "help.hpp"
-#include "numbers.hpp"
-#include "output.hpp"
+#include "command/subcommands.hpp"
+#include "command/terminal/help.hpp"
+#include "command/terminal/numbers.hpp"
+#include "command/terminal/output.hpp"
 #include "run/device_kinds.hpp"
 #include "run/findings.hpp"
 #include "run/options.hpp"
 #include "serve/conversation.hpp"
 #include "serve/listener.hpp"
 #include "serve/proxy.hpp"
-#include "subcommands.hpp"
 
 #include <CLI/CLI.hpp>
 #include <csignal>

@@ -4,16 +4,16 @@
 #include "moat/core/bits.hpp"
 #include "moat/core/text.hpp"
 
-#include "bar_work.hpp"
-#include "help.hpp"
+#include "command/bar_work.hpp"
+#include "command/subcommands.hpp"
+#include "command/terminal/help.hpp"
+#include "command/terminal/numbers.hpp"
+#include "command/terminal/output.hpp"
+#include "command/terminal/progress.hpp"
+#include "command/terminal/terminal.hpp"
+#include "command/watchdog.hpp"
 #include "machine/vfio_host/kernel_vulnerability.hpp"
 #include "machine/vfio_host/pci_devices.hpp"
-#include "numbers.hpp"
-#include "output.hpp"
-#include "progress.hpp"
-#include "subcommands.hpp"
-#include "terminal.hpp"
-#include "watchdog.hpp"
 
 #include <CLI/CLI.hpp>
 #include <chrono>

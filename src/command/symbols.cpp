@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Shortens the symbols of platform/stack.hpp.
-#include "symbols.hpp"
+#include "command/symbols.hpp"
 
 #include "moat/core/text.hpp"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Sources: Linux, Documentation/ABI/testing/sysfs-bus-pci and sysfs-kernel-iommu_groups;
 // syslog(2).
-#include "this_host.hpp"
+#include "command/this_host.hpp"
 
 #include "fault/log_group.hpp"
 #include "platform/file_descriptor.hpp"

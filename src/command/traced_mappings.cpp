@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "traced_mappings.hpp"
+#include "command/traced_mappings.hpp"
 
 #include <utility>
 

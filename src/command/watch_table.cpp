@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "watch_table.hpp"
+#include "command/watch_table.hpp"
 
 #include "fault/answer.hpp"
 

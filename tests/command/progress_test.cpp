@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The text of a line of progress; terminal_test.py tests where and when it appears.
-#include "command/progress.hpp"
+#include "command/terminal/progress.hpp"
 
 #include <gtest/gtest.h>
 

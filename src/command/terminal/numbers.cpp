@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Each validator rewrites a valid text in a form that CLI11 reads without loss: CLI11
 // itself reads "010" as 8 and "-1" as 2^64 - 1.
-#include "numbers.hpp"
+#include "command/terminal/numbers.hpp"
 
 #include "fault/answer.hpp"
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The page that shows a picture, split where its data goes. The text is bundled from src/.
-// src/command/picture.cpp writes it.
+// src/command/picture/picture.cpp writes it.
 #pragma once
 
 #include <string_view>

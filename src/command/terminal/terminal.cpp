@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // NO_COLOR as in https://no-color.org; the option --color overrides it.
-#include "terminal.hpp"
+#include "command/terminal/terminal.hpp"
 
 #include <algorithm>
 #include <cerrno>

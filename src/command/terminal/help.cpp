@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "help.hpp"
+#include "command/terminal/help.hpp"
 
-#include "subcommands.hpp"
-#include "terminal.hpp"
+#include "command/subcommands.hpp"
+#include "command/terminal/terminal.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>

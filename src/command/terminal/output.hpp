@@ -6,7 +6,7 @@
 #include "moat/core/result.hpp"
 #include "moat/core/text.hpp"
 
-#include "subcommands.hpp"
+#include "command/subcommands.hpp"
 
 #include <initializer_list>
 #include <nlohmann/json_fwd.hpp>

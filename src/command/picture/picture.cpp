@@ -2,12 +2,12 @@
 // --trace FILE: the "Trace Event Format" of the Chromium project. Mappings may overlap, so they are
 // nestable asynchronous events ("b", "e"), a row each; sequential actions of a thread or a device
 // are complete events ("X").
-#include "picture.hpp"
+#include "command/picture/picture.hpp"
 
 #include "moat/core/text.hpp"
 
-#include "output.hpp"
-#include "picture_page.hpp"
+#include "command/picture/picture_page.hpp"
+#include "command/terminal/output.hpp"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>

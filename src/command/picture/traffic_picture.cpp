@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "traffic_picture.hpp"
+#include "command/picture/traffic_picture.hpp"
 
 #include "moat/core/text.hpp"
 
-#include "picture_texts.hpp"
+#include "command/picture/picture_texts.hpp"
 #include "watch/group_mappings.hpp"
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "output.hpp"
+#include "command/terminal/output.hpp"
 
-#include "terminal.hpp"
+#include "command/terminal/terminal.hpp"
 
 #include <cerrno>
 #include <cstring>

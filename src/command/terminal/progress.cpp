@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "progress.hpp"
+#include "command/terminal/progress.hpp"
 
-#include "terminal.hpp"
+#include "command/terminal/terminal.hpp"
 
 #include <algorithm>
 #include <cstdio>
