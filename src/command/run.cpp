@@ -169,7 +169,7 @@ run_supervised(const run::Options& options, const std::vector<std::string>& prog
 #else
     (void)options;
     (void)program;
-    return std::unexpected("--supervise is not in this build of moat, which lacks Zydis");
+    return std::unexpected("--supervise is not in this build of moat, which lacks Zydis or libdw");
 #endif
 }
 

@@ -43,7 +43,7 @@ StoppedThread::StoppedThread(pid_t thread) : thread_(thread) {
     (void)::ptrace(PTRACE_GETREGS, thread_, nullptr, &general_);
 }
 
-FrameRegisters StoppedThread::frame() const {
+DwarfRegisters StoppedThread::dwarf_registers() const {
     return {{general_.rax, general_.rdx, general_.rcx, general_.rbx, general_.rsi, general_.rdi,
              general_.rbp, general_.rsp, general_.r8, general_.r9, general_.r10, general_.r11,
              general_.r12, general_.r13, general_.r14, general_.r15, general_.rip}};

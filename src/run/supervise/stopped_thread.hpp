@@ -4,7 +4,6 @@
 #pragma once
 
 #include "run/instruction/instruction.hpp"
-#include "run/supervise/unwind_table.hpp"
 
 #include <array>
 #include <cstddef>
@@ -16,6 +15,9 @@
 
 namespace moat::run {
 
+/// In DWARF's order; the last is the return address (System V ABI for x86-64, section 3.6).
+using DwarfRegisters = std::array<std::uint64_t, 17>;
+
 /// Every operation on a thread that died meanwhile does nothing.
 class StoppedThread {
   public:
@@ -25,8 +27,9 @@ class StoppedThread {
 
     [[nodiscard]] std::uint64_t instruction_pointer() const { return general_.rip; }
 
-    /// What unwinding begins with.
-    [[nodiscard]] FrameRegisters frame() const;
+    [[nodiscard]] std::uint64_t stack_pointer() const { return general_.rsp; }
+
+    [[nodiscard]] DwarfRegisters dwarf_registers() const;
 
     // At the stop before a system call.
     [[nodiscard]] long call() const { return static_cast<long>(general_.orig_rax); }

@@ -28,7 +28,7 @@ using VmTransfer = decltype(::process_vm_readv);
 
 TracedProgram::TracedProgram(pid_t process, OpenFiles& files, const Options& options)
     : process_(process), handle_(static_cast<int>(::syscall(SYS_pidfd_open, process, 0))),
-      memory_(process), files_(files), options_(options) {}
+      memory_(process), files_(files), options_(options), stacks_(process) {}
 
 Session& TracedProgram::session() {
     if (!session_)
@@ -92,63 +92,10 @@ File TracedProgram::file_of(int descriptor) {
     return open && open->process == process_ ? open->file : File::none;
 }
 
-/// Whether a call lies before it.
-bool TracedProgram::is_return_address(std::uintptr_t address) {
-    constexpr std::size_t longest = 7;
-    std::array<std::byte, longest> code{};
-    if (address < longest || read(address - longest, code) != code.size())
-        return false;
-    constexpr std::byte direct{0xe8};
-    constexpr std::byte indirect{0xff};
-    if (code[longest - 5] == direct)
-        return true;
-    for (const std::size_t bytes : {2U, 3U, 4U, 6U, 7U})
-        if (code[longest - bytes] == indirect &&
-            (code[longest - bytes + 1] & std::byte{0x38}) == std::byte{0x10})
-            return true;
-    return false;
-}
-
-const TracedProgram::Code* TracedProgram::code_at(std::uintptr_t address) {
-    const auto known = std::ranges::find_if(
-        codes_, [&](const Code& each) { return address - each.start < each.end - each.start; });
-    if (known != codes_.end())
-        return &*known;
-    const auto mapped = mapping_at(process_, address);
-    if (!mapped || !mapped->executable || !mapped->path.starts_with('/'))
-        return nullptr;
-    const UnwindTable& table = tables_.try_emplace(mapped->file, mapped->path).first->second;
-    codes_.push_back(
-        {mapped->start, mapped->end, table.bias(mapped->start, mapped->offset), &table});
-    return &codes_.back();
-}
-
-/// By the file's table; where it has no entry, as in Go's, by the frame pointer.
-std::optional<FrameRegisters> TracedProgram::caller_of(const FrameRegisters& frame,
-                                                       std::uintptr_t code,
-                                                       UnwindTable::ReadStack number_at) {
-    if (const Code* const found = code_at(code))
-        if (auto above = found->table->step(frame, code - found->bias, number_at))
-            return above;
-    const std::uint64_t pointer = frame.values[FrameRegisters::frame_pointer];
-    const auto saved = number_at(pointer);
-    const auto address = number_at(pointer + 8);
-    if (pointer < frame.values[FrameRegisters::stack_pointer] || !saved || !address ||
-        !is_return_address(*address))
-        return std::nullopt;
-    FrameRegisters above = frame;
-    above.values[FrameRegisters::frame_pointer] = *saved;
-    above.values[FrameRegisters::stack_pointer] = pointer + 16;
-    above.values[FrameRegisters::return_address] = *address;
-    return above;
-}
-
 std::size_t TracedProgram::stack(std::span<std::uintptr_t> frames) {
     if (serving_ == nullptr || frames.empty())
         return 0;
-    FrameRegisters frame = serving_->frame();
-    constexpr auto stack_pointer = FrameRegisters::stack_pointer;
-    const std::uint64_t bottom = frame.values[stack_pointer];
+    const std::uint64_t bottom = serving_->stack_pointer();
     std::array<std::uint64_t, 256> lowest; // NOLINT(*-member-init): read below
     const std::size_t copied = read(bottom, std::as_writable_bytes(std::span(lowest)));
     const auto number_at = [&](std::uint64_t address) -> std::optional<std::uint64_t> {
@@ -161,19 +108,8 @@ std::size_t TracedProgram::stack(std::span<std::uintptr_t> frames) {
             return std::nullopt;
         return number;
     };
-    // Symbols are looked up before a return address.
-    frames[0] = serving_->instruction_pointer() + (is_fault_ ? 1 : 0);
-    std::size_t count = 1;
-    while (count != frames.size()) {
-        const auto above = caller_of(frame, frames[count - 1] - 1, number_at);
-        if (!above || above->values[stack_pointer] <= frame.values[stack_pointer])
-            break;
-        frame = *above;
-        const std::uint64_t address = frame.values[FrameRegisters::return_address];
-        if (address == 0)
-            break;
-        frames[count++] = address;
-    }
+    const std::size_t count = stacks_.take(*serving_, number_at, frames);
+    frames[0] += is_fault_ ? 1 : 0; // symbols are looked up before a return address
     return count;
 }
 

@@ -6,17 +6,14 @@
 #include "run/client.hpp"
 #include "run/options.hpp"
 #include "run/session.hpp"
+#include "run/supervise/call_stacks.hpp"
 #include "run/supervise/open_files.hpp"
 #include "run/supervise/stopped_thread.hpp"
-#include "run/supervise/unwind_table.hpp"
 
-#include <map>
 #include <memory>
-#include <optional>
 #include <set>
 #include <string>
 #include <sys/types.h>
-#include <vector>
 
 namespace moat::run {
 
@@ -75,21 +72,6 @@ class TracedProgram final : public Client {
 
   private:
     [[nodiscard]] bool is_region(std::uint64_t address);
-    [[nodiscard]] bool is_return_address(std::uintptr_t address);
-
-    /// Code of a file, where it is mapped.
-    struct Code {
-        std::uint64_t start = 0;
-        std::uint64_t end = 0;
-        std::uint64_t bias = 0;
-        const UnwindTable* table = nullptr;
-    };
-
-    /// The code at an address; nothing if no file is mapped there.
-    [[nodiscard]] const Code* code_at(std::uintptr_t address);
-    /// The registers of the function that called the one at `code`.
-    [[nodiscard]] std::optional<FrameRegisters>
-    caller_of(const FrameRegisters& frame, std::uintptr_t code, UnwindTable::ReadStack number_at);
 
     pid_t process_;
     platform::FileDescriptor handle_; ///< a pidfd
@@ -97,8 +79,7 @@ class TracedProgram final : public Client {
     OpenFiles& files_;
     const Options& options_;
     std::uint64_t scratch_ = 0;
-    std::map<FileIdentity, UnwindTable> tables_;
-    std::vector<Code> codes_;
+    CallStacks stacks_;
     std::unique_ptr<Session> session_;
     const StoppedThread* serving_ = nullptr;
     bool is_fault_ = false;
