@@ -51,6 +51,10 @@ audit::DeviceReport run(audit::Subject& subject, std::uint64_t first, std::uint6
     return std::move(*report);
 }
 
+machine::qemu::VtdIommu::Unit& unit_of(audit::Subject& subject) {
+    return dynamic_cast<machine::qemu::VtdIommu&>(subject.qemu()->iommu()).unit();
+}
+
 /// The round trips of an audit's operations and nothing else: the same commands on memory that
 /// stays mapped, as many invalidations, as many looks at the fault status. What the device and the
 /// unit do for a command is in both loops; placing, mapping, canaries and the judge are in the
@@ -100,14 +104,14 @@ class BareLoop {
         for (const audit::Need& need : needs)
             invalidate(lists_, need.size);
         auto none = [](const fault::Record&) {};
-        keep(subject_.qemu()->unit().take_faults(none));
+        keep(unit_of(subject_).take_faults(none));
     }
 
     void invalidate(const audit::Buffer& what, ByteCount size) {
         constexpr std::uint16_t only_domain = 1;
         const std::uint64_t last = (what.iova.value() + size.value() - 1) | 0xfff;
         const InvalidationRequest<Iova> request{.start = what.iova, .last = Iova(last)};
-        MOAT_CHECK(subject_.qemu()->unit().invalidate(only_domain, {&request, 1}).has_value(),
+        MOAT_CHECK(unit_of(subject_).invalidate(only_domain, {&request, 1}).has_value(),
                    "QEMU's unit invalidates");
     }
 
@@ -164,7 +168,7 @@ class Slices {
         const std::uint64_t trips = qtest.round_trips() - before + slice;
         begin = Clock::now();
         for (std::uint64_t each = 0; each != trips; ++each)
-            keep(subject_.qemu()->unit().take_faults(none));
+            keep(unit_of(subject_).take_faults(none));
         const double read = seconds_since(begin);
         audit_.push_back(slice / audited);
         bare_times_.push_back(slice / bare);

@@ -5,6 +5,8 @@
 
 #include "moat/iommu/domain.hpp"
 
+#include <concepts>
+
 namespace moat::machine {
 
 /// Attached functions reach what is mapped here and nothing else; SharedMemory::physical names
@@ -36,8 +38,8 @@ class Domain {
 static_assert(iommu::DeferringDomain<Domain>);
 
 /// Forwards to `inner`: a domain of iommu/'s engines, which the derived class keeps, or another.
-template <iommu::DeferringDomain Inner>
-class ForwardingDomain : public Domain {
+template <iommu::DeferringDomain Inner, std::derived_from<Domain> Base = Domain>
+class ForwardingDomain : public Base {
   public:
     explicit ForwardingDomain(Inner& inner) : inner_(inner) {}
 

@@ -22,7 +22,8 @@ class QemuTest : public ::testing::Test {
         told.words = &words;
         auto started = machine::qemu::QemuMachine::start(told);
         if (!started && started.error().code() == ErrorCode::not_found)
-            GTEST_SKIP() << "SKIPPED: " << options.program << " is not installed";
+            GTEST_SKIP() << "SKIPPED: " << machine::qemu::board_of(options.iommu).program
+                         << " is not installed";
         ASSERT_TRUE(started) << started.error() << '\n' << words;
         machine = std::move(*started);
     }

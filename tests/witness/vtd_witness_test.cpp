@@ -13,7 +13,7 @@ namespace {
 
 using namespace moat::literals;
 using iommu::vtd::InvalidateBy;
-using machine::qemu::QemuMachine;
+using machine::qemu::VtdIommu;
 
 struct NoBuffers final : audit::BufferSource {
     Result<audit::Buffer> obtain(const audit::Need&) override {
@@ -29,14 +29,14 @@ class VtdWitnessTest : public QemuTest, public ::testing::WithParamInterface<Inv
 
     void SetUp() override {
         start({.devices = {"edu,addr=4,dma_mask=0xffffffffffffffff"},
-               .unit = {.invalidate_by = GetParam(), .coherence = iommu::vtd::Coherence::known}});
+               .vtd = {.invalidate_by = GetParam(), .coherence = iommu::vtd::Coherence::known}});
         if (IsSkipped() || HasFatalFailure())
             return;
         requester_ = find(0x1234, 0x11e8);
         function_ = *machine->open(requester_);
         NoBuffers none;
         edu_ = *audit::start_edu({*machine, *function_, none});
-        domain = *QemuMachine::UnitDomain::create(machine->unit());
+        domain = *VtdIommu::UnitDomain::create(unit());
     }
 
     void TearDown() override {
@@ -107,15 +107,19 @@ class VtdWitnessTest : public QemuTest, public ::testing::WithParamInterface<Inv
         return domain->reader().translate(Iova(iova))->leaf_lg2();
     }
 
+    [[nodiscard]] VtdIommu::Unit& unit() {
+        return dynamic_cast<VtdIommu&>(machine->iommu()).unit();
+    }
+
     machine::Bdf requester_;
-    std::unique_ptr<QemuMachine::UnitDomain> domain;
+    std::unique_ptr<VtdIommu::UnitDomain> domain;
 
   private:
     std::unique_ptr<machine::Function> function_;
     std::unique_ptr<audit::Driver> edu_;
 
   protected:
-    void detach() { ASSERT_TRUE(machine->unit().detach(requester_.requester())); }
+    void detach() { ASSERT_TRUE(unit().detach(requester_.requester())); }
 };
 
 TEST_P(VtdWitnessTest, leaves_of_every_size) {
@@ -179,10 +183,10 @@ TEST_P(VtdWitnessTest, translation_is_stale_until_invalidated) {
     attach();
     detach();
     // Tables without hardware, whose invalidations have no effect.
-    using Types = QemuMachine::UnitDomain::Types;
-    auto table = *PageTable<Types>::create(machine->unit().memory());
+    using Types = VtdIommu::UnitDomain::Types;
+    auto table = *PageTable<Types>::create(unit().memory());
     constexpr std::uint16_t number = 99;
-    ASSERT_TRUE(machine->unit().attach(requester_.requester(), table.root(), number));
+    ASSERT_TRUE(unit().attach(requester_.requester(), table.root(), number));
     auto nothing = [](const InvalidationRequest<Iova>&) {};
     auto edit = table.edit(nothing);
     ASSERT_TRUE(edit.map(Iova(0x1000), 4_KiB, PhysicalAddress(memory), read_write));
@@ -191,7 +195,7 @@ TEST_P(VtdWitnessTest, translation_is_stale_until_invalidated) {
     edit.finish();
     EXPECT_TRUE(writes_to(0x1000, memory)) << "without an invalidation it is reachable still";
     const InvalidationRequest<Iova> request = {.start = Iova(0x1000), .last = Iova(0x1fff)};
-    ASSERT_TRUE(machine->unit().invalidate(number, {&request, 1}));
+    ASSERT_TRUE(unit().invalidate(number, {&request, 1}));
     EXPECT_TRUE(is_refused(fault::Access::write, 0x1000, memory));
     detach();
     ASSERT_TRUE(domain->attach(requester_.requester()));

@@ -319,12 +319,13 @@ Result<std::unique_ptr<Subject>> Subject::start(const Kind& kind, const Wrong& w
                 return subject(std::move(vfio), Bdf(each.address));
         return fail(ErrorCode::not_found, "vfio-pci has no such device (moat devices, moat bind)");
     }
+    const machine::qemu::Board& board = machine::qemu::board_of({});
     auto options = qemu_options(kind.name);
     options.words = words;
     auto qemu = machine::qemu::QemuMachine::start(options);
     if (!qemu) {
         if (qemu.error().code() == ErrorCode::not_found && words != nullptr && words->empty())
-            *words = options.program + " is not in PATH; install QEMU for x86-64\n";
+            *words = std::string(board.program) + " is not in PATH; install QEMU for x86-64\n";
         return std::unexpected(qemu.error());
     }
     if ((*qemu)->functions().empty())

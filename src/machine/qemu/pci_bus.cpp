@@ -16,13 +16,15 @@ constexpr std::uint32_t bar_is_prefetchable = 8;
 
 class BusWalk {
   public:
-    explicit BusWalk(Qtest& qtest) : qtest_(qtest) {}
+    BusWalk(Qtest& qtest, const PciWindows& windows)
+        : qtest_(qtest), windows_(windows), next_(windows.bars.start().value()),
+          last_(windows.bars.last().value()) {}
 
     Result<void> bus(unsigned number) {
         for (unsigned device = 0; device != 32; ++device) {
             for (unsigned function = 0; function != 8; ++function) {
                 const Bdf at(number, device, function);
-                ConfigRegisters config(qtest_, at);
+                ConfigRegisters config(qtest_, windows_.ecam, at);
                 const std::uint32_t id = config.read32(pci::vendor_id);
                 if ((id & 0xffff) == 0xffff || id == 0) {
                     if (function == 0)
@@ -42,7 +44,6 @@ class BusWalk {
     std::vector<PciFunction> take() { return std::move(found_); }
 
   private:
-    static constexpr unsigned most_buses = 32;
     static constexpr std::uint64_t bridge_granule_lg2 = 20;
 
     Result<void> one(Bdf at, Registers& config, std::uint32_t id, unsigned header) {
@@ -66,9 +67,9 @@ class BusWalk {
     /// Assigns the next bus number to a bridge's secondary bus, and one range of addresses to what
     /// is behind it.
     Result<void> bridge(Bdf at, Registers& config) {
-        if (++last_bus_ == most_buses)
+        if (++last_bus_ == windows_.buses)
             return fail(ErrorCode::limit, "there are more PCI buses than expected",
-                        {"buses", most_buses});
+                        {"buses", windows_.buses});
         const unsigned secondary = last_bus_;
         const auto numbers = [&](unsigned subordinate) {
             config.write32(pci::bus_numbers, at.bus() | secondary << 8 | subordinate << 16);
@@ -140,16 +141,17 @@ class BusWalk {
     }
 
     Qtest& qtest_;
-    std::uint64_t next_ = bar_window.start().value();
-    const std::uint64_t last_ = bar_window.last().value();
+    const PciWindows windows_;
+    std::uint64_t next_;
+    const std::uint64_t last_;
     unsigned last_bus_ = 0;
     std::vector<PciFunction> found_;
 };
 
 } // namespace
 
-Result<std::vector<PciFunction>> configure_bus(Qtest& qtest) {
-    BusWalk walk(qtest);
+Result<std::vector<PciFunction>> configure_bus(Qtest& qtest, const PciWindows& windows) {
+    BusWalk walk(qtest, windows);
     MOAT_TRY(walk.bus(0));
     auto found = walk.take();
     std::ranges::sort(found, {}, [](const PciFunction& each) { return each.info.address; });

@@ -16,14 +16,17 @@
 
 namespace moat::machine::qemu {
 
-/// Where q35's ECAM is, and the addresses below it for BARs.
-inline constexpr PhysicalAddress ecam(0xe0000000);
-inline constexpr PhysicalRange bar_window(PhysicalAddress(0xc0000000), ByteCount(0x20000000));
+/// Where a machine has its configuration space (ECAM, one megabyte per bus), and room for BARs.
+struct PciWindows {
+    PhysicalAddress ecam;
+    unsigned buses; ///< a power of two, 32 at most
+    PhysicalRange bars;
+};
 
 /// A function's configuration space, through ECAM.
 class ConfigRegisters final : public MemoryRegisters {
   public:
-    ConfigRegisters(Qtest& qtest, Bdf function)
+    ConfigRegisters(Qtest& qtest, PhysicalAddress ecam, Bdf function)
         : MemoryRegisters(qtest, ecam + ByteCount(std::uint64_t{function.requester()} << 12),
                           ByteCount(4096)) {}
 };
@@ -34,9 +37,10 @@ struct PciFunction {
     std::array<std::optional<PhysicalAddress>, 6> bars{};
 };
 
-/// Assigns every memory BAR an address in `bar_window` and enables it; bus mastering stays off.
+/// Assigns every memory BAR an address in `windows` and enables it; bus mastering stays off.
 /// Treats devices as hostile: the work is bounded, and every address lies in the window. Return:
-/// every function except bridges, in order. Errors: limit (more than 32 buses).
-[[nodiscard]] Result<std::vector<PciFunction>> configure_bus(Qtest& qtest);
+/// every function except bridges, in order. Errors: limit (more buses than the machine has).
+[[nodiscard]] Result<std::vector<PciFunction>> configure_bus(Qtest& qtest,
+                                                             const PciWindows& windows);
 
 } // namespace moat::machine::qemu

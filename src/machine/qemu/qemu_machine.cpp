@@ -20,7 +20,7 @@ class QemuFunction final : public Function {
   public:
     QemuFunction(QemuMachine& machine, const PciFunction& function)
         : Function(function.info), machine_(machine), function_(function),
-          config_(machine.qtest_, function.info.address) {}
+          config_(machine.qtest_, machine.board_.pci.ecam, function.info.address) {}
 
     ~QemuFunction() override {
         set_bus_master(false);
@@ -120,41 +120,14 @@ class QemuFunction final : public Function {
 
 namespace {
 
-/// The least memory that q35 keeps below 4G.
-constexpr std::uint64_t most_ram = std::uint64_t{2} << 30;
-/// The IOMMU's tables, with shared memory above; a PC uses what is below.
+/// Offsets into memory: the IOMMU's tables, with shared memory above. The machine uses what is
+/// below.
 constexpr std::uint64_t tables_start = std::uint64_t{1} << 20;
 constexpr std::uint64_t tables_end = std::uint64_t{16} << 20;
 
-/// The upper half of the unit's domain is for interrupt messages.
-class QemuDomain final : public ForwardingDomain<QemuMachine::UnitDomain> {
-  public:
-    explicit QemuDomain(std::unique_ptr<QemuMachine::UnitDomain> domain)
-        : ForwardingDomain(*domain), domain_(std::move(domain)), limits_(domain_->limits()) {
-        limits_.aperture = {Iova(0), ByteCount(limits_.aperture.size().value() / 2)};
-    }
-
-    [[nodiscard]] const iommu::DomainLimits& limits() const override { return limits_; }
-
-    [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
-                                   Attributes attributes) override {
-        MOAT_TRY(iommu::check_limits(limits_, start, size));
-        return domain_->map(start, size, memory, attributes);
-    }
-
-  private:
-    std::unique_ptr<QemuMachine::UnitDomain> domain_;
-    iommu::DomainLimits limits_;
-};
-
-/// Halts the processor at the x86 reset vector (cli; hlt; jmp back), so that only devices run, and
-/// virtual time with them.
-Result<platform::MemoryFile> halting_firmware() {
-    constexpr std::size_t size = 64 << 10;
-    constexpr std::array<std::uint8_t, 4> halt = {0xfa, 0xf4, 0xeb, 0xfd};
-    MOAT_LET(auto file, platform::MemoryFile::create("moat firmware", ByteCount(size)));
-    std::memset(file.bytes().data(), 0xf4, size);
-    std::memcpy(file.bytes().data() + size - 16, halt.data(), halt.size());
+Result<platform::MemoryFile> halting_firmware(const Board& board) {
+    MOAT_LET(auto file, platform::MemoryFile::create("moat firmware", ByteCount(64 << 10)));
+    std::ranges::copy(std::as_bytes(board.firmware), file.bytes().subspan(board.reset).begin());
     return file;
 }
 
@@ -162,18 +135,20 @@ std::string megabytes(ByteCount size) {
     return std::to_string(size.value() >> 20) + "M";
 }
 
-std::vector<std::string> command_line(const QemuOptions& options, const platform::MemoryFile& ram,
+std::vector<std::string> command_line(const Board& board, const QemuOptions& options,
+                                      const platform::MemoryFile& ram,
                                       const std::vector<platform::MemoryFile>& disks,
                                       const platform::MemoryFile& firmware, int socket) {
-    std::vector<std::string> line = {
-        options.program, "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off",
-        // First, so that the devices after it find it.
-        "-device", "intel-iommu,aw-bits=48", "-accel", "tcg", "-no-user-config", "-nodefaults",
-        "-display", "none", "-bios", firmware.path(), "-m", megabytes(options.ram), "-object",
-        "memory-backend-file,id=ram,share=on,size=" + megabytes(options.ram) +
-            ",mem-path=" + ram.path(),
-        "-chardev", "socket,id=qtest,fd=" + std::to_string(socket), "-qtest", "chardev:qtest",
-        "-qtest-log", "none"};
+    std::vector<std::string> line = {options.program.empty() ? std::string(board.program)
+                                                             : options.program};
+    // The IOMMU comes first, so that the devices after it find it.
+    line.insert(line.end(), board.arguments.begin(), board.arguments.end());
+    line.insert(line.end(), {"-accel", "tcg", "-no-user-config", "-nodefaults", "-display", "none",
+                             "-bios", firmware.path(), "-m", megabytes(options.ram), "-object",
+                             "memory-backend-file,id=ram,share=on,size=" + megabytes(options.ram) +
+                                 ",mem-path=" + ram.path(),
+                             "-chardev", "socket,id=qtest,fd=" + std::to_string(socket), "-qtest",
+                             "chardev:qtest", "-qtest-log", "none"});
     for (std::size_t i = 0; i != disks.size(); ++i)
         line.insert(line.end(), {"-drive", "if=none,format=raw,id=disk" + std::to_string(i) +
                                                ",file=" + disks[i].path()});
@@ -186,12 +161,13 @@ std::vector<std::string> command_line(const QemuOptions& options, const platform
 } // namespace
 
 Result<std::unique_ptr<QemuMachine>> QemuMachine::start(const QemuOptions& options) {
-    if (options.ram.value() > most_ram || options.ram.value() <= tables_end ||
+    const Board& board = board_of(options.iommu);
+    if (options.ram > board.most_ram || options.ram.value() <= tables_end ||
         !is_aligned(options.ram.value(), 20))
         return fail(ErrorCode::out_of_range, "QEMU's memory is above 16M, and 2G at most",
                     {"ram", options.ram.value()});
     MOAT_LET(auto ram, platform::MemoryFile::create("moat QEMU memory", options.ram));
-    MOAT_LET(const auto firmware, halting_firmware());
+    MOAT_LET(const auto firmware, halting_firmware(board));
     MOAT_LET(auto socket, platform::StreamSocket::create(options.patience));
     std::vector<int> descriptors = {ram.descriptor(), firmware.descriptor(), socket.child()};
     std::vector<platform::MemoryFile> disks;
@@ -202,11 +178,11 @@ Result<std::unique_ptr<QemuMachine>> QemuMachine::start(const QemuOptions& optio
     }
     MOAT_LET(auto process,
              platform::ChildProcess::start(
-                 command_line(options, ram, disks, firmware, socket.child()), descriptors));
+                 command_line(board, options, ram, disks, firmware, socket.child()), descriptors));
     socket.close_child();
-    std::unique_ptr<QemuMachine> machine(
-        new QemuMachine(std::move(ram), std::move(disks), std::move(process), std::move(socket)));
-    if (const auto done = machine->set_up(options.unit); !done) {
+    std::unique_ptr<QemuMachine> machine(new QemuMachine(board, std::move(ram), std::move(disks),
+                                                         std::move(process), std::move(socket)));
+    if (const auto done = machine->set_up(options); !done) {
         const auto health = machine->health();
         if (options.words != nullptr)
             *options.words = machine->qtest_.words();
@@ -215,12 +191,14 @@ Result<std::unique_ptr<QemuMachine>> QemuMachine::start(const QemuOptions& optio
     return machine;
 }
 
-QemuMachine::QemuMachine(platform::MemoryFile ram, std::vector<platform::MemoryFile> disks,
-                         platform::ChildProcess process, platform::StreamSocket socket)
-    : ram_(std::move(ram)), disks_(std::move(disks)), qtest_(std::move(process), std::move(socket)),
-      unit_registers_(qtest_), table_headers_((tables_end - tables_start) >> 12),
+QemuMachine::QemuMachine(const Board& board, platform::MemoryFile ram,
+                         std::vector<platform::MemoryFile> disks, platform::ChildProcess process,
+                         platform::StreamSocket socket)
+    : board_(board), ram_(std::move(ram)), disks_(std::move(disks)),
+      qtest_(std::move(process), std::move(socket)),
+      table_headers_((tables_end - tables_start) >> 12),
       tables_(ram_.bytes().subspan(tables_start, tables_end - tables_start),
-              PhysicalAddress(tables_start), table_headers_, 12),
+              board.ram + ByteCount(tables_start), table_headers_, 12),
       free_{{tables_end, ram_.bytes().size() - tables_end}} {}
 
 QemuMachine::~QemuMachine() {
@@ -229,24 +207,17 @@ QemuMachine::~QemuMachine() {
                "functions are closed and detached before their machine ends");
 }
 
-/// Enables ECAM (Intel 3 Series, 5.1.15: PCIEXBAR of 256 buses), then sets up the bus like
-/// firmware.
-Result<void> QemuMachine::set_up(const iommu::vtd::UnitOptions& options) {
-    constexpr unsigned pciexbar = 0x60;
-    const auto host_bridge = [&](unsigned offset, std::uint32_t value) {
-        qtest_.write(Space::ports, 0xcf8, Width::bits32, 0x80000000 | offset);
-        qtest_.write(Space::ports, 0xcfc, Width::bits32, value);
-    };
-    host_bridge(pciexbar + 4, 0);
-    host_bridge(pciexbar, static_cast<std::uint32_t>(ecam.value()) | 1);
-    MOAT_LET(functions_, configure_bus(qtest_));
+/// Sets up the bus like firmware.
+Result<void> QemuMachine::set_up(const QemuOptions& options) {
+    board_.enable_ecam(qtest_);
+    MOAT_LET(functions_, configure_bus(qtest_, board_.pci));
     // The host's own bridges are class 6 too.
     std::erase_if(functions_,
                   [](const PciFunction& each) { return each.info.class_code >> 16 == 6; });
     for (const PciFunction& each : functions_)
         infos_.push_back(each.info);
     MOAT_TRY(health());
-    MOAT_LET(unit_, Unit::open(unit_registers_, tables_, options));
+    MOAT_LET(iommu_, VtdIommu::open(qtest_, board_.iommu, tables_, options.vtd));
     return {};
 }
 
@@ -263,8 +234,7 @@ Result<std::unique_ptr<Function>> QemuMachine::open(Bdf address) {
 }
 
 Result<std::unique_ptr<Domain>> QemuMachine::create_domain() {
-    MOAT_LET(auto domain, UnitDomain::create(*unit_));
-    return std::make_unique<QemuDomain>(std::move(domain));
+    return iommu_->create_domain();
 }
 
 Result<void> QemuMachine::attach(Bdf function, Domain& domain) {
@@ -273,8 +243,8 @@ Result<void> QemuMachine::attach(Bdf function, Domain& domain) {
                     {"requester", function.requester()});
     auto* const ours = dynamic_cast<QemuDomain*>(&domain);
     MOAT_CHECK(ours != nullptr, "a domain is attached by the machine that made it");
-    MOAT_TRY(ours->inner().attach(function.requester()));
-    attached_.emplace(function, Attachment{.domain = &ours->inner(), .interrupts = {}});
+    MOAT_TRY(ours->attach(function.requester()));
+    attached_.emplace(function, Attachment{.domain = ours, .interrupts = {}});
     return {};
 }
 
@@ -284,22 +254,16 @@ Result<void> QemuMachine::detach(Bdf function) {
         return fail(ErrorCode::not_found, "the function is attached to no domain",
                     {"requester", function.requester()});
     Attachment& attachment = found->second;
-    auto detached = unit_->detach(function.requester());
+    auto detached = iommu_->detach(function.requester());
     if (attachment.interrupts) {
-        const auto unmapped =
-            attachment.domain->unmap(interrupts_of(*attachment.domain, function), ByteCount(4096));
+        const auto unmapped = attachment.domain->unmap_interrupts(function.requester());
         if (!detached || !unmapped)
-            kept_.push_back(std::move(*attachment.interrupts));
+            kept_.push_back(std::move(attachment.interrupts->second));
         if (detached)
             detached = unmapped;
     }
     attached_.erase(found);
     return detached;
-}
-
-Iova QemuMachine::interrupts_of(const UnitDomain& domain, Bdf function) {
-    return Iova(domain.limits().aperture.size().value() / 2 +
-                (std::uint64_t{function.requester()} << 12));
 }
 
 Result<std::pair<Iova, std::span<std::byte>>> QemuMachine::map_interrupts(Bdf function) {
@@ -308,19 +272,19 @@ Result<std::pair<Iova, std::span<std::byte>>> QemuMachine::map_interrupts(Bdf fu
         return fail(ErrorCode::refused, "interrupts need a domain that they arrive through",
                     {"requester", function.requester()});
     Attachment& attachment = found->second;
-    const Iova start = interrupts_of(*attachment.domain, function);
     if (!attachment.interrupts) {
         MOAT_LET(auto page, allocate(ByteCount(4096)));
         const auto mapped =
-            attachment.domain->map(start, page.size(), page.physical(), Attributes::write);
+            attachment.domain->map_interrupts(function.requester(), page.physical());
         if (!mapped) {
             if (mapped.error().code() == ErrorCode::io)
                 kept_.push_back(std::move(page));
             return std::unexpected(mapped.error());
         }
-        attachment.interrupts.emplace(std::move(page));
+        attachment.interrupts.emplace(*mapped, std::move(page));
     }
-    return std::pair(start, attachment.interrupts->bytes());
+    const auto& [start, page] = *attachment.interrupts;
+    return std::pair(start, page.bytes());
 }
 
 Result<SharedMemory> QemuMachine::allocate(ByteCount size, unsigned alignment_lg2) {
@@ -338,14 +302,15 @@ Result<SharedMemory> QemuMachine::allocate(ByteCount size, unsigned alignment_lg
             free_.emplace(start, first - start);
         if (const std::uint64_t rest = length - (first - start) - bytes; rest != 0)
             free_.emplace(first + bytes, rest);
-        return SharedMemory(*this, ram_.bytes().subspan(first, bytes), PhysicalAddress(first));
+        return SharedMemory(*this, ram_.bytes().subspan(first, bytes),
+                            board_.ram + ByteCount(first));
     }
     return fail(ErrorCode::no_memory, "QEMU's memory has no free range of this size",
                 {"size", bytes}, {"alignment", bit(aligned)});
 }
 
 void QemuMachine::release_shared(PhysicalAddress physical, ByteCount size) {
-    std::uint64_t start = physical.value();
+    std::uint64_t start = physical.value() - board_.ram.value();
     std::uint64_t length = size.value();
     std::memset(ram_.bytes().data() + start, 0, length);
     auto after = free_.lower_bound(start);
@@ -364,7 +329,7 @@ void QemuMachine::release_shared(PhysicalAddress physical, ByteCount size) {
 }
 
 Result<std::uint64_t> QemuMachine::take_faults(FunctionRef<void(const fault::Record&)> each) {
-    const std::uint64_t lost = unit_->take_faults(each);
+    const std::uint64_t lost = iommu_->take_faults(each);
     MOAT_TRY(health());
     return lost;
 }

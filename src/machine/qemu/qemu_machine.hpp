@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// QemuMachine: QEMU's device models behind QEMU's VT-d, in a process without a guest. qtest.hpp
-// talks to QEMU, pci_bus.hpp sets up its bus.
+// QemuMachine: QEMU's device models behind one of QEMU's IOMMUs, in a process without a guest.
+// qtest.hpp talks to QEMU, board.hpp has the addresses, pci_bus.hpp sets up the bus, and iommu.hpp
+// is the IOMMU.
 #pragma once
 
-#include "moat/iommu/vtd/domain.hpp"
-#include "moat/page_table/table_memory.hpp"
-#include "moat/sync/real.hpp"
-
 #include "machine/machine.hpp"
+#include "machine/qemu/board.hpp"
+#include "machine/qemu/driven_iommu.hpp"
+#include "machine/qemu/iommu.hpp"
 #include "machine/qemu/pci_bus.hpp"
 #include "machine/qemu/qtest.hpp"
 #include "platform/memory_file.hpp"
@@ -27,7 +27,9 @@
 namespace moat::machine::qemu {
 
 struct QemuOptions {
-    std::string program = "qemu-system-x86_64";
+    IommuModel iommu = IommuModel::intel;
+    /// Empty: the board's, such as qemu-system-x86_64.
+    std::string program = {};
     /// Arguments of -device: "edu,addr=4", "nvme,drive=disk0,serial=x,addr=5".
     std::vector<std::string> devices = {};
     /// Raw, zeroed disks that devices know as disk0, disk1, ...
@@ -37,36 +39,14 @@ struct QemuOptions {
     ByteCount ram{std::uint64_t{512} << 20};
     /// The longest wait for one answer, after which QEMU is ended.
     std::chrono::milliseconds patience{10'000};
-    iommu::vtd::UnitOptions unit = {.coherence = iommu::vtd::Coherence::known};
+    iommu::vtd::UnitOptions vtd = {.coherence = iommu::vtd::Coherence::known};
     /// Gets QEMU's standard error if it does not start.
     std::string* words = nullptr;
 };
 
-/// The IOMMU's registers, at their address in q35. Its capabilities place some behind the first
-/// page.
-class UnitRegisters final : public MemoryRegisters {
-  public:
-    explicit UnitRegisters(Qtest& qtest)
-        : MemoryRegisters(qtest, PhysicalAddress(0xfed90000), ByteCount(0x10000)) {}
-
-    /// QEMU's IOMMU completes commands before it answers: a second look suffices, unless the device
-    /// is not QEMU's.
-    bool relax(unsigned attempt) {
-        qtest_.drain();
-        return qtest_.health() && attempt < 16;
-    }
-};
-
-static_assert(iommu::vtd::UnitRegisters<UnitRegisters>);
-
 /// Used by one thread at a time, which outlives it.
 class QemuMachine final : public Machine {
   public:
-    using Pool = TablePool<RealSync>;
-    using Unit = iommu::vtd::Unit<UnitRegisters, Pool, RealSync>;
-    using UnitDomain = iommu::vtd::Domain<Unit, 4>;
-    static_assert(iommu::DeferringDomain<UnitDomain>);
-
     /// Errors: not_found (QEMU is not installed), no_memory, io (it ended, hangs or sends invalid
     /// answers), and those of the bus and the IOMMU.
     static Result<std::unique_ptr<QemuMachine>> start(const QemuOptions& options);
@@ -96,44 +76,44 @@ class QemuMachine final : public Machine {
         return disks_[index].bytes();
     }
 
-    /// All of its memory, by physical address.
+    /// All of its memory, from the physical address `ram_start` on.
     [[nodiscard]] std::span<std::byte> ram() const { return ram_.bytes(); }
 
-    [[nodiscard]] Unit& unit() { return *unit_; }
+    [[nodiscard]] PhysicalAddress ram_start() const { return board_.ram; }
+
+    [[nodiscard]] QemuIommu& iommu() { return *iommu_; }
 
     [[nodiscard]] const Qtest& qtest() const { return qtest_; }
 
   private:
     friend class QemuFunction;
 
-    /// A function's domain, and the memory that receives its interrupt messages.
+    /// A function's domain, and where it writes its interrupt messages, with the memory there.
     struct Attachment {
-        UnitDomain* domain;
-        std::optional<SharedMemory> interrupts;
+        QemuDomain* domain;
+        std::optional<std::pair<Iova, SharedMemory>> interrupts;
     };
 
-    QemuMachine(platform::MemoryFile ram, std::vector<platform::MemoryFile> disks,
-                platform::ChildProcess process, platform::StreamSocket socket);
-
-    /// The address of the function's messages: in the upper half of its domain.
-    static Iova interrupts_of(const UnitDomain& domain, Bdf function);
+    QemuMachine(const Board& board, platform::MemoryFile ram,
+                std::vector<platform::MemoryFile> disks, platform::ChildProcess process,
+                platform::StreamSocket socket);
 
     /// Makes the function's messages arrive in memory. Return: where the function writes them, and
     /// where the CPU reads them. Errors: refused (not attached), no_memory, io.
     Result<std::pair<Iova, std::span<std::byte>>> map_interrupts(Bdf function);
 
-    Result<void> set_up(const iommu::vtd::UnitOptions& options);
+    Result<void> set_up(const QemuOptions& options);
     void release_shared(PhysicalAddress physical, ByteCount size) override;
 
+    const Board& board_;
     platform::MemoryFile ram_;
     std::vector<platform::MemoryFile> disks_;
     Qtest qtest_;
-    UnitRegisters unit_registers_;
     std::vector<TableHeader> table_headers_;
-    Pool tables_;
-    std::unique_ptr<Unit> unit_;
+    Tables tables_;
+    std::unique_ptr<QemuIommu> iommu_;
     std::vector<PciFunction> functions_;
-    /// Start and length of each free range, in order; no two are adjacent.
+    /// Offset and length of each free range of memory, in order; no two are adjacent.
     std::map<std::uint64_t, std::uint64_t> free_;
     std::map<Bdf, Attachment> attached_;
     /// Devices may still write here, because an invalidation failed.

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+#include "machine/qemu/board.hpp"
+
+#include <array>
+
+namespace moat::machine::qemu {
+namespace {
+
+/// cli; hlt; jump back
+constexpr std::array<std::uint8_t, 4> x86_halt = {0xfa, 0xf4, 0xeb, 0xfd};
+
+constexpr PhysicalAddress q35_ecam(0xe0000000);
+
+/// Intel 3 Series, 5.1.15: PCIEXBAR, of 256 buses.
+void enable_q35_ecam(Qtest& qtest) {
+    constexpr unsigned pciexbar = 0x60;
+    const auto host_bridge = [&](unsigned offset, std::uint32_t value) {
+        qtest.write(Space::ports, 0xcf8, Width::bits32, 0x80000000 | offset);
+        qtest.write(Space::ports, 0xcfc, Width::bits32, value);
+    };
+    host_bridge(pciexbar + 4, 0);
+    host_bridge(pciexbar, static_cast<std::uint32_t>(q35_ecam.value()) | 1);
+}
+
+constexpr std::array<std::string_view, 4> intel_arguments = {
+    "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off", "-device",
+    "intel-iommu,aw-bits=48"};
+
+constexpr Board intel = {
+    .program = "qemu-system-x86_64",
+    .arguments = intel_arguments,
+    .firmware = x86_halt,
+    .reset = 0xfff0,
+    .enable_ecam = enable_q35_ecam,
+    .pci = {q35_ecam, 32, {PhysicalAddress(0xc0000000), ByteCount(0x20000000)}},
+    .ram = PhysicalAddress(0),
+    .most_ram = ByteCount(std::uint64_t{2} << 30), // what q35 keeps below 4G at least
+    // Its capabilities place some registers behind the first page.
+    .iommu = {PhysicalAddress(0xfed90000), ByteCount(0x10000)}};
+
+} // namespace
+
+const Board& board_of(IommuModel) {
+    return intel;
+}
+
+} // namespace moat::machine::qemu

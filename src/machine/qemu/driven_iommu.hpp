@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// DrivenIommu: a QemuIommu by a driver of moat/iommu/ (VtdIommu), whose registers are reached over
+// QEMU's socket and whose tables lie in QEMU's memory.
+#pragma once
+
+#include "moat/iommu/vtd/domain.hpp"
+#include "moat/page_table/table_memory.hpp"
+#include "moat/sync/real.hpp"
+
+#include "machine/qemu/iommu.hpp"
+#include "machine/qemu/qtest.hpp"
+#include "platform/try.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+namespace moat::machine::qemu {
+
+using Tables = TablePool<RealSync>;
+
+/// The IOMMU's registers, as its driver accesses them.
+class UnitRegisters final : public MemoryRegisters {
+  public:
+    UnitRegisters(Qtest& qtest, PhysicalRange where)
+        : MemoryRegisters(qtest, where.start(), where.size()) {}
+
+    /// QEMU's IOMMUs complete commands before they answer: a second look suffices, unless the
+    /// device is not QEMU's.
+    bool relax(unsigned attempt) {
+        qtest_.drain();
+        return qtest_.health() && attempt < 16;
+    }
+};
+
+static_assert(iommu::vtd::UnitRegisters<UnitRegisters>);
+
+/// `UnitDomain_`: a domain of a driver, such as iommu::vtd::Domain.
+template <iommu::DeferringDomain UnitDomain_>
+class DrivenIommu : public QemuIommu {
+  public:
+    using UnitDomain = UnitDomain_;
+    using Unit = typename UnitDomain::Unit;
+
+    /// Errors: those of the driver's `open`, which takes `options`.
+    template <class Options>
+    [[nodiscard]] static Result<std::unique_ptr<DrivenIommu>>
+    open(Qtest& qtest, PhysicalRange registers, Tables& tables, const Options& options) {
+        std::unique_ptr<DrivenIommu> iommu(new DrivenIommu(qtest, registers));
+        MOAT_LET(iommu->unit_, Unit::open(iommu->registers_, tables, options));
+        return iommu;
+    }
+
+    [[nodiscard]] Unit& unit() { return *unit_; }
+
+    [[nodiscard]] Result<std::unique_ptr<QemuDomain>> create_domain() override {
+        MOAT_LET(auto domain, UnitDomain::create(*unit_));
+        return std::make_unique<HalfDomain>(std::move(domain));
+    }
+
+    [[nodiscard]] Result<void> detach(std::uint16_t requester) override {
+        return unit_->detach(requester);
+    }
+
+    [[nodiscard]] std::uint64_t take_faults(FunctionRef<void(const fault::Record&)> each) override {
+        return unit_->take_faults(each);
+    }
+
+  private:
+    /// The upper half of the driver's domain is for interrupt messages.
+    class HalfDomain final : public ForwardingDomain<UnitDomain, QemuDomain> {
+      public:
+        explicit HalfDomain(std::unique_ptr<UnitDomain> domain)
+            : ForwardingDomain<UnitDomain, QemuDomain>(*domain), domain_(std::move(domain)),
+              limits_(domain_->limits()) {
+            limits_.aperture = {Iova(0), ByteCount(limits_.aperture.size().value() / 2)};
+        }
+
+        [[nodiscard]] const iommu::DomainLimits& limits() const override { return limits_; }
+
+        [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
+                                       Attributes attributes) override {
+            MOAT_TRY(iommu::check_limits(limits_, start, size));
+            return domain_->map(start, size, memory, attributes);
+        }
+
+        [[nodiscard]] Result<void> attach(std::uint16_t requester) override {
+            return domain_->attach(requester);
+        }
+
+        [[nodiscard]] Result<Iova> map_interrupts(std::uint16_t requester,
+                                                  PhysicalAddress page) override {
+            const Iova start = interrupts_of(requester);
+            MOAT_TRY(domain_->map(start, page_bytes, page, Attributes::write));
+            return start;
+        }
+
+        [[nodiscard]] Result<void> unmap_interrupts(std::uint16_t requester) override {
+            return domain_->unmap(interrupts_of(requester), page_bytes);
+        }
+
+      private:
+        static constexpr ByteCount page_bytes{4096};
+
+        [[nodiscard]] Iova interrupts_of(std::uint16_t requester) const {
+            return Iova(limits_.aperture.size().value() + requester * page_bytes.value());
+        }
+
+        const std::unique_ptr<UnitDomain> domain_;
+        iommu::DomainLimits limits_;
+    };
+
+    DrivenIommu(Qtest& qtest, PhysicalRange registers) : registers_(qtest, registers) {}
+
+    UnitRegisters registers_;
+    std::unique_ptr<Unit> unit_;
+};
+
+using VtdIommu =
+    DrivenIommu<iommu::vtd::Domain<iommu::vtd::Unit<UnitRegisters, Tables, RealSync>, 4>>;
+
+} // namespace moat::machine::qemu
