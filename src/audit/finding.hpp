@@ -7,6 +7,7 @@
 #include "moat/fault/diagnose.hpp"
 
 #include "audit/driver.hpp"
+#include "audit/pattern.hpp"
 #include "audit/plan.hpp"
 
 #include <array>
@@ -26,17 +27,19 @@ enum class FindingKind : std::uint8_t {
     left_unwritten,           ///< reported success without writing the end of the data
     fault_without_access,     ///< the IOMMU blocked an access that no operation explains
     hang,                     ///< no answer
+    wrong_data, ///< reported success, but loaded other data than an earlier case stored
 };
 
 [[nodiscard]] constexpr std::string_view name(FindingKind kind) {
-    constexpr std::array<std::string_view, 8> names = {"wrote-outside",
+    constexpr std::array<std::string_view, 9> names = {"wrote-outside",
                                                        "read-outside",
                                                        "bypasses-iommu",
                                                        "success-though-blocked",
                                                        "touched-after-completion",
                                                        "left-unwritten",
                                                        "fault-without-access",
-                                                       "hang"};
+                                                       "hang",
+                                                       "wrong-data"};
     return names[static_cast<std::size_t>(kind)];
 }
 
@@ -44,6 +47,16 @@ enum class FindingKind : std::uint8_t {
 enum class Known : std::uint8_t {
     exactly,
     at_least, ///< the IOMMU reports the page of an access, not its bytes, and stops it there
+};
+
+/// How loaded data differs from what was stored.
+struct WrongData {
+    std::uint64_t offset = 0; ///< in the data, of the first wrong word
+    std::uint64_t bytes = 0;  ///< of wrong words, which have 8 bytes each
+    Origin expected = {};     ///< at `offset`
+    /// What is there instead, if a case stored it somewhere.
+    std::optional<Origin> origin = {};
+    std::uint64_t first_case = 0; ///< the first of the cases that stored any of this
 };
 
 struct Finding {
@@ -59,8 +72,9 @@ struct Finding {
     Known known = Known::exactly;
     Answer answer = {};
     std::optional<fault::Record> record = {};
-    std::string report = {}; ///< text, with line ends
-    std::uint64_t times = 1; ///< how many findings are alike
+    std::optional<WrongData> contents = {}; ///< of wrong_data
+    std::string report = {};                ///< text, with line ends
+    std::uint64_t times = 1;                ///< how many findings are alike
 };
 
 } // namespace moat::audit

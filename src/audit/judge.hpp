@@ -25,7 +25,8 @@ struct Observed {
     std::span<const Inspected> kept = {}; ///< the driver's buffers
     /// The operation's, which are unmapped by now: its lists, then its data, if it has any.
     std::span<const Inspected> given = {};
-    std::uint64_t unwritten = 0; ///< bytes at the data's end
+    std::uint64_t unwritten = 0;         ///< bytes at the data's end
+    std::optional<WrongData> wrong = {}; ///< of the data, as far as it was written
     /// The first case that may have changed what surrounds the driver's buffers.
     std::uint64_t kept_since = 0;
     std::span<const Inspected> retired = {};    ///< unmapped before, and changed since

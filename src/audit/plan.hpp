@@ -23,17 +23,22 @@ struct Case {
     unsigned operation = 0; ///< an index in Driver::operations
     ByteCount length = {};
     Placement placement = Placement::left;
+    std::uint64_t position = 0; ///< on the medium, in its unit
 };
 
 /// Lengths at and around the boundaries of `operation`: its own, a block's, a page's, two and three
 /// pages', and the length at which a list of pages fills a page.
 [[nodiscard]] std::vector<ByteCount> boundary_lengths(const Operation& operation);
 
+/// How many units of a medium the cases use: all of a small one.
+[[nodiscard]] std::uint64_t units_used(const Medium& medium);
+
 class Plan {
   public:
     /// A round has one placement, because queues are placed when a driver starts: rounds of each
     /// boundary first, then of many random cases, since a start is expensive.
-    Plan(std::span<const Operation> operations, Placements placements, std::uint64_t seed);
+    Plan(std::span<const Operation> operations, Placements placements, std::uint64_t seed,
+         const Medium& medium = {});
 
     [[nodiscard]] Case at(std::uint64_t number) const;
 
@@ -57,11 +62,14 @@ class Plan {
     };
 
     [[nodiscard]] std::uint64_t round_of(std::uint64_t number) const;
+    [[nodiscard]] Case shape_at(std::uint64_t number) const;
+    [[nodiscard]] std::uint64_t position_of(const Case& about) const;
 
     std::vector<Operation> operations_;
     std::vector<Shape> boundary_;
     Placements placements_;
     std::uint64_t seed_;
+    Medium medium_;
 };
 
 /// A pseudo-random number from two numbers.

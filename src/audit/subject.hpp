@@ -34,11 +34,12 @@ enum class Injection : std::uint8_t {
     short_transfer, ///< it omits the end of the data
     short_buffer,  ///< the driver gives a longer length than the buffer's, also on the soft machine
     no_invalidate, ///< stale addresses, without invalidating the IOTLB
+    wrong_data,    ///< it mixes data up; QEMU's gets the position beside the right one
 };
 
-inline constexpr std::array<std::string_view, 9> injection_names = {
-    "none",      "overrun",        "underrun",     "late",         "stale",
-    "read-only", "short-transfer", "short-buffer", "no-invalidate"};
+inline constexpr std::array<std::string_view, 10> injection_names = {
+    "none",      "overrun",        "underrun",     "late",          "stale",
+    "read-only", "short-transfer", "short-buffer", "no-invalidate", "wrong-data"};
 
 [[nodiscard]] constexpr std::string_view name(Injection injection) {
     return injection_names[static_cast<std::size_t>(injection)];

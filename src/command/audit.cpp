@@ -350,14 +350,14 @@ void add_audit(CLI::App& app, Exit& exit) {
     command->add_flag("--json", arguments.json, "print JSON lines (docs/report_schema.md)");
     command->add_flag("--list", arguments.list, "list the devices");
     command->footer("Faults: overrun, underrun, late, stale, read-only, short-transfer, "
-                    "short-buffer, no-invalidate.");
+                    "short-buffer, no-invalidate, wrong-data.");
     describe(
         *command,
         {.paragraphs =
              {"Drives devices with buffers between guard pages, at every boundary of their "
               "lengths. Reports accesses outside a buffer, accesses after completion, accesses "
-              "that bypass the IOMMU, data that was not written, and success for transfers that "
-              "the IOMMU blocked.",
+              "that bypass the IOMMU, data that was not written, data other than what an earlier "
+              "operation stored, and success for transfers that the IOMMU blocked.",
               "Machine soft has models of devices in this process. Machine qemu has QEMU's "
               "devices, behind QEMU's VT-d. Machine vfio has devices of this host that moat bind "
               "gave to VFIO. Machine vfio-user:SOCKET has the device of a vfio-user server, "

@@ -63,11 +63,26 @@ void print_finding(std::ostream& out, const Audited& audited, const Finding& fin
     out << '\n'
         << toned(Tone::strong, head) << "\n   case " << finding.about.number << ": "
         << finding.about.length.value() << " bytes of data, placed "
-        << name_of(finding.about.placement) << "; the device reported "
-        << name_of(finding.answer.verdict) << " (" << hexadecimal(finding.answer.code) << ")";
+        << name_of(finding.about.placement);
+    if (finding.kind == audit::FindingKind::wrong_data)
+        out << ", at position " << finding.about.position << " of the medium";
+    out << "; the device reported " << name_of(finding.answer.verdict) << " ("
+        << hexadecimal(finding.answer.code) << ")";
     if (finding.times != 1)
         out << "; found " << finding.times << " times";
     out << "\n   " << command_for(audited, finding) << '\n' << with_loud_headline(finding.report);
+}
+
+[[nodiscard]] ordered_json to_json(const audit::Origin& origin) {
+    return {{"case", origin.case_number}, {"medium_byte", origin.at}};
+}
+
+[[nodiscard]] ordered_json to_json(const audit::WrongData& wrong) {
+    ordered_json object{{"offset", wrong.offset}, {"expected", to_json(wrong.expected)}};
+    object["found"] = nullptr;
+    if (wrong.origin)
+        object["found"] = to_json(*wrong.origin);
+    return object;
 }
 
 [[nodiscard]] ordered_json to_json(const Audited& audited, const Finding& finding) {
@@ -81,6 +96,7 @@ void print_finding(std::ostream& out, const Audited& audited, const Finding& fin
     line["first_case"] = finding.first_case;
     line["length"] = finding.about.length.value();
     line["placement"] = name_of(finding.about.placement);
+    line["position"] = finding.about.position;
     line["buffer"] = nullptr;
     if (!finding.buffer.empty() && !finding.range.empty())
         line["buffer"] = {{"label", finding.buffer},
@@ -94,6 +110,9 @@ void print_finding(std::ostream& out, const Audited& audited, const Finding& fin
     line["fault"] = nullptr;
     if (finding.record)
         line["fault"] = fault::to_string(*finding.record);
+    line["contents"] = nullptr;
+    if (finding.contents)
+        line["contents"] = to_json(*finding.contents);
     line["times"] = finding.times;
     line["command"] = command_for(audited, finding);
     line["report"] = finding.report;

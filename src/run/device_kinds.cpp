@@ -31,7 +31,8 @@ constexpr std::array misdeeds = {Misdeed::none,
                                  Misdeed::read_only_violated,
                                  Misdeed::wrong_length,
                                  Misdeed::wrong_status,
-                                 Misdeed::truncated_address};
+                                 Misdeed::truncated_address,
+                                 Misdeed::data_mixed_up};
 
 constexpr std::array malfunctions = {Malfunction::lost_interrupt, Malfunction::hang,
                                      Malfunction::removed};

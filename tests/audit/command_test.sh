@@ -47,7 +47,8 @@ shows 'wrote-outside: nvme, "read", 16 bytes past the end of "data"'
 
 # The command that a finding prints reproduces it alone, for each class.
 declare -A again
-for fault in overrun underrun late stale read-only short-transfer short-buffer no-invalidate; do
+for fault in overrun underrun late stale read-only short-transfer short-buffer no-invalidate \
+    wrong-data; do
     expect 1 "$fault" "$moat" audit --inject $fault --json
     shows '"schema":"moat.finding/1"'
     grep -F '"moat.finding/1"' "$folder/out" >"$folder/findings"
@@ -62,7 +63,7 @@ for fault in overrun underrun late stale read-only short-transfer short-buffer n
     done <"$folder/findings"
 done
 for class in wrote-outside read-outside success-though-blocked touched-after-completion \
-    left-unwritten; do
+    left-unwritten wrong-data; do
     [ -n "${again[$class]:-}" ] || { echo "no finding of class $class" && failed=1; }
 done
 expect 0 "a large guard, at one end" "$moat" audit --guard 64k --placement right --operations 30
@@ -88,7 +89,8 @@ for fault in stale no-invalidate short-buffer:1048576; do
 done
 expect 0 "a flush has no data" "$moat" audit --device nvme --case 35 --json
 shows '"data_bytes":0,'
-for fault in overrun underrun late stale read-only short-transfer short-buffer no-invalidate; do
+for fault in overrun underrun late stale read-only short-transfer short-buffer no-invalidate \
+    wrong-data; do
     expect 3 "$fault of a flush" "$moat" audit --device nvme --case 35 --inject $fault
     shows "moat audit: nvme (soft): $fault changed none of 1 operations" err
 done

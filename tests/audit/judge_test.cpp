@@ -46,6 +46,7 @@ class JudgeTest : public testing::Test {
                                    .given = data ? std::span<const Inspected>(&*data, 1)
                                                  : std::span<const Inspected>(),
                                    .unwritten = unwritten,
+                                   .wrong = wrong,
                                    .retired = changed_later,
                                    .faults = faults};
         return audit::judge(seen, {history, retired});
@@ -60,6 +61,7 @@ class JudgeTest : public testing::Test {
     std::vector<Inspected> kept;
     std::optional<Inspected> data;
     std::uint64_t unwritten = 0;
+    std::optional<audit::WrongData> wrong;
     std::vector<Inspected> changed_later;
     std::vector<fault::Record> faults;
     fault::History history{16};
@@ -147,6 +149,28 @@ TEST_F(JudgeTest, end_that_was_not_written_counts_where_the_device_says_success)
     ASSERT_EQ(found.size(), 1U);
     EXPECT_EQ(found[0].kind, FindingKind::left_unwritten);
     EXPECT_EQ(found[0].bytes, 64U);
+}
+
+TEST_F(JudgeTest, wrong_data_counts_where_nothing_else_explains_it) {
+    wrong = {.offset = 64,
+             .bytes = 16,
+             .expected = {.case_number = 4, .at = 0x1040},
+             .origin = audit::Origin{.case_number = 2, .at = 0x80},
+             .first_case = 2};
+    EXPECT_TRUE(judge(Verdict::failure).empty());
+    unwritten = 64;
+    EXPECT_EQ(judge()[0].kind, FindingKind::left_unwritten);
+    unwritten = 0;
+    const auto found = judge();
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].kind, FindingKind::wrong_data);
+    EXPECT_EQ(found[0].buffer, "data");
+    EXPECT_EQ(found[0].bytes, 16U);
+    EXPECT_EQ(found[0].first_case, 2U);
+    EXPECT_NE(found[0].report.find("not what case 4 stored at byte 0x1040 of the medium, but what "
+                                   "case 2 stored at byte 0x80"),
+              std::string::npos)
+        << found[0].report;
 }
 
 } // namespace

@@ -146,6 +146,23 @@ TEST_F(QemuAudit, wrong_drivers_of_nvme_are_found) {
     }
 }
 
+TEST_F(QemuAudit, disks_asked_for_other_blocks_return_wrong_data) {
+    for (const std::string_view device : {"nvme", "ahci", "virtio-blk"}) {
+        SCOPED_TRACE(device);
+        const auto report = run(device, Injection::wrong_data);
+        if (!report)
+            return;
+        EXPECT_TRUE(has(*report, FindingKind::wrong_data, "read"));
+        for (const Finding& each : report->findings) {
+            EXPECT_EQ(each.kind, FindingKind::wrong_data) << each.report;
+            if (each.contents && each.contents->origin) {
+                EXPECT_EQ(each.contents->origin->at, each.contents->expected.at + 512)
+                    << each.report;
+            }
+        }
+    }
+}
+
 /// A leaf that is gone from the tables but still in the IOTLB: no fault reports its use.
 TEST_F(QemuAudit, missing_invalidation_is_seen_by_canaries_alone) {
     const auto report = run("nvme", Injection::no_invalidate);

@@ -3,6 +3,7 @@
 
 #include "moat/core/text.hpp"
 
+#include "audit/contents.hpp"
 #include "audit/judge.hpp"
 #include "platform/try.hpp"
 
@@ -68,9 +69,9 @@ class Session final : private BufferSource {
   public:
     Session(machine::Machine& machine, machine::Function& function, Arena& arena,
             const AuditOptions& options, Ledger& ledger, fault::History& history,
-            Placement placement)
+            Contents& contents, Placement placement)
         : machine_(machine), function_(function), arena_(arena), options_(options), ledger_(ledger),
-          history_(history), placement_(placement) {}
+          history_(history), contents_(contents), placement_(placement) {}
 
     ~Session() {
         driver_.reset();
@@ -87,6 +88,7 @@ class Session final : private BufferSource {
 
     Result<void> start() {
         MOAT_LET(driver_, options_.probe({machine_, function_, *this}));
+        contents_.begin(driver_->medium());
         ++ledger_.tally().sessions;
         for (const auto& [placed, _] : only_at_start_) {
             MOAT_TRY(arena_.unmap(placed));
@@ -161,6 +163,7 @@ class Session final : private BufferSource {
     const AuditOptions& options_;
     Ledger& ledger_;
     fault::History& history_;
+    Contents& contents_;
     const Placement placement_;
     std::unique_ptr<Driver> driver_;
     std::vector<Inspected> kept_;
@@ -192,7 +195,7 @@ Result<void> Session::place_all(const Case& about, Request& request) {
                                       Life::operation, about.number));
     request.data = data.range.start();
     if (operation.direction == Direction::to_device)
-        std::ranges::fill(data.bytes(), static_cast<std::byte>(about.number & 0x7f)); // no canary
+        Contents::fill(data.bytes(), driver_->medium(), about);
     for (const Need& need : driver_->lists_for(request)) {
         MOAT_LET(const Placed list, place(need, Life::operation, about.number));
         given_.push_back({list});
@@ -205,7 +208,11 @@ Result<void> Session::place_all(const Case& about, Request& request) {
 
 Result<bool> Session::run(const Case& about) {
     const Operation& operation = driver_->operations()[about.operation];
-    Request request{.operation = about.operation, .data = {}, .length = about.length, .lists = {}};
+    Request request{.operation = about.operation,
+                    .data = {},
+                    .length = about.length,
+                    .position = about.position,
+                    .lists = {}};
     if (options_.round_trips)
         counted_ = options_.round_trips();
     MOAT_TRY(place_all(about, request));
@@ -220,12 +227,18 @@ Result<bool> Session::run(const Case& about) {
                                    operation.direction == Direction::from_device && !given_.empty();
     std::uint64_t unwritten = 0;
     std::uint64_t kept_since = 0;
+    std::optional<WrongData> wrong;
     {
         // The CPU inspects memory while the machine invalidates.
         auto look = [&] {
             kept_since = look_at_buffers(about);
-            unwritten =
-                should_be_written ? Arena::unwritten_at_end(given_.back().placed, fills) : 0;
+            if (!should_be_written)
+                return;
+            const Placed& data = given_.back().placed;
+            unwritten = Arena::unwritten_at_end(data, fills);
+            if (operation.content == Content::loads)
+                wrong =
+                    contents_.compare(data.bytes().first(about.length.value() - unwritten), about);
         };
         const machine::Meanwhile meanwhile(machine_, look);
         for (const Inspected& each : given_)
@@ -245,14 +258,18 @@ Result<bool> Session::run(const Case& about) {
     // The driver got no valid answer from its device.
     const Answer said = answer.value_or(Answer{});
     tally.refused += said.verdict == Verdict::failure ? 1 : 0;
+    const std::uint64_t findings = tally.findings;
     MOAT_TRY(observe({.operation = operation.name,
                       .about = about,
                       .answer = said,
                       .fills = fills,
                       .given = given_,
                       .unwritten = unwritten,
+                      .wrong = wrong,
                       .kept_since = kept_since,
                       .retired = retired_}));
+    if (operation.content == Content::stores)
+        contents_.note(about, said.verdict == Verdict::success && tally.findings == findings);
     return answer.has_value();
 }
 
@@ -328,11 +345,12 @@ class Audit {
         report_.first_case = report_.end_case = next;
         std::uint64_t end = options_.end_case.value_or(next + 1);
         while (next < end && !report_.ended_early && !stopped_) {
-            Session session(machine_, function_, arena_, options_, ledger_, history_,
+            Session session(machine_, function_, arena_, options_, ledger_, history_, contents_,
                             placement_of(next));
             MOAT_TRY(session.start());
             report_.driver = session.driver().name();
-            plan_.emplace(session.driver().operations(), options_.placements, options_.seed);
+            plan_.emplace(session.driver().operations(), options_.placements, options_.seed,
+                          session.driver().medium());
             if (plan_->at(next).placement != session_placement_)
                 continue; // the length of a round is known only now
             end = options_.end_case.value_or(plan_->systematic());
@@ -383,6 +401,7 @@ class Audit {
     DeviceReport& report_;
     Ledger ledger_;
     fault::History history_{remembered};
+    Contents contents_;
     std::optional<Plan> plan_;
     Placement session_placement_ = Placement::left;
     bool stopped_ = false;

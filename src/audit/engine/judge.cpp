@@ -210,6 +210,22 @@ class Judge {
             add(FindingKind::left_unwritten, data, Side::inside, seen_.unwritten).report =
                 "canaries: the last " + bytes_text(seen_.unwritten) + " of \"" +
                 std::string(data->label) + "\" were not written\n";
+        if (found_.empty() && seen_.wrong)
+            judge_contents(*seen_.wrong, *data);
+    }
+
+    void judge_contents(const WrongData& wrong, const Placed& data) {
+        Finding& made = add(FindingKind::wrong_data, &data, Side::inside, wrong.bytes);
+        made.first_case = std::min(wrong.first_case, made.first_case);
+        made.contents = wrong;
+        const auto named = [](const Origin& origin) {
+            return "case " + std::to_string(origin.case_number) + " stored at byte " +
+                   hexadecimal(origin.at) + " of the medium";
+        };
+        made.report = "contents: " + bytes_text(wrong.bytes) + " of \"" + std::string(data.label) +
+                      "\" are wrong, from byte " + std::to_string(wrong.offset) + " on: not what " +
+                      named(wrong.expected) +
+                      (wrong.origin ? ", but what " + named(*wrong.origin) : "") + "\n";
     }
 
     const Observed& seen_;

@@ -4,6 +4,7 @@
 #include "moat/core/check.hpp"
 
 #include <algorithm>
+#include <array>
 
 namespace moat::audit {
 
@@ -19,6 +20,11 @@ std::uint64_t granule_of(const Operation& operation) {
 }
 
 } // namespace
+
+std::uint64_t units_used(const Medium& medium) {
+    constexpr std::uint64_t most = std::uint64_t{16} << 20;
+    return std::min(medium.size.value(), most) / medium.unit.value();
+}
 
 std::vector<ByteCount> boundary_lengths(const Operation& operation) {
     if (operation.longest == ByteCount(0))
@@ -43,8 +49,10 @@ std::vector<ByteCount> boundary_lengths(const Operation& operation) {
     return counts;
 }
 
-Plan::Plan(std::span<const Operation> operations, Placements placements, std::uint64_t seed)
-    : operations_(operations.begin(), operations.end()), placements_(placements), seed_(seed) {
+Plan::Plan(std::span<const Operation> operations, Placements placements, std::uint64_t seed,
+           const Medium& medium)
+    : operations_(operations.begin(), operations.end()), placements_(placements), seed_(seed),
+      medium_(medium) {
     MOAT_CHECK(!operations.empty(), "a driver can do something");
     for (unsigned index = 0; index != operations_.size(); ++index)
         for (const ByteCount length : boundary_lengths(operations_[index]))
@@ -71,7 +79,28 @@ std::uint64_t Plan::round_end(std::uint64_t number) const {
     return start <= ~std::uint64_t{0} - random_round ? start + random_round : ~std::uint64_t{0};
 }
 
+/// Few places, so that loads find what was stored: the start, beside it (which overlaps), apart
+/// from it, and the end.
+std::uint64_t Plan::position_of(const Case& about) const {
+    const std::uint64_t unit = medium_.unit.value();
+    const std::uint64_t needed = (about.length.value() + unit - 1) / unit;
+    const std::uint64_t all = units_used(medium_);
+    if (operations_[about.operation].content == Content::none || needed > all)
+        return 0;
+    const std::uint64_t random = mixed(~seed_, about.number);
+    const std::uint64_t few = random / 4 % 8;
+    constexpr std::uint64_t apart = 16;
+    const std::array<std::uint64_t, 4> places = {0, few, few * apart, all};
+    return std::min(places.at(random % 4), all - needed);
+}
+
 Case Plan::at(std::uint64_t number) const {
+    Case made = shape_at(number);
+    made.position = position_of(made);
+    return made;
+}
+
+Case Plan::shape_at(std::uint64_t number) const {
     Case made{.number = number, .placement = placement_of_round(placements_, round_of(number))};
     if (number < systematic()) {
         const Shape& shape = boundary_[number % boundary_.size()];

@@ -110,7 +110,7 @@ class Injector::WrongDomain final : public machine::ForwardingDomain<machine::Do
 class Injector::WrongDriver final : public Driver {
   public:
     WrongDriver(Injector& injector, std::unique_ptr<Driver> inner)
-        : Driver(inner->name(), inner->operations()), injector_(injector),
+        : Driver(inner->name(), inner->operations(), inner->medium()), injector_(injector),
           inner_(std::move(inner)) {}
 
     ~WrongDriver() override {
@@ -125,6 +125,13 @@ class Injector::WrongDriver final : public Driver {
   private:
     [[nodiscard]] Result<Answer> do_run(const Request& request) override;
     [[nodiscard]] Request changed(Request request) const;
+
+    /// Whether the medium, if it is used, has `length` from the request's position on.
+    [[nodiscard]] bool is_on_medium(const Request& request, ByteCount length) const {
+        const ByteCount start(request.position * medium().unit.value());
+        return operations()[request.operation].content == Content::none ||
+               length <= medium().size - start;
+    }
 
     Injector& injector_;
     std::unique_ptr<Driver> inner_;
@@ -148,7 +155,8 @@ Request Injector::WrongDriver::changed(Request request) const {
         [[fallthrough]];
     case Injection::overrun:
     case Injection::short_buffer:
-        if (bytes <= operation.longest && request.length <= operation.longest - bytes)
+        if (bytes <= operation.longest && request.length <= operation.longest - bytes &&
+            is_on_medium(request, request.length + bytes))
             request.length += bytes;
         break;
     case Injection::stale:
@@ -167,10 +175,16 @@ Request Injector::WrongDriver::changed(Request request) const {
         if (request.length > bytes && request.length - bytes >= operation.shortest)
             request.length = request.length - bytes;
         break;
+    case Injection::wrong_data:
+        if (operation.content == Content::loads &&
+            is_on_medium(request, request.length + medium().unit))
+            ++request.position;
+        break;
     case Injection::late:
     case Injection::none:
         break;
     }
+
     return request;
 }
 
@@ -181,7 +195,7 @@ Result<Answer> Injector::WrongDriver::do_run(const Request& request) {
         injector_.doomed_ = request.data;
     const Request told = changed(request);
     const bool same = told.data == request.data && told.length == request.length &&
-                      told.operation == request.operation;
+                      told.operation == request.operation && told.position == request.position;
     injector_.injected_ += same ? 0 : 1;
     if (request.length != ByteCount(0))
         previous_ = request.data;
@@ -255,7 +269,7 @@ machine::qemu::QemuOptions qemu_options(std::string_view name) {
         Misdeed::underrun,      Misdeed::write_after_completion,
         Misdeed::stale_address, Misdeed::read_only_violated,
         Misdeed::wrong_length,  Misdeed::none,
-        Misdeed::stale_address};
+        Misdeed::stale_address, Misdeed::data_mixed_up};
     return misdeeds[static_cast<std::size_t>(what)];
 }
 

@@ -17,11 +17,13 @@ namespace {
 } // namespace
 
 bool DataPhase::to_memory(BusMaster& bus, std::span<const Segment> segments,
-                          std::span<const std::byte> data) {
+                          std::span<const std::byte> right) {
+    const std::span<const Segment> used = begin(bus, segments);
+    const std::span<const std::byte> data = mixed_up(right);
     const auto write = [&](const Segment& segment, std::uint64_t offset) {
         return bus.write(segment.start, data.subspan(offset, segment.bytes));
     };
-    return transfer(bus, begin(bus, segments), data.size(), Way::to_memory, write);
+    return transfer(bus, used, data.size(), Way::to_memory, write);
 }
 
 bool DataPhase::from_memory(BusMaster& bus, std::span<const Segment> segments,
@@ -88,6 +90,17 @@ void DataPhase::truncate(std::span<Segment> segments) {
         each.start = Iova(each.start.value() & lower_half);
     }
     misdeeds_ += changed ? 1 : 0;
+}
+
+std::span<const std::byte> DataPhase::mixed_up(std::span<const std::byte> data) {
+    if (misdeed_ != Misdeed::data_mixed_up)
+        return data;
+    mixed_.assign(data.begin(), data.end());
+    const auto count =
+        static_cast<std::ptrdiff_t>(std::min<std::uint64_t>(how_.bytes, data.size() / 2));
+    std::swap_ranges(mixed_.begin(), mixed_.begin() + count, mixed_.end() - count);
+    misdeeds_ += std::ranges::equal(mixed_, data) ? 0 : 1;
+    return mixed_;
 }
 
 std::uint64_t DataPhase::moved(std::uint64_t size) {

@@ -27,15 +27,16 @@ enum class Misdeed : std::uint8_t {
     wrong_length,           ///< omits the end of the data
     wrong_status,           ///< reports an error after success, and success after an error
     truncated_address,      ///< uses the lower 32 bits of addresses
+    data_mixed_up,          ///< exchanges the start and the end of data that it writes
 };
 
-inline constexpr std::size_t misdeed_count = 9;
+inline constexpr std::size_t misdeed_count = 10;
 
 /// As commands take it: "overrun", "late".
 [[nodiscard]] constexpr std::string_view name(Misdeed misdeed) {
     constexpr std::array<std::string_view, misdeed_count> names = {
-        "none",      "overrun",        "underrun",     "late",     "stale",
-        "read-only", "short-transfer", "wrong-status", "truncated"};
+        "none",      "overrun",        "underrun",     "late",      "stale",
+        "read-only", "short-transfer", "wrong-status", "truncated", "wrong-data"};
     return names[static_cast<std::size_t>(misdeed)];
 }
 
@@ -104,6 +105,8 @@ class DataPhase {
     [[nodiscard]] bool transfer(BusMaster& bus, std::span<const Segment> segments,
                                 std::uint64_t size, Way way,
                                 FunctionRef<ByteCount(const Segment&, std::uint64_t)> access);
+    /// The data to write to memory.
+    [[nodiscard]] std::span<const std::byte> mixed_up(std::span<const std::byte> data);
     /// How many of `size` bytes are transferred.
     [[nodiscard]] std::uint64_t moved(std::uint64_t size);
     void stray(BusMaster& bus, Iova start, std::uint64_t bytes, Way way);
@@ -113,6 +116,7 @@ class DataPhase {
     std::uint64_t commands_ = 0;
     Misdeed misdeed_ = Misdeed::none; ///< of the current command
     std::vector<Segment> previous_;
+    std::vector<std::byte> mixed_;
     std::optional<LateWrite> late_;
     std::uint64_t misdeeds_ = 0;
 };
