@@ -158,19 +158,19 @@ ByteCount DeviceBus::transfer(fault::Access access, Iova at, std::uint64_t bytes
     if (bytes == 0)
         return ByteCount();
     bytes = std::min(bytes - 1, ~at.value()) + 1;
-    if (!face_.bus_master()) {
-        findings_.remark("dma-before-bus-master",
-                         "the device was told to " + std::string(name(access)) + " memory at " +
-                             hexadecimal(at.value()) +
-                             ", but bit 2 of its command register, bus master, is off",
-                         circumstances());
-        return ByteCount();
-    }
     if (face_.disabled())
         findings_.remark("dma-while-disabled",
                          "the device accessed memory at " + hexadecimal(at.value()) + " (" +
                              std::string(name(access)) + ") after the driver disabled it",
                          circumstances());
+    else if (!face_.bus_master())
+        findings_.remark("dma-before-bus-master",
+                         "the device was told to " + std::string(name(access)) + " memory at " +
+                             hexadecimal(at.value()) +
+                             ", but bit 2 of its command register, bus master, is off",
+                         circumstances());
+    if (!face_.bus_master())
+        return ByteCount();
     std::uint64_t done = 0;
     while (done != bytes) {
         const Iova here(at.value() + done);

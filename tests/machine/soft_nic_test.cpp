@@ -132,6 +132,87 @@ TEST_F(SoftNic, asks_for_notifications_while_it_sleeps) {
     EXPECT_EQ(DriverQueue::at<std::uint16_t>(receive.used, 0), 1U) << "it has no use for these";
 }
 
+/// Reads these mappings, and nothing else.
+class Rings final : public BusMaster {
+  public:
+    explicit Rings(std::vector<Mapped> mapped) : mapped_(std::move(mapped)) {}
+
+    [[nodiscard]] ByteCount read(Iova from, std::span<std::byte> into) override {
+        for (const Mapped& each : mapped_)
+            if (const std::uint64_t offset = from.value() - each.iova.value();
+                offset < page && into.size() <= page - offset) {
+                std::ranges::copy(each.bytes().subspan(offset, into.size()), into.begin());
+                return ByteCount(into.size());
+            }
+        return ByteCount();
+    }
+
+    [[nodiscard]] ByteCount write(Iova /*to*/, std::span<const std::byte> /*from*/) override {
+        return ByteCount();
+    }
+
+    void interrupt(unsigned /*vector*/) override {}
+
+  private:
+    std::vector<Mapped> mapped_;
+};
+
+TEST_F(SoftNic, uses_the_buffers_that_it_has_not_taken) {
+    Rings bus({receive.descriptors, receive.available, transmit.descriptors, transmit.available});
+    const auto uses = [&](std::uint64_t at, std::uint64_t bytes = 1) {
+        return nic.uses(IovaRange(Iova(at), ByteCount(bytes)), bus);
+    };
+    for (int i = 0; i != 5; ++i) // the rings wrap below
+        loop_once();
+    EXPECT_FALSE(uses(0, std::uint64_t{1} << 40)) << "every buffer was taken";
+    for (std::uint16_t i = 0; i != 4; ++i)
+        offer(i, i * std::uint64_t{buffer});
+    EXPECT_TRUE(uses(receive_iova + 4 * buffer - 1));
+    EXPECT_FALSE(uses(receive_iova + 4 * buffer));
+    EXPECT_FALSE(uses(receive_iova - 1));
+    EXPECT_TRUE(uses(receive_iova - page, page + 1));
+    transmit.set(6, {send_iova, 12, continues, 7});
+    transmit.set(7, {send_iova + page, 100, 0, 0});
+    EXPECT_FALSE(uses(send_iova)) << "not available yet";
+    transmit.post(6);
+    EXPECT_TRUE(uses(send_iova));
+    EXPECT_TRUE(uses(send_iova + page + 99));
+    EXPECT_FALSE(uses(send_iova + page + 100));
+    ring(1);
+    EXPECT_FALSE(uses(send_iova, page));
+    EXPECT_FALSE(uses(receive_iova)) << "filled";
+    EXPECT_TRUE(uses(receive_iova + buffer));
+    set_status(0);
+    EXPECT_FALSE(uses(receive_iova + buffer)) << "the reset took it from the device";
+}
+
+TEST_F(SoftNic, uses_nothing_that_hostile_rings_name) {
+    const auto uses_all = [&] {
+        Rings bus({transmit.descriptors, transmit.available});
+        return nic.uses(IovaRange(Iova(0x7000'0000), ByteCount(page)), bus);
+    };
+    transmit.set(0, {~std::uint64_t{0}, 4096, continues, 1}); // past 2^64
+    transmit.set(1, {send_iova, 16, continues, 0});           // a loop
+    transmit.post(0);
+    EXPECT_FALSE(uses_all());
+    transmit.set(1, {send_iova, 16, continues, 600}); // past the table
+    EXPECT_FALSE(uses_all());
+    DriverQueue::at<std::uint16_t>(transmit.available, 2) = 0xffff; // more than there are
+    EXPECT_FALSE(uses_all());
+    Rings none({});
+    EXPECT_FALSE(nic.uses(IovaRange(Iova(0), ByteCount(page)), none));
+}
+
+TEST_F(SoftNic, is_disabled_until_its_driver_is_ready_and_after_a_reset) {
+    EXPECT_FALSE(nic.disabled());
+    set_status(0);
+    EXPECT_TRUE(nic.disabled());
+    set_status(ready);
+    EXPECT_TRUE(nic.disabled());
+    set_status(ready | driver_ok);
+    EXPECT_FALSE(nic.disabled());
+}
+
 TEST_F(SoftNic, keeps_the_place_of_an_enabled_queue) {
     system.registers().write16(queue_select, 0);
     system.registers().write32(queue_place, 0x666000);

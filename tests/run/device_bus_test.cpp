@@ -87,6 +87,16 @@ TEST_F(BusOfDevice, reports_an_access_of_a_disabled_device) {
     EXPECT_NE(client.words().find("dma-while-disabled"), std::string::npos) << client.words();
 }
 
+TEST_F(BusOfDevice, blames_the_device_if_it_is_disabled_and_no_bus_master) {
+    const std::array<std::byte, 1> memory_alone{std::byte{2}};
+    ASSERT_TRUE(face.write(machine::soft::Face::config_region, 4, memory_alone));
+    device.is_disabled = true;
+    std::array<std::byte, 4> bytes{};
+    EXPECT_EQ(bus.read(Iova(mapped_at), bytes).value(), 0) << "nothing moves";
+    EXPECT_NE(client.words().find("dma-while-disabled"), std::string::npos) << client.words();
+    EXPECT_EQ(client.words().find("before-bus-master"), std::string::npos) << client.words();
+}
+
 TEST_F(BusOfDevice, reports_an_unmap_unless_the_device_is_removed) {
     const IovaRange range{Iova(mapped_at), ByteCount(memory_bytes)};
     face.inject(machine::soft::Malfunction::removed);

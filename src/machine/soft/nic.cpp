@@ -212,7 +212,7 @@ unsigned Nic::vector_for(std::uint64_t value) const {
 void Nic::set_status(std::uint8_t status) {
     using namespace nic_status;
     if (status == 0)
-        return reset();
+        return stop();
     const bool was_running = (status_ & driver_ok) != 0;
     if ((status & features_ok) != 0 && !features_are_acceptable())
         status &= static_cast<std::uint8_t>(~features_ok);
@@ -250,8 +250,23 @@ bool Nic::step(BusMaster& bus) {
     return data_.after_completion(bus) || forward(bus) || data_.pending();
 }
 
+bool Nic::disabled() const {
+    return (status_ & nic_status::driver_ok) == 0;
+}
+
+/// The buffers that it has not taken yet, of both queues.
+bool Nic::uses(IovaRange range, BusMaster& bus) const {
+    return is_running() && std::ranges::any_of(queues_, [&](const QueueRegisters& each) {
+               return each.queue && each.queue->uses(range, bus);
+           });
+}
+
 void Nic::reset() {
     data_.reset();
+    stop();
+}
+
+void Nic::stop() {
     device_feature_select_ = driver_feature_select_ = 0;
     driver_features_ = {};
     config_vector_ = BusMaster::no_vector;

@@ -38,6 +38,8 @@ class Nic final : public MovingModel {
     void write(unsigned bar, std::uint64_t offset, Width width, std::uint64_t value) override;
     [[nodiscard]] bool step(BusMaster& bus) override;
     void reset() override;
+    [[nodiscard]] bool disabled() const override;
+    [[nodiscard]] bool uses(IovaRange range, BusMaster& bus) const override;
 
     /// How many frames were received, and how many were lost for lack of a buffer, since
     /// construction.
@@ -58,6 +60,8 @@ class Nic final : public MovingModel {
     void write_common(std::uint64_t offset, Width width, std::uint64_t value);
     void write_queue(QueueRegisters& queue, std::uint64_t offset, Width width, std::uint64_t value);
     void set_status(std::uint8_t status);
+    /// To the state after a reset, but for what the device may still do wrong.
+    void stop();
     [[nodiscard]] bool features_are_acceptable() const;
     void notify(std::uint64_t queue, std::uint64_t value);
     [[nodiscard]] unsigned vector_for(std::uint64_t value) const;

@@ -103,6 +103,30 @@ VirtioQueue::Taken VirtioQueue::read_chain(BusMaster& bus, Descriptor descriptor
     }
 }
 
+bool VirtioQueue::uses(IovaRange range, BusMaster& bus) const {
+    std::uint16_t end = 0;
+    if (!read_into(bus, place_.available + ring_index, std::span(&end, 1)))
+        return false;
+    const unsigned waiting = fetched_heads_ - next_head_;
+    unsigned left = place_.entries; // a descriptor is in one chain
+    for (auto at = static_cast<std::uint16_t>(fetched_ - waiting); at != end; ++at) {
+        std::uint16_t index = 0;
+        const std::uint64_t entry = at % place_.entries * sizeof index;
+        if (!read_into(bus, place_.available + ring_entries + entry, std::span(&index, 1)))
+            return false;
+        for (Descriptor each{.flags = continues}; (each.flags & continues) != 0;
+             index = each.next) {
+            if (left-- == 0 || index >= place_.entries ||
+                !read_descriptors(bus, index, std::span(&each, 1)))
+                return false;
+            const auto named = IovaRange::make(Iova(each.address), ByteCount(each.length));
+            if (named && named->overlaps(range))
+                return true;
+        }
+    }
+    return false;
+}
+
 VirtioQueue::Published VirtioQueue::publish(BusMaster& bus) {
     if (returned_.empty())
         return Published::quietly;

@@ -57,6 +57,10 @@ class VirtioQueue {
     /// Whether take() will return something else than nothing.
     [[nodiscard]] bool has_more(BusMaster& bus);
 
+    /// Whether an available buffer that take() has not returned names memory of `range`. Nothing
+    /// changes, and `bus` is only read.
+    [[nodiscard]] bool uses(IovaRange range, BusMaster& bus) const;
+
     /// Sets whether the driver should notify. A buffer may have been made available meanwhile:
     /// see has_more(). Return: false if the memory is out of reach.
     [[nodiscard]] bool want_notifications(BusMaster& bus, bool want);
