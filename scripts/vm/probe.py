@@ -15,9 +15,10 @@ import sys
 
 import kernel
 import newer_qemu
+import testpmd
 
 # What a skipped test prints, and what is looked for in its list.
-SKIPPED = re.compile(r"SKIPPED: vm/(\S+) for its probe (\S+): ")
+SKIPPED = re.compile(r"SKIPPED: (vm|run)/(\S+) for its probe (\S+): ")
 
 
 def program(name):
@@ -46,10 +47,19 @@ def newer_qemu_is_there():
     return ""
 
 
+def testpmd_is_there():
+    try:
+        testpmd.words()
+    except testpmd.Unavailable as why:
+        return str(why).splitlines()[0]
+    return ""
+
+
 # Each says what is missing, or nothing.
 PROBES = {
     "qemu": program("qemu-system-x86_64"),
     "qemu-new": newer_qemu_is_there,
+    "testpmd": testpmd_is_there,
     "cpio": program("cpio"),
     "busybox": busybox,
     **{f"kernel-{name}": obtainable(name) for name in [*kernel.NAMES, *kernel.CROSS]},
@@ -76,16 +86,24 @@ def reason_to_skip(kernel_name, further=()):
     return None
 
 
+def reason_without(name):
+    """The line of the test run/NAME, which needs the probe of that name alone; None if it is there."""
+    missing = PROBES[name]()
+    return f"run/{name} for its probe {name}: {missing}" if missing else None
+
+
 def without_excuse(lines):
-    """Of a list of skipped tests, the lines about this lab that no failing probe excuses."""
-    return [line for line in lines if "SKIPPED: vm/" in line and not excused(line)]
+    """Of a list of skipped tests, the lines with a probe that no failing one excuses."""
+    return [line for line in lines if re.search("SKIPPED: (vm|run)/", line) and not excused(line)]
 
 
 def excused(line):
     found = SKIPPED.search(line)
     if not found:
         return False
-    test, name = found.groups()
+    room, test, name = found.groups()
+    if room == "run":
+        return test == name == "testpmd" and PROBES[name]() != ""
     return f"kernel-{test}" in PROBES and name in [*needed_by(test), *FURTHER] and PROBES[name]() != ""
 
 

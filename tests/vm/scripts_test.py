@@ -17,6 +17,7 @@ import kernel  # noqa: E402
 import machine  # noqa: E402
 import modules  # noqa: E402
 import probe  # noqa: E402
+import testpmd  # noqa: E402
 import vm  # noqa: E402
 
 
@@ -61,12 +62,40 @@ class Skips(unittest.TestCase):
                          "vm/arm64 for its probe kernel-arm64: no kernel arm64 yet")
         self.assertTrue(self.excuses("vm/arm64 for its probe kernel-arm64: no kernel arm64 yet"))
 
+    def test_testpmd_is_excused_where_it_cannot_be_fetched(self):
+        probe.PROBES["testpmd"] = lambda: "no network"
+        reason = probe.reason_without("testpmd")
+        self.assertEqual(reason, "run/testpmd for its probe testpmd: no network")
+        self.assertTrue(self.excuses(reason))
+        self.assertFalse(self.excuses("run/command for its probe testpmd: no network"))
+        self.assertFalse(self.excuses("run/testpmd for its probe cpio: cpio is not installed"))
+        probe.PROBES["testpmd"] = lambda: ""
+        self.assertIsNone(probe.reason_without("testpmd"))
+        self.assertFalse(self.excuses(reason))
+
     def test_nothing_else_does(self):
         self.assertFalse(self.excuses("vm/stock for its probe qemu: it is not installed"))
         self.assertFalse(self.excuses("vm/stock for its probe kernel-iommufd: no kernel"))
         self.assertFalse(self.excuses("vm/stock for its probe none: no such probe"))
         self.assertFalse(self.excuses("vm/none for its probe cpio: no such kernel"))
         self.assertFalse(self.excuses("vm/stock"))
+
+
+class Testpmd(unittest.TestCase):
+    DEPENDS = {
+        "libdpdk-dev": "librte-net-virtio23 (= 22.11), librte-net-cxgbe23, librte-mempool-ring23, libssl-dev",
+        "dpdk-dev": "libdpdk-dev (>= 22.11), python3, libc6 (>= 2.34), librte-eal23 (>= 22.11)",
+        "librte-eal23": "libnuma1 (>= 2.0.11), libstdc++6, adduser | libx1",
+        "librte-net-virtio23": "librte-eal23", "librte-mempool-ring23": "libc6", "libnuma1": "libc6", "libx1": "",
+    }
+
+    def test_needs_libraries_alone(self):
+        before, testpmd.depends_of = testpmd.depends_of, lambda names: ",".join(self.DEPENDS[name] for name in names)
+        try:
+            self.assertEqual(testpmd.packages(), ["dpdk-dev", "libnuma1", "librte-eal23", "librte-mempool-ring23",
+                                                  "librte-net-virtio23", "libx1"])
+        finally:
+            testpmd.depends_of = before
 
 
 FLAKE = ["[    0.5] Oops: int3: 0000 [#1] PREEMPT SMP", "[    0.5] RIP: 0010:sched_clock_cpu+0xa/0x20"]
