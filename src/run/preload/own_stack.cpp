@@ -28,12 +28,21 @@ struct Capture {
     bool outside = false; ///< of this library
 };
 
-thread_local constinit std::array<Capture, 16> latest = {};
+/// The captures of places with an equal hash.
+struct Ways {
+    std::array<Capture, 4> captures = {};
+    unsigned next = 0; ///< to be replaced
+};
 
-/// Where the stack of a place is kept.
+thread_local constinit std::array<Ways, 8> latest = {};
+
+/// Where the stack of a place is kept, or will be.
 [[nodiscard]] Capture& kept(const EntryPlace& place) {
     const std::uintptr_t mixed = (place.address ^ place.stack >> 3) * 0x9e3779b97f4a7c15;
-    return latest[mixed >> 60];
+    Ways& ways = latest[mixed >> 61];
+    auto& captures = ways.captures;
+    const auto found = std::ranges::find(captures, place, &Capture::place);
+    return found != captures.end() ? *found : captures[ways.next++ % captures.size()];
 }
 
 _Unwind_Reason_Code add_frame(_Unwind_Context* context, void* argument) {
