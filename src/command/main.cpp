@@ -22,7 +22,8 @@ Exit refuse(const CLI::App& app, const CLI::ParseError& error) {
     const CLI::App* at = &app;
     for (; !at->get_subcommands().empty(); command += " " + at->get_name())
         at = at->get_subcommands().front();
-    const std::vector<std::string> unknown = at->remaining();
+    std::vector<std::string> unknown = at->remaining();
+    std::erase(unknown, "--");
     std::cerr << command << ": ";
     if (unknown.empty())
         std::cerr << error.what();

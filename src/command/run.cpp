@@ -30,7 +30,9 @@ struct RunArguments {
     std::vector<std::string> devices;
     std::string inject = "none";
     std::uint64_t after = 0;
-    std::uint64_t entries = 65'535;
+    std::optional<std::uint64_t> seed;
+    std::vector<std::string> limits;
+    std::string api = "any";
     std::string fail;
     std::string paths = "auto";
     std::string json;
@@ -51,7 +53,8 @@ template <class T>
 T or_usage(std::expected<T, std::string> value, const char* option) {
     if (!value)
         stop(Exit::usage, std::string(option) + ' ' + value.error());
-    return *std::move(value);
+    if constexpr (!std::is_void_v<T>)
+        return *std::move(value);
 }
 
 /// Errors that VFIO gives for a map.
@@ -84,7 +87,12 @@ void parse_failure(const std::string& text, run::Options& options) {
             run::parse_device(each, static_cast<unsigned>(options.devices.size())), "--device"));
     options.inject = or_usage(run::parse_injection(arguments.inject), "--inject");
     options.inject.after = arguments.after;
-    options.most_entries = arguments.entries;
+    options.inject.seed = arguments.seed;
+    if (arguments.seed && options.inject.name == "none")
+        stop(Exit::usage, "--seed chooses which operations go wrong: add --inject");
+    options.api = run::api_named(arguments.api).value();
+    for (const std::string& each : arguments.limits)
+        or_usage(run::apply_limit(options.limits, each), "--limit");
     options.record = !arguments.record.empty() || arguments.pictures.wanted();
     if (!arguments.fail.empty())
         parse_failure(arguments.fail, options);
@@ -139,7 +147,7 @@ void print_summary(const run::Options& options, const run::Tally& tally) {
         say(counted(tally.untaken, "interrupt") + " enabled and sent, but never taken");
     if (options.inject.name != "none" && tally.misdeeds != 0)
         say("the device did wrong " + counted(tally.misdeeds, "time") + " (" + options.inject.name +
-            ")" +
+            (options.inject.seed ? ", seed " + std::to_string(*options.inject.seed) : "") + ")" +
             (tally.findings == 0 ? "; none of it left the program's mappings, so none can be seen"
                                  : ""));
     say(tally.findings == 0 ? "no finding" : counted(tally.findings, "finding"));
@@ -214,10 +222,21 @@ void add_run(CLI::App& app, Exit& exit) {
                      "what the device does wrong: " + run::injections())
         ->type_name("WRONG[:BYTES]");
     add_number(*command, "--after", arguments.after, "do so many commands right first");
+    accept_numbers(*command->add_option("--seed", arguments.seed,
+                                        "do wrong in one command of four, the same ones for an "
+                                        "equal seed"),
+                   {});
     command->add_option("--fail", arguments.fail, "let the NUMBER-th map fail: map:3=ENOMEM")
         ->type_name("map:NUMBER=ERROR");
-    add_number(*command, "--entries", arguments.entries, "mappings that a container may have",
-               {1, 65'535});
+    command
+        ->add_option("--limit", arguments.limits,
+                     "limit what the program can map: entries=16 mappings, locked=64M in all, "
+                     "addresses of bits=32, reserved=0x10000-0x1ffff cannot be mapped")
+        ->allow_extra_args(false)
+        ->type_name("NAME=VALUE");
+    command->add_option("--api", arguments.api, "the interface of VFIO that the program finds")
+        ->check(CLI::IsMember({"any", "type1", "iommufd"}))
+        ->capture_default_str();
     command->add_option("--json", arguments.json, "write the findings as JSON lines")
         ->type_name("FILE");
     command->add_option("--record", arguments.record, "write a recording for moat replay")

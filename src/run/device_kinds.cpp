@@ -35,7 +35,7 @@ constexpr std::array misdeeds = {Misdeed::none,
                                  Misdeed::data_mixed_up};
 
 constexpr std::array malfunctions = {Malfunction::lost_interrupt, Malfunction::hang,
-                                     Malfunction::removed};
+                                     Malfunction::removed, Malfunction::all_ones};
 
 /// The one of `all` that is called `wanted`.
 template <class Wrongs>
@@ -121,13 +121,14 @@ SoftDevice make_device(const DeviceChoice& choice, const Injection& injection,
     else
         device.model = make_disk(choice, folder);
     device.face = std::make_unique<machine::soft::Face>(choice.address, *device.model);
+    machine::soft::Occasions when{.after = injection.after, .seed = injection.seed};
+    if (when.seed)
+        *when.seed ^= choice.address.requester(); // or equal devices would go wrong together
     if (const auto misdeed = named(misdeeds, injection.name))
-        device.model->misbehave({.misdeed = *misdeed,
-                                 .bytes = injection.bytes,
-                                 .after = injection.after,
-                                 .delay = late_time});
+        device.model->misbehave(
+            {.misdeed = *misdeed, .bytes = injection.bytes, .when = when, .delay = late_time});
     if (const auto malfunction = named(malfunctions, injection.name))
-        device.face->inject(*malfunction, injection.after);
+        device.face->inject(*malfunction, when);
     return device;
 }
 

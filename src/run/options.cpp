@@ -3,30 +3,15 @@
 #include "run/options.hpp"
 
 #include "run/device_kinds.hpp"
+#include "run/parts.hpp"
 
-#include <charconv>
+#include <algorithm>
+#include <array>
 #include <optional>
 
 namespace moat::run {
 
 namespace {
-
-template <class Number>
-[[nodiscard]] std::optional<Number> number_in(std::string_view text, int base = 10) {
-    Number value{};
-    const char* const start = text.data();
-    const char* const end = start + text.size();
-    const auto [stopped, error] = std::from_chars(start, end, value, base);
-    return error == std::errc() && stopped == end ? std::optional(value) : std::nullopt;
-}
-
-/// Removes and returns what precedes `mark`, or all.
-std::string_view take_until(std::string_view& text, char mark) {
-    const std::size_t at = text.find(mark);
-    const std::string_view part = text.substr(0, at);
-    text = at == std::string_view::npos ? std::string_view() : text.substr(at + 1);
-    return part;
-}
 
 /// "0000:05:00.0" or "05:00.0".
 [[nodiscard]] std::optional<machine::Bdf> address_in(std::string_view text) {
@@ -41,21 +26,6 @@ std::string_view take_until(std::string_view& text, char mark) {
     if (!segment || !bus || !device || !function || *device > 31 || *function > 7)
         return std::nullopt;
     return machine::Bdf(*bus, *device, *function, *segment);
-}
-
-/// "4096", "64K", "1G".
-[[nodiscard]] std::optional<std::uint64_t> bytes_in(std::string_view text) {
-    constexpr std::string_view units = "KMGT";
-    unsigned shift = 0;
-    if (!text.empty())
-        if (const auto unit = units.find(text.back()); unit != std::string_view::npos) {
-            shift = 10 * (static_cast<unsigned>(unit) + 1);
-            text.remove_suffix(1);
-        }
-    const auto value = number_in<std::uint64_t>(text);
-    if (!value || *value << shift >> shift != *value)
-        return std::nullopt;
-    return *value << shift;
 }
 
 constexpr unsigned first_bus = 5;
@@ -83,8 +53,12 @@ bool apply(Options& options, std::string_view name, std::string_view value) {
         return set(options.fail_map, number_in<std::uint64_t>(value));
     if (name == "fail_errno")
         return set(options.fail_errno, number_in<int>(value));
-    if (name == "entries")
-        return set(options.most_entries, number_in<std::uint64_t>(value));
+    if (name == "seed")
+        return set(options.inject.seed, number_in<std::uint64_t>(value));
+    if (name == "api")
+        return set(options.api, api_named(value));
+    if (name == "limit")
+        return apply_limit(options.limits, value).has_value();
     if (name == "redirect" || name == "record") {
         (name == "record" ? options.record : options.redirect) = true;
         return value.empty();
@@ -98,10 +72,16 @@ bool apply(Options& options, std::string_view name, std::string_view value) {
 
 } // namespace
 
+std::optional<Api> api_named(std::string_view wanted) {
+    constexpr std::array all = {Api::any, Api::type1, Api::iommufd};
+    const auto* const found = std::ranges::find(all, wanted, [](Api each) { return name(each); });
+    return found == all.end() ? std::nullopt : std::optional(*found);
+}
+
 std::string to_text(const Options& options) {
     std::string text;
-    const auto add = [&](std::string_view name, const std::string& value) {
-        text += std::string(name) + ' ' + value + '\n';
+    const auto add = [&](std::string_view option, const std::string& value) {
+        text += std::string(option) + ' ' + value + '\n';
     };
     for (const DeviceChoice& each : options.devices)
         add("device",
@@ -112,7 +92,11 @@ std::string to_text(const Options& options) {
     add("after", std::to_string(options.inject.after));
     add("fail_map", std::to_string(options.fail_map));
     add("fail_errno", std::to_string(options.fail_errno));
-    add("entries", std::to_string(options.most_entries));
+    if (options.inject.seed)
+        add("seed", std::to_string(*options.inject.seed));
+    add("api", std::string(name(options.api)));
+    for (const std::string& each : to_texts(options.limits))
+        add("limit", each);
     if (options.redirect)
         add("redirect", "");
     if (options.record)

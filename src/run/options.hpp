@@ -4,11 +4,14 @@
 #pragma once
 
 #include "machine/pci.hpp"
+#include "run/limits.hpp"
 #include "run/vfio_kernel/vfio_kernel.hpp"
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <expected>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,14 +33,31 @@ struct Injection {
     std::string name = "none";
     std::uint64_t bytes = 64;
     std::uint64_t after = 0; ///< so many commands are right first
+    /// A part of the commands is wrong, the same ones for an equal seed; without, all are.
+    std::optional<std::uint64_t> seed = {};
 };
+
+/// Which of VFIO's interfaces the program finds.
+enum class Api : std::uint8_t {
+    any,
+    type1,   ///< containers and groups alone
+    iommufd, ///< /dev/iommu and device files alone
+};
+
+[[nodiscard]] constexpr std::string_view name(Api api) {
+    constexpr std::array<std::string_view, 3> names = {"any", "type1", "iommufd"};
+    return names[static_cast<std::size_t>(api)];
+}
+
+[[nodiscard]] std::optional<Api> api_named(std::string_view wanted);
 
 struct Options {
     std::vector<DeviceChoice> devices;
     Injection inject = {};
     std::uint64_t fail_map = 0; ///< this map, counted from 1, fails; 0: none
     int fail_errno = 0;
-    std::uint64_t most_entries = 65'535;
+    Limits limits = {};
+    Api api = Api::any;
     std::string folder;    ///< of the command: the fake /sys and /dev, findings, the tally
     bool record = false;   ///< writes a recording to the folder
     bool redirect = false; ///< paths are redirected there: nothing is mounted over them

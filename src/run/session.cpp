@@ -17,6 +17,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
+#include <cstring>
 #include <fcntl.h>
 #include <map>
 #include <mutex>
@@ -47,15 +48,6 @@ constexpr auto awake_time = 50us;
     for (unsigned kind = 0; kind != Face::interrupt_kinds; ++kind)
         shape.interrupts[kind] = face.interrupts(static_cast<InterruptKind>(kind));
     return shape;
-}
-
-/// x86-64's addresses without the range of interrupts.
-[[nodiscard]] std::vector<IovaRange> usual_aperture() {
-    constexpr std::uint64_t interrupts = 0xfee0'0000;
-    constexpr std::uint64_t after_interrupts = 0xfef0'0000;
-    constexpr std::uint64_t last = (std::uint64_t{1} << 39) - 1;
-    return {IovaRange::inclusive(Iova(0), Iova(interrupts - 1)),
-            IovaRange::inclusive(Iova(after_interrupts), Iova(last))};
 }
 
 [[nodiscard]] std::optional<unsigned> number_after(std::string_view text, std::string_view prefix) {
@@ -113,7 +105,7 @@ struct Session::Slot {
 class Session::State final : Effects {
   public:
     State(const Options& options, Client& client)
-        : client_(client), tally_(options.folder),
+        : client_(client), api_(options.api), tally_(options.folder),
           recorder_(options.record ? in_folder(options, recording_file) : "", symbolise_),
           findings_(
               in_folder(options, findings_file), tally_.get(), symbolise_,
@@ -124,10 +116,12 @@ class Session::State final : Effects {
 
     [[nodiscard]] Answer open(std::string_view path) {
         const std::lock_guard lock(mutex_);
+        if (path == "/dev/iommu")
+            return api_ == Api::type1 ? Answer{.value = -ENODEV} : kernel_.open_iommufd();
+        if (path.starts_with("/dev/vfio/devices/") ? api_ == Api::type1 : api_ == Api::iommufd)
+            return {}; // the tree has no such file
         if (path == "/dev/vfio/vfio")
             return kernel_.open_container();
-        if (path == "/dev/iommu")
-            return kernel_.open_iommufd();
         if (const auto device = number_after(path, "/dev/vfio/devices/vfio"))
             return *device < slots_.size() ? began(kernel_.open_device(*device)) : Answer{};
         if (const auto group = number_after(path, "/dev/vfio/"))
@@ -211,6 +205,7 @@ class Session::State final : Effects {
             thread_.join();
         const std::lock_guard lock(mutex_);
         recorder_.flush();
+        count_misdeeds();
         for (const auto& slot : slots_)
             slot->bus.count_untaken();
     }
@@ -236,8 +231,9 @@ class Session::State final : Effects {
 
     [[nodiscard]] static VfioLimits limits_of(const Options& options) {
         VfioLimits limits;
-        limits.entries = options.most_entries;
-        limits.aperture = usual_aperture();
+        limits.entries = options.limits.entries;
+        limits.locked = ByteCount(options.limits.locked);
+        limits.aperture = options.limits.aperture();
         limits.fail_map = options.fail_map;
         limits.fail_errno = options.fail_errno;
         return limits;
@@ -254,9 +250,9 @@ class Session::State final : Effects {
         const std::lock_guard lock(mutex_);
         event_.reset();
         Answer answer = kernel_.request(file, request, argument, copy);
-        if (kernel_.device_of(answer.opened))
+        if (answer.opened != File::none && kernel_.device_of(answer.opened))
             answer = began(answer);
-        if (std::ranges::equal(before, copy))
+        if (copy.empty() || std::memcmp(before.data(), copy.data(), copy.size()) == 0)
             return answer;
         // Nothing else is written: the program may own what follows a short argument.
         const auto first = std::ranges::mismatch(before, copy).in2;
@@ -439,6 +435,7 @@ class Session::State final : Effects {
     };
 
     Client& client_;
+    Api api_;
     SymboliseProgram symbolise_{client_};
     SharedTally tally_;
     Recorder recorder_;

@@ -97,7 +97,20 @@ class Writer {
     return bytes;
 }
 
-void write_device(Writer& out, const DeviceChoice& choice, unsigned index) {
+/// As each device's group has it: what cannot be mapped.
+[[nodiscard]] std::string reserved_regions(const Limits& limits) {
+    std::string text = "0x00000000fee00000 0x00000000feefffff msi\n";
+    for (const IovaRange& each : limits.reserved) {
+        char line[80];
+        std::snprintf(line, sizeof line, "0x%016llx 0x%016llx reserved\n",
+                      static_cast<unsigned long long>(each.start().value()),
+                      static_cast<unsigned long long>(each.last().value()));
+        text += line;
+    }
+    return text;
+}
+
+void write_device(Writer& out, const DeviceChoice& choice, unsigned index, const Options& options) {
     const SoftDevice device = make_device(choice, {});
     const machine::FunctionInfo& info = device.face->info();
     const std::string address = machine::to_string(choice.address);
@@ -126,9 +139,12 @@ void write_device(Writer& out, const DeviceChoice& choice, unsigned index) {
     const fs::path of_group = "sys/kernel/iommu_groups/" + group;
     out.link(of_group / "devices" / address, "../../../../bus/pci/devices/" + address);
     out.file(of_group / "type", "DMA\n");
-    out.file(of_group / "reserved_regions", "0x00000000fee00000 0x00000000feefffff msi\n");
+    out.file(of_group / "reserved_regions", reserved_regions(options.limits));
     out.link("sys/bus/pci/drivers/vfio-pci/" + address, "../../devices/" + address);
-    out.file("dev/vfio/" + group, "");
+    if (options.api != Api::iommufd)
+        out.file("dev/vfio/" + group, "");
+    if (options.api == Api::type1)
+        return;
     const std::string number = "vfio" + std::to_string(index);
     out.file(folder / "vfio-dev" / number / "dev", "511:" + std::to_string(index) + '\n');
     out.file("dev/vfio/devices/" + number, "");
@@ -143,10 +159,12 @@ std::expected<void, std::string> write_sysfs_tree(const Options& options) {
     out.folder("sys/kernel/iommu_groups");
     out.file("sys/module/vfio/parameters/enable_unsafe_noiommu_mode", "N\n");
     out.file("sys/module/vfio_pci/initstate", "live\n");
-    out.file("dev/vfio/vfio", "");
-    out.file("dev/iommu", "");
+    if (options.api != Api::iommufd)
+        out.file("dev/vfio/vfio", "");
+    out.folder("dev/vfio");
+    out.file("dev/iommu", ""); // opens with ENODEV where the kernel has no iommufd
     for (unsigned index = 0; index != options.devices.size(); ++index)
-        write_device(out, options.devices[index], index);
+        write_device(out, options.devices[index], index, options);
     if (!out.problem().empty())
         return std::unexpected(out.problem());
     return {};

@@ -300,7 +300,7 @@ TEST_F(SoftFace, refuses_what_lies_outside) {
 }
 
 TEST_F(SoftFace, loses_one_in_two_interrupts) {
-    face.inject(Malfunction::lost_interrupt, 3);
+    face.inject(Malfunction::lost_interrupt, {.after = 3});
     for (unsigned step = 0; step != 3; ++step)
         EXPECT_TRUE(face.step(bus));
     EXPECT_EQ(bus.interrupts, 3U);
@@ -312,7 +312,7 @@ TEST_F(SoftFace, loses_one_in_two_interrupts) {
 }
 
 TEST_F(SoftFace, hangs_after_as_many_steps) {
-    face.inject(Malfunction::hang, 2);
+    face.inject(Malfunction::hang, {.after = 2});
     EXPECT_TRUE(face.step(bus));
     EXPECT_TRUE(face.step(bus));
     EXPECT_FALSE(face.step(bus));
@@ -323,7 +323,7 @@ TEST_F(SoftFace, hangs_after_as_many_steps) {
 
 TEST_F(SoftFace, is_all_ones_once_removed) {
     write<std::uint16_t>(config, pci::command, 6);
-    face.inject(Malfunction::removed, 1);
+    face.inject(Malfunction::removed, {.after = 1});
     EXPECT_EQ(read<std::uint32_t>(2, 8), 0x04030201U);
     EXPECT_TRUE(face.step(bus));
     EXPECT_FALSE(face.step(bus));
@@ -334,6 +334,56 @@ TEST_F(SoftFace, is_all_ones_once_removed) {
     }
     EXPECT_TRUE(model.writes.empty());
     EXPECT_EQ(face.malfunctions(), 1U);
+}
+
+TEST_F(SoftFace, answers_all_ones_in_its_bars_and_works_on) {
+    write<std::uint16_t>(config, pci::command, 6);
+    face.inject(Malfunction::all_ones, {.after = 1});
+    EXPECT_EQ(read<std::uint32_t>(2, 8), 0x04030201U);
+    EXPECT_TRUE(face.step(bus));
+    EXPECT_EQ(read<std::uint32_t>(2, 8), ~0U);
+    EXPECT_NE(read<std::uint32_t>(config, 0), ~0U);
+    EXPECT_TRUE(face.step(bus));
+    EXPECT_EQ(bus.interrupts, 2U);
+    EXPECT_EQ(face.malfunctions(), 1U);
+}
+
+TEST_F(SoftFace, loses_the_interrupts_of_a_seed) {
+    constexpr unsigned steps = 400;
+    const auto lost_with = [&](std::uint64_t seed) {
+        std::vector<unsigned> lost;
+        face.inject(Malfunction::lost_interrupt, {.after = 10, .seed = seed});
+        for (unsigned step = 0; step != steps; ++step) {
+            const unsigned before = bus.interrupts;
+            EXPECT_TRUE(face.step(bus));
+            if (bus.interrupts == before)
+                lost.push_back(step);
+        }
+        return lost;
+    };
+    const std::vector<unsigned> first = lost_with(1);
+    EXPECT_EQ(first, lost_with(1));
+    EXPECT_NE(first, lost_with(2));
+    EXPECT_NEAR(static_cast<double>(first.size()), steps / 4.0, steps / 10.0);
+    EXPECT_GE(first.front(), 10U);
+}
+
+TEST_F(SoftFace, hangs_at_the_step_of_a_seed) {
+    const auto steps_with = [&](std::uint64_t seed) {
+        face.inject(Malfunction::hang, {.after = 5, .seed = seed});
+        unsigned steps = 0;
+        while (face.step(bus))
+            ++steps;
+        return steps;
+    };
+    std::set<unsigned> steps;
+    for (std::uint64_t seed = 0; seed != 100; ++seed) {
+        EXPECT_EQ(steps_with(seed), steps_with(seed));
+        steps.insert(steps_with(seed));
+    }
+    EXPECT_GE(*steps.begin(), 5U);
+    EXPECT_LT(*steps.rbegin(), 5U + 64U);
+    EXPECT_GT(steps.size(), 32U) << "seeds differ";
 }
 
 /// Any accesses leave what identifies the function as it was.

@@ -268,7 +268,7 @@ TEST_F(SoftNvme, reports_the_wrong_status) {
 
 TEST_F(SoftNvme, misbehaves_after_as_many_commands_with_data) {
     system.map(data_iova, page, "data", fault::Allows::write);
-    nvme.misbehave({.misdeed = Misdeed::overrun, .bytes = 64, .after = 2});
+    nvme.misbehave({.misdeed = Misdeed::overrun, .bytes = 64, .when = {.after = 2}});
     for (unsigned command = 0; command != 2; ++command) {
         EXPECT_EQ(submit(io, blocks(2, 0, 8)).status, Status::success);
         EXPECT_EQ(submit(io, {0, 1}).status, Status::success) << "a flush, which has no data";
@@ -278,6 +278,28 @@ TEST_F(SoftNvme, misbehaves_after_as_many_commands_with_data) {
     EXPECT_EQ(submit(io, blocks(2, 0, 8)).status, Status::success);
     EXPECT_EQ(nvme.misdeeds(), 1U);
     EXPECT_EQ(one_fault().kind, Kind::out_of_bounds_right);
+}
+
+TEST_F(SoftNvme, misbehaves_at_the_commands_of_a_seed) {
+    system.map(data_iova, 4 * page, "data", fault::Allows::write);
+    const auto wrong_with = [&](std::uint64_t seed) {
+        nvme.misbehave(
+            {.misdeed = Misdeed::overrun, .bytes = 64, .when = {.after = 5, .seed = seed}});
+        std::vector<unsigned> wrong;
+        for (unsigned command = 0; command != 100; ++command) {
+            const std::uint64_t before = nvme.misdeeds();
+            EXPECT_EQ(submit(io, blocks(2, 0, 8)).status, Status::success);
+            if (nvme.misdeeds() != before)
+                wrong.push_back(command);
+        }
+        return wrong;
+    };
+    const std::vector<unsigned> first = wrong_with(1);
+    EXPECT_EQ(first, wrong_with(1));
+    EXPECT_NE(first, wrong_with(2));
+    EXPECT_GT(first.size(), 10U);
+    EXPECT_LT(first.size(), 40U);
+    EXPECT_GE(first.front(), 5U);
 }
 
 TEST_F(SoftNvme, writes_some_time_after_its_completion) {

@@ -108,10 +108,49 @@ class Run(unittest.TestCase):
         self.assertIn("Cannot allocate memory", done.stderr)
         self.assertIn("no finding", done.stderr)
 
-    def test_limits_the_mappings(self):
-        done = run("--entries", "2", "--", *INFO)
-        self.assertEqual(done.returncode, 1)
-        self.assertIn("No space left on device", done.stderr)
+    def test_limits_what_can_be_mapped(self):
+        for limit, said in (("entries=2", "No space left on device"), ("locked=8K", "Cannot allocate memory"),
+                            ("bits=16", "fixed iova range not found"), ("reserved=0x0-0x7fffffffff", "leaves no address")):
+            done = run("--limit", limit, "--", *INFO)
+            self.assertIn(done.returncode, (1, 2))
+            self.assertIn(said, done.stderr, limit)
+        self.assert_clean(run("--limit", "entries=16", "--limit", "reserved=0x10000-0x1ffff", "--", *INFO))
+
+    def test_shows_one_interface_of_vfio_alone(self):
+        audit = (MOAT, "audit", "--machine", "vfio", "--device", "0000:05:00.0", "--operations", "40")
+        names = "ls /dev/vfio /sys/bus/pci/devices/*/vfio-dev"
+        for paths in ("auto", "redirect"):
+            type1 = run("--api", "type1", "--paths", paths, "--", "sh", "-c", names)
+            self.assertEqual(type1.stdout.split(), ["/dev/vfio:", "1280", "vfio"], type1.stderr)
+            iommufd = run("--api", "iommufd", "--paths", paths, "--", "sh", "-c", names)
+            self.assertEqual(iommufd.stdout.split()[:2], ["/dev/vfio:", "devices"], iommufd.stderr)
+            self.assertIn("vfio0", iommufd.stdout)
+            for api in ("type1", "iommufd"):
+                done = run("--api", api, "--paths", paths, "--", *audit)
+                self.assert_clean(done)
+                self.assertIn("no findings", done.stdout)
+            # QEMU 7.2 knows containers alone.
+            self.assert_clean(run("--api", "type1", "--paths", paths, "--", *INFO))
+            failed = run("--api", "iommufd", "--paths", paths, "--", *INFO)
+            self.assertEqual(failed.returncode, 1)
+            self.assertIn("No such file or directory", failed.stderr)
+
+    def seeded(self, seed: str) -> tuple[list, str]:
+        """The findings of 64 reads, without what differs between processes; and the summary."""
+        found = self.file("found")
+        done = run("--seed", seed, "--inject", "underrun", "--json", str(found), "--", "qemu-io", "-r", "-f", "raw",
+                   *(word for at in range(64) for word in ("-c", f"read {at * 64}k 4k")), DISK)
+        lines = [json.loads(line) for line in found.read_text().splitlines()]
+        told = re.search(r"the device did wrong .*", done.stderr)
+        return [(each["kind"], each["address"], each["bytes"]) for each in lines], told[0] if told else done.stderr
+
+    def test_goes_wrong_at_the_same_commands_for_an_equal_seed(self):
+        findings, told = self.seeded("7")
+        self.assertRegex(told, r"the device did wrong [0-9]+ times \(underrun, seed 7\)")
+        self.assertGreater(len(findings), 4)
+        self.assertEqual((findings, told), self.seeded("7"))
+        self.assertNotEqual(findings, self.seeded("8")[0])
+        self.assertNotEqual(told, self.seeded("8")[1].replace("8", "7"))
 
     def test_writes_findings_a_recording_and_a_page(self):
         found, recording, page = self.file("found"), self.file("recording"), self.file("page")
@@ -128,7 +167,9 @@ class Run(unittest.TestCase):
     def test_says_what_is_wrong_with_its_arguments(self):
         for words, said in ((("--device", "floppy"), "floppy"), (("--inject", "overrun:0"), "\"0\""),
                             (("--fail", "unmap:1=ENOMEM"), "unmap:1=ENOMEM"),
-                            (("--fail", "map:0=ENOMEM"), "map:0"), (("--fail", "map:1=EWHAT"), "EWHAT")):
+                            (("--fail", "map:0=ENOMEM"), "map:0"), (("--fail", "map:1=EWHAT"), "EWHAT"),
+                            (("--limit", "entries=0"), "entries=0"), (("--api", "vfio"), "vfio"),
+                            (("--seed", "1"), "add --inject"), (("--seed", "x", "--inject", "late"), "\"x\"")):
             done = run(*words, "--", "true")
             self.assertEqual(done.returncode, 2, done.stderr)
             self.assertIn(said, done.stderr)

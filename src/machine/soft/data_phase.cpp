@@ -70,7 +70,7 @@ void DataPhase::reset() {
 }
 
 std::span<const Segment> DataPhase::begin(BusMaster& bus, std::span<const Segment> told) {
-    misdeed_ = commands_++ < how_.after ? Misdeed::none : how_.misdeed;
+    misdeed_ = how_.when.include(commands_++) ? how_.misdeed : Misdeed::none;
     if (misdeed_ == Misdeed::write_after_completion && !told.empty() && !late_)
         late_ = {.where = told.front(), .due = bus.now() + how_.delay};
     if (misdeed_ != Misdeed::stale_address || previous_.empty())

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "machine/soft/device_model.hpp"
+#include "machine/soft/occasions.hpp"
 
 #include <array>
 #include <chrono>
@@ -44,8 +45,7 @@ struct Misbehaviour {
     Misdeed misdeed = Misdeed::none;
     /// How far it strays, or how much it writes or omits.
     std::uint64_t bytes = 64;
-    /// So many commands with data are right first.
-    std::uint64_t after = 0;
+    Occasions when = {}; ///< of the commands with data
     /// How long after its completion a write comes.
     std::chrono::nanoseconds delay{0};
 };

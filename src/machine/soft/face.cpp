@@ -77,7 +77,9 @@ class Face::LossyBus final : public BusMaster {
 
     void interrupt(unsigned vector) override {
         const std::uint64_t before = face_.happened_++;
-        if (before < face_.after_ || (before - face_.after_) % 2 != 0)
+        const Occasions& when = face_.when_;
+        const bool lost = when.include(before) && (when.seed || (before - when.after) % 2 == 0);
+        if (!lost)
             return bus_.interrupt(vector);
         ++face_.lost_;
     }
@@ -238,7 +240,7 @@ bool Face::read(unsigned region, std::uint64_t offset, std::span<std::byte> into
         return false;
     if (into.empty()) // of a region that may not exist
         return true;
-    if (!answers(region)) {
+    if (!answers(region) || (region != config_region && is(Malfunction::all_ones))) {
         std::ranges::fill(into, std::byte{0xff});
     } else if (region == config_region) {
         std::ranges::copy(std::span(config_).subspan(offset, into.size()), into.begin());
@@ -324,18 +326,20 @@ void Face::function_level_reset() {
         msix_[vector * table_entry_bytes + vector_control] = std::byte{1}; // masked
 }
 
-void Face::inject(Malfunction malfunction, std::uint64_t after) {
+void Face::inject(Malfunction malfunction, const Occasions& when) {
     malfunction_ = malfunction;
-    after_ = after;
+    when_ = when;
     happened_ = 0;
 }
 
 bool Face::is(Malfunction malfunction) const {
-    return malfunction_ == malfunction && happened_ >= after_;
+    return malfunction_ == malfunction && happened_ >= when_.start();
 }
 
 std::uint64_t Face::malfunctions() const {
-    return lost_ + (is(Malfunction::hang) || is(Malfunction::removed) ? 1 : 0);
+    const bool began = malfunction_ != Malfunction::none &&
+                       malfunction_ != Malfunction::lost_interrupt && is(malfunction_);
+    return lost_ + (began ? 1 : 0);
 }
 
 } // namespace moat::machine::soft

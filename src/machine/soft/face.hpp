@@ -6,6 +6,7 @@
 #pragma once
 
 #include "machine/soft/device_model.hpp"
+#include "machine/soft/occasions.hpp"
 
 #include <array>
 #include <cstddef>
@@ -22,13 +23,15 @@ enum class InterruptKind : std::uint8_t { intx, msi, msix, error, request };
 /// Ways in which a function is wrong as a whole; DataPhase has those of its transfers.
 enum class Malfunction : std::uint8_t {
     none,
-    lost_interrupt, ///< one in two interrupts is not sent
+    lost_interrupt, ///< one in two interrupts is not sent; of a seed, its occasions
     hang,           ///< does no work any more
     removed,        ///< reads return all ones, writes do nothing, no work
+    all_ones,       ///< BARs read as all ones; the rest works
 };
 
 [[nodiscard]] constexpr std::string_view name(Malfunction malfunction) {
-    constexpr std::array<std::string_view, 4> names = {"none", "lost-interrupt", "hang", "removed"};
+    constexpr std::array<std::string_view, 5> names = {"none", "lost-interrupt", "hang", "removed",
+                                                       "all-ones"};
     return names[static_cast<std::size_t>(malfunction)];
 }
 
@@ -105,10 +108,10 @@ class Face {
     /// write of the function-level reset's bit.
     void function_level_reset();
 
-    /// The first `after` interrupts (lost_interrupt) or working steps (others) are right.
-    void inject(Malfunction malfunction, std::uint64_t after = 0);
+    /// `when`: of its interrupts (lost_interrupt), or the working step at which it begins (others).
+    void inject(Malfunction malfunction, const Occasions& when = {});
 
-    /// How many interrupts it lost, or 1 once it hangs or is removed.
+    /// How many interrupts it lost, or 1 once another malfunction has begun.
     [[nodiscard]] std::uint64_t malfunctions() const;
 
   private:
@@ -136,7 +139,7 @@ class Face {
     std::array<std::byte, 4096> msix_{}; ///< the table's entries, and the pending bits: never set
 
     Malfunction malfunction_ = Malfunction::none;
-    std::uint64_t after_ = 0;
+    Occasions when_ = {};
     std::uint64_t happened_ = 0; ///< interrupts or working steps since inject()
     std::uint64_t lost_ = 0;
 };

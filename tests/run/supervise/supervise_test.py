@@ -91,6 +91,29 @@ class Dynamic(unittest.TestCase):
         self.run_cases("--paths", "redirect")
 
 
+class Interfaces(unittest.TestCase):
+    """moat's own audit drives a device through each of VFIO's interfaces."""
+
+    def audit(self, api: str, *options: str) -> subprocess.CompletedProcess:
+        return run("--api", api, *options, "--", MOAT, "audit", "--machine", "vfio", "--device", "0000:05:00.0",
+                   "--operations", "40")
+
+    def test_both_serve_the_audit_of_a_device(self):
+        for api in ("type1", "iommufd"):
+            for paths in ("auto", "redirect"):
+                done = self.audit(api, "--paths", paths)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertIn("no findings", done.stdout)
+                self.assertIn("moat run: no finding", done.stderr)
+
+    def test_both_let_the_audit_find_an_overrun(self):
+        for api in ("type1", "iommufd"):
+            done = self.audit(api, "--inject", "overrun:64")
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertRegex(done.stdout, r"wrote-outside: edu, .* 64 bytes past the end of")
+            self.assertIn("the device did wrong", done.stderr)
+
+
 class Refused(unittest.TestCase):
     def run_without(self, call: int) -> subprocess.CompletedProcess:
         return subprocess.run([REFUSE, str(call), MOAT, "run", "--supervise", "--paths", "redirect", "--device", "edu",
@@ -186,10 +209,12 @@ class Static(Supervised, unittest.TestCase):
         self.assertEqual(done.returncode, 3)
         self.assertIn("/nowhere/program: No such file or directory", done.stderr)
 
-    def test_writes_findings_and_a_recording(self):
+    def test_writes_findings_a_recording_and_a_page(self):
         with tempfile.TemporaryDirectory(prefix="moat-run-test-") as name:
-            found, recording = pathlib.Path(name) / "found", pathlib.Path(name) / "recording"
-            run("--json", str(found), "--record", str(recording), "--", self.client, "overrun")
+            found, recording, page = (pathlib.Path(name) / each for each in ("found", "recording", "page"))
+            run("--json", str(found), "--record", str(recording), "--html", str(page), "--", self.client, "overrun")
+            self.assertIn("<html", page.read_text()[:200])
+            self.assertIn("dma-buffer-overflow", page.read_text())
             self.assertEqual([json.loads(line)["kind"] for line in found.read_text().splitlines()],
                              ["dma-buffer-overflow"])
             replayed = subprocess.run([MOAT, "replay", recording], capture_output=True, text=True, timeout=60,
