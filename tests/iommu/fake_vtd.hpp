@@ -110,6 +110,6 @@ class FakeVtd {
     Pool& pool_;
 };
 
-static_assert(iommu::vtd::UnitRegisters<FakeVtd>);
+static_assert(iommu::UnitRegisters<FakeVtd>);
 
 } // namespace moat::tests

@@ -3,6 +3,7 @@
 // the functions attached to it. unit.hpp accesses the registers.
 #pragma once
 
+#include "moat/iommu/detail/unit_invalidator.hpp"
 #include "moat/iommu/table_domain.hpp"
 #include "moat/iommu/vtd/unit.hpp"
 #include "moat/page_table/formats/vtd_second_stage.hpp"
@@ -13,27 +14,6 @@
 #include <utility>
 
 namespace moat::iommu::vtd {
-
-/// Invalidates what a unit cached under a domain's number. See table_domain.hpp.
-template <class Unit>
-class UnitInvalidator {
-  public:
-    UnitInvalidator(Unit& unit, std::uint16_t domain) : unit_(&unit), domain_(domain) {}
-
-    [[nodiscard]] Result<void> invalidate(const InvalidationRequest<Iova>& request) {
-        return unit_->invalidate(domain_, {&request, 1});
-    }
-
-    [[nodiscard]] Result<void> invalidate_all() { return unit_->invalidate_all(domain_); }
-
-    [[nodiscard]] Result<void> added(const InvalidationRequest<Iova>& request) {
-        return unit_->added(domain_, request);
-    }
-
-  private:
-    Unit* unit_;
-    std::uint16_t domain_;
-};
 
 /// Threads may use it at the same time for ranges that do not overlap (PageTable). Its unit
 /// outlives it; its functions are detached before.

@@ -1,28 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The register layout of a VT-d unit, and the policy that accesses it. unit.hpp uses both.
+// The register layout of a VT-d unit. unit.hpp uses it.
 // Source: Intel Virtualization Technology for Directed I/O, 11.4 "Register Descriptions".
 #pragma once
 
 #include "moat/core/bits.hpp"
+#include "moat/iommu/unit_registers.hpp"
 
-#include <concepts>
 #include <cstdint>
 
 namespace moat::iommu::vtd {
-
-/// Access to a unit's registers: mapped, through an emulator's socket, or a test's.
-template <class R>
-concept UnitRegisters = requires(R& registers, unsigned offset, std::uint32_t word,
-                                 std::uint64_t value, unsigned attempt) {
-    { registers.read32(offset) } -> std::same_as<std::uint32_t>;
-    { registers.read64(offset) } -> std::same_as<std::uint64_t>;
-    // In order; complete at the latest when `relax` returns or a register is read.
-    registers.write32(offset, word);
-    registers.write64(offset, value);
-    // Called between polls of something that the unit should change; `attempt` counts from 0.
-    // Return: false to stop polling.
-    { registers.relax(attempt) } -> std::same_as<bool>;
-};
 
 namespace reg {
 

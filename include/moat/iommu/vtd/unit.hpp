@@ -6,6 +6,7 @@
 
 #include "moat/core/function_ref.hpp"
 #include "moat/fault/record.hpp"
+#include "moat/iommu/detail/domain_numbers.hpp"
 #include "moat/iommu/detail/vtd_fault_record.hpp"
 #include "moat/iommu/detail/vtd_invalidation_port.hpp"
 #include "moat/iommu/vtd/registers.hpp"
@@ -22,12 +23,6 @@
 #include <vector>
 
 namespace moat::iommu::vtd {
-
-/// How a unit that does not read through the processors' caches (ECAP.C clear) is treated.
-enum class Coherence : std::uint8_t {
-    reported, ///< such a unit is refused: nothing here flushes caches
-    known,    ///< it sees processors' writes nevertheless, such as an emulator
-};
 
 struct UnitOptions {
     /// By default the queue, if the unit has one.
@@ -98,23 +93,13 @@ class Unit {
     /// Allocates a number for a domain. Errors: limit.
     [[nodiscard]] Result<std::uint16_t> take_domain_number() {
         const ExclusiveLock lock(mutex_);
-        for (std::size_t number = 1; number != capabilities_.domains(); ++number) {
-            if (number == numbers_.size())
-                numbers_.push_back(false);
-            if (!numbers_[number]) {
-                numbers_[number] = true;
-                return static_cast<std::uint16_t>(number);
-            }
-        }
-        return fail(ErrorCode::limit, "the unit has no more domains",
-                    {"domains", capabilities_.domains()});
+        return numbers_.take();
     }
 
     /// Call after its functions are detached: invalidates what is cached under the number first.
     void give_domain_number_back(std::uint16_t number) {
         const ExclusiveLock lock(mutex_);
-        if (number != 0 && number < numbers_.size())
-            numbers_[number] = false;
+        numbers_.give_back(number);
     }
 
     /// Keeps tables that the unit may still use after a failed invalidation, until translation is
@@ -230,7 +215,8 @@ class Unit {
     Unit(Registers& registers, Memory& memory, Capabilities capabilities, InvalidateBy by,
          const std::array<PhysicalAddress, own_pages>& pages)
         : registers_(registers), memory_(memory), capabilities_(capabilities), pages_(pages),
-          port_(registers, memory, capabilities, by, pages[1], pages[2]) {}
+          port_(registers, memory, capabilities, by, pages[1], pages[2]),
+          numbers_(capabilities.domains()) {}
 
     Result<void> start() {
         const ExclusiveLock lock(mutex_);
@@ -358,7 +344,7 @@ class Unit {
     const std::array<PhysicalAddress, own_pages> pages_;
     typename Sync::Mutex mutex_;
     InvalidationPort<Registers, Memory, Sync> port_ MOAT_GUARDED_BY(mutex_);
-    std::vector<bool> numbers_ MOAT_GUARDED_BY(mutex_) = {true};
+    DomainNumbers numbers_ MOAT_GUARDED_BY(mutex_);
     std::vector<std::shared_ptr<void>> kept_ MOAT_GUARDED_BY(mutex_);
 };
 
