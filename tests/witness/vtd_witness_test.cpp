@@ -29,7 +29,7 @@ class VtdWitnessTest : public QemuTest, public ::testing::WithParamInterface<Inv
 
     void SetUp() override {
         start({.devices = {"edu,addr=4,dma_mask=0xffffffffffffffff"},
-               .vtd = {.invalidate_by = GetParam(), .coherence = iommu::vtd::Coherence::known}});
+               .vtd = {.invalidate_by = GetParam(), .coherence = iommu::Coherence::known}});
         if (IsSkipped() || HasFatalFailure())
             return;
         requester_ = find(0x1234, 0x11e8);

@@ -38,10 +38,28 @@ constexpr Board intel = {
     // Its capabilities place some registers behind the first page.
     .iommu = {PhysicalAddress(0xfed90000), ByteCount(0x10000)}};
 
+/// wfi; branch back
+constexpr std::array<std::uint8_t, 8> arm_halt = {0x7f, 0x20, 0x03, 0xd5, 0xff, 0xff, 0xff, 0x17};
+
+constexpr std::array<std::string_view, 4> smmuv3_arguments = {
+    "-machine", "virt,memory-backend=ram,iommu=smmuv3,highmem=off", "-cpu", "cortex-a57"};
+
+/// Without high memory, ECAM and the window of BARs are below 4G.
+constexpr Board smmuv3 = {
+    .program = "qemu-system-aarch64",
+    .arguments = smmuv3_arguments,
+    .firmware = arm_halt,
+    .reset = 0,
+    .enable_ecam = [](Qtest&) {},
+    .pci = {PhysicalAddress(0x3f000000), 16, {PhysicalAddress(0x10000000), ByteCount(0x2e000000)}},
+    .ram = PhysicalAddress(0x40000000),
+    .most_ram = ByteCount(std::uint64_t{2} << 30),
+    .iommu = {PhysicalAddress(0x09050000), ByteCount(0x20000)}};
+
 } // namespace
 
-const Board& board_of(IommuModel) {
-    return intel;
+const Board& board_of(IommuModel iommu) {
+    return iommu == IommuModel::smmuv3 ? smmuv3 : intel;
 }
 
 } // namespace moat::machine::qemu

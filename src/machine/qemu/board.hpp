@@ -16,7 +16,8 @@ namespace moat::machine::qemu {
 
 /// The IOMMU of a QEMU machine, which decides what else it consists of.
 enum class IommuModel : std::uint8_t {
-    intel, ///< q35 with VT-d
+    intel,  ///< q35 with VT-d
+    smmuv3, ///< Arm's virt with an SMMUv3
 };
 
 struct Board {

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// DrivenIommu: a QemuIommu by a driver of moat/iommu/ (VtdIommu), whose registers are reached over
-// QEMU's socket and whose tables lie in QEMU's memory.
+// DrivenIommu: a QemuIommu by a driver of moat/iommu/ (VtdIommu, SmmuIommu), whose registers are
+// reached over QEMU's socket and whose tables lie in QEMU's memory.
 #pragma once
 
+#include "moat/iommu/smmuv3/domain.hpp"
 #include "moat/iommu/vtd/domain.hpp"
 #include "moat/page_table/table_memory.hpp"
 #include "moat/sync/real.hpp"
 
 #include "machine/qemu/iommu.hpp"
 #include "machine/qemu/qtest.hpp"
+#include "machine/qemu/word_runs.hpp"
 #include "platform/try.hpp"
 
 #include <cstdint>
@@ -33,10 +35,13 @@ class UnitRegisters final : public MemoryRegisters {
     }
 };
 
-static_assert(iommu::vtd::UnitRegisters<UnitRegisters>);
+static_assert(iommu::UnitRegisters<UnitRegisters>);
+
+/// What QEMU's IOMMU records one by one: accesses, or each word of 4 bytes of an access.
+enum class Recorded : std::uint8_t { accesses, words };
 
 /// `UnitDomain_`: a domain of a driver, such as iommu::vtd::Domain.
-template <iommu::DeferringDomain UnitDomain_>
+template <iommu::DeferringDomain UnitDomain_, Recorded RecordedAs = Recorded::accesses>
 class DrivenIommu : public QemuIommu {
   public:
     using UnitDomain = UnitDomain_;
@@ -63,7 +68,13 @@ class DrivenIommu : public QemuIommu {
     }
 
     [[nodiscard]] std::uint64_t take_faults(FunctionRef<void(const fault::Record&)> each) override {
-        return unit_->take_faults(each);
+        if constexpr (RecordedAs == Recorded::accesses)
+            return unit_->take_faults(each);
+        WordRuns runs(each);
+        const auto add = [&](const fault::Record& word) { runs.add(word); };
+        const std::uint64_t lost = unit_->take_faults(add);
+        runs.finish();
+        return lost;
     }
 
   private:
@@ -118,5 +129,9 @@ class DrivenIommu : public QemuIommu {
 
 using VtdIommu =
     DrivenIommu<iommu::vtd::Domain<iommu::vtd::Unit<UnitRegisters, Tables, RealSync>, 4>>;
+
+using SmmuUnit = iommu::smmuv3::Unit<UnitRegisters, Tables, RealSync>;
+
+using SmmuIommu = DrivenIommu<iommu::smmuv3::Domain<SmmuUnit>, Recorded::words>;
 
 } // namespace moat::machine::qemu

@@ -217,8 +217,14 @@ Result<void> QemuMachine::set_up(const QemuOptions& options) {
     for (const PciFunction& each : functions_)
         infos_.push_back(each.info);
     MOAT_TRY(health());
-    MOAT_LET(iommu_, VtdIommu::open(qtest_, board_.iommu, tables_, options.vtd));
+    MOAT_LET(iommu_, open_iommu(options));
     return {};
+}
+
+Result<std::unique_ptr<QemuIommu>> QemuMachine::open_iommu(const QemuOptions& options) {
+    if (options.iommu == IommuModel::smmuv3)
+        return SmmuIommu::open(qtest_, board_.iommu, tables_, options.smmuv3);
+    return VtdIommu::open(qtest_, board_.iommu, tables_, options.vtd);
 }
 
 Result<std::unique_ptr<Function>> QemuMachine::open(Bdf address) {

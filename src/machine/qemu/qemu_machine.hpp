@@ -39,7 +39,8 @@ struct QemuOptions {
     ByteCount ram{std::uint64_t{512} << 20};
     /// The longest wait for one answer, after which QEMU is ended.
     std::chrono::milliseconds patience{10'000};
-    iommu::vtd::UnitOptions vtd = {.coherence = iommu::vtd::Coherence::known};
+    iommu::vtd::UnitOptions vtd = {.coherence = iommu::Coherence::known};
+    iommu::smmuv3::UnitOptions smmuv3 = {.stream_bits = 12}; ///< virt has 16 buses
     /// Gets QEMU's standard error if it does not start.
     std::string* words = nullptr;
 };
@@ -103,6 +104,7 @@ class QemuMachine final : public Machine {
     Result<std::pair<Iova, std::span<std::byte>>> map_interrupts(Bdf function);
 
     Result<void> set_up(const QemuOptions& options);
+    Result<std::unique_ptr<QemuIommu>> open_iommu(const QemuOptions& options);
     void release_shared(PhysicalAddress physical, ByteCount size) override;
 
     const Board& board_;

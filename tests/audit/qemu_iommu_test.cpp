@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The same tests behind each of QEMU's IOMMUs: what a device reaches, what stays reachable until an
+// invalidation, and what the IOMMU reports. The device is edu, whose memory shows what happened.
+#include "moat/core/bits.hpp"
+
+#include "../machine/qemu.hpp"
+#include "audit/driver.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <string>
+
+namespace moat::tests {
+namespace {
+
+using namespace moat::literals;
+using fault::Access;
+using fault::Precision;
+using fault::Reason;
+using machine::qemu::IommuModel;
+
+struct Tested {
+    const char* name;
+    IommuModel iommu;
+    Reason absent;   ///< the recorded reason where no leaf translates an address
+    Reason detached; ///< and where the function is attached to no domain
+    bool says_bytes; ///< whether a record has the access' bytes, and not its page
+};
+
+struct NoBuffers final : audit::BufferSource {
+    Result<audit::Buffer> obtain(const audit::Need&) override {
+        return fail(ErrorCode::no_memory, "edu needs none");
+    }
+};
+
+class QemuIommuTest : public QemuTest, public ::testing::WithParamInterface<Tested> {
+  protected:
+    static constexpr std::uint64_t length = 64;
+    static constexpr Iova at{0x5000};
+
+    void SetUp() override {
+        start({.iommu = GetParam().iommu,
+               .devices = {"edu,addr=4,dma_mask=0xffffffffffffffff",
+                           "edu,addr=5,dma_mask=0xffffffffffffffff"},
+               .smmuv3 = {.stream_bits = 12, .events_lg2 = 4}});
+        if (!machine)
+            return;
+        edu = find(0x1234, 0x11e8);
+        function_ = *machine->open(edu);
+        NoBuffers none;
+        driver_ = *audit::start_edu({*machine, *function_, none});
+        domain = *machine->create_domain();
+        ASSERT_TRUE(machine->attach(edu, *domain));
+        attached_ = true;
+        memory.emplace(*machine->allocate(8_KiB));
+    }
+
+    void TearDown() override {
+        driver_.reset();
+        function_.reset();
+        if (attached_)
+            detach();
+        domain.reset();
+        memory.reset();
+    }
+
+    void detach() {
+        ASSERT_TRUE(machine->detach(edu));
+        attached_ = false;
+    }
+
+    /// Both pages, or the second alone.
+    void map(Iova start, ByteCount size, Attributes attributes = read_write) {
+        const std::uint64_t skipped = memory->size().value() - size.value();
+        ASSERT_TRUE(domain->map(start, size, memory->physical() + ByteCount(skipped), attributes));
+    }
+
+    /// What edu reads or writes; it never reports a failure.
+    void access(Access what, Iova where, std::uint64_t bytes = length) {
+        const auto answer = driver_->run({.operation = what == Access::write ? 1U : 0U,
+                                          .data = where,
+                                          .length = ByteCount(bytes)});
+        ASSERT_TRUE(answer) << answer.error();
+        ASSERT_EQ(answer->verdict, audit::Verdict::success);
+    }
+
+    /// How many of the memory's bytes the device changes by a write.
+    [[nodiscard]] std::ptrdiff_t written_by(Iova where, std::uint64_t bytes = length) {
+        std::ranges::fill(memory->bytes(), std::byte{0x11});
+        access(Access::write, where, bytes);
+        return std::ranges::count_if(memory->bytes(),
+                                     [](auto each) { return each != std::byte{0x11}; });
+    }
+
+    void expect_one(Access what, IovaRange where, Reason reason) {
+        const auto seen = faults();
+        ASSERT_EQ(seen.size(), 1U);
+        EXPECT_EQ(seen[0].access, what);
+        EXPECT_EQ(seen[0].reason, reason);
+        EXPECT_EQ(seen[0].source, fault::Source::requester(edu.requester()));
+        if (GetParam().says_bytes) {
+            EXPECT_EQ(seen[0].precision, Precision::exact);
+            EXPECT_EQ(seen[0].where, where);
+        } else {
+            EXPECT_EQ(seen[0].precision, Precision::page);
+            EXPECT_TRUE(seen[0].where.contains(where.start()));
+        }
+    }
+
+    machine::Bdf edu;
+    std::unique_ptr<machine::Domain> domain;
+    std::optional<machine::SharedMemory> memory;
+
+  private:
+    bool attached_ = false;
+    std::unique_ptr<machine::Function> function_;
+    std::unique_ptr<audit::Driver> driver_;
+};
+
+TEST_P(QemuIommuTest, device_reaches_what_is_mapped) {
+    if (!machine)
+        return;
+    map(at, 8_KiB);
+    EXPECT_EQ(written_by(Iova(0x5fe0)), 64) << "across two pages";
+    EXPECT_EQ(memory->bytes()[0xfdf], std::byte{0x11});
+    EXPECT_NE(memory->bytes()[0xfe0], std::byte{0x11});
+    EXPECT_TRUE(faults().empty());
+    ASSERT_TRUE(domain->unmap(at, 8_KiB));
+}
+
+TEST_P(QemuIommuTest, overrun_is_blocked_and_attributed) {
+    if (!machine)
+        return;
+    map(at, 4_KiB);
+    EXPECT_EQ(written_by(Iova(0x5fe0)), 32) << "the bytes before the guard";
+    expect_one(Access::write, IovaRange(Iova(0x6000), 32_B), GetParam().absent);
+    access(Access::read, Iova(0x5ff4));
+    expect_one(Access::read, IovaRange(Iova(0x6000), 52_B), GetParam().absent);
+}
+
+TEST_P(QemuIommuTest, unmapped_page_is_blocked) {
+    if (!machine)
+        return;
+    map(at, 8_KiB);
+    EXPECT_EQ(written_by(at), 64);
+    const std::uint64_t before = machine->qtest().round_trips();
+    ASSERT_TRUE(domain->unmap(at, 4_KiB));
+    EXPECT_EQ(machine->qtest().round_trips(), before + 1);
+    EXPECT_EQ(written_by(at), 0);
+    expect_one(Access::write, IovaRange(at, 64_B), GetParam().absent);
+    EXPECT_EQ(written_by(Iova(0x6000)), 64) << "the other page stays";
+}
+
+TEST_P(QemuIommuTest, translation_is_stale_until_invalidated) {
+    if (!machine)
+        return;
+    map(at, 8_KiB);
+    EXPECT_EQ(written_by(at), 64);
+    ASSERT_TRUE(domain->unmap_deferred(at, 4_KiB));
+    EXPECT_EQ(written_by(at), 64) << "without an invalidation it is reachable still";
+    ASSERT_TRUE(domain->invalidate_all());
+    EXPECT_EQ(written_by(at), 0);
+    EXPECT_EQ(faults().size(), 1U);
+}
+
+TEST_P(QemuIommuTest, read_only_page_cannot_be_written) {
+    if (!machine)
+        return;
+    map(at, 8_KiB, read_only);
+    EXPECT_EQ(written_by(at), 0);
+    expect_one(Access::write, IovaRange(at, 64_B), Reason::permission);
+    access(Access::read, at);
+    EXPECT_TRUE(faults().empty());
+}
+
+TEST_P(QemuIommuTest, detached_device_reaches_nothing) {
+    if (!machine)
+        return;
+    map(at, 8_KiB);
+    EXPECT_EQ(written_by(at), 64);
+    detach();
+    EXPECT_EQ(written_by(at), 0);
+    const auto seen = faults();
+    ASSERT_FALSE(seen.empty());
+    for (const fault::Record& each : seen)
+        EXPECT_EQ(each.reason, GetParam().detached);
+}
+
+/// The queue of VT-d has one record, that of the SMMU 16.
+TEST_P(QemuIommuTest, lost_faults_are_counted_until_they_were_reported) {
+    if (!machine)
+        return;
+    const machine::Bdf second(0, 5, 0);
+    ASSERT_TRUE(machine->attach(second, *domain));
+    {
+        const auto function = *machine->open(second);
+        NoBuffers none;
+        const auto driver = *audit::start_edu({*machine, *function, none});
+        access(Access::write, at);
+        ASSERT_TRUE(driver->run({.operation = 1, .data = at, .length = ByteCount(length)}));
+        unsigned records = 0;
+        auto count = [&](const fault::Record&) { ++records; };
+        EXPECT_EQ(machine->take_faults(count), 1U);
+        EXPECT_EQ(records, 1U);
+        EXPECT_EQ(machine->take_faults(count), 0U);
+        EXPECT_EQ(records, 1U);
+        ASSERT_TRUE(driver->run({.operation = 1, .data = at, .length = ByteCount(length)}));
+        const auto seen = faults();
+        ASSERT_EQ(seen.size(), 1U);
+        EXPECT_EQ(seen[0].source, fault::Source::requester(second.requester()));
+    }
+    EXPECT_TRUE(machine->detach(second));
+}
+
+TEST_P(QemuIommuTest, large_leaf_translates) {
+    if (!machine)
+        return;
+    const auto large = *machine->allocate(4_MiB, 21);
+    std::ranges::fill(large.bytes(), std::byte{0x11});
+    ASSERT_TRUE(domain->map(Iova(0x40000000), 4_MiB, large.physical(), read_write));
+    access(Access::write, Iova(0x40345678));
+    EXPECT_EQ(std::ranges::count(large.bytes(), std::byte{0x11}), (4 << 20) - 64);
+    EXPECT_NE(large.bytes()[0x345678], std::byte{0x11});
+    ASSERT_TRUE(domain->unmap(Iova(0x40000000), 4_MiB));
+    access(Access::write, Iova(0x40345678));
+    EXPECT_EQ(faults().size(), 1U);
+}
+
+INSTANTIATE_TEST_SUITE_P(Qemu, QemuIommuTest,
+                         ::testing::Values(Tested{"intel", IommuModel::intel, Reason::permission,
+                                                  Reason::not_attached, false},
+                                           Tested{"smmuv3", IommuModel::smmuv3, Reason::not_present,
+                                                  Reason::not_attached, true}),
+                         [](const auto& tested) { return std::string(tested.param.name); });
+
+} // namespace
+} // namespace moat::tests
