@@ -16,33 +16,33 @@ namespace moat::tests {
 namespace {
 
 using namespace moat::literals;
-using namespace moat::iommu::smmuv3;
-using Smmu = Unit<FakeSmmuv3, FakeSmmuv3::Pool, SerialSync>;
-using SmmuDomain = iommu::smmuv3::Domain<Smmu>;
+namespace smmu = iommu::smmuv3;
+using Smmu = smmu::Unit<FakeSmmuv3, FakeSmmuv3::Pool, SerialSync>;
+using SmmuDomain = smmu::Domain<Smmu>;
 
 static_assert(iommu::DeferringDomain<SmmuDomain>);
 
-constexpr std::size_t most_tables = 64;
+constexpr std::size_t smmu_tables = 64;
 
 struct SmmuMemory {
-    explicit SmmuMemory(std::size_t tables = most_tables)
+    explicit SmmuMemory(std::size_t tables = smmu_tables)
         : pool({bytes->data(), tables * 4096}, PhysicalAddress(0x100000), headers, 12) {}
 
-    struct alignas(4096) Bytes : std::array<std::byte, most_tables * 4096> {};
+    struct alignas(4096) Bytes : std::array<std::byte, smmu_tables * 4096> {};
 
     std::unique_ptr<Bytes> bytes = std::make_unique<Bytes>();
-    std::array<TableHeader, most_tables> headers;
+    std::array<TableHeader, smmu_tables> headers;
     FakeSmmuv3::Pool pool;
 };
 
 /// 256 streams and 16 events, so that both fit into the test's memory.
-constexpr UnitOptions small = {.stream_bits = 8, .events_lg2 = 4};
+constexpr smmu::UnitOptions small_smmu = {.stream_bits = 8, .events_lg2 = 4};
 
 class Smmuv3Test : public ::testing::Test {
   protected:
     void open(std::uint32_t idr3 = FakeSmmuv3::usual_idr3) {
-        registers.values[reg::idr3] = idr3;
-        auto opened = Smmu::open(registers, memory.pool, small);
+        registers.values[smmu::reg::idr3] = idr3;
+        auto opened = Smmu::open(registers, memory.pool, small_smmu);
         ASSERT_TRUE(opened) << opened.error();
         unit = std::move(*opened);
         auto created = SmmuDomain::create(*unit);
@@ -55,7 +55,7 @@ class Smmuv3Test : public ::testing::Test {
     [[nodiscard]] ErrorCode refusal(unsigned offset, std::uint32_t value) {
         FakeSmmuv3 other(memory.pool);
         other.values[offset] = value;
-        const auto opened = Smmu::open(other, memory.pool, small);
+        const auto opened = Smmu::open(other, memory.pool, small_smmu);
         EXPECT_FALSE(opened);
         return opened ? ErrorCode::io : opened.error().code();
     }
@@ -76,18 +76,18 @@ class Smmuv3Test : public ::testing::Test {
     std::unique_ptr<SmmuDomain> domain;
 };
 
-using Commands = std::vector<Command>;
+using SmmuCommands = std::vector<smmu::Command>;
 
 TEST_F(Smmuv3Test, is_enabled_with_its_caches_empty_and_disabled_at_the_end) {
     {
-        const auto opened = Smmu::open(registers, memory.pool, small);
+        const auto opened = Smmu::open(registers, memory.pool, small_smmu);
         ASSERT_TRUE(opened);
-        EXPECT_EQ(registers.values[reg::control], 0xdU);
-        EXPECT_EQ(registers.commands, (Commands{{0x04, 31}, {0x30, 0}}));
-        EXPECT_EQ(registers.values[reg::stream_table_config], 8U) << "linear, 2^8 streams";
-        EXPECT_EQ(registers.values[reg::event_queue] & 0x1f, 4U);
+        EXPECT_EQ(registers.values[smmu::reg::control], 0xdU);
+        EXPECT_EQ(registers.commands, (SmmuCommands{{0x04, 31}, {0x30, 0}}));
+        EXPECT_EQ(registers.values[smmu::reg::stream_table_config], 8U) << "linear, 2^8 streams";
+        EXPECT_EQ(registers.values[smmu::reg::event_queue] & 0x1f, 4U);
     }
-    EXPECT_EQ(registers.values[reg::control], 0U);
+    EXPECT_EQ(registers.values[smmu::reg::control], 0U);
     EXPECT_EQ(memory.pool.units_in_use(), 0U);
 }
 
@@ -96,17 +96,17 @@ TEST_F(Smmuv3Test, ranges_are_one_command_where_the_unit_has_them) {
     map(0x5000, 4_KiB);
     EXPECT_TRUE(registers.commands.empty()) << "absent entries are not cached";
     ASSERT_TRUE(domain->unmap(Iova(0x5000), 4_KiB));
-    EXPECT_EQ(registers.commands, (Commands{{0x12 | asid(), 0x5000 | bit(10) | 1}}));
+    EXPECT_EQ(registers.commands, (SmmuCommands{{0x12 | asid(), 0x5000 | bit(10) | 1}}));
     EXPECT_EQ(registers.syncs, 1U);
     registers.commands.clear();
     map(0x3000, 20_KiB);
     ASSERT_TRUE(domain->unmap(Iova(0x3000), 20_KiB));
-    EXPECT_EQ(registers.commands, (Commands{{0x12 | asid() | 4U << 12, 0x3000 | bit(10) | 1}}));
+    EXPECT_EQ(registers.commands, (SmmuCommands{{0x12 | asid() | 4U << 12, 0x3000 | bit(10) | 1}}));
     registers.commands.clear();
     const InvalidationRequest<Iova> request = {Iova(0x1000), Iova(0x1000 + 33 * 4096 - 1)};
     ASSERT_TRUE(unit->invalidate(domain->number(), {&request, 1}));
-    EXPECT_EQ(registers.commands, (Commands{{0x12 | asid(), 0x1000 | bit(10) | 1},
-                                            {0x12 | asid() | 5U << 20, 0x2000 | bit(10) | 1}}))
+    EXPECT_EQ(registers.commands, (SmmuCommands{{0x12 | asid(), 0x1000 | bit(10) | 1},
+                                                {0x12 | asid() | 5U << 20, 0x2000 | bit(10) | 1}}))
         << "one page, then 2^5";
 }
 
@@ -115,12 +115,12 @@ TEST_F(Smmuv3Test, pages_are_named_alone_where_it_has_no_ranges) {
     map(0x3000, 8_KiB);
     ASSERT_TRUE(domain->unmap(Iova(0x3000), 8_KiB));
     EXPECT_EQ(registers.commands,
-              (Commands{{0x12 | asid(), 0x3000 | 1}, {0x12 | asid(), 0x4000 | 1}}));
+              (SmmuCommands{{0x12 | asid(), 0x3000 | 1}, {0x12 | asid(), 0x4000 | 1}}));
     EXPECT_EQ(registers.syncs, 1U);
     registers.commands.clear();
     map(0x10000, 68_KiB);
     ASSERT_TRUE(domain->unmap(Iova(0x10000), 68_KiB));
-    EXPECT_EQ(registers.commands, (Commands{{0x11 | asid(), 0}})) << "17 pages";
+    EXPECT_EQ(registers.commands, (SmmuCommands{{0x11 | asid(), 0}})) << "17 pages";
 }
 
 TEST_F(Smmuv3Test, nonsense_ranges_invalidate_the_address_space) {
@@ -129,7 +129,7 @@ TEST_F(Smmuv3Test, nonsense_ranges_invalidate_the_address_space) {
         registers.commands.clear();
         const InvalidationRequest<Iova> request = {Iova(start), Iova(last)};
         ASSERT_TRUE(unit->invalidate(domain->number(), {&request, 1}));
-        EXPECT_EQ(registers.commands, (Commands{{0x11 | asid(), 0}})) << last;
+        EXPECT_EQ(registers.commands, (SmmuCommands{{0x11 | asid(), 0}})) << last;
     }
 }
 
@@ -138,7 +138,7 @@ TEST_F(Smmuv3Test, removed_tables_are_forgotten_too) {
     for (std::uint64_t at = 0x200000; at != 0x400000; at += 4096)
         ASSERT_TRUE(domain->map(Iova(at), 4_KiB, PhysicalAddress(0x10000000 + 2 * at), read_write));
     ASSERT_TRUE(domain->unmap(Iova(0x200000), 2_MiB));
-    EXPECT_EQ(registers.commands, (Commands{{0x12 | asid() | 9U << 20, 0x200000 | bit(10)}}))
+    EXPECT_EQ(registers.commands, (SmmuCommands{{0x12 | asid() | 9U << 20, 0x200000 | bit(10)}}))
         << "without the hint that only leaves changed";
 }
 
@@ -149,16 +149,16 @@ TEST_F(Smmuv3Test, deferred_unmaps_wait_for_one_invalidation) {
     EXPECT_TRUE(registers.commands.empty());
     EXPECT_FALSE(domain->reader().translate(Iova(0x5000)));
     ASSERT_TRUE(domain->invalidate_all());
-    EXPECT_EQ(registers.commands, (Commands{{0x11 | asid(), 0}}));
+    EXPECT_EQ(registers.commands, (SmmuCommands{{0x11 | asid(), 0}}));
 }
 
 TEST_F(Smmuv3Test, attached_stream_has_an_entry_and_a_context) {
     open();
     ASSERT_TRUE(domain->attach(0x23));
-    EXPECT_EQ(registers.commands, (Commands{{0x03 | 0x23ULL << 32, 1}}));
+    EXPECT_EQ(registers.commands, (SmmuCommands{{0x03 | 0x23ULL << 32, 1}}));
     EXPECT_EQ(domain->attach(0x23).error().code(), ErrorCode::busy);
     EXPECT_EQ(domain->attach(0x123).error().code(), ErrorCode::out_of_range);
-    const Word* const stream = words_at(reg::stream_table) + std::size_t{8} * 0x23;
+    const Word* const stream = words_at(smmu::reg::stream_table) + std::size_t{8} * 0x23;
     EXPECT_EQ(stream[0] & low_bits(6), 0xbU) << "valid, stage 1 alone";
     EXPECT_EQ(stream[1], 0xd4U | bit(27));
     const Word* const context = memory.pool.words(PhysicalAddress(stream[0] & field_mask(51, 6)));
@@ -199,13 +199,17 @@ TEST_F(Smmuv3Test, part_of_a_large_leaf_stays_mapped) {
 TEST_F(Smmuv3Test, unsuitable_units_are_refused_by_name) {
     const std::uint32_t idr0 = FakeSmmuv3::usual_idr0;
     for (const std::uint32_t absent : {0U, ~0U})
-        EXPECT_EQ(refusal(reg::idr0, absent), ErrorCode::unsupported);
-    EXPECT_EQ(refusal(reg::idr0, idr0 & ~(1U << 1)), ErrorCode::unsupported) << "stage 2 alone";
-    EXPECT_EQ(refusal(reg::idr0, idr0 & ~(1U << 3)), ErrorCode::unsupported) << "no VMSAv8-64";
-    EXPECT_EQ(refusal(reg::idr0, idr0 & ~(1U << 4)), ErrorCode::unsupported) << "not coherent";
-    EXPECT_EQ(refusal(reg::idr5, 1U << 6), ErrorCode::unsupported) << "64K alone";
+        EXPECT_EQ(refusal(smmu::reg::idr0, absent), ErrorCode::unsupported);
+    EXPECT_EQ(refusal(smmu::reg::idr0, idr0 & ~(1U << 1)), ErrorCode::unsupported)
+        << "stage 2 alone";
+    EXPECT_EQ(refusal(smmu::reg::idr0, idr0 & ~(1U << 3)), ErrorCode::unsupported)
+        << "no VMSAv8-64";
+    EXPECT_EQ(refusal(smmu::reg::idr0, idr0 & ~(1U << 4)), ErrorCode::unsupported)
+        << "not coherent";
+    EXPECT_EQ(refusal(smmu::reg::idr5, 1U << 6), ErrorCode::unsupported) << "64K alone";
     for (const unsigned fixed : {29U, 30U})
-        EXPECT_EQ(refusal(reg::idr1, FakeSmmuv3::usual_idr1 | 1U << fixed), ErrorCode::unsupported);
+        EXPECT_EQ(refusal(smmu::reg::idr1, FakeSmmuv3::usual_idr1 | 1U << fixed),
+                  ErrorCode::unsupported);
     FakeSmmuv3 not_coherent(memory.pool, idr0 & ~(1U << 4));
     EXPECT_TRUE(
         Smmu::open(not_coherent, memory.pool,
@@ -225,7 +229,7 @@ TEST_F(Smmuv3Test, unit_that_does_nothing_is_an_error_in_bounded_time) {
     unit.reset();
     EXPECT_EQ(memory.pool.units_in_use(), 0U);
     registers.stuck = true;
-    const auto opened = Smmu::open(registers, memory.pool, small);
+    const auto opened = Smmu::open(registers, memory.pool, small_smmu);
     EXPECT_FALSE(opened);
 }
 
@@ -277,9 +281,11 @@ TEST_F(Smmuv3Test, abort_of_the_queue_is_a_loss_and_acknowledged) {
     for (unsigned round = 0; round != 3; ++round) {
         for (unsigned i = 0; i != 17; ++i)
             registers.record({0x10, 0, 0x5000});
-        EXPECT_NE(registers.values[reg::errors], registers.values[reg::errors_acknowledged]);
+        EXPECT_NE(registers.values[smmu::reg::errors],
+                  registers.values[smmu::reg::errors_acknowledged]);
         EXPECT_EQ(unit->take_faults(ignore), 1U);
-        EXPECT_EQ(registers.values[reg::errors], registers.values[reg::errors_acknowledged]);
+        EXPECT_EQ(registers.values[smmu::reg::errors],
+                  registers.values[smmu::reg::errors_acknowledged]);
         EXPECT_EQ(unit->take_faults(ignore), 0U);
     }
 }
@@ -288,19 +294,19 @@ TEST_F(Smmuv3Test, abort_of_the_queue_is_a_loss_and_acknowledged) {
 TEST_F(Smmuv3Test, hostile_queue_ends_and_stays_inside) {
     open();
     Word* const events =
-        memory.pool.words(PhysicalAddress(registers.values[reg::event_queue] & ~low_bits(5)));
+        memory.pool.words(PhysicalAddress(registers.values[smmu::reg::event_queue] & ~low_bits(5)));
     for (std::size_t i = 0; i != 64; ++i)
         events[i] = ~std::uint64_t{0} / (i + 1);
     for (std::uint64_t producer = 0; producer != 64; ++producer) {
         for (const std::uint64_t high : {0UL, bit(31), bit(20), 0xffffffc0UL}) {
-            registers.values[reg::event_producer] = producer | high;
+            registers.values[smmu::reg::event_producer] = producer | high;
             unsigned count = 0;
             auto each = [&](const fault::Record&) { ++count; };
             EXPECT_LE(unit->take_faults(each), 1U);
             EXPECT_LE(count, 16U);
         }
     }
-    registers.values[reg::event_producer] = 0xffffffff;
+    registers.values[smmu::reg::event_producer] = 0xffffffff;
     auto never = [](const fault::Record&) { ADD_FAILURE() << "a unit that is gone"; };
     EXPECT_EQ(unit->take_faults(never), 0U);
 }
@@ -319,7 +325,7 @@ TEST(Smmuv3Hostile, any_capabilities_are_driven_or_refused) {
         idr[1] &= ~(3U << 29);
         SmmuMemory memory;
         FakeSmmuv3 registers(memory.pool, idr[0], idr[1], idr[2], idr[3]);
-        auto unit = Smmu::open(registers, memory.pool, small);
+        auto unit = Smmu::open(registers, memory.pool, small_smmu);
         if (!unit) {
             EXPECT_EQ(unit.error().code(), ErrorCode::unsupported);
             continue;
@@ -350,10 +356,10 @@ TEST(Smmuv3Event, reads_every_number) {
         {0x10U, not_present},  {0x11U, address_size},    {0x12U, permission},
         {0x13U, permission},   {0x20U, hardware},        {0xffU, unknown}};
     for (const auto& [number, reason] : expected)
-        EXPECT_EQ(decode({number, 0, 0}).reason, reason) << number;
-    EXPECT_EQ(decode({0x04, 0, 0x1234}).precision, fault::Precision::none);
-    const auto tagged = decode({0x13 | bit(11) | 0xabcdeULL << 12 | 0x12345ULL << 32,
-                                bit(35) | bit(34), ~std::uint64_t{0}});
+        EXPECT_EQ(smmu::decode({number, 0, 0}).reason, reason) << number;
+    EXPECT_EQ(smmu::decode({0x04, 0, 0x1234}).precision, fault::Precision::none);
+    const auto tagged = smmu::decode({0x13 | bit(11) | 0xabcdeULL << 12 | 0x12345ULL << 32,
+                                      bit(35) | bit(34), ~std::uint64_t{0}});
     EXPECT_EQ(tagged.pasid, 0xabcdeU);
     EXPECT_EQ(tagged.access, fault::Access::execute);
     EXPECT_EQ(tagged.source, fault::Source::stream(0x12345));
@@ -363,10 +369,10 @@ TEST(Smmuv3Event, reads_every_number) {
 TEST(Smmuv3Memory, every_allocation_fails_once) {
     bool all = false;
     for (std::size_t tables = 1; !all; ++tables) {
-        ASSERT_LT(tables, most_tables);
+        ASSERT_LT(tables, smmu_tables);
         SmmuMemory memory(tables);
         FakeSmmuv3 registers(memory.pool);
-        auto unit = Smmu::open(registers, memory.pool, small);
+        auto unit = Smmu::open(registers, memory.pool, small_smmu);
         if (!unit) {
             EXPECT_EQ(unit.error().code(), ErrorCode::no_memory);
             continue;
