@@ -41,7 +41,8 @@ Scenario dma_past_scenario() {
                            {.name = "variant",
                             .preset = "shipped",
                             .help = "the shipped rings, or a mutant that breaks one rule",
-                            .values = {"shipped", "stamp-ignored", "round-kept", "lost-kept"}}},
+                            .values = {"shipped", "stamp-ignored", "round-kept", "lost-kept",
+                                       "notes-uncounted"}}},
             .program = &dma_past::program,
             .scope = [](const Configuration& text) {
                 return "dma-past " + text.at("variant") + ": " +

@@ -65,7 +65,7 @@ void unmap(World<Sync>& world) {
     dma::PackedMapping mapping;
     mapping.set(Iova(page << 12), ByteCount(++world.unmapped), dma::Direction::bidirectional, {},
                 {});
-    world.stamp = world.rings.note(own, mapping, page, {}, world.stamp);
+    world.stamp = world.rings.note(*own, mapping, page, {}, world.stamp);
 }
 
 /// The index gets every mapping that was unmapped before, in order, and none twice. If a ring lost

@@ -21,7 +21,7 @@ struct PastConfigured {
 };
 
 constexpr std::array past_configurations = {
-    PastConfigured{"drivers=2 queries=1 turns=1 capacity=4", 714, 714, 982},
+    PastConfigured{"drivers=2 queries=1 turns=1 capacity=4", 1018, 1018, 1314},
     PastConfigured{"drivers=2 queries=0 turns=2 capacity=1", 50, 50, 50},
     PastConfigured{"drivers=3 queries=0 turns=1 capacity=1", 1590, 1590, 1590},
 };

@@ -29,7 +29,10 @@ template <SyncPolicy Sync>
 class Registry {
   public:
     explicit Registry(std::size_t history, const SharedByMappings& shared = {})
-        : shared_(shared), past_(history, shared) {}
+        : shared_(shared), past_(history, shared) {
+        for (auto& each : recent_)
+            each.store(&no_leaf_, std::memory_order_relaxed);
+    }
 
     ~Registry() { destroy(root_.load(std::memory_order_relaxed), levels - 1); }
 
@@ -45,7 +48,7 @@ class Registry {
             leaf = make(page_of(start));
         if (leaf == nullptr) [[unlikely]]
             return fail(ErrorCode::no_memory, "no memory to record a mapping");
-        Slot& slot = leaf->slots[slot_of(start)];
+        Slot& slot = leaf->slot(start);
         const ExclusiveLock lock(slot.mutex);
         MOAT_CHECK(!slot.used, "one mapping begins in a page");
         fill(slot.mapping);
@@ -58,15 +61,22 @@ class Registry {
     /// Removes the mapping that begins at `start` if `accept(const PackedMapping&)` returns true;
     /// not called if there is none. Return: whether it was removed.
     template <class Accept>
-    [[nodiscard]] bool remove(Iova start, Accept&& accept) {
-        return take_out(start, nullptr, {}, accept);
+    [[nodiscard, gnu::noinline]] bool remove(Iova start, Accept&& accept) {
+        return take_out(start, accept, [](const PackedMapping&, Stamp) {});
     }
 
     /// The same, and adds it to the past mappings. The history drops it without memory.
     template <class Accept>
     [[nodiscard, gnu::always_inline]] bool retire(Iova start, const fault::Event& unmapped,
                                                   Accept&& accept) {
-        return take_out(start, past_.rings().own(), unmapped, accept);
+        PastStripe<Sync>* const stripe = past_.rings().own();
+        if (stripe == nullptr) [[unlikely]]
+            return remove(start, auto(accept)); // a copy, so that `accept` stays in registers
+        const auto note = [&](const PackedMapping& mapping,
+                              Stamp& stamp) __attribute__((always_inline)) {
+            stamp = past_.rings().note(*stripe, mapping, page_of(start), unmapped, stamp);
+        };
+        return take_out(start, accept, note);
     }
 
     /// Calls use(PackedMapping&) for the mapping that begins at `start`. Return: the mapping as it
@@ -75,7 +85,7 @@ class Registry {
     std::optional<Registered> with(Iova start, Use&& use) {
         std::optional<Registered> found;
         if (Leaf* const leaf = find(page_of(start))) {
-            Slot& slot = leaf->slots[slot_of(start)];
+            Slot& slot = leaf->slot(start);
             const ExclusiveLock lock(slot.mutex);
             if (slot.used && slot.mapping.begins_at(start)) {
                 found = unpack(slot.mapping, start);
@@ -155,6 +165,7 @@ class Registry {
 
   private:
     using Sizes = RegistrySizes<Sync>;
+    using Stamp = typename PastRings<Sync>::Stamp;
 
     static constexpr unsigned levels = Sizes::levels;
     static constexpr unsigned level_bits = Sizes::level_bits;
@@ -167,7 +178,7 @@ class Registry {
         PackedMapping mapping MOAT_GUARDED_BY(mutex){};
         bool used MOAT_GUARDED_BY(mutex) = false;
         bool announced MOAT_GUARDED_BY(mutex) = false; ///< marked in the leaf
-        typename PastRings<Sync>::Stamp stamp MOAT_GUARDED_BY(mutex) = 0;
+        Stamp stamp MOAT_GUARDED_BY(mutex) = 0;
     };
 
     template <class T>
@@ -175,11 +186,17 @@ class Registry {
     /// A bit for each child or slot that may hold something.
     using Marks = std::array<Atomic<std::uint64_t>, words>;
 
-    struct Leaf {
-        explicit Leaf(std::uint64_t which) : number(which) {}
-
+    struct LeafNumber {
         const std::uint64_t number; ///< of its first page, by `fan_out`
-        Marks may_hold{};           ///< changes under the mutex
+    };
+
+    struct Leaf : LeafNumber {
+        explicit Leaf(std::uint64_t which) : LeafNumber{which} {}
+
+        /// For a mapping that begins at `start`. By a pointer, whose address is computed once.
+        [[nodiscard]] Slot& slot(Iova start) { return *(slots.data() + slot_of(start)); }
+
+        Marks may_hold{}; ///< changes under the mutex
         typename Sizes::Lock mutex;
         bool announced MOAT_GUARDED_BY(mutex) = false; ///< marked in its node
         std::array<Slot, fan_out> slots{};
@@ -200,11 +217,11 @@ class Registry {
 
     /// A leaf that was found lately, where that needs no descent.
     [[nodiscard, gnu::always_inline]] Leaf* find(std::uint64_t page) {
-        Leaf* const recent = recent_of(page).load(std::memory_order_acquire);
-        return recent != nullptr && recent->number == page / fan_out ? recent : find_slowly(page);
+        LeafNumber* const recent = recent_of(page).load(std::memory_order_acquire);
+        return recent->number == page / fan_out ? static_cast<Leaf*>(recent) : find_slowly(page);
     }
 
-    [[nodiscard]] Atomic<Leaf*>& recent_of(std::uint64_t page) {
+    [[nodiscard]] Atomic<LeafNumber*>& recent_of(std::uint64_t page) {
         return recent_[page / fan_out % Sizes::recent_leaves];
     }
 
@@ -244,18 +261,18 @@ class Registry {
         return found;
     }
 
-    template <class Accept>
-    [[nodiscard, gnu::always_inline]] bool take_out(Iova start, PastStripe<Sync>* stripe,
-                                                    const fault::Event& unmapped, Accept& accept) {
+    /// Calls taken(const PackedMapping&, Stamp&) for what is removed.
+    template <class Accept, class Taken>
+    [[nodiscard, gnu::always_inline]] bool take_out(Iova start, Accept& accept, Taken&& taken) {
         Leaf* const leaf = find(page_of(start));
         if (leaf == nullptr) [[unlikely]]
             return false;
-        Slot& slot = leaf->slots[slot_of(start)];
+        Slot& slot = leaf->slot(start);
         const ExclusiveLock lock(slot.mutex);
         if (!slot.used || !slot.mapping.begins_at(start) || !accept(std::as_const(slot.mapping)))
             [[unlikely]]
             return false;
-        slot.stamp = past_.rings().note(stripe, slot.mapping, page_of(start), unmapped, slot.stamp);
+        taken(std::as_const(slot.mapping), slot.stamp);
         slot.used = false;
         return true;
     }
@@ -420,7 +437,8 @@ class Registry {
     }
 
     Atomic<void*> root_{nullptr};
-    std::array<Atomic<Leaf*>, Sizes::recent_leaves> recent_{};
+    LeafNumber no_leaf_{~std::uint64_t{0}};
+    std::array<Atomic<LeafNumber*>, Sizes::recent_leaves> recent_{};
     const SharedByMappings shared_;
     RecentPast<Sync> past_;
 };

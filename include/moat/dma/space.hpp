@@ -50,7 +50,7 @@ class Space {
     /// domain's; nothing is mapped then.
     [[nodiscard, gnu::always_inline]] Result<Iova> map(const Memory& memory, Direction direction,
                                                        std::string_view label = {}) {
-        if (entry_ == Care::guard || (entry_ == Care::sample && !watch_.samples_next())) [[likely]]
+        if (entry_ == Care::guard || (entry_ < Care::guard && !watch_.samples_next())) [[likely]]
             return map_pages(memory, direction);
         return entry_ == Care::track ? map_tracked(memory, direction, label)
                                      : map_otherwise(memory, direction, label);
@@ -85,8 +85,7 @@ class Space {
     /// nothing is changed then. io: the invalidation failed, and devices may still reach the
     /// memory; `not_invalidated` is reported and the address is never used again (Stats::held).
     [[gnu::always_inline]] Result<void> unmap(Iova iova, ByteCount size, Direction direction) {
-        if (entry_ == Care::guard || (entry_ == Care::sample && !watch_.is_sampled(iova)))
-            [[likely]]
+        if (entry_ == Care::guard || (entry_ < Care::guard && !watch_.is_sampled(iova))) [[likely]]
             return unmap_pages(iova, size);
         return entry_ == Care::track ? unmap_tracked(iova, size, direction)
                                      : unmap_otherwise(iova, size, direction);
@@ -158,13 +157,13 @@ class Space {
     [[nodiscard]] iova::Stats stats() { return pages_.allocator().stats(); }
 
   private:
-    /// What happens to a mapping.
-    enum class Care : std::uint8_t {
-        guard,  ///< pages are mapped and unmapped
-        sample, ///< the same, except a few that are watched to the byte
-        track,  ///< each is registered
-        watch,  ///< the same, and its bytes are watched
-        record, ///< each is passed to the recorder, and treated as `care_` says
+    /// What happens to a mapping. One comparison with `guard` tells the first three apart.
+    enum class Care : std::int8_t {
+        sample = -1, ///< as `guard`, except a few that are watched to the byte
+        guard = 0,   ///< pages are mapped and unmapped
+        track,       ///< each is registered
+        watch,       ///< the same, and its bytes are watched
+        record,      ///< each is passed to the recorder, and treated as `care_` says
     };
 
     Space(const SpaceConfig& config, PageMapper<Domain, Sync> pages)
@@ -202,17 +201,20 @@ class Space {
         return care_ != Care::guard && (care_ != Care::sample || watch_.is_sampled(iova));
     }
 
-    /// Adds what was mapped to the tracker, from level `track` on; unmaps it if that fails.
+    /// The same from level `track` on, for the result of a map.
+    [[nodiscard]] Result<Iova> track(const Result<Iova>& mapped, ByteCount size,
+                                     Direction direction, std::string_view label) {
+        return mapped && tracks() ? track(*mapped, size, direction, label) : mapped;
+    }
+
+    /// Adds what was mapped to the tracker; unmaps it if that fails.
     [[nodiscard, gnu::always_inline]] Result<Iova>
-    track(const Result<Iova>& mapped, ByteCount size, Direction direction, std::string_view label) {
-        if (!mapped || !tracks()) [[unlikely]]
-            return mapped;
-        const Iova iova = *mapped;
+    track(Iova iova, ByteCount size, Direction direction, std::string_view label) {
         if (const auto added = tracker_.add(iova, size, direction, label); !added) [[unlikely]] {
             (void)pages_.unmap(iova, size);
             return std::unexpected(added.error());
         }
-        return iova; // `mapped` would be copied with the room for its error
+        return iova;
     }
 
     // One function for each care, which saves registers for its own body only.
@@ -224,8 +226,11 @@ class Space {
 
     [[gnu::noinline]] Result<Iova> map_tracked(const Memory& memory, Direction direction,
                                                std::string_view label) {
-        return track(pages_.map(memory.physical, memory.size(), attributes_of(direction)),
-                     memory.size(), direction, label);
+        const Result<Iova> mapped =
+            pages_.map(memory.physical, memory.size(), attributes_of(direction));
+        if (!mapped) [[unlikely]]
+            return mapped;
+        return track(*mapped, memory.size(), direction, label);
     }
 
     [[gnu::noinline]] Result<void> unmap_tracked(Iova iova, ByteCount size, Direction direction) {

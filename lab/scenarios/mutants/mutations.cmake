@@ -236,8 +236,8 @@ moat_mutate(moat/sync/readers.hpp
 
 # Two threads that unmap mappings of one page in one round leave their order open.
 moat_mutate(moat/dma/detail/past_rings.hpp
-[[        if (last % most_stripes != stripe->index && last / most_stripes == round % rounds)]]
-[[        if (Sync::broken != "stamp-ignored" && last % most_stripes != stripe->index &&
+[[        if (last % most_stripes != stripe.index && last / most_stripes == round % rounds)]]
+[[        if (Sync::broken != "stamp-ignored" && last % most_stripes != stripe.index &&
             last / most_stripes == round % rounds)]])
 
 # A note that begins a round for itself takes the old round's number.
@@ -250,3 +250,8 @@ moat_mutate(moat/dma/detail/past_rings.hpp
 [[        taken.erase(kept.begin(), kept.end());]]
 [[        if (Sync::broken != "lost-kept")
             taken.erase(kept.begin(), kept.end());]])
+
+# A ring that wrapped does not count the notes before.
+moat_mutate(moat/dma/detail/past_rings.hpp
+[[        stripe.noted_at_stop += until;]]
+[[        stripe.noted_at_stop += Sync::broken == "notes-uncounted" ? 0 : until;]])

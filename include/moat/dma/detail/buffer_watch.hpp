@@ -30,10 +30,8 @@ class BufferWatch {
         : tracker_(tracker), pages_(pages), bounces_(config.pages, pages.page_mask() + 1),
           placement_(config.options.placement),
           to_the_byte_(config.options.level == Level::exact || config.options.sample != 0),
-          checker_(checker_of(config.options)),
-          sampling_(config.options.sample == 0
-                        ? nullptr
-                        : std::make_unique<Sampling<Sync>>(config.options.sample)) {}
+          checker_(checker_of(config.options)), chance_(config.options.sample),
+          sampling_(config.options.sample == 0 ? nullptr : std::make_unique<Sampling<Sync>>()) {}
 
     BufferWatch(const BufferWatch&) = delete;
     BufferWatch& operator=(const BufferWatch&) = delete;
@@ -46,9 +44,7 @@ class BufferWatch {
     }
 
     /// Whether to sample the next mapping. Only where the options ask for sampling.
-    [[nodiscard, gnu::always_inline]] bool samples_next() const {
-        return sampling_->next_is_sampled();
-    }
+    [[nodiscard, gnu::always_inline]] bool samples_next() const { return chance_.next(); }
 
     [[nodiscard, gnu::always_inline]] bool is_sampled(Iova iova) {
         return sampling_->may_be_sampled(iova) && tracker_.find(iova).has_value();
@@ -304,6 +300,7 @@ class BufferWatch {
     const Placement placement_;
     const bool to_the_byte_; ///< mappings that are tracked or sampled
     const CpuWatch checker_;
+    const SampleChance<Sync> chance_;
     const std::unique_ptr<Sampling<Sync>> sampling_; ///< null without sampling
     ExactBuffers<Sync> buffers_;
 };

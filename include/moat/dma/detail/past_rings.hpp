@@ -37,9 +37,15 @@ struct alignas(64) PastStripe {
     typename RegistrySizes<Sync>::Lock mutex;
     PastEntry* ring = nullptr; ///< constant once a thread has chosen the stripe
     std::uint32_t index = 0;
-    std::size_t next MOAT_GUARDED_BY(mutex) = 0; ///< `noted` modulo the capacity
-    std::uint64_t noted MOAT_GUARDED_BY(mutex) = 0;
-    std::uint64_t taken = 0; ///< how many of them `take` has returned
+    PastEntry* next MOAT_GUARDED_BY(mutex) = nullptr;
+    PastEntry* stop MOAT_GUARDED_BY(mutex) = nullptr; ///< where `next` wraps, or a round ends
+    /// How many notes there were when `next` was at `stop`.
+    std::uint64_t noted_at_stop MOAT_GUARDED_BY(mutex) = 0;
+    std::uint64_t taken = 0; ///< how many notes `take` has returned
+
+    [[nodiscard]] std::uint64_t noted() const MOAT_REQUIRES(mutex) {
+        return noted_at_stop - static_cast<std::uint64_t>(stop - next);
+    }
 };
 
 /// One ring for all threads would be a line that all of them write. So each thread has one of a few
@@ -89,21 +95,18 @@ class PastRings {
     /// caller excludes others of the same page. Return: the new stamp. Notes of one page are in
     /// order. Overlapping mappings that began in different pages are, if one thread notes them or
     /// `notes_of_a_round` others lie between.
-    [[gnu::always_inline]] Stamp note(Stripe* stripe, const PackedMapping& mapping,
+    [[gnu::always_inline]] Stamp note(Stripe& stripe, const PackedMapping& mapping,
                                       std::uint64_t page, const fault::Event& unmapped,
                                       Stamp last) {
-        if (stripe == nullptr) [[unlikely]]
-            return last;
-        const ExclusiveLock lock(stripe->mutex);
+        const ExclusiveLock lock(stripe.mutex);
         std::uint64_t round = round_.load(std::memory_order_acquire);
-        if (last % most_stripes != stripe->index && last / most_stripes == round % rounds)
+        if (last % most_stripes != stripe.index && last / most_stripes == round % rounds)
             [[unlikely]]
             round = next_round() + 1;
-        std::construct_at(stripe->ring + stripe->next, mapping, page, unmapped, round);
-        stripe->next = stripe->next + 1 == capacity_ ? 0 : stripe->next + 1;
-        if (++stripe->noted % notes_of_a_round == 0) [[unlikely]]
-            next_round();
-        return static_cast<Stamp>(round % rounds * most_stripes + stripe->index);
+        std::construct_at(stripe.next, mapping, page, unmapped, round);
+        if (++stripe.next == stripe.stop) [[unlikely]]
+            pass_stop(stripe);
+        return static_cast<Stamp>(round % rounds * most_stripes + stripe.index);
     }
 
     /// Appends to `taken`, which is empty, what was noted before the call and since the last one,
@@ -153,6 +156,33 @@ class PastRings {
         std::uint32_t chosen MOAT_GUARDED_BY(mutex) = 0;
     };
 
+    /// Prepares a stripe whose ring was allocated.
+    void begin(Stripe& stripe) {
+        if (stripe.ring == nullptr)
+            return;
+        const ExclusiveLock lock(stripe.mutex);
+        stripe.next = stripe.ring;
+        set_stop(stripe);
+    }
+
+    /// Ends a round after as many notes as it has, and wraps `next` at the ring's end.
+    [[gnu::noinline]] void pass_stop(Stripe& stripe) MOAT_REQUIRES(stripe.mutex) {
+        if (stripe.noted_at_stop % notes_of_a_round == 0)
+            next_round();
+        if (stripe.stop == stripe.ring + capacity_)
+            stripe.next = stripe.ring;
+        set_stop(stripe);
+    }
+
+    /// The next `stop`; `next` is at the last one, or at the ring's begin instead.
+    void set_stop(Stripe& stripe) MOAT_REQUIRES(stripe.mutex) {
+        const auto left = static_cast<std::uint64_t>(stripe.ring + capacity_ - stripe.next);
+        const std::uint64_t until =
+            std::min(left, notes_of_a_round - stripe.noted_at_stop % notes_of_a_round);
+        stripe.stop = stripe.next + until;
+        stripe.noted_at_stop += until;
+    }
+
     std::uint64_t next_round() { return round_.fetch_add(1, std::memory_order_acq_rel); }
 
     [[nodiscard, gnu::noinline, gnu::cold]] Stripe* choose(Own* own) {
@@ -163,6 +193,7 @@ class PastRings {
         if (stripe.ring == nullptr) {
             stripe.index = index;
             stripe.ring = RegistrySizes<Sync>::template allocate<PastEntry>(capacity_);
+            begin(stripe);
         }
         if (stripe.ring == nullptr)
             return nullptr;
@@ -189,10 +220,11 @@ class PastRings {
     [[nodiscard]] std::optional<PastEntry> take_one(Stripe& stripe, std::uint64_t last_round,
                                                     std::uint64_t& first_round) {
         const ExclusiveLock lock(stripe.mutex);
-        const bool lost = stripe.noted - stripe.taken > capacity_;
+        const std::uint64_t noted = stripe.noted();
+        const bool lost = noted - stripe.taken > capacity_;
         if (lost)
-            stripe.taken = stripe.noted - capacity_;
-        if (stripe.taken == stripe.noted)
+            stripe.taken = noted - capacity_;
+        if (stripe.taken == noted)
             return std::nullopt;
         const PastEntry& next = stripe.ring[stripe.taken % capacity_];
         if (lost)

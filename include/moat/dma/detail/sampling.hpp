@@ -17,28 +17,53 @@
 
 namespace moat::dma {
 
-/// The calling thread's random numbers: a linear congruential generator modulo 2^64 (multiplier of
-/// Knuth's MMIX); only its high bits are used. Not for secrets.
+/// The calling thread's random numbers: a multiplicative congruential generator modulo 2^64
+/// whose multiplier fits into an instruction (Borosh and Niederreiter's); only its high bits are
+/// used. Not for secrets.
 namespace sample_random {
 
-struct State {
-    std::uint64_t number = 0;
-    std::uint64_t increment = 0; ///< odd; 0: not seeded, every number is 0
-};
+inline constexpr std::uint64_t multiplier = 1812433253;
 
-inline constinit thread_local State state;
+/// Odd; 0: not seeded, every number is 0.
+inline constinit thread_local std::uint64_t state = 0;
 
 /// Makes the thread's numbers repeatable.
 inline void seed(std::uint64_t seed) {
     constexpr std::uint64_t golden_ratio = 0x9e3779b97f4a7c15;
-    state = {(seed + 1) * golden_ratio, seed << 1 | 1};
+    state = (seed + 1) * golden_ratio | 1;
 }
 
 [[nodiscard, gnu::always_inline]] inline std::uint64_t next() {
-    return state.number = state.number * 6364136223846793005U + state.increment;
+    return state *= multiplier;
 }
 
 } // namespace sample_random
+
+/// Decides which mappings are sampled: one in `one_in` on average; 0: none. Takes no lock.
+template <SyncPolicy Sync>
+class SampleChance {
+  public:
+    explicit SampleChance(std::uint32_t one_in)
+        : most_(one_in == 0 ? 0 : std::numeric_limits<std::uint64_t>::max() / one_in) {}
+
+    /// Whether to sample the next mapping.
+    [[nodiscard, gnu::always_inline]] bool next() const {
+        return is_low() && (was_seeded() || is_low());
+    }
+
+  private:
+    [[nodiscard, gnu::always_inline]] bool is_low() const { return sample_random::next() <= most_; }
+
+    /// Seeds the thread's numbers if nothing has.
+    [[nodiscard, gnu::cold, gnu::noinline]] static bool was_seeded() {
+        if (sample_random::state != 0)
+            return true;
+        sample_random::seed(Sync::now() ^ reinterpret_cast<std::uintptr_t>(&sample_random::state));
+        return false;
+    }
+
+    const std::uint64_t most_;
+};
 
 /// Thread-safe.
 template <SyncPolicy Sync>
@@ -49,18 +74,6 @@ class Sampling {
     /// How many past mappings the history keeps: fewer, so that it drops each one before its
     /// address is reused, also when threads unmap at the same time.
     static constexpr std::size_t remembered = quarantine_entries - 128;
-
-    /// Samples one of `one_in` mappings on average; 0: none.
-    explicit Sampling(std::uint32_t one_in)
-        : one_in_(one_in),
-          most_(one_in == 0 ? 0 : std::numeric_limits<std::uint64_t>::max() / one_in) {}
-
-    [[nodiscard]] std::uint32_t one_in() const { return one_in_; }
-
-    /// Whether to sample the next mapping. Takes no lock.
-    [[nodiscard, gnu::always_inline]] bool next_is_sampled() const {
-        return sample_random::next() <= most_ && seeded_next_is_sampled();
-    }
 
     /// Whether a sampled mapping may be in the page of `iova`; false is certain.
     [[nodiscard, gnu::always_inline]] bool may_be_sampled(Iova iova) const {
@@ -100,15 +113,6 @@ class Sampling {
 
     [[nodiscard]] Counter& counter(Iova iova) { return live_[index(iova)]; }
 
-    [[nodiscard, gnu::cold, gnu::noinline]] bool seeded_next_is_sampled() const {
-        if (sample_random::state.increment != 0)
-            return true;
-        sample_random::seed(Sync::now() ^ reinterpret_cast<std::uintptr_t>(&sample_random::state));
-        return sample_random::next() <= most_;
-    }
-
-    const std::uint32_t one_in_;
-    const std::uint64_t most_;
     /// How many sampled mappings live, by page number modulo the size.
     std::array<Counter, counters> live_{};
     typename Sync::Mutex mutex_;

@@ -83,7 +83,7 @@ class Tracker {
     [[nodiscard, gnu::always_inline]] Result<void> remove(Iova iova, ByteCount size,
                                                           Direction direction) {
         static constexpr fault::Event none{};
-        const auto is_it = [&](const PackedMapping& each) __attribute__((always_inline)) {
+        const auto is_it = [=](const PackedMapping& each) __attribute__((always_inline)) {
             return each.is(iova, size, direction);
         };
         const bool removed = one_stack_in_ == 0 ? registry_.retire(iova, none, is_it)
