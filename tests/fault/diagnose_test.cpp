@@ -145,6 +145,42 @@ TEST_F(Diagnose, blames_what_was_there_where_the_neighbour_has_no_guard) {
     EXPECT_EQ(found.left->label, "d");
 }
 
+/// As QEMU maps all memory before a guest turns its IOMMU on.
+TEST_F(Diagnose, blames_a_buffer_at_whose_edge_it_lies_before_memory_that_was_mapped_there) {
+    history.note(mapping(0, 0x100000, "memory"), {});
+    const Diagnosis right = (*this)(exact(0x32000, 64));
+    EXPECT_BESIDE(right, Kind::out_of_bounds_right, "d", 1, 1);
+    EXPECT_EQ(right.bytes_outside, 64U);
+    EXPECT_EQ(right.past->mapping.label, "memory");
+    const Diagnosis left = (*this)(exact(0x2ffc0, 64));
+    EXPECT_BESIDE(left, Kind::out_of_bounds_left, "c", 1, 1);
+    EXPECT_EQ((*this)(exact(0x32001, 64)).kind, Kind::use_after_unmap) << "not at the edge";
+    EXPECT_EQ((*this)(exact(0x2ffbf, 64)).kind, Kind::use_after_unmap);
+    EXPECT_EQ((*this)(page(0x32000)).kind, Kind::use_after_unmap) << "which byte is not known";
+    history.note(mapping(0x32000, 0x1000, "buffer"), {});
+    EXPECT_EQ((*this)(exact(0x32000, 64)).kind, Kind::use_after_unmap) << "of a later buffer";
+}
+
+TEST_F(Diagnose, blames_a_past_buffer_of_which_a_neighbour_reuses_a_part) {
+    history.note(mapping(0x31000, 0x4000, "four pages"), {});
+    const Diagnosis found = (*this)(exact(0x32000, 64));
+    EXPECT_EQ(found.kind, Kind::use_after_unmap);
+    EXPECT_EQ(found.past->mapping.label, "four pages");
+    EXPECT_EQ(found.left->label, "d");
+}
+
+TEST_F(Diagnose, blames_a_past_mapping_that_lay_beside_its_neighbour) {
+    history.note(mapping(0x32000, 0x100000, "memory"), {});
+    EXPECT_EQ((*this)(exact(0x32000, 64)).kind, Kind::use_after_unmap);
+}
+
+TEST_F(Diagnose, blames_no_past_mapping_that_forbade_the_access) {
+    history.note(mapping(0x31000, 0x2000, "two pages", Allows::read), {});
+    EXPECT_BESIDE((*this)(exact(0x32000, 64)), Kind::out_of_bounds_right, "d", 1, 1);
+    EXPECT_EQ((*this)(exact(0x32000, 64, Access::read)).kind, Kind::use_after_unmap);
+    EXPECT_EQ((*this)(exact(0x32000, 64, Access::unknown)).kind, Kind::use_after_unmap);
+}
+
 TEST_F(Diagnose, sees_an_overrun_of_what_was_unmapped) {
     history.note(mapping(0x900000, 0x1000, "old"), {});
     const Diagnosis found = (*this)(exact(0x901008, 4));

@@ -232,6 +232,37 @@ constexpr void blame_touched(Diagnosis& diagnosis, const Mapping& touched,
            record.where.start().value() - 1 == mapping.range.last().value();
 }
 
+/// Whether the access ends at the byte before `mapping`.
+[[nodiscard]] constexpr bool runs_up_to(const Record& record, const Mapping& mapping) {
+    return record.precision == Precision::exact && mapping.range.start() != Iova(0) &&
+           mapping.range.start().value() - 1 == record.where.last().value();
+}
+
+/// Whether `mapping` reuses a part of `past`, and says more about an access at its edge: `past`
+/// forbade such an access, or was so much larger that it was memory rather than a buffer. (QEMU
+/// maps all memory, until a guest turns its IOMMU on.)
+[[nodiscard]] constexpr bool supersedes(const Mapping& mapping, const PastMapping& past,
+                                        Access access) {
+    constexpr std::uint64_t much_larger = 8;
+    const Mapping& before = past.mapping;
+    const bool forbade = access != Access::unknown && !permits(before.allows, access);
+    return before.range.contains(mapping.range) &&
+           (forbade || before.range.size().value() / much_larger >= mapping.range.size().value());
+}
+
+/// The neighbour that the access ran over, where a past mapping covered it too.
+[[nodiscard]] constexpr std::optional<Mapping> ran_over(const Diagnosis& diagnosis,
+                                                        const PastMapping& past) {
+    const Record& record = diagnosis.record;
+    const auto& left = diagnosis.left;
+    const auto& right = diagnosis.right;
+    if (left && runs_over(record, *left) && supersedes(*left, past, record.access))
+        return left;
+    if (right && runs_up_to(record, *right) && supersedes(*right, past, record.access))
+        return right;
+    return std::nullopt;
+}
+
 /// Return: whether the access touches a living mapping. Blames that one, or the one before, if the
 /// device ran over its end.
 template <LiveMappings Live>
@@ -268,8 +299,11 @@ constexpr void blame_beside(Diagnosis& diagnosis, const PastNeighbours& past,
     diagnosis.past = past.latest;
     if (const auto owner = guard_owner(diagnosis))
         return blame(diagnosis, *owner);
-    if (past.latest)
+    if (past.latest) {
+        if (const auto neighbour = ran_over(diagnosis, *past.latest))
+            return blame(diagnosis, *neighbour);
         return blame(diagnosis, *past.latest);
+    }
     if (const auto near = nearest_within(options.reach, record, diagnosis.left, diagnosis.right,
                                          [](const Mapping& each) { return each.range; }))
         return blame(diagnosis, *near);
@@ -287,8 +321,9 @@ constexpr void blame_beside(Diagnosis& diagnosis, const PastNeighbours& past,
 /// with 100,000 living and a million past mappings (`Diagnosis::steps`).
 ///
 /// The order of decisions: the device has no domain; the access touches a living mapping; it lies
-/// in the guard of one, which therefore lived at that time; a past mapping covered it; a living one
-/// is near; a past one is near; none of these.
+/// in the guard of one, which therefore lived at that time; it is at the edge of a living one that
+/// reuses a small part of a past one; a past mapping covered it; a living one is near; a past one
+/// is near; none of these.
 template <LiveMappings Live, PastMappings Past>
 [[nodiscard]] constexpr Diagnosis diagnose(const Live& live, const Past& past, const Record& record,
                                            const DiagnoseOptions& options = {}) {
