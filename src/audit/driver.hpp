@@ -167,4 +167,7 @@ Start start_e1000e;     ///< an Intel 82574 network controller, looped back
 /// of that driver.
 [[nodiscard]] Start probe;
 
+/// The name of the driver that probe() starts for such a function; empty if none supports it.
+[[nodiscard]] std::string_view driver_of(const machine::FunctionInfo& info);
+
 } // namespace moat::audit

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "audit/driver.hpp"
 
+#include <algorithm>
 #include <array>
 
 namespace moat::audit {
@@ -12,24 +13,40 @@ struct DeviceKind {
     std::uint32_t class_code = 0; ///< 0: decided by the ID
     std::uint16_t vendor = 0;
     std::uint16_t device = 0;
+    std::string_view driver;
     Start* start;
+
+    [[nodiscard]] bool matches(const machine::FunctionInfo& info) const {
+        return class_code != 0 ? class_code == info.class_code
+                               : vendor == info.vendor && device == info.device;
+    }
 };
 
-constexpr std::array<DeviceKind, 6> known = {{{0, 0x1234, 0x11e8, start_edu},
-                                              {0x010802, 0, 0, start_nvme},
-                                              {0, 0x1af4, 0x1042, start_virtio_blk}, // modern
-                                              {0, 0x1af4, 0x1001, start_virtio_blk}, // transitional
-                                              {0x010601, 0, 0, start_ahci},
-                                              {0, 0x8086, 0x10d3, start_e1000e}}};
+constexpr std::array<DeviceKind, 6> known = {
+    {{0, 0x1234, 0x11e8, "edu", start_edu},
+     {0x010802, 0, 0, "nvme", start_nvme},
+     {0, 0x1af4, 0x1042, "virtio-blk", start_virtio_blk}, // modern
+     {0, 0x1af4, 0x1001, "virtio-blk", start_virtio_blk}, // transitional
+     {0x010601, 0, 0, "ahci", start_ahci},
+     {0, 0x8086, 0x10d3, "e1000e", start_e1000e}}};
+
+[[nodiscard]] const DeviceKind* kind_of(const machine::FunctionInfo& info) {
+    const auto* const found =
+        std::ranges::find_if(known, [&](const DeviceKind& each) { return each.matches(info); });
+    return found == known.end() ? nullptr : found;
+}
 
 } // namespace
 
+std::string_view driver_of(const machine::FunctionInfo& info) {
+    const DeviceKind* const kind = kind_of(info);
+    return kind != nullptr ? kind->driver : std::string_view();
+}
+
 Result<std::unique_ptr<Driver>> probe(const Seat& seat) {
     const machine::FunctionInfo& info = seat.function.info();
-    for (const DeviceKind& each : known)
-        if (each.class_code != 0 ? each.class_code == info.class_code
-                                 : each.vendor == info.vendor && each.device == info.device)
-            return each.start(seat);
+    if (const DeviceKind* const kind = kind_of(info))
+        return kind->start(seat);
     return fail(ErrorCode::unsupported, "no driver supports the function", {"vendor", info.vendor},
                 {"device", info.device});
 }

@@ -9,6 +9,7 @@
 #include "command/audit_recording.hpp"
 #include "command/audit_report.hpp"
 #include "command/picture/picture.hpp"
+#include "command/served_device.hpp"
 #include "command/subcommands.hpp"
 #include "command/terminal/help.hpp"
 #include "command/terminal/numbers.hpp"
@@ -251,7 +252,16 @@ class Run {
     return kinds;
 }
 
+Exit list_served(const AuditArguments& arguments, std::string_view socket) {
+    const ServedDevice device =
+        or_stop(look_at_served_device(socket), Exit::bound, "moat audit: " + arguments.machine);
+    arguments.json ? print_json(std::cout, device) : print_text(std::cout, device);
+    return Exit::success;
+}
+
 Exit list(const AuditArguments& arguments) {
+    if (const auto socket = server_of(arguments.machine))
+        return list_served(arguments, *socket);
     for (const audit::Kind& each : audit::kinds())
         if (arguments.json)
             std::cout << nlohmann::ordered_json{{"schema", "moat.audit_device/1"},
@@ -348,7 +358,7 @@ void add_audit(CLI::App& app, Exit& exit) {
     command->add_option("--record", arguments.record, "write a recording for moat replay")
         ->type_name("FILE");
     command->add_flag("--json", arguments.json, "print JSON lines (docs/report_schema.md)");
-    command->add_flag("--list", arguments.list, "list the devices");
+    command->add_flag("--list", arguments.list, "list the devices, or show a server's");
     command->footer("Faults: overrun, underrun, late, stale, read-only, short-transfer, "
                     "short-buffer, no-invalidate, wrong-data.");
     describe(
@@ -365,10 +375,10 @@ void add_audit(CLI::App& app, Exit& exit) {
               "Each finding prints the command that reproduces it."},
          .examples = {
              {"moat audit --list", "list the devices"},
+             {"moat audit --machine vfio-user:/tmp/nvme.sock --list", "show a server's device"},
              {"moat audit --device nvme", "audit a model of an NVMe controller"},
              {"moat audit --device nvme --inject overrun --case 0",
               "the same model, writing past its buffers"},
-             {"moat audit --device edu --operations 50 --json", "print JSON lines for a script"},
          }});
     command->callback([&exit] { exit = run(arguments); });
 }

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Shared by the tests of the command: a run of it, a terminal, and a made-up host's sysfs."""
+import contextlib
 import fcntl
 import os
 import pathlib
@@ -17,6 +18,19 @@ def run(moat: str, *words: str, **more) -> subprocess.CompletedProcess:
     more.setdefault("env", ENVIRONMENT)
     return subprocess.run([moat, *words], capture_output=True, text=True, timeout=60, check=False,
                           **more)
+
+
+@contextlib.contextmanager
+def serving(moat: str, socket: pathlib.Path):
+    """The machine "vfio-user:SOCKET" of a soft NVMe controller."""
+    server = subprocess.Popen([moat, "serve", "--device", "nvme", "--socket", socket], env=ENVIRONMENT,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        server.stdout.readline()
+        yield f"vfio-user:{socket}"
+    finally:
+        server.kill()
+        server.communicate()
 
 
 def on_terminal(words: list[str], stream: str, columns: int = 0, **environment: str) -> str:

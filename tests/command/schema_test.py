@@ -139,6 +139,9 @@ def main() -> int:
                     "nvme://0000:05:00.0/1")
         for line in findings.read_text().splitlines() or ["moat run found nothing"]:
             wrong += [f"moat run: {each}" for each in schema.line(line, "line")]
+        with command.serving(moat, pathlib.Path(folder) / "nvme") as machine:
+            listed = command.run(moat, "audit", "--machine", machine, "--list", "--json").stdout
+            wrong += [f"moat audit --list: {each}" for each in schema.line(listed, "line")]
     for golden in sorted((data / "reports").glob("*.json")):
         wrong += schema.line(golden.read_text(), golden.name)
     names = {words[0] for words in runs} | {"run", "serve", "watch"}  # not as the others

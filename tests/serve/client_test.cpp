@@ -46,7 +46,7 @@ class LyingServer : public testing::Test {
         }
         for (const std::uint32_t value : {0x11e81234U, 0x00ff0010U, 0U})
             answer_read(7, value);
-        const IrqInfo interrupts = {.count = 1};
+        const IrqInfo interrupts = {.index = 2, .count = 1};
         answer(Command::get_irq_info, bytes_of(interrupts));
     }
 
@@ -83,6 +83,42 @@ TEST_F(LyingServer, that_tells_the_truth_is_understood) {
     answer_read(0, 0xed);
     EXPECT_EQ((*device)->read(0, 0, Width::bits32), 0xedU);
     EXPECT_FALSE((*device)->failure());
+}
+
+TEST_F(LyingServer, describes_what_a_list_shows) {
+    answer_shape(16384);
+    const auto device = negotiate();
+    ASSERT_TRUE(device) << device.error();
+    for (std::uint32_t index = 0; index != 9; ++index) {
+        const RegionInfo region = {
+            .flags = region_readable | region_mappable, .index = index, .size = 4096 * (index + 1)};
+        answer(Command::get_region_info, bytes_of(region));
+    }
+    for (std::uint32_t index = 0; index != 3; ++index) {
+        const IrqInfo interrupts = {.index = index, .count = index + 1};
+        answer(Command::get_irq_info, bytes_of(interrupts));
+    }
+    answer_read(7, 0x11001af4);
+    answer_read(7, 0x00ff0023);
+    const auto survey = (*device)->survey();
+    ASSERT_TRUE(survey) << survey.error();
+    ASSERT_EQ(survey->regions.size(), 9U);
+    EXPECT_EQ(survey->regions[8].size, 9 * 4096U);
+    EXPECT_EQ(survey->regions[8].flags, region_readable | region_mappable);
+    ASSERT_EQ(survey->interrupts.size(), 3U);
+    EXPECT_EQ(survey->interrupts[2].count, 3U);
+    EXPECT_EQ(survey->subsystem_vendor, 0x1af4);
+    EXPECT_EQ(survey->subsystem_device, 0x1100);
+    EXPECT_EQ(survey->revision, 0x23);
+}
+
+TEST_F(LyingServer, that_describes_another_region) {
+    answer_version();
+    const DeviceInfo info = {.flags = device_is_pci, .regions = 9, .interrupts = 3};
+    answer(Command::get_info, bytes_of(info));
+    const RegionInfo other = {.index = 3, .size = 4096};
+    answer(Command::get_region_info, bytes_of(other));
+    expect_failure(ErrorCode::mismatch);
 }
 
 TEST_F(LyingServer, that_is_gone) {

@@ -109,6 +109,8 @@ struct DeviceInfo {
 
 inline constexpr std::uint32_t region_readable = 1;
 inline constexpr std::uint32_t region_writable = 2;
+inline constexpr std::uint32_t region_mappable = 4;
+inline constexpr std::uint32_t region_has_capabilities = 8;
 
 struct RegionInfo {
     std::uint32_t argument_size = sizeof(RegionInfo);
@@ -121,6 +123,7 @@ struct RegionInfo {
 
 inline constexpr std::uint32_t interrupt_eventfd = 1;
 inline constexpr std::uint32_t interrupt_maskable = 2;
+inline constexpr std::uint32_t interrupt_masks_itself = 4;
 inline constexpr std::uint32_t interrupt_no_resize = 8;
 
 struct IrqInfo {

@@ -4,6 +4,7 @@
 #include "platform/try.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 
 namespace moat::machine::vfio_user {
@@ -14,6 +15,13 @@ using namespace std::chrono_literals;
 using Clock = std::chrono::steady_clock;
 
 constexpr unsigned most_vectors_used = 64;
+constexpr std::uint64_t most_region_bytes = std::uint64_t{1} << 48;
+
+/// What a BAR of a region decodes. A server's region may have any size.
+[[nodiscard]] std::uint64_t decoded_bytes(std::uint64_t size) {
+    constexpr std::uint64_t least_memory_bar = 16;
+    return std::bit_ceil(std::max(size, least_memory_bar));
+}
 
 [[nodiscard]] BarKind kind_of(std::uint32_t bar) {
     if ((bar & 1U) != 0)
@@ -56,18 +64,30 @@ Result<void> RemoteDevice::agree() {
     return {};
 }
 
+template <class T>
+Result<T> RemoteDevice::describe(Command command, unsigned index) {
+    const T asked = {.index = index};
+    MOAT_LET(const auto reply, ask(command, {bytes_of(asked)}, sizeof(T)));
+    const T answer = *taken_from<T>(reply.body);
+    if (answer.index != index)
+        return keep(Result<T>(fail(ErrorCode::mismatch, "the server describes another index",
+                                   {"asked", index}, {"answered", answer.index})));
+    return answer;
+}
+
 Result<void> RemoteDevice::learn() {
     const DeviceInfo question;
     MOAT_LET(const auto reply, ask(Command::get_info, {bytes_of(question)}, sizeof(DeviceInfo)));
-    const DeviceInfo info = *taken_from<DeviceInfo>(reply.body);
-    if ((info.flags & device_is_pci) == 0 || info.regions <= config_region)
+    device_ = *taken_from<DeviceInfo>(reply.body);
+    if ((device_.flags & device_is_pci) == 0 || device_.regions <= config_region)
         return fail(ErrorCode::unsupported, "the server's device is no PCI function",
-                    {"flags", info.flags}, {"regions", info.regions});
+                    {"flags", device_.flags}, {"regions", device_.regions});
     for (unsigned index = 0; index != sizes_.size(); ++index) {
-        const RegionInfo asked = {.index = index};
-        MOAT_LET(const auto answer,
-                 ask(Command::get_region_info, {bytes_of(asked)}, sizeof(RegionInfo)));
-        sizes_[index] = taken_from<RegionInfo>(answer.body)->size;
+        MOAT_LET(const auto region, describe<RegionInfo>(Command::get_region_info, index));
+        if (region.size > most_region_bytes)
+            return fail(ErrorCode::mismatch, "the server's region has an impossible size",
+                        {"region", index}, {"bytes", region.size});
+        sizes_[index] = region.size;
     }
     if (sizes_[config_region] < pci::end_of_header)
         return fail(ErrorCode::mismatch, "the server's configuration space has no header",
@@ -85,11 +105,11 @@ Result<void> RemoteDevice::learn() {
         const std::uint32_t bar = config(pci::first_bar + 4 * index);
         info_.bars[index] = {.kind = kind_of(bar),
                              .prefetchable = (bar & 9U) == 8,
-                             .size = ByteCount(sizes_[index])};
+                             .size = ByteCount(decoded_bytes(sizes_[index]))};
         if (info_.bars[index].kind == BarKind::memory64)
             ++index;
     }
-    MOAT_TRY(learn_interrupts(info.interrupts));
+    MOAT_TRY(learn_interrupts(device_.interrupts));
     return failure_ ? Result<void>(std::unexpected(*failure_)) : Result<void>();
 }
 
@@ -98,14 +118,38 @@ Result<void> RemoteDevice::learn_interrupts(unsigned kinds) {
     for (const unsigned kind : {2U, 1U}) {
         if (kind >= kinds)
             continue;
-        const IrqInfo asked = {.index = kind};
-        MOAT_LET(const auto answer, ask(Command::get_irq_info, {bytes_of(asked)}, sizeof(IrqInfo)));
+        MOAT_LET(const auto interrupts, describe<IrqInfo>(Command::get_irq_info, kind));
         interrupt_kind_ = kind;
-        vectors_ = std::min(taken_from<IrqInfo>(answer.body)->count, most_vectors_used);
+        vectors_ = std::min(interrupts.count, most_vectors_used);
         if (vectors_ != 0)
             break;
     }
     return {};
+}
+
+Result<Survey> RemoteDevice::survey() {
+    Survey survey{.connection = server_, .device = device_};
+    const auto ask_all = [&](Command command, unsigned count, auto& all) -> Result<void> {
+        using Info = std::remove_reference_t<decltype(all)>::value_type;
+        for (unsigned index = 0; index != std::min(count, most_surveyed); ++index) {
+            const auto info = describe<Info>(command, index);
+            if (info)
+                all.push_back(*info);
+            else if (failure_)
+                return std::unexpected(*failure_);
+        }
+        return {};
+    };
+    MOAT_TRY(ask_all(Command::get_region_info, device_.regions, survey.regions));
+    MOAT_TRY(ask_all(Command::get_irq_info, device_.interrupts, survey.interrupts));
+    const std::uint64_t subsystem = read(config_region, pci::subsystem, Width::bits32);
+    survey.subsystem_vendor = static_cast<std::uint16_t>(subsystem);
+    survey.subsystem_device = static_cast<std::uint16_t>(subsystem >> 16);
+    survey.revision =
+        static_cast<std::uint8_t>(read(config_region, pci::class_revision, Width::bits32));
+    if (failure_)
+        return std::unexpected(*failure_);
+    return survey;
 }
 
 std::uint64_t RemoteDevice::read(unsigned region, std::uint64_t offset, Width width) {

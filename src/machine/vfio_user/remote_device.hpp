@@ -20,6 +20,17 @@
 
 namespace moat::machine::vfio_user {
 
+/// What a server says about itself and its device.
+struct Survey {
+    Capabilities connection = {};
+    DeviceInfo device = {};
+    std::vector<RegionInfo> regions = {}; ///< without those that it refused to describe
+    std::vector<IrqInfo> interrupts = {}; ///< likewise
+    std::uint16_t subsystem_vendor = 0;
+    std::uint16_t subsystem_device = 0;
+    std::uint8_t revision = 0;
+};
+
 /// Used by one thread. The server is hostile: an error ends the connection, and stays.
 class RemoteDevice final : public soft::DeviceModel {
   public:
@@ -42,6 +53,12 @@ class RemoteDevice final : public soft::DeviceModel {
 
     /// The index of the kind of interrupts that `vectors` counts: 2 for MSI-X, 1 for MSI.
     [[nodiscard]] unsigned interrupt_kind() const { return interrupt_kind_; }
+
+    /// Asks for everything that a list of the device shows: at most most_surveyed regions and kinds
+    /// of interrupts. Errors: mismatch (an answer about another index), and the connection's.
+    [[nodiscard]] Result<Survey> survey();
+
+    static constexpr unsigned most_surveyed = 16;
 
     /// `region` may also be config_region. Accesses past the server's region read as all ones.
     [[nodiscard]] std::uint64_t read(unsigned region, std::uint64_t offset, Width width) override;
@@ -76,6 +93,9 @@ class RemoteDevice final : public soft::DeviceModel {
     [[nodiscard]] Result<void> agree();
     [[nodiscard]] Result<void> learn();
     [[nodiscard]] Result<void> learn_interrupts(unsigned kinds);
+    /// What the server answers about `index`, as `T`. Errors: refused, mismatch, the connection's.
+    template <class T>
+    [[nodiscard]] Result<T> describe(Command command, unsigned index);
     /// The reply; its body has at least `least` bytes. Errors: refused, and the connection's.
     [[nodiscard]] Result<Message> ask(Command command, Channel::Pieces pieces, std::size_t least,
                                       std::span<const int> descriptors = {});
@@ -91,6 +111,7 @@ class RemoteDevice final : public soft::DeviceModel {
     soft::BusMaster* bus_ = nullptr;
     Dialogue dialogue_{Role::client};
     Capabilities server_ = {};
+    DeviceInfo device_ = {};
     FunctionInfo info_ = {};
     std::array<std::uint64_t, config_region + 1> sizes_{};
     unsigned vectors_ = 0;
