@@ -1,13 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // What vfio-user costs moat: a register read, and a DMA message of 4 KiB with its check, beside a
-// bare ping-pong of the same bytes over a pair of sockets.
+// bare ping-pong of the same bytes over a pair of sockets; and an audit of NVMe beside
+// machine/qemu's.
+#include "audit/audit.hpp"
+#include "audit/subject.hpp"
 #include "harness.hpp"
 #include "machine/vfio_user/remote_device.hpp"
+#include "run/device_kinds.hpp"
 #include "run/findings.hpp"
 #include "serve/conversation.hpp"
+#include "serve/listener.hpp"
 
+#include <algorithm>
 #include <array>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
 #include <optional>
+#include <string>
 #include <sys/socket.h>
 #include <thread>
 #include <unistd.h>
@@ -81,16 +92,45 @@ class CountingBus final : public machine::soft::BusMaster {
 
 void ignore(std::string_view /*text*/) {}
 
+constexpr auto no_stacks = [](std::uintptr_t, fault::FrameSink) {};
+
+/// A conversation of a device with one client on a thread, which ends with the connection.
+class Serving {
+  public:
+    explicit Serving(machine::soft::Face& face)
+        : stage_{.face = face,
+                 .reports = {.name = "bench",
+                             .findings = findings_,
+                             .recorder = recorder_,
+                             .tally = tally_,
+                             .print = &ignore}} {}
+
+    ~Serving() { server_.join(); }
+
+    Serving(const Serving&) = delete;
+    Serving& operator=(const Serving&) = delete;
+
+    void start(Channel channel) {
+        server_ = std::thread([this, channel = std::move(channel)]() mutable {
+            (void)serve::Conversation(stage_, std::move(channel)).run(-1);
+        });
+    }
+
+  private:
+    run::Tally tally_{};
+    run::Findings findings_{"", tally_, no_stacks, &ignore};
+    run::Recorder recorder_{"", no_stacks};
+    serve::Stage stage_;
+    std::thread server_;
+};
+
 /// The pump in a conversation on a thread, and its client.
 class Served {
   public:
     Served() {
         auto ends = Channel::pair();
         MOAT_CHECK(ends.has_value(), "a pair of sockets");
-        server_ = std::thread([this, channel = std::move(ends->first)]() mutable {
-            serve::Conversation conversation(stage_, std::move(channel));
-            (void)conversation.run(-1);
-        });
+        serving_.start(std::move(ends->first));
         auto made = RemoteDevice::negotiate(Channel(std::move(ends->second)));
         MOAT_CHECK(made.has_value(), "a device");
         client = *std::move(made);
@@ -101,24 +141,18 @@ class Served {
                    "a map");
     }
 
-    ~Served() {
-        client.reset();
-        server_.join();
-    }
+    ~Served() { client.reset(); }
+
+    Served(const Served&) = delete;
+    Served& operator=(const Served&) = delete;
 
     CountingBus bus;
-    std::unique_ptr<RemoteDevice> client;
+    std::unique_ptr<RemoteDevice> client; ///< its end is the conversation's
 
   private:
-    static constexpr auto no_stacks = [](std::uintptr_t, fault::FrameSink) {};
-
     Pump pump_;
     machine::soft::Face face_{machine::Bdf(0, 5, 0), pump_};
-    run::Tally tally_{};
-    run::Findings findings_{"", tally_, no_stacks, &ignore};
-    serve::Stage stage_ = {
-        .face = face_, .name = "pump", .findings = findings_, .tally = tally_, .print = &ignore};
-    std::thread server_;
+    Serving serving_{face_};
 };
 
 /// A thread that answers each `question` bytes with `answer` bytes, and nothing else.
@@ -162,6 +196,72 @@ class PingPong {
     std::thread other_;
 };
 
+using Clock = std::chrono::steady_clock;
+
+/// NVMe operations a second of an audit in random cases, which wait for no late write; 0 without
+/// the device.
+double audit_rate(const audit::Kind& kind, std::uint64_t cases) {
+    const auto subject = audit::Subject::start(kind, {});
+    if (!subject)
+        return 0;
+    audit::AuditOptions options = (*subject)->options();
+    options.settle = {};
+    options.first_case = std::uint64_t{1} << 20; // those at boundaries have many of megabytes
+    options.end_case = options.first_case + cases;
+    const auto begin = Clock::now();
+    const auto report =
+        audit::audit_function((*subject)->machine(), (*subject)->address(), options);
+    MOAT_CHECK(report && report->findings.empty() && report->tally.cases == cases,
+               "QEMU's and our own NVMe stay inside");
+    return static_cast<double>(cases) / std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+/// The same of a soft NVMe controller that another thread serves.
+double served_audit_rate(std::uint64_t cases) {
+    const std::string path = "/tmp/moat-bench-vfio-user." + std::to_string(::getpid());
+    auto listener = serve::Listener::create(path);
+    MOAT_CHECK(listener.has_value(), "a socket in /tmp");
+    const run::SoftDevice device = run::make_device({.kind = "nvme"}, {});
+    Serving serving(*device.face);
+    std::thread accepting([&] {
+        auto client = listener->accept(-1);
+        MOAT_CHECK(client && *client, "the audit connects");
+        serving.start(Channel(**std::move(client)));
+    });
+    const double rate = audit_rate(audit::vfio_user_kind(path), cases);
+    accepting.join();
+    return rate;
+}
+
+void report_audits(Suite& suite) {
+    constexpr int repetitions = 5;
+    constexpr std::uint64_t cases = 2000;
+    const auto qemu = std::ranges::find_if(audit::kinds(), [](const audit::Kind& each) {
+        return each.machine == "qemu" && each.name == "nvme";
+    });
+    std::vector<double> ours;
+    std::vector<double> theirs;
+    for (int each = 0; each != repetitions; ++each) {
+        ours.push_back(served_audit_rate(cases));
+        theirs.push_back(audit_rate(*qemu, cases));
+    }
+    const auto median = [](std::vector<double>& values) {
+        std::ranges::sort(values);
+        return values[values.size() / 2];
+    };
+    Row row{.name = "NVMe operations over vfio-user, full checking",
+            .value = median(ours),
+            .unit = "1/s",
+            .better = Better::higher};
+    if (const double rate = median(theirs); rate != 0) {
+        row.against = "the same on QEMU's, over qtest";
+        row.against_value = rate;
+    } else {
+        std::fputs("bench_vfio_user: QEMU is not installed; its row is left out\n", stderr);
+    }
+    suite.report(row);
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -194,5 +294,6 @@ int main(int argc, char** argv) {
                    .against = "a ping-pong of the same bytes",
                    .other = {.run = [&](std::uint64_t count) { large.play(count); }},
                    .goal = 1.25});
+    report_audits(suite);
     return suite.finish();
 }

@@ -14,6 +14,7 @@
 #include <array>
 #include <csignal>
 #include <cstdint>
+#include <cstdio>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -24,6 +25,27 @@ namespace {
 using namespace moat;
 using namespace moat::machine::vfio_user;
 using platform::FileDescriptor;
+
+/// Counts the messages that the tested side took, and prints at the end how many.
+class Messages final : public Channel::Observer {
+  public:
+    Messages() = default;
+
+    ~Messages() override { std::fprintf(stderr, "stat::messages: %zu\n", count_); }
+
+    void sent(const Header& /*header*/, std::span<const std::byte> /*body*/,
+              std::size_t /*descriptors*/) override {}
+
+    void received(const Header& /*header*/, std::span<const std::byte> /*body*/,
+                  std::size_t /*descriptors*/) override {
+        ++count_;
+    }
+
+  private:
+    std::size_t count_ = 0;
+};
+
+Messages messages;
 
 class Input {
   public:
@@ -80,6 +102,7 @@ struct Ends {
 [[nodiscard]] Ends make_ends() {
     auto ends = Channel::pair(Channel::Patience(1));
     MOAT_CHECK(ends.has_value(), "sockets for the fuzzer");
+    ends->first.observe(messages);
     return {std::move(ends->first), Channel(std::move(ends->second), Channel::Patience(1))};
 }
 
@@ -98,8 +121,13 @@ void converse(Input& input) {
     machine::soft::Face face(machine::Bdf(0, 5, 0), edu);
     run::Tally tally{};
     run::Findings findings("", tally, no_stacks, &ignore);
-    const serve::Stage stage = {
-        .face = face, .name = "edu", .findings = findings, .tally = tally, .print = &ignore};
+    run::Recorder recorder("", no_stacks);
+    const serve::Stage stage = {.face = face,
+                                .reports = {.name = "edu",
+                                            .findings = findings,
+                                            .recorder = recorder,
+                                            .tally = tally,
+                                            .print = &ignore}};
     if ((input.byte() & 1U) != 0)
         send_version(ends.peer);
     send_all(input, ends.peer, 2);
@@ -137,7 +165,7 @@ void send_shape(Channel& server) {
     const std::uint32_t value = 0x11e81234;
     for (unsigned turn = 0; turn != 3; ++turn)
         answer(Command::region_read, {bytes_of(where), bytes_of(value)});
-    const IrqInfo interrupts = {.count = 3};
+    const IrqInfo interrupts = {.index = 2, .count = 3};
     answer(Command::get_irq_info, {bytes_of(interrupts)});
 }
 
@@ -177,8 +205,13 @@ void stand_between(Input& input) {
     Input first(reinterpret_cast<const std::uint8_t*>(of_client.data()), of_client.size());
     send_all(first, client.peer, 2);
     send_all(input, server.peer, 1);
-    serve::Proxy proxy(std::move(client.tested), std::move(server.tested), "fuzz", findings, tally,
-                       &ignore);
+    run::Recorder recorder("", no_stacks);
+    const serve::Reports reports = {.name = "fuzz",
+                                    .findings = findings,
+                                    .recorder = recorder,
+                                    .tally = tally,
+                                    .print = &ignore};
+    serve::Proxy proxy(std::move(client.tested), std::move(server.tested), reports);
     (void)proxy.run(-1);
 }
 

@@ -10,8 +10,10 @@
 #include "run/device_kinds.hpp"
 #include "run/findings.hpp"
 #include "run/options.hpp"
+#include "run/recorder.hpp"
 #include "serve/conversation.hpp"
 #include "serve/listener.hpp"
+#include "serve/message_capture.hpp"
 #include "serve/proxy.hpp"
 
 #include <CLI/CLI.hpp>
@@ -32,6 +34,8 @@ struct ServeArguments {
     std::uint64_t after = 0;
     bool unchecked = false;
     std::string json;
+    std::string record;
+    std::string messages;
 };
 
 constexpr auto no_stacks = [](std::uintptr_t, fault::FrameSink) {};
@@ -47,7 +51,8 @@ void print_report(std::string_view text) {
 /// readable; reports as `name` why a connection was ended.
 template <class Converse>
 void serve_clients(serve::Listener& listener, int stop, const std::string& name,
-                   Converse conversation) {
+                   const std::string& messages, Converse conversation) {
+    serve::MessageCapture capture(messages);
     const auto report = [&](const Error& error) {
         print_report("moat serve: " + name + ": " + to_string(error) + '\n');
     };
@@ -57,8 +62,9 @@ void serve_clients(serve::Listener& listener, int stop, const std::string& name,
             return report(client.error());
         if (!*client)
             return;
-        if (const auto ended = conversation(machine::vfio_user::Channel(**std::move(client)));
-            !ended)
+        machine::vfio_user::Channel channel(**std::move(client));
+        capture.follow(channel);
+        if (const auto ended = conversation(std::move(channel)); !ended)
             report(ended.error());
     }
 }
@@ -67,15 +73,20 @@ void serve_clients(serve::Listener& listener, int stop, const std::string& name,
 class Stand {
   public:
     Stand(const run::DeviceChoice& choice, const run::Injection& injection,
-          serve::Listener listener, const ServeArguments& arguments, run::Tally& tally)
+          serve::Listener listener, const ServeArguments& arguments, run::Recorder& recorder,
+          run::Tally& tally)
         : device_(run::make_device(choice, injection)),
           findings_(arguments.json, tally, no_stacks, &print_report),
-          listener_(std::move(listener)), stage_{.face = *device_.face,
-                                                 .name = choice.kind + ' ' + listener_.path(),
-                                                 .findings = findings_,
-                                                 .tally = tally,
-                                                 .print = &print_report,
-                                                 .unchecked = arguments.unchecked} {}
+          listener_(std::move(listener)), messages_(arguments.messages),
+          stage_{.face = *device_.face,
+                 .reports = {.name = choice.kind + ' ' + listener_.path(),
+                             .findings = findings_,
+                             .recorder = recorder,
+                             .tally = tally,
+                             .print = &print_report},
+                 .unchecked = arguments.unchecked} {
+        stage_.offered.twin_socket = messages_.empty(); // so that all messages are in one order
+    }
 
     void start(int stop) {
         thread_ = std::thread([this, stop] { serve(stop); });
@@ -89,14 +100,16 @@ class Stand {
 
   private:
     void serve(int stop) {
-        serve_clients(listener_, stop, stage_.name, [&](machine::vfio_user::Channel client) {
-            return serve::Conversation(stage_, std::move(client)).run(stop);
-        });
+        serve_clients(listener_, stop, stage_.reports.name, messages_,
+                      [&](machine::vfio_user::Channel client) {
+                          return serve::Conversation(stage_, std::move(client)).run(stop);
+                      });
     }
 
     run::SoftDevice device_;
     run::Findings findings_;
     serve::Listener listener_;
+    std::string messages_; ///< the file of the capture; may be empty
     serve::Stage stage_;
     std::thread thread_;
 };
@@ -140,16 +153,21 @@ void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::st
     auto listener = or_stop(serve::Listener::create(path), Exit::bound, "moat serve: " + path);
     run::Tally tally{};
     run::Findings findings(arguments.json, tally, no_stacks, &print_report);
+    run::Recorder recorder(arguments.record, no_stacks);
+    const serve::Reports reports = {.name = path,
+                                    .findings = findings,
+                                    .recorder = recorder,
+                                    .tally = tally,
+                                    .print = &print_report};
     std::cout << arguments.proxied << " at " << path << '\n' << std::flush;
-    serve_clients(listener, stop.get(), path,
-                  [&](machine::vfio_user::Channel client) -> Result<void> {
-                      auto server = machine::vfio_user::Channel::connect(arguments.proxied);
-                      if (!server)
-                          return std::unexpected(server.error());
-                      return serve::Proxy(std::move(client), *std::move(server), path, findings,
-                                          tally, &print_report)
-                          .run(stop.get());
-                  });
+    serve_clients(
+        listener, stop.get(), path, arguments.messages,
+        [&](machine::vfio_user::Channel client) -> Result<void> {
+            auto server = machine::vfio_user::Channel::connect(arguments.proxied);
+            if (!server)
+                return std::unexpected(server.error());
+            return serve::Proxy(std::move(client), *std::move(server), reports).run(stop.get());
+        });
     print_served(tally, 0, "none");
     return tally.findings != 0 ? Exit::found : Exit::success;
 }
@@ -162,18 +180,21 @@ void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::st
         throw Stop{Exit::usage, "moat serve: " + std::to_string(arguments.devices.size()) +
                                     " devices and " + std::to_string(arguments.sockets.size()) +
                                     " sockets; name one socket for each device"};
+    if (!arguments.messages.empty() && arguments.devices.size() != 1)
+        throw Stop{Exit::usage, "moat serve: --messages takes one --device"};
     auto injection = or_reject(run::parse_injection(arguments.inject), "--inject");
     injection.after = arguments.after;
     const auto stop = end_signals();
     run::Tally tally{};
+    run::Recorder recorder(arguments.record, no_stacks);
     std::vector<std::unique_ptr<Stand>> stands;
     for (std::size_t index = 0; index != arguments.devices.size(); ++index) {
         const auto choice = or_reject(
             run::parse_device(arguments.devices[index], static_cast<unsigned>(index)), "--device");
         auto listener = or_stop(serve::Listener::create(arguments.sockets[index]), Exit::bound,
                                 "moat serve: " + arguments.sockets[index]);
-        stands.push_back(
-            std::make_unique<Stand>(choice, injection, std::move(listener), arguments, tally));
+        stands.push_back(std::make_unique<Stand>(choice, injection, std::move(listener), arguments,
+                                                 recorder, tally));
     }
     for (std::size_t index = 0; index != stands.size(); ++index) {
         stands[index]->start(stop.get());
@@ -208,6 +229,12 @@ void add_serve(CLI::App& app, Exit& exit) {
                       "leave it to the client or a proxy to refuse accesses outside of its maps");
     command->add_option("--json", arguments.json, "append findings as JSON lines")
         ->type_name("FILE");
+    command->add_option("--record", arguments.record, "write a recording for moat replay")
+        ->type_name("FILE");
+    command
+        ->add_option("--messages", arguments.messages,
+                     "write the messages as lines of text (docs/recording_format.md)")
+        ->type_name("FILE");
     command->footer("Faults: " + run::injections() + ".");
     describe(
         *command,
@@ -228,7 +255,7 @@ void add_serve(CLI::App& app, Exit& exit) {
              {"moat serve --proxy /tmp/spdk.sock --socket /tmp/checked.sock",
               "check the device of another server"}}});
     command->callback([&exit] {
-        require_output("moat serve", {arguments.json});
+        require_output("moat serve", {arguments.json, arguments.record, arguments.messages});
         exit = arguments.proxied.empty() ? serve_devices(arguments) : serve_proxy(arguments);
     });
 }

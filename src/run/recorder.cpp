@@ -35,6 +35,7 @@ Recorder::Recorder(const std::string& path, fault::Symbolise symbolise) {
         ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
     if (file.get() >= 0)
         writer_.emplace(append_to(std::move(file)), symbolise);
+    records_ = writer_.has_value();
 }
 
 void Recorder::device(std::string_view address, std::string_view kind, std::uint32_t group) {
@@ -70,14 +71,29 @@ void Recorder::refused(std::string_view device, const fault::Record& record) {
          .record = record});
 }
 
+void Recorder::removed(std::string_view device, const fault::Event& event) {
+    add({.kind = DmaEvent::Kind::removed, .time_ns = event.time_ns, .device = device});
+}
+
 void Recorder::flush() {
+    if (!records_)
+        return;
+    const std::lock_guard lock(mutex_);
     if (writer_ && !writer_->flush())
-        writer_.reset();
+        end();
 }
 
 void Recorder::add(const DmaEvent& event) {
+    if (!records_)
+        return;
+    const std::lock_guard lock(mutex_);
     if (writer_ && !writer_->add(event) && !writer_->flush())
-        writer_.reset();
+        end();
+}
+
+void Recorder::end() {
+    writer_.reset();
+    records_ = false;
 }
 
 } // namespace moat::run

@@ -2,6 +2,7 @@
 #include "serve/client_link.hpp"
 
 #include "platform/try.hpp"
+#include "serve/event_now.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -39,6 +40,16 @@ namespace {
 }
 
 } // namespace
+
+ClientLink::ClientLink(Channel channel, const Reports& reports, machine::Bdf device)
+    : main_(std::move(channel)), reports_(reports), device_(machine::to_string(device)) {
+    reports_.recorder.device(device_, reports_.name, device.requester());
+}
+
+ClientLink::~ClientLink() {
+    reports_.recorder.removed(device_, event_now());
+    reports_.recorder.flush();
+}
 
 Result<std::optional<Message>> ClientLink::next(std::chrono::milliseconds longest) {
     if (failure_)
@@ -126,10 +137,10 @@ int ClientLink::map(const DmaMap& map, int file, run::AddressSpace& space,
         region.memory.emplace(*std::move(memory));
     }
     regions_.emplace(map.address, std::move(region));
-    space.map({.map = {.range = IovaRange(Iova(map.address), ByteCount(map.size)),
-                       .memory = map.address,
-                       .allows = allows_of(map.flags)},
-               .event = event});
+    const IovaRange range(Iova(map.address), ByteCount(map.size));
+    const fault::Allows allows = allows_of(map.flags);
+    space.map({.map = {.range = range, .memory = map.address, .allows = allows}, .event = event});
+    reports_.recorder.map(device_, range, allows, event);
     return 0;
 }
 
@@ -148,8 +159,11 @@ int ClientLink::unmap(const DmaUnmap& unmap, run::AddressSpace& space, const fau
         return 0;
     if (last_of(std::prev(end)) > last)
         return EINVAL;
-    for (auto each = begin; each != end; ++each)
-        space.unmap(Iova(each->first), event);
+    for (auto each = begin; each != end; ++each) {
+        const IovaRange range(Iova(each->first), ByteCount(each->second.size));
+        space.unmap(range.start(), event);
+        reports_.recorder.unmap(device_, range, event);
+    }
     regions_.erase(begin, end);
     return 0;
 }
@@ -220,6 +234,20 @@ std::size_t ClientLink::ask_in_pieces(std::uint64_t address, std::size_t bytes,
     return bytes;
 }
 
+/// Serves what waits and may overtake: the client does not seem to answer before.
+Result<void> ClientLink::let_overtake() {
+    for (auto each = waiting_.begin(); meanwhile_ && each != waiting_.end();) {
+        MOAT_LET(const bool served, meanwhile_(*each, Order::overtakes));
+        if (served) {
+            waiting_bytes_ -= sizeof(Message) + each->body.size();
+            each = waiting_.erase(each);
+        } else {
+            ++each;
+        }
+    }
+    return {};
+}
+
 /// Return: the reply, or nothing if the client refused.
 Result<std::optional<Message>> ClientLink::ask(Command command, const DmaAccess& where,
                                                std::span<const std::byte> data) {
@@ -229,7 +257,12 @@ Result<std::optional<Message>> ClientLink::ask(Command command, const DmaAccess&
     for (;;) {
         const auto left = std::chrono::ceil<std::chrono::milliseconds>(
             deadline - std::chrono::steady_clock::now());
-        MOAT_LET(auto message, channel.receive(std::max(left, std::chrono::milliseconds(0))));
+        const auto wait = waiting_.empty() ? left : std::min(left, overtaking_time);
+        MOAT_LET(auto message, channel.receive(std::max(wait, std::chrono::milliseconds(0))));
+        if (!message)
+            MOAT_TRY(let_overtake());
+        if (!message && wait < left)
+            continue;
         if (!message)
             return fail(ErrorCode::busy, "the client does not answer a DMA message",
                         {"address", where.address}, {"bytes", where.count});
@@ -238,7 +271,8 @@ Result<std::optional<Message>> ClientLink::ask(Command command, const DmaAccess&
         MOAT_TRY(dialogue_.arrived(message->header));
         if (message->header.is_reply())
             return message->header.failed() ? std::nullopt : std::move(message);
-        MOAT_LET(const bool served, meanwhile_ ? meanwhile_(*message) : Result<bool>(false));
+        MOAT_LET(const bool served,
+                 meanwhile_ ? meanwhile_(*message, Order::kept) : Result<bool>(false));
         if (!served)
             MOAT_TRY(hold(*std::move(message)));
     }

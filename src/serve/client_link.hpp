@@ -7,7 +7,9 @@
 #include "platform/memory_file.hpp"
 #include "run/address_space.hpp"
 #include "run/client.hpp"
+#include "serve/reports.hpp"
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -15,19 +17,23 @@
 #include <map>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
 namespace moat::serve {
 
-using Print = std::function<void(std::string_view text)>;
-
 /// Used by one thread. The client is hostile: an error ends its connection.
 class ClientLink final : public run::Client {
   public:
-    ClientLink(machine::vfio_user::Channel channel, Print print)
-        : main_(std::move(channel)), print_(std::move(print)) {}
+    /// Records the client's maps as those of `device`. `reports` outlives it.
+    ClientLink(machine::vfio_user::Channel channel, const Reports& reports, machine::Bdf device);
+
+    /// Records that all maps have ended.
+    ~ClientLink();
+    ClientLink(const ClientLink&) = delete;
+    ClientLink& operator=(const ClientLink&) = delete;
 
     /// Return: the next request, or nothing if none begins within `longest`. Errors: the channel's;
     /// refused (a message that may not come now).
@@ -41,9 +47,13 @@ class ClientLink final : public run::Client {
     /// Lets a request wait for next(). Errors: limit.
     [[nodiscard]] Result<void> hold(machine::vfio_user::Message request);
 
+    /// Whether a request overtakes those that wait.
+    enum class Order : std::uint8_t { kept, overtakes };
+
     /// What serves a request that arrives during a DMA message: returns whether it did. A client
-    /// may await the reply before it answers the DMA message, as QEMU does.
-    using Meanwhile = std::function<Result<bool>(const machine::vfio_user::Message&)>;
+    /// may await the reply before it answers the DMA message, as QEMU does. So a request that
+    /// waited for overtaking_time is passed once more, as one that overtakes.
+    using Meanwhile = std::function<Result<bool>(const machine::vfio_user::Message&, Order)>;
 
     void serve_meanwhile(Meanwhile serve) { meanwhile_ = std::move(serve); }
 
@@ -98,7 +108,7 @@ class ClientLink final : public run::Client {
 
     [[nodiscard]] std::uint64_t thread() override { return 0; }
 
-    void print(std::string_view text) override { print_(text); }
+    void print(std::string_view text) override { reports_.print(text); }
 
   private:
     struct Region {
@@ -115,11 +125,15 @@ class ClientLink final : public run::Client {
     ask_in_pieces(std::uint64_t address, std::size_t bytes,
                   FunctionRef<Result<bool>(machine::vfio_user::DmaAccess, std::size_t)> piece);
 
+    [[nodiscard]] Result<void> let_overtake();
+
+    static constexpr std::chrono::milliseconds overtaking_time{10};
     static constexpr std::size_t most_waiting_bytes = std::size_t{16} << 20;
 
     machine::vfio_user::Channel main_;
     std::optional<machine::vfio_user::Channel> twin_;
-    Print print_;
+    const Reports& reports_;
+    const std::string device_; ///< its address, in the recording
     machine::vfio_user::Dialogue dialogue_{machine::vfio_user::Role::server};
     machine::vfio_user::Capabilities client_ = {};
     std::map<std::uint64_t, Region> regions_; ///< by address

@@ -37,7 +37,7 @@ class Conversation::Answers {
             return refuse(EINVAL);
         const int file = message_.descriptors.empty() ? -1 : message_.descriptors.front().get();
         const int error = of_.client_.map(map, file, of_.space_, event_now());
-        of_.stage_.tally.maps += error == 0 ? 1 : 0;
+        of_.stage_.reports.tally.maps += error == 0 ? 1 : 0;
         return error == 0 ? reply({}) : refuse(error);
     }
 
@@ -103,7 +103,7 @@ class Conversation::Answers {
     }
 
     [[nodiscard]] Result<void> operator()(const RegionRead& read) const {
-        ++of_.stage_.tally.register_accesses;
+        ++of_.stage_.reports.tally.register_accesses;
         std::vector<std::byte> data(read.where.count);
         if (!has(read.where) || !face_.read(read.where.region, read.where.offset, data))
             return refuse(EINVAL);
@@ -145,7 +145,7 @@ class Conversation::Answers {
     }
 
     [[nodiscard]] bool put(const RegionAccess& where, std::span<const std::byte> data) const {
-        ++of_.stage_.tally.register_accesses;
+        ++of_.stage_.reports.tally.register_accesses;
         of_.bus_.tell(event_now());
         return has(where) && face_.write(where.region, where.offset, data);
     }
@@ -168,19 +168,22 @@ class Conversation::Answers {
 };
 
 Conversation::Conversation(const Stage& stage, Channel channel)
-    : stage_(stage), client_(std::move(channel), stage.print), recorder_("", no_stacks),
-      bus_(stage.face, stage.name, client_, stage.findings, recorder_, stage.tally) {
+    : stage_(stage), client_(std::move(channel), stage.reports, stage.face.info().address),
+      bus_(stage.face, stage.reports.name, client_, stage.reports.findings, stage.reports.recorder,
+           stage.reports.tally) {
     bus_.attach(&space_);
-    client_.serve_meanwhile([this](const Message& message) { return handle_meanwhile(message); });
+    client_.serve_meanwhile([this](const Message& message, ClientLink::Order order) {
+        return handle_meanwhile(message, order);
+    });
 }
 
 ByteCount Conversation::UncheckedBus::read(Iova from, std::span<std::byte> into) {
-    ++of_.stage_.tally.device_reads;
+    ++of_.stage_.reports.tally.device_reads;
     return ByteCount(of_.stage_.face.bus_master() ? of_.client_.read(from.value(), into) : 0);
 }
 
 ByteCount Conversation::UncheckedBus::write(Iova to, std::span<const std::byte> from) {
-    ++of_.stage_.tally.device_writes;
+    ++of_.stage_.reports.tally.device_writes;
     return ByteCount(of_.stage_.face.bus_master() ? of_.client_.write(to.value(), from) : 0);
 }
 
@@ -195,14 +198,15 @@ Conversation::~Conversation() {
 
 /// A device in the middle of a DMA access bears changes of the maps at any time, and what does not
 /// reach its model unless it would overtake another request.
-Result<bool> Conversation::handle_meanwhile(const Message& message) {
+Result<bool> Conversation::handle_meanwhile(const Message& message, ClientLink::Order order) {
     const Command command = message.header.command;
     const bool changes_maps = command == Command::dma_map || command == Command::dma_unmap;
     const auto where = taken_from<RegionAccess>(message.body);
     const bool acts =
         command == Command::reset || command == Command::write_multi ||
         (command == Command::region_write && where && where->region != Face::config_region);
-    if (!changes_maps && (acts || client_.has_waiting()))
+    const bool would_overtake = order == ClientLink::Order::kept && client_.has_waiting();
+    if (!changes_maps && (acts || would_overtake))
         return false;
     MOAT_TRY(handle(message));
     return true;
@@ -210,7 +214,7 @@ Result<bool> Conversation::handle_meanwhile(const Message& message) {
 
 Result<void> Conversation::handle(const Message& message) {
     if (message.header.command == Command::version) {
-        ++stage_.tally.opens;
+        ++stage_.reports.tally.opens;
         return client_.agree(message, stage_.offered);
     }
     const auto request = decode_request(message.header.command, message.body);

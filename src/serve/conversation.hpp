@@ -4,20 +4,14 @@
 
 #include "machine/soft/face.hpp"
 #include "run/device_bus.hpp"
-#include "run/recorder.hpp"
 #include "serve/client_link.hpp"
-
-#include <string>
 
 namespace moat::serve {
 
 /// What serves all clients of a device. Everything outlives a conversation.
 struct Stage {
     machine::soft::Face& face;
-    std::string name; ///< of the device, for reports
-    run::Findings& findings;
-    run::Tally& tally;
-    Print print;
+    Reports reports;
     /// Leaves it to the client to refuse what its maps do not permit.
     bool unchecked = false;
     /// Whether the twin socket is accepted.
@@ -53,12 +47,12 @@ class Conversation {
     };
 
     [[nodiscard]] Result<void> handle(const machine::vfio_user::Message& message);
-    [[nodiscard]] Result<bool> handle_meanwhile(const machine::vfio_user::Message& message);
+    [[nodiscard]] Result<bool> handle_meanwhile(const machine::vfio_user::Message& message,
+                                                ClientLink::Order order);
 
     const Stage& stage_;
     ClientLink client_;
     run::AddressSpace space_;
-    run::Recorder recorder_; ///< records nothing yet
     run::DeviceBus bus_;
     UncheckedBus unchecked_bus_{*this};
 };

@@ -17,11 +17,11 @@ using namespace machine::vfio_user;
 using machine::soft::Face;
 using namespace std::chrono_literals;
 
-Proxy::Proxy(Channel client, Channel server, std::string name, run::Findings& findings,
-             run::Tally& tally, Print print)
-    : face_(machine::Bdf(0, 1, 0), shadow_), client_(std::move(client), std::move(print)),
-      server_(std::move(server)), name_(std::move(name)), findings_(findings), tally_(tally),
-      recorder_("", no_stacks), bus_(face_, name_, client_, findings, recorder_, tally) {
+Proxy::Proxy(Channel client, Channel server, const Reports& reports)
+    : face_(machine::Bdf(0, 1, 0), shadow_),
+      client_(std::move(client), reports, face_.info().address), server_(std::move(server)),
+      reports_(reports),
+      bus_(face_, reports.name, client_, reports.findings, reports.recorder, reports.tally) {
     bus_.attach(&space_);
     client_.leave_messages();
 }
@@ -92,7 +92,7 @@ Result<void> Proxy::agree(const Message& version) {
         return client_.refuse(version.header, static_cast<int>(reply->header.error));
     MOAT_LET(Capabilities accepted, decode_version(reply->body));
     accepted.twin_socket = false;
-    ++tally_.opens;
+    ++reports_.tally.opens;
     return client_.agree(version, accepted);
 }
 
@@ -110,7 +110,7 @@ Result<void> Proxy::from_client(Message message) {
         message.descriptors.clear();
         if (header.wants_reply())
             begin(header, {.address = map->address, .size = map->size});
-        ++tally_.maps;
+        ++reports_.tally.maps;
     } else if (const auto* const unmap = std::get_if<DmaUnmap>(&*request)) {
         if (header.wants_reply())
             begin(header, *unmap);
@@ -177,11 +177,11 @@ Result<void> Proxy::answered(const Message& reply) {
         return {};
     const PassedOn& request = known.mapped();
     if (reply.header.failed())
-        findings_.remark("dma-refused",
-                         "the client refused an access to " + std::to_string(request.where.count) +
-                             " bytes at " + hexadecimal(request.where.address) +
-                             ", inside its mapping",
-                         {.device = name_});
+        reports_.findings.remark("dma-refused",
+                                 "the client refused an access to " +
+                                     std::to_string(request.where.count) + " bytes at " +
+                                     hexadecimal(request.where.address) + ", inside its mapping",
+                                 {.device = reports_.name});
     Header header = reply.header;
     header.id = request.id;
     return server_.send(header, {reply.body});

@@ -5,22 +5,20 @@
 
 #include "machine/soft/face.hpp"
 #include "run/device_bus.hpp"
-#include "run/recorder.hpp"
 #include "serve/client_link.hpp"
 
 #include <chrono>
 #include <map>
 #include <optional>
-#include <string>
 
 namespace moat::serve {
 
 /// Used by one thread. Both sides are hostile.
 class Proxy {
   public:
-    /// `findings` and `tally` outlive it; `name` is the device's in reports.
-    Proxy(machine::vfio_user::Channel client, machine::vfio_user::Channel server, std::string name,
-          run::Findings& findings, run::Tally& tally, Print print);
+    /// `reports` outlives it.
+    Proxy(machine::vfio_user::Channel client, machine::vfio_user::Channel server,
+          const Reports& reports);
 
     /// Passes messages until one side closes its connection or `stop` (-1: never) is readable.
     /// Errors: the reason for which the connections were ended.
@@ -77,11 +75,8 @@ class Proxy {
     machine::soft::Face face_;
     ClientLink client_;
     machine::vfio_user::Channel server_;
-    std::string name_;
-    run::Findings& findings_;
-    run::Tally& tally_;
+    const Reports& reports_;
     run::AddressSpace space_;
-    run::Recorder recorder_; ///< records nothing yet
     run::DeviceBus bus_;
     std::optional<Change> change_; ///< the client's next requests wait for its end
     /// The server's DMA messages that the client has not answered, by the identities it knows.

@@ -44,36 +44,63 @@ shows() {
     grep -qF -- "$1" "$folder/$2" || fail "missing: $1"
 }
 
-touch "$folder/out" "$folder/err" "$folder/served"
+touch "$folder/out" "$folder/err" "$folder/served" "$folder/messages"
 serve --device nvme --socket "$folder/nvme" --device edu --socket "$folder/edu"
 audit 0
 shows 'no findings' out
 audit 0 --seed 2 # the next client of the same device
+"$moat" audit --machine "vfio-user:$folder/nvme" --list >"$folder/out" 2>"$folder/err" || fail "list"
+shows 'class 010802' out
+shows 'driver: nvme' out
+shows 'twin socket' out
+shows 'BAR0' out
+shows 'MSI-X' out
 "$moat" audit --machine "vfio-user:$folder/edu" --operations 20 >"$folder/out" 2>&1 || fail "edu"
 "$moat" serve --device nvme --socket "$folder/nvme" 2>"$folder/err" >"$folder/out" && fail "two at one socket"
 shows 'another server listens' err
 ends 0
-shows '3 clients' served
+shows '4 clients' served
 
-serve --device nvme --socket "$folder/nvme" --inject overrun:16 --after 2 --json "$folder/json"
+serve --device nvme --socket "$folder/nvme" --inject overrun:16 --after 2 --json "$folder/json" \
+    --messages "$folder/messages"
 audit 1
 shows '16 bytes past the end of "data"' out
 shows "moat audit --machine vfio-user:$folder/nvme --seed 1" out
 ends 1
 shows 'times overrun' served
+shows 'moat-messages 1' messages
+shows '> 1 version 0 0 0 ' messages
+shows '< 1 version 1 0 0 ' messages
+shows '< 1 dma-read 0 0 0 ' messages
+grep -qF twin_socket "$folder/messages" && fail "a twin socket, whose messages are not captured"
+[ "$(grep -c '^connection$' "$folder/messages")" = 1 ] || fail "one connection was captured"
+
+# Two clients of two devices in one recording: their mappings end with them.
+serve --device nvme --socket "$folder/nvme" --device edu --socket "$folder/edu" --record "$folder/recording"
+audit 0 --dma shared
+audit 0
+"$moat" audit --machine "vfio-user:$folder/edu" --operations 20 --dma shared >"$folder/out" 2>&1 || fail "edu"
+ends 0
+"$moat" replay "$folder/recording" --json >"$folder/out" 2>"$folder/err" || fail "moat replay: $?"
+for fact in '"faults":0' '"live":0' '"damage":null'; do shows "$fact" out; done
+"$moat" serve --device nvme --socket "$folder/nvme" --device edu --socket "$folder/edu" \
+    --messages "$folder/messages" >"$folder/out" 2>"$folder/err" && fail "messages of two devices"
+shows '--messages takes one --device' err
 
 # Between the two, a proxy changes nothing.
 mkfifo "$folder/behind.ready"
 "$moat" serve --device nvme --socket "$folder/behind" >"$folder/behind.ready" 2>&1 &
 behind=$!
 read -r _ <"$folder/behind.ready"
-serve --proxy "$folder/behind" --socket "$folder/nvme"
+serve --proxy "$folder/behind" --socket "$folder/nvme" --record "$folder/recording" --messages "$folder/messages"
 audit 0
 shows 'no findings' out
 "$moat" devices --machine "vfio-user:$folder/nvme" >"$folder/out" 2>&1 || fail "devices"
 shows '010802' out
 ends 0
 shows '2 clients' served
+"$moat" replay "$folder/recording" >"$folder/out" 2>"$folder/err" || fail "moat replay: $?"
+shows 'dma-map' messages
 kill -TERM $behind
 wait $behind
 

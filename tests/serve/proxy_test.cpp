@@ -29,7 +29,8 @@ constexpr std::uint64_t proxied_page = 4096;
 /// edu behind a proxy, both on threads of their own, and the client in front of them.
 class Proxied : public testing::Test {
   protected:
-    Proxied() {
+    explicit Proxied(bool unchecked = false) {
+        stage_.unchecked = unchecked;
         auto front = Channel::pair();
         auto back = Channel::pair();
         EXPECT_TRUE(front && back);
@@ -39,8 +40,7 @@ class Proxied : public testing::Test {
         });
         proxy_ = std::thread([this, client = Channel(std::move(front->second)),
                               server = Channel(std::move(back->second))]() mutable {
-            serve::Proxy proxy(std::move(client), std::move(server), "edu", findings_, tally_,
-                               ignore);
+            serve::Proxy proxy(std::move(client), std::move(server), reports_);
             (void)proxy.run(-1);
         });
         auto made = RemoteDevice::negotiate(std::move(front->first));
@@ -74,6 +74,11 @@ class Proxied : public testing::Test {
                 each->join();
     }
 
+    /// What the device does wrong from its first command on; the server leaves it to the proxy.
+    void misbehave(machine::soft::Misdeed misdeed, std::uint64_t bytes) {
+        edu_.misbehave({.misdeed = misdeed, .bytes = bytes});
+    }
+
     std::unique_ptr<RemoteDevice> device;
     std::string printed;
 
@@ -89,13 +94,20 @@ class Proxied : public testing::Test {
     run::Findings findings_{"", tally_, no_stacks,
                             [this](std::string_view text) { printed += text; }};
     run::Findings server_findings_{"", server_tally_, no_stacks, &ignore};
+    run::Recorder recorder_{"", no_stacks};
+    serve::Reports reports_ = {.name = "edu",
+                               .findings = findings_,
+                               .recorder = recorder_,
+                               .tally = tally_,
+                               .print = &ignore};
     machine::soft::Edu edu_;
     machine::soft::Face face_{machine::Bdf(0, 5, 0), edu_};
     serve::Stage stage_ = {.face = face_,
-                           .name = "edu",
-                           .findings = server_findings_,
-                           .tally = server_tally_,
-                           .print = &ignore};
+                           .reports = {.name = "edu",
+                                       .findings = server_findings_,
+                                       .recorder = recorder_,
+                                       .tally = server_tally_,
+                                       .print = &ignore}};
     std::thread server_;
     std::thread proxy_;
 };
@@ -112,6 +124,69 @@ TEST_F(Proxied, passes_registers_and_reaches_memory_by_the_descriptor) {
     EXPECT_EQ(got, (std::array<char, 4>{})) << "edu's buffer is zero";
     end();
     EXPECT_EQ(found(), 0U) << printed;
+}
+
+/// A device whose server checks nothing.
+class ProxiedStray : public Proxied {
+  protected:
+    ProxiedStray() : Proxied(true) {}
+
+    /// The client's page, with its neighbours not mapped.
+    void map_one_page() { ASSERT_TRUE(device->map(page_at(2 * proxied_page), file.get())); }
+
+    /// Whether the report names `kind` and `how_far`.
+    void expect_found(std::string_view kind, std::string_view how_far) {
+        end();
+        EXPECT_EQ(found(), 1U) << printed;
+        EXPECT_NE(printed.find(kind), std::string::npos) << printed;
+        EXPECT_NE(printed.find(how_far), std::string::npos) << printed;
+    }
+
+    static FileDescriptor page_file() {
+        FileDescriptor file(::memfd_create("test", MFD_CLOEXEC));
+        EXPECT_EQ(::ftruncate(file.get(), proxied_page), 0);
+        return file;
+    }
+
+    const FileDescriptor file = page_file();
+};
+
+TEST_F(ProxiedStray, past_the_end_is_found_to_the_byte) {
+    misbehave(machine::soft::Misdeed::overrun, 48);
+    map_one_page();
+    order_write(3 * proxied_page - 64, 64);
+    expect_found("dma-buffer-overflow", "48 bytes");
+}
+
+TEST_F(ProxiedStray, before_the_start_is_found_to_the_byte) {
+    misbehave(machine::soft::Misdeed::underrun, 48);
+    map_one_page();
+    order_write(2 * proxied_page, 64);
+    expect_found("dma-buffer-underflow", "48 bytes");
+}
+
+TEST_F(ProxiedStray, after_the_unmap_is_found) {
+    misbehave(machine::soft::Misdeed::stale_address, 48);
+    map_one_page();
+    order_write(2 * proxied_page, 64);
+    ASSERT_TRUE(device->unmap({.address = 2 * proxied_page, .size = proxied_page}));
+    ASSERT_TRUE(device->map(page_at(8 * proxied_page)));
+    order_write(8 * proxied_page, 64);
+    expect_found("dma-use-after-unmap", "64 bytes");
+}
+
+TEST_F(ProxiedStray, from_a_read_only_page_is_found) {
+    misbehave(machine::soft::Misdeed::read_only_violated, 48);
+    DmaMap map = page_at(2 * proxied_page);
+    map.flags = map_readable;
+    ASSERT_TRUE(device->map(map, file.get()));
+    device->write(0, 0x80, Width::bits64, 2 * proxied_page); // edu reads
+    device->write(0, 0x88, Width::bits64, 0x40000);
+    device->write(0, 0x90, Width::bits64, 64);
+    device->write(0, 0x98, Width::bits64, 1);
+    while ((device->read(0, 0x98, Width::bits64) & 1) != 0 && !device->failure())
+        std::this_thread::yield();
+    expect_found("dma-permission", "48 bytes");
 }
 
 TEST_F(Proxied, undoes_a_map_that_the_server_refuses) {
@@ -164,8 +239,11 @@ TEST(Proxy, finds_an_access_that_the_clients_maps_do_not_permit) {
     constexpr auto no_stacks = [](std::uintptr_t, fault::FrameSink) {};
     run::Tally tally{};
     run::Findings findings("", tally, no_stacks, print);
-    serve::Proxy proxy(Channel(std::move(front->second)), Channel(std::move(back->second)), "edu",
-                       findings, tally, print);
+    run::Recorder recorder("", no_stacks);
+    const serve::Reports reports = {
+        .name = "edu", .findings = findings, .recorder = recorder, .tally = tally, .print = print};
+    serve::Proxy proxy(Channel(std::move(front->second)), Channel(std::move(back->second)),
+                       reports);
     EXPECT_TRUE(proxy.run(-1));
     EXPECT_EQ(tally.findings, 1U) << printed;
     EXPECT_NE(printed.find("8 bytes"), std::string::npos) << printed;
@@ -193,8 +271,7 @@ class ProxyAlone : public testing::Test {
         server.emplace(std::move(back->first));
         proxy_ = std::thread([this, to_client = Channel(std::move(front->second)),
                               to_server = Channel(std::move(back->second))]() mutable {
-            serve::Proxy proxy(std::move(to_client), std::move(to_server), "edu", findings_, tally,
-                               ignore);
+            serve::Proxy proxy(std::move(to_client), std::move(to_server), reports_);
             EXPECT_TRUE(proxy.run(-1));
         });
         client_sends(0, Command::version, {encode_version(own_capabilities, Role::client)});
@@ -242,6 +319,12 @@ class ProxyAlone : public testing::Test {
     static constexpr auto no_stacks = [](std::uintptr_t, fault::FrameSink) {};
 
     run::Findings findings_{"", tally, no_stacks, &ignore};
+    run::Recorder recorder_{"", no_stacks};
+    serve::Reports reports_ = {.name = "edu",
+                               .findings = findings_,
+                               .recorder = recorder_,
+                               .tally = tally,
+                               .print = &ignore};
     std::thread proxy_;
 };
 

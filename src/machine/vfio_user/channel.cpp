@@ -92,6 +92,8 @@ Result<void> Channel::send(Header header, Pieces pieces, std::span<const int> de
     }
     header.size = static_cast<std::uint32_t>(left);
     parts[0] = {&header, sizeof header};
+    if (observer_ != nullptr)
+        tell_sent(header, pieces, descriptors.size());
 
     ControlBuffer control;
     msghdr message{};
@@ -133,6 +135,13 @@ Result<void> Channel::send(Header header, Pieces pieces, std::span<const int> de
         }
     }
     return {};
+}
+
+void Channel::tell_sent(const Header& header, Pieces pieces, std::size_t descriptors) const {
+    std::vector<std::byte> body;
+    for (const auto piece : pieces)
+        body.insert(body.end(), piece.begin(), piece.end());
+    observer_->sent(header, body, descriptors);
 }
 
 Result<void> Channel::take_descriptors(const msghdr& message) {
@@ -203,6 +212,8 @@ Result<std::optional<Message>> Channel::take() {
                 std::ranges::move(passed_.front().descriptors,
                                   std::back_inserter(message.descriptors));
             }
+            if (observer_ != nullptr)
+                observer_->received(message.header, message.body, message.descriptors.size());
             return message;
         }
     }

@@ -34,6 +34,23 @@ class Channel {
 
     static constexpr Patience usual_patience{5000};
 
+    /// Learns of each message, in the order in which it is sent or returned.
+    class Observer {
+      public:
+        Observer() = default;
+        virtual ~Observer() = default;
+        Observer(const Observer&) = delete;
+        Observer& operator=(const Observer&) = delete;
+
+        virtual void sent(const Header& header, std::span<const std::byte> body,
+                          std::size_t descriptors) = 0;
+        virtual void received(const Header& header, std::span<const std::byte> body,
+                              std::size_t descriptors) = 0;
+    };
+
+    /// `observer` outlives the channel.
+    void observe(Observer& observer) { observer_ = &observer; }
+
     /// `socket` is a connected stream socket; `patience` bounds each wait for the other end to go
     /// on within a message.
     explicit Channel(platform::FileDescriptor socket, Patience patience = usual_patience);
@@ -70,10 +87,13 @@ class Channel {
     [[nodiscard]] Result<void> take_descriptors(const msghdr& message);
     [[nodiscard]] Result<std::optional<Message>> take();
 
+    void tell_sent(const Header& header, Pieces pieces, std::size_t descriptors) const;
+
     [[nodiscard]] bool is_within() const { return end_ != begin_; }
 
     platform::FileDescriptor socket_;
     Patience patience_;
+    Observer* observer_ = nullptr;
     std::vector<std::byte> buffer_;
     std::size_t begin_ = 0;
     std::size_t end_ = 0;
