@@ -20,6 +20,7 @@
 #include <csignal>
 #include <iostream>
 #include <mutex>
+#include <optional>
 #include <sys/signalfd.h>
 #include <thread>
 
@@ -32,6 +33,7 @@ struct ServeArguments {
     std::vector<std::string> sockets;
     std::string inject = "none";
     std::uint64_t after = 0;
+    std::optional<std::uint64_t> seed;
     bool unchecked = false;
     std::string json;
     std::string record;
@@ -184,6 +186,10 @@ void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::st
         throw Stop{Exit::usage, "moat serve: --messages takes one --device"};
     auto injection = or_reject(run::parse_injection(arguments.inject), "--inject");
     injection.after = arguments.after;
+    injection.seed = arguments.seed;
+    if (injection.seed && injection.name == "none")
+        throw Stop{Exit::usage,
+                   "moat serve: --seed chooses which operations go wrong: add --inject"};
     const auto stop = end_signals();
     run::Tally tally{};
     run::Recorder recorder(arguments.record, no_stacks);
@@ -225,6 +231,10 @@ void add_serve(CLI::App& app, Exit& exit) {
         ->required();
     command->add_option("--inject", arguments.inject, "make the devices misbehave: FAULT[:BYTES]");
     add_number(*command, "--after", arguments.after, "so many commands with data are right first");
+    accept_numbers(*command->add_option("--seed", arguments.seed,
+                                        "do wrong in one command of four, the same ones for an "
+                                        "equal seed"),
+                   {});
     command->add_flag("--unchecked", arguments.unchecked,
                       "leave it to the client or a proxy to refuse accesses outside of its maps");
     command->add_option("--json", arguments.json, "append findings as JSON lines")

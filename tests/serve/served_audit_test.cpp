@@ -169,7 +169,8 @@ void expect_same(const Outcome& here, const Outcome& there) {
 TEST(ServedDevice, finds_writes_into_the_rest_of_shared_pages) {
     const Served quiet("nvme", {});
     EXPECT_TRUE(audited(audit::vfio_user_kind(quiet.path(), true), {}).seen.empty());
-    const Served served("nvme", {.misdeed = Misdeed::overrun, .bytes = bytes, .after = 2});
+    const Served served("nvme",
+                        {.misdeed = Misdeed::overrun, .bytes = bytes, .when = {.after = 2}});
     const Outcome made = audited(audit::vfio_user_kind(served.path(), true), {});
     EXPECT_TRUE(std::ranges::any_of(made.seen, [](const Seen& each) {
         return std::get<1>(each) == "wrote-outside" && std::get<5>(each) == bytes;
@@ -193,7 +194,7 @@ class ServedAudit : public testing::TestWithParam<Fault> {
     /// `after`: so many commands with data come before the first case.
     static void expect_same_finds(std::string_view device, std::uint64_t after) {
         const auto [what, misdeed] = GetParam();
-        const Misbehaviour how = {.misdeed = misdeed, .bytes = bytes, .after = after};
+        const Misbehaviour how = {.misdeed = misdeed, .bytes = bytes, .when = {.after = after}};
         const Outcome here = audited(soft_kind(device), {what, bytes});
         EXPECT_EQ(here.seen.empty(), what == Injection::none);
         const Served served(device, how);
@@ -222,7 +223,7 @@ TEST(ServedDevice, finds_the_same_late_writes) {
         EXPECT_FALSE(here.seen.empty());
         const Served served(device, {.misdeed = Misdeed::write_after_completion,
                                      .bytes = bytes,
-                                     .after = after,
+                                     .when = {.after = after},
                                      .delay = delay});
         expect_same(here, audited(audit::vfio_user_kind(served.path()), {}, few_cases, 3 * delay));
     }
