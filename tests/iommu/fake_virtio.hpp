@@ -85,7 +85,7 @@ class FakeVirtio {
         const std::uint64_t* const page = pool_.words(pages_[1]);
         if (reported_ == index_of(page, available_at))
             return false;
-        const std::uint16_t slot = half_word(page, available_at + 4 + 2 * (reported_ % 64));
+        const std::uint16_t slot = half_word(page, available_at + 4 + 2 * (reported_ % slots));
         ++reported_;
         std::memcpy(pool_.words(PhysicalAddress(page[2 * slot])), words.data(), sizeof words);
         use(1, slot, bytes);
@@ -98,7 +98,7 @@ class FakeVirtio {
         auto* const used = reinterpret_cast<std::byte*>(page) + used_at;
         std::uint16_t index = index_of(page, used_at);
         const std::array element = {head, bytes};
-        std::memcpy(used + 4 + sizeof element * (index % 64), element.data(), sizeof element);
+        std::memcpy(used + 4 + sizeof element * (index % slots), element.data(), sizeof element);
         ++index;
         std::memcpy(used + 2, &index, sizeof index);
     }
@@ -133,8 +133,9 @@ class FakeVirtio {
     std::map<std::uint32_t, Domain> domains;
 
   private:
+    static constexpr unsigned slots = 128;
     static constexpr unsigned available_at = 2048;
-    static constexpr unsigned used_at = 3072;
+    static constexpr unsigned used_at = 2560;
 
     void reset() {
         domains.clear();
@@ -165,7 +166,7 @@ class FakeVirtio {
     void answer_requests() {
         const std::uint64_t* const page = pool_.words(pages_[0]);
         while (!silent && answered_ != index_of(page, available_at)) {
-            const std::uint16_t head = half_word(page, available_at + 4 + 2 * (answered_ % 64));
+            const std::uint16_t head = half_word(page, available_at + 4 + 2 * (answered_ % slots));
             const std::uint64_t* const first = page + 2 * head;
             const std::uint64_t* const second = page + 2 * (first[1] >> 48);
             ++answered_;

@@ -72,10 +72,10 @@ class VirtioTest : public ::testing::Test {
         return found == device.domains.end() ? Mappings() : found->second.mappings;
     }
 
-    std::vector<fault::Record> faults() {
+    std::vector<fault::Record> faults(std::uint64_t lost = 0) {
         std::vector<fault::Record> found;
         auto keep = [&](const fault::Record& each) { found.push_back(each); };
-        EXPECT_EQ(unit->take_faults(keep), 0U);
+        EXPECT_EQ(unit->take_faults(keep), lost);
         return found;
     }
 
@@ -107,9 +107,9 @@ TEST_F(VirtioTest, refuses_devices_that_lack_something) {
     device.refuses_features = true;
     EXPECT_EQ(refusal(), ErrorCode::unsupported);
     device.refuses_features = false;
-    device.queue_slots = 32;
-    EXPECT_EQ(refusal(), ErrorCode::unsupported);
     device.queue_slots = 64;
+    EXPECT_EQ(refusal(), ErrorCode::unsupported);
+    device.queue_slots = 128;
     device.put<std::uint64_t>(FakeVirtio::layout.device, ~low_bits(16));
     EXPECT_EQ(refusal(), ErrorCode::unsupported);
     device.present = false;
@@ -233,7 +233,7 @@ TEST_F(VirtioTest, fails_for_good_where_the_device_refuses_or_writes_no_status) 
 }
 
 TEST_F(VirtioTest, decodes_reports_in_order_beyond_the_length_of_its_queue) {
-    for (std::uint64_t i = 0; i != 200; ++i) {
+    for (std::uint64_t i = 0; i != 400; ++i) {
         ASSERT_TRUE(device.report({2 | (bit(8) | bit(1)) << 32, function, 0x1000 + i}));
         if (i % 3 != 2)
             continue;
@@ -255,13 +255,27 @@ TEST_F(VirtioTest, decodes_reports_in_order_beyond_the_length_of_its_queue) {
     EXPECT_EQ(found[0].reason, fault::Reason::not_attached);
 }
 
+TEST_F(VirtioTest, counts_a_full_queue_as_a_loss) {
+    std::size_t reported = 0;
+    while (device.report({2, function, 0}))
+        ++reported;
+    EXPECT_EQ(faults(1).size(), reported);
+    EXPECT_TRUE(faults().empty());
+    for (std::size_t i = 1; i != reported; ++i)
+        ASSERT_TRUE(device.report({2, function, 0}));
+    EXPECT_EQ(faults().size(), reported - 1);
+}
+
 TEST_F(VirtioTest, drops_reports_that_are_too_short_and_heads_that_do_not_exist) {
     ASSERT_TRUE(device.report({2, function, 0}, 23));
     EXPECT_TRUE(faults().empty());
     for (int i = 0; i != 1000; ++i)
         device.use(1, 0xffffffff, 24);
+    std::size_t decoded = 0;
+    auto count = [&](const fault::Record&) { ++decoded; };
     for (int i = 0; i != 20; ++i)
-        EXPECT_TRUE(faults().empty());
+        (void)unit->take_faults(count);
+    EXPECT_EQ(decoded, 0U);
     ASSERT_TRUE(device.report({2, function, 0}));
     EXPECT_EQ(faults().size(), 1U);
 }

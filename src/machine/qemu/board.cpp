@@ -38,6 +38,20 @@ constexpr Board intel = {
     // Its capabilities place some registers behind the first page.
     .iommu = {PhysicalAddress(0xfed90000), ByteCount(0x10000)}};
 
+constexpr std::array<std::string_view, 4> virtio_arguments = {
+    "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off", "-device",
+    "virtio-iommu-pci"};
+
+constexpr Board virtio = {.program = intel.program,
+                          .arguments = virtio_arguments,
+                          .firmware = x86_halt,
+                          .reset = intel.reset,
+                          .enable_ecam = intel.enable_ecam,
+                          .pci = intel.pci,
+                          .ram = intel.ram,
+                          .most_ram = intel.most_ram,
+                          .iommu = {}};
+
 /// wfi; branch back
 constexpr std::array<std::uint8_t, 8> arm_halt = {0x7f, 0x20, 0x03, 0xd5, 0xff, 0xff, 0xff, 0x17};
 
@@ -59,7 +73,14 @@ constexpr Board smmuv3 = {
 } // namespace
 
 const Board& board_of(IommuModel iommu) {
-    return iommu == IommuModel::smmuv3 ? smmuv3 : intel;
+    switch (iommu) {
+    case IommuModel::smmuv3:
+        return smmuv3;
+    case IommuModel::virtio:
+        return virtio;
+    default:
+        return intel;
+    }
 }
 
 } // namespace moat::machine::qemu

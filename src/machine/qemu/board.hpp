@@ -18,6 +18,7 @@ namespace moat::machine::qemu {
 enum class IommuModel : std::uint8_t {
     intel,  ///< q35 with VT-d
     smmuv3, ///< Arm's virt with an SMMUv3
+    virtio, ///< q35 with a virtio-iommu, itself a function on the bus
 };
 
 struct Board {
@@ -32,7 +33,7 @@ struct Board {
     PciWindows pci;
     PhysicalAddress ram;
     ByteCount most_ram;
-    PhysicalRange iommu; ///< its registers
+    PhysicalRange iommu; ///< its registers, unless it is a function on the bus
 };
 
 [[nodiscard]] const Board& board_of(IommuModel iommu);

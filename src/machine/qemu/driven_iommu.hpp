@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// DrivenIommu: a QemuIommu by a driver of moat/iommu/ (VtdIommu, SmmuIommu), whose registers are
-// reached over QEMU's socket and whose tables lie in QEMU's memory.
+// DrivenIommu: a QemuIommu by a driver of moat/iommu/ (VtdIommu, SmmuIommu, VirtioIommu), whose
+// registers are reached over QEMU's socket and whose tables lie in QEMU's memory.
 #pragma once
 
 #include "moat/iommu/smmuv3/domain.hpp"
+#include "moat/iommu/virtio/domain.hpp"
 #include "moat/iommu/vtd/domain.hpp"
 #include "moat/page_table/table_memory.hpp"
 #include "moat/sync/real.hpp"
@@ -131,6 +132,10 @@ using VtdIommu =
     DrivenIommu<iommu::vtd::Domain<iommu::vtd::Unit<UnitRegisters, Tables, RealSync>, 4>>;
 
 using SmmuUnit = iommu::smmuv3::Unit<UnitRegisters, Tables, RealSync>;
+
+using VirtioUnit = iommu::virtio::Unit<UnitRegisters, Tables, RealSync>;
+
+using VirtioIommu = DrivenIommu<iommu::virtio::Domain<VirtioUnit>, Recorded::words>;
 
 using SmmuIommu = DrivenIommu<iommu::smmuv3::Domain<SmmuUnit>, Recorded::words>;
 

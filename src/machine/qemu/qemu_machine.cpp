@@ -3,6 +3,7 @@
 
 #include "moat/core/bits.hpp"
 
+#include "machine/qemu/virtio_function.hpp"
 #include "platform/try.hpp"
 
 #include <algorithm>
@@ -214,16 +215,31 @@ Result<void> QemuMachine::set_up(const QemuOptions& options) {
     // The host's own bridges are class 6 too.
     std::erase_if(functions_,
                   [](const PciFunction& each) { return each.info.class_code >> 16 == 6; });
-    for (const PciFunction& each : functions_)
-        infos_.push_back(each.info);
     MOAT_TRY(health());
     MOAT_LET(iommu_, open_iommu(options));
+    std::erase_if(functions_, is_virtio_iommu);
+    for (const PciFunction& each : functions_)
+        infos_.push_back(each.info);
     return {};
 }
+
+namespace {
+
+/// Writes there are interrupt messages.
+constexpr std::array<IovaRange, 1> q35_messages = {
+    IovaRange(Iova(0xfee00000), ByteCount(0x100000))};
+
+} // namespace
 
 Result<std::unique_ptr<QemuIommu>> QemuMachine::open_iommu(const QemuOptions& options) {
     if (options.iommu == IommuModel::smmuv3)
         return SmmuIommu::open(qtest_, board_.iommu, tables_, options.smmuv3);
+    if (options.iommu == IommuModel::virtio) {
+        MOAT_LET(const VirtioFunction found,
+                 enable_virtio_iommu(qtest_, board_.pci.ecam, functions_));
+        const iommu::virtio::UnitOptions unit = {.layout = found.layout, .reserved = q35_messages};
+        return VirtioIommu::open(qtest_, found.bar, tables_, unit);
+    }
     return VtdIommu::open(qtest_, board_.iommu, tables_, options.vtd);
 }
 

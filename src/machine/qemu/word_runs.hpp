@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // WordRuns: joins the records of an IOMMU that reports a blocked transfer word by word.
-// driven_iommu.hpp uses it for QEMU's SMMUv3.
+// driven_iommu.hpp uses it for QEMU's SMMUv3 and virtio-iommu.
 #pragma once
 
 #include "moat/core/bits.hpp"

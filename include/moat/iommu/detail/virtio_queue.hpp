@@ -16,7 +16,7 @@ namespace moat::iommu::virtio {
 template <TableMemory Memory, SyncPolicy Sync>
 class Queue {
   public:
-    static constexpr unsigned slots = 64;
+    static constexpr unsigned slots = 128;
 
     struct Descriptor {
         PhysicalAddress start;
@@ -67,7 +67,7 @@ class Queue {
 
   private:
     static constexpr unsigned available_at = 2048;
-    static constexpr unsigned used_at = 3072;
+    static constexpr unsigned used_at = 2560;
 
     using Ref = typename Sync::template AtomicRef<std::uint64_t>;
 

@@ -5,31 +5,24 @@
 #pragma once
 
 #include "moat/core/bits.hpp"
+#include "moat/iommu/unit_registers.hpp"
 
 #include <concepts>
 #include <cstdint>
 
 namespace moat::iommu::virtio {
 
-/// Access to the BAR that has the device's structures: mapped, through an emulator's socket, or a
-/// test's. Writes arrive in order, at the latest when `relax` returns or a register is read.
+/// Access to the BAR that has the device's structures, also to fields of 8 and 16 bits.
 template <class R>
 concept UnitRegisters =
-    requires(R& registers, std::uint64_t offset, std::uint64_t value, unsigned attempt) {
+    iommu::UnitRegisters<R> && requires(R& registers, unsigned offset, std::uint16_t value) {
         { registers.read8(offset) } -> std::same_as<std::uint8_t>;
         { registers.read16(offset) } -> std::same_as<std::uint16_t>;
-        { registers.read32(offset) } -> std::same_as<std::uint32_t>;
-        { registers.read64(offset) } -> std::same_as<std::uint64_t>;
         registers.write8(offset, static_cast<std::uint8_t>(value));
-        registers.write16(offset, static_cast<std::uint16_t>(value));
-        registers.write32(offset, static_cast<std::uint32_t>(value));
-        registers.write64(offset, value);
-        // Called between polls of something that the device should change; `attempt` counts from 0.
-        // Return: false to stop polling.
-        { registers.relax(attempt) } -> std::same_as<bool>;
+        registers.write16(offset, value);
     };
 
-/// Offsets of the structures in the BAR, from the device's PCI capabilities.
+/// Offsets of the structures in the BAR, from the device's PCI capabilities (4.1.4).
 struct Layout {
     std::uint64_t common = 0;
     std::uint64_t notify = 0;

@@ -160,26 +160,24 @@ class Unit {
         return {};
     }
 
-    /// Passes on the recorded faults, oldest first, and clears them. Return: how many were lost: 0,
-    /// since the device does not report it.
+    /// Passes on the recorded faults, oldest first, and clears them. Return: 1 if all buffers for
+    /// reports were in use, so that later faults may be lost; the device does not count those.
     [[nodiscard]] std::uint64_t take_faults(FunctionRef<void(const fault::Record&)> each) {
         const ExclusiveLock lock(mutex_);
-        bool any = false;
-        for (unsigned count = 0; count != slots; ++count) {
-            const auto used = reports_.take();
-            if (!used)
+        unsigned taken = 0;
+        for (auto used = reports_.take(); used; used = reports_.take()) {
+            if (used->head < slots) {
+                const auto head = static_cast<std::uint16_t>(used->head);
+                if (used->bytes >= report_bytes)
+                    each(decode_report(std::span<const Word, 3>(report(head), 3)));
+                reports_.offer(head);
+            }
+            if (++taken == slots)
                 break;
-            if (used->head >= slots)
-                continue;
-            const auto head = static_cast<std::uint16_t>(used->head);
-            if (used->bytes >= report_bytes)
-                each(decode_report(std::span<const Word, 3>(report(head), 3)));
-            reports_.offer(head);
-            any = true;
         }
-        if (any)
+        if (taken != 0)
             notify(report_queue);
-        return 0;
+        return taken == slots ? 1 : 0;
     }
 
   private:
