@@ -96,6 +96,17 @@ TEST_F(JudgeTest, access_that_a_buffer_forbids_is_outside) {
     EXPECT_EQ(found[0].bytes, 8U);
 }
 
+TEST_F(JudgeTest, access_of_unknown_kind_is_what_its_buffer_is_for) {
+    fault(Access::unknown, 0x20000 + 512, 4, Reason::permission);
+    auto found = judge(Verdict::failure);
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].kind, FindingKind::wrote_outside);
+    data->placed.direction = audit::Direction::to_device;
+    found = judge(Verdict::failure);
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].kind, FindingKind::read_outside);
+}
+
 TEST_F(JudgeTest, write_into_what_was_unmapped_is_late) {
     fault(Access::write, 0x20000, 512, Reason::not_present);
     const auto found = judge();

@@ -154,11 +154,18 @@ class Judge {
         made.report += fault::text_report(diagnosis);
     }
 
+    /// A report without the kind of access, as a virtio-iommu's may be: by what the buffer is for.
+    [[nodiscard]] static bool wrote(const fault::Record& record, const Placed* buffer) {
+        if (record.access == fault::Access::unknown)
+            return buffer != nullptr && buffer->direction == Direction::from_device;
+        return record.access == fault::Access::write;
+    }
+
     /// Merges with canaries of the same side, which may have caught the first bytes.
     void outside(const Diagnosis& diagnosis) {
-        const bool wrote = diagnosis.record.access == fault::Access::write;
-        const FindingKind kind = wrote ? FindingKind::wrote_outside : FindingKind::read_outside;
         const Placed* const buffer = find(diagnosis.mapping->range);
+        const FindingKind kind = wrote(diagnosis.record, buffer) ? FindingKind::wrote_outside
+                                                                 : FindingKind::read_outside;
         std::uint64_t bytes = diagnosis.bytes_outside;
         if (diagnosis.kind == Kind::permission &&
             diagnosis.record.precision == fault::Precision::exact)
