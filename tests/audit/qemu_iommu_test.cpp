@@ -242,9 +242,9 @@ constexpr Tested intel = {"intel", IommuModel::intel, Reason::permission, Reason
                           Precision::page};
 constexpr Tested smmuv3 = {"smmuv3", IommuModel::smmuv3, Reason::not_present, Reason::not_attached,
                            Precision::exact};
-constexpr Tested virtio = {"virtio",           IommuModel::virtio,
-                           Reason::permission, Reason::not_attached,
-                           Precision::exact,   false};
+constexpr Tested virtio = {
+    "virtio", IommuModel::virtio, Reason::permission, Reason::not_attached, Precision::exact, false,
+    false};
 
 constexpr auto name_of = [](const auto& tested) { return std::string(tested.param.name); };
 
