@@ -36,7 +36,8 @@ Result<void> DeviceDriver::require(FunctionRef<bool()> happened, std::chrono::na
 }
 
 Result<bool> DeviceDriver::wait_for_completion(unsigned vector, FunctionRef<bool()> completed,
-                                               FunctionRef<bool()> is_broken) {
+                                               FunctionRef<bool()> is_broken,
+                                               std::chrono::nanoseconds longest) {
     bool interrupted = vectors_ == 0;
     auto done = [&] {
         interrupted = interrupted || function().take_interrupt(vector);
@@ -45,7 +46,8 @@ Result<bool> DeviceDriver::wait_for_completion(unsigned vector, FunctionRef<bool
     const auto soon = wait_until(done, 20ms);
     if (!soon || *soon)
         return soon;
-    return wait_until(done, is_broken() ? 0s : 5s); // is_broken may find that the machine failed
+    return wait_until(done,
+                      is_broken() ? 0s : longest); // is_broken may find that the machine failed
 }
 
 } // namespace moat::audit

@@ -78,10 +78,12 @@ class DeviceDriver : public Driver {
                                        std::chrono::nanoseconds longest, const char* message);
 
     /// Waits for interrupt `vector`, if there are interrupts, and then for `completed()`: 20 ms,
-    /// and 5 s more unless the device `is_broken()`. Return: whether both happened. Errors: the
-    /// machine's health.
-    [[nodiscard]] Result<bool> wait_for_completion(unsigned vector, FunctionRef<bool()> completed,
-                                                   FunctionRef<bool()> is_broken);
+    /// and `longest` more unless the device `is_broken()`. Return: whether both happened. Errors:
+    /// the machine's health.
+    [[nodiscard]] Result<bool>
+    wait_for_completion(unsigned vector, FunctionRef<bool()> completed,
+                        FunctionRef<bool()> is_broken,
+                        std::chrono::nanoseconds longest = std::chrono::seconds(5));
 
   private:
     const Seat seat_;

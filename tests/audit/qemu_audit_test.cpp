@@ -1,17 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The audit on QEMU's devices behind QEMU's VT-d: both independent of moat.
-#include "moat/core/text.hpp"
+#include "qemu_audit.hpp"
 
-#include "audit/audit.hpp"
-#include "audit/subject.hpp"
-#include "machine/qemu/qemu_machine.hpp"
-
-#include <algorithm>
 #include <csignal>
-#include <gtest/gtest.h>
 #include <numeric>
-#include <set>
-#include <string>
 
 namespace moat::tests {
 namespace {
@@ -19,61 +11,6 @@ namespace {
 using audit::Finding;
 using audit::FindingKind;
 using audit::Injection;
-
-class QemuAudit : public testing::Test {
-  protected:
-    /// The audit of a device, or nothing if QEMU is not installed.
-    std::optional<audit::DeviceReport> run(std::string_view device,
-                                           Injection what = Injection::none,
-                                           std::optional<std::uint64_t> end = {},
-                                           std::uint64_t first = 0) {
-        const auto kind = std::ranges::find_if(audit::kinds(), [&](const auto& each) {
-            return each.machine == "qemu" && each.name == device;
-        });
-        std::string words;
-        auto subject = audit::Subject::start(*kind, {.what = what}, &words);
-        if (!subject && subject.error().code() == ErrorCode::not_found) {
-            skipped = true;
-            return std::nullopt;
-        }
-        EXPECT_TRUE(subject) << subject.error() << '\n' << words;
-        if (!subject)
-            return std::nullopt;
-        audit::AuditOptions options = (*subject)->options();
-        options.first_case = first;
-        options.end_case = end;
-        auto report = audit::audit_function((*subject)->machine(), (*subject)->address(), options);
-        EXPECT_TRUE(report) << report.error();
-        return report ? std::optional(std::move(*report)) : std::nullopt;
-    }
-
-    static bool has(const audit::DeviceReport& report, FindingKind kind,
-                    std::string_view operation) {
-        return std::ranges::any_of(report.findings, [&](const Finding& each) {
-            return each.kind == kind && each.operation == operation;
-        });
-    }
-
-    void expect_nothing(std::string_view device, std::optional<std::uint64_t> cases = {}) {
-        SCOPED_TRACE(device);
-        const auto report = run(device, Injection::none, cases);
-        if (!report)
-            return;
-        EXPECT_GT(report->tally.cases, 0U);
-        EXPECT_EQ(report->tally.refused, 0U);
-        for (const Finding& each : report->findings)
-            ADD_FAILURE() << name(each.kind) << " in " << each.operation << ", case "
-                          << each.about.number << ":\n"
-                          << each.report;
-    }
-
-    void TearDown() override {
-        if (skipped)
-            GTEST_SKIP() << "SKIPPED: qemu-system-x86_64 is not installed";
-    }
-
-    bool skipped = false;
-};
 
 TEST_F(QemuAudit, devices_that_stay_inside) {
     for (const std::string_view device : {"nvme", "virtio-blk", "ahci", "e1000e"})

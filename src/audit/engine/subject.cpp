@@ -224,7 +224,7 @@ using namespace std::chrono_literals;
 
 using machine::Bdf;
 
-constexpr std::array<Kind, 10> all_kinds = {
+constexpr std::array<Kind, 11> all_kinds = {
     {{"soft", "nvme", "an NVM Express controller in this process", true, Bdf(0, 5, 0)},
      {"soft", "edu", "a teaching device with one DMA engine in this process", true, Bdf(0, 4, 0)},
      {"qemu", "nvme", "QEMU's NVM Express controller", true, Bdf(0, 5, 0)},
@@ -232,6 +232,7 @@ constexpr std::array<Kind, 10> all_kinds = {
       Bdf(0, 6, 0)},
      {"qemu", "ahci", "QEMU's AHCI controller with a disk", true, Bdf(0, 7, 0)},
      {"qemu", "e1000e", "QEMU's Intel 82574 network controller, looped back", true, Bdf(0, 8, 0)},
+     {"qemu", "xhci", "QEMU's USB 3 controller with a disk", true, Bdf(0, 10, 0)},
      {"qemu", "edu", "QEMU's teaching device; 100 ms per operation", true, Bdf(0, 4, 0)},
      {"qemu", "virtio-blk-direct", "QEMU's virtio block device without iommu_platform", false,
       Bdf(0, 9, 0)},
@@ -254,6 +255,8 @@ machine::qemu::QemuOptions qemu_options(std::string_view name) {
         options.devices = {virtio + "9"};
     else if (name == "ahci")
         options.devices = {"ahci,id=ahci,addr=7", "ide-hd,drive=disk0,bus=ahci.0"};
+    else if (name == "xhci")
+        options.devices = {"qemu-xhci,id=usb,addr=a", "usb-storage,drive=disk0,bus=usb.0"};
     else
         options.devices = {"e1000e,addr=8"};
     if (name != "edu" && name != "e1000e")

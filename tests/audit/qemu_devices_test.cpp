@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// The table "Injections on QEMU's devices" of docs/design/audit.md: each row audits the cases that
+// show it.
+#include "qemu_audit.hpp"
+
+#include <ostream>
+#include <set>
+
+namespace moat::tests {
+namespace {
+
+using audit::Finding;
+using audit::FindingKind;
+using audit::Injection;
+
+struct Row {
+    std::string_view device;
+    Injection injection;
+    std::string_view operation;
+    FindingKind kind;
+    std::uint64_t first; ///< of the cases
+    std::uint64_t end;
+    bool succeeds = true; ///< the device reports success
+};
+
+void PrintTo(const Row& row, std::ostream* out) {
+    *out << row.device << ", " << name(row.injection);
+}
+
+class InjectedErrors : public QemuAudit, public ::testing::WithParamInterface<Row> {};
+
+TEST_P(InjectedErrors, are_found) {
+    const Row& row = GetParam();
+    const auto report = run(row.device, row.injection, row.end, row.first);
+    if (!report)
+        return;
+    const auto found = std::ranges::find_if(report->findings, [&](const Finding& each) {
+        return each.kind == row.kind && each.operation == row.operation;
+    });
+    ASSERT_NE(found, report->findings.end());
+    EXPECT_EQ(found->buffer, "data");
+    EXPECT_EQ(found->answer.verdict == audit::Verdict::success, row.succeeds);
+}
+
+// A round of xhci has 43 cases, and the second places buffers at the guard behind them.
+constexpr std::array rows = {
+    Row{"xhci", Injection::overrun, "read", FindingKind::wrote_outside, 43, 44},
+    Row{"xhci", Injection::overrun, "read", FindingKind::success_though_blocked, 43, 44},
+    Row{"xhci", Injection::underrun, "read", FindingKind::wrote_outside, 0, 1},
+    Row{"xhci", Injection::late, "read", FindingKind::touched_after_completion, 0, 1},
+    Row{"xhci", Injection::stale, "read", FindingKind::touched_after_completion, 0, 2},
+    Row{"xhci", Injection::read_only, "write", FindingKind::wrote_outside, 12, 13},
+    Row{"xhci", Injection::short_transfer, "read", FindingKind::left_unwritten, 1, 2},
+    Row{"xhci", Injection::short_buffer, "read", FindingKind::wrote_outside, 43, 44},
+    Row{"xhci", Injection::no_invalidate, "read", FindingKind::touched_after_completion, 0, 2},
+};
+
+INSTANTIATE_TEST_SUITE_P(Qemu, InjectedErrors, ::testing::ValuesIn(rows));
+
+class GoodDevices : public QemuAudit, public ::testing::WithParamInterface<std::string_view> {};
+
+TEST_P(GoodDevices, stay_inside) {
+    expect_nothing(GetParam(), 2000);
+}
+
+INSTANTIATE_TEST_SUITE_P(Qemu, GoodDevices, ::testing::Values("xhci"));
+
+} // namespace
+} // namespace moat::tests
