@@ -188,6 +188,37 @@ TEST_F(VirtioTest, has_as_many_domains_as_the_device) {
     EXPECT_EQ((*again)->number(), 1U);
 }
 
+TEST_F(VirtioTest, bears_any_limits_of_the_device) {
+    using namespace iommu::virtio;
+    constexpr std::array<std::uint64_t, 8> numbers = {
+        0, 1, 0xfff, 0x1000, 0x7fff'ffff'f000, low_bits(48), bit(48), ~std::uint64_t{0}};
+    unsigned mapped_somewhere = 0;
+    for (const std::uint64_t first : numbers)
+        for (const std::uint64_t last : numbers) {
+            domain.reset();
+            unit.reset();
+            const std::uint64_t at = FakeVirtio::layout.device;
+            device.put(at + config::first_input, first);
+            device.put(at + config::last_input, last);
+            device.put(at + config::first_domain, static_cast<std::uint32_t>(first));
+            device.put(at + config::last_domain, static_cast<std::uint32_t>(last));
+            auto opened = try_open();
+            ASSERT_TRUE(opened);
+            unit = std::move(*opened);
+            auto created = VirtioDomain::create(*unit);
+            EXPECT_EQ(created.has_value(),
+                      static_cast<std::uint32_t>(first) <= static_cast<std::uint32_t>(last));
+            if (!created)
+                continue;
+            domain = std::move(*created);
+            const Iova start = domain->limits().aperture.start();
+            const bool room = domain->limits().aperture.size() >= 4_KiB;
+            EXPECT_EQ(domain->map(start, 4_KiB, PhysicalAddress(0), read_write).has_value(), room);
+            mapped_somewhere += room ? 1 : 0;
+        }
+    EXPECT_NE(mapped_somewhere, 0U);
+}
+
 TEST_F(VirtioTest, knows_each_function_once) {
     ASSERT_TRUE(domain->attach(function));
     EXPECT_EQ(domain->attach(function).error().code(), ErrorCode::busy);

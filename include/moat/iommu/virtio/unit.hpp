@@ -77,17 +77,17 @@ class Unit {
     /// Return: the number of an empty domain. Errors: limit.
     [[nodiscard]] Result<std::uint32_t> create_domain() {
         const ExclusiveLock lock(mutex_);
-        std::uint32_t number = first_domain_;
+        std::uint64_t number = first_domain_;
         for (const auto& [taken, _] : domains_) {
             if (taken != number)
                 break;
-            if (number == last_domain_)
-                return fail(ErrorCode::limit, "the IOMMU has no more domains",
-                            {"domains", domains_.size()});
             ++number;
         }
-        domains_.try_emplace(number);
-        return number;
+        if (number > last_domain_)
+            return fail(ErrorCode::limit, "the IOMMU has no more domains",
+                        {"domains", domains_.size()});
+        domains_.try_emplace(static_cast<std::uint32_t>(number));
+        return static_cast<std::uint32_t>(number);
     }
 
     /// Call after its functions are detached.
