@@ -148,8 +148,10 @@ void print_summary(const run::Options& options, const run::Tally& tally) {
     if (options.inject.name != "none" && tally.misdeeds != 0)
         say("the device did wrong " + counted(tally.misdeeds, "time") + " (" + options.inject.name +
             (options.inject.seed ? ", seed " + std::to_string(*options.inject.seed) : "") + ")" +
-            (tally.findings == 0 ? "; none of it left the program's mappings, so none can be seen"
-                                 : ""));
+            (tally.findings != 0 ? ""
+             : run::is_wrong_access(options.inject.name)
+                 ? "; none of it left the program's mappings, so none can be seen"
+                 : "; none of it was an access to memory"));
     say(tally.findings == 0 ? "no finding" : counted(tally.findings, "finding"));
 }
 
@@ -193,13 +195,13 @@ int run_program(const RunArguments& arguments) {
                                          : launch->run(arguments.program, library);
     if (!end)
         stop(Exit::bound, end.error());
-    if (!arguments.quiet && launch->tally().opens == 0)
+    const run::Tally tally = launch->tally();
+    if (!arguments.quiet && tally.opens == 0)
         print_unused(arguments, launch->options());
     else if (!arguments.quiet)
-        print_summary(launch->options(), launch->tally());
+        print_summary(launch->options(), tally);
     keep_files(arguments, *launch);
-    return launch->tally().findings != 0 ? static_cast<int>(arguments.exit_code)
-                                         : end->shell_status();
+    return tally.findings != 0 ? static_cast<int>(arguments.exit_code) : end->shell_status();
 }
 
 } // namespace

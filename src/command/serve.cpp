@@ -75,16 +75,15 @@ void serve_clients(serve::Listener& listener, int stop, const std::string& name,
 class Stand {
   public:
     Stand(const run::DeviceChoice& choice, const run::Injection& injection,
-          serve::Listener listener, const ServeArguments& arguments, run::Recorder& recorder,
-          run::Tally& tally)
+          serve::Listener listener, const ServeArguments& arguments, run::Recorder& recorder)
         : device_(run::make_device(choice, injection)),
-          findings_(arguments.json, tally, no_stacks, &print_report),
+          findings_(arguments.json, tally_, no_stacks, &print_report),
           listener_(std::move(listener)), messages_(arguments.messages),
           stage_{.face = *device_.face,
                  .reports = {.name = choice.kind + ' ' + listener_.path(),
                              .findings = findings_,
                              .recorder = recorder,
-                             .tally = tally,
+                             .tally = tally_,
                              .print = &print_report},
                  .unchecked = arguments.unchecked} {
         stage_.offered.twin_socket = messages_.empty(); // so that all messages are in one order
@@ -100,6 +99,9 @@ class Stand {
         return device_.model->misdeeds() + device_.face->malfunctions();
     }
 
+    /// Of its thread, after join().
+    [[nodiscard]] const run::Tally& tally() const { return tally_; }
+
   private:
     void serve(int stop) {
         serve_clients(listener_, stop, stage_.reports.name, messages_,
@@ -109,6 +111,7 @@ class Stand {
     }
 
     run::SoftDevice device_;
+    run::Tally tally_;
     run::Findings findings_;
     serve::Listener listener_;
     std::string messages_; ///< the file of the capture; may be empty
@@ -191,7 +194,6 @@ void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::st
         throw Stop{Exit::usage,
                    "moat serve: --seed chooses which operations go wrong: add --inject"};
     const auto stop = end_signals();
-    run::Tally tally{};
     run::Recorder recorder(arguments.record, no_stacks);
     std::vector<std::unique_ptr<Stand>> stands;
     for (std::size_t index = 0; index != arguments.devices.size(); ++index) {
@@ -199,17 +201,19 @@ void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::st
             run::parse_device(arguments.devices[index], static_cast<unsigned>(index)), "--device");
         auto listener = or_stop(serve::Listener::create(arguments.sockets[index]), Exit::bound,
                                 "moat serve: " + arguments.sockets[index]);
-        stands.push_back(std::make_unique<Stand>(choice, injection, std::move(listener), arguments,
-                                                 recorder, tally));
+        stands.push_back(
+            std::make_unique<Stand>(choice, injection, std::move(listener), arguments, recorder));
     }
     for (std::size_t index = 0; index != stands.size(); ++index) {
         stands[index]->start(stop.get());
         std::cout << arguments.devices[index] << " at " << arguments.sockets[index] << '\n'
                   << std::flush;
     }
+    run::Tally tally;
     std::uint64_t misdeeds = 0;
     for (const auto& each : stands) {
         each->join();
+        tally += each->tally();
         misdeeds += each->misdeeds();
     }
     print_served(tally, misdeeds, arguments.inject);

@@ -95,6 +95,11 @@ bool is_injection(std::string_view name) {
     return named(misdeeds, name) || named(malfunctions, name);
 }
 
+bool is_wrong_access(std::string_view injection) {
+    const auto misdeed = named(misdeeds, injection);
+    return misdeed && *misdeed != Misdeed::none && *misdeed != Misdeed::wrong_status;
+}
+
 std::string device_kinds() {
     std::string list;
     for (const std::string_view each : kinds)

@@ -16,6 +16,8 @@ struct Injection;
 
 [[nodiscard]] bool is_device_kind(std::string_view name);
 [[nodiscard]] bool is_injection(std::string_view name);
+/// Whether the injection makes an access to memory wrong.
+[[nodiscard]] bool is_wrong_access(std::string_view injection);
 
 /// "edu, nic, nvme"
 [[nodiscard]] std::string device_kinds();

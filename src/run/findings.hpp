@@ -7,7 +7,7 @@
 #include "moat/fault/diagnose.hpp"
 #include "moat/fault/report.hpp"
 
-#include "run/options.hpp"
+#include "run/tally.hpp"
 
 #include <cstdint>
 #include <functional>

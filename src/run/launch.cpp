@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "run/launch.hpp"
 
-#include "platform/memory_file.hpp"
+#include "platform/file_descriptor.hpp"
 #include "run/mount_namespace.hpp"
 #include "run/sysfs_tree.hpp"
 
@@ -33,8 +33,7 @@ void preload(const std::string& library, const Options& options) {
 
 class Launch::State {
   public:
-    State(Options chosen, platform::Mapping mapping)
-        : options(std::move(chosen)), tally(std::move(mapping)) {}
+    explicit State(Options chosen) : options(std::move(chosen)) {}
 
     ~State() {
         std::error_code ignored;
@@ -45,7 +44,6 @@ class Launch::State {
     State& operator=(const State&) = delete;
 
     Options options;
-    platform::Mapping tally;
 };
 
 Launch::Launch(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -64,12 +62,9 @@ std::expected<Launch, std::string> Launch::prepare(Options options, Paths paths)
     options.folder = folder;
     const std::string path = folder + '/' + std::string(tally_file);
     const platform::FileDescriptor file(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-    if (file.get() < 0 || ::ftruncate(file.get(), sizeof(Tally)) != 0)
+    if (file.get() < 0)
         return failed(path);
-    auto tally = platform::Mapping::create(file.get(), ByteCount(sizeof(Tally)));
-    if (!tally)
-        return failed(path);
-    Launch launch(std::make_unique<State>(std::move(options), *std::move(tally)));
+    Launch launch(std::make_unique<State>(std::move(options)));
     Options& kept = launch.state_->options;
     if (const auto written = write_sysfs_tree(kept); !written)
         return std::unexpected(written.error());
@@ -111,8 +106,8 @@ const Options& Launch::options() const {
     return state_->options;
 }
 
-const Tally& Launch::tally() const {
-    return *reinterpret_cast<const Tally*>(state_->tally.bytes().data());
+Tally Launch::tally() const {
+    return total_tally(state_->options.folder);
 }
 
 std::string Launch::findings() const {

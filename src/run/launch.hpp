@@ -4,6 +4,7 @@
 
 #include "run/options.hpp"
 #include "run/program.hpp"
+#include "run/tally.hpp"
 
 #include <expected>
 #include <memory>
@@ -34,7 +35,8 @@ class Launch {
 
     [[nodiscard]] const Options& options() const;
 
-    [[nodiscard]] const Tally& tally() const;
+    /// The counts of all processes until now.
+    [[nodiscard]] Tally tally() const;
 
     /// The JSON lines of the findings.
     [[nodiscard]] std::string findings() const;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What `moat run` passes to its preloaded library, as text in MOAT_RUN, and what comes back: counts
-// in shared memory. No operating system.
+// What `moat run` passes to its preloaded library, as text in MOAT_RUN. No operating system.
 #pragma once
 
 #include "machine/pci.hpp"
@@ -8,7 +7,6 @@
 #include "run/vfio_kernel/vfio_kernel.hpp"
 
 #include <array>
-#include <atomic>
 #include <cstdint>
 #include <expected>
 #include <optional>
@@ -75,31 +73,7 @@ struct Options {
 [[nodiscard]] std::expected<Injection, std::string> parse_injection(std::string_view text);
 
 /// Files in the folder.
-inline constexpr std::string_view tally_file = "tally";
 inline constexpr std::string_view findings_file = "findings";
 inline constexpr std::string_view recording_file = "recording";
-
-/// Counts, shared by the program's processes and the command. All zero at first.
-struct Tally {
-    std::atomic<std::uint64_t> findings;
-    std::atomic<std::uint64_t> maps;
-    std::atomic<std::uint64_t> live; ///< a sum of live_map of each live mapping
-    std::atomic<std::uint64_t> register_accesses;
-    std::atomic<std::uint64_t> device_reads; ///< accesses to the program's memory
-    std::atomic<std::uint64_t> device_writes;
-    std::atomic<std::uint64_t> interrupts;
-    std::atomic<std::uint64_t> misdeeds; ///< injections that took place
-    std::atomic<std::uint64_t> opens;    ///< of devices
-    std::atomic<std::uint64_t> untaken;  ///< interrupts that were enabled, sent and never taken
-
-    /// One mapping of `bytes` in `live`: pages below bit 40, and one above.
-    [[nodiscard]] static constexpr std::uint64_t live_map(std::uint64_t bytes) {
-        return std::uint64_t{1} << 40 | bytes >> 12;
-    }
-
-    [[nodiscard]] std::uint64_t live_maps() const { return live >> 40; }
-
-    [[nodiscard]] std::uint64_t live_bytes() const { return live << 24 >> 12; }
-};
 
 } // namespace moat::run

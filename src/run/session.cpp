@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "run/session.hpp"
 
-#include "platform/memory_file.hpp"
 #include "run/address_space.hpp"
 #include "run/clock.hpp"
 #include "run/device_bus.hpp"
 #include "run/device_kinds.hpp"
 #include "run/findings.hpp"
 #include "run/recorder.hpp"
+#include "run/tally.hpp"
 
 #include <algorithm>
 #include <array>
@@ -18,7 +18,6 @@
 #include <condition_variable>
 #include <csignal>
 #include <cstring>
-#include <fcntl.h>
 #include <map>
 #include <mutex>
 #include <optional>
@@ -61,29 +60,6 @@ constexpr auto awake_time = 50us;
 }
 
 } // namespace
-
-/// The tally of the folder, or this process's own without one.
-class Session::SharedTally {
-  public:
-    explicit SharedTally(const std::string& folder) {
-        if (folder.empty())
-            return;
-        const std::string path = folder + '/' + std::string(tally_file);
-        const platform::FileDescriptor file(::open(path.c_str(), O_RDWR | O_CLOEXEC));
-        if (file.get() < 0)
-            return;
-        if (auto mapping = platform::Mapping::create(file.get(), ByteCount(sizeof(Tally))))
-            mapping_.emplace(*std::move(mapping));
-    }
-
-    [[nodiscard]] Tally& get() {
-        return mapping_ ? *reinterpret_cast<Tally*>(mapping_->bytes().data()) : own_;
-    }
-
-  private:
-    std::optional<platform::Mapping> mapping_;
-    Tally own_{};
-};
 
 /// A device, its bus, and what VFIO says of it.
 struct Session::Slot {
@@ -305,6 +281,7 @@ class Session::State final : Effects {
                 poll_for_work(lock);
             } else {
                 recorder_.flush();
+                count_misdeeds();
                 sleeps_ = true;
                 work_.wait_for(lock, idle_time);
                 sleeps_ = false;
@@ -437,7 +414,7 @@ class Session::State final : Effects {
     Client& client_;
     Api api_;
     SymboliseProgram symbolise_{client_};
-    SharedTally tally_;
+    OwnTally tally_;
     Recorder recorder_;
     Findings findings_;
     Stacks stacks_;

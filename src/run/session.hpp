@@ -60,7 +60,6 @@ class Session {
     void finish();
 
   private:
-    class SharedTally;
     struct Slot;
     class State;
     std::unique_ptr<State> state_;

@@ -37,7 +37,7 @@ class EduProgram : public testing::Test {
     EduProgram() { begin({}); }
 
     void begin(Options options) {
-        options.devices = {DeviceChoice{.kind = "edu", .address = machine::Bdf(5, 0, 0)}};
+        options.devices = {DeviceChoice{.kind = kind_, .address = machine::Bdf(5, 0, 0)}};
         session_ = std::make_unique<Session>(options, client_);
         container_ = opened(session_->open("/dev/vfio/vfio"), 100);
         const File group =
@@ -97,6 +97,12 @@ class EduProgram : public testing::Test {
                         std::as_bytes(std::span(&value, 1)).first(offset < dma_source ? 4 : 8));
     }
 
+    template <class Register>
+    void store_register(std::uint64_t offset, Register value) {
+        session_->store({.device = 0, .region = 0, .offset = offset},
+                        std::as_bytes(std::span(&value, 1)));
+    }
+
     /// Lets the device write `bytes` of its buffer to `iova`, and waits until it has.
     void device_writes(std::uint64_t iova, std::uint64_t bytes) {
         store(dma_source, edu_buffer);
@@ -110,6 +116,7 @@ class EduProgram : public testing::Test {
                            std::as_writable_bytes(std::span(&command, 1)));
     }
 
+    std::string kind_ = "edu";
     platform::Mapping memory_ = *platform::Mapping::create(-1, ByteCount(4 * page));
     ClientInProcess client_{memory_.bytes()};
     std::unique_ptr<Session> session_;
@@ -202,6 +209,27 @@ TEST_F(EduProgram, may_unmap_what_a_device_used_before_a_reset) {
     ASSERT_EQ(session_->ioctl(device_, VFIO_DEVICE_RESET, 0).value, 0);
     ASSERT_EQ(unmap(0x10000, page), 0);
     EXPECT_EQ(client_.words(), "");
+}
+
+TEST_F(EduProgram, reports_a_doorbell_past_the_queue) {
+    kind_ = "nvme";
+    begin({});
+    ASSERT_EQ(map(0x10000, 2 * page), 0);
+    set_bus_master();
+    store_register<std::uint32_t>(0x24, 3U << 16 | 3); // queues of four entries
+    store_register<std::uint64_t>(0x28, 0x10000);
+    store_register<std::uint64_t>(0x30, 0x11000);
+    store_register<std::uint32_t>(0x14, 4U << 20 | 6U << 16 | 1);
+    std::uint32_t status = 0;
+    while ((status & 1) == 0)
+        session_->load({.device = 0, .region = 0, .offset = 0x1c},
+                       std::as_writable_bytes(std::span(&status, 1)));
+    EXPECT_EQ(client_.words(), "");
+    store_register<std::uint32_t>(0x1000, 4);
+    const std::string words = client_.words();
+    EXPECT_NE(words.find("doorbell-past-queue: "), words.npos) << words;
+    EXPECT_NE(words.find("queue 0, value 0x4"), words.npos) << words;
+    EXPECT_NE(words.find("last register write by thread 7"), words.npos) << words;
 }
 
 TEST_F(EduProgram, loses_accesses_while_memory_is_disabled) {
