@@ -26,7 +26,9 @@ ProgramEnd program_end(int wait_status) {
 std::string enter_view(const Options& options) {
     if (!options.redirect)
         if (const auto entered = enter_mount_namespace(options.folder); !entered)
-            return entered.error();
+            return "--paths mount needs a mount namespace, which this machine or its container "
+                   "refuses (" +
+                   entered.error() + "); use --paths redirect";
     return "";
 }
 

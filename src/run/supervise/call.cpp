@@ -2,6 +2,7 @@
 #include "run/supervise/call.hpp"
 
 #include "run/region_transfer.hpp"
+#include "run/supervise/call_filter.hpp"
 #include "run/supervise/path_calls.hpp"
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <filesystem>
+#include <linux/seccomp.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -101,17 +103,23 @@ class Call {
         give_descriptor(answer.opened, path, (flags & O_CLOEXEC) != 0);
     }
 
+    /// Memory of the program's for arguments of its calls. Return: 0, -errno.
+    [[nodiscard]] std::int64_t need_scratch(BorrowedThread& borrowed) {
+        if (program_.scratch() != 0)
+            return 0;
+        const std::int64_t made =
+            borrowed.call(SYS_mmap, {0, PATH_MAX, PROT_READ | PROT_WRITE,
+                                     MAP_PRIVATE | MAP_ANONYMOUS, ~std::uint64_t{0}, 0});
+        if (made > 0)
+            program_.set_scratch(static_cast<std::uint64_t>(made));
+        return std::min<std::int64_t>(made, 0);
+    }
+
     /// Lets the thread make the call with another path, in memory that it maps for that.
     void redirect(const PathCall& call, const std::string& path) {
         BorrowedThread borrowed(thread_);
-        if (program_.scratch() == 0) {
-            const std::int64_t made =
-                borrowed.call(SYS_mmap, {0, PATH_MAX, PROT_READ | PROT_WRITE,
-                                         MAP_PRIVATE | MAP_ANONYMOUS, ~std::uint64_t{0}, 0});
-            if (made < 0)
-                return thread_.answer(made);
-            program_.set_scratch(static_cast<std::uint64_t>(made));
-        }
+        if (const std::int64_t error = need_scratch(borrowed); error != 0)
+            return thread_.answer(error);
         const std::span<const char> text(path.c_str(), path.size() + 1);
         if (text.size() > PATH_MAX ||
             program_.write(program_.scratch(), std::as_bytes(text)) != text.size())
@@ -157,6 +165,9 @@ class Call {
         switch (thread_.call()) {
         case SYS_dup:
             return duplicate(F_DUPFD, 0);
+        case SYS_dup2:
+        case SYS_dup3:
+            return duplicate_to();
         case SYS_fcntl:
             return control();
         case SYS_fstat:
@@ -201,6 +212,36 @@ class Call {
         const std::int64_t made = BorrowedThread(thread_).call(
             SYS_fcntl, {thread_.argument(0), static_cast<std::uint64_t>(command), first});
         thread_.answer(made);
+    }
+
+    /// To a number of the program's choice. The first filter does not stop calls on a low one.
+    void duplicate_to() {
+        const int to = descriptor(1);
+        if (to < 0 || to >= first_descriptor_ || !program_.watch(to))
+            return;
+        BorrowedThread borrowed(thread_);
+        if (const std::int64_t error = install_filter(borrowed, filter_of(to)); error != 0)
+            return thread_.answer(error);
+        thread_.answer(borrowed.call(
+            thread_.call(), {thread_.argument(0), thread_.argument(1), thread_.argument(2)}));
+    }
+
+    /// In all threads of the program. Return: 0, -errno.
+    [[nodiscard]] std::int64_t install_filter(BorrowedThread& borrowed,
+                                              const std::vector<sock_filter>& code) {
+        if (const std::int64_t error = need_scratch(borrowed); error != 0)
+            return error;
+        const std::uint64_t at = program_.scratch();
+        const std::uint64_t code_at = at + sizeof(sock_fprog);
+        const sock_fprog filter = {.len = static_cast<unsigned short>(code.size()),
+                                   .filter = reinterpret_cast<sock_filter*>(code_at)};
+        const auto head = std::as_bytes(std::span(&filter, 1));
+        const auto body = std::as_bytes(std::span(code));
+        if (program_.write(at, head) != head.size() || program_.write(code_at, body) != body.size())
+            return -EFAULT;
+        const std::int64_t installed =
+            borrowed.call(SYS_seccomp, {SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, at});
+        return installed > 0 ? -EBUSY : installed; // a thread has filters of its own
     }
 
     void ioctl(const OpenFile& open) {

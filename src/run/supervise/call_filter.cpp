@@ -11,7 +11,6 @@
 #include <cstdint>
 #include <cstring>
 #include <linux/audit.h>
-#include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -29,7 +28,7 @@ struct OnDescriptor {
     unsigned argument;
 };
 
-constexpr std::array<OnDescriptor, 16> on_descriptor = {{{SYS_pread64, 0},
+constexpr std::array<OnDescriptor, 18> on_descriptor = {{{SYS_pread64, 0},
                                                          {SYS_pwrite64, 0},
                                                          {SYS_read, 0},
                                                          {SYS_write, 0},
@@ -41,6 +40,8 @@ constexpr std::array<OnDescriptor, 16> on_descriptor = {{{SYS_pread64, 0},
                                                          {SYS_writev, 0},
                                                          {SYS_lseek, 0},
                                                          {SYS_dup, 0},
+                                                         {SYS_dup2, 0},
+                                                         {SYS_dup3, 0},
                                                          {SYS_fcntl, 0},
                                                          {SYS_fstat, 0},
                                                          {SYS_newfstatat, 0},
@@ -85,6 +86,16 @@ class Program {
         return {static_cast<unsigned short>(code_.size()), code_.data()};
     }
 
+    [[nodiscard]] const std::vector<sock_filter>& code() const { return code_; }
+
+    /// Allows what is not of this machine, and loads the call's number.
+    void begin() {
+        load(offsetof(seccomp_data, arch));
+        skip_if(AUDIT_ARCH_X86_64, 1);
+        allow();
+        load(offsetof(seccomp_data, nr));
+    }
+
   private:
     void add(int operation, std::uint8_t if_true, std::uint8_t if_false, std::uint32_t number) {
         code_.push_back({static_cast<std::uint16_t>(operation), if_true, if_false, number});
@@ -95,10 +106,7 @@ class Program {
 
 [[nodiscard]] Program make_program(std::uint32_t first_descriptor, bool all_paths) {
     Program program;
-    program.load(offsetof(seccomp_data, arch));
-    program.skip_if(AUDIT_ARCH_X86_64, 1);
-    program.allow();
-    program.load(offsetof(seccomp_data, nr));
+    program.begin();
     const auto stop_at = [&](long call) {
         program.skip_unless(static_cast<std::uint32_t>(call), 1);
         program.stop();
@@ -133,6 +141,20 @@ int first_vfio_descriptor() {
     (void)::getrlimit(RLIMIT_NOFILE, &limit);
     const rlim_t end = std::min(limit.rlim_cur, most);
     return static_cast<int>(end - end / 4);
+}
+
+std::vector<sock_filter> filter_of(int descriptor) {
+    Program program;
+    program.begin();
+    for (const OnDescriptor& each : on_descriptor) {
+        program.skip_unless(static_cast<std::uint32_t>(each.call), 4);
+        program.load_argument(each.argument);
+        program.skip_unless(static_cast<std::uint32_t>(descriptor), 1);
+        program.stop();
+        program.allow();
+    }
+    program.allow();
+    return program.code();
 }
 
 std::expected<void, std::string> stop_at_calls(int first_descriptor, bool all_paths) {

@@ -4,7 +4,9 @@
 #pragma once
 
 #include <expected>
+#include <linux/filter.h>
 #include <string>
+#include <vector>
 
 namespace moat::run {
 
@@ -17,5 +19,8 @@ namespace moat::run {
 /// duplicates of descriptors from `first_descriptor` on; and the process's exit. Error: why the
 /// machine refused.
 [[nodiscard]] std::expected<void, std::string> stop_at_calls(int first_descriptor, bool all_paths);
+
+/// A further filter, by which the calls on one more descriptor stop: one that the program chose.
+[[nodiscard]] std::vector<sock_filter> filter_of(int descriptor);
 
 } // namespace moat::run

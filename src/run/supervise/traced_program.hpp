@@ -52,6 +52,9 @@ class TracedProgram final : public Client {
         is_fault_ = is_fault;
     }
 
+    /// Return: whether this is the first time that calls on `descriptor`, a low number, matter.
+    [[nodiscard]] bool watch(int descriptor) { return watched_.insert(descriptor).second; }
+
     /// The first time only. Supervisor's thread.
     void print_line(const std::string& text) {
         if (printed_.insert(text).second)
@@ -84,6 +87,7 @@ class TracedProgram final : public Client {
     const StoppedThread* serving_ = nullptr;
     bool is_fault_ = false;
     bool finished_ = false;
+    std::set<int> watched_;
     std::set<std::string> printed_;
 };
 

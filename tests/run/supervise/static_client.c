@@ -292,6 +292,40 @@ static void hostile(void) {
     open_device();
 }
 
+static void* read_vendor(void* descriptor) {
+    uint16_t vendor = 0;
+    const off_t config = (off_t)VFIO_PCI_CONFIG_REGION_INDEX << 40;
+    REQUIRE(pread(*(int*)descriptor, &vendor, 2, config) == 2 && vendor == 0x1234);
+    return NULL;
+}
+
+/* Low numbers, which a program chooses itself. */
+static void low_numbers(void) {
+    open_device();
+    const off_t command = ((off_t)VFIO_PCI_CONFIG_REGION_INDEX << 40) + 4;
+    const uint16_t memory_alone = 2;
+    uint16_t value = 0;
+    int low = 57;
+    for (int round = 0; round != 2; ++round) {
+        REQUIRE(dup2(device, low) == low);
+        pthread_t thread;
+        REQUIRE(pthread_create(&thread, NULL, read_vendor, &low) == 0);
+        REQUIRE(pthread_join(thread, NULL) == 0);
+        REQUIRE(pwrite(low, &memory_alone, 2, command) == 2);
+        REQUIRE(pread(low, &value, 2, command) == 2 && value == memory_alone);
+        struct vfio_device_info info = {.argsz = sizeof info};
+        REQUIRE(ioctl(low, VFIO_DEVICE_GET_INFO, &info) == 0 && info.num_regions == 9);
+        REQUIRE(mmap(NULL, 2 * bar_bytes, PROT_READ, MAP_SHARED, low, 0) == MAP_FAILED);
+        REQUIRE(dup3(low, 58, O_CLOEXEC) == 58 && close(low) == 0);
+        REQUIRE(pread(58, &value, 2, command - 4) == 2 && value == 0x1234);
+        int ends[2]; /* the number is an ordinary one again */
+        REQUIRE(pipe(ends) == 0 && dup2(ends[0], low) == low && write(ends[1], "ab", 2) == 2);
+        REQUIRE(read(low, &value, 2) == 2 && value == ('a' | 'b' << 8));
+        REQUIRE(pread(low, &value, 2, 0) == -1 && errno == ESPIPE);
+        REQUIRE(close(ends[0]) == 0 && close(ends[1]) == 0);
+    }
+}
+
 struct test_case {
     const char* name;
     void (*run)(void);
@@ -305,6 +339,7 @@ static const struct test_case cases[] = {
     {"interrupt", interrupt},
     {"threads_and_fork", threads_and_fork},
     {"reopened", reopened},
+    {"low_numbers", low_numbers},
     {"execution", execution},
     {"after_execution", after_execution},
     {"killed", killed},

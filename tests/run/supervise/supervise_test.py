@@ -128,6 +128,19 @@ class Refused(unittest.TestCase):
             self.assertIn(f"--supervise needs {name}, which this machine or its container refuses: Operation not "
                           "permitted", done.stderr)
 
+    def test_a_machine_without_namespaces_is_served_unless_they_are_asked_for(self):
+        for call in (272, 165): # unshare, mount
+            done = subprocess.run([REFUSE, str(call), MOAT, "run", "--device", "edu", "--", CLIENT, "dma"],
+                                  capture_output=True, text=True, timeout=60, check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertNotIn("opened no soft device", done.stderr)
+            done = subprocess.run([REFUSE, str(call), MOAT, "run", "--paths", "mount", "--", "true"],
+                                  capture_output=True, text=True, timeout=60, check=False)
+            self.assertEqual(done.returncode, 3, done.stderr)
+            self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+            self.assertRegex(done.stderr, "--paths mount needs a mount namespace, which this machine or its container "
+                                          r"refuses \(.*: Operation not permitted\); use --paths redirect")
+
     def test_says_why_interrupts_do_not_reach_the_program(self):
         self.assertIn("interrupts do not reach the program: this machine or its container refuses pidfd_getfd",
                       self.run_without(438).stderr)
@@ -157,6 +170,9 @@ class Static(Supervised, unittest.TestCase):
 
     def test_a_file_lasts_until_its_last_descriptor_and_mapping(self):
         self.assert_clean(run("--", self.client, "reopened"))
+
+    def test_a_file_has_any_number_that_the_program_chooses(self):
+        self.assert_clean(run("--", self.client, "low_numbers"))
 
     def test_files_end_with_the_program_that_opened_them(self):
         done = run("--", self.client, "execution")
