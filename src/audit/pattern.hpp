@@ -32,9 +32,9 @@ void fill_pattern(std::span<std::byte> bytes, Origin from);
 /// those at the ends may be shorter.
 [[nodiscard]] WrongWords compare_pattern(std::span<const std::byte> bytes, Origin from);
 
-/// The origin of the first byte, if 8 bytes from one of the first 8 on are a word of a pattern of
-/// the cases up to `last_case`, in the first `medium_bytes`. By chance once in 2^16 at worst, with
-/// a million cases and 16 MiB.
+/// Return: the origin of the first byte, if 8 bytes from one of the first 8 on are a word of a
+/// pattern: of a case up to `last_case`, in the first `medium_bytes`. Random bytes have an origin
+/// once in 2^16 times at worst, with a million cases and 16 MiB.
 [[nodiscard]] std::optional<Origin> origin_of(std::span<const std::byte> bytes,
                                               std::uint64_t last_case, std::uint64_t medium_bytes);
 

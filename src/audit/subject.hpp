@@ -7,6 +7,7 @@
 #include "machine/soft/data_phase.hpp"
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -47,7 +48,8 @@ inline constexpr std::array<std::string_view, 10> injection_names = {
 
 struct Wrong {
     Injection what = Injection::none;
-    std::uint64_t bytes = 64; ///< how far; drivers round up to their device's granule
+    std::uint64_t bytes = 64;          ///< how far; drivers round up to their device's granule
+    std::chrono::nanoseconds delay{0}; ///< of `late`, from the command's start; soft machine only
 };
 
 /// A device that can be named.

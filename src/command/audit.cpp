@@ -8,6 +8,7 @@
 #include "audit/subject.hpp"
 #include "command/audit_recording.hpp"
 #include "command/audit_report.hpp"
+#include "command/audit_sheet.hpp"
 #include "command/picture/picture.hpp"
 #include "command/served_device.hpp"
 #include "command/subcommands.hpp"
@@ -44,6 +45,8 @@ struct AuditArguments {
     std::string inject = "none";
     PictureFiles pictures;
     std::string record;
+    std::string sheet;
+    std::vector<std::string> compare;
     bool json = false;
     bool list = false;
 };
@@ -65,16 +68,23 @@ struct AuditArguments {
 }
 
 constexpr std::uint64_t most_wrong_bytes = std::uint64_t{1} << 20;
+constexpr std::uint64_t most_delay = 1'000'000; ///< microseconds
 
-/// "overrun" or "overrun:16".
+/// "overrun", "overrun:16", or "late:16:50" with microseconds.
 [[nodiscard]] bool parse_injection(const std::string& text, audit::Wrong& wrong) {
-    const auto [what, bytes] = split(text, ':');
+    const auto [what, rest] = split(text, ':');
+    const auto [bytes, delay] = split(rest.value_or("64"), ':');
     const auto found = std::ranges::find(audit::injection_names, what);
     if (found == audit::injection_names.end())
         return false;
     wrong.what = static_cast<audit::Injection>(found - audit::injection_names.begin());
-    if (bytes)
-        wrong.bytes = whole_number(*bytes).value_or(0);
+    wrong.bytes = whole_number(bytes).value_or(0);
+    if (delay) {
+        const auto microseconds = whole_number(*delay);
+        if (!microseconds || *microseconds > most_delay || wrong.what != audit::Injection::late)
+            return false;
+        wrong.delay = std::chrono::microseconds(*microseconds);
+    }
     return wrong.bytes != 0 && wrong.bytes <= most_wrong_bytes;
 }
 
@@ -177,7 +187,7 @@ class Run {
             pictures_.push_back(picture_.take(audited));
         if (recording_)
             recording_->finish(kind.name, report->address);
-        return true;
+        return arguments_.sheet.empty() || sheet(kind);
     }
 
     [[nodiscard]] bool found() const { return found_; }
@@ -186,6 +196,36 @@ class Run {
     [[nodiscard]] bool draw() const { return arguments_.pictures.write("moat audit", pictures_); }
 
   private:
+    /// Measures the device in a machine of its own, and writes its sheet.
+    bool sheet(const audit::Kind& kind) {
+        const auto failed = [&](const Error& why) {
+            std::cerr << "moat audit: --sheet: " << kind.name << " (" << kind.machine
+                      << "): " << to_string(why) << '\n';
+            return false;
+        };
+        const auto subject = audit::Subject::start(kind, wrong_);
+        if (!subject)
+            return failed(subject.error());
+        const auto address = (*subject)->address();
+        const auto measured = audit::measure((*subject)->machine(), address, (*subject)->options());
+        if (!measured)
+            return failed(measured.error());
+        const auto functions = (*subject)->machine().functions();
+        const auto function =
+            std::ranges::find(functions, address, &machine::FunctionInfo::address);
+        const auto line = sheet_json(kind, *function, *measured);
+        if (arguments_.json)
+            std::cout << text_of(line) << '\n';
+        else
+            print_sheet(std::cout, *measured);
+        std::cout << std::flush;
+        const std::string text =
+            arguments_.sheet.ends_with(".html")
+                ? sheet_page(kind, *measured, command_of(arguments_, kind) + " --sheet FILE")
+                : text_of(line) + "\n";
+        return write_file("moat audit", arguments_.sheet, text);
+    }
+
     const AuditArguments& arguments_;
     const audit::Wrong wrong_;
     bool found_ = false;
@@ -280,6 +320,8 @@ Exit list(const AuditArguments& arguments) {
 Exit run(const AuditArguments& arguments) {
     if (arguments.list)
         return list(arguments);
+    if (!arguments.compare.empty())
+        return compare_sheets(arguments.compare[0], arguments.compare[1]);
     audit::Wrong wrong;
     if (!parse_injection(arguments.inject, wrong)) {
         std::string why =
@@ -287,13 +329,17 @@ Exit run(const AuditArguments& arguments) {
         for (const std::string_view each : audit::injection_names)
             why.append(" ").append(each);
         throw Stop{Exit::usage, why + ", each also with 1 to " + std::to_string(most_wrong_bytes) +
-                                    " bytes: overrun:16"};
+                                    " bytes, late also with microseconds: overrun:16 late:16:50"};
     }
     const std::vector<audit::Kind> kinds = chosen(arguments);
     if (!arguments.pictures.html().empty() && kinds.size() != 1)
         throw Stop{Exit::usage, "moat audit: --html draws one device; select it with --device"};
-    require_output("moat audit",
-                   {arguments.pictures.html(), arguments.pictures.trace(), arguments.record});
+    if (!arguments.sheet.empty() && kinds.size() != 1)
+        throw Stop{Exit::usage, "moat audit: --sheet measures one device; select it with --device"};
+    if (!arguments.sheet.empty() && arguments.dma == "shared")
+        throw Stop{Exit::usage, "moat audit: --sheet needs the accesses of --dma message"};
+    require_output("moat audit", {arguments.pictures.html(), arguments.pictures.trace(),
+                                  arguments.record, arguments.sheet});
     Run run(arguments, wrong);
     bool all = true;
     for (const audit::Kind& kind : kinds)
@@ -352,11 +398,21 @@ void add_audit(CLI::App& app, Exit& exit) {
             ""))
         ->excludes(operations);
     command->add_option("--inject", arguments.inject,
-                        "make the device (on QEMU, its driver) misbehave: FAULT[:BYTES]");
+                        "make the device (on QEMU, its driver) misbehave: FAULT[:BYTES]; "
+                        "late:BYTES:MICROSECONDS");
     arguments.pictures.add_options(*command, "write a page that draws one device's buffers",
                                    "write trace events for Perfetto");
     command->add_option("--record", arguments.record, "write a recording for moat replay")
         ->type_name("FILE");
+    command
+        ->add_option("--sheet", arguments.sheet,
+                     "also measure the device, and write its data sheet (.json or .html)")
+        ->type_name("FILE");
+    command
+        ->add_option("--compare", arguments.compare,
+                     "only compare two data sheets: report what reaches further or comes later")
+        ->type_name("SHEET")
+        ->expected(2);
     command->add_flag("--json", arguments.json, "print JSON lines (docs/report_schema.md)");
     command->add_flag("--list", arguments.list, "list the devices, or show a server's");
     command->footer("Faults: overrun, underrun, late, stale, read-only, short-transfer, "
@@ -372,7 +428,9 @@ void add_audit(CLI::App& app, Exit& exit) {
               "devices, behind QEMU's VT-d. Machine vfio has devices of this host that moat bind "
               "gave to VFIO. Machine vfio-user:SOCKET has the device of a vfio-user server, "
               "whose DMA moat's IOMMU checks message by message. The audit writes to disks.",
-              "Each finding prints the command that reproduces it."},
+              "Each finding prints the command that reproduces it.",
+              "--sheet then measures how far and how long the device accesses memory outside of "
+              "its buffers, and what it does if it is blocked."},
          .examples = {
              {"moat audit --list", "list the devices"},
              {"moat audit --machine vfio-user:/tmp/nvme.sock --list", "show a server's device"},

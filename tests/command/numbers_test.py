@@ -23,7 +23,7 @@ ALSO_WRONG = {"UINT": ["1.5", "1e3"], "SIZE": ["16E", "1.5k", "4kk", "-4k", "180
 NOT_NUMBERS = {"--device": [], "--case": [("", ""), ("0-", ""), ("", "-9")],
                "--inject": [("overrun:", "")], "--shard": [("0/", ""), ("", "/3")]}
 GOOD_TEXT = {"--case": "3-4", "--inject": "overrun:16", "--shard": "1/3", "--device": "edu"}
-NO_NUMBERS = {"FILE", "FOLDER", "BDF", "BDF|DRIVER", "NAME", "vfio-user"}
+NO_NUMBERS = {"FILE", "FOLDER", "BDF", "BDF|DRIVER", "NAME", "SHEET", "vfio-user"}
 
 
 def valued_options(text: str) -> list[tuple[str, str]]:

@@ -101,6 +101,7 @@ def main() -> int:
     schema = Schema(pathlib.Path("docs/report_schema.md").read_text())
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
+        sheet = str(pathlib.Path(folder) / "sheet.json")
         sysfs = ["--sysfs", str(command.make_sysfs(pathlib.Path(folder) / "sys"))]
         guard = command.make_guard(pathlib.Path(folder) / "guard")
         replay = str(pathlib.Path(folder) / "replay")
@@ -116,6 +117,7 @@ def main() -> int:
             ["audit", "--device", "nvme", "--inject", "overrun", "--operations", "20"],
             ["audit", "--device", "nvme", "--inject", "late", "--operations", "20"],
             ["audit", "--device", "nvme", "--inject", "wrong-data"],
+            ["audit", "--device", "nvme", "--sheet", sheet],
             ["bind", "00:04.0", *sysfs], ["devices", *sysfs], ["unbind", "00:04.0", *sysfs],
             *(["explain", str(data / name)] for name in (
                 "explain/traced.log", "golden_lines.txt", "pasted_lines.txt", "intel-6.12.117-iommufd.txt",

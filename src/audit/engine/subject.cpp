@@ -356,8 +356,8 @@ Subject::Subject(std::unique_ptr<machine::Machine> machine, Bdf address, const W
     : model_(std::move(model)), machine_(std::move(machine)), address_(address) {
     std::function<void(Injection)> misbehave;
     if (model_)
-        misbehave = [this, bytes = wrong.bytes](Injection what) {
-            model_->misbehave({misdeed_of(what), bytes});
+        misbehave = [this, bytes = wrong.bytes, delay = wrong.delay](Injection what) {
+            model_->misbehave({.misdeed = misdeed_of(what), .bytes = bytes, .delay = delay});
         };
     injector_ = std::make_unique<Injector>(wrong, std::move(misbehave));
 }
