@@ -5,6 +5,7 @@
 #include "platform/try.hpp"
 
 #include <algorithm>
+#include <sched.h>
 #include <set>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -249,13 +250,22 @@ Result<std::uint64_t> VfioUserMachine::take_faults(FunctionRef<void(const fault:
 }
 
 Wait VfioUserMachine::wait_until(FunctionRef<bool()> happened, std::chrono::nanoseconds longest) {
+    constexpr auto soon = 100us;
     const auto begin = now();
+    auto latest = begin; // when it last served, or slept
     while (!happened()) {
         const auto left = longest - (now() - begin);
         if (left <= 0ns || !health())
             return Wait::timed_out;
-        // An interrupt arrives beside the socket.
-        remote_->serve(std::min(1ms, std::chrono::ceil<std::chrono::milliseconds>(left)));
+        // An interrupt arrives beside the socket, most often soon after a message.
+        const bool has_served = remote_->step(soft_.bus(address));
+        if (!has_served && now() - latest < soon) {
+            ::sched_yield();
+            continue;
+        }
+        if (!has_served)
+            remote_->serve(std::min(1ms, std::chrono::ceil<std::chrono::milliseconds>(left)));
+        latest = now();
     }
     return Wait::happened;
 }
