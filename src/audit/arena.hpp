@@ -23,7 +23,7 @@ struct Placed {
     std::string_view label;
     Direction direction = Direction::bidirectional;
     IovaRange range = {};             ///< of the buffer
-    IovaRange pages = {};             ///< mapped for it, now or before
+    IovaRange pages = {};             ///< mapped for it, now or before; in place, with its guards
     std::span<std::byte> memory = {}; ///< of the pages
     /// Unmapped memory whose physical address equals the pages' IOVA: an access to it bypasses the
     /// IOMMU. Empty without decoys.
@@ -63,7 +63,13 @@ struct Inspected {
 
 /// Whether accesses that bypass the IOMMU can be detected: only where the machine's names of memory
 /// are the addresses that such a device sends.
-enum class Decoys : std::uint8_t { none, at_physical_addresses };
+enum class Decoys : std::uint8_t {
+    none,
+    at_physical_addresses,
+    /// Nothing translates: buffers lie at their own physical addresses, and their guards are memory
+    /// filled with canaries.
+    in_place,
+};
 
 struct ArenaConfig {
     ByteCount guard{4096}; ///< rounded up to pages
@@ -143,6 +149,7 @@ class Arena {
 
     machine::Domain* domain_;
     ByteCount guard_;
+    bool in_place_;
     std::uint64_t seed_;
     machine::SharedMemory memory_;
     std::optional<machine::SharedMemory> decoys_;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "audit/audit.hpp"
+#include "machine/qemu/iommu_model.hpp"
 #include "machine/soft/data_phase.hpp"
 
 #include <array>
@@ -62,6 +63,8 @@ struct Kind {
     std::optional<machine::Bdf> address = {};
     std::string_view socket = {}; ///< of "vfio-user": a server's, which the caller keeps
     bool shares_memory = false;   ///< of "vfio-user": the server maps memory and does not ask
+    /// Of "qemu": what the device is behind.
+    machine::qemu::IommuModel iommu = machine::qemu::IommuModel::intel;
 };
 
 /// The device of the vfio-user server at `socket`, whatever it is.
@@ -78,6 +81,9 @@ struct Kind {
 [[nodiscard]] Result<Kind> vfio_kind_at(machine::Bdf address, std::string& words);
 
 [[nodiscard]] std::span<const Kind> kinds();
+
+/// What an audit cannot see because of the device's IOMMU, in sentences; empty if nothing.
+[[nodiscard]] std::string_view limits_of(const Kind& kind);
 
 /// A machine with one device, ready to be audited.
 class Subject {

@@ -35,6 +35,7 @@ constexpr std::uint64_t default_guard = 4096;
 struct AuditArguments {
     std::string machine = "soft";
     std::string dma = "message";
+    std::string iommu = "intel";
     std::vector<std::string> devices;
     std::optional<std::uint64_t> guard;
     std::string placement = "both";
@@ -102,6 +103,8 @@ constexpr std::uint64_t most_delay = 1'000'000; ///< microseconds
                                                                           : std::string(kind.name));
     if (arguments.dma != "message")
         command += " --dma " + arguments.dma;
+    if (arguments.iommu != "intel")
+        command += " --iommu " + arguments.iommu;
     command += " --seed " + std::to_string(arguments.seed);
     if (arguments.guard.value_or(default_guard) != default_guard)
         command += " --guard " + std::to_string(*arguments.guard);
@@ -268,6 +271,8 @@ class Run {
                  : std::ranges::any_of(arguments.devices,
                                        [&](const auto& name) { return is_named(each, name); })))
             kinds.push_back(each);
+    for (audit::Kind& each : kinds)
+        each.iommu = *machine::qemu::iommu_named(arguments.iommu);
     for (const std::string& name : arguments.devices) {
         if (std::ranges::any_of(kinds, [&](const auto& kind) { return is_named(kind, name); }))
             continue;
@@ -299,6 +304,13 @@ Exit list_served(const AuditArguments& arguments, std::string_view socket) {
     return Exit::success;
 }
 
+/// What --iommu may say for the device.
+[[nodiscard]] std::span<const std::string_view> iommus_of(const audit::Kind& kind) {
+    if (kind.machine != "qemu")
+        return {};
+    return machine::qemu::iommu_names;
+}
+
 Exit list(const AuditArguments& arguments) {
     if (const auto socket = server_of(arguments.machine))
         return list_served(arguments, *socket);
@@ -308,7 +320,8 @@ Exit list(const AuditArguments& arguments) {
                                                 {"machine", each.machine},
                                                 {"device", each.name},
                                                 {"summary", each.summary},
-                                                {"by_default", each.by_default}}
+                                                {"by_default", each.by_default},
+                                                {"iommus", iommus_of(each)}}
                       << '\n';
         else
             std::cout << each.machine << "  " << each.name
@@ -322,6 +335,10 @@ Exit run(const AuditArguments& arguments) {
         return list(arguments);
     if (!arguments.compare.empty())
         return compare_sheets(arguments.compare[0], arguments.compare[1]);
+    if (arguments.iommu != "intel" && arguments.machine != "qemu")
+        throw Stop{Exit::usage, "moat audit: --iommu " + arguments.iommu +
+                                    " is for --machine qemu; " + arguments.machine +
+                                    " has its own"};
     audit::Wrong wrong;
     if (!parse_injection(arguments.inject, wrong)) {
         std::string why =
@@ -371,6 +388,11 @@ void add_audit(CLI::App& app, Exit& exit) {
         ->add_option("--dma", arguments.dma,
                      "a server asks for each access, or maps the pages of buffers")
         ->check(CLI::IsMember({"message", "shared"}))
+        ->capture_default_str();
+    command
+        ->add_option("--iommu", arguments.iommu, "in QEMU: the IOMMU that the devices are behind")
+        ->check(CLI::IsMember(std::vector<std::string>(machine::qemu::iommu_names.begin(),
+                                                       machine::qemu::iommu_names.end())))
         ->capture_default_str();
     command->add_option("--device", arguments.devices,
                         "a name or address from --list; default: all devices of the machine");

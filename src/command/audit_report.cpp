@@ -55,6 +55,18 @@ using nlohmann::ordered_json;
            report.substr(end);
 }
 
+/// ", behind smmuv3"
+[[nodiscard]] std::string behind(const audit::Kind& kind) {
+    return kind.machine == "qemu" ? ", behind " + std::string(name(kind.iommu)) : std::string();
+}
+
+/// The IOMMU's name, or null where moat does not choose it.
+[[nodiscard]] ordered_json iommu_of(const audit::Kind& kind) {
+    if (kind.machine != "qemu")
+        return nullptr;
+    return name(kind.iommu);
+}
+
 void print_finding(std::ostream& out, const Audited& audited, const Finding& finding) {
     std::string head = "== " + std::string(name(finding.kind)) + ": " + audited.report.driver +
                        ", \"" + finding.operation + "\"";
@@ -90,6 +102,7 @@ void print_finding(std::ostream& out, const Audited& audited, const Finding& fin
     line["schema"] = "moat.finding/1";
     line["machine"] = audited.kind.machine;
     line["device"] = audited.kind.name;
+    line["iommu"] = iommu_of(audited.kind);
     line["class"] = name(finding.kind);
     line["operation"] = finding.operation;
     line["case"] = finding.about.number;
@@ -147,7 +160,7 @@ void print_text(std::ostream& out, const Audited& audited) {
     const audit::DeviceReport& report = audited.report;
     const audit::Tally& tally = report.tally;
     out << audited.kind.name << " (" << audited.kind.machine << ", "
-        << machine::to_string(report.address) << "): " << tally.cases
+        << machine::to_string(report.address) << behind(audited.kind) << "): " << tally.cases
         << (tally.cases == 1 ? " operation, " : " operations, ")
         << to_string(ByteCount(tally.bytes)) << " of data, " << tally.refused
         << " rejected by the device, " << tally.sessions << " driver starts, " << std::fixed
@@ -157,6 +170,8 @@ void print_text(std::ostream& out, const Audited& audited) {
         out << "  " << std::left << std::setw(24) << each.label << std::right << std::setw(6)
             << each.before << " / " << each.after << '\n';
     out << "  In these bytes, canaries detect writes; reads go undetected.\n";
+    if (const std::string_view limits = audit::limits_of(audited.kind); !limits.empty())
+        out << "  " << limits << '\n';
     if (report.findings.empty())
         out << "  " << toned(Tone::good, "no findings") << '\n';
     else
@@ -176,6 +191,8 @@ void print_json(std::ostream& out, const Audited& audited) {
     line["schema"] = "moat.audit/1";
     line["machine"] = audited.kind.machine;
     line["device"] = audited.kind.name;
+    line["iommu"] = iommu_of(audited.kind);
+    line["limits"] = audit::limits_of(audited.kind);
     line["address"] = machine::to_string(audited.report.address);
     line["first_case"] = audited.report.first_case;
     line["end_case"] = audited.report.end_case;

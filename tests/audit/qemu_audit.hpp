@@ -26,7 +26,9 @@ class QemuAudit : public ::testing::Test {
             return each.machine == "qemu" && each.name == device;
         });
         std::string words;
-        auto subject = audit::Subject::start(*kind, {.what = what}, &words);
+        audit::Kind chosen = *kind;
+        chosen.iommu = iommu;
+        auto subject = audit::Subject::start(chosen, {.what = what}, &words);
         if (!subject && subject.error().code() == ErrorCode::not_found) {
             skipped = true;
             return std::nullopt;
@@ -68,9 +70,11 @@ class QemuAudit : public ::testing::Test {
 
     void TearDown() override {
         if (skipped)
-            GTEST_SKIP() << "SKIPPED: qemu-system-x86_64 is not installed";
+            GTEST_SKIP() << "SKIPPED: " << machine::qemu::board_of(iommu).program
+                         << " is not installed";
     }
 
+    machine::qemu::IommuModel iommu = machine::qemu::IommuModel::intel;
     bool skipped = false;
     bool ends_when_found = false;
 };

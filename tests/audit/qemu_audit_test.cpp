@@ -18,6 +18,68 @@ TEST_F(QemuAudit, devices_that_stay_inside) {
     expect_nothing("edu", 4); // 100 ms each
 }
 
+TEST_F(QemuAudit, the_same_devices_stay_inside_behind_an_smmu) {
+    iommu = machine::qemu::IommuModel::smmuv3;
+    for (const std::string_view device : {"nvme", "virtio-blk", "ahci", "e1000e"})
+        expect_nothing(device);
+    expect_nothing("edu", 4);
+}
+
+/// It records words; VT-d's pages would make these "at least".
+TEST_F(QemuAudit, an_smmu_gives_the_size_of_an_overrun) {
+    iommu = machine::qemu::IommuModel::smmuv3;
+    const auto expect_size = [&](std::string_view device, Injection what, FindingKind kind,
+                                 std::uint64_t bytes) {
+        SCOPED_TRACE(device);
+        const auto report = run(device, what);
+        if (!report)
+            return;
+        const auto found = std::ranges::find_if(report->findings, [&](const Finding& each) {
+            return each.kind == kind && each.buffer == "data" && each.record;
+        });
+        ASSERT_NE(found, report->findings.end());
+        EXPECT_EQ(found->bytes, bytes);
+        EXPECT_EQ(found->known, audit::Known::exactly);
+    };
+    expect_size("nvme", Injection::overrun, FindingKind::read_outside, 512);
+    expect_size("e1000e", Injection::underrun, FindingKind::read_outside, 64);
+    expect_size("e1000e", Injection::underrun, FindingKind::wrote_outside, 64);
+}
+
+TEST_F(QemuAudit, missing_invalidation_of_an_smmu_is_seen_by_canaries_alone) {
+    iommu = machine::qemu::IommuModel::smmuv3;
+    const auto report = run("nvme", Injection::no_invalidate);
+    if (!report)
+        return;
+    EXPECT_TRUE(std::ranges::any_of(report->findings, [](const Finding& each) {
+        return each.kind == FindingKind::touched_after_completion && !each.record &&
+               each.bytes != 0;
+    }));
+}
+
+TEST_F(QemuAudit, without_an_iommu_canaries_alone_show_writes) {
+    iommu = machine::qemu::IommuModel::none;
+    for (const std::string_view device : {"nvme", "virtio-blk", "virtio-blk-direct", "e1000e"})
+        expect_nothing(device);
+    const auto overrun = run("nvme", Injection::overrun);
+    if (!overrun)
+        return;
+    EXPECT_TRUE(std::ranges::any_of(overrun->findings, [](const Finding& each) {
+        return each.kind == FindingKind::wrote_outside && each.operation == "read" &&
+               each.buffer == "data" && each.bytes == 512 && each.side == fault::Side::right;
+    }));
+    for (const Finding& each : overrun->findings) {
+        EXPECT_FALSE(each.record);
+        EXPECT_NE(each.kind, FindingKind::read_outside);
+    }
+    const auto underrun = run("e1000e", Injection::underrun);
+    ASSERT_TRUE(underrun);
+    EXPECT_TRUE(has(*underrun, FindingKind::wrote_outside, "receive"));
+    const auto stale = run("nvme", Injection::stale, 64);
+    ASSERT_TRUE(stale);
+    EXPECT_TRUE(has(*stale, FindingKind::touched_after_completion, "read"));
+}
+
 TEST_F(QemuAudit, virtio_without_the_platform_s_addresses_bypasses_the_iommu) {
     const auto report = run("virtio-blk-direct");
     if (!report)

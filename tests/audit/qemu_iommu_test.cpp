@@ -238,6 +238,36 @@ TEST_P(QemuIommuTest, large_leaf_translates) {
     EXPECT_EQ(faults().size(), 1U);
 }
 
+class QemuWithoutIommuTest : public QemuTest {};
+
+TEST_F(QemuWithoutIommuTest, addresses_are_physical_and_nothing_is_bounded) {
+    start({.iommu = IommuModel::none, .devices = {"edu,addr=4,dma_mask=0xffffffffffffffff"}});
+    if (!machine)
+        return;
+    const machine::Bdf edu = find(0x1234, 0x11e8);
+    const auto domain = *machine->create_domain();
+    const auto memory = *machine->allocate(4_KiB);
+    EXPECT_EQ(domain->map(Iova(0x5000), 4_KiB, memory.physical(), read_write).error().code(),
+              ErrorCode::unsupported);
+    const Iova where(memory.physical().value());
+    EXPECT_TRUE(domain->map(where, 4_KiB, memory.physical(), read_only));
+    EXPECT_TRUE(domain->unmap(where, 4_KiB));
+    EXPECT_EQ(
+        domain->map(Iova(bit(40)), 4_KiB, PhysicalAddress(bit(40)), read_write).error().code(),
+        ErrorCode::out_of_range);
+    ASSERT_TRUE(machine->attach(edu, *domain));
+    {
+        const auto function = *machine->open(edu);
+        NoBuffers none;
+        const auto driver = *audit::start_edu({*machine, *function, none});
+        std::ranges::fill(memory.bytes(), std::byte{0x11});
+        ASSERT_TRUE(driver->run({.operation = 1, .data = where, .length = 64_B}));
+        EXPECT_EQ(std::ranges::count(memory.bytes(), std::byte{0x11}), 4096 - 64);
+    }
+    EXPECT_TRUE(faults().empty());
+    EXPECT_TRUE(machine->detach(edu));
+}
+
 constexpr Tested intel = {"intel", IommuModel::intel, Reason::permission, Reason::not_attached,
                           Precision::page};
 constexpr Tested smmuv3 = {"smmuv3", IommuModel::smmuv3, Reason::not_present, Reason::not_attached,

@@ -48,12 +48,12 @@ TEST(WordRuns, words_of_one_transfer_are_one_record) {
     expect_runs({word(0x5000), word(0x5004), word(0x5008)}, {range(0x5000, 12)});
     expect_runs({word(0x5001), word(0x5002), word(0x5004)}, {range(0x5001, 7)});
     expect_runs({word(0x5000), word(0x5004), word(0x5006)}, {range(0x5000, 8)});
+    expect_runs({word(0x5000), word(0x5000), word(0x5004)}, {range(0x5000, 8)});
 }
 
 TEST(WordRuns, gaps_and_changes_begin_another) {
     expect_runs({word(0x5000), word(0x5008)}, {range(0x5000, 4), range(0x5008, 4)});
     expect_runs({word(0x5000), word(0x5004, Access::read)}, {range(0x5000, 4), range(0x5004, 4)});
-    expect_runs({word(0x5000), word(0x5000)}, {range(0x5000, 4), range(0x5000, 4)});
     expect_runs({word(0x5004), word(0x5000)}, {range(0x5004, 4), range(0x5000, 4)});
     Record other = word(0x5004);
     other.source = fault::Source::requester(0x28);

@@ -129,7 +129,7 @@ Result<Arena> Arena::create(machine::Machine& machine, machine::Domain& domain,
                     {"guard", config.guard.value()}, {"window", config.window.value()});
     MOAT_LET(auto memory, machine.allocate(config.memory));
     std::optional<machine::SharedMemory> decoys;
-    if (config.decoys == Decoys::at_physical_addresses) {
+    if (config.decoys != Decoys::none) {
         MOAT_LET(auto window, machine.allocate(config.window));
         decoys.emplace(std::move(window));
     }
@@ -140,7 +140,8 @@ Arena::Arena(machine::Domain& domain, const ArenaConfig& config, machine::Shared
              std::optional<machine::SharedMemory> decoys)
     : domain_(&domain),
       guard_(align_up(std::max<std::uint64_t>(config.guard.value(), 1), page_lg2)),
-      seed_(config.seed), memory_(std::move(memory)), decoys_(std::move(decoys)),
+      in_place_(config.decoys == Decoys::in_place), seed_(config.seed), memory_(std::move(memory)),
+      decoys_(std::move(decoys)),
       window_start_(decoys_ ? decoys_->physical().value() : first_address),
       window_end_(window_start_ + config.window.value()), next_address_(window_start_),
       kept_address_(window_start_), highest_address_(window_start_) {}
@@ -189,9 +190,13 @@ Result<Placed> Arena::place(const Need& need, dma::Placement placement, Life lif
         at + room > memory_.size().value())
         return fail(ErrorCode::no_space, "the buffer does not fit the audit's memory",
                     {"size", bytes}, {"alignment_lg2", need.alignment_lg2});
+    // Guards in place belong to the buffer.
+    const std::uint64_t margin = in_place_ ? guard_.value() : 0;
+    const std::uint64_t first = start - margin;
+    const std::uint64_t pages = room + 2 * margin;
     Placed placed{.label = need.what,
                   .direction = need.direction,
-                  .pages = IovaRange(Iova(start), ByteCount(room)),
+                  .pages = IovaRange(Iova(first), ByteCount(pages)),
                   .memory = memory_.bytes().subspan(at, room),
                   .canaries = canaries_at(at, lap_),
                   .case_number = case_number};
@@ -200,29 +205,30 @@ Result<Placed> Arena::place(const Need& need, dma::Placement placement, Life lif
     placed.range = IovaRange(Iova(start + offset), need.size);
     PhysicalAddress physical(memory_.physical().value() + at);
     if (decoys_) {
-        const auto here = decoys_->bytes().subspan(start - window_start_, room);
-        if (life == Life::operation) {
+        const auto here = decoys_->bytes().subspan(first - window_start_, pages);
+        const std::uint64_t canaries = canaries_at(first - window_start_, of_decoys);
+        if (life == Life::operation && !in_place_) {
             placed.decoy = here;
-            placed.decoy_canaries = canaries_at(start - window_start_, of_decoys);
+            placed.decoy_canaries = canaries;
         } else {
             // A device that bypasses the IOMMU finds its queues here, so that it can start.
             placed.memory = here;
-            placed.canaries = canaries_at(start - window_start_, of_decoys);
+            placed.canaries = canaries;
             physical = PhysicalAddress(start);
         }
-        fill_up_to(start - window_start_ + room, decoys_->bytes(), decoys_filled_,
+        fill_up_to(first - window_start_ + pages, decoys_->bytes(), decoys_filled_,
                    canaries_at(decoys_filled_, of_decoys));
     }
     fill_up_to(at + room, memory_.bytes(), ready_, canaries_at(ready_, lap_));
     if (life == Life::driver) {
         std::ranges::fill(placed.bytes(), std::byte{0});
-    } else if (need.direction == Direction::to_device) {
+    } else if (need.direction == Direction::to_device && !in_place_) {
         placed.canaries |= beside_read;
         fill_red_zones(placed);
     }
     MOAT_TRY(
         domain_->map(Iova(start), ByteCount(room), physical, dma::attributes_of(need.direction)));
-    next_address_ = start + room;
+    next_address_ = start + room + margin;
     highest_address_ = std::max(highest_address_, next_address_);
     next_offset_ = at + room;
     if (life == Life::driver) {

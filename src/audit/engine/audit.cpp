@@ -280,6 +280,7 @@ Result<void> Session::take_faults() {
         faults_.push_back(record);
     };
     MOAT_TRY(machine_.take_faults(keep));
+    machine_.finish_meanwhile(); // where no answer had to be awaited
     return {};
 }
 

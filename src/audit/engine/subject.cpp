@@ -264,6 +264,12 @@ machine::qemu::QemuOptions qemu_options(std::string_view name) {
     return options;
 }
 
+[[nodiscard]] std::string not_installed(machine::qemu::IommuModel iommu) {
+    const std::string_view program = machine::qemu::board_of(iommu).program;
+    return std::string(program) + " is not in PATH; install QEMU for " +
+           (program.ends_with("aarch64") ? "Arm" : "x86-64") + "\n";
+}
+
 /// What a soft device does wrong; its driver does the rest.
 [[nodiscard]] machine::soft::Misdeed misdeed_of(Injection what) {
     using machine::soft::Misdeed;
@@ -286,6 +292,22 @@ machine::qemu::QemuOptions qemu_options(std::string_view name) {
 
 std::span<const Kind> kinds() {
     return all_kinds;
+}
+
+std::string_view limits_of(const Kind& kind) {
+    if (kind.machine != "qemu")
+        return {};
+    if (kind.iommu == machine::qemu::IommuModel::none)
+        return "Without an IOMMU nothing is blocked or recorded. Canaries show writes up to the "
+               "guards' ends and into unmapped buffers. Reads, and writes elsewhere, go "
+               "undetected.";
+    if (kind.iommu == machine::qemu::IommuModel::smmuv3)
+        return "The SMMU records words of 4 bytes: sizes of blocked accesses are rounded up to 4 "
+               "bytes. It has no write-only pages: a device may read the buffers that it writes.";
+    if (kind.iommu == machine::qemu::IommuModel::virtio)
+        return "The virtio-iommu reports words of 4 bytes, at most 128 of an access: sizes of "
+               "blocked accesses are rounded up to 4 bytes and may be too small.";
+    return {};
 }
 
 Result<Kind> vfio_kind_at(Bdf address, std::string& words) {
@@ -336,13 +358,13 @@ Result<std::unique_ptr<Subject>> Subject::start(const Kind& kind, const Wrong& w
                 return subject(std::move(vfio), Bdf(each.address));
         return fail(ErrorCode::not_found, "vfio-pci has no such device (moat devices, moat bind)");
     }
-    const machine::qemu::Board& board = machine::qemu::board_of({});
     auto options = qemu_options(kind.name);
+    options.iommu = kind.iommu;
     options.words = words;
     auto qemu = machine::qemu::QemuMachine::start(options);
     if (!qemu) {
         if (qemu.error().code() == ErrorCode::not_found && words != nullptr && words->empty())
-            *words = std::string(board.program) + " is not in PATH; install QEMU for x86-64\n";
+            *words = not_installed(kind.iommu);
         return std::unexpected(qemu.error());
     }
     if ((*qemu)->functions().empty())
@@ -368,7 +390,9 @@ AuditOptions Subject::options() {
     AuditOptions options;
     injector_->apply_to(options, *machine_);
     if (const auto* const in_qemu = qemu()) {
-        options.decoys = Decoys::at_physical_addresses;
+        options.decoys = in_qemu->iommu_model() == machine::qemu::IommuModel::none
+                             ? Decoys::in_place
+                             : Decoys::at_physical_addresses;
         options.round_trips = [in_qemu] { return in_qemu->qtest().round_trips(); };
     } else {
         // The kernel reports a fault some tenths of a millisecond later.

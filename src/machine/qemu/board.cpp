@@ -26,31 +26,34 @@ constexpr std::array<std::string_view, 4> intel_arguments = {
     "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off", "-device",
     "intel-iommu,aw-bits=48"};
 
-constexpr Board intel = {
-    .program = "qemu-system-x86_64",
-    .arguments = intel_arguments,
-    .firmware = x86_halt,
-    .reset = 0xfff0,
-    .enable_ecam = enable_q35_ecam,
-    .pci = {q35_ecam, 32, {PhysicalAddress(0xc0000000), ByteCount(0x20000000)}},
-    .ram = PhysicalAddress(0),
-    .most_ram = ByteCount(std::uint64_t{2} << 30), // what q35 keeps below 4G at least
+constexpr Board q35 = {.program = "qemu-system-x86_64",
+                       .arguments = std::span(intel_arguments).first<2>(),
+                       .firmware = x86_halt,
+                       .reset = 0xfff0,
+                       .enable_ecam = enable_q35_ecam,
+                       .pci = {q35_ecam, 32, {PhysicalAddress(0xc0000000), ByteCount(0x20000000)}},
+                       .ram = PhysicalAddress(0),
+                       .most_ram =
+                           ByteCount(std::uint64_t{2} << 30), // what q35 keeps below 4G at least
+                       .iommu = {}};
+
+constexpr Board intel = [] {
+    Board board = q35;
+    board.arguments = intel_arguments;
     // Its capabilities place some registers behind the first page.
-    .iommu = {PhysicalAddress(0xfed90000), ByteCount(0x10000)}};
+    board.iommu = {PhysicalAddress(0xfed90000), ByteCount(0x10000)};
+    return board;
+}();
 
 constexpr std::array<std::string_view, 4> virtio_arguments = {
     "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off", "-device",
     "virtio-iommu-pci"};
 
-constexpr Board virtio = {.program = intel.program,
-                          .arguments = virtio_arguments,
-                          .firmware = x86_halt,
-                          .reset = intel.reset,
-                          .enable_ecam = intel.enable_ecam,
-                          .pci = intel.pci,
-                          .ram = intel.ram,
-                          .most_ram = intel.most_ram,
-                          .iommu = {}};
+constexpr Board virtio = [] {
+    Board board = q35;
+    board.arguments = virtio_arguments;
+    return board;
+}();
 
 /// wfi; branch back
 constexpr std::array<std::uint8_t, 8> arm_halt = {0x7f, 0x20, 0x03, 0xd5, 0xff, 0xff, 0xff, 0x17};
@@ -78,6 +81,8 @@ const Board& board_of(IommuModel iommu) {
         return smmuv3;
     case IommuModel::virtio:
         return virtio;
+    case IommuModel::none:
+        return q35;
     default:
         return intel;
     }

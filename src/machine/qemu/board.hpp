@@ -5,6 +5,7 @@
 
 #include "moat/core/range.hpp"
 
+#include "machine/qemu/iommu_model.hpp"
 #include "machine/qemu/pci_bus.hpp"
 #include "machine/qemu/qtest.hpp"
 
@@ -13,13 +14,6 @@
 #include <string_view>
 
 namespace moat::machine::qemu {
-
-/// The IOMMU of a QEMU machine, which decides what else it consists of.
-enum class IommuModel : std::uint8_t {
-    intel,  ///< q35 with VT-d
-    smmuv3, ///< Arm's virt with an SMMUv3
-    virtio, ///< q35 with a virtio-iommu, itself a function on the bus
-};
 
 struct Board {
     std::string_view program;
@@ -33,7 +27,7 @@ struct Board {
     PciWindows pci;
     PhysicalAddress ram;
     ByteCount most_ram;
-    PhysicalRange iommu; ///< its registers, unless it is a function on the bus
+    PhysicalRange iommu; ///< its registers; empty without any at a fixed address
 };
 
 [[nodiscard]] const Board& board_of(IommuModel iommu);

@@ -3,6 +3,7 @@
 
 #include "moat/core/bits.hpp"
 
+#include "machine/qemu/no_iommu.hpp"
 #include "machine/qemu/virtio_function.hpp"
 #include "platform/try.hpp"
 
@@ -181,8 +182,8 @@ Result<std::unique_ptr<QemuMachine>> QemuMachine::start(const QemuOptions& optio
              platform::ChildProcess::start(
                  command_line(board, options, ram, disks, firmware, socket.child()), descriptors));
     socket.close_child();
-    std::unique_ptr<QemuMachine> machine(new QemuMachine(board, std::move(ram), std::move(disks),
-                                                         std::move(process), std::move(socket)));
+    std::unique_ptr<QemuMachine> machine(new QemuMachine(
+        options.iommu, std::move(ram), std::move(disks), std::move(process), std::move(socket)));
     if (const auto done = machine->set_up(options); !done) {
         const auto health = machine->health();
         if (options.words != nullptr)
@@ -192,14 +193,14 @@ Result<std::unique_ptr<QemuMachine>> QemuMachine::start(const QemuOptions& optio
     return machine;
 }
 
-QemuMachine::QemuMachine(const Board& board, platform::MemoryFile ram,
+QemuMachine::QemuMachine(IommuModel model, platform::MemoryFile ram,
                          std::vector<platform::MemoryFile> disks, platform::ChildProcess process,
                          platform::StreamSocket socket)
-    : board_(board), ram_(std::move(ram)), disks_(std::move(disks)),
+    : model_(model), board_(board_of(model)), ram_(std::move(ram)), disks_(std::move(disks)),
       qtest_(std::move(process), std::move(socket)),
       table_headers_((tables_end - tables_start) >> 12),
       tables_(ram_.bytes().subspan(tables_start, tables_end - tables_start),
-              board.ram + ByteCount(tables_start), table_headers_, 12),
+              board_.ram + ByteCount(tables_start), table_headers_, 12),
       free_{{tables_end, ram_.bytes().size() - tables_end}} {}
 
 QemuMachine::~QemuMachine() {
@@ -234,6 +235,8 @@ constexpr std::array<IovaRange, 1> q35_messages = {
 Result<std::unique_ptr<QemuIommu>> QemuMachine::open_iommu(const QemuOptions& options) {
     if (options.iommu == IommuModel::smmuv3)
         return SmmuIommu::open(qtest_, board_.iommu, tables_, options.smmuv3);
+    if (options.iommu == IommuModel::none)
+        return std::make_unique<NoIommu>(PhysicalRange(board_.ram, options.ram));
     if (options.iommu == IommuModel::virtio) {
         MOAT_LET(const VirtioFunction found,
                  enable_virtio_iommu(qtest_, board_.pci.ecam, functions_));

@@ -82,6 +82,8 @@ class QemuMachine final : public Machine {
 
     [[nodiscard]] PhysicalAddress ram_start() const { return board_.ram; }
 
+    [[nodiscard]] IommuModel iommu_model() const { return model_; }
+
     [[nodiscard]] QemuIommu& iommu() { return *iommu_; }
 
     [[nodiscard]] const Qtest& qtest() const { return qtest_; }
@@ -95,9 +97,8 @@ class QemuMachine final : public Machine {
         std::optional<std::pair<Iova, SharedMemory>> interrupts;
     };
 
-    QemuMachine(const Board& board, platform::MemoryFile ram,
-                std::vector<platform::MemoryFile> disks, platform::ChildProcess process,
-                platform::StreamSocket socket);
+    QemuMachine(IommuModel model, platform::MemoryFile ram, std::vector<platform::MemoryFile> disks,
+                platform::ChildProcess process, platform::StreamSocket socket);
 
     /// Makes the function's messages arrive in memory. Return: where the function writes them, and
     /// where the CPU reads them. Errors: refused (not attached), no_memory, io.
@@ -107,6 +108,7 @@ class QemuMachine final : public Machine {
     Result<std::unique_ptr<QemuIommu>> open_iommu(const QemuOptions& options);
     void release_shared(PhysicalAddress physical, ByteCount size) override;
 
+    const IommuModel model_;
     const Board& board_;
     platform::MemoryFile ram_;
     std::vector<platform::MemoryFile> disks_;

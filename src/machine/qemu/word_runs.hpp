@@ -13,8 +13,9 @@
 namespace moat::machine::qemu {
 
 /// QEMU performs a blocked transfer as accesses of 1, 2 or 4 bytes, each aligned, at rising
-/// addresses. A run of them becomes one record: exact at its start, and rounded up to 4 bytes at
-/// its end. Passes it on when the next run begins; `finish` passes on the last one.
+/// addresses, and translates some of them twice. A run of them becomes one record: exact at its
+/// start, and rounded up to 4 bytes at its end. Passes it on when the next run begins; `finish`
+/// passes on the last one.
 class WordRuns {
   public:
     /// `each` outlives this object.
@@ -50,7 +51,7 @@ class WordRuns {
         const std::uint64_t first = word.where.start().value();
         const std::uint64_t end = run_->where.last().value();
         return run_->source == word.source && run_->access == word.access &&
-               run_->code == word.code && run_->pasid == word.pasid && first > newest_ &&
+               run_->code == word.code && run_->pasid == word.pasid && first >= newest_ &&
                (first <= end || first - end == 1);
     }
 
