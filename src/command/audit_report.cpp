@@ -55,9 +55,10 @@ using nlohmann::ordered_json;
            report.substr(end);
 }
 
-/// ", behind smmuv3"
+/// ", behind smmuv3"; nothing for the default.
 [[nodiscard]] std::string behind(const audit::Kind& kind) {
-    return kind.machine == "qemu" ? ", behind " + std::string(name(kind.iommu)) : std::string();
+    const bool by_choice = kind.iommu != machine::qemu::IommuModel::intel;
+    return by_choice ? ", behind " + std::string(name(kind.iommu)) : std::string();
 }
 
 /// The IOMMU's name, or null where moat does not choose it.
