@@ -53,6 +53,17 @@ constexpr std::array rows = {
     Row{"xhci", Injection::short_transfer, "read", FindingKind::left_unwritten, 1, 2},
     Row{"xhci", Injection::short_buffer, "read", FindingKind::wrote_outside, 43, 44},
     Row{"xhci", Injection::no_invalidate, "read", FindingKind::touched_after_completion, 0, 2},
+    // A round has 25 cases.
+    Row{"virtio-scsi", Injection::overrun, "read", FindingKind::wrote_outside, 25, 26},
+    Row{"virtio-scsi", Injection::overrun, "read", FindingKind::success_though_blocked, 25, 26},
+    Row{"virtio-scsi", Injection::underrun, "read", FindingKind::wrote_outside, 0, 1},
+    Row{"virtio-scsi", Injection::late, "read", FindingKind::touched_after_completion, 0, 1},
+    Row{"virtio-scsi", Injection::stale, "read", FindingKind::touched_after_completion, 0, 2},
+    Row{"virtio-scsi", Injection::read_only, "write", FindingKind::wrote_outside, 12, 13},
+    Row{"virtio-scsi", Injection::short_transfer, "read", FindingKind::left_unwritten, 1, 2},
+    Row{"virtio-scsi", Injection::short_buffer, "read", FindingKind::wrote_outside, 25, 26},
+    Row{"virtio-scsi", Injection::no_invalidate, "read", FindingKind::touched_after_completion, 0,
+        2},
 };
 
 INSTANTIATE_TEST_SUITE_P(Qemu, InjectedErrors, ::testing::ValuesIn(rows));
@@ -63,7 +74,7 @@ TEST_P(GoodDevices, stay_inside) {
     expect_nothing(GetParam(), 2000);
 }
 
-INSTANTIATE_TEST_SUITE_P(Qemu, GoodDevices, ::testing::Values("xhci"));
+INSTANTIATE_TEST_SUITE_P(Qemu, GoodDevices, ::testing::Values("xhci", "virtio-scsi"));
 
 } // namespace
 } // namespace moat::tests
