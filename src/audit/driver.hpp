@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The interface of a device's driver to the audit: its operations, the memory that each needs, and
 // the device's answer. Drivers use the memory that they get and believe the device; the arena
-// places memory, and the judge decides what was touched. One source file each in src/audit/;
-// probe.cpp recognises their devices.
+// places memory, and the judge decides what was touched. One source file each in
+// src/audit/drivers/; probe.cpp recognises their devices.
 #pragma once
 
 #include "moat/core/result.hpp"

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The driver of a USB disk behind an xHCI controller: commands by bulk-only transport.
 // Source: USB Mass Storage Class, Bulk-Only Transport 1.0, 5 and 6; USB 3.2, 9 (descriptors).
-#include "audit/scsi.hpp"
-#include "audit/xhci.hpp"
+#include "audit/drivers/scsi.hpp"
+#include "audit/drivers/xhci.hpp"
 #include "platform/try.hpp"
 
 #include <algorithm>

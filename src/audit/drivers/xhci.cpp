@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "audit/xhci.hpp"
+#include "audit/drivers/xhci.hpp"
 
 #include "moat/core/bits.hpp"
 

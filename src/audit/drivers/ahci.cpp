@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The driver of AHCI controllers: the first port with a disk, one command at a time in slot 0.
 // Source: Serial ATA AHCI 1.3.1: 3 (registers), 4 (memory), 10.1 (start); ATA/ATAPI-8 (commands).
-#include "audit/device.hpp"
 #include "audit/driver.hpp"
+#include "audit/drivers/device.hpp"
 
 #include <array>
 #include <chrono>

@@ -2,7 +2,7 @@
 // The driver of virtio block devices: one queue and a request at a time.
 // Source: Virtual I/O Device (VIRTIO) 1.1: 5.2 (block device).
 #include "audit/driver.hpp"
-#include "audit/virtio_pci.hpp"
+#include "audit/drivers/virtio_pci.hpp"
 #include "platform/try.hpp"
 
 #include <array>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The driver of QEMU's edu device. Source: QEMU, docs/specs/edu.rst.
-#include "audit/device.hpp"
 #include "audit/driver.hpp"
+#include "audit/drivers/device.hpp"
 
 #include <array>
 #include <chrono>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "audit/virtio_pci.hpp"
+#include "audit/drivers/virtio_pci.hpp"
 
 #include "moat/core/bits.hpp"
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "audit/device.hpp"
+#include "audit/drivers/device.hpp"
 
 namespace moat::audit {
 

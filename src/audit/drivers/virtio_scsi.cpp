@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The driver of virtio SCSI controllers: the disk at target 0, by the first request queue.
 // Source: Virtual I/O Device (VIRTIO) 1.1: 5.6 (SCSI host device).
-#include "audit/scsi.hpp"
-#include "audit/virtio_pci.hpp"
+#include "audit/drivers/scsi.hpp"
+#include "audit/drivers/virtio_pci.hpp"
 #include "platform/try.hpp"
 
 #include <algorithm>

@@ -4,7 +4,7 @@
 // Source: Virtual I/O Device (VIRTIO) 1.1: 2.6 (split queues), 3.1 (start), 4.1 (PCI).
 #pragma once
 
-#include "audit/device.hpp"
+#include "audit/drivers/device.hpp"
 
 #include <cstdint>
 #include <memory>

@@ -4,7 +4,7 @@
 // Source: eXtensible Host Controller Interface for USB (xHCI) 1.2; sections are its own.
 #pragma once
 
-#include "audit/device.hpp"
+#include "audit/drivers/device.hpp"
 
 #include <array>
 #include <cstdint>

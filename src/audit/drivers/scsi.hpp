@@ -3,7 +3,7 @@
 // Source: SCSI Block Commands and SCSI Primary Commands (T10).
 #pragma once
 
-#include "audit/device.hpp"
+#include "audit/drivers/device.hpp"
 
 #include <array>
 #include <cstdint>

@@ -3,8 +3,8 @@
 // frame and receives it.
 // Source: Intel 82574 GbE Controller Family datasheet, 7.1 (receive), 7.2 (transmit), 10
 // (registers).
-#include "audit/device.hpp"
 #include "audit/driver.hpp"
+#include "audit/drivers/device.hpp"
 
 #include <array>
 #include <atomic>

@@ -3,8 +3,8 @@
 // Source: NVM Express Base Specification 1.4: 3.1 (registers), 4 (queues), 4.3 (PRP), 4.4 (SGL).
 #include "moat/core/bits.hpp"
 
-#include "audit/device.hpp"
 #include "audit/driver.hpp"
+#include "audit/drivers/device.hpp"
 
 #include <algorithm>
 #include <array>
