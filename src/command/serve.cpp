@@ -3,10 +3,13 @@
 // lives in src/serve/.
 #include "moat/core/text.hpp"
 
+#include "command/picture/picture.hpp"
+#include "command/recording_input.hpp"
 #include "command/subcommands.hpp"
 #include "command/terminal/help.hpp"
 #include "command/terminal/numbers.hpp"
 #include "command/terminal/output.hpp"
+#include "platform/file_descriptor.hpp"
 #include "run/device_kinds.hpp"
 #include "run/findings.hpp"
 #include "run/options.hpp"
@@ -18,6 +21,8 @@
 
 #include <CLI/CLI.hpp>
 #include <csignal>
+#include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <mutex>
 #include <optional>
@@ -37,7 +42,45 @@ struct ServeArguments {
     bool unchecked = false;
     std::string json;
     std::string record;
+    PictureFiles pictures;
     std::string messages;
+};
+
+/// The file that --record names or, for --html and --trace alone, one that is gone at the end.
+class SessionRecording {
+  public:
+    explicit SessionRecording(const ServeArguments& arguments)
+        : pictures_(arguments.pictures), name_(arguments.record) {
+        if (!pictures_.wanted() || !name_.empty())
+            return;
+        name_ = (std::filesystem::temp_directory_path() / "moat-serve-XXXXXX").string();
+        const platform::FileDescriptor file(::mkstemp(name_.data()));
+        if (file.get() < 0)
+            throw Stop{Exit::bound, "moat serve: cannot write " + name_};
+        is_temporary_ = true;
+    }
+
+    ~SessionRecording() {
+        std::error_code ignored;
+        if (is_temporary_)
+            std::filesystem::remove(name_, ignored);
+    }
+
+    SessionRecording(const SessionRecording&) = delete;
+    SessionRecording& operator=(const SessionRecording&) = delete;
+
+    /// Empty if nothing is recorded.
+    [[nodiscard]] const std::string& name() const { return name_; }
+
+    /// Call when it is complete. Return: false after reporting what cannot be written.
+    [[nodiscard]] bool draw() const {
+        return !pictures_.wanted() || draw_recording("moat serve", name_, pictures_);
+    }
+
+  private:
+    const PictureFiles& pictures_;
+    std::string name_;
+    bool is_temporary_ = false;
 };
 
 constexpr auto no_stacks = [](std::uintptr_t, fault::FrameSink) {};
@@ -148,7 +191,7 @@ void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::st
     print_report(text + '\n');
 }
 
-[[nodiscard]] Exit serve_proxy(const ServeArguments& arguments) {
+[[nodiscard]] Exit serve_proxy(const ServeArguments& arguments, const std::string& recording) {
     if (!arguments.devices.empty() || arguments.sockets.size() != 1)
         throw Stop{Exit::usage, "moat serve: --proxy takes one --socket and no --device"};
     if (arguments.unchecked)
@@ -158,7 +201,7 @@ void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::st
     auto listener = or_stop(serve::Listener::create(path), Exit::bound, "moat serve: " + path);
     run::Tally tally{};
     run::Findings findings(arguments.json, tally, no_stacks, &print_report);
-    run::Recorder recorder(arguments.record, no_stacks);
+    run::Recorder recorder(recording, no_stacks);
     const serve::Reports reports = {.name = path,
                                     .findings = findings,
                                     .recorder = recorder,
@@ -177,7 +220,7 @@ void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::st
     return tally.findings != 0 ? Exit::found : Exit::success;
 }
 
-[[nodiscard]] Exit serve_devices(const ServeArguments& arguments) {
+[[nodiscard]] Exit serve_devices(const ServeArguments& arguments, const std::string& recording) {
     if (arguments.devices.empty())
         throw Stop{Exit::usage, "moat serve: name a --device (" + run::device_kinds() +
                                     ") or the server of a --proxy"};
@@ -194,7 +237,7 @@ void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::st
         throw Stop{Exit::usage,
                    "moat serve: --seed chooses which operations go wrong: add --inject"};
     const auto stop = end_signals();
-    run::Recorder recorder(arguments.record, no_stacks);
+    run::Recorder recorder(recording, no_stacks);
     std::vector<std::unique_ptr<Stand>> stands;
     for (std::size_t index = 0; index != arguments.devices.size(); ++index) {
         const auto choice = or_reject(
@@ -245,6 +288,8 @@ void add_serve(CLI::App& app, Exit& exit) {
         ->type_name("FILE");
     command->add_option("--record", arguments.record, "write a recording for moat replay")
         ->type_name("FILE");
+    arguments.pictures.add_options(*command, "write a page that draws the mappings",
+                                   "write trace events for Perfetto");
     command
         ->add_option("--messages", arguments.messages,
                      "write the messages as lines of text (docs/recording_format.md)")
@@ -269,8 +314,13 @@ void add_serve(CLI::App& app, Exit& exit) {
              {"moat serve --proxy /tmp/spdk.sock --socket /tmp/checked.sock",
               "check the device of another server"}}});
     command->callback([&exit] {
-        require_output("moat serve", {arguments.json, arguments.record, arguments.messages});
-        exit = arguments.proxied.empty() ? serve_devices(arguments) : serve_proxy(arguments);
+        require_output("moat serve", {arguments.json, arguments.record, arguments.messages,
+                                      arguments.pictures.html(), arguments.pictures.trace()});
+        const SessionRecording recording(arguments);
+        exit = arguments.proxied.empty() ? serve_devices(arguments, recording.name())
+                                         : serve_proxy(arguments, recording.name());
+        if (!recording.draw())
+            exit = Exit::bound;
     });
 }
 

@@ -7,6 +7,8 @@ folder=$(mktemp -d)
 server=
 trap '[ -n "$server" ] && kill "$server" 2>/dev/null; rm -rf "$folder"' EXIT
 failed=0
+export TMPDIR="$folder/temporary"
+mkdir "$TMPDIR"
 
 fail() {
     echo "$1"
@@ -62,12 +64,15 @@ ends 0
 shows '4 clients' served
 
 serve --device nvme --socket "$folder/nvme" --inject overrun:16 --after 2 --json "$folder/json" \
-    --messages "$folder/messages"
+    --messages "$folder/messages" --trace "$folder/trace"
 audit 1
 shows '16 bytes past the end of "data"' out
 shows "moat audit --machine vfio-user:$folder/nvme --seed 1" out
 ends 1
 shows 'times overrun' served
+shows 'traceEvents' trace
+shows '"cat":"mapping"' trace
+[ -z "$(ls "$TMPDIR")" ] || fail "a temporary recording is left: $(ls "$TMPDIR")"
 shows 'moat-messages 1' messages
 shows '> 1 version 0 0 0 ' messages
 shows '< 1 version 1 0 0 ' messages
