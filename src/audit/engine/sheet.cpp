@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The measurements of a data sheet: reaches (how far), latencies (how long), and what a device does
-// when an access is blocked.
+// The measurements of a data sheet: latencies (how long), and what a device does when an access is
+// blocked. sheet_reach.hpp has the reaches (how far).
 #include "audit/sheet.hpp"
 
+#include "audit/engine/sheet_reach.hpp"
 #include "audit/sheet_bench.hpp"
 #include "platform/try.hpp"
 
 #include <algorithm>
-#include <map>
 #include <numeric>
 #include <utility>
 
@@ -41,163 +41,6 @@ constexpr std::array<MeasureKind, measures> measure_kinds = {
 
 /// How long a device may take for a late access.
 constexpr nanoseconds horizon = 10ms;
-constexpr std::string_view any_operation = "any";
-
-/// What is known about accesses on one side of a kind of buffer.
-struct ReadReach {
-    std::uint64_t unseen = 0; ///< bytes between the buffer and the guard, the most of all runs
-    bool is_blocked = false;
-    bool is_exact = true;
-    std::uint64_t value = 0;
-    std::uint64_t resolution = 0;
-};
-
-struct Reach {
-    Written written;
-    bool wrote_beyond = false;
-    std::array<ReadReach, 2> reads; ///< left, right
-};
-
-/// Lengths to measure: the shortest, one page, three (which may need a list), and the longest of
-/// short ones.
-std::vector<ByteCount> sheet_lengths(const Operation& operation) {
-    constexpr ByteCount most(3 * Arena::page);
-    const ByteCount least = std::max({operation.shortest, operation.granule, ByteCount(1)});
-    std::vector<ByteCount> lengths;
-    for (const ByteCount each : {least, std::min(operation.longest, most), ByteCount(Arena::page)})
-        if (each <= most && each != ByteCount(0) && operation.has_length(each) &&
-            std::ranges::find(lengths, each) == lengths.end())
-            lengths.push_back(each);
-    std::ranges::sort(lengths);
-    return lengths;
-}
-
-/// Where accesses reach, found by moving guards away from buffers.
-class Reaches {
-  public:
-    using Key = std::pair<std::string_view, std::string_view>; ///< operation, label
-
-    explicit Reaches(SheetBench& bench) : bench_(bench) {}
-
-    Result<void> measure() {
-        MOAT_TRY(write_reaches());
-        MOAT_TRY(read_reaches(Fit::left));
-        return read_reaches(Fit::right);
-    }
-
-    [[nodiscard]] const std::map<Key, Reach>& all() const { return reaches_; }
-
-    /// Starts a driver, runs each operation (or `only` one) at each length, and calls
-    /// visit(key, spot) for each buffer after each run.
-    template <class Visit>
-    Result<void> each_run(Fit fit, Visit visit, std::string_view only = any_operation) {
-        MOAT_TRY(bench_.start(fit));
-        const auto operations = bench_.driver().operations();
-        for (unsigned index = 0; index != operations.size(); ++index)
-            for (const ByteCount length : sheet_lengths(operations[index])) {
-                if (only != any_operation && only != operations[index].name)
-                    continue;
-                MOAT_LET(const Ran ran, bench_.run(index, length, fit));
-                if (reaches_.empty() && ran.answer.verdict == Verdict::no_answer)
-                    return fail(ErrorCode::io, "the device does not answer",
-                                {"code", ran.answer.code});
-                MOAT_TRY(bench_.settle({}));
-                for (const Spot& each : ran.given)
-                    visit(Key(operations[index].name, each.label), each);
-                for (const Spot& each : bench_.kept())
-                    visit(Key(any_operation, each.label), each);
-            }
-        return {};
-    }
-
-  private:
-    Result<void> write_reaches() {
-        return each_run({}, [&](const Key& key, const Spot& spot) {
-            Reach& reach = reaches_[key];
-            const Written now = SheetBench::written_around(spot);
-            Written& most = reach.written;
-            most.before = std::max(most.before, now.before);
-            most.after = std::max(most.after, now.after);
-            most.rest_of_page = std::max(most.rest_of_page, now.rest_of_page);
-            for (const Blocked& each : bench_.blocked_beside(spot))
-                reach.wrote_beyond = reach.wrote_beyond || each.wrote;
-        });
-    }
-
-    static std::uint64_t distance(const Spot& spot, Fit::Kind side) {
-        return side == Fit::left ? spot.before() : spot.after();
-    }
-
-    Result<void> read_reaches(Fit::Kind side) {
-        MOAT_TRY(each_run({side}, [&](const Key& key, const Spot& spot) {
-            ReadReach& reach = of(key, side);
-            reach.unseen = std::max(reach.unseen, distance(spot, side));
-            for (const Blocked& each : bench_.blocked_beside(spot)) {
-                if (each.wrote || each.is_left != (side == Fit::left))
-                    continue;
-                reach.is_blocked = true;
-                reach.is_exact = reach.is_exact && each.extent.has_value();
-                reach.value = std::max(reach.value, each.extent.value_or(0));
-            }
-        }));
-        for (auto& [key, reach] : reaches_) {
-            ReadReach& reads = of(key, side);
-            if (!reads.is_blocked)
-                reads.resolution = reads.unseen;
-            else if (!reads.is_exact)
-                MOAT_TRY(search(key, side, reads));
-        }
-        return {};
-    }
-
-    [[nodiscard]] ReadReach& of(const Key& key, Fit::Kind side) {
-        return reaches_[key].reads[side == Fit::left ? 0 : 1];
-    }
-
-    struct Probe {
-        bool is_blocked = false;
-        std::uint64_t distance = 0;
-    };
-
-    Result<Probe> probe_at(const Key& key, Fit fit) {
-        Probe probe;
-        MOAT_TRY(each_run(
-            fit,
-            [&](const Key& other, const Spot& spot) {
-                if (other != key)
-                    return;
-                probe.distance = std::max(probe.distance, distance(spot, fit.kind));
-                for (const Blocked& each : bench_.blocked_beside(spot))
-                    probe.is_blocked = probe.is_blocked ||
-                                       (!each.wrote && each.is_left == (fit.kind == Fit::left));
-            },
-            key.first));
-        return probe;
-    }
-
-    /// Finds the least distance of a guard that no read reaches: doubles it, then bisects.
-    Result<void> search(const Key& key, Fit::Kind side, ReadReach& reads) {
-        std::uint64_t reached = reads.unseen;
-        std::uint64_t quiet = 0;
-        for (std::uint64_t next = 64; quiet == 0 && next <= sheet_reach; next *= 2) {
-            MOAT_LET(const Probe probe, probe_at(key, {side, next}));
-            (probe.is_blocked ? reached : quiet) = probe.distance;
-        }
-        while (quiet > reached + 1) {
-            MOAT_LET(const Probe probe, probe_at(key, {side, (reached + quiet) / 2}));
-            if (probe.distance <= reached || probe.distance >= quiet)
-                break; // the buffer's alignment
-            (probe.is_blocked ? reached : quiet) = probe.distance;
-        }
-        reads.value = reached + 1;
-        reads.resolution = quiet == 0 ? ~std::uint64_t{0} : quiet - reached - 1;
-        return {};
-    }
-
-    SheetBench& bench_;
-    std::map<Key, Reach> reaches_;
-};
-
 /// What a latency is counted from.
 using Stop = Measure;
 
