@@ -8,6 +8,7 @@
 #include "machine/vfio_user/remote_device.hpp"
 #include "run/device_kinds.hpp"
 #include "run/findings.hpp"
+#include "run/options.hpp"
 #include "serve/conversation.hpp"
 #include "serve/listener.hpp"
 

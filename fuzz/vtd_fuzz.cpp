@@ -73,9 +73,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     Pool pool(bytes, PhysicalAddress(0x100000), headers, 12);
     HostileRegisters registers(data, size);
     const std::uint64_t choice = registers.next();
-    iommu::vtd::UnitOptions options = {.coherence = (choice & 1) != 0
-                                                        ? iommu::vtd::Coherence::known
-                                                        : iommu::vtd::Coherence::reported};
+    iommu::vtd::UnitOptions options = {.coherence = (choice & 1) != 0 ? iommu::Coherence::known
+                                                                      : iommu::Coherence::reported};
     if ((choice & 2) != 0)
         options.invalidate_by = (choice & 4) != 0 ? iommu::vtd::InvalidateBy::registers
                                                   : iommu::vtd::InvalidateBy::queue;

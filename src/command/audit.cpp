@@ -368,6 +368,60 @@ Exit run(const AuditArguments& arguments) {
     return all ? Exit::success : Exit::bound;
 }
 
+/// Which cases run, and how.
+void add_case_options(CLI::App& command, AuditArguments& arguments) {
+    add_bytes(command, "--guard", arguments.guard,
+              "guard on each side of a buffer, rounded up to pages", {1, std::uint64_t{1} << 20})
+        ->default_str(std::to_string(default_guard));
+    command
+        .add_option("--placement", arguments.placement, "put buffers at this end of their pages")
+        ->check(CLI::IsMember({"left", "right", "both"}))
+        ->capture_default_str();
+    add_number(command, "--seed", arguments.seed, "seed of the random operations and lengths")
+        ->capture_default_str();
+    add_seconds(command, "--time", arguments.seconds, "audit each device for this long");
+    CLI::Option* const operations =
+        add_number(command, "--operations", arguments.operations,
+                   "operations for each device; default: one for each boundary", {.least = 1});
+    command.add_option("--case", arguments.cases, "run only this case, or FIRST-LAST")
+        ->check(CLI::Validator(
+            [](std::string& text) {
+                audit::AuditOptions parsed;
+                return parse_cases(text, parsed)
+                           ? std::string()
+                           : '"' + text + "\" is not a case; write 12, or 12-14 for a range";
+            },
+            ""))
+        ->excludes(operations);
+}
+
+void describe_audit(CLI::App& command) {
+    command.footer("Faults: overrun, underrun, late, stale, read-only, short-transfer, "
+                   "short-buffer, no-invalidate, wrong-data.");
+    describe(
+        command,
+        {.paragraphs =
+             {"Drives devices with buffers between guard pages, at every boundary of their "
+              "lengths. Reports accesses outside a buffer, accesses after completion, accesses "
+              "that bypass the IOMMU, data that was not written, data other than what an earlier "
+              "operation stored, and success for transfers that the IOMMU blocked.",
+              "Machine soft has models of devices in this process. Machine qemu has QEMU's "
+              "devices, behind the IOMMU that --iommu names. Machine vfio has devices of this host "
+              "that moat bind "
+              "gave to VFIO. Machine vfio-user:SOCKET has the device of a vfio-user server, "
+              "whose DMA moat's IOMMU checks message by message. The audit writes to disks.",
+              "Each finding prints the command that reproduces it.",
+              "--sheet then measures how far and how long the device accesses memory outside of "
+              "its buffers, and what it does if it is blocked."},
+         .examples = {
+             {"moat audit --list", "list the devices"},
+             {"moat audit --machine vfio-user:/tmp/nvme.sock --list", "show a server's device"},
+             {"moat audit --device nvme", "audit a model of an NVMe controller"},
+             {"moat audit --device nvme --inject overrun --case 0",
+              "the same model, writing past its buffers"},
+         }});
+}
+
 } // namespace
 
 void add_audit(CLI::App& app, Exit& exit) {
@@ -396,29 +450,7 @@ void add_audit(CLI::App& app, Exit& exit) {
         ->capture_default_str();
     command->add_option("--device", arguments.devices,
                         "a name or address from --list; default: all devices of the machine");
-    add_bytes(*command, "--guard", arguments.guard,
-              "guard on each side of a buffer, rounded up to pages", {1, std::uint64_t{1} << 20})
-        ->default_str(std::to_string(default_guard));
-    command
-        ->add_option("--placement", arguments.placement, "put buffers at this end of their pages")
-        ->check(CLI::IsMember({"left", "right", "both"}))
-        ->capture_default_str();
-    add_number(*command, "--seed", arguments.seed, "seed of the random operations and lengths")
-        ->capture_default_str();
-    add_seconds(*command, "--time", arguments.seconds, "audit each device for this long");
-    CLI::Option* const operations =
-        add_number(*command, "--operations", arguments.operations,
-                   "operations for each device; default: one for each boundary", {.least = 1});
-    command->add_option("--case", arguments.cases, "run only this case, or FIRST-LAST")
-        ->check(CLI::Validator(
-            [](std::string& text) {
-                audit::AuditOptions parsed;
-                return parse_cases(text, parsed)
-                           ? std::string()
-                           : '"' + text + "\" is not a case; write 12, or 12-14 for a range";
-            },
-            ""))
-        ->excludes(operations);
+    add_case_options(*command, arguments);
     command->add_option("--inject", arguments.inject,
                         "make the device (on QEMU, its driver) misbehave: FAULT[:BYTES]; "
                         "late:BYTES:MICROSECONDS");
@@ -437,29 +469,7 @@ void add_audit(CLI::App& app, Exit& exit) {
         ->expected(2);
     command->add_flag("--json", arguments.json, "print JSON lines (docs/report_schema.md)");
     command->add_flag("--list", arguments.list, "list the devices, or show a server's");
-    command->footer("Faults: overrun, underrun, late, stale, read-only, short-transfer, "
-                    "short-buffer, no-invalidate, wrong-data.");
-    describe(
-        *command,
-        {.paragraphs =
-             {"Drives devices with buffers between guard pages, at every boundary of their "
-              "lengths. Reports accesses outside a buffer, accesses after completion, accesses "
-              "that bypass the IOMMU, data that was not written, data other than what an earlier "
-              "operation stored, and success for transfers that the IOMMU blocked.",
-              "Machine soft has models of devices in this process. Machine qemu has QEMU's "
-              "devices, behind QEMU's VT-d. Machine vfio has devices of this host that moat bind "
-              "gave to VFIO. Machine vfio-user:SOCKET has the device of a vfio-user server, "
-              "whose DMA moat's IOMMU checks message by message. The audit writes to disks.",
-              "Each finding prints the command that reproduces it.",
-              "--sheet then measures how far and how long the device accesses memory outside of "
-              "its buffers, and what it does if it is blocked."},
-         .examples = {
-             {"moat audit --list", "list the devices"},
-             {"moat audit --machine vfio-user:/tmp/nvme.sock --list", "show a server's device"},
-             {"moat audit --device nvme", "audit a model of an NVMe controller"},
-             {"moat audit --device nvme --inject overrun --case 0",
-              "the same model, writing past its buffers"},
-         }});
+    describe_audit(*command);
     command->callback([&exit] { exit = run(arguments); });
 }
 

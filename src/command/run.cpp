@@ -204,6 +204,27 @@ int run_program(const RunArguments& arguments) {
     return tally.findings != 0 ? static_cast<int>(arguments.exit_code) : end->shell_status();
 }
 
+void describe_run(const CLI::App& command) {
+    describe(
+        command,
+        {.paragraphs =
+             {"Runs an unmodified program that drives a PCI device through VFIO, and gives it a "
+              "soft device. Each access of the device is checked against the program's maps: one "
+              "outside of every mapping, after an unmap, against the direction, or before bus "
+              "mastering is reported with the program's stacks. Needs neither a device, nor an "
+              "IOMMU, nor root.",
+              "The exit status is the program's, or 1 if something was found. Reports and the "
+              "summary go to standard error.",
+              "The program's own maps decide how closely it is checked: an access that stays "
+              "inside a mapping is right. The library has no effect on static programs and Go "
+              "programs: give --supervise, which follows them by ptrace and seccomp, also without "
+              "root. A register access then takes tens of microseconds more."},
+         .examples = {{"moat run -- qemu-img info nvme://0000:05:00.0/1", "look at a soft disk"},
+                      {"moat run --inject overrun -- qemu-img info nvme://0000:05:00.0/1",
+                       "let the disk write past its buffers"},
+                      {"moat run --supervise -- ./driver_test", "run a static program"}}});
+}
+
 } // namespace
 
 void add_run(CLI::App& app, Exit& exit) {
@@ -256,24 +277,7 @@ void add_run(CLI::App& app, Exit& exit) {
                       "for static programs and Go programs: follow the program by ptrace and "
                       "seccomp in place of a preloaded library");
     command->add_flag("--quiet", arguments.quiet, "print no summary");
-    describe(
-        *command,
-        {.paragraphs =
-             {"Runs an unmodified program that drives a PCI device through VFIO, and gives it a "
-              "soft device. Each access of the device is checked against the program's maps: one "
-              "outside of every mapping, after an unmap, against the direction, or before bus "
-              "mastering is reported with the program's stacks. Needs neither a device, nor an "
-              "IOMMU, nor root.",
-              "The exit status is the program's, or 1 if something was found. Reports and the "
-              "summary go to standard error.",
-              "The program's own maps decide how closely it is checked: an access that stays "
-              "inside a mapping is right. The library has no effect on static programs and Go "
-              "programs: give --supervise, which follows them by ptrace and seccomp, also without "
-              "root. A register access then takes tens of microseconds more."},
-         .examples = {{"moat run -- qemu-img info nvme://0000:05:00.0/1", "look at a soft disk"},
-                      {"moat run --inject overrun -- qemu-img info nvme://0000:05:00.0/1",
-                       "let the disk write past its buffers"},
-                      {"moat run --supervise -- ./driver_test", "run a static program"}}});
+    describe_run(*command);
     command->callback([&exit] {
         if (arguments.devices.empty())
             arguments.devices = {"nvme"};
