@@ -118,6 +118,7 @@ def main() -> int:
             ["audit", "--device", "nvme", "--inject", "late", "--operations", "20"],
             ["audit", "--device", "nvme", "--inject", "wrong-data"],
             ["audit", "--device", "nvme", "--sheet", sheet],
+            ["audit", "--machine", "qemu", "--device", "nvme", "--inject", "overrun", "--case", "80"],
             ["bind", "00:04.0", *sysfs], ["devices", *sysfs], ["unbind", "00:04.0", *sysfs],
             *(["explain", str(data / name)] for name in (
                 "explain/traced.log", "golden_lines.txt", "pasted_lines.txt", "intel-6.12.117-iommufd.txt",

@@ -126,6 +126,20 @@ class Injector::WrongDriver final : public Driver {
     [[nodiscard]] Result<Answer> do_run(const Request& request) override;
     [[nodiscard]] Request changed(Request request) const;
 
+    /// At the end of a medium, the longer request begins earlier.
+    void lengthen(Request& request, ByteCount bytes) const {
+        const std::uint64_t unit = medium().unit.value();
+        const ByteCount length = request.length + bytes;
+        if (operations()[request.operation].content != Content::none) {
+            const std::uint64_t needed = (length.value() + unit - 1) / unit;
+            const std::uint64_t all = medium().size.value() / unit;
+            if (needed > all)
+                return;
+            request.position = std::min(request.position, all - needed);
+        }
+        request.length = length;
+    }
+
     /// Whether the medium, if it is used, has `length` from the request's position on.
     [[nodiscard]] bool is_on_medium(const Request& request, ByteCount length) const {
         const ByteCount start(request.position * medium().unit.value());
@@ -155,9 +169,8 @@ Request Injector::WrongDriver::changed(Request request) const {
         [[fallthrough]];
     case Injection::overrun:
     case Injection::short_buffer:
-        if (bytes <= operation.longest && request.length <= operation.longest - bytes &&
-            is_on_medium(request, request.length + bytes))
-            request.length += bytes;
+        if (bytes <= operation.longest && request.length <= operation.longest - bytes)
+            lengthen(request, bytes);
         break;
     case Injection::stale:
     case Injection::no_invalidate:
@@ -184,7 +197,6 @@ Request Injector::WrongDriver::changed(Request request) const {
     case Injection::none:
         break;
     }
-
     return request;
 }
 
