@@ -2,6 +2,7 @@
 // What an audit with full checking costs: on QEMU beside the bare round trips that it is made of,
 // and on the soft machine. Without QEMU its rows are left out.
 #include "audit/audit.hpp"
+#include "audit/contents.hpp"
 #include "audit/subject.hpp"
 #include "harness.hpp"
 #include "machine/qemu/qemu_machine.hpp"
@@ -77,7 +78,8 @@ class BareLoop {
             };
             data_ = obtain("bare data", ByteCount(std::uint64_t{2} << 20));
             lists_ = obtain("bare lists", ByteCount(8192));
-            plan_.emplace((*driver)->operations(), audit::Placements::both, seed);
+            plan_.emplace((*driver)->operations(), audit::Placements::both, seed,
+                          (*driver)->medium());
             return driver;
         };
     }
@@ -92,8 +94,14 @@ class BareLoop {
 
   private:
     void run(const audit::Case& about) {
-        audit::Request request{
-            .operation = about.operation, .data = data_.iova, .length = about.length};
+        audit::Request request{.operation = about.operation,
+                               .data = data_.iova,
+                               .length = about.length,
+                               .position = about.position};
+        // The audit's next loads find what the audit stored.
+        if (driver_->operations()[about.operation].content == audit::Content::stores)
+            audit::Contents::fill(data_.bytes.first(about.length.value()), driver_->medium(),
+                                  about);
         const auto needs = driver_->lists_for(request);
         if (!needs.empty())
             request.lists = {&lists_, 1};
