@@ -11,6 +11,7 @@
 #include "moat/iommu/detail/smmuv3_command_queue.hpp"
 #include "moat/iommu/detail/smmuv3_event_queue.hpp"
 #include "moat/iommu/detail/smmuv3_streams.hpp"
+#include "moat/iommu/detail/unit_tables.hpp"
 #include "moat/iommu/smmuv3/registers.hpp"
 #include "moat/page_table/invalidation.hpp"
 #include "moat/page_table/table_memory.hpp"
@@ -61,18 +62,11 @@ class Unit {
         const std::array<unsigned, own_tables> bytes_lg2 = {
             at_least_page(sizes.streams_lg2 + stream_lg2),
             at_least_page(sizes.events_lg2 + EventQueue::event_lg2), page_lg2};
-        std::array<PhysicalAddress, own_tables> tables;
-        for (std::size_t i = 0; i != own_tables; ++i) {
-            const auto table = memory.allocate(bytes_lg2[i]);
-            if (!table) {
-                while (i-- != 0)
-                    memory.release(tables[i], bytes_lg2[i]);
-                return std::unexpected(table.error());
-            }
-            tables[i] = *table;
-        }
+        const auto tables = allocate_tables(memory, bytes_lg2);
+        if (!tables)
+            return std::unexpected(tables.error());
         std::unique_ptr<Unit> unit(
-            new Unit(registers, memory, capabilities, sizes, tables, bytes_lg2));
+            new Unit(registers, memory, capabilities, sizes, *tables, bytes_lg2));
         if (const auto started = unit->start(); !started)
             return std::unexpected(started.error());
         return unit;

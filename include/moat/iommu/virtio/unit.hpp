@@ -7,6 +7,7 @@
 #include "moat/core/function_ref.hpp"
 #include "moat/core/result.hpp"
 #include "moat/fault/record.hpp"
+#include "moat/iommu/detail/unit_tables.hpp"
 #include "moat/iommu/detail/virtio_queue.hpp"
 #include "moat/iommu/detail/virtio_request.hpp"
 #include "moat/iommu/domain.hpp"
@@ -45,17 +46,11 @@ class Unit {
     /// no_memory, io.
     static Result<std::unique_ptr<Unit>> open(Registers& registers, Memory& memory,
                                               const UnitOptions& options) {
-        std::array<PhysicalAddress, own_pages> pages;
-        for (std::size_t i = 0; i != own_pages; ++i) {
-            const auto page = memory.allocate(page_lg2);
-            if (!page) {
-                while (i-- != 0)
-                    memory.release(pages[i], page_lg2);
-                return std::unexpected(page.error());
-            }
-            pages[i] = *page;
-        }
-        std::unique_ptr<Unit> unit(new Unit(registers, memory, options, pages));
+        const auto pages = allocate_tables(
+            memory, std::array<unsigned, own_pages>{page_lg2, page_lg2, page_lg2, page_lg2});
+        if (!pages)
+            return std::unexpected(pages.error());
+        std::unique_ptr<Unit> unit(new Unit(registers, memory, options, *pages));
         if (const auto started = unit->start(); !started)
             return std::unexpected(started.error());
         return unit;

@@ -7,6 +7,7 @@
 #include "moat/core/function_ref.hpp"
 #include "moat/fault/record.hpp"
 #include "moat/iommu/detail/domain_numbers.hpp"
+#include "moat/iommu/detail/unit_tables.hpp"
 #include "moat/iommu/detail/vtd_fault_record.hpp"
 #include "moat/iommu/detail/vtd_invalidation_port.hpp"
 #include "moat/iommu/vtd/registers.hpp"
@@ -56,17 +57,11 @@ class Unit {
             capabilities.has_queue() ? InvalidateBy::queue : InvalidateBy::registers);
         if (by == InvalidateBy::queue && !capabilities.has_queue())
             return fail(ErrorCode::unsupported, "the unit has no queue of invalidations");
-        std::array<PhysicalAddress, own_pages> pages;
-        for (std::size_t i = 0; i != own_pages; ++i) {
-            const auto page = memory.allocate(page_lg2);
-            if (!page) {
-                while (i-- != 0)
-                    memory.release(pages[i], page_lg2);
-                return std::unexpected(page.error());
-            }
-            pages[i] = *page;
-        }
-        std::unique_ptr<Unit> unit(new Unit(registers, memory, capabilities, by, pages));
+        const auto pages =
+            allocate_tables(memory, std::array<unsigned, own_pages>{page_lg2, page_lg2, page_lg2});
+        if (!pages)
+            return std::unexpected(pages.error());
+        std::unique_ptr<Unit> unit(new Unit(registers, memory, capabilities, by, *pages));
         if (const auto started = unit->start(); !started)
             return std::unexpected(started.error());
         return unit;
