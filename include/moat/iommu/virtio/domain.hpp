@@ -43,7 +43,8 @@ class Domain {
         if (const auto good = check(start, size, memory.value()); !good)
             return good;
         if (!has(limits().known, attributes))
-            return fail(ErrorCode::unsupported, "the IOMMU knows read and write alone",
+            return fail(ErrorCode::unsupported,
+                        "the IOMMU supports no attribute but read and write",
                         {"attributes", static_cast<std::uint64_t>(attributes)});
         return unit_.map(number_, IovaRange(start, size), memory, attributes);
     }
