@@ -164,6 +164,7 @@ Start start_virtio_scsi; ///< the disk at target 0 of a virtio SCSI controller
 Start start_ahci;        ///< the first disk of an AHCI controller
 Start start_e1000e;      ///< an Intel 82574 network controller, looped back
 Start start_xhci;        ///< the first disk at a USB 3 controller
+Start start_sdhci;       ///< the card in the first slot of an SD host controller
 
 /// Starts the first driver that supports the function. Errors: unsupported (none does), and those
 /// of that driver.

@@ -64,6 +64,15 @@ constexpr std::array rows = {
     Row{"virtio-scsi", Injection::short_buffer, "read", FindingKind::wrote_outside, 25, 26, false},
     Row{"virtio-scsi", Injection::no_invalidate, "read", FindingKind::touched_after_completion, 0,
         2},
+    // As many, and the controller reports what was blocked.
+    Row{"sdhci", Injection::overrun, "read", FindingKind::wrote_outside, 25, 26, false},
+    Row{"sdhci", Injection::underrun, "read", FindingKind::wrote_outside, 0, 1, false},
+    Row{"sdhci", Injection::late, "read", FindingKind::touched_after_completion, 0, 1, false},
+    Row{"sdhci", Injection::stale, "read", FindingKind::touched_after_completion, 0, 2, false},
+    Row{"sdhci", Injection::read_only, "write", FindingKind::wrote_outside, 12, 13, false},
+    Row{"sdhci", Injection::short_transfer, "read", FindingKind::left_unwritten, 1, 2},
+    Row{"sdhci", Injection::short_buffer, "read", FindingKind::wrote_outside, 25, 26, false},
+    Row{"sdhci", Injection::no_invalidate, "read", FindingKind::touched_after_completion, 0, 2},
 };
 
 INSTANTIATE_TEST_SUITE_P(Qemu, InjectedErrors, ::testing::ValuesIn(rows));
@@ -74,7 +83,7 @@ TEST_P(GoodDevices, stay_inside) {
     expect_nothing(GetParam(), 2000);
 }
 
-INSTANTIATE_TEST_SUITE_P(Qemu, GoodDevices, ::testing::Values("xhci", "virtio-scsi"));
+INSTANTIATE_TEST_SUITE_P(Qemu, GoodDevices, ::testing::Values("xhci", "virtio-scsi", "sdhci"));
 
 } // namespace
 } // namespace moat::tests

@@ -236,7 +236,7 @@ using namespace std::chrono_literals;
 
 using machine::Bdf;
 
-constexpr std::array<Kind, 12> all_kinds = {
+constexpr std::array<Kind, 13> all_kinds = {
     {{"soft", "nvme", "an NVM Express controller in this process", true, Bdf(0, 5, 0)},
      {"soft", "edu", "a teaching device with one DMA engine in this process", true, Bdf(0, 4, 0)},
      {"qemu", "nvme", "QEMU's NVM Express controller", true, Bdf(0, 5, 0)},
@@ -246,6 +246,7 @@ constexpr std::array<Kind, 12> all_kinds = {
      {"qemu", "e1000e", "QEMU's Intel 82574 network controller, looped back", true, Bdf(0, 8, 0)},
      {"qemu", "xhci", "QEMU's USB 3 controller with a disk", true, Bdf(0, 10, 0)},
      {"qemu", "virtio-scsi", "QEMU's virtio SCSI controller with a disk", true, Bdf(0, 11, 0)},
+     {"qemu", "sdhci", "QEMU's SD host controller with a card", true, Bdf(0, 14, 0)},
      {"qemu", "edu", "QEMU's teaching device; 100 ms per operation", true, Bdf(0, 4, 0)},
      {"qemu", "virtio-blk-direct", "QEMU's virtio block device without iommu_platform", false,
       Bdf(0, 9, 0)},
@@ -271,6 +272,8 @@ machine::qemu::QemuOptions qemu_options(std::string_view name) {
     else if (name == "virtio-scsi")
         options.devices = {"virtio-scsi-pci,id=scsi,addr=b,disable-legacy=on,iommu_platform=on",
                            "scsi-hd,drive=disk0,bus=scsi.0"};
+    else if (name == "sdhci")
+        options.devices = {"sdhci-pci,addr=e", "sd-card,drive=disk0"};
     else if (name == "xhci")
         options.devices = {"qemu-xhci,id=usb,addr=a", "usb-storage,drive=disk0,bus=usb.0"};
     else
