@@ -161,6 +161,7 @@ Start start_edu;         ///< QEMU's teaching device: a DMA engine with a buffer
 Start start_nvme;        ///< any NVM Express controller, with one I/O queue
 Start start_virtio_blk;  ///< a virtio block device over modern PCI
 Start start_virtio_scsi; ///< the disk at target 0 of a virtio SCSI controller
+Start start_pvscsi;      ///< the disk at target 0 of VMware's paravirtual SCSI controller
 Start start_ahci;        ///< the first disk of an AHCI controller
 Start start_e1000e;      ///< an Intel 82574 network controller, looped back
 Start start_xhci;        ///< the first disk at a USB 3 controller

@@ -64,7 +64,16 @@ constexpr std::array rows = {
     Row{"virtio-scsi", Injection::short_buffer, "read", FindingKind::wrote_outside, 25, 26, false},
     Row{"virtio-scsi", Injection::no_invalidate, "read", FindingKind::touched_after_completion, 0,
         2},
-    // As many, and the controller reports what was blocked.
+    Row{"pvscsi", Injection::overrun, "read", FindingKind::wrote_outside, 37, 38},
+    Row{"pvscsi", Injection::overrun, "read", FindingKind::success_though_blocked, 37, 38},
+    Row{"pvscsi", Injection::underrun, "read", FindingKind::wrote_outside, 0, 1},
+    Row{"pvscsi", Injection::late, "read", FindingKind::touched_after_completion, 0, 1},
+    Row{"pvscsi", Injection::stale, "read", FindingKind::touched_after_completion, 0, 2},
+    Row{"pvscsi", Injection::read_only, "write", FindingKind::wrote_outside, 12, 13},
+    Row{"pvscsi", Injection::short_transfer, "read", FindingKind::left_unwritten, 1, 2},
+    Row{"pvscsi", Injection::short_buffer, "read", FindingKind::wrote_outside, 37, 38},
+    Row{"pvscsi", Injection::no_invalidate, "read", FindingKind::touched_after_completion, 0, 2},
+    // A round has 25 cases, and the controller reports what was blocked.
     Row{"sdhci", Injection::overrun, "read", FindingKind::wrote_outside, 25, 26, false},
     Row{"sdhci", Injection::underrun, "read", FindingKind::wrote_outside, 0, 1, false},
     Row{"sdhci", Injection::late, "read", FindingKind::touched_after_completion, 0, 1, false},
@@ -76,6 +85,28 @@ constexpr std::array rows = {
 };
 
 INSTANTIATE_TEST_SUITE_P(Qemu, InjectedErrors, ::testing::ValuesIn(rows));
+
+/// Cases 24 to 35 read by a list, of which no fault names a buffer.
+class BypassingDevices : public QemuAudit {};
+
+TEST_F(BypassingDevices, take_canaries_for_addresses) {
+    const auto report = run("pvscsi", Injection::none, 36, 24);
+    if (!report)
+        return;
+    ASSERT_EQ(report->findings.size(), 1U);
+    EXPECT_EQ(report->findings[0].kind, FindingKind::fault_without_access);
+    EXPECT_EQ(report->findings[0].operation, "read by a list");
+    EXPECT_EQ(report->findings[0].times, 12U);
+    EXPECT_TRUE(report->findings[0].answer.verdict == audit::Verdict::success);
+}
+
+TEST_F(BypassingDevices, stay_inside_without_lists) {
+    const auto report = run("pvscsi", Injection::none, 24);
+    if (!report)
+        return;
+    EXPECT_EQ(report->tally.cases, 24U);
+    EXPECT_TRUE(report->findings.empty());
+}
 
 class GoodDevices : public QemuAudit, public ::testing::WithParamInterface<std::string_view> {};
 

@@ -12,7 +12,6 @@ namespace moat::audit {
 namespace {
 
 using fault::Diagnosis;
-using fault::Kind;
 using fault::Side;
 
 [[nodiscard]] std::string bytes_text(std::uint64_t bytes) {
@@ -108,20 +107,20 @@ class Judge {
                            record.source.id() == seen_.requester);
         const Diagnosis diagnosis =
             fault::diagnose(fault::SortedMappings(living_), past_.history, record);
-        switch (ours ? diagnosis.kind : Kind::no_access) {
-        case Kind::out_of_bounds_right:
-        case Kind::out_of_bounds_left:
-        case Kind::crossing:
+        switch (ours ? diagnosis.kind : fault::Kind::no_access) {
+        case fault::Kind::out_of_bounds_right:
+        case fault::Kind::out_of_bounds_left:
+        case fault::Kind::crossing:
             return outside(diagnosis);
-        case Kind::permission:
+        case fault::Kind::permission:
             // Some IOMMUs report a missing leaf for one that forbids the access; the buffer was
             // unmapped.
             if (record.reason == fault::Reason::not_present && is_given(diagnosis.mapping->range))
                 return after(diagnosis, diagnosis.mapping->range);
             return outside(diagnosis);
-        case Kind::use_after_unmap:
+        case fault::Kind::use_after_unmap:
             return after(diagnosis, diagnosis.past->mapping.range);
-        case Kind::mapped_and_allowed:
+        case fault::Kind::mapped_and_allowed:
             // Faults are taken after the operation's buffers are unmapped; the driver's own stay
             // mapped.
             if (is_given(diagnosis.mapping->range))
@@ -167,7 +166,7 @@ class Judge {
         const FindingKind kind = wrote(diagnosis.record, buffer) ? FindingKind::wrote_outside
                                                                  : FindingKind::read_outside;
         std::uint64_t bytes = diagnosis.bytes_outside;
-        if (diagnosis.kind == Kind::permission &&
+        if (diagnosis.kind == fault::Kind::permission &&
             diagnosis.record.precision == fault::Precision::exact)
             bytes = diagnosis.record.where.size().value();
         const auto same = std::ranges::find_if(found_, [&](const Finding& each) {

@@ -236,7 +236,7 @@ using namespace std::chrono_literals;
 
 using machine::Bdf;
 
-constexpr std::array<Kind, 13> all_kinds = {
+constexpr std::array<Kind, 14> all_kinds = {
     {{"soft", "nvme", "an NVM Express controller in this process", true, Bdf(0, 5, 0)},
      {"soft", "edu", "a teaching device with one DMA engine in this process", true, Bdf(0, 4, 0)},
      {"qemu", "nvme", "QEMU's NVM Express controller", true, Bdf(0, 5, 0)},
@@ -250,6 +250,8 @@ constexpr std::array<Kind, 13> all_kinds = {
      {"qemu", "edu", "QEMU's teaching device; 100 ms per operation", true, Bdf(0, 4, 0)},
      {"qemu", "virtio-blk-direct", "QEMU's virtio block device without iommu_platform", false,
       Bdf(0, 9, 0)},
+     {"qemu", "pvscsi", "QEMU's paravirtual SCSI controller, whose lists bypass the IOMMU", false,
+      Bdf(0, 15, 0)},
      {"vfio", "nvme",
       "the first NVM Express controller bound to vfio-pci; the audit writes to its disk", false},
      {"vfio", "edu", "the first of QEMU's teaching devices bound to vfio-pci"}}};
@@ -272,6 +274,8 @@ machine::qemu::QemuOptions qemu_options(std::string_view name) {
     else if (name == "virtio-scsi")
         options.devices = {"virtio-scsi-pci,id=scsi,addr=b,disable-legacy=on,iommu_platform=on",
                            "scsi-hd,drive=disk0,bus=scsi.0"};
+    else if (name == "pvscsi")
+        options.devices = {"pvscsi,id=scsi,addr=f", "scsi-hd,drive=disk0,bus=scsi.0"};
     else if (name == "sdhci")
         options.devices = {"sdhci-pci,addr=e", "sd-card,drive=disk0"};
     else if (name == "xhci")
