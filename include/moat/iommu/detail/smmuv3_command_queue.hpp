@@ -6,8 +6,8 @@
 
 #include "moat/core/result.hpp"
 #include "moat/iommu/detail/smmuv3_command.hpp"
+#include "moat/iommu/detail/unit_tables.hpp"
 #include "moat/iommu/smmuv3/registers.hpp"
-#include "moat/page_table/table_memory.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -68,14 +68,9 @@ class CommandQueue {
     void append(const Command& command) {
         const std::uint32_t slot = producer_ & (index_mask() >> 1);
         Word* const words = memory_.words(page_) + std::size_t{2} * slot;
-        store(words[1], command[1]);
-        store(words[0], command[0]);
+        store_word<Sync>(words[1], command[1]);
+        store_word<Sync>(words[0], command[0]);
         producer_ = (producer_ + 1) & index_mask();
-    }
-
-    static void store(Word& word, std::uint64_t value) {
-        typename Sync::template AtomicRef<std::uint64_t>(word).store(value,
-                                                                     std::memory_order_release);
     }
 
     /// An index, and the wrap bit above it.

@@ -6,8 +6,8 @@
 
 #include "moat/core/function_ref.hpp"
 #include "moat/iommu/detail/smmuv3_event.hpp"
+#include "moat/iommu/detail/unit_tables.hpp"
 #include "moat/iommu/smmuv3/registers.hpp"
-#include "moat/page_table/table_memory.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -76,8 +76,7 @@ class EventQueue {
             memory_.words(table_) + (std::size_t{index & (size() - 1)} << (event_lg2 - 3));
         Event event;
         for (std::size_t i = 0; i != event.size(); ++i)
-            event[i] = typename Sync::template AtomicRef<std::uint64_t>(words[i]).load(
-                std::memory_order_acquire);
+            event[i] = load_word<Sync>(words[i]);
         return event;
     }
 

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Allocates the tables that a unit's driver has for its lifetime: all or none.
+// Tables that a unit reads: a driver allocates those of its lifetime, all or none, and accesses
+// words at any time.
 #pragma once
 
 #include "moat/core/result.hpp"
 #include "moat/page_table/table_memory.hpp"
+#include "moat/sync/concept.hpp"
 
 #include <array>
+#include <atomic>
 #include <cstddef>
+#include <cstdint>
 
 namespace moat::iommu {
 
@@ -25,6 +29,18 @@ allocate_tables(Memory& memory, const std::array<unsigned, Count>& bytes_lg2) {
         tables[i] = *table;
     }
     return tables;
+}
+
+/// Stores a word that the unit may read at any time. What was stored before is visible then.
+template <SyncPolicy Sync>
+void store_word(Word& word, std::uint64_t value) {
+    typename Sync::template AtomicRef<std::uint64_t>(word).store(value, std::memory_order_release);
+}
+
+/// Loads a word that the unit writes.
+template <SyncPolicy Sync>
+[[nodiscard]] std::uint64_t load_word(Word& word) {
+    return typename Sync::template AtomicRef<std::uint64_t>(word).load(std::memory_order_acquire);
 }
 
 } // namespace moat::iommu

@@ -4,9 +4,10 @@
 #pragma once
 
 #include "moat/core/result.hpp"
+#include "moat/iommu/detail/completion_word.hpp"
+#include "moat/iommu/detail/unit_tables.hpp"
 #include "moat/iommu/detail/vtd_command.hpp"
 #include "moat/iommu/vtd/registers.hpp"
-#include "moat/page_table/table_memory.hpp"
 
 #include <cstdint>
 #include <span>
@@ -23,7 +24,7 @@ class InvalidationPort {
     InvalidationPort(Registers& registers, Memory& memory, Capabilities capabilities,
                      InvalidateBy by, PhysicalAddress page, PhysicalAddress status_page)
         : registers_(registers), memory_(memory), capabilities_(capabilities), by_(by), page_(page),
-          status_page_(status_page) {}
+          completion_(memory, status_page) {}
 
     /// Returns when each of `commands` is complete. Errors: io, as does every later call then.
     [[nodiscard]] Result<void> run(std::span<const Command> commands) {
@@ -51,38 +52,23 @@ class InvalidationPort {
     static constexpr std::size_t most_at_once = 64;
 
     Result<void> run_by_queue(std::span<const Command> commands) {
-        const std::uint32_t ticket = ++ticket_ == 0 ? ++ticket_ : ticket_;
         for (const Command& each : commands)
             append(each.descriptor(capabilities_));
-        append(wait_descriptor(status_page_, ticket));
+        append(wait_descriptor(completion_.where(), completion_.next()));
         registers_.write64(reg::queue_tail, std::uint64_t{tail_} << 4);
-        for (unsigned attempt = 0; status() != ticket; ++attempt) {
-            const bool hope = registers_.relax(attempt);
-            if (status() == ticket)
-                break;
-            if (!hope || (registers_.read32(reg::fault_status) & fault_bits::queue_errors) != 0)
-                return failure("the unit does not complete its queue of invalidations");
-        }
+        const auto has_stopped = [&] {
+            return (registers_.read32(reg::fault_status) & fault_bits::queue_errors) != 0;
+        };
+        if (!completion_.wait(registers_, has_stopped))
+            return failure("the unit does not complete its queue of invalidations");
         return {};
     }
 
     void append(const Descriptor& descriptor) {
         Word* const slot = memory_.words(page_) + std::size_t{2} * tail_;
-        store(slot[1], descriptor[1]);
-        store(slot[0], descriptor[0]);
+        store_word<Sync>(slot[1], descriptor[1]);
+        store_word<Sync>(slot[0], descriptor[0]);
         tail_ = (tail_ + 1) % slots;
-    }
-
-    static void store(Word& word, std::uint64_t value) {
-        typename Sync::template AtomicRef<std::uint64_t>(word).store(value,
-                                                                     std::memory_order_release);
-    }
-
-    /// The value written by the last completed wait descriptor.
-    [[nodiscard]] std::uint32_t status() {
-        return static_cast<std::uint32_t>(
-            typename Sync::template AtomicRef<std::uint64_t>(*memory_.words(status_page_))
-                .load(std::memory_order_acquire));
     }
 
     Result<void> run_by_registers(std::span<const Command> commands) {
@@ -112,9 +98,8 @@ class InvalidationPort {
     const Capabilities capabilities_;
     const InvalidateBy by_;
     const PhysicalAddress page_;
-    const PhysicalAddress status_page_;
+    CompletionWord<Memory, Sync> completion_;
     unsigned tail_ = 0;
-    std::uint32_t ticket_ = 0;
     bool failed_ = false;
 };
 

@@ -5,6 +5,7 @@
 
 #include "moat/iommu/detail/smmuv3_streams.hpp"
 #include "moat/iommu/detail/unit_invalidator.hpp"
+#include "moat/iommu/detail/unit_tables.hpp"
 #include "moat/iommu/smmuv3/unit.hpp"
 #include "moat/iommu/table_domain.hpp"
 
@@ -96,8 +97,7 @@ class Domain : public TableDomain<Tree<DeviceStage1, typename Unit_::Sync, typen
                                unit.capabilities().output_size(), number);
         Word* const words = unit.memory().words(context);
         for (std::size_t i = 0; i != descriptor.size(); ++i)
-            typename Unit::Sync::template AtomicRef<std::uint64_t>(words[i]).store(
-                descriptor[i], std::memory_order_release);
+            store_word<typename Unit::Sync>(words[i], descriptor[i]);
     }
 
     Unit& unit_;

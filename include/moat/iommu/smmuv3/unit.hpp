@@ -7,10 +7,10 @@
 
 #include "moat/core/function_ref.hpp"
 #include "moat/fault/record.hpp"
-#include "moat/iommu/detail/domain_numbers.hpp"
 #include "moat/iommu/detail/smmuv3_command_queue.hpp"
 #include "moat/iommu/detail/smmuv3_event_queue.hpp"
 #include "moat/iommu/detail/smmuv3_streams.hpp"
+#include "moat/iommu/detail/unit_domains.hpp"
 #include "moat/iommu/detail/unit_tables.hpp"
 #include "moat/iommu/smmuv3/registers.hpp"
 #include "moat/page_table/invalidation.hpp"
@@ -23,7 +23,6 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <vector>
 
 namespace moat::iommu::smmuv3 {
 
@@ -40,7 +39,7 @@ struct UnitOptions {
 /// it outlives the unit. After an io error the unit is unusable: it is unknown what devices can
 /// reach.
 template <UnitRegisters Registers_, TableMemory Memory_, SyncPolicy Sync_>
-class Unit {
+class Unit : public UnitDomains<Sync_> {
   public:
     using Registers = Registers_;
     using Memory = Memory_;
@@ -86,25 +85,6 @@ class Unit {
 
     [[nodiscard]] Memory& memory() const { return memory_; }
 
-    /// Allocates a number for a domain, its ASID. Errors: limit.
-    [[nodiscard]] Result<std::uint16_t> take_domain_number() {
-        const ExclusiveLock lock(mutex_);
-        return numbers_.take();
-    }
-
-    /// Call after its functions are detached: invalidates what is cached under the number first.
-    void give_domain_number_back(std::uint16_t number) {
-        const ExclusiveLock lock(mutex_);
-        numbers_.give_back(number);
-    }
-
-    /// Keeps tables that the unit may still use after a failed invalidation, until translation is
-    /// disabled.
-    void keep_until_end(std::shared_ptr<void> tables) {
-        const ExclusiveLock lock(mutex_);
-        kept_.push_back(std::move(tables));
-    }
-
     /// On return the stream's accesses go through the tables of `context`, a context descriptor.
     /// Errors: busy, out_of_range (beyond the stream table), io.
     [[nodiscard]] Result<void> attach(std::uint16_t requester, PhysicalAddress context) {
@@ -117,8 +97,8 @@ class Unit {
             return fail(ErrorCode::busy, "the function is attached already",
                         {"requester", requester});
         const StreamEntry entry = stream_entry(context, capabilities_.stall_is_optional());
-        store(words[1], entry[1]);
-        store(words[0], entry[0]);
+        store_word<Sync>(words[1], entry[1]);
+        store_word<Sync>(words[0], entry[0]);
         return commands_.run({{forget_stream(requester)}});
     }
 
@@ -129,7 +109,7 @@ class Unit {
         if (words == nullptr || (words[0] & stream_valid) == 0)
             return fail(ErrorCode::not_found, "the function is attached to no domain",
                         {"requester", requester});
-        store(words[0], 0);
+        store_word<Sync>(words[0], 0);
         return commands_.run({{forget_stream(requester)}});
     }
 
@@ -170,6 +150,7 @@ class Unit {
     }
 
   private:
+    using UnitDomains<Sync>::mutex_;
     using CommandQueue = smmuv3::CommandQueue<Registers, Memory, Sync>;
     using EventQueue = smmuv3::EventQueue<Registers, Memory, Sync>;
 
@@ -187,11 +168,10 @@ class Unit {
     Unit(Registers& registers, Memory& memory, Capabilities capabilities, Sizes sizes,
          const std::array<PhysicalAddress, own_tables>& tables,
          const std::array<unsigned, own_tables>& bytes_lg2)
-        : registers_(registers), memory_(memory), capabilities_(capabilities),
-          streams_lg2_(sizes.streams_lg2), tables_(tables), bytes_lg2_(bytes_lg2),
-          commands_(registers, memory, tables[2], sizes.commands_lg2),
-          events_(registers, memory, tables[1], sizes.events_lg2),
-          numbers_(capabilities.address_spaces()) {}
+        : UnitDomains<Sync>(capabilities.address_spaces()), registers_(registers), memory_(memory),
+          capabilities_(capabilities), streams_lg2_(sizes.streams_lg2), tables_(tables),
+          bytes_lg2_(bytes_lg2), commands_(registers, memory, tables[2], sizes.commands_lg2),
+          events_(registers, memory, tables[1], sizes.events_lg2) {}
 
     static constexpr unsigned at_least_page(unsigned bytes_lg2) {
         return bytes_lg2 < page_lg2 ? page_lg2 : bytes_lg2;
@@ -285,23 +265,14 @@ class Unit {
         return memory_.words(tables_[0]) + (std::size_t{requester} << (stream_lg2 - 3));
     }
 
-    /// The unit may read it at any time.
-    static void store(Word& word, std::uint64_t value) {
-        typename Sync::template AtomicRef<std::uint64_t>(word).store(value,
-                                                                     std::memory_order_release);
-    }
-
     Registers& registers_;
     Memory& memory_;
     const Capabilities capabilities_;
     const unsigned streams_lg2_;
     const std::array<PhysicalAddress, own_tables> tables_;
     const std::array<unsigned, own_tables> bytes_lg2_;
-    typename Sync::Mutex mutex_;
     CommandQueue commands_ MOAT_GUARDED_BY(mutex_);
     EventQueue events_ MOAT_GUARDED_BY(mutex_);
-    DomainNumbers numbers_ MOAT_GUARDED_BY(mutex_);
-    std::vector<std::shared_ptr<void>> kept_ MOAT_GUARDED_BY(mutex_);
 };
 
 } // namespace moat::iommu::smmuv3

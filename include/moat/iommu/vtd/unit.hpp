@@ -6,7 +6,7 @@
 
 #include "moat/core/function_ref.hpp"
 #include "moat/fault/record.hpp"
-#include "moat/iommu/detail/domain_numbers.hpp"
+#include "moat/iommu/detail/unit_domains.hpp"
 #include "moat/iommu/detail/unit_tables.hpp"
 #include "moat/iommu/detail/vtd_fault_record.hpp"
 #include "moat/iommu/detail/vtd_invalidation_port.hpp"
@@ -21,7 +21,6 @@
 #include <memory>
 #include <optional>
 #include <span>
-#include <vector>
 
 namespace moat::iommu::vtd {
 
@@ -35,7 +34,7 @@ struct UnitOptions {
 /// nothing. Thread-safe. `Memory` is where the unit finds tables; it outlives the unit. After an io
 /// error the unit is unusable: it is unknown what devices can reach.
 template <UnitRegisters Registers_, TableMemory Memory_, SyncPolicy Sync_>
-class Unit {
+class Unit : public UnitDomains<Sync_> {
   public:
     using Registers = Registers_;
     using Memory = Memory_;
@@ -85,25 +84,6 @@ class Unit {
 
     [[nodiscard]] Memory& memory() const { return memory_; }
 
-    /// Allocates a number for a domain. Errors: limit.
-    [[nodiscard]] Result<std::uint16_t> take_domain_number() {
-        const ExclusiveLock lock(mutex_);
-        return numbers_.take();
-    }
-
-    /// Call after its functions are detached: invalidates what is cached under the number first.
-    void give_domain_number_back(std::uint16_t number) {
-        const ExclusiveLock lock(mutex_);
-        numbers_.give_back(number);
-    }
-
-    /// Keeps tables that the unit may still use after a failed invalidation, until translation is
-    /// disabled.
-    void keep_until_end(std::shared_ptr<void> tables) {
-        const ExclusiveLock lock(mutex_);
-        kept_.push_back(std::move(tables));
-    }
-
     /// On return the function's accesses go through the tables below `root`. Errors: unsupported
     /// (levels), unaligned (the table), busy (attached already), no_memory, io.
     [[nodiscard]] Result<void> attach(std::uint16_t requester, Root root, std::uint16_t domain) {
@@ -121,8 +101,8 @@ class Unit {
         if ((words[0] & present) != 0)
             return fail(ErrorCode::busy, "the function is attached already",
                         {"requester", requester});
-        store(words[1], std::uint64_t{domain} << 8 | (root.levels - 2));
-        store(words[0], root.table.value() | present);
+        store_word<Sync>(words[1], std::uint64_t{domain} << 8 | (root.levels - 2));
+        store_word<Sync>(words[0], root.table.value() | present);
         if (!capabilities_.caches_absent())
             return flush_write_buffer();
         // Such a unit caches absent entries under domain number 0 (6.1).
@@ -138,8 +118,8 @@ class Unit {
             return fail(ErrorCode::not_found, "the function is attached to no domain",
                         {"requester", requester});
         const auto domain = static_cast<std::uint16_t>(words[1] >> 8);
-        store(words[0], 0);
-        store(words[1], 0);
+        store_word<Sync>(words[0], 0);
+        store_word<Sync>(words[1], 0);
         const std::array commands = {context_of(requester, domain), iotlb_of(domain)};
         return run(commands);
     }
@@ -202,6 +182,8 @@ class Unit {
     }
 
   private:
+    using UnitDomains<Sync>::mutex_;
+
     static constexpr unsigned page_lg2 = 12;
     static constexpr std::size_t own_pages = 3; ///< root table, queue, status
     static constexpr std::size_t most_commands = 16;
@@ -209,9 +191,9 @@ class Unit {
 
     Unit(Registers& registers, Memory& memory, Capabilities capabilities, InvalidateBy by,
          const std::array<PhysicalAddress, own_pages>& pages)
-        : registers_(registers), memory_(memory), capabilities_(capabilities), pages_(pages),
-          port_(registers, memory, capabilities, by, pages[1], pages[2]),
-          numbers_(capabilities.domains()) {}
+        : UnitDomains<Sync>(capabilities.domains()), registers_(registers), memory_(memory),
+          capabilities_(capabilities), pages_(pages),
+          port_(registers, memory, capabilities, by, pages[1], pages[2]) {}
 
     Result<void> start() {
         const ExclusiveLock lock(mutex_);
@@ -315,7 +297,7 @@ class Unit {
             const auto table = memory_.allocate(page_lg2);
             if (!table)
                 return std::unexpected(table.error());
-            store(root, table->value() | present);
+            store_word<Sync>(root, table->value() | present);
         }
         return find_context_entry(requester);
     }
@@ -327,20 +309,11 @@ class Unit {
         return memory_.words(PhysicalAddress(align_down(root, page_lg2))) + 2 * (requester & 0xff);
     }
 
-    /// The unit may read it at any time.
-    static void store(Word& word, std::uint64_t value) {
-        typename Sync::template AtomicRef<std::uint64_t>(word).store(value,
-                                                                     std::memory_order_release);
-    }
-
     Registers& registers_;
     Memory& memory_;
     const Capabilities capabilities_;
     const std::array<PhysicalAddress, own_pages> pages_;
-    typename Sync::Mutex mutex_;
     InvalidationPort<Registers, Memory, Sync> port_ MOAT_GUARDED_BY(mutex_);
-    DomainNumbers numbers_ MOAT_GUARDED_BY(mutex_);
-    std::vector<std::shared_ptr<void>> kept_ MOAT_GUARDED_BY(mutex_);
 };
 
 } // namespace moat::iommu::vtd
