@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// An AMD IOMMU: enabling and disabling, attaching functions to host tables, invalidations, events.
+// domain.hpp has the tables.
+// Source: 48882, 2.2 (tables), 2.4 "Commands", 2.5 "Event Logging".
+#pragma once
+
+#include "moat/core/function_ref.hpp"
+#include "moat/fault/record.hpp"
+#include "moat/iommu/amd/registers.hpp"
+#include "moat/iommu/detail/amd_command_buffer.hpp"
+#include "moat/iommu/detail/amd_device_table.hpp"
+#include "moat/iommu/detail/amd_event_log.hpp"
+#include "moat/iommu/detail/unit_domains.hpp"
+#include "moat/iommu/detail/unit_tables.hpp"
+#include "moat/page_table/invalidation.hpp"
+#include "moat/page_table/table_memory.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+namespace moat::iommu::amd {
+
+struct UnitOptions {
+    /// Functions with more bits are out of range: they reach nothing. 16: all of a PCI segment, as
+    /// QEMU's unit needs, which does not check the table's length.
+    unsigned device_bits = 16;
+    /// log2 of the event log's entries, of 16 bytes: 8 to 15.
+    unsigned events_lg2 = 12;
+    /// NpCache of the capability in its configuration space (3.2.1): whether it caches absent
+    /// entries, so that new mappings need an invalidation.
+    bool caches_absent = true;
+};
+
+/// Owns the unit from `open` on: translation is enabled, and an unattached function reaches
+/// nothing. Thread-safe. `Memory` is where the unit finds tables; it outlives the unit. After an io
+/// error the unit is unusable: it is unknown what devices can reach.
+template <UnitRegisters Registers_, TableMemory Memory_, SyncPolicy Sync_>
+class Unit : public UnitDomains<Sync_> {
+  public:
+    using Registers = Registers_;
+    using Memory = Memory_;
+    using Sync = Sync_;
+
+    /// Disables translation and enables it again with its own tables, whatever the previous state.
+    /// Errors: unsupported (not a unit; it cannot invalidate everything), no_memory, io.
+    static Result<std::unique_ptr<Unit>> open(Registers& registers, Memory& memory,
+                                              UnitOptions options = {}) {
+        const std::uint64_t word = registers.read64(reg::features);
+        if (word == 0 || word == ~std::uint64_t{0})
+            return fail(ErrorCode::unsupported, "no AMD IOMMU at these registers",
+                        {"features", word});
+        if (!Features(word).invalidates_all())
+            return fail(ErrorCode::unsupported, "the IOMMU has no INVALIDATE_IOMMU_ALL",
+                        {"features", word});
+        options.device_bits = std::clamp(options.device_bits, page_lg2 - device_entry_lg2, 16U);
+        options.events_lg2 =
+            std::clamp(options.events_lg2, fewest_queue_entries_lg2, most_queue_entries_lg2);
+        const std::array<unsigned, own_tables> bytes_lg2 = {options.device_bits + device_entry_lg2,
+                                                            options.events_lg2 + queue_entry_lg2,
+                                                            page_lg2, page_lg2};
+        const auto tables = allocate_tables(memory, bytes_lg2);
+        if (!tables)
+            return std::unexpected(tables.error());
+        std::unique_ptr<Unit> unit(
+            new Unit(registers, memory, Features(word), options, *tables, bytes_lg2));
+        if (const auto started = unit->start(); !started)
+            return std::unexpected(started.error());
+        return unit;
+    }
+
+    /// Disables translation: every device then reaches all of memory. No domain exists.
+    ~Unit() {
+        (void)set_control(0);
+        for (std::size_t i = 0; i != own_tables; ++i)
+            memory_.release(tables_[i], bytes_lg2_[i]);
+    }
+
+    Unit(const Unit&) = delete;
+    Unit& operator=(const Unit&) = delete;
+
+    [[nodiscard]] const Features& features() const { return features_; }
+
+    [[nodiscard]] Memory& memory() const { return memory_; }
+
+    /// On return the function's accesses go through the tables below `root`. Errors: busy,
+    /// out_of_range (beyond the device table), io.
+    [[nodiscard]] Result<void> attach(std::uint16_t requester, Root root, std::uint16_t domain) {
+        const ExclusiveLock lock(mutex_);
+        Word* const words = find_device(requester);
+        if (words == nullptr)
+            return fail(ErrorCode::out_of_range, "the function is beyond the IOMMU's device table",
+                        {"requester", requester}, {"devices", bit(options_.device_bits)});
+        if (words[0] != blocked_device[0])
+            return fail(ErrorCode::busy, "the function is attached already",
+                        {"requester", requester});
+        const DeviceEntry entry = translated_device(root, domain);
+        store_word<Sync>(words[1], entry[1]);
+        store_word<Sync>(words[0], entry[0]);
+        return commands_.run({{forget_device(requester)}});
+    }
+
+    /// On return the function reaches nothing. Errors: not_found, io.
+    [[nodiscard]] Result<void> detach(std::uint16_t requester) {
+        const ExclusiveLock lock(mutex_);
+        Word* const words = find_device(requester);
+        if (words == nullptr || words[0] == blocked_device[0])
+            return fail(ErrorCode::not_found, "the function is attached to no domain",
+                        {"requester", requester});
+        const auto domain = static_cast<std::uint16_t>(words[1]);
+        store_word<Sync>(words[0], blocked_device[0]);
+        store_word<Sync>(words[1], blocked_device[1]);
+        return commands_.run({{forget_device(requester), forget_domain(domain)}});
+    }
+
+    /// Invalidates `requests` in one batch: on return no earlier translation is in use, and
+    /// accesses that used one are complete. Errors: io.
+    [[nodiscard]] Result<void> invalidate(std::uint16_t domain,
+                                          std::span<const InvalidationRequest<Iova>> requests) {
+        std::array<Command, most_commands> commands = {forget_domain(domain)};
+        const bool good = requests.size() <= most_commands &&
+                          std::ranges::all_of(requests, [](const InvalidationRequest<Iova>& each) {
+                              return each.start <= each.last;
+                          });
+        if (good)
+            std::ranges::transform(requests, commands.begin(), [&](const auto& each) {
+                return forget_pages(domain, each.start, each.last,
+                                    each.cached == CachedEntries::leaves);
+            });
+        const ExclusiveLock lock(mutex_);
+        return commands_.run(std::span(commands).first(good ? requests.size() : 1));
+    }
+
+    /// Invalidates everything cached of a domain. Errors: io.
+    [[nodiscard]] Result<void> invalidate_all(std::uint16_t domain) {
+        const ExclusiveLock lock(mutex_);
+        return commands_.run({{forget_domain(domain)}});
+    }
+
+    /// Call after filling an absent entry: invalidates if the unit caches absent entries. Errors:
+    /// io.
+    [[nodiscard]] Result<void> added(std::uint16_t domain, InvalidationRequest<Iova> request) {
+        if (!options_.caches_absent)
+            return {};
+        return invalidate(domain, {&request, 1});
+    }
+
+    /// Passes on the recorded faults, oldest first, and clears them. Return: how often the log
+    /// overflowed since the last call: at least so many faults were lost.
+    [[nodiscard]] std::uint64_t take_faults(FunctionRef<void(const fault::Record&)> each) {
+        const ExclusiveLock lock(mutex_);
+        return events_.take(each);
+    }
+
+  private:
+    using UnitDomains<Sync>::mutex_;
+    using CommandBuffer = amd::CommandBuffer<Registers, Memory, Sync>;
+    using EventLog = amd::EventLog<Registers, Memory, Sync>;
+
+    static constexpr unsigned page_lg2 = 12;
+    static constexpr std::size_t own_tables = 4; ///< devices, events, commands, completion
+    static constexpr std::size_t most_commands = 16;
+    static constexpr unsigned domain_numbers = 1U << 16;
+
+    Unit(Registers& registers, Memory& memory, Features features, UnitOptions options,
+         const std::array<PhysicalAddress, own_tables>& tables,
+         const std::array<unsigned, own_tables>& bytes_lg2)
+        : UnitDomains<Sync>(domain_numbers), registers_(registers), memory_(memory),
+          features_(features), options_(options), tables_(tables), bytes_lg2_(bytes_lg2),
+          commands_(registers, memory, tables[2], tables[3]),
+          events_(registers, memory, tables[1], options.events_lg2) {}
+
+    Result<void> start() {
+        const ExclusiveLock lock(mutex_);
+        if (const auto off = set_control(0); !off)
+            return off;
+        for (std::uint64_t device = 0; device != bit(options_.device_bits); ++device)
+            store_word<Sync>(*find_device(static_cast<std::uint16_t>(device)), blocked_device[0]);
+        const std::uint64_t pages = bit(bytes_lg2_[0] - page_lg2);
+        registers_.write64(reg::device_table, tables_[0].value() | (pages - 1));
+        registers_.write64(reg::exclusion, 0);
+        commands_.prepare();
+        events_.prepare();
+        if (const auto on = set_control(control::on); !on)
+            return on;
+        return commands_.run({{forget_everything()}});
+    }
+
+    /// Waits until the unit runs commands and logs events, or neither (2.4: while it runs commands,
+    /// its registers may not change).
+    Result<void> set_control(std::uint64_t value) {
+        registers_.write64(reg::control, value);
+        constexpr std::uint64_t runs = status::runs_commands | status::logs_events;
+        const std::uint64_t wanted = value == 0 ? 0 : runs;
+        for (unsigned attempt = 0;; ++attempt) {
+            const std::uint64_t seen = registers_.read64(reg::status);
+            if ((seen & runs) == wanted)
+                return {};
+            if (!registers_.relax(attempt))
+                return fail(ErrorCode::io, "the IOMMU ignored a register write", {"wanted", wanted},
+                            {"seen", seen});
+        }
+    }
+
+    [[nodiscard]] Word* find_device(std::uint16_t requester) const {
+        if (requester >> options_.device_bits != 0)
+            return nullptr;
+        return memory_.words(tables_[0]) + (std::size_t{requester} << (device_entry_lg2 - 3));
+    }
+
+    Registers& registers_;
+    Memory& memory_;
+    const Features features_;
+    const UnitOptions options_;
+    const std::array<PhysicalAddress, own_tables> tables_;
+    const std::array<unsigned, own_tables> bytes_lg2_;
+    CommandBuffer commands_ MOAT_GUARDED_BY(mutex_);
+    EventLog events_ MOAT_GUARDED_BY(mutex_);
+};
+
+} // namespace moat::iommu::amd

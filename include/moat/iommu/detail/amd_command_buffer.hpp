@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+// Sends commands to an AMD IOMMU and waits for completion: each batch ends with COMPLETION_WAIT.
+// amd/unit.hpp chooses the commands.
+// Source: 48882, 2.4 "Commands".
+#pragma once
+
+#include "moat/core/result.hpp"
+#include "moat/iommu/amd/registers.hpp"
+#include "moat/iommu/detail/amd_command.hpp"
+#include "moat/iommu/detail/completion_word.hpp"
+#include "moat/iommu/detail/unit_tables.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace moat::iommu::amd {
+
+/// Not thread-safe: the caller holds the unit's lock.
+template <UnitRegisters Registers, TableMemory Memory, SyncPolicy Sync>
+class CommandBuffer {
+  public:
+    /// Two pages: the commands, and the word that COMPLETION_WAIT writes.
+    CommandBuffer(Registers& registers, Memory& memory, PhysicalAddress page,
+                  PhysicalAddress completion_page)
+        : registers_(registers), memory_(memory), page_(page),
+          completion_(memory, completion_page) {}
+
+    /// Call while the unit runs no commands.
+    void prepare() {
+        tail_ = 0;
+        registers_.write64(reg::command_buffer, queue_register(page_, entries_lg2));
+        registers_.write64(reg::command_head, 0);
+        registers_.write64(reg::command_tail, 0);
+    }
+
+    /// Returns when each of `commands`, 64 at most, is complete. Errors: io, as does every later
+    /// call then.
+    [[nodiscard]] Result<void> run(std::span<const Command> commands) {
+        if (failed_)
+            return failure("the IOMMU has failed to run commands before");
+        for (const Command& each : commands)
+            append(each);
+        append(completion_wait(completion_.where(), completion_.next()));
+        registers_.write64(reg::command_tail, tail_ << queue_entry_lg2);
+        const auto has_stopped = [&] {
+            return (registers_.read64(reg::status) & status::runs_commands) == 0;
+        };
+        if (!completion_.wait(registers_, has_stopped))
+            return failure(has_stopped() ? "the IOMMU stopped at a command"
+                                         : "the IOMMU does not complete its commands");
+        return {};
+    }
+
+  private:
+    static constexpr unsigned entries_lg2 = fewest_queue_entries_lg2; // of 16 bytes, in one page
+
+    /// The buffer is empty whenever `run` begins.
+    void append(const Command& command) {
+        Word* const words = memory_.words(page_) + 2 * tail_;
+        store_word<Sync>(words[1], command[1]);
+        store_word<Sync>(words[0], command[0]);
+        tail_ = (tail_ + 1) & low_bits(entries_lg2);
+    }
+
+    Result<void> failure(const char* sentence) {
+        failed_ = true;
+        return fail(ErrorCode::io, sentence, {"head", registers_.read64(reg::command_head)},
+                    {"status", registers_.read64(reg::status)});
+    }
+
+    Registers& registers_;
+    Memory& memory_;
+    const PhysicalAddress page_;
+    CompletionWord<Memory, Sync> completion_;
+    std::size_t tail_ = 0;
+    bool failed_ = false;
+};
+
+} // namespace moat::iommu::amd
