@@ -297,6 +297,30 @@ Result<void> add_granularity(SheetBench& bench, unsigned operation, std::vector<
     return {};
 }
 
+/// Without records of blocked accesses, what rests on them is unknown.
+void hide_blocked(std::vector<Cell>& cells) {
+    using enum Measure;
+    for (Cell& cell : cells)
+        switch (cell.what) {
+        case read_before:
+        case read_after:
+        case late:
+        case late_after_stop:
+        case late_after_master:
+        case late_after_reset:
+        case says_if_blocked:
+        case recovery:
+            cell = {.what = cell.what, .cannot_see = "the IOMMU does not record what it blocks"};
+            break;
+        case write_before:
+        case write_after:
+            cell.cannot_see = "writes further away";
+            break;
+        default:
+            break;
+        }
+}
+
 } // namespace
 
 std::string_view name(Measure measure) {
@@ -349,8 +373,11 @@ Result<Sheet> measure(machine::Machine& machine, machine::Bdf address,
         return add_granularity(*bench, operation, cells);
     }));
     add_rows(any_operation);
-    for (Row& row : sheet.rows)
+    for (Row& row : sheet.rows) {
+        if (!options.records_faults)
+            hide_blocked(row.cells);
         std::ranges::sort(row.cells, {}, &Cell::what);
+    }
     return sheet;
 }
 

@@ -324,6 +324,9 @@ std::string_view limits_of(const Kind& kind) {
         return "Without an IOMMU nothing is blocked or recorded. Canaries show writes up to the "
                "guards' ends and into unmapped buffers. Reads, and writes elsewhere, go "
                "undetected.";
+    if (kind.iommu == machine::qemu::IommuModel::amd)
+        return "QEMU's AMD IOMMU does not record what it blocks. Canaries show writes within the "
+               "pages of a buffer. Reads, writes to other pages, and late accesses go undetected.";
     if (kind.iommu == machine::qemu::IommuModel::smmuv3)
         return "The SMMU records words of 4 bytes: sizes of blocked accesses are rounded up to 4 "
                "bytes. It has no write-only pages: a device may read the buffers that it writes.";
@@ -416,6 +419,7 @@ AuditOptions Subject::options() {
         options.decoys = in_qemu->iommu_model() == machine::qemu::IommuModel::none
                              ? Decoys::in_place
                              : Decoys::at_physical_addresses;
+        options.records_faults = machine::qemu::records_faults(in_qemu->iommu_model());
         options.round_trips = [in_qemu] { return in_qemu->qtest().round_trips(); };
     } else {
         // The kernel reports a fault some tenths of a millisecond later.

@@ -45,6 +45,16 @@ constexpr Board intel = [] {
     return board;
 }();
 
+constexpr std::array<std::string_view, 4> amd_arguments = {
+    "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off", "-device", "amd-iommu"};
+
+constexpr Board amd = [] {
+    Board board = q35;
+    board.arguments = amd_arguments;
+    board.iommu = {PhysicalAddress(0xfed80000), ByteCount(0x4000)};
+    return board;
+}();
+
 constexpr std::array<std::string_view, 4> virtio_arguments = {
     "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off", "-device",
     "virtio-iommu-pci"};
@@ -77,6 +87,8 @@ constexpr Board smmuv3 = {
 
 const Board& board_of(IommuModel iommu) {
     switch (iommu) {
+    case IommuModel::amd:
+        return amd;
     case IommuModel::smmuv3:
         return smmuv3;
     case IommuModel::virtio:

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// DrivenIommu: a QemuIommu by a driver of moat/iommu/ (VtdIommu, SmmuIommu, VirtioIommu), whose
-// registers are reached over QEMU's socket and whose tables lie in QEMU's memory.
+// DrivenIommu: a QemuIommu by a driver of moat/iommu/ (VtdIommu, AmdIommu, ...), whose registers
+// are reached over QEMU's socket and whose tables lie in QEMU's memory.
 #pragma once
 
+#include "moat/iommu/amd/domain.hpp"
 #include "moat/iommu/smmuv3/domain.hpp"
 #include "moat/iommu/virtio/domain.hpp"
 #include "moat/iommu/vtd/domain.hpp"
@@ -130,6 +131,8 @@ class DrivenIommu : public QemuIommu {
 
 using VtdIommu =
     DrivenIommu<iommu::vtd::Domain<iommu::vtd::Unit<UnitRegisters, Tables, RealSync>, 4>>;
+
+using AmdIommu = DrivenIommu<iommu::amd::Domain<iommu::amd::Unit<UnitRegisters, Tables, RealSync>>>;
 
 using SmmuUnit = iommu::smmuv3::Unit<UnitRegisters, Tables, RealSync>;
 

@@ -209,6 +209,16 @@ QemuMachine::~QemuMachine() {
                "functions are closed and detached before their machine ends");
 }
 
+namespace {
+
+/// An IOMMU that is itself a function on the bus.
+bool is_iommu(const PciFunction& function) {
+    constexpr std::uint32_t class_iommu = 0x0806;
+    return function.info.class_code >> 8 == class_iommu || is_virtio_iommu(function);
+}
+
+} // namespace
+
 /// Sets up the bus like firmware.
 Result<void> QemuMachine::set_up(const QemuOptions& options) {
     board_.enable_ecam(qtest_);
@@ -218,7 +228,7 @@ Result<void> QemuMachine::set_up(const QemuOptions& options) {
                   [](const PciFunction& each) { return each.info.class_code >> 16 == 6; });
     MOAT_TRY(health());
     MOAT_LET(iommu_, open_iommu(options));
-    std::erase_if(functions_, is_virtio_iommu);
+    std::erase_if(functions_, is_iommu);
     for (const PciFunction& each : functions_)
         infos_.push_back(each.info);
     return {};
@@ -233,6 +243,8 @@ constexpr std::array<IovaRange, 1> q35_messages = {
 } // namespace
 
 Result<std::unique_ptr<QemuIommu>> QemuMachine::open_iommu(const QemuOptions& options) {
+    if (options.iommu == IommuModel::amd)
+        return AmdIommu::open(qtest_, board_.iommu, tables_, options.amd);
     if (options.iommu == IommuModel::smmuv3)
         return SmmuIommu::open(qtest_, board_.iommu, tables_, options.smmuv3);
     if (options.iommu == IommuModel::none)
