@@ -21,7 +21,7 @@ using audit::Sheet;
 
 /// Nothing if QEMU is not installed.
 std::optional<Sheet> sheet_of(std::string_view machine, std::string_view device,
-                              const audit::Wrong& wrong = {}) {
+                              const audit::Wrong& wrong = {}, bool records_faults = true) {
     const auto kind = std::ranges::find_if(audit::kinds(), [&](const audit::Kind& each) {
         return each.machine == machine && each.name == device;
     });
@@ -29,8 +29,9 @@ std::optional<Sheet> sheet_of(std::string_view machine, std::string_view device,
     if (!subject && subject.error().code() == ErrorCode::not_found)
         return std::nullopt;
     EXPECT_TRUE(subject) << subject.error();
-    auto sheet =
-        audit::measure((*subject)->machine(), (*subject)->address(), (*subject)->options());
+    audit::AuditOptions options = (*subject)->options();
+    options.records_faults = options.records_faults && records_faults;
+    auto sheet = audit::measure((*subject)->machine(), (*subject)->address(), options);
     EXPECT_TRUE(sheet) << sheet.error();
     return sheet ? std::optional(std::move(*sheet)) : std::nullopt;
 }
@@ -169,6 +170,26 @@ TEST(Sheet, of_qemu_s_nvme_has_its_known_cells) {
             EXPECT_EQ(cell_of(*sheet, operation, "data", late).value, 0U) << name(late);
     }
     EXPECT_EQ(cell_of(*sheet, "read", "data", Measure::order).word, "data-first");
+}
+
+/// Canaries show writes; reads, late accesses and what is blocked are unknown, and not 0.
+TEST(Sheet, behind_an_iommu_without_records_says_what_it_cannot_see) {
+    const Sheet sheet =
+        *sheet_of("soft", "nvme", {.what = Injection::overrun, .bytes = 1024}, false);
+    EXPECT_EQ(cell_of(sheet, "read", "data", Measure::write_after).value, 1024U);
+    EXPECT_EQ(cell_of(sheet, "read", "data", Measure::order).word, "data-first");
+    constexpr std::array by_canaries = {Measure::write_before, Measure::write_after,
+                                        Measure::rest_of_page, Measure::granularity,
+                                        Measure::order};
+    for (const audit::Row& row : sheet.rows)
+        for (const Cell& each : row.cells) {
+            SCOPED_TRACE(row.operation + ", " + row.buffer + ", " + std::string(name(each.what)));
+            const bool is_seen = each.value.has_value() || !each.word.empty();
+            EXPECT_TRUE(!is_seen || std::ranges::find(by_canaries, each.what) != by_canaries.end());
+            EXPECT_TRUE(is_seen || !each.cannot_see.empty());
+        }
+    EXPECT_EQ(cell_of(sheet, "write", "data", Measure::read_after).cannot_see,
+              "the IOMMU does not record what it blocks");
 }
 
 TEST(Sheet, of_qemu_s_nvme_shows_a_driver_that_passes_more) {
