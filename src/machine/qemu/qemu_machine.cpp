@@ -140,6 +140,7 @@ std::string megabytes(ByteCount size) {
 std::vector<std::string> command_line(const Board& board, const QemuOptions& options,
                                       const platform::MemoryFile& ram,
                                       const std::vector<platform::MemoryFile>& disks,
+                                      const std::vector<std::unique_ptr<Wire>>& wires,
                                       const platform::MemoryFile& firmware, int socket) {
     std::vector<std::string> line = {options.program.empty() ? std::string(board.program)
                                                              : options.program};
@@ -154,6 +155,9 @@ std::vector<std::string> command_line(const Board& board, const QemuOptions& opt
     for (std::size_t i = 0; i != disks.size(); ++i)
         line.insert(line.end(), {"-drive", "if=none,format=raw,id=disk" + std::to_string(i) +
                                                ",file=" + disks[i].path()});
+    for (std::size_t i = 0; i != wires.size(); ++i)
+        line.insert(line.end(), {"-netdev", "socket,id=wire" + std::to_string(i) +
+                                                ",fd=" + std::to_string(wires[i]->child())});
     line.insert(line.end(), options.arguments.begin(), options.arguments.end());
     for (const std::string& device : options.devices)
         line.insert(line.end(), {"-device", device});
@@ -178,12 +182,22 @@ Result<std::unique_ptr<QemuMachine>> QemuMachine::start(const QemuOptions& optio
         descriptors.push_back(disk.descriptor());
         disks.push_back(std::move(disk));
     }
+    std::vector<std::unique_ptr<Wire>> wires;
+    for (unsigned i = 0; i != options.wires; ++i) {
+        MOAT_LET(auto wire, Wire::create());
+        descriptors.push_back(wire->child());
+        wires.push_back(std::move(wire));
+    }
     MOAT_LET(auto process,
              platform::ChildProcess::start(
-                 command_line(board, options, ram, disks, firmware, socket.child()), descriptors));
+                 command_line(board, options, ram, disks, wires, firmware, socket.child()),
+                 descriptors));
     socket.close_child();
-    std::unique_ptr<QemuMachine> machine(new QemuMachine(
-        options.iommu, std::move(ram), std::move(disks), std::move(process), std::move(socket)));
+    for (const auto& each : wires)
+        each->close_child();
+    std::unique_ptr<QemuMachine> machine(new QemuMachine(options.iommu, std::move(ram),
+                                                         std::move(disks), std::move(wires),
+                                                         std::move(process), std::move(socket)));
     if (const auto done = machine->set_up(options); !done) {
         const auto health = machine->health();
         if (options.words != nullptr)
@@ -194,10 +208,11 @@ Result<std::unique_ptr<QemuMachine>> QemuMachine::start(const QemuOptions& optio
 }
 
 QemuMachine::QemuMachine(IommuModel model, platform::MemoryFile ram,
-                         std::vector<platform::MemoryFile> disks, platform::ChildProcess process,
+                         std::vector<platform::MemoryFile> disks,
+                         std::vector<std::unique_ptr<Wire>> wires, platform::ChildProcess process,
                          platform::StreamSocket socket)
     : model_(model), board_(board_of(model)), ram_(std::move(ram)), disks_(std::move(disks)),
-      qtest_(std::move(process), std::move(socket)),
+      wires_(std::move(wires)), qtest_(std::move(process), std::move(socket)),
       table_headers_((tables_end - tables_start) >> 12),
       tables_(ram_.bytes().subspan(tables_start, tables_end - tables_start),
               board_.ram + ByteCount(tables_start), table_headers_, 12),
@@ -378,6 +393,8 @@ Wait QemuMachine::wait_until(FunctionRef<bool()> happened, std::chrono::nanoseco
     const auto begin = now();
     std::chrono::nanoseconds pause = 10us;
     while (!happened()) {
+        for (const auto& each : wires_)
+            each->pump();
         const auto passed = now() - begin;
         if (passed >= longest || !health())
             return Wait::timed_out;

@@ -10,6 +10,7 @@
 #include "machine/qemu/iommu.hpp"
 #include "machine/qemu/pci_bus.hpp"
 #include "machine/qemu/qtest.hpp"
+#include "machine/qemu/wire.hpp"
 #include "platform/memory_file.hpp"
 
 #include <chrono>
@@ -34,7 +35,9 @@ struct QemuOptions {
     std::vector<std::string> devices = {};
     /// Raw, zeroed disks that devices know as disk0, disk1, ...
     std::vector<ByteCount> disks = {};
-    /// Further arguments, unchanged: "-netdev", ...
+    /// Loops for network devices, which know them as netdev=wire0, wire1, ...
+    unsigned wires = 0;
+    /// Further arguments, unchanged.
     std::vector<std::string> arguments = {};
     ByteCount ram{std::uint64_t{512} << 20};
     /// The longest wait for one answer, after which QEMU is ended.
@@ -99,7 +102,8 @@ class QemuMachine final : public Machine {
     };
 
     QemuMachine(IommuModel model, platform::MemoryFile ram, std::vector<platform::MemoryFile> disks,
-                platform::ChildProcess process, platform::StreamSocket socket);
+                std::vector<std::unique_ptr<Wire>> wires, platform::ChildProcess process,
+                platform::StreamSocket socket);
 
     /// Makes the function's messages arrive in memory. Return: where the function writes them, and
     /// where the CPU reads them. Errors: refused (not attached), no_memory, io.
@@ -113,6 +117,7 @@ class QemuMachine final : public Machine {
     const Board& board_;
     platform::MemoryFile ram_;
     std::vector<platform::MemoryFile> disks_;
+    std::vector<std::unique_ptr<Wire>> wires_;
     Qtest qtest_;
     std::vector<TableHeader> table_headers_;
     Tables tables_;
