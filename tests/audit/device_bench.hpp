@@ -10,10 +10,16 @@
 #include <cstring>
 #include <list>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
 namespace moat::tests {
+
+/// Of a suite whose parameter is whether virtio's queues are packed.
+inline constexpr auto name_of_queues = [](const ::testing::TestParamInfo<bool>& tested) {
+    return std::string(tested.param ? "packed" : "split");
+};
 
 class DeviceTest : public QemuTest, protected audit::BufferSource {
   protected:
@@ -56,7 +62,7 @@ class DeviceTest : public QemuTest, protected audit::BufferSource {
         driver.reset();
         function.reset();
         if (domain) {
-            ASSERT_TRUE(machine->detach(address));
+            ASSERT_EQ(machine->detach(address).has_value(), machine->health().has_value());
         }
         pieces_.clear();
         domain.reset();

@@ -12,11 +12,12 @@ using audit::Verdict;
 constexpr std::uint64_t virtio_sector = 512;
 constexpr std::uint32_t scsi_class = 0x010000;
 
-class VirtioBlkTest : public DeviceTest {
+/// The parameter: whether queues are packed.
+class VirtioBlkTest : public DeviceTest, public ::testing::WithParamInterface<bool> {
   protected:
     void drive_with(const std::string& properties) {
         drive({.devices = {"virtio-blk-pci,addr=5,drive=disk0,serial=moat,disable-legacy=on" +
-                           properties},
+                           properties + (GetParam() ? ",packed=on" : "")},
                .disks = {4_MiB}},
               scsi_class);
         if (!driver)
@@ -30,7 +31,7 @@ class VirtioBlkTest : public DeviceTest {
     }
 };
 
-TEST_F(VirtioBlkTest, reads_and_writes) {
+TEST_P(VirtioBlkTest, reads_and_writes) {
     drive_with(",iommu_platform=on");
     if (!driver)
         return;
@@ -58,7 +59,7 @@ TEST_F(VirtioBlkTest, reads_and_writes) {
     EXPECT_TRUE(faults().empty());
 }
 
-TEST_F(VirtioBlkTest, sectors_beyond_a_short_buffer_are_stopped_at_the_guard) {
+TEST_P(VirtioBlkTest, sectors_beyond_a_short_buffer_are_stopped_at_the_guard) {
     drive_with(",iommu_platform=on");
     if (!driver)
         return;
@@ -68,7 +69,7 @@ TEST_F(VirtioBlkTest, sectors_beyond_a_short_buffer_are_stopped_at_the_guard) {
     EXPECT_TRUE(holds_disk(buffer.memory.bytes(), 0));
 }
 
-TEST_F(VirtioBlkTest, without_the_platform_s_addresses_it_bypasses_the_iommu) {
+TEST_P(VirtioBlkTest, without_the_platform_s_addresses_it_bypasses_the_iommu) {
     identity = true;
     drive_with("");
     if (!driver)
@@ -79,6 +80,8 @@ TEST_F(VirtioBlkTest, without_the_platform_s_addresses_it_bypasses_the_iommu) {
     EXPECT_TRUE(holds_disk(hidden.bytes(), 0));
     EXPECT_TRUE(faults().empty());
 }
+
+INSTANTIATE_TEST_SUITE_P(Queues, VirtioBlkTest, ::testing::Bool(), name_of_queues);
 
 } // namespace
 } // namespace moat::tests

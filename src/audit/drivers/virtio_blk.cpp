@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The driver of virtio block devices: one queue and a request at a time.
-// Source: Virtual I/O Device (VIRTIO) 1.1: 5.2 (block device).
+// Source: Virtual I/O Device (VIRTIO) 1.2: 5.2 (block device).
 #include "audit/driver.hpp"
 #include "audit/drivers/virtio_pci.hpp"
 #include "platform/try.hpp"
@@ -57,7 +57,7 @@ class VirtioBlk final : public virtio::VirtioDriver {
     Result<void> start();
     void post_request(const Request& request);
 
-    virtio::Queue requests_{0};
+    virtio::Queue* requests_ = nullptr;
     Buffer header_{};
     Buffer status_{};
     bool running_ = false;
@@ -67,7 +67,7 @@ Result<void> VirtioBlk::prepare_disk() {
     constexpr std::uint64_t capacity_bytes = 8; // 5.2.4: its registers begin with the capacity
     MOAT_TRY(find_registers(capacity_bytes));
     set_medium(medium_of(own_registers().read64(0), ByteCount(sector)));
-    MOAT_TRY(prepare(requests_));
+    MOAT_LET(requests_, create_queue(0));
     using enum Direction;
     MOAT_TRY(obtain({{header_, {"request header", to_device, ByteCount(sizeof(Header)), 3}},
                      {status_, {"status", from_device, ByteCount(1), 0}}}));
@@ -76,8 +76,7 @@ Result<void> VirtioBlk::prepare_disk() {
 }
 
 Result<void> VirtioBlk::start() {
-    const std::array<virtio::Queue*, 1> queues = {&requests_};
-    MOAT_TRY(start_device(queues));
+    MOAT_TRY(start_device());
     running_ = true;
     return {};
 }
@@ -94,16 +93,17 @@ void VirtioBlk::post_request(const Request& request) {
     const Part first{header_.iova, sizeof header};
     const Part last{status_.iova, 1, true};
     if (request.length == ByteCount(0))
-        post(requests_, std::array{first, last});
+        post(*requests_, std::array{first, last});
     else
-        post(requests_, std::array{first, Part{request.data, request.length.value(), reads}, last});
+        post(*requests_,
+             std::array{first, Part{request.data, request.length.value(), reads}, last});
 }
 
 Result<Answer> VirtioBlk::do_run(const Request& request) {
     if (!running_)
         MOAT_TRY(start());
     post_request(request);
-    MOAT_LET(const bool waited, wait_for(requests_));
+    MOAT_LET(const bool waited, wait_for(*requests_));
     if (!waited) {
         running_ = false;
         return no_answer();

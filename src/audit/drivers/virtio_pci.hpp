@@ -1,60 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The part of a virtio driver that is the same for every kind of device: modern registers over PCI,
-// negotiation, and split queues with a request at a time.
-// Source: Virtual I/O Device (VIRTIO) 1.1: 2.6 (split queues), 3.1 (start), 4.1 (PCI).
+// and negotiation. virtio_queue.hpp has the queues.
+// Source: Virtual I/O Device (VIRTIO) 1.2: 3.1 (start), 4.1 (PCI), 6 (features).
 #pragma once
 
 #include "audit/drivers/device.hpp"
+#include "audit/drivers/virtio_queue.hpp"
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 namespace moat::audit::virtio {
 
-/// A piece of a request: what the device reads comes before what it writes.
-struct Part {
-    Iova iova;
-    std::uint64_t bytes = 0;
-    bool device_writes = false;
-};
-
 /// How a driver uses its queues, as far as the device offers it.
 enum class Style : std::uint8_t {
-    plain,    ///< chains in the descriptor table; the device interrupts for each
-    indirect, ///< chains in a table of their own (2.6.5.3), notifications by index (2.6.7)
-};
-
-/// A split queue, with memory of its own. At most one request is in it.
-class Queue {
-  public:
-    static constexpr unsigned depth = 8;
-    static constexpr std::size_t most_parts = 4; ///< of a request
-
-    explicit Queue(std::uint16_t number) : number_(number) {}
-
-    /// Whether the device used every request.
-    [[nodiscard]] bool is_idle();
-
-  private:
-    friend class VirtioDriver;
-
-    void restart();
-    void post(std::span<const Part> parts);
-
-    /// Whether the device asks to be notified of the last request.
-    [[nodiscard]] bool wants_bell();
-
-    const std::uint16_t number_;
-    Buffer descriptors_{};
-    Buffer available_{};
-    Buffer used_{};
-    Buffer table_{}; ///< of the style `indirect`
-    std::uint64_t bell_ = 0;
-    bool by_table_ = false;
-    bool by_index_ = false;
-    std::uint16_t posted_ = 0;
+    plain,    ///< chains in the queue; the device interrupts for each
+    indirect, ///< chains in a table of their own; notifications of the entries asked for
 };
 
 /// The base of a driver of a virtio device.
@@ -74,23 +39,26 @@ class VirtioDriver : public DeviceDriver {
     /// Valid after find_registers.
     [[nodiscard]] machine::Registers& own_registers() { return *own_; }
 
-    /// Obtains a queue's memory.
-    Result<void> prepare(Queue& queue);
+    /// Creates a queue, with memory of its own: packed if the device offers it. Call after
+    /// find_registers. Return: the queue, which lives as long as the driver.
+    Result<Queue*> create_queue(std::uint16_t number);
 
-    /// Resets the device, negotiates, and enables the queues.
-    Result<void> start_device(std::span<Queue* const> queues);
+    /// Resets the device, negotiates, and enables the queues. Interrupts are off, or enabled with a
+    /// vector for each queue.
+    Result<void> start_device();
 
     /// Makes the request available and notifies the device.
     void post(Queue& queue, std::span<const Part> parts);
 
-    /// Waits until `queue` is idle. Return: whether it is.
-    Result<bool> wait_for(Queue& queue);
+    /// Waits until `queue` is idle: see wait_for_completion. Return: whether it is.
+    Result<bool> wait_for(Queue& queue, std::chrono::nanoseconds longest = std::chrono::seconds(5));
 
     /// The answer of a device that did not complete a request.
     [[nodiscard]] Answer no_answer();
 
   private:
     Result<std::unique_ptr<Window>> window_at(unsigned capability, std::uint64_t least);
+    void choose_features();
     Result<void> negotiate();
     Result<void> enable(Queue& queue);
     void set_status(std::uint8_t status);
@@ -100,7 +68,8 @@ class VirtioDriver : public DeviceDriver {
     std::unique_ptr<Window> notify_;
     std::unique_ptr<Window> own_;
     std::uint32_t notify_step_ = 0;
-    std::uint32_t accepted_ = 0; ///< the low word of the features
+    std::uint64_t accepted_ = 0; ///< features
+    std::vector<std::unique_ptr<Queue>> queues_;
 };
 
 } // namespace moat::audit::virtio

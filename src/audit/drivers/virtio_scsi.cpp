@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The driver of virtio SCSI controllers: the disk at target 0, by the first request queue.
-// Source: Virtual I/O Device (VIRTIO) 1.1: 5.6 (SCSI host device).
+// Source: Virtual I/O Device (VIRTIO) 1.2: 5.6 (SCSI host device).
 #include "audit/drivers/scsi.hpp"
 #include "audit/drivers/virtio_pci.hpp"
 #include "platform/try.hpp"
@@ -55,7 +55,7 @@ class VirtioScsi final : public virtio::VirtioDriver {
     Result<void> start();
     Result<Answer> execute(const Request& request, const CommandBlock& block);
 
-    virtio::Queue requests_{first_request_queue};
+    virtio::Queue* requests_ = nullptr;
     Buffer header_{};
     Buffer response_{};
     Buffer capacity_{};
@@ -64,7 +64,7 @@ class VirtioScsi final : public virtio::VirtioDriver {
 
 Result<void> VirtioScsi::prepare_disk() {
     MOAT_TRY(find_registers(own_bytes));
-    MOAT_TRY(prepare(requests_));
+    MOAT_LET(requests_, create_queue(first_request_queue));
     using enum Direction;
     MOAT_TRY(
         obtain({{header_, {"request header", to_device, ByteCount(header_bytes), 3}},
@@ -85,8 +85,7 @@ Result<void> VirtioScsi::prepare_disk() {
 
 /// Waits until the disk is ready: the first command after a reset fails.
 Result<void> VirtioScsi::start() {
-    const std::array<virtio::Queue*, 1> queues = {&requests_};
-    MOAT_TRY(start_device(queues));
+    MOAT_TRY(start_device());
     running_ = true;
     const CommandBlock is_ready = scsi::block_of(Command::test_unit_ready, 0, {});
     constexpr unsigned attempts = 4;
@@ -119,11 +118,11 @@ Result<Answer> VirtioScsi::execute(const Request& request, const CommandBlock& b
     const bool writes = request.operation == write_place;
     const Part data{request.data, request.length.value(), !writes};
     if (request.length == ByteCount(0))
-        post(requests_, std::array{header, response});
+        post(*requests_, std::array{header, response});
     else
-        post(requests_,
+        post(*requests_,
              writes ? std::array{header, data, response} : std::array{header, response, data});
-    MOAT_LET(const bool waited, wait_for(requests_));
+    MOAT_LET(const bool waited, wait_for(*requests_));
     if (!waited) {
         running_ = false;
         return no_answer();
