@@ -18,7 +18,8 @@ namespace moat::audit {
 /// A model of the part of a medium that cases use. Knows nothing until a case has stored something.
 class Contents {
   public:
-    /// Prepares for a driver's session. Forgets everything if the medium is another one.
+    /// Prepares for a driver's session. Forgets everything if the medium is another one or
+    /// was not kept.
     void begin(const Medium& medium);
 
     /// Fills data for the device, so that it is recognised later.

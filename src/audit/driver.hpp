@@ -60,10 +60,11 @@ enum class Content : std::uint8_t {
     loads,  ///< the data gets what the medium has
 };
 
-/// The storage behind a device. It keeps its contents while drivers end and start.
+/// What an operation stores and another loads: the storage behind a device, or the driver's own.
 struct Medium {
     ByteCount size = {};
-    ByteCount unit{1}; ///< of positions, and of the granules that `stores` and `loads` access
+    ByteCount unit{1};   ///< of positions, and of the granules that `stores` and `loads` access
+    bool is_kept = true; ///< while drivers end and start
 };
 
 /// An operation of a device on data of any length within bounds.
@@ -162,6 +163,7 @@ Start start_nvme;        ///< any NVM Express controller, with one I/O queue
 Start start_virtio_blk;  ///< a virtio block device over modern PCI
 Start start_virtio_scsi; ///< the disk at target 0 of a virtio SCSI controller
 Start start_pvscsi;      ///< the disk at target 0 of VMware's paravirtual SCSI controller
+Start start_virtio_net;  ///< a virtio network device whose network returns each frame
 Start start_ahci;        ///< the first disk of an AHCI controller
 Start start_e1000e;      ///< an Intel 82574 network controller, looped back
 Start start_xhci;        ///< the first disk at a USB 3 controller

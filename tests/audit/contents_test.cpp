@@ -140,6 +140,16 @@ TEST_F(ContentsTest, another_medium_is_unknown) {
     EXPECT_FALSE(contents.compare(zeros, at(2, 0, 512)));
 }
 
+TEST_F(ContentsTest, medium_that_is_not_kept_is_unknown_after_a_start) {
+    const Medium store_of_a_driver{.size = ByteCount(8192), .is_kept = false};
+    contents.begin(store_of_a_driver);
+    auto data = store(at(1, 0, 2048));
+    data[100] ^= std::byte{1};
+    EXPECT_TRUE(contents.compare(data, at(2, 0, 2048)));
+    contents.begin(store_of_a_driver);
+    EXPECT_FALSE(contents.compare(data, at(2, 0, 2048)));
+}
+
 TEST_F(ContentsTest, ends_where_the_cases_of_a_plan_end) {
     contents.begin({});
     EXPECT_FALSE(contents.compare(store(at(1, 5, 512)), at(2, 5, 512)));

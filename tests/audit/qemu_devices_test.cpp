@@ -82,6 +82,38 @@ constexpr std::array rows = {
     Row{"sdhci", Injection::short_transfer, "read", FindingKind::left_unwritten, 1, 2},
     Row{"sdhci", Injection::short_buffer, "read", FindingKind::wrote_outside, 25, 26, false},
     Row{"sdhci", Injection::no_invalidate, "read", FindingKind::touched_after_completion, 0, 2},
+    Row{"virtio-blk-packed", Injection::overrun, "read", FindingKind::wrote_outside, 0, 1},
+    Row{"virtio-blk-packed", Injection::stale, "read", FindingKind::touched_after_completion, 0, 2},
+    Row{"virtio-blk-packed", Injection::short_transfer, "read", FindingKind::left_unwritten, 1, 2},
+    Row{"virtio-scsi-packed", Injection::short_transfer, "read", FindingKind::left_unwritten, 1, 2},
+    Row{"virtio-scsi-packed", Injection::no_invalidate, "read",
+        FindingKind::touched_after_completion, 0, 2},
+    // A round has 16 cases, 8 of each operation.
+    Row{"virtio-net", Injection::overrun, "receive", FindingKind::wrote_outside, 8, 9},
+    Row{"virtio-net", Injection::overrun, "transmit", FindingKind::read_outside, 16, 17},
+    Row{"virtio-net", Injection::underrun, "receive", FindingKind::wrote_outside, 25, 26},
+    Row{"virtio-net", Injection::late, "receive", FindingKind::touched_after_completion, 8, 9},
+    Row{"virtio-net", Injection::stale, "receive", FindingKind::touched_after_completion, 8, 10},
+    Row{"virtio-net", Injection::read_only, "transmit", FindingKind::wrote_outside, 0, 1},
+    Row{"virtio-net", Injection::short_transfer, "receive", FindingKind::left_unwritten, 12, 13},
+    Row{"virtio-net", Injection::short_buffer, "receive", FindingKind::wrote_outside, 8, 9},
+    Row{"virtio-net", Injection::no_invalidate, "receive", FindingKind::touched_after_completion, 8,
+        10},
+    Row{"virtio-net", Injection::wrong_data, "receive", FindingKind::wrong_data, 0, 16},
+    Row{"virtio-net-packed", Injection::overrun, "receive", FindingKind::wrote_outside, 8, 9},
+    Row{"virtio-net-packed", Injection::overrun, "transmit", FindingKind::read_outside, 16, 17},
+    Row{"virtio-net-packed", Injection::underrun, "receive", FindingKind::wrote_outside, 25, 26},
+    Row{"virtio-net-packed", Injection::late, "receive", FindingKind::touched_after_completion, 8,
+        9},
+    Row{"virtio-net-packed", Injection::stale, "receive", FindingKind::touched_after_completion, 8,
+        10},
+    Row{"virtio-net-packed", Injection::read_only, "transmit", FindingKind::wrote_outside, 0, 1},
+    Row{"virtio-net-packed", Injection::short_transfer, "receive", FindingKind::left_unwritten, 12,
+        13},
+    Row{"virtio-net-packed", Injection::short_buffer, "receive", FindingKind::wrote_outside, 8, 9},
+    Row{"virtio-net-packed", Injection::no_invalidate, "receive",
+        FindingKind::touched_after_completion, 8, 10},
+    Row{"virtio-net-packed", Injection::wrong_data, "receive", FindingKind::wrong_data, 0, 16},
 };
 
 INSTANTIATE_TEST_SUITE_P(Qemu, InjectedErrors, ::testing::ValuesIn(rows));
@@ -114,7 +146,9 @@ TEST_P(GoodDevices, stay_inside) {
     expect_nothing(GetParam(), 2000);
 }
 
-INSTANTIATE_TEST_SUITE_P(Qemu, GoodDevices, ::testing::Values("xhci", "virtio-scsi", "sdhci"));
+INSTANTIATE_TEST_SUITE_P(Qemu, GoodDevices,
+                         ::testing::Values("xhci", "virtio-scsi", "sdhci", "virtio-scsi-packed",
+                                           "virtio-blk-packed", "virtio-net", "virtio-net-packed"));
 
 } // namespace
 } // namespace moat::tests

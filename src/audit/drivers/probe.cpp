@@ -22,7 +22,7 @@ struct DeviceKind {
     }
 };
 
-constexpr std::array<DeviceKind, 11> known = {
+constexpr std::array<DeviceKind, 13> known = {
     {{0, 0x1234, 0x11e8, "edu", start_edu},
      {0x010802, 0, 0, "nvme", start_nvme},
      {0, 0x1af4, 0x1042, "virtio-blk", start_virtio_blk},   // modern
@@ -30,6 +30,8 @@ constexpr std::array<DeviceKind, 11> known = {
      {0, 0x1af4, 0x1048, "virtio-scsi", start_virtio_scsi}, // modern
      {0, 0x1af4, 0x1004, "virtio-scsi", start_virtio_scsi}, // transitional
      {0, 0x15ad, 0x07c0, "pvscsi", start_pvscsi},
+     {0, 0x1af4, 0x1041, "virtio-net", start_virtio_net}, // modern
+     {0, 0x1af4, 0x1000, "virtio-net", start_virtio_net}, // transitional
      {0x010601, 0, 0, "ahci", start_ahci},
      {0, 0x8086, 0x10d3, "e1000e", start_e1000e},
      {0x0c0330, 0, 0, "xhci", start_xhci},

@@ -8,7 +8,7 @@
 namespace moat::audit {
 
 void Contents::begin(const Medium& medium) {
-    if (medium_.size == medium.size && medium_.unit == medium.unit)
+    if (medium.is_kept && medium_.size == medium.size && medium_.unit == medium.unit)
         return;
     medium_ = medium;
     writers_.assign(units_used(medium), unknown);

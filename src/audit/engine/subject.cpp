@@ -236,7 +236,7 @@ using namespace std::chrono_literals;
 
 using machine::Bdf;
 
-constexpr std::array<Kind, 14> all_kinds = {
+constexpr std::array<Kind, 18> all_kinds = {
     {{"soft", "nvme", "an NVM Express controller in this process", true, Bdf(0, 5, 0)},
      {"soft", "edu", "a teaching device with one DMA engine in this process", true, Bdf(0, 4, 0)},
      {"qemu", "nvme", "QEMU's NVM Express controller", true, Bdf(0, 5, 0)},
@@ -247,7 +247,14 @@ constexpr std::array<Kind, 14> all_kinds = {
      {"qemu", "xhci", "QEMU's USB 3 controller with a disk", true, Bdf(0, 10, 0)},
      {"qemu", "virtio-scsi", "QEMU's virtio SCSI controller with a disk", true, Bdf(0, 11, 0)},
      {"qemu", "sdhci", "QEMU's SD host controller with a card", true, Bdf(0, 14, 0)},
+     {"qemu", "virtio-net", "QEMU's virtio network device, looped back", true, Bdf(0, 12, 0)},
      {"qemu", "edu", "QEMU's teaching device; 100 ms per operation", true, Bdf(0, 4, 0)},
+     {"qemu", "virtio-blk-packed", "QEMU's virtio block device with packed queues", false,
+      Bdf(0, 6, 0)},
+     {"qemu", "virtio-scsi-packed", "QEMU's virtio SCSI controller with packed queues", false,
+      Bdf(0, 11, 0)},
+     {"qemu", "virtio-net-packed", "QEMU's virtio network device with packed queues", false,
+      Bdf(0, 12, 0)},
      {"qemu", "virtio-blk-direct", "QEMU's virtio block device without iommu_platform", false,
       Bdf(0, 9, 0)},
      {"qemu", "pvscsi", "QEMU's paravirtual SCSI controller, whose lists bypass the IOMMU", false,
@@ -260,29 +267,40 @@ constexpr ByteCount disk_bytes{std::uint64_t{4} << 20};
 
 machine::qemu::QemuOptions qemu_options(std::string_view name) {
     machine::qemu::QemuOptions options;
-    const std::string virtio = "virtio-blk-pci,drive=disk0,serial=moat,disable-legacy=on,addr=";
+    std::string virtio = ",disable-legacy=on";
+    constexpr std::string_view with_packed_queues = "-packed";
+    if (name.ends_with(with_packed_queues)) {
+        name.remove_suffix(with_packed_queues.size());
+        virtio += ",packed=on";
+    }
+    if (name != "virtio-blk-direct")
+        virtio += ",iommu_platform=on";
     if (name == "edu")
         options.devices = {"edu,addr=4,dma_mask=0xffffffffffffffff"};
     else if (name == "nvme")
         options.devices = {"nvme,drive=disk0,serial=moat,addr=5,mdts=0"};
     else if (name == "virtio-blk")
-        options.devices = {virtio + "6,iommu_platform=on"};
+        options.devices = {"virtio-blk-pci,drive=disk0,serial=moat,addr=6" + virtio};
     else if (name == "virtio-blk-direct")
-        options.devices = {virtio + "9"};
+        options.devices = {"virtio-blk-pci,drive=disk0,serial=moat,addr=9" + virtio};
     else if (name == "ahci")
         options.devices = {"ahci,id=ahci,addr=7", "ide-hd,drive=disk0,bus=ahci.0"};
     else if (name == "virtio-scsi")
-        options.devices = {"virtio-scsi-pci,id=scsi,addr=b,disable-legacy=on,iommu_platform=on",
+        options.devices = {"virtio-scsi-pci,id=scsi,addr=b" + virtio,
                            "scsi-hd,drive=disk0,bus=scsi.0"};
     else if (name == "pvscsi")
         options.devices = {"pvscsi,id=scsi,addr=f", "scsi-hd,drive=disk0,bus=scsi.0"};
     else if (name == "sdhci")
         options.devices = {"sdhci-pci,addr=e", "sd-card,drive=disk0"};
+    else if (name == "virtio-net")
+        options.devices = {"virtio-net-pci,netdev=wire0,romfile=,addr=c" + virtio};
     else if (name == "xhci")
         options.devices = {"qemu-xhci,id=usb,addr=a", "usb-storage,drive=disk0,bus=usb.0"};
     else
         options.devices = {"e1000e,addr=8"};
-    if (name != "edu" && name != "e1000e")
+    if (name == "virtio-net")
+        options.wires = 1;
+    else if (name != "edu" && name != "e1000e")
         options.disks = {disk_bytes}; // in memory
     return options;
 }
