@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """clang-tidy over every source, and over every header through one generated source a room.
 
-The sources of a target are joined, up to eight at a time, so that clang-tidy reads their headers
-once: each joined source is one file of their texts, which every check takes for the main file. A
-source that cannot be joined with its neighbours is checked alone. What passed is not looked at
+The sources of a target are joined, up to sixteen at a time, so that clang-tidy reads their headers
+once: each joined source is one file of their texts, which every check takes for the main file.
+Sources that cannot be joined are halved until each part compiles. What passed is not looked at
 again until a source, a header of it, or the list of checks changes. Each diagnostic is printed
 once, however many sources include its header; then the slowest sources.
 """
@@ -12,6 +12,7 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 import re
@@ -30,7 +31,7 @@ CONFIGURATION = b"".join(each.read_bytes() for each in (ROOT / ".clang-tidy",
                                                          *sorted((ROOT / "src").glob("*/.clang-tidy")),
                                                          *sorted(ROOT.glob("*/.clang-tidy"))))
 HEADER_FLAGS = ["-std=gnu++23", "-I" + str(ROOT / "include")]
-MOST_JOINED = 8
+MOST_JOINED = 16
 # Of tests that the build lacks: they include what lies beside them and in other tests' folders.
 TEST_FLAGS = ["-I" + str(ROOT / folder) for folder in (".", "src", "tests", "tests/iommu")]
 DIAGNOSTIC = re.compile(r"^(.*:\d+:\d+: (?:error|warning): .*)$", re.MULTILINE)
@@ -93,8 +94,10 @@ class Unit:
         lists = (each / ".clang-tidy" for each in (folder, *folder.parents))
         return next(each for each in lists if each.exists())
 
-    def alone(self) -> list["Unit"]:
-        return [Unit(part, self.flags) for part in self.parts]
+    def halves(self) -> list["Unit"]:
+        middle = len(self.parts) // 2
+        return [joined(self.path.stem + half, self.flags, parts)
+                for half, parts in (("a", self.parts[:middle]), ("b", self.parts[middle:]))]
 
     def at_its_source(self, text: str) -> str:
         """The diagnostics, with places of this unit's file replaced by those of its parts."""
@@ -105,6 +108,14 @@ class Unit:
             return text
         text = re.sub(rf"{re.escape(str(self.path))}:(\d+):", place, text)
         return re.sub(r"(?m)^ *\d+ \|", "      |", text)
+
+
+def joined(name: str, flags: list[str], parts: list[pathlib.Path]) -> Unit:
+    if len(parts) == 1:
+        return Unit(parts[0], flags)
+    unit = Unit(UNITS / f"{name}.cpp", flags, parts)
+    unit.join()
+    return unit
 
 
 def diagnostics(text: str) -> list[str]:
@@ -132,14 +143,10 @@ def units() -> list[Unit]:
         groups.setdefault((target, tuple(flags)), []).append(path)
     found = [Unit(path, HEADER_FLAGS) for path in header_units()]
     for (target, flags), paths in groups.items():
-        if len(paths) == 1:
-            found.append(Unit(paths[0], list(flags)))
-            continue
-        for first in range(0, len(paths), MOST_JOINED): # as CMake joins them
-            parts = paths[first:first + MOST_JOINED]
-            unit = Unit(UNITS / f"{target}_{len(found)}.cpp", list(flags), parts)
-            unit.join()
-            found.append(unit)
+        size = math.ceil(len(paths) / math.ceil(len(paths) / MOST_JOINED)) # as even as can be
+        for first in range(0, len(paths), size):
+            found.append(joined(f"{pathlib.Path(target).stem}_{len(found)}", list(flags),
+                                paths[first:first + size]))
     return found
 
 
@@ -161,7 +168,7 @@ def tidy(unit: Unit) -> Result:
                           capture_output=True, text=True, check=False)
     times = [(time.monotonic() - began, unit.path)]
     if unit.parts and "[clang-diagnostic-error" in done.stdout:
-        results = [tidy(each) for each in unit.alone()]
+        results = [tidy(each) for each in unit.halves()]
         return Result(sum((each.found for each in results), []),
                       sum((each.times for each in results), times))
     found = diagnostics(unit.at_its_source(done.stdout))

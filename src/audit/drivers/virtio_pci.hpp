@@ -51,7 +51,7 @@ class VirtioDriver : public DeviceDriver {
     void post(Queue& queue, std::span<const Part> parts);
 
     /// Waits until `queue` is idle: see wait_for_completion. Return: whether it is.
-    Result<bool> wait_for(Queue& queue, std::chrono::nanoseconds longest = std::chrono::seconds(5));
+    Result<bool> wait_for(Queue& queue, std::chrono::nanoseconds longest = std::chrono::seconds(2));
 
     /// The answer of a device that did not complete a request.
     [[nodiscard]] Answer no_answer();
