@@ -7,41 +7,12 @@
 
 #include "run/vfio_kernel/vfio_kernel.hpp"
 
-#include <algorithm>
-#include <array>
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <optional>
-#include <unordered_set>
-#include <vector>
 
 namespace moat::run {
-
-/// Each distinct stack once. Stacks stay where they are.
-class Stacks {
-  public:
-    [[nodiscard]] fault::StackView keep(fault::StackView stack);
-
-  private:
-    using Stack = std::vector<std::uintptr_t>;
-
-    struct Hash {
-        using is_transparent = void;
-        std::size_t operator()(fault::StackView stack) const;
-    };
-
-    struct Equal {
-        using is_transparent = void;
-
-        bool operator()(fault::StackView a, fault::StackView b) const {
-            return std::ranges::equal(a, b);
-        }
-    };
-
-    std::unordered_set<Stack, Hash, Equal> stacks_;
-    std::array<fault::StackView, 16> latest_; ///< by the innermost frame
-};
 
 /// A map that the program made or tried to make. The stack is kept by a Stacks.
 struct MapCall {

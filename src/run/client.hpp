@@ -6,6 +6,7 @@
 #include "moat/core/stack_frame.hpp"
 
 #include "platform/stack.hpp"
+#include "run/stacks.hpp"
 #include "run/vfio_kernel/vfio_kernel.hpp"
 
 #include <cstddef>
@@ -33,8 +34,8 @@ class Client {
     /// The file behind a descriptor of the program; none if it is not VFIO's.
     [[nodiscard]] virtual File file_of(int descriptor) = 0;
 
-    /// The stack of the call that is being served, innermost first. Return: how many frames.
-    [[nodiscard]] virtual std::size_t stack(std::span<std::uintptr_t> frames) = 0;
+    /// The stack of the call that is being served, innermost first, kept in `stacks`.
+    [[nodiscard]] virtual fault::StackView stack(Stacks& stacks) = 0;
 
     /// The number of the thread whose call is being served.
     [[nodiscard]] virtual std::uint64_t thread() = 0;

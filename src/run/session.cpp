@@ -304,10 +304,8 @@ class Session::State final : Effects {
     /// The call being served; its stack is kept.
     [[nodiscard]] const fault::Event& event() {
         if (!event_) {
-            const std::size_t frames = client_.stack(stack_);
-            event_ = {.time_ns = now_ns(),
-                      .thread = client_.thread(),
-                      .stack = stacks_.keep(std::span(stack_).first(frames))};
+            event_ = {
+                .time_ns = now_ns(), .thread = client_.thread(), .stack = client_.stack(stacks_)};
         }
         return *event_;
     }
@@ -418,7 +416,6 @@ class Session::State final : Effects {
     Recorder recorder_;
     Findings findings_;
     Stacks stacks_;
-    std::array<std::uintptr_t, 32> stack_{};
     std::optional<fault::Event> event_;
     std::map<Space, AddressSpace> spaces_;
     std::vector<std::unique_ptr<Slot>> slots_;

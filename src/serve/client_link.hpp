@@ -104,7 +104,7 @@ class ClientLink final : public run::Client {
 
     [[nodiscard]] run::File file_of(int /*descriptor*/) override { return run::File::none; }
 
-    [[nodiscard]] std::size_t stack(std::span<std::uintptr_t> /*frames*/) override { return 0; }
+    [[nodiscard]] fault::StackView stack(run::Stacks& /*stacks*/) override { return {}; }
 
     [[nodiscard]] std::uint64_t thread() override { return 0; }
 

@@ -56,9 +56,8 @@ class ClientInProcess final : public run::Client {
         return found == files.end() ? run::File::none : found->second;
     }
 
-    [[nodiscard]] std::size_t stack(std::span<std::uintptr_t> frames) override {
-        frames[0] = 0x1234;
-        return 1;
+    [[nodiscard]] fault::StackView stack(run::Stacks& stacks) override {
+        return stacks.keep(std::array<std::uintptr_t, 1>{0x1234});
     }
 
     [[nodiscard]] std::uint64_t thread() override { return 7; }

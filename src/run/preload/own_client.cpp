@@ -100,8 +100,8 @@ File OwnClient::file_of(int descriptor) {
     return descriptors().find(descriptor).file;
 }
 
-std::size_t OwnClient::stack(std::span<std::uintptr_t> frames) {
-    return own_stack(frames);
+fault::StackView OwnClient::stack(Stacks& stacks) {
+    return own_stack(stacks);
 }
 
 std::uint64_t OwnClient::thread() {

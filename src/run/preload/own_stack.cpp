@@ -16,16 +16,21 @@ namespace {
 constexpr std::size_t most_frames = 32;
 constexpr std::uintptr_t largest_stack = 8 << 20;
 
+/// A return address below `stack`, the stack pointer after the return.
 struct Frame {
-    std::uintptr_t address = 0; ///< in the program's code
-    std::uintptr_t stack = 0;   ///< the stack pointer there; below it lies `address`
+    std::uintptr_t address = 0;
+    std::uintptr_t stack = 0;
+
+    [[nodiscard]] bool is_current() const {
+        return reinterpret_cast<const std::uintptr_t*>(stack)[-1] == address;
+    }
 };
 
 struct Capture {
     EntryPlace place;
-    std::array<Frame, most_frames> frames = {};
+    std::array<Frame, most_frames> callers = {};
     std::size_t count = 0;
-    bool outside = false; ///< of this library
+    fault::StackView kept = {};
 };
 
 /// The captures of places with an equal hash.
@@ -45,44 +50,57 @@ thread_local constinit std::array<Ways, 8> latest = {};
     return found != captures.end() ? *found : captures[ways.next++ % captures.size()];
 }
 
+/// The frames outside of this library, from `place` on.
+struct Walk {
+    EntryPlace place;
+    std::array<Frame, most_frames> frames = {};
+    std::size_t count = 0;
+    bool outside = false;
+};
+
 _Unwind_Reason_Code add_frame(_Unwind_Context* context, void* argument) {
-    auto& capture = *static_cast<Capture*>(argument);
-    const std::uintptr_t address = _Unwind_GetIP(context);
-    if (address == 0 || capture.count == capture.frames.size())
+    auto& walk = *static_cast<Walk*>(argument);
+    const Frame frame{_Unwind_GetIP(context), _Unwind_GetCFA(context)};
+    if (frame.address == 0 || walk.count == walk.frames.size())
         return _URC_END_OF_STACK;
-    capture.outside = capture.outside || address == capture.place.address;
-    if (capture.outside)
-        capture.frames[capture.count++] = {address, _Unwind_GetCFA(context)};
+    walk.outside = walk.outside || frame.address == walk.place.address;
+    if (walk.outside)
+        walk.frames[walk.count++] = frame;
     return _URC_NO_REASON;
 }
 
-[[nodiscard]] bool is_current(const Capture& capture) {
-    const std::span<const Frame> frames(capture.frames.data(), capture.count);
-    return !frames.empty() && capture.place == entered &&
-           std::ranges::all_of(frames.subspan(1), [start = entered.stack](const Frame& frame) {
-               return frame.stack - start < largest_stack &&
-                      reinterpret_cast<const std::uintptr_t*>(frame.stack)[-1] == frame.address;
-           });
+/// Captures the stack of `entered`.
+void take(Capture& capture, Stacks& stacks) {
+    Walk walk{.place = entered};
+    _Unwind_Backtrace(add_frame, &walk);
+    if (walk.count == 0)
+        walk.frames[walk.count++] = {entered.address, entered.stack};
+    capture.place = entered;
+    capture.count = 0;
+    std::array<std::uintptr_t, most_frames> addresses{};
+    for (std::size_t i = 0; i != walk.count; ++i) {
+        const Frame& frame = walk.frames[i];
+        addresses[i] = frame.address;
+        if (frame.stack - entered.stack >= largest_stack)
+            capture.place = {}; // another stack, which may be gone: taken anew each time
+        else if (i != 0)
+            capture.callers[capture.count++] = frame;
+    }
+    if (entered.is_fault) // symbols are looked up before a return address
+        ++addresses[0];
+    capture.kept = stacks.keep(std::span(addresses).first(walk.count));
 }
 
 } // namespace
 
-std::size_t own_stack(std::span<std::uintptr_t> frames) {
+fault::StackView own_stack(Stacks& stacks) {
     if (entered.address == 0)
-        return 0;
+        return {};
     Capture& capture = kept(entered);
-    if (!is_current(capture)) {
-        capture = {.place = entered};
-        _Unwind_Backtrace(add_frame, &capture);
-        if (capture.count == 0)
-            capture.frames[capture.count++] = {entered.address, entered.stack};
-    }
-    const std::size_t count = std::min(frames.size(), capture.count);
-    for (std::size_t i = 0; i != count; ++i)
-        frames[i] = capture.frames[i].address;
-    if (count != 0 && entered.is_fault) // symbols are looked up before a return address
-        ++frames[0];
-    return count;
+    const std::span<const Frame> callers(capture.callers.data(), capture.count);
+    if (capture.place != entered || !std::ranges::all_of(callers, &Frame::is_current))
+        take(capture, stacks);
+    return capture.kept;
 }
 
 } // namespace moat::run

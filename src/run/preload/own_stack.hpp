@@ -2,9 +2,9 @@
 // The program's stack, from the call or the fault that entered the library.
 #pragma once
 
-#include <cstddef>
+#include "run/stacks.hpp"
+
 #include <cstdint>
-#include <span>
 #include <utility>
 
 namespace moat::run {
@@ -35,9 +35,9 @@ class Entry {
     EntryPlace before_;
 };
 
-/// Writes the program's return addresses, innermost first. Fast if they are those of this thread's
-/// latest call. Return: how many; 0 outside of an Entry.
-[[nodiscard]] std::size_t own_stack(std::span<std::uintptr_t> frames);
+/// The program's return addresses, innermost first, kept in `stacks`, the only one of the process.
+/// Fast if they are those of a late call of this thread. Empty outside of an Entry.
+[[nodiscard]] fault::StackView own_stack(Stacks& stacks);
 
 } // namespace moat::run
 

@@ -92,9 +92,9 @@ File TracedProgram::file_of(int descriptor) {
     return open && open->process == process_ ? open->file : File::none;
 }
 
-std::size_t TracedProgram::stack(std::span<std::uintptr_t> frames) {
-    if (serving_ == nullptr || frames.empty())
-        return 0;
+fault::StackView TracedProgram::stack(Stacks& stacks) {
+    if (serving_ == nullptr)
+        return {};
     const std::uint64_t bottom = serving_->stack_pointer();
     std::array<std::uint64_t, 256> lowest; // NOLINT(*-member-init): read below
     const std::size_t copied = read(bottom, std::as_writable_bytes(std::span(lowest)));
@@ -108,9 +108,10 @@ std::size_t TracedProgram::stack(std::span<std::uintptr_t> frames) {
             return std::nullopt;
         return number;
     };
+    std::array<std::uintptr_t, 32> frames{};
     const std::size_t count = stacks_.take(*serving_, number_at, frames);
     frames[0] += is_fault_ ? 1 : 0; // symbols are looked up before a return address
-    return count;
+    return stacks.keep(std::span(frames).first(count));
 }
 
 std::uint64_t TracedProgram::thread() {

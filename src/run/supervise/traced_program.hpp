@@ -67,7 +67,7 @@ class TracedProgram final : public Client {
                                     std::span<const std::byte> from) override;
     [[nodiscard]] int duplicate(int descriptor) override;
     [[nodiscard]] File file_of(int descriptor) override;
-    [[nodiscard]] std::size_t stack(std::span<std::uintptr_t> frames) override;
+    [[nodiscard]] fault::StackView stack(Stacks& stacks) override;
     [[nodiscard]] std::uint64_t thread() override;
     [[nodiscard]] std::uint64_t process() override;
     void symbolise(std::uintptr_t address, FunctionRef<void(const StackFrame&)> sink) override;
