@@ -167,6 +167,7 @@ Start start_virtio_net;  ///< a virtio network device whose network returns each
 Start start_ahci;        ///< the first disk of an AHCI controller
 Start start_e1000e;      ///< an Intel 82574 network controller, looped back
 Start start_xhci;        ///< the first disk at a USB 3 controller
+Start start_hda;         ///< the first codec of an Intel HD Audio controller
 Start start_sdhci;       ///< the card in the first slot of an SD host controller
 
 /// Starts the first driver that supports the function. Errors: unsupported (none does), and those

@@ -114,6 +114,18 @@ constexpr std::array rows = {
     Row{"virtio-net-packed", Injection::no_invalidate, "receive",
         FindingKind::touched_after_completion, 8, 10},
     Row{"virtio-net-packed", Injection::wrong_data, "receive", FindingKind::wrong_data, 0, 16},
+    // A round has 19 cases.
+    Row{"hda", Injection::overrun, "capture", FindingKind::wrote_outside, 19, 20},
+    Row{"hda", Injection::overrun, "capture", FindingKind::success_though_blocked, 19, 20},
+    Row{"hda", Injection::overrun, "playback", FindingKind::read_outside, 28, 29},
+    Row{"hda", Injection::underrun, "capture", FindingKind::wrote_outside, 0, 1},
+    Row{"hda", Injection::late, "capture", FindingKind::touched_after_completion, 0, 1},
+    Row{"hda", Injection::late, "playback", FindingKind::touched_after_completion, 9, 10},
+    Row{"hda", Injection::stale, "capture", FindingKind::touched_after_completion, 0, 2},
+    Row{"hda", Injection::read_only, "playback", FindingKind::wrote_outside, 9, 10},
+    Row{"hda", Injection::short_transfer, "capture", FindingKind::left_unwritten, 1, 2},
+    Row{"hda", Injection::short_buffer, "capture", FindingKind::wrote_outside, 19, 20},
+    Row{"hda", Injection::no_invalidate, "capture", FindingKind::touched_after_completion, 0, 2},
 };
 
 INSTANTIATE_TEST_SUITE_P(Qemu, InjectedErrors, ::testing::ValuesIn(rows));
@@ -149,6 +161,13 @@ TEST_P(GoodDevices, stay_inside) {
 INSTANTIATE_TEST_SUITE_P(Qemu, GoodDevices,
                          ::testing::Values("xhci", "virtio-scsi", "sdhci", "virtio-scsi-packed",
                                            "virtio-blk-packed", "virtio-net", "virtio-net-packed"));
+
+class SlowDevices : public QemuAudit {};
+
+/// Each boundary of a length, at both ends of its pages.
+TEST_F(SlowDevices, stay_inside) {
+    expect_nothing("hda");
+}
 
 } // namespace
 } // namespace moat::tests

@@ -22,7 +22,7 @@ struct DeviceKind {
     }
 };
 
-constexpr std::array<DeviceKind, 13> known = {
+constexpr std::array<DeviceKind, 14> known = {
     {{0, 0x1234, 0x11e8, "edu", start_edu},
      {0x010802, 0, 0, "nvme", start_nvme},
      {0, 0x1af4, 0x1042, "virtio-blk", start_virtio_blk},   // modern
@@ -35,6 +35,7 @@ constexpr std::array<DeviceKind, 13> known = {
      {0x010601, 0, 0, "ahci", start_ahci},
      {0, 0x8086, 0x10d3, "e1000e", start_e1000e},
      {0x0c0330, 0, 0, "xhci", start_xhci},
+     {0x040300, 0, 0, "hda", start_hda},
      {0x080501, 0, 0, "sdhci", start_sdhci}}};
 
 [[nodiscard]] const DeviceKind* kind_of(const machine::FunctionInfo& info) {

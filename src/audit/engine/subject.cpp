@@ -236,7 +236,7 @@ using namespace std::chrono_literals;
 
 using machine::Bdf;
 
-constexpr std::array<Kind, 18> all_kinds = {
+constexpr std::array<Kind, 19> all_kinds = {
     {{"soft", "nvme", "an NVM Express controller in this process", true, Bdf(0, 5, 0)},
      {"soft", "edu", "a teaching device with one DMA engine in this process", true, Bdf(0, 4, 0)},
      {"qemu", "nvme", "QEMU's NVM Express controller", true, Bdf(0, 5, 0)},
@@ -248,6 +248,7 @@ constexpr std::array<Kind, 18> all_kinds = {
      {"qemu", "virtio-scsi", "QEMU's virtio SCSI controller with a disk", true, Bdf(0, 11, 0)},
      {"qemu", "sdhci", "QEMU's SD host controller with a card", true, Bdf(0, 14, 0)},
      {"qemu", "virtio-net", "QEMU's virtio network device, looped back", true, Bdf(0, 12, 0)},
+     {"qemu", "hda", "QEMU's HD Audio controller; up to 100 ms per operation", true, Bdf(0, 16, 0)},
      {"qemu", "edu", "QEMU's teaching device; 100 ms per operation", true, Bdf(0, 4, 0)},
      {"qemu", "virtio-blk-packed", "QEMU's virtio block device with packed queues", false,
       Bdf(0, 6, 0)},
@@ -290,7 +291,10 @@ machine::qemu::QemuOptions qemu_options(std::string_view name) {
                            "scsi-hd,drive=disk0,bus=scsi.0"};
     else if (name == "pvscsi")
         options.devices = {"pvscsi,id=scsi,addr=f", "scsi-hd,drive=disk0,bus=scsi.0"};
-    else if (name == "sdhci")
+    else if (name == "hda") {
+        options.devices = {"intel-hda,addr=10", "hda-duplex,audiodev=audio"};
+        options.arguments = {"-audiodev", "none,id=audio,timer-period=1000"}; // in us
+    } else if (name == "sdhci")
         options.devices = {"sdhci-pci,addr=e", "sd-card,drive=disk0"};
     else if (name == "virtio-net")
         options.devices = {"virtio-net-pci,netdev=wire0,romfile=,addr=c" + virtio};
@@ -300,7 +304,7 @@ machine::qemu::QemuOptions qemu_options(std::string_view name) {
         options.devices = {"e1000e,addr=8"};
     if (name == "virtio-net")
         options.wires = 1;
-    else if (name != "edu" && name != "e1000e")
+    else if (name != "edu" && name != "e1000e" && name != "hda")
         options.disks = {disk_bytes}; // in memory
     return options;
 }
