@@ -15,8 +15,10 @@ class HdaTest : public DeviceTest {
 
     static constexpr std::uint64_t grain = 128;
 
-    void SetUp() override {
-        drive({.devices = {"intel-hda,addr=5", "hda-duplex,audiodev=audio"},
+    void SetUp() override { drive_codec("hda-duplex"); }
+
+    void drive_codec(std::string_view codec) {
+        drive({.devices = {"intel-hda,addr=5", std::string(codec) + ",audiodev=audio"},
                .arguments = {"-audiodev", "none,id=audio,timer-period=1000"}},
               0x040300);
     }
@@ -125,6 +127,23 @@ TEST_F(HdaTest, response_ring_that_is_not_mapped_is_an_overrun) {
     constexpr std::uint64_t overrun = 4;
     EXPECT_NE(answer.code & overrun, 0U);
     expect_fault(fault::Access::write, ring.iova, 5);
+}
+
+class HdaOutputTest : public HdaTest {
+  protected:
+    void SetUp() override { drive_codec("hda-output"); }
+};
+
+TEST_F(HdaOutputTest, codec_without_an_input_only_plays) {
+    if (!driver)
+        return;
+    EXPECT_EQ(driver->operations().size(), 2U);
+    Piece& data = piece(1);
+    Piece& list = piece(1, read_only);
+    EXPECT_EQ(go_around("playback", data, page, list).verdict, Verdict::success);
+    EXPECT_EQ(data.untouched_from(0), data.memory.bytes().size());
+    EXPECT_EQ(run("verb", Iova(0), 0).verdict, Verdict::success);
+    EXPECT_TRUE(faults().empty());
 }
 
 } // namespace

@@ -2,6 +2,7 @@
 // The judge alone: its verdicts on canaries, fault records and a device's status.
 #include "audit/judge.hpp"
 
+#include <cstring>
 #include <gtest/gtest.h>
 #include <optional>
 
@@ -134,6 +135,22 @@ TEST_F(JudgeTest, decoy_that_changed_is_a_bypass) {
     ASSERT_EQ(found.size(), 1U);
     EXPECT_EQ(found[0].kind, FindingKind::bypasses_iommu);
     EXPECT_EQ(found[0].bytes, 512U);
+}
+
+TEST_F(JudgeTest, fault_at_a_pointer_of_a_decoy_is_a_bypass) {
+    constexpr std::uint64_t pointer = 0xa68f'abbc'a68f'a123;
+    std::vector<std::byte> decoy(data->placed.end());
+    std::memcpy(decoy.data() + 16, &pointer, sizeof pointer);
+    data->placed.decoy = decoy;
+    fault(Access::write, pointer & ~std::uint64_t{0xfff}, 0x1000, Reason::not_present);
+    fault(Access::write, 0xa68f'abbc'a68f'b000, 0x1000, Reason::not_present);
+    auto found = judge();
+    ASSERT_EQ(found.size(), 2U);
+    EXPECT_EQ(found[0].kind, FindingKind::bypasses_iommu);
+    EXPECT_EQ(found[0].buffer, "data");
+    EXPECT_EQ(found[1].kind, FindingKind::fault_without_access) << "the page after it";
+    data->placed.decoy = {};
+    EXPECT_EQ(judge()[0].kind, FindingKind::fault_without_access);
 }
 
 TEST_F(JudgeTest, fault_of_another_device_or_of_nowhere_is_no_operation_s) {

@@ -6,6 +6,7 @@
 #include "moat/fault/report.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 namespace moat::audit {
 
@@ -129,7 +130,39 @@ class Judge {
         default:
             break;
         }
-        report(add(FindingKind::fault_without_access, nullptr, Side::inside, 0), diagnosis);
+        const Placed* const misread = ours ? find_misread(record.where) : nullptr;
+        if (misread == nullptr)
+            return report(add(FindingKind::fault_without_access, nullptr, Side::inside, 0),
+                          diagnosis);
+        Finding& made = add(FindingKind::bypasses_iommu, misread, Side::inside, 0);
+        made.report = "the device used an address from unmapped memory at the same physical "
+                      "address as the IOVA of \"" +
+                      std::string(misread->label) + "\"\n";
+        report(made, diagnosis);
+    }
+
+    /// The buffer in whose decoy a pointer to this page lies: the device read it by physical
+    /// address, and took a canary for an address.
+    [[nodiscard]] const Placed* find_misread(IovaRange where) const {
+        for (const auto all : {seen_.kept, seen_.given})
+            for (const Inspected& each : all)
+                if (points_to(each.placed, where.start()))
+                    return &each.placed;
+        return nullptr;
+    }
+
+    [[nodiscard]] static bool points_to(const Placed& buffer, Iova target) {
+        constexpr unsigned page_lg2 = 12;
+        if (buffer.decoy.size() < buffer.end())
+            return false;
+        std::uint64_t pointer = 0;
+        for (std::size_t at = buffer.offset(); at + sizeof pointer <= buffer.end();
+             at += sizeof pointer) {
+            std::memcpy(&pointer, buffer.decoy.data() + at, sizeof pointer);
+            if (pointer >> page_lg2 == target.value() >> page_lg2)
+                return true;
+        }
+        return false;
     }
 
     [[nodiscard]] bool is_given(IovaRange range) const {
