@@ -2,6 +2,9 @@
 // Rare queries of the scheduler: waits, pauses, and all actors at once.
 #include "lab/explore/scheduler.hpp"
 
+#include <algorithm>
+#include <array>
+
 namespace moat::explore {
 
 Touch Scheduler::pending_touch(Actor actor) const {
@@ -40,9 +43,21 @@ void Scheduler::update_all() {
         release_pauses();
 }
 
-/// If nothing can change any more, actors that wait for a change check once more.
+/// If nothing can change any more, actors that wait for a change check once more, none more often
+/// than the others: one of them may have missed the change, and goes on.
 void Scheduler::release_pauses() {
-    status_.enabled = status_.enabled | (status_.of(Nature::pauses) - status_.held);
+    const ActorSet pausing = status_.of(Nature::pauses) - status_.held;
+    std::array<unsigned, most_actors> checks{};
+    for (std::size_t at = execution_.depth();
+         at-- != 0 && execution_.change_since(at, nobody) == no_step;)
+        if (execution_.step_at(at).touch.kind == Kind::pause)
+            ++checks.at(execution_.step_at(at).actor);
+    unsigned least = ~0U;
+    for (ActorSet rest = pausing; !rest.empty(); rest = rest.tail())
+        least = std::min(least, checks.at(rest.first()));
+    for (ActorSet rest = pausing; !rest.empty(); rest = rest.tail())
+        if (checks.at(rest.first()) == least)
+            status_.enabled.add(rest.first());
 }
 
 std::uint64_t Scheduler::hash_stacks(std::uint64_t hash) const {

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
 
 namespace moat::scenarios {
 
@@ -31,6 +32,7 @@ std::span<const Scenario> all() {
         list.insert(list.begin(), dma_past_scenario());
         list.insert(list.begin(), dma_registry_scenario());
         list.insert(list.begin(), readers_scenario());
+        std::ranges::move(unit_queue_scenarios(), std::inserter(list, list.begin()));
         list.insert(list.begin(), iommu_scenario());
         list.insert(list.begin(), iova_flush_scenario());
         list.insert(list.begin(), iova_scenario());

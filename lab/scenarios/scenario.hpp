@@ -62,6 +62,7 @@ struct Scenario {
 [[nodiscard]] Scenario dma_registry_scenario();
 [[nodiscard]] Scenario dma_past_scenario();
 [[nodiscard]] Scenario address_space_scenario();
+[[nodiscard]] std::vector<Scenario> unit_queue_scenarios();
 [[nodiscard]] std::vector<Scenario> protocol_scenarios();
 
 } // namespace moat::scenarios

@@ -452,6 +452,39 @@ TEST(Livelock, waiting_for_a_change_that_comes_is_none) {
     EXPECT_FALSE(violation) << violation->text;
 }
 
+/// Under c11 a thread may miss the change, and pause while all others wait for this thread.
+TEST(Livelock, waiting_for_each_other_s_change_is_none) {
+    struct World {
+        Atomic<std::uint64_t> asked;
+        Atomic<std::uint64_t> answered;
+    };
+
+    const auto wait_for = [](Atomic<std::uint64_t>& word) {
+        while (word.load(acquire) == 0)
+            S::pause();
+    };
+    for (const bool asks_first : {true, false}) {
+        ExploreOptions options;
+        options.machine.memory_model = MemoryModelKind::c11;
+        options.machine.most_steps = 100;
+        const Report report = explore::explore(
+            [=](Start& start) {
+                auto& world = start.make<World>();
+                for (const bool asks : {asks_first, !asks_first})
+                    start.thread(asks ? "asks" : "answers", [&world, asks, wait_for] {
+                        if (!asks)
+                            wait_for(world.asked);
+                        (asks ? world.asked : world.answered).store(1, release);
+                        if (asks)
+                            wait_for(world.answered);
+                    });
+            },
+            options);
+        EXPECT_FALSE(report.found) << report.found->violation.text;
+        EXPECT_TRUE(report.exhausted) << report.tally.cut << " are cut";
+    }
+}
+
 TEST(Livelock, waiting_for_a_change_that_never_comes_is_found) {
     const auto violation = violation_of([](Start& start) {
         auto& ready = start.make<Atomic<std::uint64_t>>(0U);

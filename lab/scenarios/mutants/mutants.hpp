@@ -40,4 +40,12 @@ void set_up_mutant(explore::Setup& setup, std::string_view which, std::string_vi
 
 } // namespace space
 
+namespace units {
+
+/// For each of the queues in lab/scenarios/units.
+template <template <class> class Queue>
+[[nodiscard]] explore::Program mutant_program(const Configuration& configuration);
+
+} // namespace units
+
 } // namespace moat::scenarios

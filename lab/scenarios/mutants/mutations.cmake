@@ -255,3 +255,102 @@ moat_mutate(moat/dma/detail/past_rings.hpp
 moat_mutate(moat/dma/detail/past_rings.hpp
 [[        stripe.noted_at_stop += until;]]
 [[        stripe.noted_at_stop += Sync::broken == "notes-uncounted" ? 0 : until;]])
+
+# VT-d's queue: a tail written before its descriptors, a wait for any status, a status that orders
+# nothing, a queue that is filled to its head, and an error that nobody sees.
+moat_mutate(moat/iommu/detail/vtd_invalidation_port.hpp
+[[        for (const Command& each : commands)
+            append(each.descriptor(capabilities_));]]
+[[        if (Sync::broken == "tail-first")
+            registers_.write64(reg::queue_tail, (tail_ + commands.size() + 1) % slots << 4);
+        for (const Command& each : commands)
+            append(each.descriptor(capabilities_));]])
+moat_mutate(moat/iommu/detail/completion_word.hpp
+[[        return static_cast<std::uint32_t>(load_word<Sync>(*memory_.words(where_))) == number_;]]
+[[        const auto order = Sync::broken == "status-relaxed" ? std::memory_order_relaxed
+                                                            : std::memory_order_acquire;
+        const auto seen = static_cast<std::uint32_t>(
+            typename Sync::template AtomicRef<std::uint64_t>(*memory_.words(where_)).load(order));
+        return Sync::broken == "status-any" ? seen != 0 : seen == number_;]])
+moat_mutate(moat/iommu/detail/vtd_invalidation_port.hpp
+[[        for (; commands.size() > most_at_once;]]
+[[        for (; Sync::broken != "batch-too-long" && commands.size() > most_at_once;]])
+moat_mutate(moat/iommu/detail/vtd_invalidation_port.hpp
+[[            return (registers_.read32(reg::fault_status) & fault_bits::queue_errors) != 0;]]
+[[            return Sync::broken != "error-unseen" &&
+                   (registers_.read32(reg::fault_status) & fault_bits::queue_errors) != 0;]])
+
+# SMMUv3's command queue: the same, and a wait for the command before CMD_SYNC, none of these, and an
+# index without its wrap bit.
+moat_mutate(moat/iommu/detail/smmuv3_command_queue.hpp
+[[            for (const Command& each : some)]]
+[[            if (Sync::broken == "producer-first")
+                registers_.write32(
+                    reg::command_producer,
+                    (producer_ + static_cast<std::uint32_t>(some.size()) + 1) & index_mask());
+            for (const Command& each : some)]])
+moat_mutate(moat/iommu/detail/smmuv3_command_queue.hpp
+[[            append(synchronize());]]
+[[            if (Sync::broken != "no-sync")
+                append(synchronize());]])
+moat_mutate(moat/iommu/detail/smmuv3_command_queue.hpp
+[[            if ((consumer & index_mask()) == producer_)]]
+[[            const unsigned ahead = Sync::broken == "sync-unawaited" ? 1 : 0;
+            if (((consumer + ahead) & index_mask()) == producer_)]])
+moat_mutate(moat/iommu/detail/smmuv3_command_queue.hpp
+[[        producer_ = (producer_ + 1) & index_mask();]]
+[[        producer_ = (producer_ + 1) & (index_mask() >> (Sync::broken == "wrap-kept" ? 1 : 0));]])
+moat_mutate(moat/iommu/detail/smmuv3_command_queue.hpp
+[[commands.size() < most ?]]
+[[commands.size() < most || Sync::broken == "batch-too-long" ?]])
+moat_mutate(moat/iommu/detail/smmuv3_command_queue.hpp
+[[            if ((active & command_queue_error) != 0)]]
+[[            if (Sync::broken != "error-unseen" && (active & command_queue_error) != 0)]])
+
+# SMMUv3's event queue: entries that the unit may fill again before they are read, a full queue that
+# looks empty, and overflows that are not reported or not acknowledged.
+moat_mutate(moat/iommu/detail/smmuv3_event_queue.hpp
+[[        for (; waiting != 0; --waiting)]]
+[[        if (Sync::broken == "freed-first")
+            registers_.write32(reg::event_consumer, producer & (index_mask() | overflow));
+        for (; waiting != 0; --waiting)]])
+moat_mutate(moat/iommu/detail/smmuv3_event_queue.hpp
+[[(producer - consumer_) & index_mask();]]
+[[(producer - consumer_) & (index_mask() >> (Sync::broken == "wrap-ignored" ? 1 : 0));]])
+moat_mutate(moat/iommu/detail/smmuv3_event_queue.hpp
+[[        const bool lost = ((producer ^ consumer_) & overflow) != 0;]]
+[[        const bool lost =
+            Sync::broken != "overflow-unseen" && ((producer ^ consumer_) & overflow) != 0;]])
+moat_mutate(moat/iommu/detail/smmuv3_event_queue.hpp
+[[        consumer_ = producer & (index_mask() | overflow);]]
+[[        consumer_ = producer & (index_mask() | overflow);
+        if (Sync::broken == "overflow-unacknowledged")
+            consumer_ &= ~overflow;]])
+
+# virtio-iommu's requests: a chain that is offered before it is written, an index that orders nothing,
+# a notification before the offer, and an answer that is taken again.
+moat_mutate(moat/iommu/detail/virtio_request_queue.hpp
+[[        Word* const words = memory_.words(page_);]]
+[[        if (Sync::broken == "offered-first")
+            rings_.offer(0);
+        Word* const words = memory_.words(page_);]])
+moat_mutate(moat/iommu/detail/virtio_request_queue.hpp
+[[        rings_.offer(0);
+        notify();]]
+[[        if (Sync::broken == "notified-first")
+            notify();
+        if (Sync::broken != "offered-first")
+            rings_.offer(0);
+        if (Sync::broken != "notified-first")
+            notify();]])
+moat_mutate(moat/iommu/detail/virtio_queue.hpp
+[[.store(value, std::memory_order_release);]]
+[[.store(value, Sync::broken == "offer-relaxed" ? std::memory_order_relaxed
+                                                             : std::memory_order_release);]])
+moat_mutate(moat/iommu/detail/virtio_queue.hpp
+[[.load(std::memory_order_acquire);]]
+[[.load(Sync::broken == "used-relaxed" ? std::memory_order_relaxed
+                                                             : std::memory_order_acquire);]])
+moat_mutate(moat/iommu/detail/virtio_queue.hpp
+[[taken_++ % slots;]]
+[[(Sync::broken == "used-kept" ? taken_ : taken_++) % slots;]])

@@ -13,10 +13,10 @@
 namespace moat::iommu::virtio {
 
 /// Not thread-safe; the device uses it meanwhile.
-template <TableMemory Memory, SyncPolicy Sync>
+template <TableMemory Memory, SyncPolicy Sync, unsigned Slots = 128>
 class Queue {
   public:
-    static constexpr unsigned slots = 128;
+    static constexpr unsigned slots = Slots;
 
     struct Descriptor {
         PhysicalAddress start;
@@ -66,8 +66,9 @@ class Queue {
     }
 
   private:
-    static constexpr unsigned available_at = 2048;
-    static constexpr unsigned used_at = 2560;
+    static constexpr unsigned available_at = 16 * slots;
+    static constexpr unsigned used_at = available_at + 4 * slots;
+    static_assert(slots >= 2 && (slots & (slots - 1)) == 0, "indices wrap at a power of two");
 
     using Ref = typename Sync::template AtomicRef<std::uint64_t>;
 

@@ -17,7 +17,7 @@ namespace moat::iommu::vtd {
 enum class InvalidateBy : std::uint8_t { queue, registers };
 
 /// Not thread-safe: the caller holds the unit's lock.
-template <UnitRegisters Registers, TableMemory Memory, SyncPolicy Sync>
+template <UnitRegisters Registers, TableMemory Memory, SyncPolicy Sync, unsigned Slots = 256>
 class InvalidationPort {
   public:
     /// Two pages: the descriptors, and the word that wait descriptors write.
@@ -48,8 +48,9 @@ class InvalidationPort {
     [[nodiscard]] bool uses_queue() const { return by_ == InvalidateBy::queue; }
 
   private:
-    static constexpr unsigned slots = 256; // of 16 bytes, in a queue of one page
-    static constexpr std::size_t most_at_once = 64;
+    static constexpr unsigned slots = Slots; ///< of 16 bytes; the unit's queue is one page of 256
+    /// A wait descriptor follows, and the tail of a full queue is one slot behind its head.
+    static constexpr std::size_t most_at_once = slots - 2;
 
     Result<void> run_by_queue(std::span<const Command> commands) {
         for (const Command& each : commands)

@@ -10,6 +10,7 @@
 #include "moat/iommu/detail/unit_tables.hpp"
 #include "moat/iommu/detail/virtio_queue.hpp"
 #include "moat/iommu/detail/virtio_request.hpp"
+#include "moat/iommu/detail/virtio_request_queue.hpp"
 #include "moat/iommu/domain.hpp"
 #include "moat/iommu/virtio/registers.hpp"
 #include "moat/page_table/table_memory.hpp"
@@ -180,7 +181,6 @@ class Unit {
     static constexpr std::size_t own_pages = 4; ///< two queues, and their buffers
     static constexpr std::uint16_t request_queue = 0;
     static constexpr std::uint16_t report_queue = 1;
-    static constexpr std::size_t status_word = 8; ///< of the page with the request
     static constexpr std::size_t report_words = 4;
 
     using Rings = Queue<Memory, Sync>;
@@ -212,12 +212,10 @@ class Unit {
     Unit(Registers& registers, Memory& memory, const UnitOptions& options,
          const std::array<PhysicalAddress, own_pages>& pages)
         : registers_(registers), memory_(memory), layout_(options.layout), pages_(pages),
-          requests_(memory, pages[0]), reports_(memory, pages[1]) {
+          requests_(registers, memory, pages[0], pages[2]), reports_(memory, pages[1]) {
         limits_.reserved = options.reserved;
         limits_.known = read_write;
     }
-
-    [[nodiscard]] Word* request_page() const { return memory_.words(pages_[2]); }
 
     [[nodiscard]] Word* report(std::uint16_t slot) const {
         return memory_.words(pages_[3]) + report_words * slot;
@@ -233,10 +231,10 @@ class Unit {
         if ((limits_.leaf_sizes & bit(page_lg2)) == 0)
             return fail(ErrorCode::unsupported, "the IOMMU does not map pages of 4K",
                         {"page_sizes", limits_.leaf_sizes});
-        for (const auto& [index, queue] :
-             {std::pair(request_queue, &requests_), std::pair(report_queue, &reports_)})
-            if (const auto done = enable(index, *queue); !done)
-                return done;
+        if (const auto done = enable(request_queue, requests_.rings()); !done)
+            return done;
+        if (const auto done = enable(report_queue, reports_); !done)
+            return done;
         set_status(status::acknowledge | status::driver | status::features | status::running);
         for (std::uint16_t slot = 0; slot != slots; ++slot) {
             const ByteCount offset(report_words * sizeof(Word) * slot);
@@ -342,39 +340,9 @@ class Unit {
         return {};
     }
 
-    /// Returns when the device has answered. Errors: no_memory, not_found; io, as does every later
-    /// call then.
+    /// See RequestQueue::run.
     Result<void> run(const Request& request) MOAT_REQUIRES(mutex_) {
-        if (failed_)
-            return fail(ErrorCode::io, "the IOMMU has failed to answer before");
-        std::ranges::copy(request.words, request_page());
-        request_page()[status_word] = static_cast<Word>(Status::none);
-        requests_.describe(0, {pages_[2], request.bytes, false, std::uint16_t{1}});
-        requests_.describe(1, {pages_[2] + ByteCount(status_word * sizeof(Word)), 4, true});
-        requests_.offer(0);
-        notify(request_queue);
-        for (unsigned attempt = 0; !requests_.take(); ++attempt)
-            if (!registers_.relax(attempt))
-                return failure("the IOMMU does not answer a request", request, Status::none);
-        const auto said = static_cast<Status>(request_page()[status_word] & 0xff);
-        switch (said) {
-        case Status::ok:
-            return {};
-        case Status::no_memory:
-            return fail(ErrorCode::no_memory, "the IOMMU has no memory for another mapping");
-        case Status::no_entry:
-            return fail(ErrorCode::not_found, "the IOMMU does not bound this function",
-                        {"endpoint", request.words[1]});
-        default:
-            return failure("the IOMMU refuses a request", request, said);
-        }
-    }
-
-    Result<void> failure(const char* sentence, const Request& request, Status said)
-        MOAT_REQUIRES(mutex_) {
-        failed_ = true;
-        return fail(ErrorCode::io, sentence, {"type", request.words[0] & 0xff},
-                    {"status", static_cast<std::uint64_t>(said)});
+        return requests_.run(request, [this] { notify(request_queue); });
     }
 
     /// The highest address of devices that exist.
@@ -390,11 +358,10 @@ class Unit {
     std::uint32_t last_domain_ = ~std::uint32_t{0};
     std::array<std::uint16_t, 2> notify_offsets_ = {};
     typename Sync::Mutex mutex_;
-    Rings requests_ MOAT_GUARDED_BY(mutex_);
+    RequestQueue<Registers, Memory, Sync> requests_ MOAT_GUARDED_BY(mutex_);
     Rings reports_ MOAT_GUARDED_BY(mutex_);
     std::map<std::uint32_t, State> domains_ MOAT_GUARDED_BY(mutex_);
     std::map<std::uint16_t, std::uint32_t> attached_ MOAT_GUARDED_BY(mutex_);
-    bool failed_ MOAT_GUARDED_BY(mutex_) = false;
 };
 
 } // namespace moat::iommu::virtio
