@@ -13,8 +13,9 @@ concept UnitRegisters = requires(R& registers, unsigned offset, std::uint32_t wo
                                  std::uint64_t value, unsigned attempt) {
     { registers.read32(offset) } -> std::same_as<std::uint32_t>;
     { registers.read64(offset) } -> std::same_as<std::uint64_t>;
-    // In order, and after every earlier store to memory; complete at the latest when `relax` returns
-    // or a register is read. A load from memory after a read of a register is later than the read.
+    // In order, and after every earlier store to memory; complete at the latest when `relax`
+    // returns or a register is read. A load from memory after a read of a register is later than
+    // the read.
     registers.write32(offset, word);
     registers.write64(offset, value);
     // Called between polls of something that the unit should change; `attempt` counts from 0.
