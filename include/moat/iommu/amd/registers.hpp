@@ -5,6 +5,7 @@
 #pragma once
 
 #include "moat/core/bits.hpp"
+#include "moat/core/types.hpp"
 #include "moat/iommu/unit_registers.hpp"
 
 #include <cstdint>
