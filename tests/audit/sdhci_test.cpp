@@ -3,6 +3,8 @@
 // that are not mapped.
 #include "device_bench.hpp"
 
+#include <chrono>
+
 namespace moat::tests {
 namespace {
 
@@ -165,6 +167,50 @@ TEST_F(SdhciTest, descriptor_table_that_ends_too_early_ends_the_transfer) {
     expect_fault(fault::Access::read, table.iova + ByteCount(page), 6);
     EXPECT_TRUE(holds_card(data.memory.bytes().first(2 * page), 5 * card_block));
     EXPECT_EQ(data.untouched_from(2 * page), data.memory.bytes().size());
+}
+
+/// The line of a page that is not mapped, before another line: docs/findings.md.
+class SdhciBlockedLineTest : public SdhciTest {
+  protected:
+    void SetUp() override {
+        SdhciTest::SetUp();
+        if (!driver)
+            return;
+        data_ = &piece(2);
+        Piece& table = piece(1, read_only);
+        ASSERT_TRUE(domain->unmap(data_->iova, ByteCount(page)));
+        EXPECT_EQ(transfer("read", data_->iova, 2 * page, 5, table).verdict, Verdict::failure);
+        (void)faults_later();
+        ASSERT_FALSE(faults_later().empty()) << "it goes on after the reset of both lines";
+    }
+
+    [[nodiscard]] std::vector<fault::Record> faults_later() const {
+        auto never = [] { return false; };
+        (void)machine->wait_until(never, std::chrono::milliseconds(2));
+        return faults();
+    }
+
+    Piece* data_ = nullptr;
+};
+
+TEST_F(SdhciBlockedLineTest, is_written_once_its_page_is_mapped) {
+    if (!driver)
+        return;
+    EXPECT_EQ(data_->untouched_from(0), 2 * page);
+    ASSERT_TRUE(domain->map(data_->iova, ByteCount(page), data_->memory.physical(), read_write));
+    (void)faults_later();
+    EXPECT_EQ(data_->untouched_from(0), 0U) << "after the operation failed";
+    EXPECT_TRUE(faults_later().empty());
+}
+
+TEST_F(SdhciBlockedLineTest, ends_with_a_reset_of_the_controller) {
+    if (!driver)
+        return;
+    constexpr unsigned software_reset = 0x2f;
+    constexpr std::uint8_t of_everything = 1;
+    (*function->bar(0))->write8(software_reset, of_everything);
+    (void)faults_later();
+    EXPECT_TRUE(faults_later().empty());
 }
 
 /// A card of more than 2 GiB counts blocks, and lines have 12 bytes.
