@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <map>
+#include <utility>
 #include <vector>
 
 namespace moat::tests {
@@ -60,8 +61,8 @@ class FakeAmd {
 
     /// The entry of a late event is written by the second call.
     bool relax(unsigned attempt) {
-        if (attempt == 1 && late_)
-            *late_ = late_code_;
+        if (attempt == 1 && late_ != nullptr)
+            *std::exchange(late_, nullptr) = late_code_;
         return attempt < 3;
     }
 

@@ -347,8 +347,9 @@ std::string_view limits_of(const Kind& kind) {
                "guards' ends and into unmapped buffers. Reads, and writes elsewhere, go "
                "undetected.";
     if (kind.iommu == machine::qemu::IommuModel::amd)
-        return "QEMU's AMD IOMMU does not record what it blocks. Canaries show writes within the "
-               "pages of a buffer. Reads, writes to other pages, and late accesses go undetected.";
+        return "QEMU's AMD IOMMU does not record where it blocks an access (7.2: nothing at all). "
+               "Canaries show writes within the pages of a buffer. Reads, writes to other pages, "
+               "and late accesses go undetected.";
     if (kind.iommu == machine::qemu::IommuModel::smmuv3)
         return "The SMMU records words of 4 bytes: sizes of blocked accesses are rounded up to 4 "
                "bytes. It has no write-only pages: a device may read the buffers that it writes.";
@@ -441,7 +442,7 @@ AuditOptions Subject::options() {
         options.decoys = in_qemu->iommu_model() == machine::qemu::IommuModel::none
                              ? Decoys::in_place
                              : Decoys::at_physical_addresses;
-        options.records_faults = machine::qemu::records_faults(in_qemu->iommu_model());
+        options.records_faults = in_qemu->fault_records() == machine::qemu::FaultRecords::complete;
         options.round_trips = [in_qemu] { return in_qemu->qtest().round_trips(); };
     } else {
         // The kernel reports a fault some tenths of a millisecond later.

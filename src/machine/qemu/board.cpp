@@ -45,13 +45,35 @@ constexpr Board intel = [] {
     return board;
 }();
 
-constexpr std::array<std::string_view, 4> amd_arguments = {
+constexpr Board none = [] {
+    Board board = q35;
+    board.records = FaultRecords::none;
+    return board;
+}();
+
+/// It translates always, and records nothing (7.2).
+constexpr std::array<std::string_view, 4> older_amd_arguments = {
     "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off", "-device", "amd-iommu"};
 
-constexpr Board amd = [] {
+/// Without dma-remap, devices reach all of memory (11.1).
+constexpr std::array<std::string_view, 4> amd_arguments = {
+    "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off", "-device",
+    "amd-iommu,dma-remap=on"};
+
+constexpr Board older_amd = [] {
     Board board = q35;
-    board.arguments = amd_arguments;
+    board.arguments = older_amd_arguments;
     board.iommu = {PhysicalAddress(0xfed80000), ByteCount(0x4000)};
+    board.records = FaultRecords::none;
+    return board;
+}();
+
+constexpr Board amd = [] {
+    Board board = older_amd;
+    board.arguments = amd_arguments;
+    board.records = FaultRecords::without_address;
+    board.older = &older_amd;
+    board.needs = "dma-remap";
     return board;
 }();
 
@@ -94,7 +116,7 @@ const Board& board_of(IommuModel iommu) {
     case IommuModel::virtio:
         return virtio;
     case IommuModel::none:
-        return q35;
+        return none;
     default:
         return intel;
     }

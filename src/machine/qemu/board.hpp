@@ -15,6 +15,9 @@
 
 namespace moat::machine::qemu {
 
+/// What an IOMMU records of an access that it blocks.
+enum class FaultRecords : std::uint8_t { none, without_address, complete };
+
 struct Board {
     std::string_view program;
     /// They select the machine, with memory "ram", and its IOMMU.
@@ -28,6 +31,10 @@ struct Board {
     PhysicalAddress ram;
     ByteCount most_ram;
     PhysicalRange iommu; ///< its registers; empty without any at a fixed address
+    FaultRecords records = FaultRecords::complete;
+    /// For a QEMU that has no property `needs` in `arguments`.
+    const Board* older = nullptr;
+    std::string_view needs = {};
 };
 
 [[nodiscard]] const Board& board_of(IommuModel iommu);

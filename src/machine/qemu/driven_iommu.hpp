@@ -42,8 +42,28 @@ static_assert(iommu::UnitRegisters<UnitRegisters>);
 /// What QEMU's IOMMU records one by one: accesses, or each word of 4 bytes of an access.
 enum class Recorded : std::uint8_t { accesses, words };
 
-/// `UnitDomain_`: a domain of a driver, such as iommu::vtd::Domain.
-template <iommu::DeferringDomain UnitDomain_, Recorded RecordedAs = Recorded::accesses>
+using Correction = fault::Record (*)(fault::Record);
+
+[[nodiscard]] constexpr fault::Record as_decoded(fault::Record record) {
+    return record;
+}
+
+/// QEMU 11.1's AMD IOMMU marks each page fault as one of an interrupt, has the kind of access in
+/// other bits than the specification, one reason for absent and forbidden pages, and no address.
+[[nodiscard]] constexpr fault::Record corrected_amd(fault::Record record) {
+    constexpr std::uint64_t was_write = 1U << 1;
+    if (record.reason != fault::Reason::interrupt)
+        return record;
+    return {.source = record.source,
+            .access = (*record.code & was_write) != 0 ? fault::Access::write : fault::Access::read,
+            .reason = fault::Reason::permission,
+            .code = record.code};
+}
+
+/// `UnitDomain_`: a domain of a driver, such as iommu::vtd::Domain. `Correct`: what QEMU's unit
+/// does otherwise than its specification.
+template <iommu::DeferringDomain UnitDomain_, Recorded RecordedAs = Recorded::accesses,
+          Correction Correct = as_decoded>
 class DrivenIommu : public QemuIommu {
   public:
     using UnitDomain = UnitDomain_;
@@ -70,8 +90,9 @@ class DrivenIommu : public QemuIommu {
     }
 
     [[nodiscard]] std::uint64_t take_faults(FunctionRef<void(const fault::Record&)> each) override {
+        const auto pass_on = [&](const fault::Record& record) { each(Correct(record)); };
         if constexpr (RecordedAs == Recorded::accesses)
-            return unit_->take_faults(each);
+            return unit_->take_faults(pass_on);
         WordRuns runs(each);
         const auto add = [&](const fault::Record& word) { runs.add(word); };
         const std::uint64_t lost = unit_->take_faults(add);
@@ -132,7 +153,9 @@ class DrivenIommu : public QemuIommu {
 using VtdIommu =
     DrivenIommu<iommu::vtd::Domain<iommu::vtd::Unit<UnitRegisters, Tables, RealSync>, 4>>;
 
-using AmdIommu = DrivenIommu<iommu::amd::Domain<iommu::amd::Unit<UnitRegisters, Tables, RealSync>>>;
+using AmdUnit = iommu::amd::Unit<UnitRegisters, Tables, RealSync>;
+
+using AmdIommu = DrivenIommu<iommu::amd::Domain<AmdUnit>, Recorded::accesses, corrected_amd>;
 
 using SmmuUnit = iommu::smmuv3::Unit<UnitRegisters, Tables, RealSync>;
 

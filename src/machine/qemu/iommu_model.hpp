@@ -13,7 +13,7 @@ namespace moat::machine::qemu {
 /// The IOMMU of a QEMU machine, which decides what else it consists of.
 enum class IommuModel : std::uint8_t {
     intel,  ///< q35 with VT-d
-    amd,    ///< q35 with AMD's, which never records what it blocks
+    amd,    ///< q35 with AMD's
     smmuv3, ///< Arm's virt with an SMMUv3
     virtio, ///< q35 with a virtio-iommu, itself a function on the bus
     none,   ///< q35 without: devices reach all of memory
@@ -24,11 +24,6 @@ inline constexpr std::array<std::string_view, 5> iommu_names = {"intel", "amd", 
 
 [[nodiscard]] constexpr std::string_view name(IommuModel iommu) {
     return iommu_names[static_cast<std::size_t>(iommu)];
-}
-
-/// Whether it records blocked accesses.
-[[nodiscard]] constexpr bool records_faults(IommuModel iommu) {
-    return iommu != IommuModel::amd && iommu != IommuModel::none;
 }
 
 [[nodiscard]] constexpr std::optional<IommuModel> iommu_named(std::string_view text) {

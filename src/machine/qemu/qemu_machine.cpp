@@ -167,7 +167,20 @@ std::vector<std::string> command_line(const Board& board, const QemuOptions& opt
 } // namespace
 
 Result<std::unique_ptr<QemuMachine>> QemuMachine::start(const QemuOptions& options) {
+    std::string words;
+    QemuOptions own = options;
+    own.words = &words;
     const Board& board = board_of(options.iommu);
+    auto machine = start_on(board, own);
+    if (!machine && board.older != nullptr && words.find(board.needs) != std::string::npos)
+        machine = start_on(*board.older, own);
+    if (!machine && options.words != nullptr)
+        *options.words = words;
+    return machine;
+}
+
+Result<std::unique_ptr<QemuMachine>> QemuMachine::start_on(const Board& board,
+                                                           const QemuOptions& options) {
     if (options.ram > board.most_ram || options.ram.value() <= tables_end ||
         !is_aligned(options.ram.value(), 20))
         return fail(ErrorCode::out_of_range, "QEMU's memory is above 16M, and 2G at most",
@@ -195,23 +208,22 @@ Result<std::unique_ptr<QemuMachine>> QemuMachine::start(const QemuOptions& optio
     socket.close_child();
     for (const auto& each : wires)
         each->close_child();
-    std::unique_ptr<QemuMachine> machine(new QemuMachine(options.iommu, std::move(ram),
+    std::unique_ptr<QemuMachine> machine(new QemuMachine(options.iommu, board, std::move(ram),
                                                          std::move(disks), std::move(wires),
                                                          std::move(process), std::move(socket)));
     if (const auto done = machine->set_up(options); !done) {
         const auto health = machine->health();
-        if (options.words != nullptr)
-            *options.words = machine->qtest_.words();
+        *options.words = machine->qtest_.words();
         return std::unexpected(health ? done.error() : health.error());
     }
     return machine;
 }
 
-QemuMachine::QemuMachine(IommuModel model, platform::MemoryFile ram,
+QemuMachine::QemuMachine(IommuModel model, const Board& board, platform::MemoryFile ram,
                          std::vector<platform::MemoryFile> disks,
                          std::vector<std::unique_ptr<Wire>> wires, platform::ChildProcess process,
                          platform::StreamSocket socket)
-    : model_(model), board_(board_of(model)), ram_(std::move(ram)), disks_(std::move(disks)),
+    : model_(model), board_(board), ram_(std::move(ram)), disks_(std::move(disks)),
       wires_(std::move(wires)), qtest_(std::move(process), std::move(socket)),
       table_headers_((tables_end - tables_start) >> 12),
       tables_(ram_.bytes().subspan(tables_start, tables_end - tables_start),

@@ -88,6 +88,8 @@ class QemuMachine final : public Machine {
 
     [[nodiscard]] IommuModel iommu_model() const { return model_; }
 
+    [[nodiscard]] FaultRecords fault_records() const { return board_.records; }
+
     [[nodiscard]] QemuIommu& iommu() { return *iommu_; }
 
     [[nodiscard]] const Qtest& qtest() const { return qtest_; }
@@ -101,9 +103,12 @@ class QemuMachine final : public Machine {
         std::optional<std::pair<Iova, SharedMemory>> interrupts;
     };
 
-    QemuMachine(IommuModel model, platform::MemoryFile ram, std::vector<platform::MemoryFile> disks,
-                std::vector<std::unique_ptr<Wire>> wires, platform::ChildProcess process,
-                platform::StreamSocket socket);
+    QemuMachine(IommuModel model, const Board& board, platform::MemoryFile ram,
+                std::vector<platform::MemoryFile> disks, std::vector<std::unique_ptr<Wire>> wires,
+                platform::ChildProcess process, platform::StreamSocket socket);
+
+    static Result<std::unique_ptr<QemuMachine>> start_on(const Board& board,
+                                                         const QemuOptions& options);
 
     /// Makes the function's messages arrive in memory. Return: where the function writes them, and
     /// where the CPU reads them. Errors: refused (not attached), no_memory, io.
