@@ -16,7 +16,8 @@ import newer_qemu
 
 
 def run(command, environment):
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          check=False)
     print(done.stdout, done.stderr)
     return done
 
