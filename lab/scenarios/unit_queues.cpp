@@ -3,6 +3,7 @@
 // two threads use a queue that is so small that it becomes full and wraps.
 #include "lab/scenarios/mutants/mutants.hpp"
 #include "lab/scenarios/scenario.hpp"
+#include "lab/scenarios/units/amd_commands.hpp"
 #include "lab/scenarios/units/smmuv3_commands.hpp"
 #include "lab/scenarios/units/smmuv3_events.hpp"
 #include "lab/scenarios/units/virtio_requests.hpp"
@@ -66,6 +67,11 @@ std::vector<Scenario> unit_queue_scenarios() {
                               {"unlocked", "registers-unordered", "tail-first", "status-any",
                                "status-relaxed", "batch-too-long", "error-unseen"});
     vtd.program = &program<VtdQueue>;
+    Scenario amd =
+        submitting("amd-commands", "the shipped command buffer of AMD's IOMMU, of 4 entries", "2",
+                   {"unlocked", "registers-unordered", "tail-first", "status-any", "status-relaxed",
+                    "batch-too-long", "stop-unseen"});
+    amd.program = &program<AmdCommands>;
     Scenario commands =
         submitting("smmu-commands", "the shipped SMMUv3 command queue, of 2 entries", "1",
                    {"unlocked", "registers-unordered", "producer-first", "no-sync",
@@ -89,7 +95,8 @@ std::vector<Scenario> unit_queue_scenarios() {
                    counted(number(text, "takes"), "call") + ", a unit with " +
                    counted(number(text, "events"), "event");
         }};
-    return {std::move(vtd), std::move(commands), std::move(events), std::move(requests)};
+    return {std::move(vtd), std::move(amd), std::move(commands), std::move(events),
+            std::move(requests)};
 }
 
 } // namespace moat::scenarios

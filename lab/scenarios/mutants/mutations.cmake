@@ -280,6 +280,24 @@ moat_mutate(moat/iommu/detail/vtd_invalidation_port.hpp
 [[            return Sync::broken != "error-unseen" &&
                    (registers_.read32(reg::fault_status) & fault_bits::queue_errors) != 0;]])
 
+# The command buffer of AMD's IOMMU: the same.
+moat_mutate(moat/iommu/detail/amd_command_buffer.hpp
+[[        for (const Command& each : commands)
+            append(each);]]
+[[        if (Sync::broken == "tail-first")
+            registers_.write64(reg::command_tail,
+                               ((tail_ + commands.size() + 1) & low_bits(entries_lg2))
+                                   << queue_entry_lg2);
+        for (const Command& each : commands)
+            append(each);]])
+moat_mutate(moat/iommu/detail/amd_command_buffer.hpp
+[[        for (; commands.size() > most_at_once;]]
+[[        for (; Sync::broken != "batch-too-long" && commands.size() > most_at_once;]])
+moat_mutate(moat/iommu/detail/amd_command_buffer.hpp
+[[            return (registers_.read64(reg::status) & status::runs_commands) == 0;]]
+[[            return Sync::broken != "stop-unseen" &&
+                   (registers_.read64(reg::status) & status::runs_commands) == 0;]])
+
 # SMMUv3's command queue: the same, and a wait for the command before CMD_SYNC, none of these, and an
 # index without its wrap bit.
 moat_mutate(moat/iommu/detail/smmuv3_command_queue.hpp

@@ -2,6 +2,7 @@
 // The queues of IOMMUs' drivers from mutated copies of include/moat/iommu/detail.
 #include "lab/scenarios/mutants/mutants.hpp"
 #include "lab/scenarios/mutants/mutated_sync.hpp"
+#include "lab/scenarios/units/amd_commands.hpp"
 #include "lab/scenarios/units/smmuv3_commands.hpp"
 #include "lab/scenarios/units/smmuv3_events.hpp"
 #include "lab/scenarios/units/virtio_requests.hpp"
@@ -15,6 +16,7 @@ explore::Program mutant_program(const Configuration& configuration) {
 }
 
 template explore::Program mutant_program<VtdQueue>(const Configuration&);
+template explore::Program mutant_program<AmdCommands>(const Configuration&);
 template explore::Program mutant_program<SmmuCommands>(const Configuration&);
 template explore::Program mutant_program<SmmuEvents>(const Configuration&);
 template explore::Program mutant_program<VirtioRequests>(const Configuration&);

@@ -17,7 +17,8 @@
 namespace moat::iommu::amd {
 
 /// Not thread-safe: the caller holds the unit's lock.
-template <UnitRegisters Registers, TableMemory Memory, SyncPolicy Sync>
+template <UnitRegisters Registers, TableMemory Memory, SyncPolicy Sync,
+          unsigned EntriesLg2 = fewest_queue_entries_lg2>
 class CommandBuffer {
   public:
     /// Two pages: the commands, and the word that COMPLETION_WAIT writes.
@@ -34,11 +35,22 @@ class CommandBuffer {
         registers_.write64(reg::command_tail, 0);
     }
 
-    /// Returns when each of `commands`, 64 at most, is complete. Errors: io, as does every later
-    /// call then.
+    /// Returns when each of `commands` is complete. Errors: io, as does every later call then.
     [[nodiscard]] Result<void> run(std::span<const Command> commands) {
         if (failed_)
             return failure("the IOMMU has failed to run commands before");
+        for (; commands.size() > most_at_once; commands = commands.subspan(most_at_once))
+            if (const auto done = run_some(commands.first(most_at_once)); !done)
+                return done;
+        return run_some(commands);
+    }
+
+  private:
+    static constexpr unsigned entries_lg2 = EntriesLg2; ///< of 16 bytes; a unit's are one page
+    /// COMPLETION_WAIT follows, and the tail of a full buffer is one entry behind its head.
+    static constexpr std::size_t most_at_once = (std::size_t{1} << entries_lg2) - 2;
+
+    Result<void> run_some(std::span<const Command> commands) {
         for (const Command& each : commands)
             append(each);
         append(completion_wait(completion_.where(), completion_.next()));
@@ -52,10 +64,7 @@ class CommandBuffer {
         return {};
     }
 
-  private:
-    static constexpr unsigned entries_lg2 = fewest_queue_entries_lg2; // of 16 bytes, in one page
-
-    /// The buffer is empty whenever `run` begins.
+    /// The buffer is empty whenever `run_some` begins.
     void append(const Command& command) {
         Word* const words = memory_.words(page_) + 2 * tail_;
         store_word<Sync>(words[1], command[1]);
