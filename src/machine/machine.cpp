@@ -18,6 +18,22 @@ void each_capability(Registers& config, FunctionRef<bool(unsigned, std::uint8_t)
     }
 }
 
+unsigned find_extended_capability(Registers& config, unsigned id) {
+    if (config.size() < ByteCount(4096))
+        return 0;
+    unsigned at = pci::first_extended;
+    // 3840 bytes of at least 4 each.
+    for (unsigned seen = 0; at >= pci::first_extended && seen != 960; ++seen) {
+        const std::uint32_t head = config.read32(at);
+        if (head == 0 || head == ~0U)
+            return 0;
+        if ((head & 0xffff) == id)
+            return at;
+        at = head >> 20 & 0xffcU;
+    }
+    return 0;
+}
+
 Result<Registers*> Function::bar(unsigned index) {
     if (index >= bars_.size() || info_.bars[index].kind == BarKind::absent)
         return fail(ErrorCode::not_found, "the function has no such BAR", {"bar", index});

@@ -103,6 +103,10 @@ class Registers {
 /// an end is left after as many as fit into configuration space.
 void each_capability(Registers& config, FunctionRef<bool(unsigned, std::uint8_t)> visit);
 
+/// Return: the offset of an extended capability in `config`; 0 if there is none, or no extended
+/// configuration space.
+[[nodiscard]] unsigned find_extended_capability(Registers& config, unsigned id);
+
 /// One open PCI function: its BARs are assigned, bus mastering is off. Used by one thread at a
 /// time; its machine outlives it. Its destructor turns bus mastering off.
 class Function {

@@ -72,8 +72,9 @@ struct FunctionInfo {
     Bdf address;
     std::uint16_t vendor = 0;
     std::uint16_t device = 0;
-    std::uint32_t class_code = 0; ///< class 23..16, subclass 15..8, programming interface 7..0
-    std::array<Bar, 6> bars{};    ///< the upper half of a 64-bit BAR is absent
+    std::uint32_t class_code = 0;     ///< class 23..16, subclass 15..8, programming interface 7..0
+    std::array<Bar, 6> bars{};        ///< the upper half of a 64-bit BAR is absent
+    bool caches_translations = false; ///< in a domain that invalidates them, by ATS
 };
 
 namespace pci {
@@ -106,6 +107,13 @@ inline constexpr std::uint8_t capability_power = 0x01;
 inline constexpr std::uint8_t capability_vendor = 0x09;
 inline constexpr std::uint8_t capability_express = 0x10;
 inline constexpr std::uint8_t capability_msix = 0x11;
+
+/// Extended capabilities (7.6.3): Address Translation Services (10.5.1), and offsets in it.
+inline constexpr unsigned first_extended = 0x100;
+inline constexpr unsigned extended_ats = 0x0f;
+inline constexpr unsigned ats_capability = 4;
+inline constexpr unsigned ats_control = 6;
+inline constexpr std::uint16_t ats_enabled = 1U << 15;
 
 } // namespace pci
 

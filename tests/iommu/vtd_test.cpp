@@ -191,6 +191,49 @@ TEST_F(VtdTest, unit_without_a_queue_is_told_by_registers) {
               ErrorCode::unsupported);
 }
 
+TEST_F(VtdTest, device_tlbs_of_a_domain_follow_its_iotlb) {
+    open(FakeVtd::usual_capability, FakeVtd::usual_extended | bit(2));
+    ASSERT_TRUE(domain->attach(0x0108, DeviceTlb{.queue_depth = 5}));
+    ASSERT_TRUE(domain->attach(0x0110));
+    const Word* const root = memory.pool.words(PhysicalAddress(registers.values[reg::root_table]));
+    const Word* const context = memory.pool.words(PhysicalAddress(align_down(root[2], 12)));
+    EXPECT_EQ(context[2 * 0x08] & 0xf, 5U) << "translation requests are allowed";
+    EXPECT_EQ(context[2 * 0x10] & 0xf, 1U);
+    map(0x8000, 16_KiB);
+    registers.by_queue.clear();
+    registers.waits = 0;
+    ASSERT_TRUE(domain->unmap(Iova(0x8000), 16_KiB));
+    const std::uint64_t head = 0x32 | number() << 16;
+    const std::uint64_t device = 0x3 | 5U << 16 | 0x108ULL << 32;
+    const std::vector<FakeVtd::Asked> both = {{head, 0x8042}, {device, 0x9001}};
+    EXPECT_EQ(registers.by_queue, both);
+    EXPECT_EQ(registers.waits, 2U) << "the second is sent when the first is complete";
+
+    map(0x8000, 4_KiB);
+    registers.by_queue.clear();
+    ASSERT_TRUE(domain->unmap(Iova(0x8000), 4_KiB));
+    EXPECT_EQ(registers.by_queue.at(1), (FakeVtd::Asked{device, 0x8000}));
+
+    registers.by_queue.clear();
+    ASSERT_TRUE(domain->invalidate_all());
+    EXPECT_EQ(registers.by_queue.at(1), (FakeVtd::Asked{device, 0x7fff'ffff'ffff'f001}));
+
+    registers.by_queue.clear();
+    ASSERT_TRUE(unit->detach(0x0108));
+    EXPECT_EQ(registers.by_queue.back(), (FakeVtd::Asked{device, 0x7fff'ffff'ffff'f001}));
+    registers.by_queue.clear();
+    ASSERT_TRUE(domain->invalidate_all());
+    EXPECT_EQ(registers.by_queue.size(), 1U) << "no device-TLB is left";
+    ASSERT_TRUE(unit->detach(0x0110));
+}
+
+TEST_F(VtdTest, device_tlb_needs_a_unit_that_serves_it) {
+    open();
+    EXPECT_EQ(domain->attach(0x0108, DeviceTlb{}).error().code(), ErrorCode::unsupported);
+    ASSERT_TRUE(domain->attach(0x0108));
+    ASSERT_TRUE(unit->detach(0x0108));
+}
+
 TEST_F(VtdTest, context_entries_name_the_domain) {
     open();
     ASSERT_TRUE(domain->attach(0x0123));

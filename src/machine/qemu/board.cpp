@@ -24,7 +24,7 @@ void enable_q35_ecam(Qtest& qtest) {
 
 constexpr std::array<std::string_view, 4> intel_arguments = {
     "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off", "-device",
-    "intel-iommu,aw-bits=48"};
+    "intel-iommu,aw-bits=48,device-iotlb=on"};
 
 constexpr Board q35 = {.program = "qemu-system-x86_64",
                        .arguments = std::span(intel_arguments).first<2>(),

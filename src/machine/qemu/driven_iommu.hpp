@@ -17,6 +17,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 
 namespace moat::machine::qemu {
@@ -85,6 +86,12 @@ class DrivenIommu : public QemuIommu {
         return std::make_unique<HalfDomain>(std::move(domain));
     }
 
+    [[nodiscard]] bool serves_device_tlbs() const override {
+        if constexpr (requires { unit_->serves_device_tlbs(); })
+            return unit_->serves_device_tlbs();
+        return false;
+    }
+
     [[nodiscard]] Result<void> detach(std::uint16_t requester) override {
         return unit_->detach(requester);
     }
@@ -118,8 +125,14 @@ class DrivenIommu : public QemuIommu {
             return domain_->map(start, size, memory, attributes);
         }
 
-        [[nodiscard]] Result<void> attach(std::uint16_t requester) override {
-            return domain_->attach(requester);
+        [[nodiscard]] Result<void> attach(std::uint16_t requester,
+                                          std::optional<std::uint8_t> tlb) override {
+            if (!tlb)
+                return domain_->attach(requester);
+            if constexpr (requires { domain_->attach(requester, iommu::vtd::DeviceTlb{*tlb}); })
+                return domain_->attach(requester, iommu::vtd::DeviceTlb{*tlb});
+            return fail(ErrorCode::unsupported, "the IOMMU's driver leaves functions' caches alone",
+                        {"requester", requester});
         }
 
         [[nodiscard]] Result<Iova> map_interrupts(std::uint16_t requester,

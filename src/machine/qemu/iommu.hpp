@@ -11,14 +11,18 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 namespace moat::machine::qemu {
 
 /// A domain of QEMU's IOMMU.
 class QemuDomain : public Domain {
   public:
-    /// On return the function's accesses go through this domain. Errors: busy, no_memory, io.
-    [[nodiscard]] virtual Result<void> attach(std::uint16_t requester) = 0;
+    /// On return the function's accesses go through this domain. `tlb`: it will cache translations,
+    /// and its queue of invalidations has this depth, as its capability encodes it. Errors:
+    /// unsupported (`tlb`: see serves_device_tlbs), busy, no_memory, io.
+    [[nodiscard]] virtual Result<void> attach(std::uint16_t requester,
+                                              std::optional<std::uint8_t> tlb) = 0;
 
     /// Maps `page`, of 4K, outside of limits() for a function's interrupt messages. Return: where
     /// the function writes them. Errors: map's.
@@ -39,6 +43,9 @@ class QemuIommu {
 
     /// Errors: no_memory, limit, unsupported, io.
     [[nodiscard]] virtual Result<std::unique_ptr<QemuDomain>> create_domain() = 0;
+
+    /// Whether its domains invalidate the translations that functions cache.
+    [[nodiscard]] virtual bool serves_device_tlbs() const { return false; }
 
     /// On return the function reaches nothing. Errors: not_found, io.
     [[nodiscard]] virtual Result<void> detach(std::uint16_t requester) = 0;

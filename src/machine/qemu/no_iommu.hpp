@@ -35,7 +35,10 @@ class UnboundedDomain final : public QemuDomain {
         return iommu::check_limits(limits_, start, size);
     }
 
-    [[nodiscard]] Result<void> attach(std::uint16_t /*requester*/) override { return {}; }
+    [[nodiscard]] Result<void> attach(std::uint16_t /*requester*/,
+                                      std::optional<std::uint8_t> /*tlb*/) override {
+        return {};
+    }
 
     [[nodiscard]] Result<Iova> map_interrupts(std::uint16_t /*requester*/,
                                               PhysicalAddress page) override {

@@ -35,6 +35,7 @@ struct PciFunction {
     FunctionInfo info;
     /// The address of each BAR; nothing if it is absent, a port range, or did not fit.
     std::array<std::optional<PhysicalAddress>, 6> bars{};
+    unsigned ats = 0; ///< the offset of its capability, where the machine enables it
 };
 
 /// Assigns every memory BAR an address in `windows` and enables it; bus mastering stays off.

@@ -88,6 +88,8 @@ class QemuFunction final : public Function {
                 config_.write32(offset + 4, static_cast<std::uint32_t>(start >> 32));
         }
         config_.write16(pci::command, pci::command_memory | pci::command_no_intx);
+        if (function_.ats != 0 && machine_.attached_.contains(info().address))
+            config_.write16(function_.ats + pci::ats_control, pci::ats_enabled);
         machine_.qtest_.drain();
         return machine_.health();
     }
@@ -256,8 +258,13 @@ Result<void> QemuMachine::set_up(const QemuOptions& options) {
     MOAT_TRY(health());
     MOAT_LET(iommu_, open_iommu(options));
     std::erase_if(functions_, is_iommu);
-    for (const PciFunction& each : functions_)
+    for (PciFunction& each : functions_) {
+        ConfigRegisters config(qtest_, board_.pci.ecam, each.info.address);
+        if (iommu_->serves_device_tlbs())
+            each.ats = find_extended_capability(config, pci::extended_ats);
+        each.info.caches_translations = each.ats != 0;
         infos_.push_back(each.info);
+    }
     return {};
 }
 
@@ -285,10 +292,15 @@ Result<std::unique_ptr<QemuIommu>> QemuMachine::open_iommu(const QemuOptions& op
     return VtdIommu::open(qtest_, board_.iommu, tables_, options.vtd);
 }
 
-Result<std::unique_ptr<Function>> QemuMachine::open(Bdf address) {
+const PciFunction* QemuMachine::find(Bdf address) const {
     const auto found = std::ranges::find(functions_, address,
                                          [](const PciFunction& each) { return each.info.address; });
-    if (found == functions_.end())
+    return found == functions_.end() ? nullptr : &*found;
+}
+
+Result<std::unique_ptr<Function>> QemuMachine::open(Bdf address) {
+    const PciFunction* const found = find(address);
+    if (found == nullptr)
         return fail(ErrorCode::not_found, "there is no such function",
                     {"requester", address.requester()});
     if (!opened_.insert(address).second)
@@ -302,12 +314,19 @@ Result<std::unique_ptr<Domain>> QemuMachine::create_domain() {
 }
 
 Result<void> QemuMachine::attach(Bdf function, Domain& domain) {
-    if (std::ranges::find(infos_, function, &FunctionInfo::address) == infos_.end())
+    if (find(function) == nullptr)
         return fail(ErrorCode::not_found, "there is no such function",
                     {"requester", function.requester()});
     auto* const ours = dynamic_cast<QemuDomain*>(&domain);
     MOAT_CHECK(ours != nullptr, "a domain is attached by the machine that made it");
-    MOAT_TRY(ours->attach(function.requester()));
+    if (const unsigned ats = find(function)->ats; ats == 0) {
+        MOAT_TRY(ours->attach(function.requester(), {}));
+    } else {
+        ConfigRegisters config(qtest_, board_.pci.ecam, function);
+        const std::uint8_t depth = config.read8(ats + pci::ats_capability) & 0x1fU;
+        MOAT_TRY(ours->attach(function.requester(), depth));
+        config.write16(ats + pci::ats_control, pci::ats_enabled);
+    }
     attached_.emplace(function, Attachment{.domain = ours, .interrupts = {}});
     return {};
 }
@@ -319,6 +338,8 @@ Result<void> QemuMachine::detach(Bdf function) {
                     {"requester", function.requester()});
     Attachment& attachment = found->second;
     auto detached = iommu_->detach(function.requester());
+    if (const unsigned ats = find(function)->ats; ats != 0)
+        ConfigRegisters(qtest_, board_.pci.ecam, function).write16(ats + pci::ats_control, 0);
     if (attachment.interrupts) {
         const auto unmapped = attachment.domain->unmap_interrupts(function.requester());
         if (!detached || !unmapped)

@@ -114,6 +114,9 @@ class QemuMachine final : public Machine {
     /// where the CPU reads them. Errors: refused (not attached), no_memory, io.
     Result<std::pair<Iova, std::span<std::byte>>> map_interrupts(Bdf function);
 
+    /// Null: there is no such function.
+    [[nodiscard]] const PciFunction* find(Bdf address) const;
+
     Result<void> set_up(const QemuOptions& options);
     Result<std::unique_ptr<QemuIommu>> open_iommu(const QemuOptions& options);
     void release_shared(PhysicalAddress physical, ByteCount size) override;

@@ -11,6 +11,7 @@
 #include "moat/page_table/table_memory.hpp"
 #include "moat/sync/real.hpp"
 
+#include "machine/soft/device_tlb.hpp"
 #include "machine/soft/face.hpp"
 #include "platform/memory_file.hpp"
 #include "platform/try.hpp"
@@ -20,6 +21,7 @@
 #include <bit>
 #include <bitset>
 #include <cstdint>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <optional>
@@ -58,24 +60,52 @@ static_assert(iommu::HostMemory<HostRam>);
 
 using Iommu = iommu::SoftIommu<TranslatingDomain, HostRam>;
 
+class OwnDomain;
+
 /// A function, and the bus as it sees it.
 class Slot final : public BusMaster {
   public:
     /// `now` is the machine's clock, which outlives it.
     Slot(Bdf address, DeviceModel& model, Iommu::Device& device,
-         const std::chrono::nanoseconds& now)
-        : face_(address, model), lane_(device), now_(now) {}
+         const std::chrono::nanoseconds& now, Ats ats)
+        : face_(address, model), device_(device), lane_(device), now_(now) {
+        if (ats == Ats::enabled)
+            tlb_.emplace();
+    }
 
     [[nodiscard]] Face& face() { return face_; }
 
-    [[nodiscard]] const FunctionInfo& info() const { return face_.info(); }
+    [[nodiscard]] FunctionInfo info() const {
+        FunctionInfo info = face_.info();
+        info.caches_translations = tlb_.has_value();
+        return info;
+    }
+
+    /// Null: it caches nothing.
+    [[nodiscard]] DeviceTlb* tlb() { return tlb_ ? &*tlb_ : nullptr; }
 
     [[nodiscard]] ByteCount read(Iova from, std::span<std::byte> into) override {
-        return face_.bus_master() ? lane_.read(from, into).done : ByteCount();
+        if (!face_.bus_master())
+            return {};
+        const auto copy = [&](const std::byte* memory, std::uint64_t at, std::uint64_t size) {
+            std::memcpy(into.data() + at, memory, size);
+        };
+        const std::uint64_t done = cached<fault::Access::read>(from, into.size(), copy);
+        if (done == into.size())
+            return ByteCount(done);
+        return ByteCount(done) + lane_.read(from + ByteCount(done), into.subspan(done)).done;
     }
 
     [[nodiscard]] ByteCount write(Iova to, std::span<const std::byte> from) override {
-        return face_.bus_master() ? lane_.write(to, from).done : ByteCount();
+        if (!face_.bus_master())
+            return {};
+        const auto copy = [&](std::byte* memory, std::uint64_t at, std::uint64_t size) {
+            std::memcpy(memory, from.data() + at, size);
+        };
+        const std::uint64_t done = cached<fault::Access::write>(to, from.size(), copy);
+        if (done == from.size())
+            return ByteCount(done);
+        return ByteCount(done) + lane_.write(to + ByteCount(done), from.subspan(done)).done;
     }
 
     void interrupt(unsigned vector) override {
@@ -88,12 +118,34 @@ class Slot final : public BusMaster {
     // For the open function.
     bool open = false;
     bool attached = false;
+    OwnDomain* domain = nullptr; ///< if it has a cache
     unsigned enabled_vectors = 0;
     std::bitset<64> raised;
 
   private:
+    /// What the function's own cache serves. Memory that is gone ends it.
+    template <fault::Access Kind, class Copy>
+    [[nodiscard]] std::uint64_t cached(Iova start, std::uint64_t size, Copy&& copy) {
+        if (!tlb_)
+            return 0;
+        const auto translate = [&](Iova page) {
+            const iommu::Lane<Iommu::Device>::Batch batch(lane_);
+            return lane_.translate<Kind>(batch, page);
+        };
+        const auto use = [&](std::byte* memory, std::uint64_t at, std::uint64_t bytes) {
+            const PhysicalAddress place(reinterpret_cast<std::uintptr_t>(memory));
+            if (device_.memory().find(place, ByteCount(bytes)) == nullptr)
+                return false;
+            copy(memory, at, bytes);
+            return true;
+        };
+        return tlb_->access(Kind, start, size, translate, use);
+    }
+
     Face face_;
+    Iommu::Device& device_;
     iommu::Lane<Iommu::Device> lane_;
+    std::optional<DeviceTlb> tlb_;
     const std::chrono::nanoseconds& now_;
 };
 
@@ -174,11 +226,7 @@ class SoftFunction final : public Function {
     RegionRegisters config_;
 };
 
-namespace {
-
-constexpr std::size_t tables_of_a_domain = 1024;
-
-/// Tables, and the domain over them.
+/// Tables, the domain over them, and the caches of its functions.
 class OwnDomain final : public ForwardingDomain<TranslatingDomain> {
   public:
     using Tables = OwnedTables<RealSync>;
@@ -186,10 +234,30 @@ class OwnDomain final : public ForwardingDomain<TranslatingDomain> {
     OwnDomain(std::unique_ptr<Tables> tables, TranslatingDomain::Table table)
         : ForwardingDomain(domain_), tables_(std::move(tables)), domain_(std::move(table)) {}
 
+    [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) override {
+        MOAT_TRY(domain_.unmap(start, size));
+        for (DeviceTlb* const each : tlbs)
+            each->invalidate(IovaRange(start, size));
+        return {};
+    }
+
+    [[nodiscard]] Result<void> invalidate_all() override {
+        MOAT_TRY(domain_.invalidate_all());
+        for (DeviceTlb* const each : tlbs)
+            each->invalidate_all();
+        return {};
+    }
+
+    std::vector<DeviceTlb*> tlbs; ///< to invalidate, after what the IOMMU caches
+
   private:
     std::unique_ptr<Tables> tables_;
     TranslatingDomain domain_;
 };
+
+namespace {
+
+constexpr std::size_t tables_of_a_domain = 1024;
 
 /// The duration of a step of the devices, by the machine's clock.
 constexpr std::chrono::nanoseconds step_time{1000};
@@ -221,6 +289,7 @@ class SoftMachine::Parts {
     Iommu iommu{HostRam(pieces)};
     std::vector<std::unique_ptr<Slot>> slots;
     std::chrono::nanoseconds now{0};
+    bool leaves_device_tlbs = false;
 };
 
 SoftMachine::SoftMachine(Backing backing) : parts_(std::make_unique<Parts>()) {
@@ -229,12 +298,16 @@ SoftMachine::SoftMachine(Backing backing) : parts_(std::make_unique<Parts>()) {
 
 SoftMachine::~SoftMachine() = default;
 
-Result<void> SoftMachine::add(Bdf address, DeviceModel& model) {
+void SoftMachine::leave_device_tlbs() {
+    parts_->leaves_device_tlbs = true;
+}
+
+Result<void> SoftMachine::add(Bdf address, DeviceModel& model, Ats ats) {
     for (const auto& slot : parts_->slots)
         if (slot->open)
             return fail(ErrorCode::busy, "functions are added before any is opened");
     MOAT_LET(Iommu::Device* const device, parts_->iommu.add_device(source_of(address)));
-    parts_->slots.push_back(std::make_unique<Slot>(address, model, *device, parts_->now));
+    parts_->slots.push_back(std::make_unique<Slot>(address, model, *device, parts_->now, ats));
     std::ranges::sort(parts_->slots, {}, [](const auto& slot) { return slot->info().address; });
     infos_.clear();
     for (const auto& slot : parts_->slots)
@@ -273,6 +346,12 @@ Result<void> SoftMachine::attach(Bdf function, Domain& domain) {
     MOAT_CHECK(own != nullptr, "a domain is of the machine that it is attached in");
     auto attached = parts_->iommu.attach(source_of(function), own->inner());
     slot->attached = attached.has_value();
+    if (slot->attached && slot->tlb() != nullptr) {
+        slot->tlb()->invalidate_all();
+        slot->domain = own;
+        if (!parts_->leaves_device_tlbs)
+            own->tlbs.push_back(slot->tlb());
+    }
     return attached;
 }
 
@@ -281,6 +360,11 @@ Result<void> SoftMachine::detach(Bdf function) {
     if (slot == nullptr)
         return no_function(function);
     slot->attached = false;
+    if (slot->tlb() != nullptr) {
+        slot->tlb()->invalidate_all();
+        if (auto* const domain = std::exchange(slot->domain, nullptr))
+            std::erase(domain->tlbs, slot->tlb());
+    }
     return parts_->iommu.detach(source_of(function));
 }
 

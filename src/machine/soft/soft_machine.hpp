@@ -14,6 +14,10 @@ namespace moat::machine::soft {
 /// Whether other processes can map what is allocated.
 enum class Backing : std::uint8_t { anonymous, files };
 
+/// Whether a function caches translations itself, as PCI Express ATS allows it. A model of such a
+/// cache: pages stay in it until the domain invalidates them.
+enum class Ats : std::uint8_t { absent, enabled };
+
 /// A place in a file of memory.
 struct FilePlace {
     int descriptor = -1;
@@ -28,7 +32,10 @@ class SoftMachine final : public Machine {
 
     /// Adds a function to the bus, before anything is opened. The caller owns the model, which
     /// outlives the machine. Errors: overlap (the address is taken), busy (something was opened).
-    [[nodiscard]] Result<void> add(Bdf address, DeviceModel& model);
+    [[nodiscard]] Result<void> add(Bdf address, DeviceModel& model, Ats ats = Ats::absent);
+
+    /// Domains no longer invalidate what functions cache. For tests.
+    void leave_device_tlbs();
 
     /// The bus as the function at `address`, which was added, sees it: for a model that acts
     /// outside of its steps.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // One invalidation command for a VT-d unit, in its two encodings: a descriptor of the queue, or
-// values for registers. Bits only; vtd_invalidation_port.hpp sends it and waits.
-// Source: VT-d, 6.5.2 "Queued Invalidation Interface" and 11.4.5, 11.4.6.
+// values for registers (a device-TLB's has the first alone). Bits only; vtd_invalidation_port.hpp
+// sends it and waits. Source: VT-d, 6.5.2 "Queued Invalidation Interface" and 11.4.5, 11.4.6.
 #pragma once
 
 #include "moat/core/bits.hpp"
@@ -17,14 +17,15 @@ namespace moat::iommu::vtd {
 using Descriptor = std::array<std::uint64_t, 2>;
 
 struct Command {
-    enum class Cache : std::uint8_t { context, iotlb };
+    enum class Cache : std::uint8_t { context, iotlb, device_tlb };
     enum class Reach : std::uint8_t { all, domain, narrow }; ///< narrow: one function, or pages
 
     Cache cache = Cache::iotlb;
     Reach reach = Reach::all;
     std::uint16_t domain = 0;
-    std::uint16_t requester = 0; ///< for a narrow invalidation of the context cache
-    Iova pages = {};             ///< for a narrow one of the IOTLB: aligned to its length
+    std::uint16_t requester = 0; ///< for a device-TLB, or a narrow one of the context cache
+    unsigned queue_depth = 0;    ///< for a device-TLB: at most so many at once; 0: 32
+    Iova pages = {};             ///< for a narrow one of a TLB: aligned to its length
     unsigned pages_lg2 = 0;
     bool leaves_only = false; ///< cached upper entries may stay
 
@@ -36,7 +37,19 @@ struct Command {
         return reach == Reach::narrow ? pages.value() | (leaves_only ? bit(6) : 0) | pages_lg2 : 0;
     }
 
+    /// 6.5.2.5: the lowest 0 of the page's number, in a range of several pages, gives the size.
+    [[nodiscard]] constexpr std::uint64_t device_word() const {
+        constexpr std::uint64_t several = bit(0);
+        if (reach != Reach::narrow)
+            return field_mask(62, 12) | several;
+        return pages_lg2 == 0 ? pages.value()
+                              : pages.value() | low_bits(pages_lg2 - 1) << 12 | several;
+    }
+
     [[nodiscard]] constexpr Descriptor descriptor(Capabilities capabilities) const {
+        if (cache == Cache::device_tlb)
+            return {3U | std::uint64_t{queue_depth} << 16 | std::uint64_t{requester} << 32,
+                    device_word()};
         const std::uint64_t head = reach_code() << 4 | std::uint64_t{domain} << 16;
         if (cache == Cache::context)
             return {head | 1U | std::uint64_t{requester} << 32, 0};

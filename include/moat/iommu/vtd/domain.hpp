@@ -11,6 +11,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <utility>
 
 namespace moat::iommu::vtd {
@@ -59,10 +60,10 @@ class Domain
 
     [[nodiscard]] std::uint16_t number() const { return number_; }
 
-    /// On return the function's accesses go through this domain. Errors: busy (attached already),
-    /// no_memory, io.
-    [[nodiscard]] Result<void> attach(std::uint16_t requester) {
-        return unit_.attach(requester, Base::table().root(), number_);
+    /// On return the function's accesses go through this domain; `tlb` is enabled after that.
+    /// Errors: unsupported (device-TLBs), busy (attached already), no_memory, io.
+    [[nodiscard]] Result<void> attach(std::uint16_t requester, std::optional<DeviceTlb> tlb = {}) {
+        return unit_.attach(requester, Base::table().root(), number_, tlb);
     }
 
   private:

@@ -98,6 +98,9 @@ class Capabilities {
 
     [[nodiscard]] constexpr bool has_queue() const { return has(ecap_, 1); }
 
+    /// Whether functions may cache translations, in device-TLBs (4.1).
+    [[nodiscard]] constexpr bool serves_device_tlbs() const { return has(ecap_, 2); }
+
     [[nodiscard]] constexpr bool snoop_control() const { return has(ecap_, 7); }
 
     /// The offset of IVA; IOTLB is 8 bytes further.

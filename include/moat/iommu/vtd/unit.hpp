@@ -16,18 +16,27 @@
 #include "moat/page_table/table_memory.hpp"
 #include "moat/sync/lock.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
+#include <vector>
 
 namespace moat::iommu::vtd {
+
+/// A function's cache of translations, which is enabled (PCI Express ATS).
+struct DeviceTlb {
+    std::uint8_t queue_depth = 0; ///< of invalidations, as its capability has it; 0: 32
+};
 
 struct UnitOptions {
     /// By default the queue, if the unit has one.
     std::optional<InvalidateBy> invalidate_by = {};
     Coherence coherence = Coherence::reported;
+    /// false: device-TLBs keep translations that were unmapped. For tests.
+    bool invalidates_device_tlbs = true;
 };
 
 /// Owns the unit from `open` on: translation is enabled, and an unattached function reaches
@@ -60,7 +69,8 @@ class Unit : public UnitDomains<Sync_> {
             allocate_tables(memory, std::array<unsigned, own_pages>{page_lg2, page_lg2, page_lg2});
         if (!pages)
             return std::unexpected(pages.error());
-        std::unique_ptr<Unit> unit(new Unit(registers, memory, capabilities, by, *pages));
+        std::unique_ptr<Unit> unit(
+            new Unit(registers, memory, capabilities, by, *pages, options.invalidates_device_tlbs));
         if (const auto started = unit->start(); !started)
             return std::unexpected(started.error());
         return unit;
@@ -84,9 +94,19 @@ class Unit : public UnitDomains<Sync_> {
 
     [[nodiscard]] Memory& memory() const { return memory_; }
 
-    /// On return the function's accesses go through the tables below `root`. Errors: unsupported
-    /// (levels), unaligned (the table), busy (attached already), no_memory, io.
-    [[nodiscard]] Result<void> attach(std::uint16_t requester, Root root, std::uint16_t domain) {
+    /// Whether functions may be attached with a device-TLB.
+    [[nodiscard]] bool serves_device_tlbs() const {
+        return capabilities_.serves_device_tlbs() && invalidates_by_queue_;
+    }
+
+    /// On return the function's accesses go through the tables below `root`; `tlb` is enabled after
+    /// that. Errors: unsupported (levels, device-TLBs), unaligned (the table), busy (attached
+    /// already), no_memory, io.
+    [[nodiscard]] Result<void> attach(std::uint16_t requester, Root root, std::uint16_t domain,
+                                      std::optional<DeviceTlb> tlb = {}) {
+        if (tlb && !serves_device_tlbs())
+            return fail(ErrorCode::unsupported, "the unit does not serve functions' caches",
+                        {"requester", requester});
         if (!capabilities_.has_levels(root.levels))
             return fail(ErrorCode::unsupported, "the unit does not support this number of levels",
                         {"levels", root.levels});
@@ -102,7 +122,9 @@ class Unit : public UnitDomains<Sync_> {
             return fail(ErrorCode::busy, "the function is attached already",
                         {"requester", requester});
         store_word<Sync>(words[1], std::uint64_t{domain} << 8 | (root.levels - 2));
-        store_word<Sync>(words[0], root.table.value() | present);
+        store_word<Sync>(words[0], root.table.value() | (tlb ? serves_device : 0) | present);
+        if (tlb)
+            tlbs_.push_back({domain, requester, tlb->queue_depth});
         if (!capabilities_.caches_absent())
             return flush_write_buffer();
         // Such a unit caches absent entries under domain number 0 (6.1).
@@ -110,7 +132,8 @@ class Unit : public UnitDomains<Sync_> {
         return run(commands);
     }
 
-    /// On return the function reaches nothing. Errors: not_found, io.
+    /// On return the function reaches nothing, and its device-TLB is empty: disable it then. Errors:
+    /// not_found, io.
     [[nodiscard]] Result<void> detach(std::uint16_t requester) {
         const ExclusiveLock lock(mutex_);
         Word* const words = find_context_entry(requester);
@@ -121,7 +144,9 @@ class Unit : public UnitDomains<Sync_> {
         store_word<Sync>(words[0], 0);
         store_word<Sync>(words[1], 0);
         const std::array commands = {context_of(requester, domain), iotlb_of(domain)};
-        return run(commands);
+        if (const auto done = run(commands); !done)
+            return done;
+        return forget_device_tlb(requester);
     }
 
     /// Invalidates `requests` in one batch: on return no earlier translation is in use, and
@@ -138,13 +163,13 @@ class Unit : public UnitDomains<Sync_> {
             count = 1;
         }
         const ExclusiveLock lock(mutex_);
-        return run(std::span(commands).first(count));
+        return run_in_domain(domain, std::span(commands).first(count));
     }
 
     /// Invalidates everything cached of a domain. Errors: io.
     [[nodiscard]] Result<void> invalidate_all(std::uint16_t domain) {
         const ExclusiveLock lock(mutex_);
-        return run({{iotlb_of(domain)}});
+        return run_in_domain(domain, {{iotlb_of(domain)}});
     }
 
     /// Call after filling an absent entry: invalidates if the unit caches absent entries, and
@@ -188,11 +213,21 @@ class Unit : public UnitDomains<Sync_> {
     static constexpr std::size_t own_pages = 3; ///< root table, queue, status
     static constexpr std::size_t most_commands = 16;
     static constexpr Word present = bit(0);
+    static constexpr Word serves_device =
+        bit(2); ///< translates for the function's cache, too (9.3)
+
+    struct AttachedTlb {
+        std::uint16_t domain;
+        std::uint16_t requester;
+        unsigned queue_depth;
+    };
 
     Unit(Registers& registers, Memory& memory, Capabilities capabilities, InvalidateBy by,
-         const std::array<PhysicalAddress, own_pages>& pages)
+         const std::array<PhysicalAddress, own_pages>& pages, bool invalidates_device_tlbs)
         : UnitDomains<Sync>(capabilities.domains()), registers_(registers), memory_(memory),
           capabilities_(capabilities), pages_(pages),
+          invalidates_by_queue_(by == InvalidateBy::queue),
+          invalidates_device_tlbs_(invalidates_device_tlbs),
           port_(registers, memory, capabilities, by, pages[1], pages[2]) {}
 
     Result<void> start() {
@@ -255,6 +290,38 @@ class Unit : public UnitDomains<Sync_> {
         return port_.run(commands);
     }
 
+    /// Invalidates the IOTLB first: otherwise a device could fetch the old translation again.
+    Result<void> run_in_domain(std::uint16_t domain, std::span<const Command> commands)
+        MOAT_REQUIRES(mutex_) {
+        auto done = run(commands);
+        for (const AttachedTlb& each : tlbs_)
+            if (done && each.domain == domain && invalidates_device_tlbs_)
+                done = run_in_device(each, commands);
+        return done;
+    }
+
+    Result<void> run_in_device(const AttachedTlb& tlb, std::span<const Command> commands)
+        MOAT_REQUIRES(mutex_) {
+        std::array<Command, most_commands> own;
+        std::size_t count = 0;
+        for (Command each : commands) {
+            each.cache = Command::Cache::device_tlb;
+            each.requester = tlb.requester;
+            each.queue_depth = tlb.queue_depth;
+            own.at(count++) = each;
+        }
+        return run(std::span(own).first(count));
+    }
+
+    Result<void> forget_device_tlb(std::uint16_t requester) MOAT_REQUIRES(mutex_) {
+        const auto found = std::ranges::find(tlbs_, requester, &AttachedTlb::requester);
+        if (found == tlbs_.end())
+            return {};
+        const AttachedTlb tlb = *found;
+        tlbs_.erase(found);
+        return run_in_device(tlb, {{iotlb_of(tlb.domain)}});
+    }
+
     static Command context_of(std::uint16_t requester, std::uint16_t domain) {
         return {.cache = Command::Cache::context,
                 .reach = Command::Reach::narrow,
@@ -313,7 +380,10 @@ class Unit : public UnitDomains<Sync_> {
     Memory& memory_;
     const Capabilities capabilities_;
     const std::array<PhysicalAddress, own_pages> pages_;
+    const bool invalidates_by_queue_;
+    const bool invalidates_device_tlbs_;
     InvalidationPort<Registers, Memory, Sync> port_ MOAT_GUARDED_BY(mutex_);
+    std::vector<AttachedTlb> tlbs_ MOAT_GUARDED_BY(mutex_);
 };
 
 } // namespace moat::iommu::vtd
