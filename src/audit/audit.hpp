@@ -78,7 +78,8 @@ struct DeviceReport {
     std::uint64_t end_case = 0;    ///< exclusive: the case after the last one that ran
     std::vector<Finding> findings; ///< the first of each kind, operation, buffer and side
     std::vector<Blind> blind;
-    bool ended_early = false; ///< the machine failed
+    bool ended_early = false;         ///< the machine failed
+    bool caches_translations = false; ///< the device has ATS, and its domain invalidates its cache
 };
 
 /// Audits a function that has no other user. Deterministic if the machine is. Errors: those of the

@@ -57,6 +57,7 @@ struct Row {
 struct Sheet {
     std::string driver;
     std::vector<Row> rows;
+    bool caches_translations = false; ///< as in DeviceReport
 };
 
 /// How far cells look.

@@ -171,6 +171,8 @@ void print_text(std::ostream& out, const Audited& audited) {
         out << "  " << std::left << std::setw(24) << each.label << std::right << std::setw(6)
             << each.before << " / " << each.after << '\n';
     out << "  In these bytes, canaries detect writes; reads go undetected.\n";
+    if (report.caches_translations)
+        out << "  The device caches translations (ATS); its domain invalidates them.\n";
     if (const std::string_view limits = audit::limits_of(audited.kind); !limits.empty())
         out << "  " << limits << '\n';
     if (report.findings.empty())
@@ -195,6 +197,7 @@ void print_json(std::ostream& out, const Audited& audited) {
     line["iommu"] = iommu_of(audited.kind);
     line["limits"] = audit::limits_of(audited.kind);
     line["address"] = machine::to_string(audited.report.address);
+    line["ats"] = audited.report.caches_translations;
     line["first_case"] = audited.report.first_case;
     line["end_case"] = audited.report.end_case;
     line["operations"] = tally.cases;

@@ -226,6 +226,7 @@ ordered_json sheet_json(const audit::Kind& kind, const machine::FunctionInfo& fu
     line["driver"] = sheet.driver;
     line["pci_vendor"] = hexadecimal(function.vendor);
     line["pci_device"] = hexadecimal(function.device);
+    line["ats"] = sheet.caches_translations;
     line["reach"] = audit::sheet_reach;
     line["rows"] = ordered_json::array();
     for (const audit::Row& row : sheet.rows) {
@@ -243,6 +244,8 @@ void print_sheet(std::ostream& out, const audit::Sheet& sheet) {
     print_table(out, sheet, "last access, in us after", time_columns);
     print_table(out, sheet, "behaviour", word_columns);
     out << "  A range is what the measurement cannot tell apart; ? cannot be seen.\n";
+    if (sheet.caches_translations)
+        out << "  The device caches translations (ATS).\n";
 }
 
 std::string sheet_page(const audit::Kind& kind, const audit::Sheet& sheet,

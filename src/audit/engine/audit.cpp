@@ -423,6 +423,7 @@ Result<DeviceReport> audit_function(machine::Machine& machine, machine::Bdf addr
         Arena arena,
         Arena::create(machine, wrapped ? *wrapped : *domain,
                       {.guard = options.guard, .seed = options.seed, .decoys = options.decoys}));
+    report.caches_translations = function->info().caches_translations;
     Audit audit(machine, *function, arena, options, report);
     MOAT_TRY(audit.run());
     return report;

@@ -336,7 +336,11 @@ Result<Sheet> measure(machine::Machine& machine, machine::Bdf address,
     MOAT_LET(const auto bench, SheetBench::create(machine, address, options));
     Reaches reaches(*bench);
     MOAT_TRY(reaches.measure());
-    Sheet sheet{.driver = std::string(bench->driver().name()), .rows = {}};
+    const auto function =
+        std::ranges::find(machine.functions(), address, &machine::FunctionInfo::address);
+    Sheet sheet{.driver = std::string(bench->driver().name()),
+                .rows = {},
+                .caches_translations = function->caches_translations};
     const std::vector<Operation> operations(bench->driver().operations().begin(),
                                             bench->driver().operations().end());
     const auto add_rows = [&](std::string_view operation) {

@@ -236,9 +236,11 @@ using namespace std::chrono_literals;
 
 using machine::Bdf;
 
-constexpr std::array<Kind, 19> all_kinds = {
+constexpr std::array<Kind, 21> all_kinds = {
     {{"soft", "nvme", "an NVM Express controller in this process", true, Bdf(0, 5, 0)},
      {"soft", "edu", "a teaching device with one DMA engine in this process", true, Bdf(0, 4, 0)},
+     {"soft", "nvme-ats", "the same NVM Express controller, which caches translations (ATS)", false,
+      Bdf(0, 5, 0)},
      {"qemu", "nvme", "QEMU's NVM Express controller", true, Bdf(0, 5, 0)},
      {"qemu", "virtio-blk", "QEMU's virtio block device with iommu_platform=on", true,
       Bdf(0, 6, 0)},
@@ -256,6 +258,8 @@ constexpr std::array<Kind, 19> all_kinds = {
       Bdf(0, 11, 0)},
      {"qemu", "virtio-net-packed", "QEMU's virtio network device with packed queues", false,
       Bdf(0, 12, 0)},
+     {"qemu", "virtio-blk-ats", "QEMU's virtio block device with ats=on, behind a port", false,
+      Bdf(1, 0, 0)},
      {"qemu", "virtio-blk-direct", "QEMU's virtio block device without iommu_platform", false,
       Bdf(0, 9, 0)},
      {"qemu", "pvscsi", "QEMU's paravirtual SCSI controller, whose lists bypass the IOMMU", false,
@@ -282,6 +286,9 @@ machine::qemu::QemuOptions qemu_options(std::string_view name) {
         options.devices = {"nvme,drive=disk0,serial=moat,addr=5,mdts=0"};
     else if (name == "virtio-blk")
         options.devices = {"virtio-blk-pci,drive=disk0,serial=moat,addr=6" + virtio};
+    else if (name == "virtio-blk-ats")
+        options.devices = {"pcie-root-port,id=rp0,chassis=1,addr=3",
+                           "virtio-blk-pci,bus=rp0,drive=disk0,serial=moat,ats=on" + virtio};
     else if (name == "virtio-blk-direct")
         options.devices = {"virtio-blk-pci,drive=disk0,serial=moat,addr=9" + virtio};
     else if (name == "ahci")
@@ -385,12 +392,14 @@ Result<std::unique_ptr<Subject>> Subject::start(const Kind& kind, const Wrong& w
     };
     if (kind.machine == "soft") {
         std::unique_ptr<machine::soft::MovingModel> model;
-        if (kind.name == "nvme")
+        using machine::soft::Ats;
+        const Ats ats = kind.name == "nvme-ats" ? Ats::enabled : Ats::absent;
+        if (kind.name.starts_with("nvme"))
             model = std::make_unique<machine::soft::Nvme>();
         else
             model = std::make_unique<machine::soft::Edu>();
         auto soft = std::make_unique<machine::soft::SoftMachine>();
-        MOAT_TRY(soft->add(*kind.address, *model));
+        MOAT_TRY(soft->add(*kind.address, *model, ats));
         return subject(std::move(soft), *kind.address, std::move(model));
     }
     if (kind.machine == "vfio-user") {
