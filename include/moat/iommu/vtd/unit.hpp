@@ -132,8 +132,8 @@ class Unit : public UnitDomains<Sync_> {
         return run(commands);
     }
 
-    /// On return the function reaches nothing, and its device-TLB is empty: disable it then. Errors:
-    /// not_found, io.
+    /// On return the function reaches nothing, and its device-TLB is empty: disable it then.
+    /// Errors: not_found, io.
     [[nodiscard]] Result<void> detach(std::uint16_t requester) {
         const ExclusiveLock lock(mutex_);
         Word* const words = find_context_entry(requester);
