@@ -127,6 +127,11 @@ class Driver {
     /// driver cannot express the request). A refusal by the device is an Answer.
     [[nodiscard]] Result<Answer> run(const Request& request);
 
+    /// Deletes the queues of the operations, as a driver does before it frees their data; the next
+    /// operation starts the device again. Return: false if the device has no such command, rejects
+    /// it, or did not answer before. Errors: io.
+    [[nodiscard]] virtual Result<bool> delete_queues() { return false; }
+
   protected:
     /// `name` is static; `operations` lives as long as the driver.
     explicit Driver(std::string_view name, std::span<const Operation> operations = {},

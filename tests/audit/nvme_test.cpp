@@ -60,6 +60,17 @@ TEST_F(NvmeTest, reads_and_writes_of_every_shape) {
     EXPECT_TRUE(faults().empty());
 }
 
+TEST_F(NvmeTest, queues_are_deleted_once_and_then_created_again) {
+    if (!driver)
+        return;
+    Piece& data = piece(1);
+    EXPECT_EQ(run("read", data.iova, block).verdict, Verdict::success);
+    EXPECT_TRUE(driver->delete_queues().value_or(false));
+    EXPECT_FALSE(driver->delete_queues().value_or(true));
+    EXPECT_EQ(run("read", data.iova, block).verdict, Verdict::success);
+    EXPECT_TRUE(faults().empty());
+}
+
 /// Doorbells are posted writes; completions and interrupts arrive in memory. The remaining reads
 /// are the unit's fault status, and one of the controller if the machine was slow.
 TEST_F(NvmeTest, operations_take_few_round_trips) {

@@ -92,6 +92,15 @@ INSTANTIATE_TEST_SUITE_P(Bytes, SheetOfSoft,
                                     std::to_string(std::get<1>(each.param));
                          });
 
+/// The deletion itself takes a part of the time.
+void expect_late_after_deletion(const Cell& cell, std::uint64_t microseconds) {
+    constexpr std::uint64_t deletion = 10;
+    ASSERT_TRUE(cell.value) << cell.cannot_see;
+    EXPECT_LE(*cell.value, microseconds);
+    EXPECT_GE(*cell.value + cell.resolution + deletion, microseconds);
+    EXPECT_LE(cell.resolution, 2U);
+}
+
 class SheetOfLate : public testing::TestWithParam<std::tuple<const char*, int>> {};
 
 TEST_P(SheetOfLate, shows_how_late_a_device_writes) {
@@ -110,6 +119,11 @@ TEST_P(SheetOfLate, shows_how_late_a_device_writes) {
         for (const Measure stopped :
              {Measure::late_after_stop, Measure::late_after_master, Measure::late_after_reset})
             EXPECT_EQ(cell_of(sheet, operation, "data", stopped).value, 0U) << name(stopped);
+        const Cell deleted = cell_of(sheet, operation, "data", Measure::late_after_deletion);
+        if (std::string_view(device) == "nvme")
+            expect_late_after_deletion(deleted, static_cast<std::uint64_t>(microseconds));
+        else
+            EXPECT_EQ(deleted.cannot_see, "the driver deletes no queue");
     }
 }
 
@@ -165,8 +179,8 @@ TEST(Sheet, of_qemu_s_nvme_has_its_known_cells) {
         SCOPED_TRACE(operation);
         EXPECT_EQ(cell_of(*sheet, operation, "data", Measure::says_if_blocked).word, "success");
         EXPECT_EQ(cell_of(*sheet, operation, "data", Measure::recovery).word, "next-works");
-        for (const Measure late :
-             {Measure::late, Measure::late_after_stop, Measure::late_after_master})
+        for (const Measure late : {Measure::late, Measure::late_after_deletion,
+                                   Measure::late_after_stop, Measure::late_after_master})
             EXPECT_EQ(cell_of(*sheet, operation, "data", late).value, 0U) << name(late);
     }
     EXPECT_EQ(cell_of(*sheet, "read", "data", Measure::order).word, "data-first");

@@ -15,7 +15,12 @@ constexpr std::uint64_t trb_bytes = 16;
 class XhciTest : public DeviceTest {
   protected:
     /// Indices in `queues`.
-    enum Queue : std::uint8_t { context_array_queue = 0, event_queue = 4, in_queue = 7 };
+    enum Queue : std::uint8_t {
+        context_array_queue = 0,
+        event_queue = 4,
+        control_queue = 6,
+        in_queue = 7
+    };
 
     void SetUp() override {
         drive({.devices = {"qemu-xhci,id=usb,addr=5", "usb-storage,drive=disk0,bus=usb.0"},
@@ -145,6 +150,45 @@ TEST_F(XhciTest, event_ring_that_is_not_mapped_ends_the_controller) {
     EXPECT_EQ(answer.verdict, Verdict::no_answer);
     EXPECT_NE(answer.code & controller_error, 0U);
     expect_fault(fault::Access::write, events.iova, 5);
+}
+
+TEST_F(XhciTest, slot_is_disabled_once_and_then_addressed_again) {
+    if (!driver)
+        return;
+    Piece& data = piece(1);
+    EXPECT_EQ(run("read", data.iova, 8 * usb_sector).verdict, Verdict::success);
+    EXPECT_TRUE(driver->delete_queues().value_or(false));
+    EXPECT_FALSE(driver->delete_queues().value_or(true));
+    EXPECT_EQ(run("read", data.iova, 8 * usb_sector).verdict, Verdict::success);
+    EXPECT_TRUE(faults().empty());
+}
+
+/// docs/findings.md has it. Other versions of QEMU may answer.
+TEST_F(XhciTest, second_setup_stage_of_a_transfer_ends_qemu) {
+    if (!driver)
+        return;
+
+    struct Block {
+        std::uint64_t parameter;
+        std::uint32_t status;
+        std::uint32_t control;
+    };
+
+    // GET_DESCRIPTOR of 18 bytes, which then has no data stage, and SET_CONFIGURATION.
+    constexpr std::uint32_t setup = 2U << 10 | 1U << 6 | 1;
+    constexpr std::uint32_t status = 4U << 10 | 1U << 5 | 1;
+    constexpr std::array blocks = {Block{0x0012'0000'0100'0680, 8, setup | 3U << 16},
+                                   Block{0x0000'0000'0001'0900, 8, setup}, Block{0, 0, status}};
+    std::byte* at = queues.at(control_queue)->memory.bytes().data();
+    while (reinterpret_cast<const Block*>(at)->control != 0)
+        at += trb_bytes;
+    std::memcpy(at, blocks.data(), sizeof blocks);
+    constexpr unsigned doorbells = 0x14;
+    auto& registers = **function->bar(0);
+    registers.write32(registers.read32(doorbells) + 4, 1);
+    auto gone = [&] { return registers.read32(0) == ~0U && !machine->health(); };
+    static_cast<void>(machine->wait_until(gone, std::chrono::seconds(1)));
+    EXPECT_FALSE(machine->health());
 }
 
 } // namespace

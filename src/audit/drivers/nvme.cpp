@@ -13,6 +13,7 @@
 #include <cstring>
 #include <optional>
 #include <span>
+#include <utility>
 
 namespace moat::audit {
 namespace nvme {
@@ -44,8 +45,10 @@ constexpr unsigned depth = 16; ///< entries of each queue
 constexpr unsigned most_data_lg2 = 21;
 
 enum Opcode : std::uint8_t {
+    delete_submission = 0x00,
     create_submission = 0x01,
     get_log_page = 0x02,
+    delete_completion = 0x04,
     create_completion = 0x05,
     identify = 0x06,
     flush = 0x00,
@@ -136,6 +139,7 @@ class Nvme final : public DeviceDriver {
 
     [[nodiscard]] std::vector<Need> lists_for(const Request& request) const override;
     [[nodiscard]] Result<Answer> do_run(const Request& request) override;
+    [[nodiscard]] Result<bool> delete_queues() override;
 
     Result<void> prepare();
 
@@ -379,6 +383,19 @@ Result<Answer> Nvme::do_run(const Request& request) {
     if (!running_)
         MOAT_TRY(start());
     return issue(request.operation <= health_place ? admin_ : io_, command);
+}
+
+/// 5.5, 5.6: the submission queue first.
+Result<bool> Nvme::delete_queues() {
+    for (const Opcode opcode : {delete_submission, delete_completion}) {
+        if (!running_)
+            return false;
+        Command command{.opcode = opcode};
+        command.words[0] = io_.number;
+        MOAT_LET(const Answer answer, issue(admin_, command));
+        running_ = running_ && answer.verdict == Verdict::success;
+    }
+    return std::exchange(running_, false);
 }
 
 void Nvme::ring(const Queue& queue, bool completion) {

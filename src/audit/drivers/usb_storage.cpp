@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 namespace moat::audit {
@@ -59,6 +60,7 @@ class UsbStorage final : public xhci::XhciDriver {
 
     [[nodiscard]] std::vector<Need> lists_for(const Request& request) const override;
     [[nodiscard]] Result<Answer> do_run(const Request& request) override;
+    [[nodiscard]] Result<bool> delete_queues() override;
 
     Result<void> prepare();
 
@@ -201,6 +203,13 @@ Result<Answer> UsbStorage::do_run(const Request& request) {
                                      Command::test_unit_ready, Command::synchronize_cache};
     return execute(
         request, scsi::block_of(commands.at(request.operation), request.position, request.length));
+}
+
+Result<bool> UsbStorage::delete_queues() {
+    if (!std::exchange(running_, false))
+        return false;
+    MOAT_LET(const Outcome outcome, disable_slot());
+    return outcome.is_good();
 }
 
 /// A transfer that fails leaves device and controller in a state that only a restart ends.

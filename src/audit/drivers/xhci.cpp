@@ -72,6 +72,7 @@ enum Type : std::uint32_t {
     status_stage = 4,
     link = 6,
     enable_slot = 9,
+    disable_slot_command = 10,
     address_device = 11,
     configure_endpoint = 12,
     stop_endpoint = 15,
@@ -355,6 +356,10 @@ Result<void> XhciDriver::configure(const Endpoint& in, const Endpoint& out) {
     return require_command(
         {.parameter = input_context_.iova.value(), .control = control_of(configure_endpoint)},
         "the controller rejects the device's endpoints");
+}
+
+Result<Outcome> XhciDriver::disable_slot() {
+    return command({.control = control_of(disable_slot_command)});
 }
 
 Result<void> XhciDriver::require_command(Trb trb, const char* message) {

@@ -131,6 +131,9 @@ class XhciDriver : public DeviceDriver {
     Result<Outcome> transfer_elsewhere(const Endpoint& endpoint, Iova data, ByteCount length,
                                        const Buffer& elsewhere);
 
+    /// Disables the device's slot, and all its endpoints with it (4.6.4).
+    Result<Outcome> disable_slot();
+
     /// The bytes that `elsewhere` needs.
     [[nodiscard]] static ByteCount ring_for(Iova data, ByteCount length);
 

@@ -54,7 +54,10 @@ class Latency {
     Result<Cell> measure(Stop from) {
         MOAT_LET(std::optional<Trial> trial, at(from, 0ns));
         if (!trial)
-            return Cell{.what = from, .cannot_see = "the function has no reset"};
+            return Cell{.what = from,
+                        .cannot_see = from == Measure::late_after_deletion
+                                          ? "the driver deletes no queue"
+                                          : "the function has no reset"};
         if (!trial->is_late)
             return cell(from, 0ns, trial->end);
         nanoseconds low = trial->begin;
@@ -91,15 +94,30 @@ class Latency {
         return {.what = what, .value = value, .resolution = end - value};
     }
 
+    /// Return: whether the function can be stopped so.
+    Result<bool> stop(Stop how) {
+        switch (how) {
+        case Measure::late_after_deletion:
+            return bench_.driver().delete_queues();
+        case Measure::late_after_stop:
+            bench_.stop();
+            return true;
+        case Measure::late_after_master:
+            bench_.function().set_bus_master(false);
+            return true;
+        case Measure::late_after_reset:
+            return bench_.function().reset().has_value();
+        default:
+            return true;
+        }
+    }
+
     /// Return: nothing if the function cannot be stopped so.
     Result<std::optional<Trial>> at(Stop from, nanoseconds time) {
         MOAT_TRY(bench_.start({}));
         MOAT_LET(const Ran ran, bench_.run(operation_, length_, {}));
-        if (from == Measure::late_after_stop)
-            bench_.stop();
-        else if (from == Measure::late_after_master)
-            bench_.function().set_bus_master(false);
-        else if (from == Measure::late_after_reset && !bench_.function().reset())
+        MOAT_LET(const bool is_stopped, stop(from));
+        if (!is_stopped)
             return std::optional<Trial>();
         const nanoseconds start = bench_.now();
         bench_.wait(time);
@@ -250,13 +268,12 @@ Result<void> add_times(SheetBench& bench, unsigned operation, std::vector<Cell>&
     const ByteCount length = sheet_lengths(bench.driver().operations()[operation]).back();
     MOAT_LET(Cell order, order_of(bench, operation, length));
     Latency latency(bench, operation, length);
-    for (const Measure from : {Measure::late, Measure::late_after_stop, Measure::late_after_master,
-                               Measure::late_after_reset}) {
+    for (const Measure from :
+         {Measure::late, Measure::late_after_deletion, Measure::late_after_stop,
+          Measure::late_after_master, Measure::late_after_reset}) {
         MOAT_LET(Cell cell, latency.measure(from));
         cells.push_back(std::move(cell));
     }
-    cells.push_back(
-        {.what = Measure::late_after_deletion, .cannot_see = "the driver deletes no queue"});
     cells.push_back(std::move(order));
     return {};
 }
@@ -305,6 +322,7 @@ void hide_blocked(std::vector<Cell>& cells) {
         case read_before:
         case read_after:
         case late:
+        case late_after_deletion:
         case late_after_stop:
         case late_after_master:
         case late_after_reset:

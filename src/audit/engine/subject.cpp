@@ -122,6 +122,8 @@ class Injector::WrongDriver final : public Driver {
         return inner_->lists_for(changed(request));
     }
 
+    [[nodiscard]] Result<bool> delete_queues() override { return inner_->delete_queues(); }
+
   private:
     [[nodiscard]] Result<Answer> do_run(const Request& request) override;
     [[nodiscard]] Request changed(Request request) const;
