@@ -189,6 +189,7 @@ TEST_F(XhciTest, second_setup_stage_of_a_transfer_ends_qemu) {
     auto gone = [&] { return registers.read32(0) == ~0U && !machine->health(); };
     static_cast<void>(machine->wait_until(gone, std::chrono::seconds(1)));
     EXPECT_FALSE(machine->health());
+    EXPECT_NE(machine->qtest().words().find("usb_packet_copy"), std::string::npos);
 }
 
 } // namespace
