@@ -130,27 +130,20 @@ constexpr std::array rows = {
 
 INSTANTIATE_TEST_SUITE_P(Qemu, InjectedErrors, ::testing::ValuesIn(rows));
 
-/// Cases 24 to 35 read by a list.
+/// Of a round's first 36 cases, the last 12 read by a list.
 class BypassingDevices : public QemuAudit {};
 
 TEST_F(BypassingDevices, take_canaries_for_addresses) {
-    const auto report = run("pvscsi", Injection::none, 36, 24);
+    const auto report = run("pvscsi", Injection::none, 36);
     if (!report)
         return;
+    EXPECT_EQ(report->tally.cases, 36U);
     ASSERT_EQ(report->findings.size(), 1U);
     EXPECT_EQ(report->findings[0].kind, FindingKind::bypasses_iommu);
-    EXPECT_EQ(report->findings[0].buffer, "scatter list");
     EXPECT_EQ(report->findings[0].operation, "read by a list");
+    EXPECT_EQ(report->findings[0].buffer, "scatter list");
     EXPECT_EQ(report->findings[0].times, 12U);
     EXPECT_TRUE(report->findings[0].answer.verdict == audit::Verdict::success);
-}
-
-TEST_F(BypassingDevices, stay_inside_without_lists) {
-    const auto report = run("pvscsi", Injection::none, 24);
-    if (!report)
-        return;
-    EXPECT_EQ(report->tally.cases, 24U);
-    EXPECT_TRUE(report->findings.empty());
 }
 
 class GoodDevices : public QemuAudit, public ::testing::WithParamInterface<std::string_view> {};
