@@ -154,7 +154,8 @@ TEST_P(GoodDevices, stay_inside) {
 
 INSTANTIATE_TEST_SUITE_P(Qemu, GoodDevices,
                          ::testing::Values("xhci", "virtio-scsi", "sdhci", "virtio-scsi-packed",
-                                           "virtio-blk-packed", "virtio-net", "virtio-net-packed"));
+                                           "virtio-blk-packed", "virtio-blk-ats", "virtio-net",
+                                           "virtio-net-packed"));
 
 class SlowDevices : public QemuAudit {};
 

@@ -427,10 +427,11 @@ Result<std::unique_ptr<Subject>> Subject::start(const Kind& kind, const Wrong& w
             *words = not_installed(kind.iommu);
         return std::unexpected(qemu.error());
     }
-    if ((*qemu)->functions().empty())
+    const auto functions = (*qemu)->functions();
+    if (std::ranges::find(functions, *kind.address, &machine::FunctionInfo::address) ==
+        functions.end())
         return fail(ErrorCode::not_found, "QEMU has no such device");
-    const Bdf address = (*qemu)->functions().front().address;
-    return subject(std::move(*qemu), address);
+    return subject(std::move(*qemu), *kind.address);
 }
 
 Subject::Subject(std::unique_ptr<machine::Machine> machine, Bdf address, const Wrong& wrong,
