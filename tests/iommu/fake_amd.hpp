@@ -48,12 +48,11 @@ class FakeAmd {
         }
         values[offset] = value;
         if (offset == reg::control) {
-            constexpr std::uint64_t commands = iommu::amd::control::command_buffer;
-            constexpr std::uint64_t events = iommu::amd::control::event_log;
+            namespace control = iommu::amd::control;
             std::uint64_t& now = values[reg::status];
             now = (now & status::event_overflow) |
-                  ((value & commands) != 0 ? status::runs_commands : 0) |
-                  ((value & events) != 0 ? status::logs_events : 0);
+                  ((value & control::command_buffer) != 0 ? status::runs_commands : 0) |
+                  ((value & control::event_log) != 0 ? status::logs_events : 0);
         }
         if (offset == reg::command_tail)
             run_commands();
