@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// What an audit with full checking costs: on QEMU beside the bare round trips that it is made of,
-// and on the soft machine. Without QEMU its rows are left out.
+// What an audit with full checking costs: on QEMU's devices and behind each of its IOMMUs, beside
+// the bare round trips that it is made of, and on the soft machine. Without QEMU its rows are left
+// out.
 #include "audit/audit.hpp"
 #include "audit/contents.hpp"
 #include "audit/subject.hpp"
@@ -19,6 +20,8 @@ namespace {
 using namespace moat;
 using namespace moat::bench;
 using Clock = std::chrono::steady_clock;
+using machine::qemu::IommuModel;
+using machine::qemu::QemuIommu;
 
 /// Random cases, past those at boundaries, which have many of megabytes.
 constexpr std::uint64_t first_case = 1 << 20;
@@ -34,11 +37,13 @@ double median(std::vector<double> values) {
     return values[values.size() / 2];
 }
 
-std::unique_ptr<audit::Subject> start(std::string_view machine) {
-    const auto kind = std::ranges::find_if(audit::kinds(), [&](const audit::Kind& each) {
-        return each.machine == machine && each.name == "nvme";
+std::unique_ptr<audit::Subject> start(std::string_view machine, std::string_view device = "nvme",
+                                      IommuModel iommu = IommuModel::intel) {
+    audit::Kind kind = *std::ranges::find_if(audit::kinds(), [&](const audit::Kind& each) {
+        return each.machine == machine && each.name == device;
     });
-    auto subject = audit::Subject::start(*kind, {});
+    kind.iommu = iommu;
+    auto subject = audit::Subject::start(kind, {});
     return subject ? std::move(*subject) : nullptr;
 }
 
@@ -48,12 +53,35 @@ audit::DeviceReport run(audit::Subject& subject, std::uint64_t first, std::uint6
     options.end_case = first + count;
     auto report = audit::audit_function(subject.machine(), subject.address(), options);
     MOAT_CHECK(report && report->findings.empty() && report->tally.cases == count,
-               "QEMU's and our own NVMe stay inside");
+               "good devices stay inside");
     return std::move(*report);
 }
 
-machine::qemu::VtdIommu::Unit& unit_of(audit::Subject& subject) {
-    return dynamic_cast<machine::qemu::VtdIommu&>(subject.qemu()->iommu()).unit();
+/// The number of the audit's domain in a unit.
+constexpr std::uint16_t only_domain = 1;
+
+/// Return: false if the IOMMU is another one.
+template <class Iommu>
+bool invalidate_by(QemuIommu& iommu, const InvalidationRequest<Iova>& request) {
+    auto* const driven = dynamic_cast<Iommu*>(&iommu);
+    if (driven == nullptr)
+        return false;
+    MOAT_CHECK(driven->unit().invalidate(only_domain, {&request, 1}).has_value(),
+               "QEMU's unit invalidates");
+    return true;
+}
+
+/// A virtio-iommu has requests for maps and unmaps in place of invalidations. `what` is a buffer of
+/// the audit's own, which lies at its physical address.
+void map_again(QemuIommu& iommu, const audit::Buffer& what) {
+    auto& unit = dynamic_cast<machine::qemu::VirtioIommu&>(iommu).unit();
+    const IovaRange range(what.iova, ByteCount(what.bytes.size()));
+    constexpr std::uint32_t domain = 0; // the first
+    MOAT_CHECK(unit.unmap(domain, range).has_value() &&
+                   unit.map(domain, range, PhysicalAddress(what.iova.value()),
+                            Attributes::read | Attributes::write)
+                       .has_value(),
+               "QEMU's virtio-iommu maps");
 }
 
 /// The round trips of an audit's operations and nothing else: the same commands on memory that
@@ -68,7 +96,7 @@ class BareLoop {
     void share_driver(audit::AuditOptions& options) {
         options.probe = [this](const audit::Seat& seat) {
             auto driver = audit::probe(seat);
-            MOAT_CHECK(driver.has_value(), "QEMU's NVMe starts");
+            MOAT_CHECK(driver.has_value(), "QEMU's device starts");
             driver_ = driver->get();
             const auto obtain = [&](std::string_view what, ByteCount size) {
                 const auto got =
@@ -112,16 +140,19 @@ class BareLoop {
         for (const audit::Need& need : needs)
             invalidate(lists_, need.size);
         auto none = [](const fault::Record&) {};
-        keep(unit_of(subject_).take_faults(none));
+        keep(iommu().take_faults(none));
     }
 
     void invalidate(const audit::Buffer& what, ByteCount size) {
-        constexpr std::uint16_t only_domain = 1;
         const std::uint64_t last = (what.iova.value() + size.value() - 1) | 0xfff;
         const InvalidationRequest<Iova> request{.start = what.iova, .last = Iova(last)};
-        MOAT_CHECK(unit_of(subject_).invalidate(only_domain, {&request, 1}).has_value(),
-                   "QEMU's unit invalidates");
+        if (!invalidate_by<machine::qemu::VtdIommu>(iommu(), request) &&
+            !invalidate_by<machine::qemu::AmdIommu>(iommu(), request) &&
+            !invalidate_by<machine::qemu::SmmuIommu>(iommu(), request))
+            map_again(iommu(), lists_);
     }
+
+    QemuIommu& iommu() { return subject_.qemu()->iommu(); }
 
     audit::Subject& subject_;
     audit::Driver* driver_ = nullptr;
@@ -141,12 +172,16 @@ struct Measured {
 /// machine does meanwhile, it does to all.
 class Slices {
   public:
-    explicit Slices(audit::Subject& subject) : subject_(subject), bare_(subject) {}
+    static constexpr std::uint64_t most = 61;
+
+    /// `slices`: of which the medians are.
+    explicit Slices(audit::Subject& subject, std::uint64_t slices = most)
+        : subject_(subject), slices_(slices), bare_(subject) {}
 
     Measured measure() {
         audit::AuditOptions options = subject_.options();
         options.first_case = first_case;
-        options.end_case = first_case + slices * slice;
+        options.end_case = first_case + slices_ * slice;
         options.seed = BareLoop::seed;
         bare_.share_driver(options);
         options.goes_on = [&](const audit::Tally& tally) {
@@ -156,13 +191,12 @@ class Slices {
         };
         begin_ = Clock::now();
         auto report = audit::audit_function(subject_.machine(), subject_.address(), options);
-        MOAT_CHECK(report && report->findings.empty(), "QEMU's NVMe stays inside");
+        MOAT_CHECK(report && report->findings.empty(), "QEMU's device stays inside");
         return {median(audit_), median(bare_times_), median(reads_), report->tally};
     }
 
   private:
     static constexpr std::uint64_t slice = 256;
-    static constexpr std::uint64_t slices = 61;
 
     void end_slice(std::uint64_t cases) {
         const double audited = seconds_since(begin_);
@@ -176,7 +210,7 @@ class Slices {
         const std::uint64_t trips = qtest.round_trips() - before + slice;
         begin = Clock::now();
         for (std::uint64_t each = 0; each != trips; ++each)
-            keep(unit_of(subject_).take_faults(none));
+            keep(subject_.qemu()->iommu().take_faults(none));
         const double read = seconds_since(begin);
         audit_.push_back(slice / audited);
         bare_times_.push_back(slice / bare);
@@ -185,6 +219,7 @@ class Slices {
     }
 
     audit::Subject& subject_;
+    const std::uint64_t slices_;
     BareLoop bare_;
     Clock::time_point begin_;
     std::vector<double> audit_;
@@ -262,6 +297,38 @@ void report_round_trips(Suite& suite, const audit::Tally& tally) {
     row("all", per_operation(all), 4);
 }
 
+/// Beside the bare loop of the same device behind the same IOMMU.
+void report_device(Suite& suite, std::string_view device, IommuModel iommu) {
+    const std::string name = "QEMU " + std::string(device) + " behind " +
+                             std::string(machine::qemu::name(iommu)) + ": operations";
+    if (!suite.wants(name))
+        return;
+    const auto subject = start("qemu", device, iommu);
+    if (subject == nullptr) {
+        std::fprintf(stderr, "bench_audit: QEMU does not start; no row \"%s\"\n", name.c_str());
+        return;
+    }
+    constexpr std::uint64_t slices = 11;
+    const Measured measured = Slices(*subject, slices).measure();
+    suite.report({.name = name,
+                  .value = measured.audit,
+                  .unit = "1/s",
+                  .against = "a bare loop of the same qtest round trips",
+                  .against_value = measured.bare,
+                  .better = Better::higher,
+                  .goal = 0.7});
+}
+
+/// Without hda and edu, whose operations take as long as their clocks say.
+void report_devices(Suite& suite) {
+    for (const std::string_view device : {"virtio-blk", "virtio-blk-packed", "virtio-scsi",
+                                          "virtio-net", "ahci", "e1000e", "xhci", "sdhci"})
+        report_device(suite, device, IommuModel::intel);
+    for (const IommuModel iommu : {IommuModel::amd, IommuModel::smmuv3, IommuModel::virtio})
+        for (const std::string_view device : {"nvme", "virtio-blk", "xhci"})
+            report_device(suite, device, iommu);
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
@@ -300,5 +367,6 @@ int main(int argc, char** argv) {
                   .better = Better::higher,
                   .goal = 50});
     report_round_trips(suite, both.qemu.tally);
+    report_devices(suite);
     return suite.finish();
 }
