@@ -10,6 +10,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <span>
 
 namespace moat::audit {
 namespace e1000e {
@@ -43,6 +44,8 @@ constexpr std::uint32_t strip_checksum = 1U << 26;
 constexpr unsigned depth = 8; ///< the shortest ring
 constexpr ByteCount shortest(60);
 constexpr ByteCount longest(1514);
+constexpr ByteCount header_bytes(14);
+constexpr ByteCount longest_payload = longest - header_bytes;
 constexpr std::size_t frame_room = 2048; ///< of a receive buffer, as the controller is configured
 
 /// Both kinds: an address, a length, and a status.
@@ -55,13 +58,13 @@ struct Descriptor {
 };
 
 static_assert(sizeof(Descriptor) == 16);
-constexpr std::uint8_t send_frame_and_report = 1U << 0 | 1U << 1 | 1U << 3;
+constexpr std::uint8_t end_of_frame = 1U << 0 | 1U << 1 | 1U << 3; ///< sends it, and reports that
 
 enum Place : std::uint8_t { receive_place, transmit_place };
 
 constexpr std::array<Operation, 2> operations_of_e1000e = {
     {{"receive", Direction::from_device, 0, ByteCount(1), longest, shortest},
-     {"transmit", Direction::to_device, 0, ByteCount(1), longest, shortest}}};
+     {"transmit", Direction::to_device, 0, ByteCount(1), longest_payload, shortest}}};
 
 class E1000e final : public DeviceDriver {
   public:
@@ -85,11 +88,11 @@ class E1000e final : public DeviceDriver {
         registers_.write32(reg::transmit_control, 0);
     }
 
-    void set_ring(unsigned at, const Buffer& ring, const Descriptor& first);
+    void set_ring(unsigned at, const Buffer& ring, std::span<const Descriptor> first);
 
-    /// Whether the first descriptor's status is done; acquires what the device wrote before it.
-    static bool is_done(const Buffer& ring) {
-        auto& word = reinterpret_cast<std::uint32_t*>(ring.bytes.data())[3];
+    /// Whether a descriptor's status is done; acquires what the device wrote before it.
+    static bool is_done(const Buffer& ring, std::size_t place) {
+        auto& word = reinterpret_cast<std::uint32_t*>(ring.bytes.data())[4 * place + 3];
         return (std::atomic_ref<std::uint32_t>(word).load(std::memory_order_acquire) & 1) != 0;
     }
 
@@ -97,7 +100,7 @@ class E1000e final : public DeviceDriver {
     Buffer receive_ring_{};
     Buffer transmit_ring_{};
     Buffer received_{}; ///< the destination of the frame that `transmit` sends
-    Buffer sent_{};     ///< the source of the frame that `receive` gets
+    Buffer sent_{};     ///< the frame that `receive` gets, and the header of `transmit`'s
 };
 
 Result<void> E1000e::prepare() {
@@ -123,31 +126,40 @@ Result<void> E1000e::prepare() {
     return health();
 }
 
-/// Sets up a ring of one descriptor; writing the tail starts it.
-void E1000e::set_ring(unsigned at, const Buffer& ring, const Descriptor& first) {
+/// Sets up a ring; writing the tail starts it.
+void E1000e::set_ring(unsigned at, const Buffer& ring, std::span<const Descriptor> first) {
     std::memset(ring.bytes.data(), 0, ring.bytes.size());
-    std::memcpy(ring.bytes.data(), &first, sizeof first);
+    std::memcpy(ring.bytes.data(), first.data(), first.size_bytes());
     registers_.write_halves(at + reg::base, ring.iova.value());
     registers_.write32(at + reg::bytes, depth * sizeof(Descriptor));
     registers_.write32(at + reg::head, 0);
     registers_.write32(at + reg::tail, 0);
 }
 
+/// What `transmit` sends lies behind a header, because the controller drops frames whose data it
+/// takes for a protocol's header with an error.
 Result<Answer> E1000e::do_run(const Request& request) {
     const bool receives = request.operation == receive_place;
-    const Iova to = receives ? request.data : received_.iova;
-    const Iova from = receives ? sent_.iova : request.data;
+    const auto length = static_cast<std::uint16_t>(request.length.value());
+    const std::array received = {
+        Descriptor{.address = (receives ? request.data : received_.iova).value()}};
+    const std::array header_and_data = {
+        Descriptor{.address = sent_.iova.value(),
+                   .length = static_cast<std::uint16_t>(header_bytes.value())},
+        Descriptor{.address = request.data.value(), .length = length, .command = end_of_frame}};
+    const std::array frame = {
+        Descriptor{.address = sent_.iova.value(), .length = length, .command = end_of_frame}};
+    const auto sent = receives ? std::span<const Descriptor>(frame) : header_and_data;
     stop();
-    set_ring(reg::receive_ring, receive_ring_, {.address = to.value()});
-    set_ring(reg::transmit_ring, transmit_ring_,
-             {.address = from.value(),
-              .length = static_cast<std::uint16_t>(request.length.value()),
-              .command = send_frame_and_report});
+    set_ring(reg::receive_ring, receive_ring_, received);
+    set_ring(reg::transmit_ring, transmit_ring_, sent);
     registers_.write32(reg::receive_control, enable | everything | mac_loopback | strip_checksum);
     registers_.write32(reg::transmit_control, enable | pad_short);
     registers_.write32(reg::receive_ring + reg::tail, 1);
-    registers_.write32(reg::transmit_ring + reg::tail, 1);
-    auto completed = [&] { return is_done(transmit_ring_) && is_done(receive_ring_); };
+    registers_.write32(reg::transmit_ring + reg::tail, static_cast<std::uint32_t>(sent.size()));
+    auto completed = [&] {
+        return is_done(transmit_ring_, sent.size() - 1) && is_done(receive_ring_, 0);
+    };
     MOAT_LET(const bool waited, wait_until(completed, 2s));
     std::uint32_t status = 0;
     std::memcpy(&status, receive_ring_.bytes.data() + 12, sizeof status);
