@@ -8,7 +8,8 @@ export LC_ALL=C
 root=$(realpath "$1")
 wanted=(base-files bash coreutils dash debianutils diffutils dpkg findutils grep gzip hostname libc-bin
     mawk perl-base sed tar util-linux g++ gcc cmake ninja-build pkg-config
-    dkms kmod initramfs-tools-core linux-headers-amd64)
+    dkms kmod initramfs-tools-core linux-headers-amd64
+    libdw1 libzydis4.0) # those of moat
 release=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
 key=$({ printf '%s ' "$release" "$(dpkg --print-architecture)" && cat "$0"; } | sha256sum | cut -c1-16)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/moat/root
