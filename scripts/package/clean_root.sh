@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # clean_root.sh ROOT: makes the empty folder ROOT a Debian system of this one's release with compilers,
-# DKMS and the headers of a kernel, for test.sh. Its packages are fetched by apt-get once, unpacked and noted as installed, and kept as
-# an archive in ${XDG_CACHE_HOME:-~/.cache}/moat/root. None of their scripts runs and nothing is
-# mounted; needs root, since it is entered by chroot.
+# DKMS and the headers of a kernel, for test.sh. Its packages are fetched by apt-get once, unpacked and
+# noted as installed, and kept as an archive in ${XDG_CACHE_HOME:-~/.cache}/moat/root. None of their
+# scripts runs and nothing is mounted; needs root, since it is entered by chroot.
 set -euo pipefail
 export LC_ALL=C
 root=$(realpath "$1")
