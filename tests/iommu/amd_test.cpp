@@ -4,9 +4,9 @@
 #include "moat/core/text.hpp"
 
 #include "fake_amd.hpp"
+#include "unit_memory.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <gtest/gtest.h>
 #include <memory>
@@ -24,19 +24,6 @@ using AmdCommands = std::vector<amd::Command>;
 using fault::Access;
 
 static_assert(iommu::DeferringDomain<AmdDomain>);
-
-constexpr std::size_t amd_tables = 64;
-
-struct AmdMemory {
-    explicit AmdMemory(std::size_t tables = amd_tables)
-        : pool({bytes->data(), tables * 4096}, PhysicalAddress(0x100000), headers, 12) {}
-
-    struct alignas(4096) Bytes : std::array<std::byte, amd_tables * 4096> {};
-
-    std::unique_ptr<Bytes> bytes = std::make_unique<Bytes>();
-    std::array<TableHeader, amd_tables> headers;
-    FakeAmd::Pool pool;
-};
 
 /// 256 functions and events, so that both fit into the test's memory.
 constexpr amd::UnitOptions small_amd = {.device_bits = 8, .events_lg2 = 8, .caches_absent = false};
@@ -76,7 +63,7 @@ class AmdTest : public ::testing::Test {
         return {3ULL << 60 | std::uint64_t{domain->number()} << 32, operand};
     }
 
-    AmdMemory memory;
+    UnitMemory memory;
     FakeAmd registers{memory.pool};
     std::unique_ptr<AmdUnit> unit;
     std::unique_ptr<AmdDomain> domain;
@@ -342,7 +329,7 @@ TEST(AmdHostile, any_features_are_driven_or_refused) {
     std::uint64_t random = 1;
     for (unsigned round = 0; round != 1000; ++round) {
         random = random * 6364136223846793005U + 1442695040888963407U;
-        AmdMemory memory;
+        UnitMemory memory;
         FakeAmd registers(memory.pool, random >> 16);
         auto unit = AmdUnit::open(registers, memory.pool, small_amd);
         if (!unit) {
@@ -405,29 +392,7 @@ TEST(AmdEvent, page_fault_has_reason_access_and_domain) {
 }
 
 TEST(AmdMemoryTest, every_allocation_fails_once) {
-    bool all = false;
-    for (std::size_t tables = 1; !all; ++tables) {
-        ASSERT_LT(tables, amd_tables);
-        AmdMemory memory(tables);
-        FakeAmd registers(memory.pool);
-        auto unit = AmdUnit::open(registers, memory.pool, small_amd);
-        if (!unit) {
-            EXPECT_EQ(unit.error().code(), ErrorCode::no_memory);
-            continue;
-        }
-        auto domain = AmdDomain::create(**unit);
-        if (!domain) {
-            EXPECT_EQ(domain.error().code(), ErrorCode::no_memory);
-            continue;
-        }
-        ASSERT_TRUE((*domain)->attach(0x23));
-        const auto mapped = (*domain)->map(Iova(0x5000), 4_KiB, PhysicalAddress(0), read_write);
-        all = mapped.has_value();
-        if (!all) {
-            EXPECT_EQ(mapped.error().code(), ErrorCode::no_memory);
-        }
-        EXPECT_TRUE((*unit)->detach(0x23));
-    } // the pool's destructor reports a table that is still in use
+    expect_every_allocation_fails_once<AmdDomain, FakeAmd>(small_amd);
 }
 
 } // namespace

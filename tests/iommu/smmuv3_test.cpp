@@ -4,6 +4,7 @@
 #include "moat/core/text.hpp"
 
 #include "fake_smmuv3.hpp"
+#include "unit_memory.hpp"
 
 #include <array>
 #include <cstddef>
@@ -21,19 +22,6 @@ using Smmu = smmu::Unit<FakeSmmuv3, FakeSmmuv3::Pool, SerialSync>;
 using SmmuDomain = smmu::Domain<Smmu>;
 
 static_assert(iommu::DeferringDomain<SmmuDomain>);
-
-constexpr std::size_t smmu_tables = 64;
-
-struct SmmuMemory {
-    explicit SmmuMemory(std::size_t tables = smmu_tables)
-        : pool({bytes->data(), tables * 4096}, PhysicalAddress(0x100000), headers, 12) {}
-
-    struct alignas(4096) Bytes : std::array<std::byte, smmu_tables * 4096> {};
-
-    std::unique_ptr<Bytes> bytes = std::make_unique<Bytes>();
-    std::array<TableHeader, smmu_tables> headers;
-    FakeSmmuv3::Pool pool;
-};
 
 /// 256 streams and 16 events, so that both fit into the test's memory.
 constexpr smmu::UnitOptions small_smmu = {.stream_bits = 8, .events_lg2 = 4};
@@ -70,7 +58,7 @@ class Smmuv3Test : public ::testing::Test {
 
     [[nodiscard]] std::uint64_t asid() const { return std::uint64_t{domain->number()} << 48; }
 
-    SmmuMemory memory;
+    UnitMemory memory;
     FakeSmmuv3 registers{memory.pool};
     std::unique_ptr<Smmu> unit;
     std::unique_ptr<SmmuDomain> domain;
@@ -323,7 +311,7 @@ TEST(Smmuv3Hostile, any_capabilities_are_driven_or_refused) {
         }
         idr[0] |= FakeSmmuv3::usual_idr0;
         idr[1] &= ~(3U << 29);
-        SmmuMemory memory;
+        UnitMemory memory;
         FakeSmmuv3 registers(memory.pool, idr[0], idr[1], idr[2], idr[3]);
         auto unit = Smmu::open(registers, memory.pool, small_smmu);
         if (!unit) {
@@ -367,29 +355,7 @@ TEST(Smmuv3Event, reads_every_number) {
 }
 
 TEST(Smmuv3Memory, every_allocation_fails_once) {
-    bool all = false;
-    for (std::size_t tables = 1; !all; ++tables) {
-        ASSERT_LT(tables, smmu_tables);
-        SmmuMemory memory(tables);
-        FakeSmmuv3 registers(memory.pool);
-        auto unit = Smmu::open(registers, memory.pool, small_smmu);
-        if (!unit) {
-            EXPECT_EQ(unit.error().code(), ErrorCode::no_memory);
-            continue;
-        }
-        auto domain = SmmuDomain::create(**unit);
-        if (!domain) {
-            EXPECT_EQ(domain.error().code(), ErrorCode::no_memory);
-            continue;
-        }
-        ASSERT_TRUE((*domain)->attach(0x23));
-        const auto mapped = (*domain)->map(Iova(0x5000), 4_KiB, PhysicalAddress(0), read_write);
-        all = mapped.has_value();
-        if (!all) {
-            EXPECT_EQ(mapped.error().code(), ErrorCode::no_memory);
-        }
-        EXPECT_TRUE((*unit)->detach(0x23));
-    } // the pool's destructor reports a table that is still in use
+    expect_every_allocation_fails_once<SmmuDomain, FakeSmmuv3>(small_smmu);
 }
 
 } // namespace

@@ -4,6 +4,7 @@
 #include "moat/core/text.hpp"
 
 #include "fake_vtd.hpp"
+#include "unit_memory.hpp"
 
 #include <array>
 #include <cstddef>
@@ -21,19 +22,6 @@ using Unit4 = Unit<FakeVtd, Pool, SerialSync>;
 using Domain4 = iommu::vtd::Domain<Unit4, 4>;
 
 static_assert(iommu::DeferringDomain<Domain4>);
-
-constexpr std::size_t most_tables = 64;
-
-struct Memory {
-    explicit Memory(std::size_t tables = most_tables)
-        : pool({bytes->data(), tables * 4096}, PhysicalAddress(0x100000), headers, 12) {}
-
-    struct alignas(4096) Bytes : std::array<std::byte, most_tables * 4096> {};
-
-    std::unique_ptr<Bytes> bytes = std::make_unique<Bytes>();
-    std::array<TableHeader, most_tables> headers;
-    Pool pool;
-};
 
 class VtdTest : public ::testing::Test {
   protected:
@@ -67,7 +55,7 @@ class VtdTest : public ::testing::Test {
 
     [[nodiscard]] std::uint64_t number() const { return domain->number(); }
 
-    Memory memory;
+    UnitMemory memory;
     FakeVtd registers{memory.pool};
     std::unique_ptr<Unit4> unit;
     std::unique_ptr<Domain4> domain;
@@ -418,33 +406,7 @@ TEST(VtdFault, reads_every_reason) {
 }
 
 TEST(VtdMemory, every_allocation_fails_once) {
-    bool all = false;
-    for (std::size_t tables = 1; !all; ++tables) {
-        ASSERT_LT(tables, most_tables);
-        Memory memory(tables);
-        FakeVtd registers(memory.pool);
-        auto unit = Unit4::open(registers, memory.pool);
-        if (!unit) {
-            EXPECT_EQ(unit.error().code(), ErrorCode::no_memory);
-            continue;
-        }
-        auto domain = Domain4::create(**unit);
-        if (!domain) {
-            EXPECT_EQ(domain.error().code(), ErrorCode::no_memory);
-            continue;
-        }
-        const auto attached = (*domain)->attach(0x0123);
-        if (!attached) {
-            EXPECT_EQ(attached.error().code(), ErrorCode::no_memory);
-            continue;
-        }
-        const auto mapped = (*domain)->map(Iova(0x5000), 4_KiB, PhysicalAddress(0), read_write);
-        all = mapped.has_value();
-        if (!all) {
-            EXPECT_EQ(mapped.error().code(), ErrorCode::no_memory);
-        }
-        EXPECT_TRUE((*unit)->detach(0x0123));
-    } // the pool's destructor reports a table that is still in use
+    expect_every_allocation_fails_once<Domain4, FakeVtd>();
 }
 
 } // namespace
