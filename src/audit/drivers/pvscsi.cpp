@@ -120,7 +120,7 @@ constexpr std::uint64_t elements_for(Iova data, ByteCount length) {
     return (data.value() % page + length.value() + page - 1) / page;
 }
 
-class Pvscsi final : public DeviceDriver {
+class Pvscsi final : public DeviceDriver, private scsi::Transport {
   public:
     Pvscsi(const Seat& seat, machine::Registers& registers)
         : DeviceDriver("pvscsi", operations_of_pvscsi, seat), registers_(registers) {}
@@ -148,7 +148,7 @@ class Pvscsi final : public DeviceDriver {
 
     Result<void> start();
     Result<void> learn_size();
-    Result<Answer> execute(const Request& request, const CommandBlock& block);
+    Result<Answer> execute(const Request& request, const CommandBlock& block) override;
     Result<void> list_elements(const Request& request);
 
     machine::Registers& registers_;
@@ -195,25 +195,14 @@ Result<void> Pvscsi::start() {
         return fail(ErrorCode::io, "the controller does not accept its rings", {"status", status});
     produced_ = 0;
     running_ = true;
-    const CommandBlock is_ready = scsi::block_of(scsi::Command::test_unit_ready, 0, {});
-    constexpr unsigned attempts = 4;
-    for (unsigned attempt = 0; running_ && attempt != attempts; ++attempt) {
-        MOAT_LET(const Answer answer,
-                 execute({.operation = flush_place, .data = {}, .length = {}}, is_ready));
-        if (answer.verdict == Verdict::success)
-            return {};
-    }
-    return fail(ErrorCode::io, "the SCSI disk does not become ready");
+    MOAT_LET(const bool ready, scsi::becomes_ready(*this, flush_place, running_));
+    if (!ready)
+        return fail(ErrorCode::io, "the SCSI disk does not become ready");
+    return {};
 }
 
 Result<void> Pvscsi::learn_size() {
-    const Request request{
-        .operation = read_place, .data = capacity_.iova, .length = scsi::capacity_bytes};
-    MOAT_LET(const Answer answer,
-             execute(request, scsi::block_of(scsi::Command::read_capacity_10, 0, {})));
-    if (answer.verdict != Verdict::success)
-        return fail(ErrorCode::io, "the SCSI disk does not report its size", {"code", answer.code});
-    MOAT_LET(const Medium medium, scsi::medium_from(capacity_.bytes));
+    MOAT_LET(const Medium medium, scsi::size_of_disk(*this, read_place, capacity_));
     set_medium(medium);
     return {};
 }

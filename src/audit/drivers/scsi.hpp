@@ -4,6 +4,7 @@
 #pragma once
 
 #include "audit/drivers/device.hpp"
+#include "platform/try.hpp"
 
 #include <array>
 #include <cstdint>
@@ -56,6 +57,44 @@ inline constexpr ByteCount capacity_bytes{8}; ///< of the data of read_capacity_
     if (word(4) != block_bytes)
         return fail(ErrorCode::io, "the disk's blocks do not have 512 bytes", {"bytes", word(4)});
     return medium_of(word(0) + 1, ByteCount(block_bytes)); // word 0 is the last block
+}
+
+/// What carries commands to a disk.
+class Transport {
+  public:
+    /// Runs one command, with the data of the request. Errors: the machine's.
+    [[nodiscard]] virtual Result<Answer> execute(const Request& request,
+                                                 const CommandBlock& block) = 0;
+
+  protected:
+    ~Transport() = default;
+};
+
+/// Return: the disk's size; `capacity` gets the data of read_capacity_10. `read`: the place of an
+/// operation from the device. Errors: io (also if the disk does not report it), the transport's.
+[[nodiscard]] inline Result<Medium> size_of_disk(Transport& transport, unsigned read,
+                                                 const Buffer& capacity) {
+    const Request request{.operation = read, .data = capacity.iova, .length = capacity_bytes};
+    MOAT_LET(const Answer answer,
+             transport.execute(request, block_of(Command::read_capacity_10, 0, {})));
+    if (answer.verdict != Verdict::success)
+        return fail(ErrorCode::io, "the disk does not report its size", {"code", answer.code});
+    return medium_from(capacity.bytes);
+}
+
+/// Return: whether the disk becomes ready; the first command after a reset fails. `flush`: the
+/// place of an operation without data. Gives up once `running` is false. Errors: the transport's.
+[[nodiscard]] inline Result<bool> becomes_ready(Transport& transport, unsigned flush,
+                                                const bool& running) {
+    constexpr unsigned attempts = 4;
+    for (unsigned attempt = 0; running && attempt != attempts; ++attempt) {
+        MOAT_LET(const Answer answer,
+                 transport.execute({.operation = flush, .data = {}, .length = {}},
+                                   block_of(Command::test_unit_ready, 0, {})));
+        if (answer.verdict == Verdict::success)
+            return true;
+    }
+    return false;
 }
 
 } // namespace moat::audit::scsi

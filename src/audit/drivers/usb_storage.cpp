@@ -53,7 +53,7 @@ enum Place : std::uint8_t {
     flush_place
 };
 
-class UsbStorage final : public xhci::XhciDriver {
+class UsbStorage final : public xhci::XhciDriver, private scsi::Transport {
   public:
     UsbStorage(const Seat& seat, machine::Registers& registers)
         : XhciDriver("xhci", seat, registers) {}
@@ -69,7 +69,7 @@ class UsbStorage final : public xhci::XhciDriver {
     Result<void> learn();
     Result<void> learn_size();
     Result<Outcome> read_configuration(Iova to, ByteCount length);
-    Result<Answer> execute(const Request& request, const CommandBlock& block);
+    Result<Answer> execute(const Request& request, const CommandBlock& block) override;
     Result<Outcome> move_data(const Request& request);
     Answer failed(const Outcome& outcome);
 
@@ -158,25 +158,14 @@ Result<void> UsbStorage::start() {
     MOAT_LET(const Outcome configured,
              request({.kind = 0, .request = set_configuration, .value = configuration_}));
     running_ = configured.is_good();
-    const CommandBlock is_ready = scsi::block_of(Command::test_unit_ready, 0, {});
-    constexpr unsigned attempts = 4;
-    for (unsigned attempt = 0; running_ && attempt != attempts; ++attempt) {
-        MOAT_LET(const Answer answer,
-                 execute({.operation = flush_place, .data = {}, .length = {}}, is_ready));
-        if (answer.verdict == Verdict::success)
-            return {};
-    }
-    return fail(ErrorCode::io, "the USB disk does not become ready", {"status", status()});
+    MOAT_LET(const bool ready, scsi::becomes_ready(*this, flush_place, running_));
+    if (!ready)
+        return fail(ErrorCode::io, "the USB disk does not become ready", {"status", status()});
+    return {};
 }
 
 Result<void> UsbStorage::learn_size() {
-    const Request capacity{
-        .operation = read_place, .data = descriptor_.iova, .length = scsi::capacity_bytes};
-    MOAT_LET(const Answer answer,
-             execute(capacity, scsi::block_of(Command::read_capacity_10, 0, {})));
-    if (answer.verdict != Verdict::success)
-        return fail(ErrorCode::io, "the USB disk does not report its size", {"code", answer.code});
-    MOAT_LET(const Medium medium, scsi::medium_from(descriptor_.bytes));
+    MOAT_LET(const Medium medium, scsi::size_of_disk(*this, read_place, descriptor_));
     set_medium(medium);
     return {};
 }

@@ -28,7 +28,7 @@ struct Terms {
     bool events = false; ///< a notification is asked for by the entry that causes it
 };
 
-/// The areas that the device is told, and the indirect table.
+/// The three areas of a queue, whose addresses the device gets, and memory for indirect tables.
 struct QueueMemory {
     Buffer descriptors{};
     Buffer driver{}; ///< the device reads it

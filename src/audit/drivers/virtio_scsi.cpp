@@ -42,7 +42,7 @@ constexpr std::array<Operation, 3> operations_of_scsi = {
       .content = Content::stores},
      {"flush", Direction::to_device, 0, ByteCount(1), ByteCount(0)}}};
 
-class VirtioScsi final : public virtio::VirtioDriver {
+class VirtioScsi final : public virtio::VirtioDriver, private scsi::Transport {
   public:
     explicit VirtioScsi(const Seat& seat)
         : VirtioDriver("virtio-scsi", operations_of_scsi, seat, virtio::Style::indirect) {}
@@ -53,7 +53,7 @@ class VirtioScsi final : public virtio::VirtioDriver {
 
   private:
     Result<void> start();
-    Result<Answer> execute(const Request& request, const CommandBlock& block);
+    Result<Answer> execute(const Request& request, const CommandBlock& block) override;
 
     virtio::Queue* requests_ = nullptr;
     Buffer header_{};
@@ -72,13 +72,7 @@ Result<void> VirtioScsi::prepare_disk() {
                 {capacity_, {"capacity", from_device, scsi::capacity_bytes, 0, Use::at_start}}}));
     MOAT_TRY(enable_interrupts(1));
     MOAT_TRY(start());
-    const Request request{
-        .operation = read_place, .data = capacity_.iova, .length = scsi::capacity_bytes};
-    MOAT_LET(const Answer answer,
-             execute(request, scsi::block_of(Command::read_capacity_10, 0, {})));
-    if (answer.verdict != Verdict::success)
-        return fail(ErrorCode::io, "the SCSI disk does not report its size", {"code", answer.code});
-    MOAT_LET(const Medium medium, scsi::medium_from(capacity_.bytes));
+    MOAT_LET(const Medium medium, scsi::size_of_disk(*this, read_place, capacity_));
     set_medium(medium);
     return {};
 }
@@ -87,15 +81,10 @@ Result<void> VirtioScsi::prepare_disk() {
 Result<void> VirtioScsi::start() {
     MOAT_TRY(start_device());
     running_ = true;
-    const CommandBlock is_ready = scsi::block_of(Command::test_unit_ready, 0, {});
-    constexpr unsigned attempts = 4;
-    for (unsigned attempt = 0; running_ && attempt != attempts; ++attempt) {
-        MOAT_LET(const Answer answer,
-                 execute({.operation = flush_place, .data = {}, .length = {}}, is_ready));
-        if (answer.verdict == Verdict::success)
-            return {};
-    }
-    return fail(ErrorCode::io, "the SCSI disk does not become ready");
+    MOAT_LET(const bool ready, scsi::becomes_ready(*this, flush_place, running_));
+    if (!ready)
+        return fail(ErrorCode::io, "the SCSI disk does not become ready");
+    return {};
 }
 
 Result<Answer> VirtioScsi::do_run(const Request& request) {
