@@ -33,7 +33,7 @@ constexpr std::uint16_t event_of_an_entry = 2;
 
 constexpr unsigned packed_depth = Queue::depth;
 
-/// A place in the ring, with the wrap counter of those who pass it.
+/// A place in the ring, with the wrap counter there.
 struct Place {
     unsigned slot = 0;
     bool wrap = true;
