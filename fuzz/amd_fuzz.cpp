@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // An AMD IOMMU whose registers and memory come from the input: whatever it says, the driver ends,
 // gives every table back, touches no memory but its own, and decodes every event.
-#include "moat/iommu/amd/domain.hpp"
+#include "moat/iommu/amd.hpp"
 #include "moat/page_table/table_memory.hpp"
 #include "moat/sync/serial.hpp"
 

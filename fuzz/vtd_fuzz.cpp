@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // A VT-d unit whose every answer comes from the input: whatever it says, the driver ends, gives
 // every table back, and touches no memory but its own.
-#include "moat/iommu/vtd/domain.hpp"
+#include "moat/iommu/vtd.hpp"
 #include "moat/page_table/table_memory.hpp"
 #include "moat/sync/serial.hpp"
 

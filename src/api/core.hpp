@@ -4,11 +4,11 @@
 // and machine_core.hpp the domain.
 #pragma once
 
-#include "moat/dma/reporter.hpp"
 #include "moat/iommu/domain.hpp"
 #include "moat/moat.hpp"
 
 #include "attached_device.hpp"
+#include "dma/reporter.hpp"
 #include "labels.hpp"
 #include "link.hpp"
 #include "machine/pci.hpp"

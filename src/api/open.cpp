@@ -3,7 +3,8 @@
 #include "open.hpp"
 
 #include "moat/core/text.hpp"
-#include "moat/dma/reporter.hpp"
+
+#include "dma/reporter.hpp"
 
 #include <iostream>
 

@@ -3,7 +3,8 @@
 #pragma once
 
 #include "moat/core/result.hpp"
-#include "moat/dma/space_recorder.hpp"
+
+#include "dma/space_recorder.hpp"
 
 #include <memory>
 #include <string>

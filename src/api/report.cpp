@@ -2,9 +2,9 @@
 // Faults and mistakes in words: fault/'s and dma/'s, with this process's symbols.
 #include "moat/fault/report.hpp"
 
-#include "moat/dma/reporter.hpp"
 #include "moat/moat.hpp"
 
+#include "dma/reporter.hpp"
 #include "platform/stack.hpp"
 
 #include <ostream>

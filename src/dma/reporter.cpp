@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Writes reports; fault/report.hpp and driver_error.hpp compose them.
-#include "moat/dma/reporter.hpp"
+#include "dma/reporter.hpp"
 
 #include "moat/core/text.hpp"
 

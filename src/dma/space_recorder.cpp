@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-#include "moat/dma/space_recorder.hpp"
+#include "dma/space_recorder.hpp"
 
 #include "moat/core/text.hpp"
 

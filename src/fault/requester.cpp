@@ -3,7 +3,7 @@
 // VMD: Linux drivers/pci/controller/vmd.c. I/O APICs: VT-d specification, 8.3.1 "Device Scope".
 #include "requester.hpp"
 
-#include "moat/fault/text.hpp"
+#include "moat/fault/record.hpp"
 
 #include "log_group.hpp"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "follower.hpp"
 
-#include "moat/fault/text.hpp"
+#include "moat/fault/record.hpp"
 
 #include "group_mappings.hpp"
 #include "guard_state.hpp"

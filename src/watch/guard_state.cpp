@@ -2,7 +2,7 @@
 #include "watch/guard_state.hpp"
 
 #include "moat/fault/decode.hpp"
-#include "moat/fault/text.hpp"
+#include "moat/fault/record.hpp"
 
 #include <algorithm>
 #include <array>

@@ -2,8 +2,8 @@
 // The CPU's accesses under a memory checker: AddressSanitizer in the build with it, and valgrind's
 // memcheck, under which CMakeLists.txt runs this program again.
 #include "moat/core/text.hpp"
-#include "moat/dma/reporter.hpp"
 
+#include "dma/reporter.hpp"
 #include "platform/stack.hpp"
 #include "space_system.hpp"
 

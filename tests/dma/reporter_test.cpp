@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // MOAT_OPTIONS selects the form of reports, text or JSON, and prints the list of options.
-#include "moat/dma/reporter.hpp"
+#include "dma/reporter.hpp"
 
 #include <cstdlib>
 #include <gtest/gtest.h>

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // A space's recording: every mapping and fault, at every level, and nothing that failed.
-#include "moat/dma/space_recorder.hpp"
-
+#include "dma/space_recorder.hpp"
 #include "fault/recordings.hpp"
 #include "space_system.hpp"
 

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "moat/core/bits.hpp"
-#include "moat/iommu/vtd/domain.hpp"
+#include "moat/iommu/vtd.hpp"
 #include "moat/page_table/table_memory.hpp"
 #include "moat/sync/serial.hpp"
 

@@ -6,7 +6,6 @@
 #include "moat/core/function_ref.hpp"
 #include "moat/core/stack_frame.hpp"
 #include "moat/fault/diagnose.hpp"
-#include "moat/fault/text.hpp"
 
 #include <cstdint>
 #include <string>

@@ -10,7 +10,6 @@
 #include "moat/iova/detail/config_check.hpp"
 #include "moat/iova/detail/lookup.hpp"
 #include "moat/iova/detail/recycler.hpp"
-#include "moat/iova/request.hpp"
 
 #include <cstdint>
 #include <memory>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// How an allocator is set up: its addresses, guard and granule, what happens to released ranges,
-// and the sizes of its parts; and the counters it keeps. Allocator::create checks the Config.
+// What a caller tells an allocator: at its creation, the addresses, guard, granule and sizes of its
+// parts (Config, Sizes); with each call, what to allocate and when a release takes effect (Request,
+// When). And the counters that it keeps.
 #pragma once
 
 #include "moat/core/range.hpp"
@@ -9,9 +10,12 @@
 #include "moat/sync/concept.hpp"
 #include "moat/sync/lock.hpp"
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <span>
 
 namespace moat::iova {
@@ -108,6 +112,53 @@ struct Stats {
     ByteCount largest_hole{};
     /// Summaries and bitmap words that searches of the free space have read since creation.
     std::uint64_t search_steps = 0;
+};
+
+/// Where the payload may start: at addresses equal to `like` modulo 2^modulus_lg2.
+struct Congruence {
+    /// 0 to 57; up to the granule it changes nothing.
+    unsigned modulus_lg2 = 0;
+    std::uint64_t like = 0;
+
+    /// Natural alignment, which coherent buffers need: the size, rounded up to a power of two.
+    [[nodiscard]] static constexpr Congruence natural(ByteCount size) {
+        const std::uint64_t most = std::uint64_t{1} << 63;
+        const std::uint64_t last = std::min(size.value(), most) - (size.value() != 0 ? 1 : 0);
+        return {static_cast<unsigned>(std::bit_width(last)), 0};
+    }
+
+    [[nodiscard]] static constexpr Congruence aligned(unsigned alignment_lg2) {
+        return {alignment_lg2, 0};
+    }
+
+    /// The same offset in a large page (2^modulus_lg2: 21 for 2 MiB, 30 for 1 GiB) as the memory
+    /// has, so that large leaves can map it.
+    [[nodiscard]] static constexpr Congruence with(PhysicalAddress memory, unsigned modulus_lg2) {
+        return {modulus_lg2, memory.value()};
+    }
+};
+
+/// A range to allocate. All of it concerns the payload; the allocator adds the guard.
+struct Request {
+    /// In bytes; the allocator rounds it up to the granule.
+    ByteCount size;
+    Congruence placement{};
+    /// The last address that the device can send; the payload ends there at the latest.
+    Iova last{std::numeric_limits<std::uint64_t>::max()};
+    /// The payload's own address, where the caller chooses it: a multiple of the granule that
+    /// satisfies `placement` and `last`.
+    std::optional<Iova> at{};
+
+    /// Whether any range of this size will do, as the caches hold them.
+    [[nodiscard]] constexpr bool is_plain() const {
+        return placement.modulus_lg2 == 0 &&
+               last.value() == std::numeric_limits<std::uint64_t>::max() && !at;
+    }
+};
+
+enum class When : std::uint8_t {
+    now,                ///< the caller has invalidated: no device can reach the range
+    after_invalidation, ///< queued; reusable after an invalidation that begins later
 };
 
 } // namespace moat::iova

@@ -3,7 +3,7 @@
 // Source: 48882, 2.4 "Commands".
 #pragma once
 
-#include "moat/iommu/amd/unit.hpp"
+#include "moat/iommu/amd.hpp"
 
 #include "lab/scenarios/units/model.hpp"
 

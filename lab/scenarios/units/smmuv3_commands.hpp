@@ -3,7 +3,7 @@
 // Source: IHI 0070, 3.5.1 "SMMU circular queues", 4.7.3 "CMD_SYNC" and 7.1 "Command queue errors".
 #pragma once
 
-#include "moat/iommu/smmuv3/unit.hpp"
+#include "moat/iommu/smmuv3.hpp"
 
 #include "lab/scenarios/units/model.hpp"
 

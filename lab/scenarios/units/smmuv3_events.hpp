@@ -3,7 +3,7 @@
 // Source: IHI 0070, 3.5.1 "SMMU circular queues" and 7.4 "Event queue overflow".
 #pragma once
 
-#include "moat/iommu/smmuv3/unit.hpp"
+#include "moat/iommu/smmuv3.hpp"
 
 #include "lab/scenarios/units/model.hpp"
 

@@ -4,7 +4,7 @@
 // Source: virtio 1.2, 2.7.13 "Supplying Buffers to The Device" and 2.7.14 "Receiving Used Buffers".
 #pragma once
 
-#include "moat/iommu/virtio/unit.hpp"
+#include "moat/iommu/virtio.hpp"
 
 #include "lab/scenarios/units/model.hpp"
 

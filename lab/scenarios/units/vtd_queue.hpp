@@ -3,7 +3,7 @@
 // Source: VT-d, 6.5.2 "Queued Invalidation Interface".
 #pragma once
 
-#include "moat/iommu/vtd/unit.hpp"
+#include "moat/iommu/vtd.hpp"
 
 #include "lab/scenarios/units/model.hpp"
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Other parts of Linux: kernel/dma/swiotlb.c, debug.c, direct.c; arch/powerpc/kernel/eeh.c;
 // drivers/iommu/iommu.c, dma-iommu.c; what a boot log says of devices and settings.
-#include "moat/fault/text.hpp"
+#include "moat/fault/record.hpp"
 
 #include "rows.hpp"
 

@@ -3,10 +3,10 @@
 // are reached over QEMU's socket and whose tables lie in QEMU's memory.
 #pragma once
 
-#include "moat/iommu/amd/domain.hpp"
-#include "moat/iommu/smmuv3/domain.hpp"
-#include "moat/iommu/virtio/domain.hpp"
-#include "moat/iommu/vtd/domain.hpp"
+#include "moat/iommu/amd.hpp"
+#include "moat/iommu/smmuv3.hpp"
+#include "moat/iommu/virtio.hpp"
+#include "moat/iommu/vtd.hpp"
 #include "moat/page_table/table_memory.hpp"
 #include "moat/sync/real.hpp"
 

@@ -3,7 +3,7 @@
 // Source: virtio 1.2, 4.1.2 "PCI Device Discovery", 4.1.4 "Virtio Structure PCI Capabilities".
 #pragma once
 
-#include "moat/iommu/virtio/registers.hpp"
+#include "moat/iommu/virtio.hpp"
 
 #include "machine/qemu/pci_bus.hpp"
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Sends commands to an AMD IOMMU and waits for completion: each batch ends with COMPLETION_WAIT.
-// amd/unit.hpp chooses the commands.
+// amd.hpp chooses the commands.
 // Source: 48882, 2.4 "Commands".
 #pragma once
 
 #include "moat/core/result.hpp"
-#include "moat/iommu/amd/registers.hpp"
 #include "moat/iommu/detail/amd_command.hpp"
+#include "moat/iommu/detail/amd_registers.hpp"
 #include "moat/iommu/detail/completion_word.hpp"
 #include "moat/iommu/detail/unit_tables.hpp"
 

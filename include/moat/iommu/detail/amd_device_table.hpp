@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The entries of an AMD IOMMU's device table. amd/unit.hpp stores them.
+// The entries of an AMD IOMMU's device table. amd.hpp stores them.
 // Source: 48882, 2.2.2 (device table entry), tables 7 and 8.
 #pragma once
 

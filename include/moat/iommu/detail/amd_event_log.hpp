@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Takes events from an AMD IOMMU's log, whatever the unit or another writer of its memory put
-// there. amd/unit.hpp owns the log. Source: 48882, 2.5 "Event Logging", 2.5.1 (restart after an
+// there. amd.hpp owns the log. Source: 48882, 2.5 "Event Logging", 2.5.1 (restart after an
 // overflow).
 #pragma once
 
 #include "moat/core/function_ref.hpp"
-#include "moat/iommu/amd/registers.hpp"
 #include "moat/iommu/detail/amd_event.hpp"
+#include "moat/iommu/detail/amd_registers.hpp"
 #include "moat/iommu/detail/unit_tables.hpp"
 
 #include <cstddef>

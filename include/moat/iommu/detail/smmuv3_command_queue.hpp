@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Sends commands to an SMMUv3 and waits for completion: each batch ends with CMD_SYNC.
-// smmuv3/unit.hpp chooses the commands.
+// smmuv3.hpp chooses the commands.
 // Source: IHI 0070, 3.5 "Command and Event queues" and 6.3.28 "SMMU_CMDQ_CONS".
 #pragma once
 
 #include "moat/core/result.hpp"
 #include "moat/iommu/detail/smmuv3_command.hpp"
+#include "moat/iommu/detail/smmuv3_registers.hpp"
 #include "moat/iommu/detail/unit_tables.hpp"
-#include "moat/iommu/smmuv3/registers.hpp"
 
 #include <cstddef>
 #include <cstdint>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Decodes an event of an SMMUv3 to a fault::Record. smmuv3/unit.hpp takes it from the queue.
+// Decodes an event of an SMMUv3 to a fault::Record. smmuv3.hpp takes it from the queue.
 // Source: IHI 0070, 7.3 "Event records".
 #pragma once
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Takes events from an SMMUv3's queue, whatever the unit or another writer of its memory put there.
-// smmuv3/unit.hpp owns the queue.
+// smmuv3.hpp owns the queue.
 // Source: IHI 0070, 3.5.1 "SMMU circular queues" and 7.4 "Event queue overflow".
 #pragma once
 
 #include "moat/core/function_ref.hpp"
 #include "moat/iommu/detail/smmuv3_event.hpp"
+#include "moat/iommu/detail/smmuv3_registers.hpp"
 #include "moat/iommu/detail/unit_tables.hpp"
-#include "moat/iommu/smmuv3/registers.hpp"
 
 #include <cstddef>
 #include <cstdint>

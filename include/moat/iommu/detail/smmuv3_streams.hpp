@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The entries of an SMMUv3's stream table and its context descriptors, for stage 1 alone.
-// smmuv3/unit.hpp stores the former, smmuv3/domain.hpp the latter.
+// smmuv3.hpp stores both.
 // Source: IHI 0070, 5.2 "STE, Stream Table Entry" and 5.4 "CD, Context Descriptor".
 #pragma once
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Sends requests to a virtio-iommu, one at a time, and waits for its answers. virtio/unit.hpp
+// Sends requests to a virtio-iommu, one at a time, and waits for its answers. virtio.hpp
 // chooses the requests.
 // Source: virtio 1.2, 5.13.6 "Device operations".
 #pragma once

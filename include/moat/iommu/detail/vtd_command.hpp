@@ -6,7 +6,7 @@
 
 #include "moat/core/bits.hpp"
 #include "moat/core/types.hpp"
-#include "moat/iommu/vtd/registers.hpp"
+#include "moat/iommu/detail/vtd_registers.hpp"
 
 #include <array>
 #include <cstdint>

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Decodes a VT-d unit's fault recording register to a fault::Record. vtd/unit.hpp reads and clears
+// Decodes a VT-d unit's fault recording register to a fault::Record. vtd.hpp reads and clears
 // the registers.
 // Source: VT-d, 11.4.8.2 "Fault Recording Registers" and 7.1.3 "Fault Reasons".
 #pragma once
 
 #include "moat/core/bits.hpp"
 #include "moat/fault/record.hpp"
-#include "moat/iommu/vtd/registers.hpp"
+#include "moat/iommu/detail/vtd_registers.hpp"
 
 #include <cstdint>
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Sends invalidations to a VT-d unit and waits for completion: through the queue, with a wait
-// descriptor after each batch, or through registers. vtd/unit.hpp chooses the invalidations.
+// descriptor after each batch, or through registers. vtd.hpp chooses the invalidations.
 #pragma once
 
 #include "moat/core/result.hpp"
 #include "moat/iommu/detail/completion_word.hpp"
 #include "moat/iommu/detail/unit_tables.hpp"
 #include "moat/iommu/detail/vtd_command.hpp"
-#include "moat/iommu/vtd/registers.hpp"
+#include "moat/iommu/detail/vtd_registers.hpp"
 
 #include <cstdint>
 #include <span>

@@ -4,8 +4,8 @@
 
 #include "moat/core/bits.hpp"
 #include "moat/core/result.hpp"
+#include "moat/iova/config.hpp"
 #include "moat/iova/detail/pages.hpp"
-#include "moat/iova/request.hpp"
 
 #include <cstdint>
 #include <limits>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The register layout of a VT-d unit. unit.hpp uses it.
+// The register layout of a VT-d unit. vtd.hpp uses it.
 // Source: Intel Virtualization Technology for Directed I/O, 11.4 "Register Descriptions".
 #pragma once
 

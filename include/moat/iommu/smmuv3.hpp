@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// An SMMUv3: enabling and disabling, attaching streams to stage 1 tables, invalidations, events.
-// domain.hpp has the tables.
+// An SMMUv3 and its domains: enabling and disabling, attaching streams to stage 1 tables,
+// invalidations, events.
 // Source: IHI 0070, 3.11 "Reset, Enable and initialization", 3.21 "Structure access rules and
 // update procedures".
 #pragma once
@@ -9,10 +9,12 @@
 #include "moat/fault/record.hpp"
 #include "moat/iommu/detail/smmuv3_command_queue.hpp"
 #include "moat/iommu/detail/smmuv3_event_queue.hpp"
+#include "moat/iommu/detail/smmuv3_registers.hpp"
 #include "moat/iommu/detail/smmuv3_streams.hpp"
 #include "moat/iommu/detail/unit_domains.hpp"
+#include "moat/iommu/detail/unit_invalidator.hpp"
 #include "moat/iommu/detail/unit_tables.hpp"
-#include "moat/iommu/smmuv3/registers.hpp"
+#include "moat/iommu/table_domain.hpp"
 #include "moat/page_table/invalidation.hpp"
 #include "moat/page_table/table_memory.hpp"
 #include "moat/sync/lock.hpp"
@@ -23,6 +25,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 
 namespace moat::iommu::smmuv3 {
 
@@ -273,6 +276,96 @@ class Unit : public UnitDomains<Sync_> {
     const std::array<unsigned, own_tables> bytes_lg2_;
     CommandQueue commands_ MOAT_GUARDED_BY(mutex_);
     EventQueue events_ MOAT_GUARDED_BY(mutex_);
+};
+
+/// Threads may use it at the same time for ranges that do not overlap (PageTable). Its unit
+/// outlives it; its functions are detached before. Unmapping part of a leaf of 2M or 1G is
+/// refused: without FEAT_BBM level 2, splitting a live leaf lets accesses beside the range
+/// fault. A write-only mapping can also be read.
+template <class Unit_>
+class Domain : public TableDomain<Tree<DeviceStage1, typename Unit_::Sync, typename Unit_::Memory>,
+                                  UnitInvalidator<Unit_>> {
+  public:
+    using Unit = Unit_;
+    using Format = DeviceStage1;
+    using Types = Tree<Format, typename Unit::Sync, typename Unit::Memory>;
+    using Base = TableDomain<Types, UnitInvalidator<Unit>>;
+    static_assert(HardwareInvalidator<UnitInvalidator<Unit>>);
+
+    /// Creates an empty domain. Errors: limit, no_memory.
+    static Result<std::unique_ptr<Domain>> create(Unit& unit) {
+        auto table = PageTable<Types>::create(unit.memory());
+        if (!table)
+            return std::unexpected(table.error());
+        const auto context = unit.memory().allocate(Format::granule_lg2);
+        if (!context)
+            return std::unexpected(context.error());
+        const auto number = unit.take_domain_number();
+        if (!number) {
+            unit.memory().release(*context, Format::granule_lg2);
+            return std::unexpected(number.error());
+        }
+        return std::unique_ptr<Domain>(new Domain(unit, std::move(*table), *context, *number));
+    }
+
+    /// If the last invalidation fails, the number and the tables stay out of use until the unit
+    /// ends.
+    ~Domain() {
+        Unit::Sync::barrier();
+        if (unit_.invalidate_all(number_)) {
+            unit_.give_domain_number_back(number_);
+            unit_.memory().release(context_, Format::granule_lg2);
+        } else {
+            unit_.keep_until_end(
+                std::make_shared<Kept>(unit_.memory(), context_, Base::take_table()));
+        }
+    }
+
+    Domain(const Domain&) = delete;
+    Domain& operator=(const Domain&) = delete;
+
+    [[nodiscard]] std::uint16_t number() const { return number_; }
+
+    /// On return the function's accesses go through this domain. Errors: busy (attached already),
+    /// out_of_range (beyond the stream table), io.
+    [[nodiscard]] Result<void> attach(std::uint16_t requester) {
+        return unit_.attach(requester, context_);
+    }
+
+  private:
+    /// What the unit may still read.
+    struct Kept {
+        Kept(typename Unit::Memory& from, PhysicalAddress descriptor, PageTable<Types> tables)
+            : memory(from), context(descriptor), table(std::move(tables)) {}
+
+        ~Kept() { memory.release(context, Format::granule_lg2); }
+
+        Kept(const Kept&) = delete;
+        Kept& operator=(const Kept&) = delete;
+
+        typename Unit::Memory& memory;
+        PhysicalAddress context;
+        PageTable<Types> table;
+    };
+
+    Domain(Unit& unit, PageTable<Types> table, PhysicalAddress context, std::uint16_t number)
+        : Base(std::move(table),
+               {.aperture = {Iova(0), ByteCount(bit(input_bits<Format>()))},
+                .leaf_sizes = leaf_sizes_of<Format>(),
+                .known = read_write | Attributes::special | Attributes::uncached},
+               {unit, number}),
+          unit_(unit), context_(context), number_(number) {
+        const ContextDescriptor descriptor =
+            context_descriptor(Base::table().root().table, input_bits<Format>(),
+                               unit.capabilities().output_size(), number);
+        Word* const words = unit.memory().words(context);
+        for (std::size_t i = 0; i != descriptor.size(); ++i)
+            store_word<typename Unit::Sync>(words[i], descriptor[i]);
+    }
+
+    Unit& unit_;
+    const PhysicalAddress context_;
+    const std::uint16_t number_;
 };
 
 } // namespace moat::iommu::smmuv3

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The registers of a virtio-iommu on PCI, and the policy that accesses them. unit.hpp uses both.
+// The registers of a virtio-iommu on PCI, and the policy that accesses them. virtio.hpp uses both.
 // Source: virtio 1.2, 2.1 "Device Status Field", 4.1.4.3 "Common configuration structure layout",
 // 5.13.3 "Feature bits", 5.13.4 "Device configuration layout".
 #pragma once

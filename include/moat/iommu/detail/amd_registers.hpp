@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The register layout of an AMD IOMMU. unit.hpp uses it.
+// The register layout of an AMD IOMMU. amd.hpp uses it.
 // Source: AMD I/O Virtualization Technology (IOMMU) Specification, 48882, revision 3.11, 3.4 (MMIO
 // registers).
 #pragma once

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The register layout of an SMMUv3, non-secure interface. unit.hpp uses it.
+// The register layout of an SMMUv3, non-secure interface. smmuv3.hpp uses it.
 // Source: Arm System Memory Management Unit Architecture Specification, version 3 (IHI 0070), 6.2
 // "Register overview" and 6.3.
 #pragma once

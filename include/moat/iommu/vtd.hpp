@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// A VT-d remapping unit in legacy mode: enabling and disabling, attaching functions to second-stage
-// tables, invalidations, faults. domain.hpp has the tables.
+// A VT-d remapping unit in legacy mode and its domains: enabling and disabling, attaching functions
+// to second-stage tables, invalidations, faults.
 // Source: VT-d, 3.4 "Device to Domain Mapping", 6.5 "Invalidation", 7.3 "Fault Recording".
 #pragma once
 
 #include "moat/core/function_ref.hpp"
 #include "moat/fault/record.hpp"
 #include "moat/iommu/detail/unit_domains.hpp"
+#include "moat/iommu/detail/unit_invalidator.hpp"
 #include "moat/iommu/detail/unit_tables.hpp"
 #include "moat/iommu/detail/vtd_fault_record.hpp"
 #include "moat/iommu/detail/vtd_invalidation_port.hpp"
-#include "moat/iommu/vtd/registers.hpp"
+#include "moat/iommu/detail/vtd_registers.hpp"
+#include "moat/iommu/table_domain.hpp"
+#include "moat/page_table/formats/vtd_second_stage.hpp"
 #include "moat/page_table/invalidation.hpp"
 #include "moat/page_table/page_table.hpp"
 #include "moat/page_table/table_memory.hpp"
@@ -22,6 +25,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace moat::iommu::vtd {
@@ -384,6 +388,79 @@ class Unit : public UnitDomains<Sync_> {
     const bool invalidates_device_tlbs_;
     InvalidationPort<Registers, Memory, Sync> port_ MOAT_GUARDED_BY(mutex_);
     std::vector<AttachedTlb> tlbs_ MOAT_GUARDED_BY(mutex_);
+};
+
+/// Threads may use it at the same time for ranges that do not overlap (PageTable). Its unit
+/// outlives it; its functions are detached before.
+template <class Unit_, unsigned Levels>
+class Domain
+    : public TableDomain<
+          Tree<formats::VtdSecondStage<Levels>, typename Unit_::Sync, typename Unit_::Memory>,
+          UnitInvalidator<Unit_>> {
+  public:
+    using Unit = Unit_;
+    using Format = formats::VtdSecondStage<Levels>;
+    using Types = Tree<Format, typename Unit::Sync, typename Unit::Memory>;
+    using Base = TableDomain<Types, UnitInvalidator<Unit>>;
+    static_assert(HardwareInvalidator<UnitInvalidator<Unit>>);
+
+    /// Creates an empty domain. Errors: unsupported (the unit has no tables of so many levels),
+    /// limit, no_memory.
+    static Result<std::unique_ptr<Domain>> create(Unit& unit) {
+        if (!unit.capabilities().has_levels(Levels))
+            return fail(ErrorCode::unsupported, "the unit does not support this number of levels",
+                        {"levels", Levels});
+        auto table = PageTable<Types>::create(unit.memory());
+        if (!table)
+            return std::unexpected(table.error());
+        const auto number = unit.take_domain_number();
+        if (!number)
+            return std::unexpected(number.error());
+        return std::unique_ptr<Domain>(new Domain(unit, std::move(*table), *number));
+    }
+
+    /// If the last invalidation fails, the number and the tables stay out of use until the unit
+    /// ends.
+    ~Domain() {
+        Unit::Sync::barrier();
+        if (unit_.invalidate_all(number_))
+            unit_.give_domain_number_back(number_);
+        else
+            unit_.keep_until_end(std::make_shared<PageTable<Types>>(Base::take_table()));
+    }
+
+    Domain(const Domain&) = delete;
+    Domain& operator=(const Domain&) = delete;
+
+    [[nodiscard]] std::uint16_t number() const { return number_; }
+
+    /// On return the function's accesses go through this domain; `tlb` is enabled after that.
+    /// Errors: unsupported (device-TLBs), busy (attached already), no_memory, io.
+    [[nodiscard]] Result<void> attach(std::uint16_t requester, std::optional<DeviceTlb> tlb = {}) {
+        return unit_.attach(requester, Base::table().root(), number_, tlb);
+    }
+
+  private:
+    /// Requests there are interrupt messages, which are not translated (3.14).
+    static constexpr std::array<IovaRange, 1> reserved = {
+        IovaRange(Iova(0xfee00000), ByteCount(0x100000))};
+
+    Domain(Unit& unit, PageTable<Types> table, std::uint16_t number)
+        : Base(std::move(table), limits_of(unit.capabilities()), {unit, number}), unit_(unit),
+          number_(number) {}
+
+    static DomainLimits limits_of(const Capabilities& unit) {
+        const unsigned bits =
+            unit.address_bits() < input_bits<Format>() ? unit.address_bits() : input_bits<Format>();
+        return {.aperture = {Iova(0), ByteCount(bit(bits))},
+                .reserved = reserved,
+                .leaf_sizes = unit.leaf_sizes(),
+                .known = read_write | Attributes::special |
+                         (unit.snoop_control() ? Attributes::snoop : Attributes::none)};
+    }
+
+    Unit& unit_;
+    const std::uint16_t number_;
 };
 
 } // namespace moat::iommu::vtd
