@@ -10,10 +10,9 @@
 #include "moat/iommu/detail/amd_device_table.hpp"
 #include "moat/iommu/detail/amd_event_log.hpp"
 #include "moat/iommu/detail/amd_registers.hpp"
-#include "moat/iommu/detail/unit_domains.hpp"
-#include "moat/iommu/detail/unit_invalidator.hpp"
+#include "moat/iommu/detail/unit_domain.hpp"
+#include "moat/iommu/detail/unit_driver.hpp"
 #include "moat/iommu/detail/unit_tables.hpp"
-#include "moat/iommu/table_domain.hpp"
 #include "moat/page_table/formats/amd_v1.hpp"
 #include "moat/page_table/invalidation.hpp"
 #include "moat/page_table/table_memory.hpp"
@@ -41,13 +40,11 @@ struct UnitOptions {
 /// Owns the unit from `open` on: translation is enabled, and an unattached function reaches
 /// nothing. Thread-safe. `Memory` is where the unit finds tables; it outlives the unit. After an io
 /// error the unit is unusable: it is unknown what devices can reach.
-template <UnitRegisters Registers_, TableMemory Memory_, SyncPolicy Sync_>
-class Unit : public UnitDomains<Sync_> {
-  public:
-    using Registers = Registers_;
-    using Memory = Memory_;
-    using Sync = Sync_;
+template <UnitRegisters Registers, TableMemory Memory, SyncPolicy Sync>
+class Unit : public UnitDriver<Registers, Memory, Sync, 4> {
+    using Base = UnitDriver<Registers, Memory, Sync, 4>;
 
+  public:
     /// Disables translation and enables it again with its own tables, whatever the previous state.
     /// Errors: unsupported (not a unit; it cannot invalidate everything), no_memory, io.
     static Result<std::unique_ptr<Unit>> open(Registers& registers, Memory& memory,
@@ -62,32 +59,18 @@ class Unit : public UnitDomains<Sync_> {
         options.device_bits = std::clamp(options.device_bits, page_lg2 - device_entry_lg2, 16U);
         options.events_lg2 =
             std::clamp(options.events_lg2, fewest_queue_entries_lg2, most_queue_entries_lg2);
-        const std::array<unsigned, own_tables> bytes_lg2 = {options.device_bits + device_entry_lg2,
-                                                            options.events_lg2 + queue_entry_lg2,
-                                                            page_lg2, page_lg2};
-        const auto tables = allocate_tables(memory, bytes_lg2);
-        if (!tables)
-            return std::unexpected(tables.error());
-        std::unique_ptr<Unit> unit(
-            new Unit(registers, memory, Features(word), options, *tables, bytes_lg2));
-        if (const auto started = unit->start(); !started)
-            return std::unexpected(started.error());
-        return unit;
+        // The tables of devices, events, commands and the completion.
+        return Base::template open_with<Unit>(registers, memory,
+                                              {options.device_bits + device_entry_lg2,
+                                               options.events_lg2 + queue_entry_lg2, page_lg2,
+                                               page_lg2},
+                                              Features(word), options);
     }
 
     /// Disables translation: every device then reaches all of memory. No domain exists.
-    ~Unit() {
-        (void)set_control(0);
-        for (std::size_t i = 0; i != own_tables; ++i)
-            memory_.release(tables_[i], bytes_lg2_[i]);
-    }
-
-    Unit(const Unit&) = delete;
-    Unit& operator=(const Unit&) = delete;
+    ~Unit() { (void)set_control(0); }
 
     [[nodiscard]] const Features& features() const { return features_; }
-
-    [[nodiscard]] Memory& memory() const { return memory_; }
 
     /// On return the function's accesses go through the tables below `root`. Errors: busy,
     /// out_of_range (beyond the device table), io.
@@ -159,22 +142,22 @@ class Unit : public UnitDomains<Sync_> {
     }
 
   private:
-    using UnitDomains<Sync>::mutex_;
+    friend Base;
+    using Base::memory_;
+    using Base::mutex_;
+    using Base::registers_;
+    using Base::tables_;
     using CommandBuffer = amd::CommandBuffer<Registers, Memory, Sync>;
     using EventLog = amd::EventLog<Registers, Memory, Sync>;
 
     static constexpr unsigned page_lg2 = 12;
-    static constexpr std::size_t own_tables = 4; ///< devices, events, commands, completion
     static constexpr std::size_t most_commands = 16;
     static constexpr unsigned domain_numbers = 1U << 16;
 
-    Unit(Registers& registers, Memory& memory, Features features, UnitOptions options,
-         const std::array<PhysicalAddress, own_tables>& tables,
-         const std::array<unsigned, own_tables>& bytes_lg2)
-        : UnitDomains<Sync>(domain_numbers), registers_(registers), memory_(memory),
-          features_(features), options_(options), tables_(tables), bytes_lg2_(bytes_lg2),
-          commands_(registers, memory, tables[2], tables[3]),
-          events_(registers, memory, tables[1], options.events_lg2) {}
+    Unit(typename Base::Parts parts, Features features, UnitOptions options)
+        : Base(std::move(parts), domain_numbers), features_(features), options_(options),
+          commands_(registers_, memory_, tables_[2].where(), tables_[3].where()),
+          events_(registers_, memory_, tables_[1].where(), options.events_lg2) {}
 
     Result<void> start() {
         const ExclusiveLock lock(mutex_);
@@ -182,8 +165,8 @@ class Unit : public UnitDomains<Sync_> {
             return off;
         for (std::uint64_t device = 0; device != bit(options_.device_bits); ++device)
             store_word<Sync>(*find_device(static_cast<std::uint16_t>(device)), blocked_device[0]);
-        const std::uint64_t pages = bit(bytes_lg2_[0] - page_lg2);
-        registers_.write64(reg::device_table, tables_[0].value() | (pages - 1));
+        const std::uint64_t pages = bit(options_.device_bits + device_entry_lg2 - page_lg2);
+        registers_.write64(reg::device_table, tables_[0].where().value() | (pages - 1));
         registers_.write64(reg::exclusion, 0);
         commands_.prepare();
         events_.prepare();
@@ -198,45 +181,28 @@ class Unit : public UnitDomains<Sync_> {
         registers_.write64(reg::control, value);
         constexpr std::uint64_t runs = status::runs_commands | status::logs_events;
         const std::uint64_t wanted = value == 0 ? 0 : runs;
-        for (unsigned attempt = 0;; ++attempt) {
-            const std::uint64_t seen = registers_.read64(reg::status);
-            if ((seen & runs) == wanted)
-                return {};
-            if (!registers_.relax(attempt))
-                return fail(ErrorCode::io, "the IOMMU ignored a register write", {"wanted", wanted},
-                            {"seen", seen});
-        }
+        return this->wait_for(runs, wanted, [this] { return registers_.read64(reg::status); });
     }
 
     [[nodiscard]] Word* find_device(std::uint16_t requester) const {
         if (requester >> options_.device_bits != 0)
             return nullptr;
-        return memory_.words(tables_[0]) + (std::size_t{requester} << (device_entry_lg2 - 3));
+        return tables_[0].words() + (std::size_t{requester} << (device_entry_lg2 - 3));
     }
 
-    Registers& registers_;
-    Memory& memory_;
     const Features features_;
     const UnitOptions options_;
-    const std::array<PhysicalAddress, own_tables> tables_;
-    const std::array<unsigned, own_tables> bytes_lg2_;
     CommandBuffer commands_ MOAT_GUARDED_BY(mutex_);
     EventLog events_ MOAT_GUARDED_BY(mutex_);
 };
 
-/// Threads may use it at the same time for ranges that do not overlap (PageTable). Its unit
-/// outlives it; its functions are detached before.
-template <class Unit_, unsigned Levels = 4>
+template <class Unit, unsigned Levels = 4>
     requires(Levels >= 3 && Levels <= 5)
-class Domain : public TableDomain<Tree<formats::AmdV1<FlagUpdate::none, Levels>,
-                                       typename Unit_::Sync, typename Unit_::Memory>,
-                                  UnitInvalidator<Unit_>> {
+class Domain : public UnitDomain<Unit, formats::AmdV1<FlagUpdate::none, Levels>> {
+    using Base = UnitDomain<Unit, formats::AmdV1<FlagUpdate::none, Levels>>;
+
   public:
-    using Unit = Unit_;
-    using Format = formats::AmdV1<FlagUpdate::none, Levels>;
-    using Types = Tree<Format, typename Unit::Sync, typename Unit::Memory>;
-    using Base = TableDomain<Types, UnitInvalidator<Unit>>;
-    static_assert(HardwareInvalidator<UnitInvalidator<Unit>>);
+    using typename Base::Format;
 
     /// Creates an empty domain. Errors: unsupported (the unit has no tables of so many levels),
     /// limit, no_memory.
@@ -244,37 +210,18 @@ class Domain : public TableDomain<Tree<formats::AmdV1<FlagUpdate::none, Levels>,
         if (Levels > unit.features().most_levels())
             return fail(ErrorCode::unsupported, "the IOMMU does not support this number of levels",
                         {"levels", Levels});
-        auto table = PageTable<Types>::create(unit.memory());
-        if (!table)
-            return std::unexpected(table.error());
-        const auto number = unit.take_domain_number();
-        if (!number)
-            return std::unexpected(number.error());
-        return std::unique_ptr<Domain>(new Domain(unit, std::move(*table), *number));
+        return Base::template create_with<Domain>(unit, {});
     }
-
-    /// If the last invalidation fails, the number and the tables stay out of use until the unit
-    /// ends.
-    ~Domain() {
-        Unit::Sync::barrier();
-        if (unit_.invalidate_all(number_))
-            unit_.give_domain_number_back(number_);
-        else
-            unit_.keep_until_end(std::make_shared<PageTable<Types>>(Base::take_table()));
-    }
-
-    Domain(const Domain&) = delete;
-    Domain& operator=(const Domain&) = delete;
-
-    [[nodiscard]] std::uint16_t number() const { return number_; }
 
     /// On return the function's accesses go through this domain. Errors: busy (attached already),
     /// out_of_range (beyond the device table), io.
     [[nodiscard]] Result<void> attach(std::uint16_t requester) {
-        return unit_.attach(requester, Base::table().root(), number_);
+        return this->unit_.attach(requester, this->table().root(), this->number_);
     }
 
   private:
+    friend Base;
+
     /// Interrupt messages, and HyperTransport's special addresses (2.1.2, table 3).
     static constexpr std::array<IovaRange, 2> reserved = {
         IovaRange(Iova(0xfee00000), ByteCount(0x100000)),
@@ -283,17 +230,11 @@ class Domain : public TableDomain<Tree<formats::AmdV1<FlagUpdate::none, Levels>,
     /// Some units misread leaves of 512G (formats/amd_v1.hpp).
     static constexpr std::uint64_t leaf_sizes = leaf_sizes_of<Format>() & low_bits(39);
 
-    Domain(Unit& unit, PageTable<Types> table, std::uint16_t number)
-        : Base(std::move(table),
-               {.aperture = {Iova(0), ByteCount(bit(input_bits<Format>()))},
-                .reserved = reserved,
-                .leaf_sizes = leaf_sizes,
-                .known = read_write | Attributes::special | Attributes::snoop},
-               {unit, number}),
-          unit_(unit), number_(number) {}
-
-    Unit& unit_;
-    const std::uint16_t number_;
+    explicit Domain(typename Base::Parts parts)
+        : Base(std::move(parts), {.aperture = {Iova(0), ByteCount(bit(input_bits<Format>()))},
+                                  .reserved = reserved,
+                                  .leaf_sizes = leaf_sizes,
+                                  .known = read_write | Attributes::special | Attributes::snoop}) {}
 };
 
 } // namespace moat::iommu::amd

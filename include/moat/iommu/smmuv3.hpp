@@ -11,10 +11,9 @@
 #include "moat/iommu/detail/smmuv3_event_queue.hpp"
 #include "moat/iommu/detail/smmuv3_registers.hpp"
 #include "moat/iommu/detail/smmuv3_streams.hpp"
-#include "moat/iommu/detail/unit_domains.hpp"
-#include "moat/iommu/detail/unit_invalidator.hpp"
+#include "moat/iommu/detail/unit_domain.hpp"
+#include "moat/iommu/detail/unit_driver.hpp"
 #include "moat/iommu/detail/unit_tables.hpp"
-#include "moat/iommu/table_domain.hpp"
 #include "moat/page_table/invalidation.hpp"
 #include "moat/page_table/table_memory.hpp"
 #include "moat/sync/lock.hpp"
@@ -41,13 +40,11 @@ struct UnitOptions {
 /// A function's stream is its requester ID. Thread-safe. `Memory` is where the unit finds tables;
 /// it outlives the unit. After an io error the unit is unusable: it is unknown what devices can
 /// reach.
-template <UnitRegisters Registers_, TableMemory Memory_, SyncPolicy Sync_>
-class Unit : public UnitDomains<Sync_> {
-  public:
-    using Registers = Registers_;
-    using Memory = Memory_;
-    using Sync = Sync_;
+template <UnitRegisters Registers, TableMemory Memory, SyncPolicy Sync>
+class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
+    using Base = UnitDriver<Registers, Memory, Sync, 3>;
 
+  public:
     /// Disables translation and enables it again with its own tables, whatever the previous state.
     /// Errors: unsupported (not a unit; not coherent; no stage 1 tables of 4K; fixed tables),
     /// no_memory, io.
@@ -61,32 +58,18 @@ class Unit : public UnitDomains<Sync_> {
             .streams_lg2 = std::min({options.stream_bits, capabilities.stream_bits(), 16U}),
             .events_lg2 = std::min(options.events_lg2, capabilities.most_events_lg2()),
             .commands_lg2 = std::min(8U, capabilities.most_commands_lg2())};
-        const std::array<unsigned, own_tables> bytes_lg2 = {
-            at_least_page(sizes.streams_lg2 + stream_lg2),
-            at_least_page(sizes.events_lg2 + EventQueue::event_lg2), page_lg2};
-        const auto tables = allocate_tables(memory, bytes_lg2);
-        if (!tables)
-            return std::unexpected(tables.error());
-        std::unique_ptr<Unit> unit(
-            new Unit(registers, memory, capabilities, sizes, *tables, bytes_lg2));
-        if (const auto started = unit->start(); !started)
-            return std::unexpected(started.error());
-        return unit;
+        // The tables of streams, events and commands.
+        return Base::template open_with<Unit>(
+            registers, memory,
+            {at_least_page(sizes.streams_lg2 + stream_lg2),
+             at_least_page(sizes.events_lg2 + EventQueue::event_lg2), page_lg2},
+            capabilities, sizes);
     }
 
     /// Disables translation: every device then reaches all of memory. No domain exists.
-    ~Unit() {
-        (void)set_control(0);
-        for (std::size_t i = 0; i != own_tables; ++i)
-            memory_.release(tables_[i], bytes_lg2_[i]);
-    }
-
-    Unit(const Unit&) = delete;
-    Unit& operator=(const Unit&) = delete;
+    ~Unit() { (void)set_control(0); }
 
     [[nodiscard]] const Capabilities& capabilities() const { return capabilities_; }
-
-    [[nodiscard]] Memory& memory() const { return memory_; }
 
     /// On return the stream's accesses go through the tables of `context`, a context descriptor.
     /// Errors: busy, out_of_range (beyond the stream table), io.
@@ -153,13 +136,16 @@ class Unit : public UnitDomains<Sync_> {
     }
 
   private:
-    using UnitDomains<Sync>::mutex_;
+    friend Base;
+    using Base::memory_;
+    using Base::mutex_;
+    using Base::registers_;
+    using Base::tables_;
     using CommandQueue = smmuv3::CommandQueue<Registers, Memory, Sync>;
     using EventQueue = smmuv3::EventQueue<Registers, Memory, Sync>;
 
     static constexpr unsigned page_lg2 = 12;
     static constexpr unsigned stream_lg2 = 6;
-    static constexpr std::size_t own_tables = 3; ///< streams, events, commands
     static constexpr std::size_t most_commands = 16;
 
     struct Sizes {
@@ -168,13 +154,11 @@ class Unit : public UnitDomains<Sync_> {
         unsigned commands_lg2;
     };
 
-    Unit(Registers& registers, Memory& memory, Capabilities capabilities, Sizes sizes,
-         const std::array<PhysicalAddress, own_tables>& tables,
-         const std::array<unsigned, own_tables>& bytes_lg2)
-        : UnitDomains<Sync>(capabilities.address_spaces()), registers_(registers), memory_(memory),
-          capabilities_(capabilities), streams_lg2_(sizes.streams_lg2), tables_(tables),
-          bytes_lg2_(bytes_lg2), commands_(registers, memory, tables[2], sizes.commands_lg2),
-          events_(registers, memory, tables[1], sizes.events_lg2) {}
+    Unit(typename Base::Parts parts, Capabilities capabilities, Sizes sizes)
+        : Base(std::move(parts), capabilities.address_spaces()), capabilities_(capabilities),
+          streams_lg2_(sizes.streams_lg2),
+          commands_(registers_, memory_, tables_[2].where(), sizes.commands_lg2),
+          events_(registers_, memory_, tables_[1].where(), sizes.events_lg2) {}
 
     static constexpr unsigned at_least_page(unsigned bytes_lg2) {
         return bytes_lg2 < page_lg2 ? page_lg2 : bytes_lg2;
@@ -203,7 +187,7 @@ class Unit : public UnitDomains<Sync_> {
             return off;
         registers_.write32(reg::attributes, attributes_value);
         registers_.write32(reg::recording, recording_value);
-        registers_.write64(reg::stream_table, tables_[0].value());
+        registers_.write64(reg::stream_table, tables_[0].where().value());
         registers_.write32(reg::stream_table_config, streams_lg2_); // linear
         // Acknowledges a command error of a previous owner.
         registers_.write32(reg::errors_acknowledged, registers_.read32(reg::errors));
@@ -220,16 +204,10 @@ class Unit : public UnitDomains<Sync_> {
     /// Sets CR0, and waits until the unit acknowledges (6.3.9).
     Result<void> set_control(std::uint32_t value) {
         registers_.write32(reg::control, value);
-        for (unsigned attempt = 0;; ++attempt) {
-            const std::uint32_t seen = registers_.read32(reg::control_acknowledge);
-            constexpr std::uint32_t used =
-                control::translation | control::event_queue | control::command_queue;
-            if ((seen & used) == value)
-                return {};
-            if (!registers_.relax(attempt))
-                return fail(ErrorCode::io, "the SMMU ignored a register write", {"wanted", value},
-                            {"seen", seen});
-        }
+        constexpr std::uint32_t used =
+            control::translation | control::event_queue | control::command_queue;
+        return this->wait_for(used, value,
+                              [this] { return registers_.read32(reg::control_acknowledge); });
     }
 
     /// One command per page, or per run of pages where the unit has them. Return: false if they do
@@ -265,107 +243,54 @@ class Unit : public UnitDomains<Sync_> {
     [[nodiscard]] Word* find_stream(std::uint16_t requester) const {
         if (requester >> streams_lg2_ != 0)
             return nullptr;
-        return memory_.words(tables_[0]) + (std::size_t{requester} << (stream_lg2 - 3));
+        return tables_[0].words() + (std::size_t{requester} << (stream_lg2 - 3));
     }
 
-    Registers& registers_;
-    Memory& memory_;
     const Capabilities capabilities_;
     const unsigned streams_lg2_;
-    const std::array<PhysicalAddress, own_tables> tables_;
-    const std::array<unsigned, own_tables> bytes_lg2_;
     CommandQueue commands_ MOAT_GUARDED_BY(mutex_);
     EventQueue events_ MOAT_GUARDED_BY(mutex_);
 };
 
-/// Threads may use it at the same time for ranges that do not overlap (PageTable). Its unit
-/// outlives it; its functions are detached before. Unmapping part of a leaf of 2M or 1G is
-/// refused: without FEAT_BBM level 2, splitting a live leaf lets accesses beside the range
-/// fault. A write-only mapping can also be read.
-template <class Unit_>
-class Domain : public TableDomain<Tree<DeviceStage1, typename Unit_::Sync, typename Unit_::Memory>,
-                                  UnitInvalidator<Unit_>> {
+/// Unmapping part of a leaf of 2M or 1G is refused: without FEAT_BBM level 2, splitting a live leaf
+/// lets accesses beside the range fault. A write-only mapping can also be read.
+template <class Unit>
+class Domain : public UnitDomain<Unit, DeviceStage1, UnitTable<typename Unit::Memory>> {
+    using Base = UnitDomain<Unit, DeviceStage1, UnitTable<typename Unit::Memory>>;
+
   public:
-    using Unit = Unit_;
-    using Format = DeviceStage1;
-    using Types = Tree<Format, typename Unit::Sync, typename Unit::Memory>;
-    using Base = TableDomain<Types, UnitInvalidator<Unit>>;
-    static_assert(HardwareInvalidator<UnitInvalidator<Unit>>);
+    using typename Base::Format;
 
     /// Creates an empty domain. Errors: limit, no_memory.
     static Result<std::unique_ptr<Domain>> create(Unit& unit) {
-        auto table = PageTable<Types>::create(unit.memory());
-        if (!table)
-            return std::unexpected(table.error());
-        const auto context = unit.memory().allocate(Format::granule_lg2);
+        auto context =
+            UnitTable<typename Unit::Memory>::allocate(unit.memory(), Format::granule_lg2);
         if (!context)
             return std::unexpected(context.error());
-        const auto number = unit.take_domain_number();
-        if (!number) {
-            unit.memory().release(*context, Format::granule_lg2);
-            return std::unexpected(number.error());
-        }
-        return std::unique_ptr<Domain>(new Domain(unit, std::move(*table), *context, *number));
+        return Base::template create_with<Domain>(unit, std::move(*context));
     }
-
-    /// If the last invalidation fails, the number and the tables stay out of use until the unit
-    /// ends.
-    ~Domain() {
-        Unit::Sync::barrier();
-        if (unit_.invalidate_all(number_)) {
-            unit_.give_domain_number_back(number_);
-            unit_.memory().release(context_, Format::granule_lg2);
-        } else {
-            unit_.keep_until_end(
-                std::make_shared<Kept>(unit_.memory(), context_, Base::take_table()));
-        }
-    }
-
-    Domain(const Domain&) = delete;
-    Domain& operator=(const Domain&) = delete;
-
-    [[nodiscard]] std::uint16_t number() const { return number_; }
 
     /// On return the function's accesses go through this domain. Errors: busy (attached already),
     /// out_of_range (beyond the stream table), io.
     [[nodiscard]] Result<void> attach(std::uint16_t requester) {
-        return unit_.attach(requester, context_);
+        return this->unit_.attach(requester, this->rest_.where());
     }
 
   private:
-    /// What the unit may still read.
-    struct Kept {
-        Kept(typename Unit::Memory& from, PhysicalAddress descriptor, PageTable<Types> tables)
-            : memory(from), context(descriptor), table(std::move(tables)) {}
+    friend Base;
 
-        ~Kept() { memory.release(context, Format::granule_lg2); }
-
-        Kept(const Kept&) = delete;
-        Kept& operator=(const Kept&) = delete;
-
-        typename Unit::Memory& memory;
-        PhysicalAddress context;
-        PageTable<Types> table;
-    };
-
-    Domain(Unit& unit, PageTable<Types> table, PhysicalAddress context, std::uint16_t number)
-        : Base(std::move(table),
+    explicit Domain(typename Base::Parts parts)
+        : Base(std::move(parts),
                {.aperture = {Iova(0), ByteCount(bit(input_bits<Format>()))},
                 .leaf_sizes = leaf_sizes_of<Format>(),
-                .known = read_write | Attributes::special | Attributes::uncached},
-               {unit, number}),
-          unit_(unit), context_(context), number_(number) {
+                .known = read_write | Attributes::special | Attributes::uncached}) {
         const ContextDescriptor descriptor =
-            context_descriptor(Base::table().root().table, input_bits<Format>(),
-                               unit.capabilities().output_size(), number);
-        Word* const words = unit.memory().words(context);
+            context_descriptor(this->table().root().table, input_bits<Format>(),
+                               this->unit_.capabilities().output_size(), this->number_);
+        Word* const words = this->rest_.words();
         for (std::size_t i = 0; i != descriptor.size(); ++i)
             store_word<typename Unit::Sync>(words[i], descriptor[i]);
     }
-
-    Unit& unit_;
-    const PhysicalAddress context_;
-    const std::uint16_t number_;
 };
 
 } // namespace moat::iommu::smmuv3

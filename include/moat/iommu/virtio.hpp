@@ -48,11 +48,11 @@ class Unit {
     /// no_memory, io.
     static Result<std::unique_ptr<Unit>> open(Registers& registers, Memory& memory,
                                               const UnitOptions& options) {
-        const auto pages = allocate_tables(
+        auto pages = allocate_tables(
             memory, std::array<unsigned, own_pages>{page_lg2, page_lg2, page_lg2, page_lg2});
         if (!pages)
             return std::unexpected(pages.error());
-        std::unique_ptr<Unit> unit(new Unit(registers, memory, options, *pages));
+        std::unique_ptr<Unit> unit(new Unit(registers, memory, options, std::move(*pages)));
         if (const auto started = unit->start(); !started)
             return std::unexpected(started.error());
         return unit;
@@ -60,11 +60,7 @@ class Unit {
 
     /// Resets the device: every function then reaches all of memory, or nothing, as the device
     /// chooses. No domain exists.
-    ~Unit() {
-        (void)reset();
-        for (const PhysicalAddress page : pages_)
-            memory_.release(page, page_lg2);
-    }
+    ~Unit() { (void)reset(); }
 
     Unit(const Unit&) = delete;
     Unit& operator=(const Unit&) = delete;
@@ -210,16 +206,18 @@ class Unit {
         }
     };
 
-    Unit(Registers& registers, Memory& memory, const UnitOptions& options,
-         const std::array<PhysicalAddress, own_pages>& pages)
-        : registers_(registers), memory_(memory), layout_(options.layout), pages_(pages),
-          requests_(registers, memory, pages[0], pages[2]), reports_(memory, pages[1]) {
+    using Pages = std::array<UnitTable<Memory>, own_pages>;
+
+    Unit(Registers& registers, Memory& memory, const UnitOptions& options, Pages pages)
+        : registers_(registers), layout_(options.layout), pages_(std::move(pages)),
+          requests_(registers, memory, pages_[0].where(), pages_[2].where()),
+          reports_(memory, pages_[1].where()) {
         limits_.reserved = options.reserved;
         limits_.known = read_write;
     }
 
     [[nodiscard]] Word* report(std::uint16_t slot) const {
-        return memory_.words(pages_[3]) + report_words * slot;
+        return pages_[3].words() + report_words * slot;
     }
 
     Result<void> start() {
@@ -239,7 +237,7 @@ class Unit {
         set_status(status::acknowledge | status::driver | status::features | status::running);
         for (std::uint16_t slot = 0; slot != slots; ++slot) {
             const ByteCount offset(report_words * sizeof(Word) * slot);
-            reports_.describe(slot, {pages_[3] + offset, report_bytes, true});
+            reports_.describe(slot, {pages_[3].where() + offset, report_bytes, true});
             reports_.offer(slot);
         }
         notify(report_queue);
@@ -350,9 +348,8 @@ class Unit {
     static constexpr std::uint64_t most_address = low_bits(48);
 
     Registers& registers_;
-    Memory& memory_;
     const Layout layout_;
-    const std::array<PhysicalAddress, own_pages> pages_;
+    const Pages pages_;
     DomainLimits limits_;
     std::uint64_t accepted_ = 0; ///< features
     std::uint32_t first_domain_ = 0;

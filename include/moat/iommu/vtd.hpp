@@ -6,13 +6,12 @@
 
 #include "moat/core/function_ref.hpp"
 #include "moat/fault/record.hpp"
-#include "moat/iommu/detail/unit_domains.hpp"
-#include "moat/iommu/detail/unit_invalidator.hpp"
+#include "moat/iommu/detail/unit_domain.hpp"
+#include "moat/iommu/detail/unit_driver.hpp"
 #include "moat/iommu/detail/unit_tables.hpp"
 #include "moat/iommu/detail/vtd_fault_record.hpp"
 #include "moat/iommu/detail/vtd_invalidation_port.hpp"
 #include "moat/iommu/detail/vtd_registers.hpp"
-#include "moat/iommu/table_domain.hpp"
 #include "moat/page_table/formats/vtd_second_stage.hpp"
 #include "moat/page_table/invalidation.hpp"
 #include "moat/page_table/page_table.hpp"
@@ -46,13 +45,11 @@ struct UnitOptions {
 /// Owns the unit from `open` on: translation is enabled, and an unattached function reaches
 /// nothing. Thread-safe. `Memory` is where the unit finds tables; it outlives the unit. After an io
 /// error the unit is unusable: it is unknown what devices can reach.
-template <UnitRegisters Registers_, TableMemory Memory_, SyncPolicy Sync_>
-class Unit : public UnitDomains<Sync_> {
-  public:
-    using Registers = Registers_;
-    using Memory = Memory_;
-    using Sync = Sync_;
+template <UnitRegisters Registers, TableMemory Memory, SyncPolicy Sync>
+class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
+    using Base = UnitDriver<Registers, Memory, Sync, 3>;
 
+  public:
     /// Disables translation and enables it again with its own tables, whatever the previous state.
     /// Errors: unsupported (not a unit; not coherent; no such way to invalidate), no_memory, io.
     static Result<std::unique_ptr<Unit>> open(Registers& registers, Memory& memory,
@@ -69,34 +66,18 @@ class Unit : public UnitDomains<Sync_> {
             capabilities.has_queue() ? InvalidateBy::queue : InvalidateBy::registers);
         if (by == InvalidateBy::queue && !capabilities.has_queue())
             return fail(ErrorCode::unsupported, "the unit has no queue of invalidations");
-        const auto pages =
-            allocate_tables(memory, std::array<unsigned, own_pages>{page_lg2, page_lg2, page_lg2});
-        if (!pages)
-            return std::unexpected(pages.error());
-        std::unique_ptr<Unit> unit(
-            new Unit(registers, memory, capabilities, by, *pages, options.invalidates_device_tlbs));
-        if (const auto started = unit->start(); !started)
-            return std::unexpected(started.error());
-        return unit;
+        // The root table, the queue and the completion.
+        return Base::template open_with<Unit>(registers, memory, {page_lg2, page_lg2, page_lg2},
+                                              capabilities, by, options.invalidates_device_tlbs);
     }
 
     /// Disables translation: every device then reaches all of memory. No domain exists.
     ~Unit() {
         (void)command_off(global::translation);
         (void)command_off(global::queue);
-        for (unsigned bus = 0; bus != 256; ++bus)
-            if (const Word entry = memory_.words(pages_[0])[2 * bus]; (entry & present) != 0)
-                memory_.release(PhysicalAddress(align_down(entry, page_lg2)), page_lg2);
-        for (const PhysicalAddress page : pages_)
-            memory_.release(page, page_lg2);
     }
 
-    Unit(const Unit&) = delete;
-    Unit& operator=(const Unit&) = delete;
-
     [[nodiscard]] const Capabilities& capabilities() const { return capabilities_; }
-
-    [[nodiscard]] Memory& memory() const { return memory_; }
 
     /// Whether functions may be attached with a device-TLB.
     [[nodiscard]] bool serves_device_tlbs() const {
@@ -211,10 +192,13 @@ class Unit : public UnitDomains<Sync_> {
     }
 
   private:
-    using UnitDomains<Sync>::mutex_;
+    friend Base;
+    using Base::memory_;
+    using Base::mutex_;
+    using Base::registers_;
+    using Base::tables_;
 
     static constexpr unsigned page_lg2 = 12;
-    static constexpr std::size_t own_pages = 3; ///< root table, queue, status
     static constexpr std::size_t most_commands = 16;
     static constexpr Word present = bit(0);
     static constexpr Word serves_device =
@@ -226,20 +210,19 @@ class Unit : public UnitDomains<Sync_> {
         unsigned queue_depth;
     };
 
-    Unit(Registers& registers, Memory& memory, Capabilities capabilities, InvalidateBy by,
-         const std::array<PhysicalAddress, own_pages>& pages, bool invalidates_device_tlbs)
-        : UnitDomains<Sync>(capabilities.domains()), registers_(registers), memory_(memory),
-          capabilities_(capabilities), pages_(pages),
+    Unit(typename Base::Parts parts, Capabilities capabilities, InvalidateBy by,
+         bool invalidates_device_tlbs)
+        : Base(std::move(parts), capabilities.domains()), capabilities_(capabilities),
           invalidates_by_queue_(by == InvalidateBy::queue),
           invalidates_device_tlbs_(invalidates_device_tlbs),
-          port_(registers, memory, capabilities, by, pages[1], pages[2]) {}
+          port_(registers_, memory_, capabilities, by, tables_[1].where(), tables_[2].where()) {}
 
     Result<void> start() {
         const ExclusiveLock lock(mutex_);
         for (const std::uint32_t each : {global::translation, global::queue})
             if (const auto off = command_off(each); !off)
                 return off;
-        registers_.write64(reg::root_table, pages_[0].value());
+        registers_.write64(reg::root_table, tables_[0].where().value());
         if (const auto set = command_on(global::root_pointer); !set)
             return set;
         if (port_.uses_queue()) {
@@ -270,14 +253,8 @@ class Unit : public UnitDomains<Sync_> {
     }
 
     Result<void> wait_for_status(std::uint32_t mask, std::uint32_t wanted) {
-        for (unsigned attempt = 0;; ++attempt) {
-            const std::uint32_t status = registers_.read32(reg::global_status);
-            if ((status & mask) == wanted)
-                return {};
-            if (!registers_.relax(attempt))
-                return fail(ErrorCode::io, "the unit ignored a register write", {"bits", mask},
-                            {"status", status});
-        }
+        return this->wait_for(mask, wanted,
+                              [this] { return registers_.read32(reg::global_status); });
     }
 
     Result<void> flush_write_buffer() {
@@ -363,46 +340,38 @@ class Unit : public UnitDomains<Sync_> {
 
     /// Creates its context table if there is none.
     Result<Word*> context_entry(std::uint16_t requester) MOAT_REQUIRES(mutex_) {
-        Word& root = memory_.words(pages_[0])[2 * (requester >> 8)];
+        Word& root = tables_[0].words()[2 * (requester >> 8)];
         if ((root & present) == 0) {
-            const auto table = memory_.allocate(page_lg2);
+            auto table = UnitTable<Memory>::allocate(memory_, page_lg2);
             if (!table)
                 return std::unexpected(table.error());
-            store_word<Sync>(root, table->value() | present);
+            store_word<Sync>(root, table->where().value() | present);
+            context_tables_.push_back(std::move(*table));
         }
         return find_context_entry(requester);
     }
 
     [[nodiscard]] Word* find_context_entry(std::uint16_t requester) const {
-        const Word root = memory_.words(pages_[0])[2 * (requester >> 8)];
+        const Word root = tables_[0].words()[2 * (requester >> 8)];
         if ((root & present) == 0)
             return nullptr;
         return memory_.words(PhysicalAddress(align_down(root, page_lg2))) + 2 * (requester & 0xff);
     }
 
-    Registers& registers_;
-    Memory& memory_;
     const Capabilities capabilities_;
-    const std::array<PhysicalAddress, own_pages> pages_;
     const bool invalidates_by_queue_;
     const bool invalidates_device_tlbs_;
     InvalidationPort<Registers, Memory, Sync> port_ MOAT_GUARDED_BY(mutex_);
+    std::vector<UnitTable<Memory>> context_tables_ MOAT_GUARDED_BY(mutex_);
     std::vector<AttachedTlb> tlbs_ MOAT_GUARDED_BY(mutex_);
 };
 
-/// Threads may use it at the same time for ranges that do not overlap (PageTable). Its unit
-/// outlives it; its functions are detached before.
-template <class Unit_, unsigned Levels>
-class Domain
-    : public TableDomain<
-          Tree<formats::VtdSecondStage<Levels>, typename Unit_::Sync, typename Unit_::Memory>,
-          UnitInvalidator<Unit_>> {
+template <class Unit, unsigned Levels>
+class Domain : public UnitDomain<Unit, formats::VtdSecondStage<Levels>> {
+    using Base = UnitDomain<Unit, formats::VtdSecondStage<Levels>>;
+
   public:
-    using Unit = Unit_;
-    using Format = formats::VtdSecondStage<Levels>;
-    using Types = Tree<Format, typename Unit::Sync, typename Unit::Memory>;
-    using Base = TableDomain<Types, UnitInvalidator<Unit>>;
-    static_assert(HardwareInvalidator<UnitInvalidator<Unit>>);
+    using typename Base::Format;
 
     /// Creates an empty domain. Errors: unsupported (the unit has no tables of so many levels),
     /// limit, no_memory.
@@ -410,44 +379,24 @@ class Domain
         if (!unit.capabilities().has_levels(Levels))
             return fail(ErrorCode::unsupported, "the unit does not support this number of levels",
                         {"levels", Levels});
-        auto table = PageTable<Types>::create(unit.memory());
-        if (!table)
-            return std::unexpected(table.error());
-        const auto number = unit.take_domain_number();
-        if (!number)
-            return std::unexpected(number.error());
-        return std::unique_ptr<Domain>(new Domain(unit, std::move(*table), *number));
+        return Base::template create_with<Domain>(unit, {});
     }
-
-    /// If the last invalidation fails, the number and the tables stay out of use until the unit
-    /// ends.
-    ~Domain() {
-        Unit::Sync::barrier();
-        if (unit_.invalidate_all(number_))
-            unit_.give_domain_number_back(number_);
-        else
-            unit_.keep_until_end(std::make_shared<PageTable<Types>>(Base::take_table()));
-    }
-
-    Domain(const Domain&) = delete;
-    Domain& operator=(const Domain&) = delete;
-
-    [[nodiscard]] std::uint16_t number() const { return number_; }
 
     /// On return the function's accesses go through this domain; `tlb` is enabled after that.
     /// Errors: unsupported (device-TLBs), busy (attached already), no_memory, io.
     [[nodiscard]] Result<void> attach(std::uint16_t requester, std::optional<DeviceTlb> tlb = {}) {
-        return unit_.attach(requester, Base::table().root(), number_, tlb);
+        return this->unit_.attach(requester, this->table().root(), this->number_, tlb);
     }
 
   private:
+    friend Base;
+
     /// Requests there are interrupt messages, which are not translated (3.14).
     static constexpr std::array<IovaRange, 1> reserved = {
         IovaRange(Iova(0xfee00000), ByteCount(0x100000))};
 
-    Domain(Unit& unit, PageTable<Types> table, std::uint16_t number)
-        : Base(std::move(table), limits_of(unit.capabilities()), {unit, number}), unit_(unit),
-          number_(number) {}
+    explicit Domain(typename Base::Parts parts)
+        : Base(std::move(parts), limits_of(parts.unit.capabilities())) {}
 
     static DomainLimits limits_of(const Capabilities& unit) {
         const unsigned bits =
@@ -458,9 +407,6 @@ class Domain
                 .known = read_write | Attributes::special |
                          (unit.snoop_control() ? Attributes::snoop : Attributes::none)};
     }
-
-    Unit& unit_;
-    const std::uint16_t number_;
 };
 
 } // namespace moat::iommu::vtd

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// Tables that a unit reads: a driver allocates those of its lifetime, all or none, and accesses
-// words at any time.
+// Tables that a unit reads: a driver owns those of its lifetime, and accesses words at any time.
 #pragma once
 
 #include "moat/core/result.hpp"
@@ -11,22 +10,62 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 namespace moat::iommu {
 
-/// Tables of 2^bytes_lg2 zeroed bytes each. Errors: no_memory; nothing is allocated then.
+/// One table; `memory` outlives it.
+template <TableMemory Memory>
+class UnitTable {
+  public:
+    /// No table.
+    UnitTable() = default;
+
+    /// 2^bytes_lg2 zeroed bytes. Errors: no_memory.
+    static Result<UnitTable> allocate(Memory& memory, unsigned bytes_lg2) {
+        const auto where = memory.allocate(bytes_lg2);
+        if (!where)
+            return std::unexpected(where.error());
+        return UnitTable(memory, *where, bytes_lg2);
+    }
+
+    UnitTable(UnitTable&& other) noexcept { *this = std::move(other); }
+
+    UnitTable& operator=(UnitTable&& other) noexcept {
+        std::swap(memory_, other.memory_);
+        std::swap(where_, other.where_);
+        std::swap(bytes_lg2_, other.bytes_lg2_);
+        return *this;
+    }
+
+    ~UnitTable() {
+        if (memory_ != nullptr)
+            memory_->release(where_, bytes_lg2_);
+    }
+
+    [[nodiscard]] PhysicalAddress where() const { return where_; }
+
+    [[nodiscard]] Word* words() const { return memory_->words(where_); }
+
+  private:
+    UnitTable(Memory& memory, PhysicalAddress where, unsigned bytes_lg2)
+        : memory_(&memory), where_(where), bytes_lg2_(bytes_lg2) {}
+
+    Memory* memory_ = nullptr;
+    PhysicalAddress where_;
+    unsigned bytes_lg2_ = 0;
+};
+
+/// Tables of 2^bytes_lg2 bytes each. Errors: no_memory.
 template <TableMemory Memory, std::size_t Count>
-[[nodiscard]] Result<std::array<PhysicalAddress, Count>>
+[[nodiscard]] Result<std::array<UnitTable<Memory>, Count>>
 allocate_tables(Memory& memory, const std::array<unsigned, Count>& bytes_lg2) {
-    std::array<PhysicalAddress, Count> tables;
+    std::array<UnitTable<Memory>, Count> tables;
     for (std::size_t i = 0; i != Count; ++i) {
-        const auto table = memory.allocate(bytes_lg2[i]);
-        if (!table) {
-            while (i-- != 0)
-                memory.release(tables[i], bytes_lg2[i]);
+        auto table = UnitTable<Memory>::allocate(memory, bytes_lg2[i]);
+        if (!table)
             return std::unexpected(table.error());
-        }
-        tables[i] = *table;
+        tables[i] = std::move(*table);
     }
     return tables;
 }
