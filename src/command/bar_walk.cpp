@@ -12,7 +12,6 @@
 #include "moat/sync/real.hpp"
 
 #include "command/bar_work.hpp"
-#include "platform/try.hpp"
 
 #include <array>
 #include <atomic>

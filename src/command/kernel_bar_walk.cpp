@@ -5,7 +5,6 @@
 
 #include "command/bar_work.hpp"
 #include "machine/vfio_host/vfio_machine.hpp"
-#include "platform/try.hpp"
 
 #include <array>
 #include <cstring>

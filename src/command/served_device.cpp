@@ -5,7 +5,6 @@
 
 #include "audit/driver.hpp"
 #include "command/terminal/output.hpp"
-#include "platform/try.hpp"
 
 #include <array>
 #include <iomanip>

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "machine/machine.hpp"
 
-#include "platform/try.hpp"
-
 namespace moat::machine {
 
 void each_capability(Registers& config, FunctionRef<bool(unsigned, std::uint8_t)> visit) {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "platform/child_process.hpp"
 
-#include "platform/try.hpp"
-
 #include <algorithm>
 #include <csignal>
 #include <cstring>

@@ -3,8 +3,6 @@
 
 #include "moat/core/bits.hpp"
 
-#include "platform/try.hpp"
-
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>

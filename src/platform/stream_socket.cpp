@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "platform/stream_socket.hpp"
 
-#include "platform/try.hpp"
-
 #include <algorithm>
 #include <array>
 #include <limits>

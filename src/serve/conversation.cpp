@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "serve/conversation.hpp"
 
-#include "platform/try.hpp"
 #include "serve/event_now.hpp"
 
 #include <algorithm>

@@ -2,7 +2,6 @@
 #include "serve/listener.hpp"
 
 #include "machine/vfio_user/channel.hpp"
-#include "platform/try.hpp"
 
 #include <algorithm>
 #include <array>

@@ -3,7 +3,6 @@
 
 #include "moat/core/text.hpp"
 
-#include "platform/try.hpp"
 #include "serve/event_now.hpp"
 
 #include <cerrno>

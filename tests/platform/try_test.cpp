@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // MOAT_TRY and MOAT_LET: errors travel, values arrive, and the call happens once.
-#include "platform/try.hpp"
 
 #include <gtest/gtest.h>
 #include <memory>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Error: what went wrong, in one line with the values involved, without allocating. Result<T>: a
-// value or an Error. Programmer errors hit MOAT_CHECK instead (core/check.hpp).
+// value or an Error; MOAT_TRY and MOAT_LET pass an Error on to the caller. Programmer errors hit
+// MOAT_CHECK instead (core/check.hpp).
 #pragma once
 
 #include <array>
@@ -9,6 +10,7 @@
 #include <expected>
 #include <span>
 #include <string_view>
+#include <utility>
 
 namespace moat {
 
@@ -132,3 +134,24 @@ using Result = std::expected<T, Error>;
 }
 
 } // namespace moat
+
+// __LINE__ is expanded only by the second of two macros.
+#define MOAT_JOINED_(a, b) a##b
+#define MOAT_JOINED(a, b) MOAT_JOINED_(a, b)
+#define MOAT_TRIED MOAT_JOINED(moat_tried_, __LINE__)
+
+/// Returns the error of a Result from the calling function, if it has one. Ignores a value.
+/// `MOAT_TRY(domain.unmap(start, size));`
+#define MOAT_TRY(...)                                                                              \
+    do {                                                                                           \
+        if (auto MOAT_TRIED = (__VA_ARGS__); !MOAT_TRIED) [[unlikely]]                             \
+            return std::unexpected(std::move(MOAT_TRIED).error());                                 \
+    } while (false)
+
+/// The same; `declaration` gets the value. Two statements, so not the whole body of an `if`.
+/// `MOAT_LET(auto domain, machine.create_domain());`
+#define MOAT_LET(declaration, ...)                                                                 \
+    auto MOAT_TRIED = (__VA_ARGS__);                                                               \
+    if (!MOAT_TRIED) [[unlikely]]                                                                  \
+        return std::unexpected(std::move(MOAT_TRIED).error());                                     \
+    declaration = *std::move(MOAT_TRIED)

@@ -6,7 +6,6 @@
 #include "moat/core/function_ref.hpp"
 
 #include "audit/driver.hpp"
-#include "platform/try.hpp"
 
 #include <algorithm>
 #include <chrono>

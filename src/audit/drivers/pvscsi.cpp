@@ -2,7 +2,6 @@
 // The driver of VMware's paravirtual SCSI controller: the disk at target 0, one request at a time.
 // VMware publishes the interface only as its driver's header (vmw_pvscsi.h); the names are its own.
 #include "audit/drivers/scsi.hpp"
-#include "platform/try.hpp"
 
 #include <algorithm>
 #include <array>

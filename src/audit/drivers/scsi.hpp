@@ -4,7 +4,6 @@
 #pragma once
 
 #include "audit/drivers/device.hpp"
-#include "platform/try.hpp"
 
 #include <array>
 #include <cstdint>

@@ -3,7 +3,6 @@
 // Source: USB Mass Storage Class, Bulk-Only Transport 1.0, 5 and 6; USB 3.2, 9 (descriptors).
 #include "audit/drivers/scsi.hpp"
 #include "audit/drivers/xhci.hpp"
-#include "platform/try.hpp"
 
 #include <algorithm>
 #include <array>

@@ -3,7 +3,6 @@
 // Source: Virtual I/O Device (VIRTIO) 1.2: 5.2 (block device).
 #include "audit/driver.hpp"
 #include "audit/drivers/virtio_pci.hpp"
-#include "platform/try.hpp"
 
 #include <array>
 #include <cstring>

@@ -4,7 +4,6 @@
 // Source: Virtual I/O Device (VIRTIO) 1.2: 5.1 (network device).
 #include "audit/driver.hpp"
 #include "audit/drivers/virtio_pci.hpp"
-#include "platform/try.hpp"
 
 #include <array>
 #include <chrono>

@@ -3,7 +3,6 @@
 // Source: Virtual I/O Device (VIRTIO) 1.2: 5.6 (SCSI host device).
 #include "audit/drivers/scsi.hpp"
 #include "audit/drivers/virtio_pci.hpp"
-#include "platform/try.hpp"
 
 #include <algorithm>
 #include <array>

@@ -3,8 +3,6 @@
 
 #include "moat/core/bits.hpp"
 
-#include "platform/try.hpp"
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>

@@ -4,7 +4,6 @@
 #include "moat/core/bits.hpp"
 
 #include "audit/plan.hpp"
-#include "platform/try.hpp"
 
 #include <algorithm>
 #include <bit>

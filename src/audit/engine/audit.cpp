@@ -5,7 +5,6 @@
 
 #include "audit/contents.hpp"
 #include "audit/judge.hpp"
-#include "platform/try.hpp"
 
 #include <algorithm>
 #include <map>

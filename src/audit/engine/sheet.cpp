@@ -5,7 +5,6 @@
 
 #include "audit/engine/sheet_reach.hpp"
 #include "audit/sheet_bench.hpp"
-#include "platform/try.hpp"
 
 #include <algorithm>
 #include <numeric>

@@ -5,7 +5,6 @@
 
 #include "audit/contents.hpp"
 #include "audit/sheet.hpp"
-#include "platform/try.hpp"
 
 #include <algorithm>
 

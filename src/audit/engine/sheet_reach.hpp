@@ -5,7 +5,6 @@
 
 #include "audit/sheet.hpp"
 #include "audit/sheet_bench.hpp"
-#include "platform/try.hpp"
 
 #include <array>
 #include <cstdint>

@@ -9,7 +9,6 @@
 #include "machine/soft/soft_machine.hpp"
 #include "machine/vfio_host/vfio_machine.hpp"
 #include "machine/vfio_user/vfio_user_machine.hpp"
-#include "platform/try.hpp"
 
 #include <algorithm>
 #include <functional>

@@ -13,7 +13,6 @@
 #include "machine/qemu/iommu.hpp"
 #include "machine/qemu/qtest.hpp"
 #include "machine/qemu/word_runs.hpp"
-#include "platform/try.hpp"
 
 #include <cstdint>
 #include <memory>

@@ -3,8 +3,6 @@
 
 #include "moat/core/bits.hpp"
 
-#include "platform/try.hpp"
-
 #include <algorithm>
 
 namespace moat::machine::qemu {

@@ -5,7 +5,6 @@
 
 #include "machine/qemu/no_iommu.hpp"
 #include "machine/qemu/virtio_function.hpp"
-#include "platform/try.hpp"
 
 #include <algorithm>
 #include <array>

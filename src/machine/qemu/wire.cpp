@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "machine/qemu/wire.hpp"
 
-#include "platform/try.hpp"
-
 #include <sys/socket.h>
 
 namespace moat::machine::qemu {

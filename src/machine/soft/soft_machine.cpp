@@ -14,7 +14,6 @@
 #include "machine/soft/device_tlb.hpp"
 #include "machine/soft/face.hpp"
 #include "platform/memory_file.hpp"
-#include "platform/try.hpp"
 
 #include <algorithm>
 #include <array>

@@ -3,8 +3,6 @@
 // trace_pipe) and events.rst.
 #include "machine/vfio_host/host_faults.hpp"
 
-#include "platform/try.hpp"
-
 #include <algorithm>
 #include <array>
 #include <atomic>

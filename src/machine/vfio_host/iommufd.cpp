@@ -2,7 +2,6 @@
 // iommufd: a domain is an I/O address space, which functions join by their own files.
 // Source: Linux, Documentation/userspace-api/iommufd.rst and driver-api/vfio.rst.
 #include "machine/vfio_host/kernel_domain.hpp"
-#include "platform/try.hpp"
 #include "uapi.hpp"
 
 #include <fcntl.h>

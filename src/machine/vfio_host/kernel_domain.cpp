@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "machine/vfio_host/kernel_domain.hpp"
 
-#include "platform/try.hpp"
-
 #include <algorithm>
 #include <fcntl.h>
 #include <sys/resource.h>

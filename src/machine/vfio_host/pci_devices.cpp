@@ -2,7 +2,6 @@
 #include "machine/vfio_host/pci_devices.hpp"
 
 #include "platform/file_descriptor.hpp"
-#include "platform/try.hpp"
 
 #include <algorithm>
 #include <charconv>

@@ -2,7 +2,6 @@
 // VFIO type1: a domain is a container, which functions join by their groups.
 // Source: Linux, Documentation/driver-api/vfio.rst.
 #include "machine/vfio_host/kernel_domain.hpp"
-#include "platform/try.hpp"
 #include "uapi.hpp"
 
 #include <algorithm>

@@ -5,7 +5,6 @@
 
 #include "moat/core/bits.hpp"
 
-#include "platform/try.hpp"
 #include "uapi.hpp"
 
 #include <algorithm>

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "machine/vfio_user/channel.hpp"
 
-#include "platform/try.hpp"
-
 #include <algorithm>
 #include <array>
 #include <cerrno>

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "machine/vfio_user/remote_device.hpp"
 
-#include "platform/try.hpp"
-
 #include <algorithm>
 #include <bit>
 #include <cerrno>

@@ -2,7 +2,6 @@
 #include "machine/vfio_user/vfio_user_machine.hpp"
 
 #include "platform/file_descriptor.hpp"
-#include "platform/try.hpp"
 
 #include <algorithm>
 #include <sched.h>

@@ -2,7 +2,6 @@
 // Decoding by Zydis; operands, addresses and accesses of an instruction.
 #include "run/instruction/instruction.hpp"
 
-#include "platform/try.hpp"
 #include "run/instruction/arithmetic.hpp"
 #include "run/instruction/execution.hpp"
 

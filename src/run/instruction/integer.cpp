@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Instructions on general registers: moves, arithmetic, exchanges, bits, the stack.
-#include "platform/try.hpp"
 #include "run/instruction/arithmetic.hpp"
 #include "run/instruction/execution.hpp"
 

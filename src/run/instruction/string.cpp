@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // String instructions and their repetition: MOVS, STOS, LODS, CMPS, SCAS.
-#include "platform/try.hpp"
 #include "run/instruction/arithmetic.hpp"
 #include "run/instruction/execution.hpp"
 

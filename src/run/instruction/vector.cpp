@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // Moves between memory and XMM, YMM or ZMM registers, without conversion or mask.
-#include "platform/try.hpp"
 #include "run/instruction/execution.hpp"
 
 #include <algorithm>

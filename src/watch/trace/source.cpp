@@ -5,7 +5,6 @@
 #include "instance.hpp"
 #include "kernel_log.hpp"
 #include "pci_devices.hpp"
-#include "platform/try.hpp"
 #include "record_reader.hpp"
 #include "ring_reader.hpp"
 #include "task_names.hpp"
