@@ -22,8 +22,7 @@ std::unexpected<Error> bad_memory(std::span<std::byte> memory, Direction directi
 Result<void> check_range(std::uint64_t start, std::uint64_t bytes) {
     if (bytes == 0)
         return fail(ErrorCode::empty, "the range has no length", {"start", start});
-    if (const auto range = IovaRange::make(Iova(start), ByteCount(bytes)); !range)
-        return std::unexpected(range.error());
+    MOAT_TRY(IovaRange::make(Iova(start), ByteCount(bytes)));
     return {};
 }
 

@@ -35,12 +35,10 @@ const char* api::keep_sentence(const std::string& sentence, const char* otherwis
 }
 
 Result<Container> api::open(const ContainerConfig& config, const dma::Options& options) {
-    auto core = config.backend == Backend::soft   ? api::open_soft(config, options)
-                : config.backend == Backend::qemu ? api::open_qemu(config, options)
-                                                  : api::open_vfio(config, options);
-    if (!core)
-        return std::unexpected(core.error());
-    return Container(std::move(*core));
+    MOAT_LET(auto core, config.backend == Backend::soft   ? api::open_soft(config, options)
+                        : config.backend == Backend::qemu ? api::open_qemu(config, options)
+                                                          : api::open_vfio(config, options));
+    return Container(std::move(core));
 }
 
 Result<Container> Container::open(const ContainerConfig& config) {
@@ -80,8 +78,7 @@ void Container::end() noexcept {
 Result<void> Container::close() {
     if (core_ == nullptr)
         return no_container();
-    if (const auto closed = core_->close(); !closed)
-        return closed;
+    MOAT_TRY(core_->close());
     core_.reset();
     return {};
 }
@@ -110,13 +107,9 @@ Result<Buffer> Container::allocate(std::size_t bytes) {
 }
 
 Result<CoherentBuffer> Container::allocate_coherent(std::size_t bytes, std::string_view label) {
-    auto buffer = allocate(bytes);
-    if (!buffer)
-        return std::unexpected(buffer.error());
-    auto mapping = core_->map_coherent(*buffer, label);
-    if (!mapping)
-        return std::unexpected(mapping.error());
-    return CoherentBuffer(std::move(*buffer), std::move(*mapping));
+    MOAT_LET(auto buffer, allocate(bytes));
+    MOAT_LET(auto mapping, core_->map_coherent(buffer, label));
+    return CoherentBuffer(std::move(buffer), std::move(mapping));
 }
 
 Result<Mapping> Container::map(const Memory& memory, Direction direction, std::string_view label) {
@@ -134,13 +127,11 @@ Result<Mapping> Container::map_region(const Bar& bar, std::uint64_t offset, std:
                                       Direction direction, std::string_view label) {
     if (core_ == nullptr)
         return no_container();
-    const auto memory = bar.memory();
-    if (!memory)
-        return std::unexpected(memory.error());
-    if (offset > memory->size() || bytes > memory->size() - offset)
+    MOAT_LET(const auto memory, bar.memory());
+    if (offset > memory.size() || bytes > memory.size() - offset)
         return fail(ErrorCode::out_of_range, "the region is not inside of the BAR",
-                    {"offset", offset}, {"bytes", bytes}, {"size", memory->size()});
-    return core_->map_region(memory->subspan(offset, bytes), direction, label);
+                    {"offset", offset}, {"bytes", bytes}, {"size", memory.size()});
+    return core_->map_region(memory.subspan(offset, bytes), direction, label);
 }
 
 Result<void> Container::unmap(std::uint64_t iova, std::size_t bytes, Direction direction) {

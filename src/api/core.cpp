@@ -78,14 +78,12 @@ Result<Device> Core::attach(machine::Bdf address, DeviceModel* model) {
         if (const auto other = model->device_.lock(); other != nullptr && other->live)
             return fail(ErrorCode::busy, "the model is attached: one model is one device");
     devices_.reserve(devices_.size() + 1);
-    auto made = make_device(address, model);
-    if (!made)
-        return std::unexpected(made.error());
-    (*made)->core = this;
+    MOAT_LET(auto made, make_device(address, model));
+    made->core = this;
     if (model != nullptr)
-        model->device_ = *made;
-    devices_.push_back(*made);
-    return Device(std::move(*made));
+        model->device_ = made;
+    devices_.push_back(made);
+    return Device(std::move(made));
 }
 
 /// One that was abandoned stays attached as long as mappings need it.
@@ -93,11 +91,9 @@ Result<Device> Core::attach_again(std::shared_ptr<AttachedDevice>& known, Device
     if (known->live)
         return fail(ErrorCode::busy, "the device is attached already",
                     {"requester", known->address().requester()});
-    auto made = reopen_device(known->address(), model);
-    if (!made)
-        return std::unexpected(made.error());
+    MOAT_LET(auto made, reopen_device(known->address(), model));
     known->core = nullptr;
-    known = std::move(*made);
+    known = std::move(made);
     known->core = this;
     return Device(known);
 }

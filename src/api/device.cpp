@@ -67,12 +67,10 @@ template <class Act>
         }
     } const leave{*device};
 
-    const Result<Access> transfer = act(*device);
-    if (!transfer)
-        return std::unexpected(transfer.error());
-    if (transfer->refused)
+    MOAT_LET(const Access transfer, act(*device));
+    if (transfer.refused)
         return fail(ErrorCode::refused, "the IOMMU refused the access from a byte on",
-                    {"done", transfer->done}, {"bytes", bytes});
+                    {"done", transfer.done}, {"bytes", bytes});
     return {};
 }
 
@@ -190,10 +188,8 @@ Device::~Device() {
 Result<Bar> Device::bar(unsigned index) {
     if (!is_usable(device_))
         return not_attached();
-    const auto registers = device_->bar(index);
-    if (!registers)
-        return std::unexpected(registers.error());
-    return Bar(device_, index, **registers);
+    MOAT_LET(const auto registers, device_->bar(index));
+    return Bar(device_, index, *registers);
 }
 
 Result<void> Device::read(std::uint64_t iova, std::span<std::byte> into) {
@@ -237,8 +233,7 @@ Result<void> Device::detach() {
     api::Core* const core = device_->core;
     if (core == nullptr)
         return not_attached();
-    if (const auto detached = core->detach(*device_); !detached)
-        return detached;
+    MOAT_TRY(core->detach(*device_));
     device_.reset();
     return {};
 }

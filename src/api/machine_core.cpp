@@ -69,10 +69,8 @@ void MachineDevice::stop() {
 
 Result<void> MachineDevice::start() {
     const std::lock_guard lock(host_.mutex);
-    auto opened = host_.machine->open(address());
-    if (!opened)
-        return std::unexpected(opened.error());
-    function_ = std::move(*opened);
+    MOAT_LET(auto opened, host_.machine->open(address()));
+    function_ = std::move(opened);
     function_->set_bus_master(true);
     return {};
 }
@@ -89,12 +87,10 @@ Result<std::shared_ptr<AttachedDevice>> MachineCore::make_device(machine::Bdf ad
     auto device = new_device(address);
     {
         const std::lock_guard lock(host_->mutex);
-        if (const auto attached = host_->machine->attach(address, machines_domain_); !attached)
-            return std::unexpected(attached.error());
+        MOAT_TRY(host_->machine->attach(address, machines_domain_));
     }
     const auto begun = [&]() -> Result<void> {
-        if (const auto opened = device->start(); !opened)
-            return opened;
+        MOAT_TRY(device->start());
         return space() != nullptr ? Result<void>() : begin();
     }();
     if (!begun) {
@@ -110,8 +106,7 @@ Result<std::shared_ptr<AttachedDevice>> MachineCore::reopen_device(machine::Bdf 
     if (model != nullptr)
         return no_models();
     auto device = new_device(address);
-    if (const auto opened = device->start(); !opened)
-        return std::unexpected(opened.error());
+    MOAT_TRY(device->start());
     return device;
 }
 

@@ -107,8 +107,7 @@ Result<void> ListMapping::sync(api::SyncFor whom) {
     if (!each_)
         return core->sync(whom, range_.iova(), 0, range_.size());
     for (const Segment& each : segments_)
-        if (const auto done = core->sync(whom, each.iova.value(), 0, each.size.value()); !done)
-            return done;
+        MOAT_TRY(core->sync(whom, each.iova.value(), 0, each.size.value()));
     return {};
 }
 

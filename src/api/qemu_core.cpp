@@ -209,16 +209,13 @@ Result<std::unique_ptr<Core>> open_qemu(const ContainerConfig& config,
     if (!started)
         return not_started(started.error(), words, config.qemu.program);
     const std::span<std::byte> ram = (*started)->ram();
-    auto made = (*started)->create_domain();
-    if (!made)
-        return std::unexpected(made.error());
-    machine::Domain& below = **made;
+    MOAT_LET(auto made, (*started)->create_domain());
+    machine::Domain& below = *made;
     auto host = std::make_shared<QemuHost>();
     host->machine = std::move(*started);
-    auto domain = std::make_unique<QemuDomain>(*host, ram, std::move(*made));
+    auto domain = std::make_unique<QemuDomain>(*host, ram, std::move(made));
     auto core = std::make_unique<QemuCore>(config, options, host, std::move(domain), below);
-    if (const auto begun = core->begin(); !begun)
-        return std::unexpected(begun.error());
+    MOAT_TRY(core->begin());
     return core;
 }
 

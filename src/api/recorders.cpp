@@ -25,10 +25,8 @@ Result<std::shared_ptr<dma::SpaceRecorder>> recorder_of(const std::string& file)
     const std::lock_guard lock(mutex);
     std::shared_ptr<dma::SpaceRecorder>& known = recorders[file];
     if (known == nullptr) {
-        auto created = dma::SpaceRecorder::create(file, std::cerr, recorded_symbols);
-        if (!created)
-            return std::unexpected(created.error());
-        known = std::move(*created);
+        MOAT_LET(auto created, dma::SpaceRecorder::create(file, std::cerr, recorded_symbols));
+        known = std::move(created);
     }
     return known;
 }

@@ -154,14 +154,11 @@ class SoftCore final : public SpaceCore<SoftSpace> {
         const auto source = fault::Source::requester(address.requester(), address.segment());
         Iommu::Device*& known = known_[address];
         if (known == nullptr) {
-            const auto added = iommu_.add_device(source, space()->fault_handler());
-            if (!added)
-                return std::unexpected(added.error());
-            known = *added;
+            MOAT_LET(const auto added, iommu_.add_device(source, space()->fault_handler()));
+            known = added;
         }
         auto device = std::make_shared<SoftDevice>(address, iommu_, *known, model);
-        if (const auto attached = iommu_.attach(source, domain_); !attached)
-            return std::unexpected(attached.error());
+        MOAT_TRY(iommu_.attach(source, domain_));
         return device;
     }
 
@@ -176,15 +173,10 @@ class SoftCore final : public SpaceCore<SoftSpace> {
 
 Result<std::unique_ptr<Core>> open_soft(const ContainerConfig& config,
                                         const dma::Options& options) {
-    auto tables = OwnedTables<RealSync>::create(config.tables);
-    if (!tables)
-        return std::unexpected(tables.error());
-    auto table = SoftDomain::Table::create((*tables)->pool());
-    if (!table)
-        return std::unexpected(table.error());
-    auto core = std::make_unique<SoftCore>(config, options, std::move(*tables), std::move(*table));
-    if (const auto begun = core->begin(config, options); !begun)
-        return std::unexpected(begun.error());
+    MOAT_LET(auto tables, OwnedTables<RealSync>::create(config.tables));
+    MOAT_LET(auto table, SoftDomain::Table::create(tables->pool()));
+    auto core = std::make_unique<SoftCore>(config, options, std::move(tables), std::move(table));
+    MOAT_TRY(core->begin(config, options));
     return core;
 }
 

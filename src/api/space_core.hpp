@@ -79,8 +79,7 @@ class SpaceCore : public Core {
             if (offset > ~iova)
                 return fail(ErrorCode::overflow, "iova + offset is past 2^64", {"iova", iova},
                             {"offset", offset});
-            if (const auto good = check_range(iova + offset, bytes); !good)
-                return good;
+            MOAT_TRY(check_range(iova + offset, bytes));
             const ByteCount at(offset);
             const ByteCount size(bytes);
             return whom == SyncFor::cpu ? space.sync_for_cpu(Iova(iova), at, size)
@@ -90,16 +89,14 @@ class SpaceCore : public Core {
 
     Result<void> poison(std::uint64_t iova, std::size_t bytes) final {
         return with<void>([&](Space& space) -> Result<void> {
-            if (const auto good = check_range(iova, bytes); !good)
-                return good;
+            MOAT_TRY(check_range(iova, bytes));
             return space.poison(Iova(iova), ByteCount(bytes));
         });
     }
 
     Result<void> unpoison(std::uint64_t iova, std::size_t bytes) final {
         return with<void>([&](Space& space) -> Result<void> {
-            if (const auto good = check_range(iova, bytes); !good)
-                return good;
+            MOAT_TRY(check_range(iova, bytes));
             return space.unpoison(Iova(iova), ByteCount(bytes));
         });
     }
@@ -158,10 +155,8 @@ class SpaceCore : public Core {
             config.recorder = recorder_->recorder(
                 next_container_name(), config.options.stacks != 0 ? config.capture : nullptr);
         }
-        auto made = Space::create(domain, config);
-        if (!made)
-            return std::unexpected(made.error());
-        owner_ = std::move(*made);
+        MOAT_LET(auto made, Space::create(domain, config));
+        owner_ = std::move(made);
         space_.store(owner_.get(), std::memory_order_release);
         return {};
     }
@@ -201,10 +196,8 @@ class SpaceCore : public Core {
             const auto start = reinterpret_cast<std::uintptr_t>(bytes.data());
             if (bytes.size() - 1 >= -start || !is_one(direction)) [[unlikely]] // also null or empty
                 return bad_memory(bytes, direction);
-            const Result<Iova> iova = map(space, dma::Memory::own(bytes));
-            if (!iova) [[unlikely]]
-                return std::unexpected(iova.error());
-            return Result<Mapping>(std::in_place, link(), *iova, ByteCount(bytes.size()), direction,
+            MOAT_LET(const Iova iova, map(space, dma::Memory::own(bytes)));
+            return Result<Mapping>(std::in_place, link(), iova, ByteCount(bytes.size()), direction,
                                    Block::share(memory.block()));
         });
     }
@@ -239,12 +232,10 @@ Result<ListMapping> SpaceCore<Space>::map_list(std::span<const Memory> pieces, D
                 shares.emplace_back(Block::share(each.block()));
         }
         std::vector<Segment> segments(pieces.size());
-        const auto mapped = space.map_list(own, direction, segments, limits, keep(label));
-        if (!mapped)
-            return std::unexpected(mapped.error());
-        segments.resize(mapped->segments.size());
+        MOAT_LET(const auto mapped, space.map_list(own, direction, segments, limits, keep(label)));
+        segments.resize(mapped.segments.size());
         return Result<ListMapping>(
-            std::in_place, Mapping(link(), mapped->start, mapped->size, direction, nullptr),
+            std::in_place, Mapping(link(), mapped.start, mapped.size, direction, nullptr),
             std::move(segments), std::move(shares), limits.guard != ByteCount(0));
     });
 }

@@ -61,17 +61,13 @@ Result<std::unique_ptr<Core>> open_vfio(const ContainerConfig& config,
         config.backend == moat::Backend::type1     ? std::optional(Backend::type1)
         : config.backend == moat::Backend::iommufd ? std::optional(Backend::iommufd)
                                                    : std::nullopt;
-    auto opened = VfioMachine::open({.backend = which});
-    if (!opened)
-        return std::unexpected(opened.error());
-    VfioMachine& machine = **opened;
-    auto domain = machine.create_domain();
-    if (!domain)
-        return std::unexpected(domain.error());
+    MOAT_LET(auto opened, VfioMachine::open({.backend = which}));
+    VfioMachine& machine = *opened;
+    MOAT_LET(auto domain, machine.create_domain());
     auto host = std::make_shared<Host>();
-    host->machine = std::move(*opened);
-    machine::Domain& below = **domain;
-    return std::make_unique<VfioCore>(config, options, std::move(host), std::move(*domain), below,
+    host->machine = std::move(opened);
+    machine::Domain& below = *domain;
+    return std::make_unique<VfioCore>(config, options, std::move(host), std::move(domain), below,
                                       machine);
 }
 

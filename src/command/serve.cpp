@@ -211,10 +211,8 @@ void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::st
     serve_clients(
         listener, stop.get(), path, arguments.messages,
         [&](machine::vfio_user::Channel client) -> Result<void> {
-            auto server = machine::vfio_user::Channel::connect(arguments.proxied);
-            if (!server)
-                return std::unexpected(server.error());
-            return serve::Proxy(std::move(client), *std::move(server), reports).run(stop.get());
+            MOAT_LET(auto server, machine::vfio_user::Channel::connect(arguments.proxied));
+            return serve::Proxy(std::move(client), std::move(server), reports).run(stop.get());
         });
     print_served(tally, 0, "none");
     return tally.findings != 0 ? Exit::found : Exit::success;

@@ -166,19 +166,17 @@ class RecordingReader::State {
     }
 
     [[nodiscard]] Result<bool> pass_header() {
-        const auto bytes = look(recording::header.size());
-        if (!bytes)
-            return std::unexpected(bytes.error());
+        MOAT_LET(const auto bytes, look(recording::header.size()));
         constexpr std::size_t version = recording::header.size() - 1;
-        for (std::size_t index = 0; index != std::min(bytes->size(), version); ++index)
-            if ((*bytes)[index] != recording::header[index])
+        for (std::size_t index = 0; index != std::min(bytes.size(), version); ++index)
+            if (bytes[index] != recording::header[index])
                 return fail(ErrorCode::mismatch, "this is no recording of moat", {"offset", index},
-                            {"value", (*bytes)[index]});
-        if (bytes->size() <= version)
+                            {"value", bytes[index]});
+        if (bytes.size() <= version)
             return false;
-        if ((*bytes)[version] != recording::header[version])
+        if (bytes[version] != recording::header[version])
             return fail(ErrorCode::unsupported, "a newer moat wrote this recording",
-                        {"version", (*bytes)[version]}, {"supported", recording::header[version]});
+                        {"version", bytes[version]}, {"supported", recording::header[version]});
         for (const std::uint8_t each : recording::header)
             check_.add(each);
         at_ += recording::header.size();

@@ -66,8 +66,7 @@ std::expected<Launch, std::string> Launch::prepare(Options options, Paths paths)
         return failed(path);
     Launch launch(std::make_unique<State>(std::move(options)));
     Options& kept = launch.state_->options;
-    if (const auto written = write_sysfs_tree(kept); !written)
-        return std::unexpected(written.error());
+    MOAT_TRY(write_sysfs_tree(kept));
     kept.redirect =
         paths == Paths::redirected || (paths == Paths::automatic && !can_mount(kept.folder));
     return launch;

@@ -83,19 +83,15 @@ using Outcome = std::expected<void, std::string>;
             fs::copy_symlink(entry.path(), place, error);
             continue;
         }
-        if (auto made = make_place(entry.path(), place); !made)
-            return made;
-        if (auto bound = bind(entry.path(), place); !bound)
-            return bound;
+        MOAT_TRY(make_place(entry.path(), place));
+        MOAT_TRY(bind(entry.path(), place));
     }
     if (error)
         return std::unexpected("read " + parent.string() + ": " + error.message());
     for (const fs::path& each : added) {
         const fs::path place = spare / each.filename();
-        if (auto made = make_place(each, place); !made)
-            return made;
-        if (auto bound = bind(each, place); !bound)
-            return bound;
+        MOAT_TRY(make_place(each, place));
+        MOAT_TRY(bind(each, place));
     }
     if (::mount(spare.c_str(), parent.c_str(), nullptr, MS_MOVE, nullptr) != 0)
         return failed("move to " + parent.string());
@@ -106,8 +102,7 @@ using Outcome = std::expected<void, std::string>;
 
 Outcome enter_mount_namespace(const std::string& folder) {
     if (::unshare(CLONE_NEWNS) != 0)
-        if (auto entered = enter_user_namespace(); !entered)
-            return entered;
+        MOAT_TRY(enter_user_namespace());
     if (::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
         return failed("make mounts private");
     const fs::path spare = fs::path(folder) / "spare";
@@ -118,15 +113,13 @@ Outcome enter_mount_namespace(const std::string& folder) {
         const fs::path real(each);
         const fs::path ours = folder + std::string(each);
         if (fs::exists(real)) {
-            if (auto bound = bind(ours, real); !bound)
-                return bound;
+            MOAT_TRY(bind(ours, real));
         } else if (parents.empty() || parents.back() != real.parent_path()) {
             std::vector<fs::path> added;
             for (const std::string_view other : tree_folders)
                 if (fs::path(other).parent_path() == real.parent_path() && !fs::exists(other))
                     added.push_back(folder + std::string(other));
-            if (auto extended = extend(real.parent_path(), added, spare); !extended)
-                return extended;
+            MOAT_TRY(extend(real.parent_path(), added, spare));
             parents.push_back(real.parent_path());
         }
     }

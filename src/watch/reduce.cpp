@@ -91,8 +91,7 @@ struct Target {
         follower.add(event, note);
         ++events;
     };
-    if (const auto passed = source(add); !passed)
-        return std::unexpected(passed.error());
+    MOAT_TRY(source(add));
     if (!target)
         return fail(ErrorCode::not_found, "the recording has no fault of this number",
                     {"number", which}, {"faults", faults});
@@ -163,8 +162,7 @@ void minimise(std::vector<const DmaEvent*>& events, const Verdict& verdict) {
         if (!too_many)
             kept.add(event);
     };
-    if (const auto passed = source(add); !passed)
-        return passed;
+    MOAT_TRY(source(add));
     if (too_many)
         return fail(ErrorCode::limit, "too many events precede the fault",
                     {"most", most_kept_events});
@@ -174,22 +172,19 @@ void minimise(std::vector<const DmaEvent*>& events, const Verdict& verdict) {
 } // namespace
 
 Result<Reduction> reduce(EventSource source, std::uint64_t which, fault::DmaEventSink sink) {
-    const auto target = find_target(source, which);
-    if (!target)
-        return std::unexpected(target.error());
+    MOAT_LET(const auto target, find_target(source, which));
     for (const bool near_only : {true, false}) {
         KeptEvents kept;
-        if (const auto done = keep(source, *target, near_only, kept); !done)
-            return std::unexpected(done.error());
+        MOAT_TRY(keep(source, target, near_only, kept));
         std::vector<const DmaEvent*> events;
         for (const DmaEvent& each : kept.all())
             events.push_back(&each);
-        if (!holds(events, target->verdict))
+        if (!holds(events, target.verdict))
             continue;
-        minimise(events, target->verdict);
+        minimise(events, target.verdict);
         for (const DmaEvent* const each : events)
             sink(*each);
-        return Reduction{.events = target->events, .kept = events.size()};
+        return Reduction{.events = target.events, .kept = events.size()};
     }
     return fail(ErrorCode::mismatch, "the fault is not found alike without the other faults",
                 {"number", which});

@@ -31,22 +31,16 @@ class World {
     [[nodiscard]] static Result<std::unique_ptr<World>> create(const GroupTraffic& traffic,
                                                                const Policy& policy) {
         std::unique_ptr<World> world(new World);
-        auto tables = OwnedTables<RealSync>::create(tables_for(traffic));
-        if (!tables)
-            return std::unexpected(tables.error());
-        world->tables_ = std::move(*tables);
-        auto table = ReplayDomain::Table::create(world->tables_->pool());
-        if (!table)
-            return std::unexpected(table.error());
-        world->domain_ = std::make_unique<ReplayDomain>(std::move(*table));
-        auto space =
-            ReplaySpace::create(*world->domain_, {.options = {.level = dma::Level::guard,
+        MOAT_LET(auto tables, OwnedTables<RealSync>::create(tables_for(traffic)));
+        world->tables_ = std::move(tables);
+        MOAT_LET(auto table, ReplayDomain::Table::create(world->tables_->pool()));
+        world->domain_ = std::make_unique<ReplayDomain>(std::move(table));
+        MOAT_LET(auto space, ReplaySpace::create(*world->domain_,
+                                                 {.options = {.level = dma::Level::guard,
                                                               .guard = policy.guard,
                                                               .guard_before = policy.guard_before,
-                                                              .quarantine = policy.quarantine}});
-        if (!space)
-            return std::unexpected(space.error());
-        world->space_ = std::move(*space);
+                                                              .quarantine = policy.quarantine}}));
+        world->space_ = std::move(space);
         return world;
     }
 
@@ -120,10 +114,8 @@ void unmap_one(ReplaySpace& space, const Buffer& buffer, IovaRange& place) {
 /// Runs the traffic once, and looks at the space after each step.
 [[nodiscard]] Result<PolicyOutcome> observe(const GroupTraffic& traffic, const Policy& policy,
                                             const std::vector<Buffer>& buffers) {
-    auto world = World::create(traffic, policy);
-    if (!world)
-        return std::unexpected(world.error());
-    ReplaySpace& space = (*world)->space();
+    MOAT_LET(auto world, World::create(traffic, policy));
+    ReplaySpace& space = world->space();
     ExposureMeter meter(traffic, policy);
     Places places(buffers.size());
     PolicyOutcome outcome;
@@ -154,7 +146,7 @@ void unmap_one(ReplaySpace& space, const Buffer& buffer, IovaRange& place) {
         searches = stats.search_steps;
         cost.peak_addresses =
             std::max(cost.peak_addresses, ByteCount(all_addresses - stats.free.value()));
-        cost.peak_tables = std::max(cost.peak_tables, (*world)->tables());
+        cost.peak_tables = std::max(cost.peak_tables, world->tables());
     }
     for (std::size_t number = 0; number != buffers.size(); ++number)
         unmap_one(space, buffers[number], places[number]);
@@ -165,10 +157,8 @@ void unmap_one(ReplaySpace& space, const Buffer& buffer, IovaRange& place) {
 /// Return: nanoseconds of the traffic's maps and unmaps.
 [[nodiscard]] Result<double> time_once(const GroupTraffic& traffic, const Policy& policy,
                                        const std::vector<Buffer>& buffers) {
-    auto world = World::create(traffic, policy);
-    if (!world)
-        return std::unexpected(world.error());
-    ReplaySpace& space = (*world)->space();
+    MOAT_LET(auto world, World::create(traffic, policy));
+    ReplaySpace& space = world->space();
     Places places(buffers.size());
     const Clock::time_point start = Clock::now();
     for (const TrafficStep& step : traffic.steps) {
@@ -215,10 +205,8 @@ Result<PolicyOutcome> replay(const GroupTraffic& traffic, const Policy& policy) 
     const Clock::time_point start = Clock::now();
     double least = 0;
     for (int run = 0; run != most_runs && Clock::now() - start < enough; ++run) {
-        const auto took = time_once(traffic, policy, buffers);
-        if (!took)
-            return std::unexpected(took.error());
-        least = run == 0 ? *took : std::min(least, *took);
+        MOAT_LET(const auto took, time_once(traffic, policy, buffers));
+        least = run == 0 ? took : std::min(least, took);
     }
     outcome->cost.ns_per_pair = least / static_cast<double>(outcome->cost.maps);
     return outcome;

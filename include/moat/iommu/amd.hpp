@@ -161,8 +161,7 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 4> {
 
     Result<void> start() {
         const ExclusiveLock lock(mutex_);
-        if (const auto off = set_control(0); !off)
-            return off;
+        MOAT_TRY(set_control(0));
         for (std::uint64_t device = 0; device != bit(options_.device_bits); ++device)
             store_word<Sync>(*find_device(static_cast<std::uint16_t>(device)), blocked_device[0]);
         const std::uint64_t pages = bit(options_.device_bits + device_entry_lg2 - page_lg2);
@@ -170,8 +169,7 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 4> {
         registers_.write64(reg::exclusion, 0);
         commands_.prepare();
         events_.prepare();
-        if (const auto on = set_control(control::on); !on)
-            return on;
+        MOAT_TRY(set_control(control::on));
         return commands_.run({{forget_everything()}});
     }
 

@@ -52,8 +52,7 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
                                               UnitOptions options = {}) {
         const Capabilities capabilities(registers.read32(reg::idr0), registers.read32(reg::idr1),
                                         registers.read32(reg::idr3), registers.read32(reg::idr5));
-        if (const auto good = check(registers, capabilities, options); !good)
-            return std::unexpected(good.error());
+        MOAT_TRY(check(registers, capabilities, options));
         const Sizes sizes = {
             .streams_lg2 = std::min({options.stream_bits, capabilities.stream_bits(), 16U}),
             .events_lg2 = std::min(options.events_lg2, capabilities.most_events_lg2()),
@@ -183,8 +182,7 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
 
     Result<void> start() {
         const ExclusiveLock lock(mutex_);
-        if (const auto off = set_control(0); !off)
-            return off;
+        MOAT_TRY(set_control(0));
         registers_.write32(reg::attributes, attributes_value);
         registers_.write32(reg::recording, recording_value);
         registers_.write64(reg::stream_table, tables_[0].where().value());
@@ -193,11 +191,9 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
         registers_.write32(reg::errors_acknowledged, registers_.read32(reg::errors));
         commands_.prepare();
         events_.prepare();
-        if (const auto on = set_control(control::command_queue); !on)
-            return on;
+        MOAT_TRY(set_control(control::command_queue));
         constexpr std::array everything = {forget_streams(), forget_translations()};
-        if (const auto done = commands_.run(everything); !done)
-            return done;
+        MOAT_TRY(commands_.run(everything));
         return set_control(control::command_queue | control::event_queue | control::translation);
     }
 
@@ -263,11 +259,9 @@ class Domain : public UnitDomain<Unit, DeviceStage1, UnitTable<typename Unit::Me
 
     /// Creates an empty domain. Errors: limit, no_memory.
     static Result<std::unique_ptr<Domain>> create(Unit& unit) {
-        auto context =
-            UnitTable<typename Unit::Memory>::allocate(unit.memory(), Format::granule_lg2);
-        if (!context)
-            return std::unexpected(context.error());
-        return Base::template create_with<Domain>(unit, std::move(*context));
+        MOAT_LET(auto context,
+                 UnitTable<typename Unit::Memory>::allocate(unit.memory(), Format::granule_lg2));
+        return Base::template create_with<Domain>(unit, std::move(context));
     }
 
     /// On return the function's accesses go through this domain. Errors: busy (attached already),

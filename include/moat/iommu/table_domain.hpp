@@ -245,8 +245,7 @@ class TableDomain {
   private:
     [[nodiscard, gnu::noinline]] Result<void>
     map_slowly(Iova start, ByteCount size, PhysicalAddress memory, Attributes attributes) {
-        if (const auto good = check_limits(limits_, start, size); !good)
-            return good;
+        MOAT_TRY(check_limits(limits_, start, size));
         auto nothing = [](const InvalidationRequest<Iova>&) {};
         auto edit = table_.edit(nothing);
         const Result<void> mapped = edit.map(start, size, memory, attributes);
@@ -282,8 +281,7 @@ class TableDomain {
 
     template <class Open>
     [[nodiscard]] Result<void> map_in(Open& open, const Piece& piece, Attributes attributes) const {
-        if (const auto good = check_limits(limits_, piece.start, piece.size); !good) [[unlikely]]
-            return good;
+        MOAT_TRY(check_limits(limits_, piece.start, piece.size));
         if (!knows(attributes)) [[unlikely]]
             return fail(ErrorCode::unsupported, "the unit cannot express these attributes",
                         {"attributes", static_cast<std::uint32_t>(attributes)});
@@ -303,10 +301,8 @@ class TableDomain {
         requires HardwareInvalidator<Invalidator>
     {
         for (const Piece& each : pieces)
-            if (const Result<void> done = invalidator_.added(
-                    {each.start, Iova(each.start.value() + (each.size.value() - 1))});
-                !done)
-                return done;
+            MOAT_TRY(invalidator_.added(
+                {each.start, Iova(each.start.value() + (each.size.value() - 1))}));
         return {};
     }
 

@@ -48,13 +48,10 @@ class Unit {
     /// no_memory, io.
     static Result<std::unique_ptr<Unit>> open(Registers& registers, Memory& memory,
                                               const UnitOptions& options) {
-        auto pages = allocate_tables(
-            memory, std::array<unsigned, own_pages>{page_lg2, page_lg2, page_lg2, page_lg2});
-        if (!pages)
-            return std::unexpected(pages.error());
-        std::unique_ptr<Unit> unit(new Unit(registers, memory, options, std::move(*pages)));
-        if (const auto started = unit->start(); !started)
-            return std::unexpected(started.error());
+        MOAT_LET(auto pages, allocate_tables(memory, std::array<unsigned, own_pages>{
+                                                         page_lg2, page_lg2, page_lg2, page_lg2}));
+        std::unique_ptr<Unit> unit(new Unit(registers, memory, options, std::move(pages)));
+        MOAT_TRY(unit->start());
         return unit;
     }
 
@@ -97,8 +94,7 @@ class Unit {
             return fail(ErrorCode::busy, "the function is attached already",
                         {"requester", requester});
         State& domain = domains_.at(number);
-        if (const auto done = run(attach_request(number, requester)); !done)
-            return done;
+        MOAT_TRY(run(attach_request(number, requester)));
         attached_.emplace(requester, number);
         if (domain.functions++ != 0)
             return {};
@@ -128,8 +124,7 @@ class Unit {
             return fail(ErrorCode::overlap, "part of the range is mapped",
                         {"start", range.start().value()}, {"mapped", first->first.value()});
         if (domain.functions != 0)
-            if (const auto done = run(map_request(number, range, memory, attributes)); !done)
-                return done;
+            MOAT_TRY(run(map_request(number, range, memory, attributes)));
         domain.mappings.emplace(range.start(), Mapped{range.size(), memory, attributes});
         return {};
     }
@@ -147,8 +142,7 @@ class Unit {
                 return fail(ErrorCode::unsupported, "the IOMMU unmaps whole mappings",
                             {"mapping", start.value()}, {"size", each.size.value()});
         if (domain.functions != 0)
-            if (const auto done = run(unmap_request(number, range)); !done)
-                return done;
+            MOAT_TRY(run(unmap_request(number, range)));
         domain.mappings.erase(first, end);
         return {};
     }
@@ -222,18 +216,14 @@ class Unit {
 
     Result<void> start() {
         const ExclusiveLock lock(mutex_);
-        if (const auto done = reset(); !done)
-            return done;
-        if (const auto done = negotiate(); !done)
-            return done;
+        MOAT_TRY(reset());
+        MOAT_TRY(negotiate());
         read_limits();
         if ((limits_.leaf_sizes & bit(page_lg2)) == 0)
             return fail(ErrorCode::unsupported, "the IOMMU does not map pages of 4K",
                         {"page_sizes", limits_.leaf_sizes});
-        if (const auto done = enable(request_queue, requests_.rings()); !done)
-            return done;
-        if (const auto done = enable(report_queue, reports_); !done)
-            return done;
+        MOAT_TRY(enable(request_queue, requests_.rings()));
+        MOAT_TRY(enable(report_queue, reports_));
         set_status(status::acknowledge | status::driver | status::features | status::running);
         for (std::uint16_t slot = 0; slot != slots; ++slot) {
             const ByteCount offset(report_words * sizeof(Word) * slot);
@@ -332,8 +322,7 @@ class Unit {
         if (found == attached_.end())
             return fail(ErrorCode::not_found, "the function is attached to no domain",
                         {"requester", requester});
-        if (const auto done = run(detach_request(found->second, requester)); !done)
-            return done;
+        MOAT_TRY(run(detach_request(found->second, requester)));
         --domains_.at(found->second).functions;
         attached_.erase(found);
         return {};
@@ -370,10 +359,8 @@ class Domain {
 
     /// Creates an empty domain. Errors: limit.
     static Result<std::unique_ptr<Domain>> create(Unit& unit) {
-        const auto number = unit.create_domain();
-        if (!number)
-            return std::unexpected(number.error());
-        return std::unique_ptr<Domain>(new Domain(unit, *number));
+        MOAT_LET(const auto number, unit.create_domain());
+        return std::unique_ptr<Domain>(new Domain(unit, number));
     }
 
     ~Domain() { unit_.destroy_domain(number_); }
@@ -392,8 +379,7 @@ class Domain {
 
     [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
                                    Attributes attributes) {
-        if (const auto good = check(start, size, memory.value()); !good)
-            return good;
+        MOAT_TRY(check(start, size, memory.value()));
         if (!has(limits().known, attributes))
             return fail(ErrorCode::unsupported,
                         "the IOMMU supports no attribute but read and write",
@@ -403,8 +389,7 @@ class Domain {
 
     /// Errors: unsupported also for a part of what one call mapped.
     [[nodiscard]] Result<void> unmap(Iova start, ByteCount size) {
-        if (const auto good = check(start, size, 0); !good)
-            return good;
+        MOAT_TRY(check(start, size, 0));
         return unit_.unmap(number_, IovaRange(start, size));
     }
 

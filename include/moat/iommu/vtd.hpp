@@ -99,10 +99,8 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
             return fail(ErrorCode::unaligned, "a table must be aligned to a page",
                         {"table", root.table.value()});
         const ExclusiveLock lock(mutex_);
-        const auto entry = context_entry(requester);
-        if (!entry)
-            return std::unexpected(entry.error());
-        Word* const words = *entry;
+        MOAT_LET(const auto entry, context_entry(requester));
+        Word* const words = entry;
         if ((words[0] & present) != 0)
             return fail(ErrorCode::busy, "the function is attached already",
                         {"requester", requester});
@@ -129,8 +127,7 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
         store_word<Sync>(words[0], 0);
         store_word<Sync>(words[1], 0);
         const std::array commands = {context_of(requester, domain), iotlb_of(domain)};
-        if (const auto done = run(commands); !done)
-            return done;
+        MOAT_TRY(run(commands));
         return forget_device_tlb(requester);
     }
 
@@ -220,20 +217,16 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
     Result<void> start() {
         const ExclusiveLock lock(mutex_);
         for (const std::uint32_t each : {global::translation, global::queue})
-            if (const auto off = command_off(each); !off)
-                return off;
+            MOAT_TRY(command_off(each));
         registers_.write64(reg::root_table, tables_[0].where().value());
-        if (const auto set = command_on(global::root_pointer); !set)
-            return set;
+        MOAT_TRY(command_on(global::root_pointer));
         if (port_.uses_queue()) {
             port_.prepare_queue();
-            if (const auto on = command_on(global::queue); !on)
-                return on;
+            MOAT_TRY(command_on(global::queue));
         }
         constexpr std::array everything = {Command{.cache = Command::Cache::context},
                                            Command{.cache = Command::Cache::iotlb}};
-        if (const auto done = run(everything); !done)
-            return done;
+        MOAT_TRY(run(everything));
         return command_on(global::translation);
     }
 
@@ -266,8 +259,7 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
     }
 
     Result<void> run(std::span<const Command> commands) MOAT_REQUIRES(mutex_) {
-        if (const auto flushed = flush_write_buffer(); !flushed)
-            return flushed;
+        MOAT_TRY(flush_write_buffer());
         return port_.run(commands);
     }
 
@@ -342,11 +334,9 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
     Result<Word*> context_entry(std::uint16_t requester) MOAT_REQUIRES(mutex_) {
         Word& root = tables_[0].words()[2 * (requester >> 8)];
         if ((root & present) == 0) {
-            auto table = UnitTable<Memory>::allocate(memory_, page_lg2);
-            if (!table)
-                return std::unexpected(table.error());
-            store_word<Sync>(root, table->where().value() | present);
-            context_tables_.push_back(std::move(*table));
+            MOAT_LET(auto table, UnitTable<Memory>::allocate(memory_, page_lg2));
+            store_word<Sync>(root, table.where().value() | present);
+            context_tables_.push_back(std::move(table));
         }
         return find_context_entry(requester);
     }

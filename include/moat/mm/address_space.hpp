@@ -129,10 +129,8 @@ class AddressSpace {
             return fail(ErrorCode::empty, "the range has no length",
                         {"start", range.start().value()});
         for (VirtualAddress at = range.start();;) {
-            const Result<Fault> fault = this->fault(at, access);
-            if (!fault)
-                return std::unexpected(fault.error());
-            const VirtualAddress last = fault->leaf.range().last();
+            MOAT_LET(const Fault fault, this->fault(at, access));
+            const VirtualAddress last = fault.leaf.range().last();
             if (last >= range.last())
                 return {};
             at = VirtualAddress(last.value() + 1);
@@ -144,8 +142,7 @@ class AddressSpace {
     /// explicit huge page in part), out_of_range, no_memory (for splitting; leaves before it are
     /// gone).
     Result<Zapped> zap(VirtualRange range) {
-        if (auto good = Core::check(range); !good)
-            return std::unexpected(good.error());
+        MOAT_TRY(Core::check(range));
         return zap_where(range, [](const Attached&) { return true; });
     }
 
@@ -189,8 +186,7 @@ class AddressSpace {
     /// out_of_range, unsupported (the format has no such bits).
     template <class Visit>
     Result<void> clear_accessed_dirty(VirtualRange range, Attributes which, Visit&& visit) {
-        if (auto good = Core::check(range); !good)
-            return good;
+        MOAT_TRY(Core::check(range));
         const Lock lock(core_.vmas_mutex);
         return FlagClearer<Core, std::remove_reference_t<Visit>>(core_, which, visit).run(range);
     }
@@ -292,8 +288,7 @@ class AddressSpace {
                 if (!is_aligned(part.start().value() | (last.value() + 1), vma->page_lg2()))
                     return fail(ErrorCode::unaligned, "an explicit huge page cannot be cut",
                                 {"start", part.start().value()}, {"last", last.value()});
-                if (auto done = zapper.run(*vma, part, VmaIs::looked_up); !done)
-                    return std::unexpected(done.error());
+                MOAT_TRY(zapper.run(*vma, part, VmaIs::looked_up));
                 if (!zapper.finished()) {
                     ++stale;
                     at = zapper.reached();

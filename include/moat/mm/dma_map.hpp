@@ -90,8 +90,7 @@ class DmaMap final : Notifier<typename Space::Sync> {
     Result<Mapped> map_dma(Iova iova, VirtualAddress address, ByteCount size,
                            Attributes permissions) {
         const Lock lock(mutex_);
-        if (const auto good = check_map(iova, address, size, permissions); !good)
-            return std::unexpected(good.error());
+        MOAT_TRY(check_map(iova, address, size, permissions));
         MappingNode* const mapping = Sync::template make<MappingNode>();
         if (mapping == nullptr)
             return fail(ErrorCode::no_memory, "no memory to record a mapping");
@@ -113,14 +112,12 @@ class DmaMap final : Notifier<typename Space::Sync> {
     /// failed: that mapping and those above it stay.
     Result<ByteCount> unmap_dma(Iova iova, ByteCount size) {
         const Lock lock(mutex_);
-        if (const auto good = check_whole_mappings(iova, size); !good)
-            return std::unexpected(good.error());
+        MOAT_TRY(check_whole_mappings(iova, size));
         const IovaRange range(iova, size);
         ByteCount bytes;
         while (MappingNode* const mapping = mappings_.overlapping(range)) {
             const ByteCount gone = mapping->range.size();
-            if (const auto removed = remove(*mapping); !removed)
-                return std::unexpected(removed.error());
+            MOAT_TRY(remove(*mapping));
             bytes += gone;
         }
         return bytes;
@@ -131,8 +128,7 @@ class DmaMap final : Notifier<typename Space::Sync> {
         const Lock lock(mutex_);
         for (MappingNode* each = mappings_.at_or_above(Iova(0)); each != nullptr;
              each = mappings_.after(*each))
-            if (const auto cleaned = visit_dirty(*each, [](IovaRange) {}); !cleaned)
-                return cleaned;
+            MOAT_TRY(visit_dirty(*each, [](IovaRange) {}));
         tracks_dirty_ = true;
         return {};
     }
@@ -150,8 +146,7 @@ class DmaMap final : Notifier<typename Space::Sync> {
         const Lock lock(mutex_);
         if (!tracks_dirty_)
             return fail(ErrorCode::unsupported, "dirty tracking was not started");
-        if (const auto good = check_whole_mappings(iova, size); !good)
-            return good;
+        MOAT_TRY(check_whole_mappings(iova, size));
         const IovaRange range(iova, size);
         if (bitmap.size() < ((size.value() - 1) >> page_lg2()) / 64 + 1)
             return fail(ErrorCode::mismatch, "the bitmap has a bit for each page",
@@ -159,8 +154,7 @@ class DmaMap final : Notifier<typename Space::Sync> {
         const auto set = [&](IovaRange dirty) { set_bits(range, dirty, bitmap); };
         for (MappingNode* each = mappings_.overlapping(range);
              each != nullptr && each->range.overlaps(range); each = mappings_.after(*each))
-            if (const auto visited = visit_dirty(*each, set); !visited)
-                return visited;
+            MOAT_TRY(visit_dirty(*each, set));
         return {};
     }
 
@@ -230,20 +224,17 @@ class DmaMap final : Notifier<typename Space::Sync> {
         if (!is_aligned(iova.value() | size.value(), page_lg2()))
             return fail(ErrorCode::unaligned, "the range is not aligned to the domain's pages",
                         {"iova", iova.value()}, {"size", size.value()});
-        if (const auto range = IovaRange::make(iova, size); !range)
-            return std::unexpected(range.error());
+        MOAT_TRY(IovaRange::make(iova, size));
         return {};
     }
 
     [[nodiscard]] Result<void> check_map(Iova iova, VirtualAddress address, ByteCount size,
                                          Attributes permissions) const MOAT_REQUIRES(mutex_) {
-        if (const auto good = check_range(iova, size); !good)
-            return good;
+        MOAT_TRY(check_range(iova, size));
         if (!is_aligned(address.value(), page_lg2()))
             return fail(ErrorCode::unaligned, "the address is not aligned to the domain's pages",
                         {"address", address.value()});
-        if (const auto range = VirtualRange::make(address, size); !range)
-            return std::unexpected(range.error());
+        MOAT_TRY(VirtualRange::make(address, size));
         if (permissions == Attributes::none || !has(read_write, permissions))
             return fail(ErrorCode::unsupported, "a device reads, writes or both",
                         {"permissions", static_cast<std::uint32_t>(permissions)});
@@ -265,8 +256,7 @@ class DmaMap final : Notifier<typename Space::Sync> {
     /// A good range, and no mapping lies across an end of it.
     [[nodiscard]] Result<void> check_whole_mappings(Iova iova, ByteCount size) const
         MOAT_REQUIRES(mutex_) {
-        if (const auto good = check_range(iova, size); !good)
-            return good;
+        MOAT_TRY(check_range(iova, size));
         const IovaRange range(iova, size);
         for (const Iova end : {range.start(), range.last()})
             if (const MappingNode* const there = mappings_.overlapping({end, ByteCount(1)});

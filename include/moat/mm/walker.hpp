@@ -71,8 +71,7 @@ class Walker {
     /// Walks the VMAs of the range, and the holes between them. Errors: of the range, and no_memory
     /// (to split or install). An error leaves no lock held and no address visited twice.
     Result<WalkEnd> run(VirtualRange range) {
-        if (auto good = Core::check(range, 0); !good)
-            return std::unexpected(good.error());
+        MOAT_TRY(Core::check(range, 0));
         for (VirtualAddress at = range.start();;) {
             const typename Sync::ReadSection section;
             const Attached* const vma = space_.core().vmas.view().at_or_above(at);
@@ -96,8 +95,7 @@ class Walker {
 
     /// Walks the tables of the range, ignoring VMAs. Errors: as run().
     Result<WalkEnd> run_without_vmas(VirtualRange range) {
-        if (auto good = Core::check(range, 0); !good)
-            return std::unexpected(good.error());
+        MOAT_TRY(Core::check(range, 0));
         visit_tables(range);
         if (error_)
             return std::unexpected(*error_);

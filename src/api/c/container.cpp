@@ -48,14 +48,12 @@ Outcome moat_container::detach(moat_device& device) {
 
 Result<CoherentBuffer*> moat_container::allocate_coherent(std::size_t bytes,
                                                           std::string_view label) {
-    auto made = container_->allocate_coherent(bytes, label);
-    if (!made)
-        return std::unexpected(made.error());
+    MOAT_LET(auto made, container_->allocate_coherent(bytes, label));
     const std::lock_guard lock(mutex_);
-    const std::uint64_t iova = made->iova();
+    const std::uint64_t iova = made.iova();
     if (auto old = coherent_.extract(iova); !old.empty())
         (void)old.mapped().mapping().release(); // moat_unmap undid it
-    return &coherent_.emplace(iova, std::move(*made)).first->second;
+    return &coherent_.emplace(iova, std::move(made)).first->second;
 }
 
 Result<void> moat_container::free_coherent(std::uint64_t iova) {

@@ -54,10 +54,8 @@ template <class Act>
 [[nodiscard]] moat_code with(moat_container* container, std::int32_t direction, moat_error* error,
                              Act&& act) {
     return with(container, error, [&](Container& opened) -> Outcome {
-        const auto way = direction_of(direction);
-        if (!way)
-            return std::unexpected(way.error());
-        return act(opened, *way);
+        MOAT_LET(const auto way, direction_of(direction));
+        return act(opened, way);
     });
 }
 
@@ -159,12 +157,10 @@ moat_code moat_container_open(const moat_config* config, moat_container** contai
         moat_config taken = usual_config();
         if (const Outcome known = take_struct(config, first_config_bytes, taken); !known)
             return known;
-        auto wanted = config_for_cpp(taken);
-        if (!wanted)
-            return std::unexpected(wanted.error());
+        MOAT_LET(auto wanted, config_for_cpp(taken));
         auto made = std::make_unique<moat_container>(
             moat_container::Callbacks{taken.on_fault, taken.on_driver_error, taken.context});
-        if (const Outcome opened = made->open(std::move(*wanted)); !opened)
+        if (const Outcome opened = made->open(std::move(wanted)); !opened)
             return opened;
         *container = made.release();
         return {};
@@ -210,10 +206,8 @@ moat_code moat_device_attach(moat_container* container, const char* address, moa
         const auto parsed = machine::vfio_host::parse_bdf(address);
         if (!parsed)
             return invalid("an address of PCI is like 0000:00:03.0 or 00:03.0");
-        const auto attached = container->attach(address, *parsed);
-        if (!attached)
-            return std::unexpected(attached.error());
-        *device = *attached;
+        MOAT_LET(const auto attached, container->attach(address, *parsed));
+        *device = attached;
         return {};
     });
 }
@@ -307,14 +301,12 @@ moat_code moat_map_list(moat_container* container, const moat_piece* pieces, std
             iova == nullptr || bytes == nullptr)
             return invalid("the pieces, or where the list's segments, number of segments, address "
                            "or size goes, are null");
-        const auto allowed = limits_of(limits);
-        if (!allowed)
-            return std::unexpected(allowed.error());
+        MOAT_LET(const auto allowed, limits_of(limits));
         std::vector<Memory> memory;
         for (std::size_t i = 0; i != count; ++i)
             memory.emplace_back(
                 std::span(static_cast<std::byte*>(pieces[i].memory), pieces[i].bytes));
-        auto mapped = opened.map_list(memory, way, *allowed, label_of(label));
+        auto mapped = opened.map_list(memory, way, allowed, label_of(label));
         if (!mapped)
             return outcome_of(mapped);
         *segment_count = mapped->segments().size();

@@ -22,8 +22,7 @@ class UnboundedDomain final : public QemuDomain {
 
     [[nodiscard]] Result<void> map(Iova start, ByteCount size, PhysicalAddress memory,
                                    Attributes /*attributes*/) override {
-        if (const auto good = iommu::check_limits(limits_, start, size); !good)
-            return good;
+        MOAT_TRY(iommu::check_limits(limits_, start, size));
         if (start.value() != memory.value())
             return fail(ErrorCode::unsupported,
                         "without an IOMMU, devices use the physical addresses of memory",

@@ -40,8 +40,7 @@ class CommandBuffer {
         if (failed_)
             return failure("the IOMMU has failed to run commands before");
         for (; commands.size() > most_at_once; commands = commands.subspan(most_at_once))
-            if (const auto done = run_some(commands.first(most_at_once)); !done)
-                return done;
+            MOAT_TRY(run_some(commands.first(most_at_once)));
         return run_some(commands);
     }
 

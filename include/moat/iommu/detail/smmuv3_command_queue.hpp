@@ -41,8 +41,7 @@ class CommandQueue {
             for (const Command& each : some)
                 append(each);
             append(synchronize());
-            if (const auto done = wait(); !done)
-                return done;
+            MOAT_TRY(wait());
             commands = commands.subspan(some.size());
         }
         return {};

@@ -63,14 +63,10 @@ class UnitDomain : public TableDomain<Tree<Format_, typename Unit_::Sync, typena
     /// An empty domain. Errors: limit, no_memory.
     template <class Domain>
     static Result<std::unique_ptr<Domain>> create_with(Unit& unit, Rest rest) {
-        auto table = PageTable<Types>::create(unit.memory());
-        if (!table)
-            return std::unexpected(table.error());
-        const auto number = unit.take_domain_number();
-        if (!number)
-            return std::unexpected(number.error());
+        MOAT_LET(auto table, PageTable<Types>::create(unit.memory()));
+        MOAT_LET(const auto number, unit.take_domain_number());
         return std::unique_ptr<Domain>(
-            new Domain({unit, std::move(*table), *number, std::move(rest)}));
+            new Domain({unit, std::move(table), number, std::move(rest)}));
     }
 
     UnitDomain(Parts parts, const DomainLimits& limits)

@@ -64,12 +64,9 @@ class UnitDriver {
     static Result<std::unique_ptr<Unit>> open_with(Registers& registers, Memory& memory,
                                                    const std::array<unsigned, Count>& bytes_lg2,
                                                    const Rest&... rest) {
-        auto tables = allocate_tables(memory, bytes_lg2);
-        if (!tables)
-            return std::unexpected(tables.error());
-        std::unique_ptr<Unit> unit(new Unit({registers, memory, std::move(*tables)}, rest...));
-        if (const auto started = unit->start(); !started)
-            return std::unexpected(started.error());
+        MOAT_LET(auto tables, allocate_tables(memory, bytes_lg2));
+        std::unique_ptr<Unit> unit(new Unit({registers, memory, std::move(tables)}, rest...));
+        MOAT_TRY(unit->start());
         return unit;
     }
 

@@ -23,10 +23,8 @@ class UnitTable {
 
     /// 2^bytes_lg2 zeroed bytes. Errors: no_memory.
     static Result<UnitTable> allocate(Memory& memory, unsigned bytes_lg2) {
-        const auto where = memory.allocate(bytes_lg2);
-        if (!where)
-            return std::unexpected(where.error());
-        return UnitTable(memory, *where, bytes_lg2);
+        MOAT_LET(const auto where, memory.allocate(bytes_lg2));
+        return UnitTable(memory, where, bytes_lg2);
     }
 
     UnitTable(UnitTable&& other) noexcept { *this = std::move(other); }
@@ -62,10 +60,8 @@ template <TableMemory Memory, std::size_t Count>
 allocate_tables(Memory& memory, const std::array<unsigned, Count>& bytes_lg2) {
     std::array<UnitTable<Memory>, Count> tables;
     for (std::size_t i = 0; i != Count; ++i) {
-        auto table = UnitTable<Memory>::allocate(memory, bytes_lg2[i]);
-        if (!table)
-            return std::unexpected(table.error());
-        tables[i] = std::move(*table);
+        MOAT_LET(auto table, UnitTable<Memory>::allocate(memory, bytes_lg2[i]));
+        tables[i] = std::move(table);
     }
     return tables;
 }

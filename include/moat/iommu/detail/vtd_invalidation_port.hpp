@@ -33,8 +33,7 @@ class InvalidationPort {
         if (by_ == InvalidateBy::registers)
             return run_by_registers(commands);
         for (; commands.size() > most_at_once; commands = commands.subspan(most_at_once))
-            if (const auto done = run_by_queue(commands.first(most_at_once)); !done)
-                return done;
+            MOAT_TRY(run_by_queue(commands.first(most_at_once)));
         return run_by_queue(commands);
     }
 

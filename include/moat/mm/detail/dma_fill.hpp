@@ -33,9 +33,7 @@ class Fill {
     [[nodiscard]] Result<void> run(VirtualAddress address) {
         const std::uint64_t size = mapping_.range.size().value();
         for (std::uint64_t offset = 0; offset != size; offset += done_) {
-            if (const auto stepped = step(VirtualAddress(address.value() + offset), offset);
-                !stepped)
-                return stepped;
+            MOAT_TRY(step(VirtualAddress(address.value() + offset), offset));
             ++steps_;
         }
         return {};
@@ -78,10 +76,7 @@ class Fill {
             return fail(ErrorCode::no_memory, "the limit of locked memory is reached",
                         {"wanted", spare_->part.value()}, {"pinned", pinned_.value()},
                         {"lockable", lockable_.value()});
-        if (const auto mapped =
-                domain_.map(spare_->start, spare_->part, spare_->physical, mapping_.permissions);
-            !mapped)
-            return mapped;
+        MOAT_TRY(domain_.map(spare_->start, spare_->part, spare_->physical, mapping_.permissions));
         memory.hold(spare_->physical);
         done_ = spare_->part.value();
         if (locks)

@@ -24,36 +24,29 @@ class VmaChange {
     explicit VmaChange(Core& core) : core_(core) {}
 
     Result<void> map(const Vma<Sync>& vma) {
-        if (auto good = check(vma); !good)
-            return good;
+        MOAT_TRY(check(vma));
         const Attached* const next = core_.vmas.view().at_or_above(vma.range.start());
         if (next != nullptr && next->range.overlaps(vma.range))
             return fail(ErrorCode::overlap, "a mapping is there already",
                         {"start", vma.range.start().value()}, {"size", vma.range.size().value()},
                         {"mapped_at", next->range.start().value()});
         Update update(core_.vmas);
-        if (auto done = update.insert(vma); !done)
-            return done;
-        if (auto done = merge_at(update, vma.range.start()); !done)
-            return done;
-        if (auto done = merge_behind(update, vma.range); !done)
-            return done;
+        MOAT_TRY(update.insert(vma));
+        MOAT_TRY(merge_at(update, vma.range.start()));
+        MOAT_TRY(merge_behind(update, vma.range));
         update.publish();
         return {};
     }
 
     Result<Zapped> unmap(VirtualRange range) {
-        if (auto good = Core::check(range); !good)
-            return std::unexpected(good.error());
-        if (auto cut = cut_ends(range); !cut)
-            return std::unexpected(cut.error());
+        MOAT_TRY(Core::check(range));
+        MOAT_TRY(cut_ends(range));
         Update update(core_.vmas);
         for (;;) {
             const Attached* const vma = update.view().at_or_above(range.start());
             if (vma == nullptr || vma->range.start() > range.last())
                 break;
-            if (auto done = update.erase(vma->range.start()); !done)
-                return std::unexpected(done.error());
+            MOAT_TRY(update.erase(vma->range.start()));
         }
         // Publishing retires them, but zapping still needs their mappings.
         const typename Sync::ReadSection section;
@@ -70,29 +63,22 @@ class VmaChange {
     }
 
     Result<void> protect(VirtualRange range, Attributes permissions) {
-        if (auto good = Core::check(range); !good)
-            return good;
-        if (auto good = check_covered(range, permissions); !good)
-            return good;
-        if (auto cut = cut_ends(range); !cut)
-            return cut;
+        MOAT_TRY(Core::check(range));
+        MOAT_TRY(check_covered(range, permissions));
+        MOAT_TRY(cut_ends(range));
         Update update(core_.vmas);
         for (VirtualAddress at = range.start();;) {
             const Vma<Sync> old = *update.view().find(at);
             Vma<Sync> fresh = old;
             fresh.mapping.permissions = permissions;
-            if (auto done = update.erase(old.range.start()); !done)
-                return done;
-            if (auto done = update.insert(fresh); !done)
-                return done;
-            if (auto done = merge_at(update, old.range.start()); !done)
-                return done;
+            MOAT_TRY(update.erase(old.range.start()));
+            MOAT_TRY(update.insert(fresh));
+            MOAT_TRY(merge_at(update, old.range.start()));
             if (old.range.last() == range.last())
                 break;
             at = old.range.end();
         }
-        if (auto done = merge_behind(update, range); !done)
-            return done;
+        MOAT_TRY(merge_behind(update, range));
         update.publish();
         change_leaves(range);
         return {};
@@ -133,10 +119,8 @@ class VmaChange {
         if (kind == VmaKind::huge && largest != pmd_lg2 && largest != pud_lg2)
             return fail(ErrorCode::unsupported, "explicit huge pages have 2 MiB or 1 GiB",
                         {"largest_leaf_lg2", largest});
-        if (auto good = Core::check(vma.range); !good)
-            return good;
-        if (auto good = check_permissions(vma); !good)
-            return good;
+        MOAT_TRY(Core::check(vma.range));
+        MOAT_TRY(check_permissions(vma));
         const std::uint64_t ends = vma.range.start().value() | vma.range.size().value();
         if (!is_aligned(ends, vma.page_lg2()) || !is_aligned(offset.value(), frame_lg2))
             return fail(ErrorCode::unaligned, "a mapping is made of its pages",
@@ -164,8 +148,7 @@ class VmaChange {
                 return fail(ErrorCode::unsupported,
                             "leaves that permit nothing cannot be expressed", {"at", at.value()},
                             {"permissions", static_cast<std::uint32_t>(permissions)});
-            if (auto good = check_permissions(changed); !good)
-                return good;
+            MOAT_TRY(check_permissions(changed));
             if (vma->range.last() >= range.last())
                 return {};
             at = vma->range.end();
@@ -175,8 +158,7 @@ class VmaChange {
     /// Makes both ends of `range` ends of VMAs and of leaves. Errors: of cut_at; an earlier cut
     /// stays, which only the list of VMAs shows.
     Result<void> cut_ends(VirtualRange range) {
-        if (auto done = cut_at(range.start()); !done)
-            return done;
+        MOAT_TRY(cut_at(range.start()));
         const std::uint64_t end = range.last().value() + 1;
         return end == 0 ? Result<void>() : cut_at(VirtualAddress(end));
     }
@@ -193,12 +175,10 @@ class VmaChange {
             return fail(ErrorCode::unaligned, "an explicit huge page cannot be cut",
                         {"at", at.value()}, {"page", bit(vma->page_lg2())});
         const VirtualAddress before(at.value() - 1);
-        if (auto done = update.erase(vma->range.start()); !done)
-            return done;
+        MOAT_TRY(update.erase(vma->range.start()));
         for (const VirtualRange part : {VirtualRange::inclusive(vma->range.start(), before),
                                         VirtualRange::inclusive(at, vma->range.last())})
-            if (auto done = update.insert(vma->of(part)); !done)
-                return done;
+            MOAT_TRY(update.insert(vma->of(part)));
         const Lock pud_lock(core_.pud_locks.of(at.value()));
         const Lock pmd_lock(core_.pmd_locks.of(at.value()));
         if (!Zapper<Core>(core_).cut_leaf(*vma, at))
@@ -220,10 +200,8 @@ class VmaChange {
             return {};
         const Vma<Sync> merged{below->range.hull(above->range), below->mapping};
         const VirtualAddress first = below->range.start();
-        if (auto done = update.erase(first); !done)
-            return done;
-        if (auto done = update.erase(at); !done)
-            return done;
+        MOAT_TRY(update.erase(first));
+        MOAT_TRY(update.erase(at));
         return update.insert(merged);
     }
 

@@ -42,10 +42,8 @@ class Zapper {
             if (block == Block::stale)
                 return {};
             if (block == Block::table) {
-                const Result<Block> below = bottom(vma, last, is);
-                if (!below)
-                    return std::unexpected(below.error());
-                if (*below == Block::stale)
+                MOAT_LET(const Block below, bottom(vma, last, is));
+                if (below == Block::stale)
                     return {};
             }
         }
@@ -170,8 +168,7 @@ class Zapper {
             const Lock lock(core_.pmd_locks.of(reached_.value()));
             if (is == VmaIs::looked_up && !vma.attached())
                 return Block::stale;
-            if (Result<void> done = zap_block(vma, last); !done)
-                return std::unexpected(done.error());
+            MOAT_TRY(zap_block(vma, last));
             const bool was_last = last == pud_last;
             advance(last);
             if (was_last)

@@ -210,8 +210,7 @@ Result<void> pagemap_scan(const Space& space, VirtualRange range, const PageQuer
                           Visit&& visit) {
     detail::ScanVisitor<Space, std::remove_reference_t<Visit>> visitor(space.memory(), query,
                                                                        visit);
-    if (const auto walked = walk(space, range, visitor); !walked)
-        return std::unexpected(walked.error());
+    MOAT_TRY(walk(space, range, visitor));
     visitor.end();
     return {};
 }
@@ -231,8 +230,7 @@ template <class Space>
     for (std::uint8_t& page : pages)
         page = 0;
     detail::ResidencyVisitor<Space> visitor{range.start().value(), pages};
-    if (const auto walked = walk(space, range, visitor); !walked)
-        return std::unexpected(walked.error());
+    MOAT_TRY(walk(space, range, visitor));
     return visitor.resident;
 }
 

@@ -82,9 +82,7 @@ class SmapsVisitor {
 template <class Space>
 [[nodiscard]] Result<MemoryTotals> memory_totals(const Space& space, VirtualRange range) {
     detail::SmapsVisitor<Space> visitor(space.memory());
-    const Result<WalkEnd> walked = walk(space, range, visitor);
-    if (!walked)
-        return std::unexpected(walked.error());
+    MOAT_TRY(walk(space, range, visitor));
     for (VirtualAddress at = range.start();;) {
         const auto vma = space.find_from(at);
         if (!vma || vma->range.start() > range.last())
