@@ -86,6 +86,18 @@ struct Operation {
     }
 };
 
+/// An operation on the medium; `content` gives its direction.
+[[nodiscard]] constexpr Operation on_medium(std::string_view name, Content content,
+                                            ByteCount granule, ByteCount longest,
+                                            unsigned alignment_lg2 = 0) {
+    return {.name = name,
+            .direction = content == Content::loads ? Direction::from_device : Direction::to_device,
+            .alignment_lg2 = alignment_lg2,
+            .granule = granule,
+            .longest = longest,
+            .content = content};
+}
+
 /// A request to the device. The data's memory may be shorter than `length`, which the device gets.
 struct Request {
     unsigned operation = 0; ///< an index in Driver::operations

@@ -46,18 +46,8 @@ constexpr ByteCount longest(std::uint64_t{4} << 20); // of one region
 constexpr unsigned identify_place = 2;
 constexpr std::array<std::uint8_t, 4> commands = {0x25, 0x35, 0xec, 0xea};
 constexpr std::array<Operation, 4> operations_of_ahci = {
-    {{.name = "read",
-      .direction = Direction::from_device,
-      .alignment_lg2 = 1,
-      .granule = ByteCount(sector),
-      .longest = longest,
-      .content = Content::loads},
-     {.name = "write",
-      .direction = Direction::to_device,
-      .alignment_lg2 = 1,
-      .granule = ByteCount(sector),
-      .longest = longest,
-      .content = Content::stores},
+    {on_medium("read", Content::loads, ByteCount(sector), longest, 1),
+     on_medium("write", Content::stores, ByteCount(sector), longest, 1),
      {"identify", Direction::from_device, 1, ByteCount(sector), ByteCount(sector)},
      {"flush", Direction::to_device, 0, ByteCount(1), ByteCount(0)}}};
 

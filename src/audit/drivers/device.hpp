@@ -40,6 +40,27 @@ class Window final : public machine::Registers {
     return {.size = ByteCount(std::min(units, most) * unit.value()), .unit = unit};
 }
 
+constexpr std::uint64_t page_bytes = 4096;
+
+/// How many pages the data touch.
+[[nodiscard]] constexpr std::uint64_t pages_of(const Request& request) {
+    if (request.length == ByteCount(0))
+        return 0;
+    return (request.data.value() % page_bytes + request.length.value() + page_bytes - 1) /
+           page_bytes;
+}
+
+/// Calls each(start, bytes) for the part of the data in each page.
+template <class Each>
+void each_page_of(const Request& request, Each&& each) {
+    const std::uint64_t end = request.data.value() + request.length.value();
+    for (std::uint64_t at = request.data.value(); at != end;) {
+        const std::uint64_t next = std::min(end, at / page_bytes * page_bytes + page_bytes);
+        each(at, next - at);
+        at = next;
+    }
+}
+
 struct KeptBuffer {
     Buffer& buffer;
     Need need;

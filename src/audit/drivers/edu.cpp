@@ -25,14 +25,9 @@ constexpr std::uint64_t device_buffer = 0x40000;
 /// 4096 bytes from the buffer's start make QEMU abort.
 constexpr ByteCount longest(4095);
 
-constexpr std::array operations_of_edu = {Operation{.name = "write",
-                                                    .direction = Direction::to_device,
-                                                    .longest = longest,
-                                                    .content = Content::stores},
-                                          Operation{.name = "read",
-                                                    .direction = Direction::from_device,
-                                                    .longest = longest,
-                                                    .content = Content::loads}};
+constexpr std::array operations_of_edu = {
+    on_medium("write", Content::stores, ByteCount(1), longest),
+    on_medium("read", Content::loads, ByteCount(1), longest)};
 
 class Edu final : public DeviceDriver {
   public:

@@ -280,14 +280,6 @@ Result<void> Nvme::learn() {
     std::memcpy(&blocks, scratch_.bytes.data(), sizeof blocks); // of the namespace
     set_medium(medium_of(blocks, block));
     using enum Direction;
-    const auto transfer = [&](std::string_view name, unsigned alignment_lg2, Content content) {
-        return Operation{.name = name,
-                         .direction = content == Content::loads ? from_device : to_device,
-                         .alignment_lg2 = alignment_lg2,
-                         .granule = block,
-                         .longest = longest,
-                         .content = content};
-    };
     operations_ = {{"identify", from_device, 2, ByteCount(page), ByteCount(page)},
                    {.name = "health log",
                     .direction = from_device,
@@ -295,21 +287,15 @@ Result<void> Nvme::learn() {
                     .granule = ByteCount(4),
                     .longest = ByteCount(page),
                     .fills = ByteCount(512)}, // the log's own length (5.14.1.2)
-                   transfer("read", 2, Content::loads),
-                   transfer("write", 2, Content::stores),
+                   on_medium("read", Content::loads, block, longest, 2),
+                   on_medium("write", Content::stores, block, longest, 2),
                    {"flush", to_device, 0, ByteCount(1), ByteCount(0)}};
     if (has_sgl) {
-        operations_.push_back(transfer("read by SGL", 0, Content::loads));
-        operations_.push_back(transfer("write by SGL", 0, Content::stores));
+        operations_.push_back(on_medium("read by SGL", Content::loads, block, longest));
+        operations_.push_back(on_medium("write by SGL", Content::stores, block, longest));
     }
     set_operations(operations_);
     return {};
-}
-
-std::uint64_t pages_of(const Request& request) {
-    if (request.length == ByteCount(0))
-        return 0;
-    return ((request.data.value() & (page - 1)) + request.length.value() + page - 1) >> page_lg2;
 }
 
 std::vector<Need> Nvme::lists_for(const Request& request) const {

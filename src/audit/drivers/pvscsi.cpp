@@ -101,23 +101,11 @@ constexpr ByteCount longest(std::uint64_t{1} << 20);
 
 enum Place : std::uint8_t { read_place, write_place, read_by_list_place, flush_place };
 
-constexpr Operation on_disk(std::string_view name, Direction direction, Content content) {
-    return {.name = name,
-            .direction = direction,
-            .granule = ByteCount(scsi::block_bytes),
-            .longest = longest,
-            .content = content};
-}
-
 constexpr std::array<Operation, 4> operations_of_pvscsi = {
-    {on_disk("read", Direction::from_device, Content::loads),
-     on_disk("write", Direction::to_device, Content::stores),
-     on_disk("read by a list", Direction::from_device, Content::loads),
+    {on_medium("read", Content::loads, ByteCount(scsi::block_bytes), longest),
+     on_medium("write", Content::stores, ByteCount(scsi::block_bytes), longest),
+     on_medium("read by a list", Content::loads, ByteCount(scsi::block_bytes), longest),
      {"flush", Direction::to_device, 0, ByteCount(1), ByteCount(0)}}};
-
-constexpr std::uint64_t elements_for(Iova data, ByteCount length) {
-    return (data.value() % page + length.value() + page - 1) / page;
-}
 
 class Pvscsi final : public DeviceDriver, private scsi::Transport {
   public:
@@ -146,7 +134,6 @@ class Pvscsi final : public DeviceDriver, private scsi::Transport {
     }
 
     Result<void> start();
-    Result<void> learn_size();
     Result<Answer> execute(const Request& request, const CommandBlock& block) override;
     Result<void> list_elements(const Request& request);
 
@@ -171,7 +158,9 @@ Result<void> Pvscsi::prepare() {
                 {sense_, {"sense data", from_device, sense_bytes, 0}},
                 {capacity_, {"capacity", from_device, scsi::capacity_bytes, 0, Use::at_start}}}));
     MOAT_TRY(start());
-    return learn_size();
+    MOAT_LET(const Medium medium, scsi::size_of_disk(*this, read_place, capacity_));
+    set_medium(medium);
+    return {};
 }
 
 /// Waits until the disk is ready, too: the first command after a reset fails.
@@ -194,16 +183,7 @@ Result<void> Pvscsi::start() {
         return fail(ErrorCode::io, "the controller does not accept its rings", {"status", status});
     produced_ = 0;
     running_ = true;
-    MOAT_LET(const bool ready, scsi::becomes_ready(*this, flush_place, running_));
-    if (!ready)
-        return fail(ErrorCode::io, "the SCSI disk does not become ready");
-    return {};
-}
-
-Result<void> Pvscsi::learn_size() {
-    MOAT_LET(const Medium medium, scsi::size_of_disk(*this, read_place, capacity_));
-    set_medium(medium);
-    return {};
+    return scsi::become_ready(*this, flush_place, running_);
 }
 
 std::vector<Need> Pvscsi::lists_for(const Request& request) const {
@@ -211,25 +191,23 @@ std::vector<Need> Pvscsi::lists_for(const Request& request) const {
         return {};
     return {{.what = "scatter list",
              .direction = Direction::to_device,
-             .size = ByteCount(elements_for(request.data, request.length) * sizeof(Element)),
+             .size = ByteCount(pages_of(request) * sizeof(Element)),
              .alignment_lg2 = 4}};
 }
 
 /// An element describes at most a page, as where pages of memory lie apart.
 Result<void> Pvscsi::list_elements(const Request& request) {
-    const std::uint64_t elements = elements_for(request.data, request.length);
+    const std::uint64_t elements = pages_of(request);
     if (request.lists.size() != 1 || request.lists[0].bytes.size() < elements * sizeof(Element))
         return fail(ErrorCode::out_of_range, "the operation needs a scatter list",
                     {"elements", elements});
-    const std::uint64_t end = request.data.value() + request.length.value();
     std::byte* to = request.lists[0].bytes.data();
-    for (std::uint64_t at = request.data.value(); at != end; to += sizeof(Element)) {
-        const std::uint64_t next = std::min(end, at / page * page + page);
+    each_page_of(request, [&](std::uint64_t start, std::uint64_t bytes) {
         const Element element{
-            .address = at, .length = static_cast<std::uint32_t>(next - at), .flags = 0};
+            .address = start, .length = static_cast<std::uint32_t>(bytes), .flags = 0};
         std::memcpy(to, &element, sizeof element);
-        at = next;
-    }
+        to += sizeof element;
+    });
     return {};
 }
 

@@ -81,19 +81,19 @@ class Transport {
     return medium_from(capacity.bytes);
 }
 
-/// Return: whether the disk becomes ready; the first command after a reset fails. `flush`: the
-/// place of an operation without data. Gives up once `running` is false. Errors: the transport's.
-[[nodiscard]] inline Result<bool> becomes_ready(Transport& transport, unsigned flush,
-                                                const bool& running) {
+/// Returns when the disk is ready; the first command after a reset fails. `flush`: the place of an
+/// operation without data. Gives up once `running` is false. Errors: io, the transport's.
+[[nodiscard]] inline Result<void> become_ready(Transport& transport, unsigned flush,
+                                               const bool& running) {
     constexpr unsigned attempts = 4;
     for (unsigned attempt = 0; running && attempt != attempts; ++attempt) {
         MOAT_LET(const Answer answer,
                  transport.execute({.operation = flush, .data = {}, .length = {}},
                                    block_of(Command::test_unit_ready, 0, {})));
         if (answer.verdict == Verdict::success)
-            return true;
+            return {};
     }
-    return false;
+    return fail(ErrorCode::io, "the SCSI disk does not become ready");
 }
 
 } // namespace moat::audit::scsi

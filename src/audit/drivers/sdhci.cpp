@@ -92,20 +92,10 @@ constexpr ByteCount longest(std::uint64_t{1} << 20);
 
 enum Place : std::uint8_t { read_place, write_place, status_place };
 
-constexpr Operation by_adma(std::string_view name, Direction direction, std::uint64_t granule,
-                            ByteCount most, Content content = Content::none) {
-    return {.name = name,
-            .direction = direction,
-            .alignment_lg2 = 2,
-            .granule = ByteCount(granule),
-            .longest = most,
-            .content = content};
-}
-
 constexpr std::array<Operation, 3> operations_of_sdhci = {
-    {by_adma("read", Direction::from_device, block_bytes, longest, Content::loads),
-     by_adma("write", Direction::to_device, block_bytes, longest, Content::stores),
-     by_adma("status", Direction::from_device, status_bytes, ByteCount(status_bytes))}};
+    {on_medium("read", Content::loads, ByteCount(block_bytes), longest, 2),
+     on_medium("write", Content::stores, ByteCount(block_bytes), longest, 2),
+     {"status", Direction::from_device, 2, ByteCount(status_bytes), ByteCount(status_bytes)}}};
 
 /// 1.13: a line of the descriptor table: 8 bytes, or 12 with 64-bit addresses.
 struct Line {
@@ -118,12 +108,6 @@ static_assert(sizeof(Line) == 12);
 constexpr std::uint16_t is_valid = 1U << 0;
 constexpr std::uint16_t is_last = 1U << 1;
 constexpr std::uint16_t is_data = 2U << 4;
-constexpr std::uint64_t page = 4096;
-
-/// A line describes at most a page, as where pages of memory lie apart.
-constexpr std::uint64_t lines_for(Iova data, ByteCount length) {
-    return (data.value() % page + length.value() + page - 1) / page;
-}
 
 /// What became of a command.
 struct Outcome {
@@ -316,12 +300,13 @@ std::vector<Need> Sdhci::lists_for(const Request& request) const {
         return {};
     return {{.what = "descriptor table",
              .direction = Direction::to_device,
-             .size = ByteCount(lines_for(request.data, request.length) * line_bytes()),
+             .size = ByteCount(pages_of(request) * line_bytes()),
              .alignment_lg2 = wide_ ? 3U : 2U}};
 }
 
+/// A line describes at most a page, as where pages of memory lie apart.
 Result<void> Sdhci::describe(const Request& request) {
-    const std::uint64_t lines = lines_for(request.data, request.length);
+    const std::uint64_t lines = pages_of(request);
     if (request.lists.size() != 1 || request.lists[0].bytes.size() < lines * line_bytes())
         return fail(ErrorCode::out_of_range, "the operation needs a descriptor table",
                     {"lines", lines});
@@ -331,16 +316,15 @@ Result<void> Sdhci::describe(const Request& request) {
         return fail(ErrorCode::out_of_range, "the SD host controller has 32-bit addresses",
                     {"address", highest});
     std::byte* to = request.lists[0].bytes.data();
-    for (std::uint64_t at = request.data.value(); at != end; to += line_bytes()) {
-        const std::uint64_t next = std::min(end, at / page * page + page);
-        const auto last = static_cast<std::uint16_t>(next == end ? is_last : 0);
+    each_page_of(request, [&](std::uint64_t at, std::uint64_t bytes) {
+        const auto last = static_cast<std::uint16_t>(at + bytes == end ? is_last : 0);
         const Line line{
             .attributes = static_cast<std::uint16_t>(is_valid | is_data | last),
-            .length = static_cast<std::uint16_t>(next - at),
+            .length = static_cast<std::uint16_t>(bytes),
             .address = {static_cast<std::uint32_t>(at), static_cast<std::uint32_t>(at >> 32)}};
         std::memcpy(to, &line, line_bytes());
-        at = next;
-    }
+        to += line_bytes();
+    });
     return {};
 }
 

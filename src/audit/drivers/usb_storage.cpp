@@ -66,7 +66,6 @@ class UsbStorage final : public xhci::XhciDriver, private scsi::Transport {
   private:
     Result<void> start();
     Result<void> learn();
-    Result<void> learn_size();
     Result<Outcome> read_configuration(Iova to, ByteCount length);
     Result<Answer> execute(const Request& request, const CommandBlock& block) override;
     Result<Outcome> move_data(const Request& request);
@@ -93,7 +92,9 @@ Result<void> UsbStorage::prepare() {
     MOAT_TRY(start_controller());
     MOAT_TRY(learn());
     MOAT_TRY(start());
-    return learn_size();
+    MOAT_LET(const Medium medium, scsi::size_of_disk(*this, read_place, descriptor_));
+    set_medium(medium);
+    return {};
 }
 
 Result<Outcome> UsbStorage::read_configuration(Iova to, ByteCount length) {
@@ -131,16 +132,10 @@ Result<void> UsbStorage::learn() {
     if (in_.index < 2 || out_.index < 2 || in_.packet == 0 || out_.packet == 0)
         return fail(ErrorCode::unsupported, "a USB device without a disk", {"bytes", total});
     using enum Direction;
-    const auto on_disk = [](std::string_view name, Direction direction, Content content) {
-        return Operation{.name = name,
-                         .direction = direction,
-                         .granule = ByteCount(scsi::block_bytes),
-                         .longest = xhci::longest_data,
-                         .content = content};
-    };
-    operations_ = {on_disk("read", from_device, Content::loads),
-                   on_disk("write", to_device, Content::stores),
-                   on_disk("read by a moved ring", from_device, Content::loads),
+    constexpr ByteCount block(scsi::block_bytes);
+    operations_ = {on_medium("read", Content::loads, block, xhci::longest_data),
+                   on_medium("write", Content::stores, block, xhci::longest_data),
+                   on_medium("read by a moved ring", Content::loads, block, xhci::longest_data),
                    {.name = "descriptor",
                     .direction = from_device,
                     .longest = descriptor_room,
@@ -157,16 +152,7 @@ Result<void> UsbStorage::start() {
     MOAT_LET(const Outcome configured,
              request({.kind = 0, .request = set_configuration, .value = configuration_}));
     running_ = configured.is_good();
-    MOAT_LET(const bool ready, scsi::becomes_ready(*this, flush_place, running_));
-    if (!ready)
-        return fail(ErrorCode::io, "the USB disk does not become ready", {"status", status()});
-    return {};
-}
-
-Result<void> UsbStorage::learn_size() {
-    MOAT_LET(const Medium medium, scsi::size_of_disk(*this, read_place, descriptor_));
-    set_medium(medium);
-    return {};
+    return scsi::become_ready(*this, flush_place, running_);
 }
 
 std::vector<Need> UsbStorage::lists_for(const Request& request) const {

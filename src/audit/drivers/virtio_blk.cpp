@@ -26,16 +26,8 @@ constexpr unsigned write_place = 1; ///< only it and `read` before it have a pos
 constexpr std::array<std::uint32_t, 4> kinds = {0, 1, 8, 4}; ///< by operation
 constexpr ByteCount longest(512 * 4096);
 constexpr std::array<Operation, 4> operations_of_block = {
-    {{.name = "read",
-      .direction = Direction::from_device,
-      .granule = ByteCount(sector),
-      .longest = longest,
-      .content = Content::loads},
-     {.name = "write",
-      .direction = Direction::to_device,
-      .granule = ByteCount(sector),
-      .longest = longest,
-      .content = Content::stores},
+    {on_medium("read", Content::loads, ByteCount(sector), longest),
+     on_medium("write", Content::stores, ByteCount(sector), longest),
      {.name = "identify",
       .direction = Direction::from_device,
       .granule = ByteCount(20),

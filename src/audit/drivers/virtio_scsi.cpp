@@ -29,16 +29,8 @@ constexpr ByteCount longest(std::uint64_t{1} << 20);
 enum Place : std::uint8_t { read_place, write_place, flush_place };
 
 constexpr std::array<Operation, 3> operations_of_scsi = {
-    {{.name = "read",
-      .direction = Direction::from_device,
-      .granule = ByteCount(scsi::block_bytes),
-      .longest = longest,
-      .content = Content::loads},
-     {.name = "write",
-      .direction = Direction::to_device,
-      .granule = ByteCount(scsi::block_bytes),
-      .longest = longest,
-      .content = Content::stores},
+    {on_medium("read", Content::loads, ByteCount(scsi::block_bytes), longest),
+     on_medium("write", Content::stores, ByteCount(scsi::block_bytes), longest),
      {"flush", Direction::to_device, 0, ByteCount(1), ByteCount(0)}}};
 
 class VirtioScsi final : public virtio::VirtioDriver, private scsi::Transport {
@@ -80,10 +72,7 @@ Result<void> VirtioScsi::prepare_disk() {
 Result<void> VirtioScsi::start() {
     MOAT_TRY(start_device());
     running_ = true;
-    MOAT_LET(const bool ready, scsi::becomes_ready(*this, flush_place, running_));
-    if (!ready)
-        return fail(ErrorCode::io, "the SCSI disk does not become ready");
-    return {};
+    return scsi::become_ready(*this, flush_place, running_);
 }
 
 Result<Answer> VirtioScsi::do_run(const Request& request) {
