@@ -16,6 +16,7 @@
 #include "command/terminal/numbers.hpp"
 #include "command/terminal/output.hpp"
 #include "command/terminal/progress.hpp"
+#include "core/parse.hpp"
 #include "machine/vfio_host/pci_devices.hpp"
 
 #include <CLI/CLI.hpp>
@@ -59,8 +60,8 @@ struct AuditArguments {
 /// "12" or "12-14", the last inclusive.
 [[nodiscard]] bool parse_cases(const std::string& text, audit::AuditOptions& options) {
     const auto [from, to] = split(text, '-');
-    const auto first = whole_number(from);
-    const auto last = whole_number(to.value_or(from));
+    const auto first = number_in(from);
+    const auto last = number_in(to.value_or(from));
     if (!first || !last || *last < *first || *last + 1 == 0)
         return false;
     options.first_case = *first;
@@ -79,9 +80,9 @@ constexpr std::uint64_t most_delay = 1'000'000; ///< microseconds
     if (found == audit::injection_names.end())
         return false;
     wrong.what = static_cast<audit::Injection>(found - audit::injection_names.begin());
-    wrong.bytes = whole_number(bytes).value_or(0);
+    wrong.bytes = number_in(bytes).value_or(0);
     if (delay) {
-        const auto microseconds = whole_number(*delay);
+        const auto microseconds = number_in(*delay);
         if (!microseconds || *microseconds > most_delay || wrong.what != audit::Injection::late)
             return false;
         wrong.delay = std::chrono::microseconds(*microseconds);

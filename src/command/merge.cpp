@@ -3,6 +3,7 @@
 
 #include "command/terminal/numbers.hpp"
 #include "command/terminal/output.hpp"
+#include "core/parse.hpp"
 
 #include <algorithm>
 #include <array>
@@ -40,8 +41,8 @@ constexpr std::uint64_t most_shards = 1'000'000;
 
 bool parse_shard(const std::string& text, explore::Shard& shard) {
     const auto [part, of] = split(text, '/');
-    const auto index = whole_number(part);
-    const auto count = whole_number(of.value_or(""));
+    const auto index = number_in(part);
+    const auto count = number_in(of.value_or(""));
     if (!index || !count || *index >= *count || *count > most_shards)
         return false;
     shard = {static_cast<unsigned>(*index), static_cast<unsigned>(*count)};

@@ -7,6 +7,7 @@
 #include "command/terminal/help.hpp"
 #include "command/terminal/numbers.hpp"
 #include "command/terminal/output.hpp"
+#include "core/parse.hpp"
 #include "fault/answer.hpp"
 #include "run/device_kinds.hpp"
 #include "run/launch.hpp"
@@ -69,7 +70,7 @@ constexpr std::array<std::pair<std::string_view, int>, 6> map_errors = {{{"ENOME
 void parse_failure(const std::string& text, run::Options& options) {
     const auto [what, error] = split(text, '=');
     const auto [call, number] = split(what, ':');
-    const auto which = whole_number(number.value_or(""));
+    const auto which = number_in(number.value_or(""));
     const auto found = std::ranges::find(map_errors, error.value_or(""),
                                          [](const auto& each) { return each.first; });
     if (call != "map" || !which || *which == 0 || found == map_errors.end())

@@ -2,8 +2,9 @@
 // MOAT_OPTIONS, a table of names and what each reads.
 #include "moat/dma/options.hpp"
 
+#include "core/parse.hpp"
+
 #include <array>
-#include <charconv>
 #include <limits>
 #include <optional>
 #include <utility>
@@ -43,32 +44,14 @@ template <class T, std::size_t N>
     return false;
 }
 
-[[nodiscard]] std::optional<std::uint64_t> read_number(std::string_view text) {
-    std::uint64_t value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc{} || end != text.data() + text.size())
-        return std::nullopt;
-    return value;
-}
-
 [[nodiscard]] bool read_size(std::string_view text, ByteCount& size) {
-    constexpr std::string_view units = "kmg";
-    unsigned shift = 0;
-    if (!text.empty())
-        if (const auto unit = units.find(static_cast<char>(text.back() | 0x20));
-            unit != std::string_view::npos) {
-            shift = 10 * (static_cast<unsigned>(unit) + 1);
-            text.remove_suffix(1);
-        }
-    const auto number = read_number(text);
-    if (!number || *number > std::numeric_limits<std::uint64_t>::max() >> shift)
-        return false;
-    size = ByteCount(*number << shift);
-    return true;
+    const auto bytes = bytes_in(text);
+    size = ByteCount(bytes.value_or(size.value()));
+    return bytes.has_value();
 }
 
 [[nodiscard]] bool read_count(std::string_view text, std::uint32_t least, std::uint32_t& count) {
-    const auto number = read_number(text);
+    const auto number = number_in(text);
     if (!number || *number < least || *number > std::numeric_limits<std::uint32_t>::max())
         return false;
     count = static_cast<std::uint32_t>(*number);
@@ -151,9 +134,7 @@ constexpr std::array<Option, 14> known = {{
 std::expected<Options, std::string> parse_options(std::string_view text, const Options& defaults) {
     Options options = defaults;
     while (!text.empty()) {
-        const auto end = text.find(':');
-        const std::string_view item = text.substr(0, end);
-        text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+        const std::string_view item = take_until(text, ':');
         if (item.empty())
             continue;
         if (auto wrong = read_one(item, options))

@@ -4,6 +4,7 @@
 #include "moat/fault/decode.hpp"
 
 #include "clean_line.hpp"
+#include "core/parse.hpp"
 #include "marks.hpp"
 #include "pattern.hpp"
 #include "trace_line.hpp"
@@ -31,12 +32,9 @@ constexpr unsigned most_joined = 3;
 
 [[nodiscard]] bool has_mark(const Dialect& dialect, std::string_view lower) {
     std::string_view marks = dialect.marks;
-    while (!marks.empty()) {
-        const std::size_t bar = std::min(marks.find('|'), marks.size());
-        if (lower.find(marks.substr(0, bar)) != lower.npos)
+    while (!marks.empty())
+        if (lower.find(take_until(marks, '|')) != lower.npos)
             return true;
-        marks.remove_prefix(std::min(bar + 1, marks.size()));
-    }
     return false;
 }
 

@@ -3,8 +3,9 @@
 
 #include "moat/fault/record.hpp"
 
+#include "core/parse.hpp"
+
 #include <algorithm>
-#include <charconv>
 
 namespace moat::fault {
 
@@ -12,12 +13,8 @@ namespace {
 
 /// The number `text` in hexadecimal, all of it, at most `most`.
 [[nodiscard]] std::optional<unsigned> hex_number(std::string_view text, unsigned most) {
-    unsigned value = 0;
-    const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
-    const bool is_all = stop == text.data() + text.size();
-    if (text.empty() || error != std::errc() || !is_all || value > most)
-        return std::nullopt;
-    return value;
+    const auto value = number_in<unsigned>(text, 16);
+    return value && *value <= most ? value : std::nullopt;
 }
 
 [[nodiscard]] std::string device_key(const LogEvent& event) {

@@ -3,7 +3,7 @@
 
 #include "moat/core/text.hpp"
 
-#include "run/parts.hpp"
+#include "core/parse.hpp"
 
 #include <algorithm>
 

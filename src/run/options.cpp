@@ -2,8 +2,8 @@
 // Options as text: lines of "name value". A folder's name may contain any character but a newline.
 #include "run/options.hpp"
 
+#include "core/parse.hpp"
 #include "run/device_kinds.hpp"
-#include "run/parts.hpp"
 
 #include <algorithm>
 #include <array>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "run/session.hpp"
 
+#include "core/parse.hpp"
 #include "run/address_space.hpp"
 #include "run/clock.hpp"
 #include "run/device_bus.hpp"
@@ -13,7 +14,6 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
-#include <charconv>
 #include <chrono>
 #include <condition_variable>
 #include <csignal>
@@ -53,10 +53,7 @@ constexpr auto awake_time = 50us;
     if (!text.starts_with(prefix))
         return std::nullopt;
     text.remove_prefix(prefix.size());
-    unsigned number = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-    const bool whole = error == std::errc() && end == text.data() + text.size();
-    return whole ? std::optional(number) : std::nullopt;
+    return number_in<unsigned>(text);
 }
 
 } // namespace

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "watch/guard_module.hpp"
 
+#include "core/parse.hpp"
 #include "platform/file_descriptor.hpp"
 #include "watch/trace/trace_files.hpp"
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstring>
 #include <fcntl.h>
 #include <spawn.h>
@@ -67,13 +67,6 @@ std::expected<void, std::string> run_modprobe() {
     return {};
 }
 
-std::optional<std::uint64_t> decimal_number(const std::string& text) {
-    std::uint64_t number = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-    return error == std::errc() && end == text.data() + text.size() ? std::optional(number)
-                                                                    : std::nullopt;
-}
-
 } // namespace
 
 bool GuardModule::is_loaded() const {
@@ -87,8 +80,8 @@ std::expected<void, std::string> GuardModule::load(const fs::path& file) const {
 
 std::expected<GuardSettings, std::string> GuardModule::settings() const {
     const fs::path folder = root_ / module_folder / "parameters";
-    const auto size = decimal_number(read_line(folder / "size"));
-    const auto budget = decimal_number(read_line(folder / "budget"));
+    const auto size = number_in(read_line(folder / "size"));
+    const auto budget = number_in(read_line(folder / "budget"));
     if (!size || !budget)
         return std::unexpected("cannot read size and budget in " + folder.string());
     return GuardSettings{.size_kib = *size, .budget = *budget};

@@ -4,10 +4,11 @@
 #include "moat/fault/decode.hpp"
 #include "moat/fault/record.hpp"
 
+#include "core/parse.hpp"
+
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <charconv>
 #include <map>
 #include <utility>
 
@@ -43,40 +44,31 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 6> refusals 
      "the module has no room for another domain; choose fewer devices (--device)"},
 }};
 
-/// Removes and returns the part of `text` before the separator.
-std::string_view take(std::string_view& text, char separator) {
-    const std::size_t end = std::min(text.find(separator), text.size());
-    const std::string_view part = text.substr(0, end);
-    text.remove_prefix(std::min(end + 1, text.size()));
-    return part;
-}
-
 /// Whether `word` is "name=value" with a value that fits; ignores names that later modules add.
 bool read_field(std::string_view word, GuardDevice& device) {
-    const std::string_view name = take(word, '=');
+    const std::string_view name = take_until(word, '=');
     if (name == "refused") {
         device.refused = word;
         return !word.empty();
     }
-    std::uint64_t value = 0;
-    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
-    if (error != std::errc() || end != word.data() + word.size())
+    const auto value = number_in(word);
+    if (!value)
         return false;
     if (!device.domain)
         device.domain.emplace();
     for (const auto& [known, member] : domain_fields)
         if (name == known)
-            (*device.domain).*member = value;
+            (*device.domain).*member = *value;
     return true;
 }
 
 std::optional<GuardDevice> read_device(std::string_view line) {
     GuardDevice device;
-    if (take(line, ' ') != "device")
+    if (take_until(line, ' ') != "device")
         return std::nullopt;
-    device.address = take(line, ' ');
+    device.address = take_until(line, ' ');
     while (!line.empty())
-        if (!read_field(take(line, ' '), device))
+        if (!read_field(take_until(line, ' '), device))
             return std::nullopt;
     return device.address.empty() ? std::nullopt : std::optional(std::move(device));
 }
@@ -108,13 +100,13 @@ double GuardDomain::share() const {
 }
 
 std::expected<std::vector<GuardDevice>, std::string> parse_guard_state(std::string_view text) {
-    if (const std::string_view version = take(text, '\n'); version != state_version)
+    if (const std::string_view version = take_until(text, '\n'); version != state_version)
         return std::unexpected("the module's state begins with \"" + std::string(version) +
                                "\", not \"" + std::string(state_version) +
                                "\": its version does not match this command");
     std::vector<GuardDevice> devices;
     while (!text.empty()) {
-        const std::string_view line = take(text, '\n');
+        const std::string_view line = take_until(text, '\n');
         auto device = read_device(line);
         if (!device)
             return std::unexpected("the module's state has a malformed line: \"" +
@@ -169,7 +161,7 @@ void count_faults(std::vector<GuardedDevice>& devices, std::string_view log) {
     };
     fault::Decoder decoder;
     while (!log.empty())
-        decoder.line(take(log, '\n'), count);
+        decoder.line(take_until(log, '\n'), count);
     decoder.end(count);
 }
 

@@ -3,8 +3,9 @@
 
 #include "moat/core/text.hpp"
 
+#include "core/parse.hpp"
+
 #include <algorithm>
-#include <charconv>
 #include <fstream>
 #include <iterator>
 #include <system_error>
@@ -13,14 +14,6 @@ namespace moat::watch {
 
 namespace {
 
-/// The text up to `end`, which is removed from `line` with it.
-std::string_view next_part(std::string_view& line, char end) {
-    const std::size_t at = std::min(line.find(end), line.size());
-    const std::string_view part = line.substr(0, at);
-    line.remove_prefix(std::min(at + 1, line.size()));
-    return part;
-}
-
 /// Functions beyond the last symbol of the kernel have no end: none is longer than this.
 constexpr std::uint64_t longest_function = 1U << 20;
 
@@ -28,16 +21,13 @@ constexpr std::uint64_t longest_function = 1U << 20;
 
 KernelSymbols::KernelSymbols(std::string_view kallsyms) : modules_(1) {
     while (!kallsyms.empty()) {
-        std::string_view line = next_part(kallsyms, '\n');
-        const std::string_view digits = next_part(line, ' ');
-        const std::string_view kind = next_part(line, ' ');
-        const std::string_view name = next_part(line, '\t');
-        Symbol symbol;
-        const auto [end, error] =
-            std::from_chars(digits.data(), digits.data() + digits.size(), symbol.start, 16);
+        std::string_view line = take_until(kallsyms, '\n');
+        const std::string_view digits = take_until(line, ' ');
+        const std::string_view kind = take_until(line, ' ');
+        const std::string_view name = take_until(line, '\t');
+        Symbol symbol{.start = number_in(digits, 16).value_or(0)};
         const bool is_code = kind == "t" || kind == "T" || kind == "w" || kind == "W";
-        if (error != std::errc() || end != digits.data() + digits.size() || symbol.start == 0 ||
-            !is_code || name.empty())
+        if (symbol.start == 0 || !is_code || name.empty())
             continue;
         if (line.starts_with('[') && line.ends_with(']')) { // modules' symbols are in one run each
             if (modules_.back() != line)

@@ -3,6 +3,7 @@
 // itself reads "010" as 8 and "-1" as 2^64 - 1.
 #include "command/terminal/numbers.hpp"
 
+#include "core/parse.hpp"
 #include "fault/answer.hpp"
 
 #include <CLI/CLI.hpp>
@@ -41,14 +42,6 @@ template <class Parse>
 
 } // namespace
 
-std::optional<std::uint64_t> whole_number(std::string_view text) {
-    std::uint64_t number = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-    if (error != std::errc() || end != text.data() + text.size())
-        return std::nullopt;
-    return number;
-}
-
 std::string counted(std::uint64_t number, std::string_view what) {
     return fault::with_commas(number) + ' ' + std::string(what) + (number == 1 ? "" : "s");
 }
@@ -61,25 +54,6 @@ std::pair<std::string_view, std::optional<std::string_view>> split(std::string_v
     return {text.substr(0, at), text.substr(at + 1)};
 }
 
-std::optional<std::uint64_t> byte_count(std::string_view text) {
-    const std::size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
-    const auto number = whole_number(text.substr(0, digits));
-    std::string unit;
-    for (const char each : text.substr(digits))
-        unit += each >= 'A' && each <= 'Z' ? static_cast<char>(each - 'A' + 'a') : each;
-    if (!number || unit.empty() || unit == "b")
-        return number;
-    const std::size_t power = std::string_view("kmgtpe").find(unit.front());
-    const std::string_view rest = std::string_view(unit).substr(1);
-    if (power == std::string_view::npos ||
-        !(rest.empty() || rest == "b" || rest == "ib" || rest == "i"))
-        return std::nullopt;
-    const unsigned shift = 10 * (static_cast<unsigned>(power) + 1);
-    if (*number > NumberRange{}.most >> shift)
-        return std::nullopt;
-    return *number << shift;
-}
-
 std::optional<double> seconds_of_time(std::string_view text) {
     double number = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
@@ -90,7 +64,8 @@ std::optional<double> seconds_of_time(std::string_view text) {
 }
 
 void accept_numbers(CLI::Option& option, NumberRange range) {
-    option.type_name("UINT")->transform(number_validator(range, "a whole number", whole_number));
+    option.type_name("UINT")->transform(number_validator(
+        range, "a whole number", [](std::string_view text) { return number_in(text); }));
 }
 
 template <std::unsigned_integral T>
@@ -112,7 +87,7 @@ CLI::Option* add_bytes(CLI::App& command, const std::string& name,
                        NumberRange range) {
     return command.add_option(name, value, description)
         ->type_name("SIZE")
-        ->transform(number_validator(range, "a size in bytes, as 64k,", byte_count));
+        ->transform(number_validator(range, "a size in bytes, as 64k,", bytes_in));
 }
 
 CLI::Option* add_seconds(CLI::App& command, const std::string& name, double& value,

@@ -18,12 +18,6 @@ class Option;
 
 namespace moat::tools {
 
-/// Parses all of `text` as a decimal number; nothing if it is not one or does not fit.
-[[nodiscard]] std::optional<std::uint64_t> whole_number(std::string_view text);
-
-/// The same with a unit of 1024: "64k", "128G", "4096b", "1MiB".
-[[nodiscard]] std::optional<std::uint64_t> byte_count(std::string_view text);
-
 /// "1 map", "2,000 maps".
 [[nodiscard]] std::string counted(std::uint64_t number, std::string_view what);
 

@@ -3,7 +3,8 @@
 
 #include "moat/core/text.hpp"
 
-#include <charconv>
+#include "core/parse.hpp"
+
 #include <chrono>
 #include <optional>
 
@@ -16,11 +17,7 @@ std::optional<std::uint64_t> value_in(std::string_view line) {
     if (!line.starts_with(before))
         return std::nullopt;
     line.remove_prefix(before.size());
-    std::uint64_t value = 0;
-    const auto end = std::from_chars(line.data(), line.data() + line.size(), value, 16);
-    if (end.ec != std::errc() || end.ptr != line.data() + line.size())
-        return std::nullopt;
-    return value;
+    return number_in(line, 16);
 }
 
 } // namespace

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "machine/vfio_host/pci_devices.hpp"
 
+#include "core/parse.hpp"
 #include "platform/file_descriptor.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <fcntl.h>
 #include <filesystem>
 #include <fstream>
@@ -24,11 +24,7 @@ std::optional<std::uint64_t> number(std::string_view text, int base) {
         text.remove_prefix(2);
     while (!text.empty() && (text.back() == '\n' || text.back() == ' '))
         text.remove_suffix(1);
-    std::uint64_t value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
-    if (error != std::errc() || end != text.data() + text.size())
-        return std::nullopt;
-    return value;
+    return number_in(text, base);
 }
 
 std::string content(const fs::path& file) {

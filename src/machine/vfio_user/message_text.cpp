@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "machine/vfio_user/message_text.hpp"
 
+#include "core/parse.hpp"
+
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <system_error>
 
 namespace moat::machine::vfio_user {
@@ -72,26 +73,12 @@ class Words {
 
     [[nodiscard]] bool ended() const { return rest_.empty(); }
 
-    std::string_view word() {
-        const std::string_view found = rest_.substr(0, rest_.find(' '));
-        rest_.remove_prefix(std::min(found.size() + 1, rest_.size()));
-        return found;
-    }
+    std::string_view word() { return take_until(rest_, ' '); }
 
     /// Nothing unless the word is a number of type T.
     template <class T>
     std::optional<T> number(int base = 10) {
-        return number_of<T>(word(), base);
-    }
-
-    template <class T>
-    [[nodiscard]] static std::optional<T> number_of(std::string_view text, int base) {
-        T value{};
-        const auto [end, error] =
-            std::from_chars(text.data(), text.data() + text.size(), value, base);
-        if (error != std::errc() || end != text.data() + text.size())
-            return std::nullopt;
-        return value;
+        return number_in<T>(word(), base);
     }
 
   private:
@@ -102,7 +89,7 @@ class Words {
     const auto* const known = std::ranges::find(command_names, word);
     if (known != command_names.end() && !word.empty())
         return static_cast<Command>(known - command_names.begin());
-    const auto number = Words::number_of<std::uint16_t>(word, 10);
+    const auto number = number_in<std::uint16_t>(word, 10);
     return number ? std::optional(static_cast<Command>(*number)) : std::nullopt;
 }
 
@@ -111,7 +98,7 @@ class Words {
     const std::size_t star = word.find('*');
     std::size_t times = 1;
     if (star != word.npos) {
-        const auto number = Words::number_of<std::uint32_t>(word.substr(star + 1), 10);
+        const auto number = number_in<std::uint32_t>(word.substr(star + 1), 10);
         if (!number || *number == 0 || star != 2)
             return false;
         times = *number;
@@ -121,7 +108,7 @@ class Words {
         times * word.size() / 2 > most_message - body.size())
         return false;
     for (; !word.empty(); word.remove_prefix(2)) {
-        const auto value = Words::number_of<std::uint8_t>(word.substr(0, 2), 16);
+        const auto value = number_in<std::uint8_t>(word.substr(0, 2), 16);
         if (!value)
             return false;
         body.insert(body.end(), times, std::byte{*value});

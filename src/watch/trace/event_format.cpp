@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "event_format.hpp"
 
+#include "core/parse.hpp"
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -12,14 +14,6 @@ namespace moat::watch {
 namespace {
 
 constexpr std::uint32_t most_field_bytes = 1U << 16; // a record fits a page of the ring
-
-/// The text up to `end`; removes both from `rest`.
-std::string_view take_until(std::string_view& rest, char end) {
-    const std::size_t at = std::min(rest.find(end), rest.size());
-    const std::string_view part = rest.substr(0, at);
-    rest.remove_prefix(std::min(at + 1, rest.size()));
-    return part;
-}
 
 /// The decimal number behind `key`; nothing without one below `limit`.
 std::optional<std::uint32_t> number_behind(std::string_view text, std::string_view key,

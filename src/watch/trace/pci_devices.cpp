@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 #include "pci_devices.hpp"
 
+#include "core/parse.hpp"
 #include "trace_files.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <system_error>
 
 namespace moat::watch {
@@ -31,13 +31,6 @@ std::string untranslated(const std::string& name, const PciDevice& device) {
            std::to_string(*device.group) + "/type";
 }
 
-std::optional<std::uint32_t> number_in(const std::string& text) {
-    std::uint32_t number = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-    return error == std::errc() && end == text.data() + text.size() ? std::optional(number)
-                                                                    : std::nullopt;
-}
-
 } // namespace
 
 PciDevices read_pci_devices(const fs::path& root) {
@@ -46,7 +39,7 @@ PciDevices read_pci_devices(const fs::path& root) {
     for (const std::string& name : names_in(folder)) {
         const fs::path device = folder / name;
         devices[name] = {.driver = link_name(device / "driver"),
-                         .group = number_in(link_name(device / "iommu_group")),
+                         .group = number_in<std::uint32_t>(link_name(device / "iommu_group")),
                          .domain = read_line(device / "iommu_group/type")};
     }
     return devices;

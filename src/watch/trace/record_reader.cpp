@@ -3,6 +3,7 @@
 
 #include "moat/core/text.hpp"
 
+#include "core/parse.hpp"
 #include "fault/log_group.hpp"
 #include "record_fields.hpp"
 
@@ -297,12 +298,9 @@ void RecordReader::bounced(const Input& input, DmaEventSink sink) {
 void RecordReader::add_line(std::uint64_t time_ns, std::string_view line, DmaEventSink sink) {
     advance(time_ns, sink);
     line_ns_ = std::max<std::uint64_t>(time_ns, 1);
-    while (!line.empty()) {
-        const std::size_t end = std::min(line.find('\n'), line.size());
-        const auto take = [&](const LogEvent& event) { log_event(event, sink); };
-        decoder_.line(line.substr(0, end), take);
-        line.remove_prefix(std::min(end + 1, line.size()));
-    }
+    const auto take = [&](const LogEvent& event) { log_event(event, sink); };
+    while (!line.empty())
+        decoder_.line(take_until(line, '\n'), take);
 }
 
 void RecordReader::advance(std::uint64_t time_ns, DmaEventSink sink) {
