@@ -247,18 +247,14 @@ MOAT_INTERPOSED sighandler_t bsd_signal(int number, sighandler_t handler) {
     return signal(number, handler);
 }
 
-MOAT_INTERPOSED sighandler_t ssignal(int number, sighandler_t handler) {
-    return signal(number, handler);
-}
+MOAT_ALIAS(ssignal, signal);
 
 MOAT_INTERPOSED sighandler_t sysv_signal(int number, sighandler_t handler) {
     return changes_faults(number) ? set_handler(number, handler, SA_RESETHAND | SA_NODEFER)
                                   : MOAT_NEXT(sysv_signal)(number, handler);
 }
 
-MOAT_INTERPOSED sighandler_t __sysv_signal(int number, sighandler_t handler) {
-    return sysv_signal(number, handler);
-}
+MOAT_ALIAS(__sysv_signal, sysv_signal);
 
 MOAT_INTERPOSED int pthread_sigmask(int how, const sigset_t* set, sigset_t* old) {
     if (set == nullptr || how == SIG_UNBLOCK || options() == nullptr)

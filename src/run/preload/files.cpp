@@ -196,10 +196,7 @@ MOAT_INTERPOSED int fcntl(int descriptor, int command, ...) {
     return duplicates ? duplicated(descriptor, result) : result;
 }
 
-MOAT_INTERPOSED int fcntl64(int descriptor, int command, ...) {
-    MOAT_LAST_ARGUMENT(void*, argument, command);
-    return fcntl(descriptor, command, argument);
-}
+MOAT_ALIAS(fcntl64, fcntl);
 
 MOAT_INTERPOSED int ioctl(int descriptor, unsigned long request, ...) noexcept {
     MOAT_LAST_ARGUMENT(void*, argument, request);

@@ -68,10 +68,7 @@ MOAT_INTERPOSED void* mmap(void* address, std::size_t bytes, int protection, int
     return made;
 }
 
-MOAT_INTERPOSED void* mmap64(void* address, std::size_t bytes, int protection, int flags,
-                             int descriptor, off64_t offset) {
-    return mmap(address, bytes, protection, flags, descriptor, offset);
-}
+MOAT_ALIAS(mmap64, mmap);
 
 MOAT_INTERPOSED int munmap(void* address, std::size_t bytes) {
     const Entry called(MOAT_CALLED_FROM);

@@ -9,6 +9,10 @@
 // A definition that takes the place of libc's.
 #define MOAT_INTERPOSED extern "C" [[gnu::visibility("default")]]
 
+// Another name of libc's for `function`, which the same file defines. off64_t is off_t.
+#define MOAT_ALIAS(name, function)                                                                 \
+    extern "C" [[gnu::visibility("default"), gnu::alias(#function)]] decltype(name) name
+
 namespace moat::run {
 
 [[nodiscard]] inline void* find_next(std::atomic<void*>& known, const char* name) {

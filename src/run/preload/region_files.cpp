@@ -113,9 +113,7 @@ MOAT_INTERPOSED off_t lseek(int descriptor, off_t offset, int whence) noexcept {
                                              : fail_with(ESPIPE);
 }
 
-MOAT_INTERPOSED off64_t lseek64(int descriptor, off64_t offset, int whence) noexcept {
-    return lseek(descriptor, offset, whence);
-}
+MOAT_ALIAS(lseek64, lseek);
 
 MOAT_INTERPOSED ssize_t pread(int descriptor, void* into, std::size_t bytes, off_t offset) {
     const File file = file_of(descriptor);
@@ -123,9 +121,7 @@ MOAT_INTERPOSED ssize_t pread(int descriptor, void* into, std::size_t bytes, off
                               : MOAT_NEXT(pread)(descriptor, into, bytes, offset);
 }
 
-MOAT_INTERPOSED ssize_t pread64(int descriptor, void* into, std::size_t bytes, off64_t offset) {
-    return pread(descriptor, into, bytes, offset);
-}
+MOAT_ALIAS(pread64, pread);
 
 MOAT_INTERPOSED ssize_t __pread_chk(int descriptor, void* into, std::size_t bytes, off_t offset,
                                     std::size_t room) {
@@ -135,10 +131,7 @@ MOAT_INTERPOSED ssize_t __pread_chk(int descriptor, void* into, std::size_t byte
                : MOAT_NEXT(__pread_chk)(descriptor, into, bytes, offset, room);
 }
 
-MOAT_INTERPOSED ssize_t __pread64_chk(int descriptor, void* into, std::size_t bytes, off64_t offset,
-                                      std::size_t room) {
-    return __pread_chk(descriptor, into, bytes, offset, room);
-}
+MOAT_ALIAS(__pread64_chk, __pread_chk);
 
 MOAT_INTERPOSED ssize_t pwrite(int descriptor, const void* from, std::size_t bytes, off_t offset) {
     const Entry called(MOAT_CALLED_FROM);
@@ -147,10 +140,7 @@ MOAT_INTERPOSED ssize_t pwrite(int descriptor, const void* from, std::size_t byt
                               : MOAT_NEXT(pwrite)(descriptor, from, bytes, offset);
 }
 
-MOAT_INTERPOSED ssize_t pwrite64(int descriptor, const void* from, std::size_t bytes,
-                                 off64_t offset) {
-    return pwrite(descriptor, from, bytes, offset);
-}
+MOAT_ALIAS(pwrite64, pwrite);
 
 MOAT_INTERPOSED ssize_t preadv(int descriptor, const iovec* pieces, int count, off_t offset) {
     const File file = file_of(descriptor);
@@ -161,9 +151,7 @@ MOAT_INTERPOSED ssize_t preadv(int descriptor, const iovec* pieces, int count, o
     });
 }
 
-MOAT_INTERPOSED ssize_t preadv64(int descriptor, const iovec* pieces, int count, off64_t offset) {
-    return preadv(descriptor, pieces, count, offset);
-}
+MOAT_ALIAS(preadv64, preadv);
 
 MOAT_INTERPOSED ssize_t pwritev(int descriptor, const iovec* pieces, int count, off_t offset) {
     const File file = file_of(descriptor);
@@ -175,9 +163,7 @@ MOAT_INTERPOSED ssize_t pwritev(int descriptor, const iovec* pieces, int count, 
     });
 }
 
-MOAT_INTERPOSED ssize_t pwritev64(int descriptor, const iovec* pieces, int count, off64_t offset) {
-    return pwritev(descriptor, pieces, count, offset);
-}
+MOAT_ALIAS(pwritev64, pwritev);
 
 MOAT_INTERPOSED int fstat(int descriptor, struct stat* into) noexcept {
     return character_device(descriptor, MOAT_NEXT(fstat)(descriptor, into), into);
