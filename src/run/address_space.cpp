@@ -11,8 +11,8 @@ void AddressSpace::map(const MapCall& call) {
     const IovaRange& range = call.map.range;
     if (!failed_.empty())
         std::erase_if(failed_, [&](const MapCall& each) { return each.map.range.overlaps(range); });
-    const Live live{.mapping = {.range = range, .allows = call.map.allows, .mapped = call.event},
-                    .memory = call.map.memory};
+    const Live live{
+        .range = range, .memory = call.map.memory, .allows = call.map.allows, .mapped = call.event};
     if (spare_) {
         spare_.key() = range.start().value();
         spare_.mapped() = live;
@@ -32,7 +32,11 @@ void AddressSpace::unmap(Iova start, const fault::Event& unmapped) {
     const auto found = live_.find(start.value());
     if (found == live_.end())
         return;
-    past_.note(found->second.mapping, unmapped);
+    if (past_.size() < most_past)
+        past_.push_back({found->second, unmapped});
+    else
+        past_[unmaps_ % most_past] = {found->second, unmapped};
+    ++unmaps_;
     spare_ = live_.extract(found);
 }
 
@@ -41,15 +45,19 @@ std::optional<AddressSpace::Piece> AddressSpace::find(Iova at, fault::Access acc
     if (above == live_.begin())
         return std::nullopt;
     const Live& live = std::prev(above)->second;
-    if (live.mapping.range.last() < at || !permits(live.mapping.allows, access))
+    if (live.range.last() < at || !permits(live.allows, access))
         return std::nullopt;
-    return Piece{.memory = live.memory + (at.value() - live.mapping.range.start().value()),
-                 .bytes = live.mapping.range.last().value() - at.value() + 1};
+    return Piece{.memory = live.memory + (at.value() - live.range.start().value()),
+                 .bytes = live.range.last().value() - at.value() + 1};
 }
 
 fault::Diagnosis AddressSpace::diagnose(const fault::Record& record) {
-    past_.catch_up();
-    return fault::diagnose(*this, past_, record);
+    for (indexed_ = std::max(indexed_, unmaps_ - past_.size()); indexed_ != unmaps_; ++indexed_) {
+        const Past& each = past_[indexed_ % most_past];
+        index_.note(each.live.mapping(), each.unmapped);
+    }
+    index_.catch_up();
+    return fault::diagnose(*this, index_, record);
 }
 
 const MapCall* AddressSpace::failed_at(Iova at) const {
@@ -64,9 +72,9 @@ fault::Neighbours AddressSpace::around(Iova at, fault::SearchSteps& steps) const
     fault::Neighbours found;
     const auto above = live_.upper_bound(at.value());
     if (above != live_.begin())
-        found.at_or_below = std::prev(above)->second.mapping;
+        found.at_or_below = std::prev(above)->second.mapping();
     if (above != live_.end())
-        found.above = above->second.mapping;
+        found.above = above->second.mapping();
     return found;
 }
 

@@ -11,6 +11,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <vector>
 
 namespace moat::run {
 
@@ -47,8 +48,19 @@ class AddressSpace {
 
   private:
     struct Live {
-        fault::Mapping mapping = {};
+        IovaRange range = {};
         std::uint64_t memory = 0;
+        fault::Allows allows = {};
+        fault::Event mapped = {};
+
+        [[nodiscard]] fault::Mapping mapping() const {
+            return {.range = range, .allows = allows, .mapped = mapped};
+        }
+    };
+
+    struct Past {
+        Live live;
+        fault::Event unmapped = {};
     };
 
     static constexpr std::size_t most_past = 65'536;
@@ -57,7 +69,10 @@ class AddressSpace {
     std::map<std::uint64_t, Live> live_; ///< by start
     decltype(live_)::node_type spare_;   ///< of the latest unmap, for the next map
     std::deque<MapCall> failed_;
-    fault::History past_{most_past};
+    std::vector<Past> past_;          ///< the latest, a ring
+    std::uint64_t unmaps_ = 0;        ///< ever made
+    std::uint64_t indexed_ = 0;       ///< of them; the first ones
+    fault::History index_{most_past}; ///< of `past_`; diagnosis completes it
 };
 
 static_assert(fault::LiveMappings<AddressSpace>);

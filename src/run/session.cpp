@@ -18,7 +18,6 @@
 #include <condition_variable>
 #include <csignal>
 #include <cstring>
-#include <map>
 #include <mutex>
 #include <optional>
 #include <string>
@@ -109,17 +108,21 @@ class Session::State final : Effects {
     }
 
     [[nodiscard]] Answer ioctl(File file, unsigned long request, std::uint64_t argument) {
-        std::array<std::byte, 64> small; // NOLINT(*-member-init): read below
+        std::array<std::byte, 64> small{};
         std::span<std::byte> copy;
-        if (const std::size_t least = VfioKernel::argument_bytes(request, {}); least != 0)
-            copy = std::span(small).first(client_.read(argument, std::span(small).first(least)));
-        const std::size_t bytes = VfioKernel::argument_bytes(request, copy);
-        if (bytes > small.size() && copy.size() == small.size()) {
-            std::vector<std::byte> large(bytes);
-            copy = std::span(large).first(client_.read(argument, large));
-            return ioctl(file, request, argument, copy);
+        std::size_t bytes = VfioKernel::argument_bytes(request, {});
+        if (bytes != 0) {
+            copy = std::span(small).first(client_.read(argument, std::span(small).first(bytes)));
+            bytes = VfioKernel::argument_bytes(request, copy);
         }
-        return ioctl(file, request, argument, copy.first(std::min(bytes, copy.size())));
+        if (bytes > small.size() && copy.size() == small.size()) [[unlikely]]
+            return large_ioctl(file, request, argument, bytes);
+        const auto before = small;
+        copy = copy.first(std::min(bytes, copy.size()));
+        const Answer answer = serve(file, request, argument, copy);
+        return std::memcmp(before.data(), small.data(), small.size()) == 0
+                   ? answer
+                   : write_back(answer, argument, before, copy);
     }
 
     /// The place of an offset in a device file, inside a region or not.
@@ -212,29 +215,42 @@ class Session::State final : Effects {
         return limits;
     }
 
+    /// An ioctl whose argument has `bytes` bytes.
+    [[nodiscard, gnu::noinline]] Answer large_ioctl(File file, unsigned long request,
+                                                    std::uint64_t argument, std::size_t bytes) {
+        std::vector<std::byte> large(bytes);
+        const auto copy = std::span(large).first(client_.read(argument, large));
+        const std::vector<std::byte> before = large;
+        const Answer answer = serve(file, request, argument, copy);
+        return std::memcmp(before.data(), large.data(), large.size()) == 0
+                   ? answer
+                   : write_back(answer, argument, before, copy);
+    }
+
     /// `copy`: the argument's bytes, as far as the program has them.
-    [[nodiscard]] Answer ioctl(File file, unsigned long request, std::uint64_t argument,
+    [[nodiscard]] Answer serve(File file, unsigned long request, std::uint64_t argument,
                                std::span<std::byte> copy) {
-        std::array<std::byte, 64> small; // NOLINT(*-member-init): read below
-        std::vector<std::byte> large(copy.size() > small.size() ? copy.size() : 0);
-        const std::span<std::byte> before =
-            large.empty() ? std::span(small).first(copy.size()) : std::span(large);
-        std::ranges::copy(copy, before.begin());
         const std::lock_guard lock(mutex_);
         event_.reset();
-        Answer answer = kernel_.request(file, request, argument, copy);
+        const Answer answer = kernel_.request(file, request, argument, copy);
         if (answer.opened != File::none && kernel_.device_of(answer.opened))
-            answer = began(answer);
-        if (copy.empty() || std::memcmp(before.data(), copy.data(), copy.size()) == 0)
-            return answer;
-        // Nothing else is written: the program may own what follows a short argument.
+            return began(answer);
+        return answer;
+    }
+
+    /// Writes what of the argument differs from `before`, and nothing else: the program may own
+    /// what follows a short argument. Something differs.
+    [[nodiscard, gnu::noinline]] Answer write_back(Answer answer, std::uint64_t argument,
+                                                   std::span<const std::byte> before,
+                                                   std::span<const std::byte> copy) {
+        before = before.first(copy.size());
         const auto first = std::ranges::mismatch(before, copy).in2;
         const auto last = std::mismatch(before.rbegin(), before.rend(), copy.rbegin()).second;
         const std::span<const std::byte> changed(first, last.base());
         const auto offset = static_cast<std::size_t>(first - copy.begin());
-        if (client_.write(argument + offset, changed) != changed.size())
-            return {.value = -EFAULT};
-        return answer;
+        return client_.write(argument + offset, changed) == changed.size()
+                   ? answer
+                   : Answer{.value = -EFAULT};
     }
 
     /// Of a call that opens a device. The devices' thread starts with the first one.
@@ -300,11 +316,22 @@ class Session::State final : Effects {
 
     /// The call being served; its stack is kept.
     [[nodiscard]] const fault::Event& event() {
-        if (!event_) {
+        if (!event_)
             event_ = {
                 .time_ns = now_ns(), .thread = client_.thread(), .stack = client_.stack(stacks_)};
-        }
         return *event_;
+    }
+
+    [[nodiscard]] AddressSpace& space(Space number) {
+        const auto at = static_cast<std::size_t>(number);
+        if (at >= spaces_.size() || spaces_[at] == nullptr) [[unlikely]]
+            make_space(at);
+        return *spaces_[at];
+    }
+
+    [[gnu::noinline]] void make_space(std::size_t at) {
+        spaces_.resize(std::max(spaces_.size(), at + 1));
+        spaces_[at] = std::make_unique<AddressSpace>();
     }
 
     /// A device that reaches `space`, for the recording.
@@ -314,10 +341,10 @@ class Session::State final : Effects {
         return found == slots_.end() ? std::string_view() : (*found)->address;
     }
 
-    /// Whether the program has the byte.
+    /// Whether the program has the page of the byte.
     [[nodiscard]] bool is_there(std::uint64_t address) {
-        std::array<std::byte, 1> byte; // NOLINT(*-member-init): not read
-        return client_.read(address, byte) == 1;
+        std::array<std::byte, 16> some; // NOLINT(*-member-init): not read
+        return client_.read(address & ~(some.size() - 1), some) == some.size();
     }
 
     /// Other processes add to the same tally.
@@ -336,7 +363,7 @@ class Session::State final : Effects {
         if (!is_there(map.memory) ||
             (last / page_bytes != map.memory / page_bytes && !is_there(last)))
             return EFAULT;
-        spaces_[map.space].map({.map = map, .event = event()});
+        space(map.space).map({.map = map, .event = event()});
         if (recorder_.records())
             recorder_.map(device_of(map.space), map.range, map.allows, event());
         ++tally_.get().maps;
@@ -345,14 +372,14 @@ class Session::State final : Effects {
     }
 
     void map_failed(const DmaMap& map, int error) override {
-        spaces_[map.space].note_failed({.map = map, .event = event(), .error = error});
+        space(map.space).note_failed({.map = map, .event = event(), .error = error});
     }
 
     void unmap(const DmaMap& map) override {
         for (const auto& slot : slots_)
             if (slot->space == map.space)
                 slot->bus.note_unmap(map.range, event());
-        spaces_[map.space].unmap(map.range.start(), event());
+        space(map.space).unmap(map.range.start(), event());
         if (recorder_.records())
             recorder_.unmap(device_of(map.space), map.range, event());
         tally_.get().live -= Tally::live_map(map.range.size().value());
@@ -361,7 +388,7 @@ class Session::State final : Effects {
     void attach(Device device, Space space) override {
         Slot& slot = *slots_[device];
         slot.space = space;
-        slot.bus.attach(space == Space::none ? nullptr : &spaces_[space]);
+        slot.bus.attach(space == Space::none ? nullptr : &this->space(space));
         recorder_.device(slot.address, slot.kind, static_cast<std::uint32_t>(space));
     }
 
@@ -414,7 +441,7 @@ class Session::State final : Effects {
     Findings findings_;
     Stacks stacks_;
     std::optional<fault::Event> event_;
-    std::map<Space, AddressSpace> spaces_;
+    std::vector<std::unique_ptr<AddressSpace>> spaces_; ///< by number
     std::vector<std::unique_ptr<Slot>> slots_;
     VfioKernel kernel_;
     std::mutex mutex_;

@@ -5,31 +5,6 @@
 
 namespace moat::run {
 
-namespace {
-
-[[nodiscard]] bool fits(int descriptor) {
-    return descriptor >= 0 && descriptor < Descriptors::most;
-}
-
-} // namespace
-
-Descriptors::Entry Descriptors::find(int descriptor) const {
-    if (!fits(descriptor))
-        return {};
-    const std::uint32_t entry =
-        entries_[static_cast<std::size_t>(descriptor)].load(std::memory_order_acquire);
-    switch (entry) {
-    case 0:
-        return {};
-    case own:
-        return {.use = Use::own};
-    case inherited:
-        return {.use = Use::inherited};
-    default:
-        return {.use = Use::vfio, .file = static_cast<File>(entry)};
-    }
-}
-
 void Descriptors::set(int descriptor, std::uint32_t entry) {
     entries_[static_cast<std::size_t>(descriptor)].store(entry, std::memory_order_release);
     int end = end_;

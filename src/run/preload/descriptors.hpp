@@ -27,7 +27,15 @@ class Descriptors {
         File file = File::none; ///< of Use::vfio
     };
 
-    [[nodiscard]] Entry find(int descriptor) const;
+    [[nodiscard]] Entry find(int descriptor) const {
+        if (!fits(descriptor))
+            return {};
+        const std::uint32_t entry =
+            entries_[static_cast<std::size_t>(descriptor)].load(std::memory_order_acquire);
+        if (entry >= inherited)
+            return {.use = entry == own ? Use::own : Use::inherited};
+        return {.use = entry != 0 ? Use::vfio : Use::other, .file = static_cast<File>(entry)};
+    }
 
     /// Return: false if the number is too large to be kept.
     [[nodiscard]] bool add(int descriptor, File file);
@@ -49,6 +57,8 @@ class Descriptors {
     void inherit();
 
   private:
+    [[nodiscard]] static bool fits(int descriptor) { return descriptor >= 0 && descriptor < most; }
+
     void set(int descriptor, std::uint32_t entry);
 
     static constexpr std::uint32_t own = ~std::uint32_t{0};

@@ -22,15 +22,15 @@
 
 namespace moat::run {
 
+constinit std::atomic<bool> faults::caught = false;
+constinit thread_local bool faults::maybe_blocked = false;
+
 namespace {
 
+using faults::caught;
+using faults::maybe_blocked;
+
 constexpr std::array fault_signals = {SIGSEGV, SIGBUS};
-
-constinit std::atomic<bool> caught = false;
-
-/// Whether this thread may be in the program's handler of a fault signal, which blocks it. A
-/// handler that leaves by a jump leaves it set.
-constinit thread_local bool maybe_blocked = false;
 
 /// The program's action for a fault signal while the handler below is installed. Held with every
 /// signal blocked, so that a handler may call sigaction.
@@ -212,9 +212,7 @@ void catch_faults() {
     caught = true;
 }
 
-bool catches_faults() {
-    if (!maybe_blocked)
-        return caught;
+bool faults::are_not_blocked() {
     sigset_t mask;
     MOAT_NEXT(pthread_sigmask)(SIG_BLOCK, nullptr, &mask);
     maybe_blocked = std::ranges::any_of(

@@ -22,13 +22,13 @@ namespace {
 
 using Use = Descriptors::Use;
 
-int fail_with(int error) {
+[[gnu::noinline]] int fail_with(int error) {
     errno = error;
     return -1;
 }
 
-/// The descriptor of a file that the Session opened.
-int new_descriptor(File file, bool close_on_exec) {
+/// The descriptor of a file that the Session opened. Rare: inlined, it would cost each ioctl.
+[[gnu::noinline]] int new_descriptor(File file, bool close_on_exec) {
     const auto made =
         static_cast<int>(syscall(SYS_memfd_create, "moat-vfio", close_on_exec ? MFD_CLOEXEC : 0U));
     const int error = errno;
@@ -73,7 +73,7 @@ int vfio_ioctl(File file, unsigned long request, std::uint64_t argument) {
     return static_cast<int>(answer.value);
 }
 
-int inherited_ioctl() {
+[[gnu::noinline]] int inherited_ioctl() {
     static constinit std::atomic<bool> printed = false;
     if (!printed.exchange(true))
         print_line("a process uses a VFIO file that it inherited from the process that forked it; "

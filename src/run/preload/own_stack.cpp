@@ -21,7 +21,7 @@ struct Frame {
     std::uintptr_t address = 0;
     std::uintptr_t stack = 0;
 
-    [[nodiscard]] bool is_current() const {
+    [[nodiscard, gnu::always_inline]] bool is_current() const {
         return reinterpret_cast<const std::uintptr_t*>(stack)[-1] == address;
     }
 };
@@ -31,6 +31,15 @@ struct Capture {
     std::array<Frame, most_frames> callers = {};
     std::size_t count = 0;
     fault::StackView kept = {};
+
+    /// Whether the callers are those of now, where `place` is. Ends at the first that is not: the
+    /// stack may end where it did not before.
+    [[nodiscard, gnu::always_inline]] bool is_current() const {
+        for (std::size_t i = 0; i != count; ++i)
+            if (!callers[i].is_current())
+                return false;
+        return true;
+    }
 };
 
 /// The captures of places with an equal hash.
@@ -41,13 +50,9 @@ struct Ways {
 
 thread_local constinit std::array<Ways, 8> latest = {};
 
-/// Where the stack of a place is kept, or will be.
-[[nodiscard]] Capture& kept(const EntryPlace& place) {
+[[nodiscard]] Ways& ways_of(const EntryPlace& place) {
     const std::uintptr_t mixed = (place.address ^ place.stack >> 3) * 0x9e3779b97f4a7c15;
-    Ways& ways = latest[mixed >> 61];
-    auto& captures = ways.captures;
-    const auto found = std::ranges::find(captures, place, &Capture::place);
-    return found != captures.end() ? *found : captures[ways.next++ % captures.size()];
+    return latest[mixed >> 61];
 }
 
 /// The frames outside of this library, from `place` on.
@@ -96,11 +101,17 @@ void take(Capture& capture, Stacks& stacks) {
 fault::StackView own_stack(Stacks& stacks) {
     if (entered.address == 0)
         return {};
-    Capture& capture = kept(entered);
-    const std::span<const Frame> callers(capture.callers.data(), capture.count);
-    if (capture.place != entered || !std::ranges::all_of(callers, &Frame::is_current))
-        take(capture, stacks);
-    return capture.kept;
+    const EntryPlace place = entered;
+    Ways& ways = ways_of(place);
+    for (Capture& each : ways.captures)
+        if (each.place == place) {
+            if (!each.is_current()) [[unlikely]]
+                take(each, stacks);
+            return each.kept;
+        }
+    Capture& oldest = ways.captures[ways.next++ % ways.captures.size()];
+    take(oldest, stacks);
+    return oldest.kept;
 }
 
 } // namespace moat::run

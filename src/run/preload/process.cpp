@@ -70,6 +70,14 @@ void in_child() {
     return !the_descriptors.refers(file) && !the_windows.refers(file);
 }
 
+[[nodiscard, gnu::noinline]] Session& make_session() {
+    const std::lock_guard guard(making);
+    catch_faults(); // its copies may fault
+    if (current == nullptr)
+        current = new Session(*options(), own_client());
+    return *current;
+}
+
 [[gnu::constructor]] void start() {
     const Inside inside;
     if (options() == nullptr)
@@ -93,13 +101,9 @@ const Options* options() {
 }
 
 Session& session() {
-    if (Session* const made = current.load(std::memory_order_acquire))
+    if (Session* const made = current.load(std::memory_order_acquire)) [[likely]]
         return *made;
-    const std::lock_guard guard(making);
-    catch_faults(); // its copies may fault
-    if (current == nullptr)
-        current = new Session(*options(), own_client());
-    return *current;
+    return make_session();
 }
 
 Session* session_if_any() {

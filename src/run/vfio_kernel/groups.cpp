@@ -14,7 +14,9 @@ void attach(Host& host, const Group& group, Space space) {
         host.effects.attach(device, space);
 }
 
-[[nodiscard]] Answer set_iommu(Host& host, Container& container, std::uint64_t type) {
+// Rare, and large: inlined, it would cost each map and unmap.
+[[nodiscard, gnu::noinline]] Answer set_iommu(Host& host, Container& container,
+                                              std::uint64_t type) {
     if (container.groups.empty() || container.iommu)
         return answer(EINVAL);
     if (type != VFIO_TYPE1_IOMMU && type != VFIO_TYPE1v2_IOMMU)

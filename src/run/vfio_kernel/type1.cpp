@@ -77,11 +77,10 @@ Answer Type1::map(std::span<const std::byte> argument) {
     return answer(mappings_.add(range, map.vaddr, allows(map.flags)));
 }
 
-bool Type1::bisects(IovaRange range) const {
+bool Type1::bisects(IovaRange range, Mappings::Iterator first) const {
     const auto cut = [&](Mappings::Iterator mapping) {
         return mapping != mappings_.end() && !range.contains(mapping->second.range);
     };
-    const auto first = mappings_.first_in(range);
     if (first == mappings_.end() || first->second.range == range)
         return false;
     return cut(first) || cut(mappings_.first_in({range.last(), ByteCount(1)}));
@@ -101,12 +100,12 @@ Answer Type1::unmap(std::span<std::byte> argument) {
     if (unmap.flags != 0 || all % host_->page() != 0 || !is_range(unmap.iova, unmap.size))
         return answer(EINVAL);
     const IovaRange range = range_of(unmap.iova, unmap.size);
-    if (version_ == Type1Version::v2 && bisects(range))
+    auto each = mappings_.first_in(range);
+    if (version_ == Type1Version::v2 && bisects(range, each))
         return answer(EINVAL);
     unmap.size = 0;
     // Linux finds nothing in a range that ends at 2^64.
     const bool finds = unmap.iova + range.size().value() != 0;
-    auto each = mappings_.first_in(range);
     // Version 1: a mapping is unmapped from its start or not at all.
     while (finds && each != mappings_.end() && range.contains(each->second.range.start())) {
         unmap.size += each->second.range.size().value();

@@ -28,7 +28,8 @@ class Type1 {
     [[nodiscard]] Answer info(std::span<std::byte> argument) const;
     [[nodiscard]] Answer map(std::span<const std::byte> argument);
     [[nodiscard]] Answer unmap(std::span<std::byte> argument);
-    [[nodiscard]] bool bisects(IovaRange range) const;
+    /// Whether `range` has a part of a mapping; `first` is the first one in it.
+    [[nodiscard]] bool bisects(IovaRange range, Mappings::Iterator first) const;
 
     Host* host_;
     Type1Version version_;

@@ -65,6 +65,7 @@ class VfioKernel::State {
             return;
         const OpenFile closed = std::move(found->second);
         files_.erase(found);
+        latest_ = {};
         if (auto* const group = std::get_if<Group*>(&closed)) {
             (*group)->open = false;
             release(**group);
@@ -127,8 +128,13 @@ class VfioKernel::State {
     }
 
     [[nodiscard]] OpenFile* find(File file) {
+        if (file == latest_.number)
+            return latest_.open;
         const auto found = files_.find(file);
-        return found != files_.end() ? &found->second : nullptr;
+        if (found == files_.end())
+            return nullptr;
+        latest_ = {.number = file, .open = &found->second};
+        return latest_.open;
     }
 
     template <class T>
@@ -336,7 +342,15 @@ class VfioKernel::State {
     Host host_;
     std::vector<VfioDevice> devices_;
     std::map<unsigned, Group> groups_;
+
+    /// A number and its element of `files_`.
+    struct Latest {
+        File number = File::none;
+        OpenFile* open = nullptr;
+    };
+
     std::map<File, OpenFile> files_;
+    Latest latest_; ///< found
     std::uint32_t last_file_ = 0;
 };
 
