@@ -91,18 +91,23 @@ class ListLayout {
         : boundary_(limits.boundary.value()), page_mask_(page_mask),
           guard_((limits.guard.value() + page_mask) & ~page_mask) {}
 
-    /// Return: the offset of the piece's first page in the list.
-    [[nodiscard]] std::uint64_t place(const Memory& piece) {
+    struct Place {
+        std::uint64_t at;     ///< the offset of the piece's first page in the list
+        std::uint64_t offset; ///< of the piece in its first page
+        std::uint64_t bytes;  ///< of its pages
+    };
+
+    /// Return: where the next piece lies, if `piece` is the next.
+    [[nodiscard, gnu::always_inline]] Place next(const Memory& piece) const {
         const std::uint64_t offset = piece.physical.value() & page_mask_;
-        std::uint64_t at = next_;
-        if (boundary_ != 0) {
-            const std::uint64_t first = at + offset;
-            if ((first & ~(boundary_ - 1)) != ((first + piece.bytes.size() - 1) & ~(boundary_ - 1)))
-                at = (at + boundary_ - 1) & ~(boundary_ - 1);
-        }
-        next_ = at + ((offset + piece.bytes.size() + page_mask_) & ~page_mask_) + guard_;
-        return at;
+        const std::uint64_t end = offset + piece.bytes.size();
+        const std::uint64_t bytes = (end + page_mask_) & ~page_mask_;
+        if (boundary_ == 0 || ((next_ + offset) ^ (next_ + end - 1)) < boundary_) [[likely]]
+            return {next_, offset, bytes};
+        return {(next_ + boundary_ - 1) & ~(boundary_ - 1), offset, bytes};
     }
+
+    [[gnu::always_inline]] void add(const Place& place) { next_ = place.at + place.bytes + guard_; }
 
     /// The size of the list; at least one piece was placed.
     [[nodiscard]] ByteCount size() const { return ByteCount(next_ - guard_); }
@@ -128,20 +133,21 @@ measure_list(std::span<const Memory> pieces, const SegmentLimits& limits, std::u
                     {"boundary", boundary});
     if (pieces.empty())
         return fail(ErrorCode::empty, "the list has no pieces");
-    const std::uint64_t longest = limits.longest.value();
     if (limits.guard.value() > longest_list)
         return fail(ErrorCode::out_of_range, "the guard is longer than any aperture",
                     {"guard", limits.guard.value()});
+    const std::uint64_t longest = std::min(limits.longest.value(), longest_list);
     ListLayout layout(limits, page_mask);
     for (const Memory& each : pieces) {
         const std::uint64_t size = each.bytes.size();
-        if (size == 0)
-            return fail(ErrorCode::empty, "a piece of the list is empty");
-        if (size > longest || size > longest_list ||
-            (boundary != 0 && (each.physical.value() & page_mask) + size > boundary))
+        if (size - 1 >= longest ||
+            (boundary != 0 && (each.physical.value() & page_mask) + size > boundary)) [[unlikely]] {
+            if (size == 0)
+                return fail(ErrorCode::empty, "a piece of the list is empty");
             return fail(ErrorCode::out_of_range, "a piece is longer than a segment may be",
                         {"size", size}, {"longest", longest}, {"boundary", boundary});
-        (void)layout.place(each);
+        }
+        layout.add(layout.next(each));
         if (layout.size().value() > longest_list) [[unlikely]]
             return fail(ErrorCode::out_of_range, "the list is longer than any aperture",
                         {"size", layout.size().value()}, {"boundary", boundary},

@@ -278,20 +278,21 @@ class Allocator {
         return &word;
     }
 
-    /// The pages that hold `size` bytes; for size 0, more pages than any range has.
+    /// The pages that hold `size` bytes; none, as no range has, for size 0 and for sizes that no
+    /// address space holds.
     [[nodiscard, gnu::always_inline]] std::uint64_t rounded_pages(ByteCount size) const {
-        return (((size.value() - 1) >> granule_lg2_) + 1) << (granule_lg2_ - page_lg2);
+        return ((size.value() + granule_mask_) & ~granule_mask_) >> page_lg2;
     }
 
     /// Allocates from the thread's special cache. Return: an empty range if none fits. A Range
     /// returns in registers, a Result in memory.
-    [[nodiscard, gnu::noinline]] Range take_special(Cache& cache, ByteCount size,
-                                                    Congruence placement, Iova last) {
+    [[nodiscard, gnu::always_inline]] Range take_special(Cache& cache, ByteCount size,
+                                                         Congruence placement, Iova last) {
         if (placement.modulus_lg2 > most_modulus_lg2)
             return {};
         const std::uint64_t payload = rounded_pages(size);
         const Range range =
-            caches_.pop_special(cache, payload, Wish(placement, last, granule_lg2_));
+            caches_.pop_special(cache, payload, Wish(placement, last, granule_mask_));
         if (range.word != nullptr)
             range.word->store(record::special(State::live, payload), std::memory_order_relaxed);
         return range;
@@ -349,6 +350,7 @@ class Allocator {
     std::unexpected<Error> no_space(const Request& request);
 
     const unsigned granule_lg2_;
+    const std::uint64_t granule_mask_;
     const std::uint64_t end_page_;
     Central<Sync> central_;
     Caches<Sync> caches_;
@@ -358,8 +360,8 @@ class Allocator {
 
 template <SyncPolicy Sync>
 Allocator<Sync>::Allocator(const Config& config, std::uint64_t end_page)
-    : granule_lg2_(config.granule_lg2), end_page_(end_page),
-      central_(end_page, GuardPages(config.guard, config.granule_lg2)),
+    : granule_lg2_(config.granule_lg2), granule_mask_(low_bits(config.granule_lg2)),
+      end_page_(end_page), central_(end_page, GuardPages(config.guard, config.granule_lg2)),
       caches_(central_, cache_budget(config)), recycler_(central_, caches_, config),
       lookup_(central_, config.granule_lg2) {}
 

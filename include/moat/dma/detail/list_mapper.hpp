@@ -82,22 +82,19 @@ class ListMapper {
         std::size_t count = 0;
         std::size_t taken = 0;
         for (const Memory& each : pieces) {
-            const ListLayout before = layout;
-            const std::uint64_t at = start.value() + layout.place(each);
-            const std::uint64_t offset = each.physical.value() & pages_.page_mask();
-            const std::uint64_t memory = each.physical.value() - offset;
-            const std::uint64_t bytes = pages_.whole_pages(offset, each.bytes.size());
-            if (at == next && memory == next_memory && count != 0) {
-                room[count - 1].size += ByteCount(bytes);
-            } else if (count == room.size()) {
-                layout = before;
+            const ListLayout::Place place = layout.next(each);
+            const std::uint64_t at = start.value() + place.at;
+            const std::uint64_t memory = each.physical.value() - place.offset;
+            if (at == next && memory == next_memory && count != 0)
+                room[count - 1].size += ByteCount(place.bytes);
+            else if (count == room.size())
                 break;
-            } else {
-                room[count++] = {Iova(at), ByteCount(bytes), PhysicalAddress(memory)};
-            }
-            next = at + bytes;
-            next_memory = memory + bytes;
-            writer.add(Iova(at + offset), each.size());
+            else
+                room[count++] = {Iova(at), ByteCount(place.bytes), PhysicalAddress(memory)};
+            layout.add(place);
+            next = at + place.bytes;
+            next_memory = memory + place.bytes;
+            writer.add(Iova(at + place.offset), each.size());
             ++taken;
         }
         pieces = pieces.subspan(taken);

@@ -113,7 +113,7 @@ class PageMapper {
         const std::uint64_t offset = iova.value() & page_mask_;
         const ByteCount bytes(whole_pages(offset, size.value()));
         const Iova start(iova.value() - offset);
-        if (unmapping_ == Unmapping::strict && size.value() - 1 < large_bytes) [[likely]]
+        if (unmapping_ == Unmapping::strict && size.value() - 1 < large_bytes - 1) [[likely]]
             if (const auto claim = allocator_->try_claim(start, bytes)) [[likely]] {
                 const Result<void> done = domain_.unmap(start, bytes);
                 if (done && allocator_->try_release(claim)) [[likely]]
@@ -130,7 +130,7 @@ class PageMapper {
         const std::uint64_t offset = iova.value() & page_mask_;
         const ByteCount bytes(whole_pages(offset, size.value()));
         const Iova start(iova.value() - offset);
-        if (size.value() - 1 < large_bytes) [[likely]]
+        if (size.value() - 1 < large_bytes - 1) [[likely]]
             if (const auto claim = allocator_->try_claim(start, bytes)) [[likely]] {
                 const Result<void> done = domain_.unmap(start, bytes);
                 ended(done.has_value());

@@ -96,12 +96,8 @@ class Caches {
     [[nodiscard, gnu::always_inline]] bool push_special(Cache& cache, std::uint64_t payload,
                                                         Range range) {
         SpecialCache<Sync>* const special = cache.special();
-        if (special == nullptr || !knows_pressure(cache) ||
-            special->pages() + payload + guard_pages_ > cache.special_pages ||
-            special->full(SpecialCache<Sync>::set_of(payload))) [[unlikely]]
-            return false;
-        special->push(payload, range);
-        return true;
+        return special != nullptr && knows_pressure(cache) &&
+               special->push(payload, range, cache.special_pages);
     }
 
     /// Caches a released range of Reuse::special; evicts older ranges if it must. Return: false if
@@ -114,8 +110,7 @@ class Caches {
             return false;
         if (const std::size_t set = SpecialCache<Sync>::set_of(payload); cache.special()->full(set))
             evict_special(cache, set);
-        cache.special()->push(payload, range);
-        return true;
+        return cache.special()->push(payload, range, cache.special_pages);
     }
 
     /// For a call that the thread's caches do not serve: returns them where the pressure has

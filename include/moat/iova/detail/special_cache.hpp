@@ -52,14 +52,20 @@ class SpecialCache {
         return counts_[set].load(std::memory_order_relaxed) == ways;
     }
 
-    /// Adds a range to its set, which must have room.
-    void push(std::uint64_t payload, Range range) {
+    /// Adds a range, unless its set is full or the cache would hold more than `most_pages`. Return:
+    /// whether it did.
+    [[nodiscard, gnu::always_inline]] bool push(std::uint64_t payload, Range range,
+                                                std::uint64_t most_pages) {
         const std::size_t set = set_of(payload);
         const std::uint32_t count = counts_[set].load(std::memory_order_relaxed);
+        const std::uint64_t more = pages() + payload + guard_pages_;
+        if (count == ways || more > most_pages) [[unlikely]]
+            return false;
         kept_[set][count].range = range;
         kept_[set][count].payload = payload;
         counts_[set].store(count + 1, std::memory_order_relaxed);
-        add_pages(payload + guard_pages_);
+        pages_.store(more, std::memory_order_relaxed);
+        return true;
     }
 
     /// Passes the older half of a set, rounded up, to take(ranges), and forgets it.

@@ -32,8 +32,8 @@ struct Wish {
     std::uint64_t last = 0;
 
     /// For a checked modulus, at most 2^57.
-    constexpr Wish(const Congruence& placement, Iova latest, unsigned granule_lg2)
-        : mask(((std::uint64_t{1} << placement.modulus_lg2) - 1) >> granule_lg2 << granule_lg2),
+    constexpr Wish(const Congruence& placement, Iova latest, std::uint64_t granule_mask)
+        : mask(((std::uint64_t{1} << placement.modulus_lg2) - 1) & ~granule_mask),
           like(placement.like), last(latest.value()) {}
 
     [[nodiscard]] constexpr bool allows(Iova start, std::uint64_t payload) const {

@@ -136,6 +136,18 @@ class EntryWriter {
         }
     }
 
+    /// The same, unless an entry is present. Return: whether it wrote. Not inlined, so that the
+    /// loops are compiled once: for each number of levels, their accesses become calls.
+    template <unsigned L>
+    [[gnu::noinline]] bool fill_if_absent(Table<Tree, L> table, unsigned first, unsigned count,
+                                          std::uint64_t physical, Word attributes,
+                                          unsigned largest_group_lg2) const {
+        if (!all_absent(table, first, count))
+            return false;
+        fill(table, first, count, physical, attributes, largest_group_lg2);
+        return true;
+    }
+
   private:
     friend class Edit<Tree>;
 

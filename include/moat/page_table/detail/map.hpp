@@ -48,14 +48,16 @@ template <class Tree, unsigned L, class MemoryOf>
         const std::uint64_t room = bit(table_span_lg2<F>(0) - F::granule_lg2) - first;
         const auto part = static_cast<unsigned>(room < count - done ? room : count - done);
         std::uint64_t any = 0;
-        for (unsigned i = 0; i != part; ++i)
-            any |= memory_of(done + i).value();
+        for_each_index(done, part, [&](std::uint64_t page) __attribute__((always_inline)) {
+            any |= memory_of(page).value();
+        });
         if (!table || any >> F::output_bits != 0 || !is_aligned(any, F::granule_lg2) ||
             !writer.all_absent(*table, first, part))
             return done;
-        for (unsigned i = 0; i != part; ++i)
-            writer.store(*table, first + i,
-                         F::template leaf_word<0>(memory_of(done + i).value(), attributes, 0));
+        for_each_index(done, part, [&](std::uint64_t page) __attribute__((always_inline)) {
+            writer.store(*table, static_cast<unsigned>(first + (page - done)),
+                         F::template leaf_word<0>(memory_of(page).value(), attributes, 0));
+        });
         done += part;
     }
     return count;
@@ -148,11 +150,8 @@ class Map {
             return true;
         }
         const unsigned count = entry_index<F, Leaf>(request.last) - first + 1;
-        if (!writer.all_absent(*table, first, count))
-            return false;
-        writer.fill(*table, first, count, request.physical, request.attributes,
-                    request.largest_leaf_lg2 - entry_lg2<F>(Leaf));
-        return true;
+        return writer.fill_if_absent(*table, first, count, request.physical, request.attributes,
+                                     request.largest_leaf_lg2 - entry_lg2<F>(Leaf));
     }
 
     /// Whether whole entries of level L become leaves, given the memory of one of them.
