@@ -11,7 +11,7 @@ namespace {
 using namespace moat;
 
 constexpr std::uint64_t small_block = bit(iommu::small_generation_lg2);
-constexpr std::uint64_t blocks = 1024; // as many as there are counters
+constexpr std::uint64_t blocks = 512; // in as many large ones as these have counters
 
 using Generations = iommu::Generations<SerialSync>;
 

@@ -27,13 +27,14 @@ namespace moat::iommu {
 inline constexpr unsigned small_block_lg2 = 12;
 inline constexpr unsigned large_block_lg2 = 21;
 
-/// log2 of the addresses that share a generation: several pages, since invalidating a range costs a
-/// locked instruction per generation, and neighbours are mostly unmapped together.
-inline constexpr unsigned small_generation_lg2 = 15;
+/// log2 of the addresses that share a generation: several blocks, since invalidating a range costs
+/// a locked instruction per generation, and neighbours are mostly unmapped together. The allocator
+/// gives each thread the records of 64 KiB, so that threads seldom share one.
+inline constexpr unsigned small_generation_lg2 = 16;
 inline constexpr unsigned large_generation_lg2 = large_block_lg2;
 
 /// The most small generations that an invalidation changes; it changes large ones for more bytes.
-inline constexpr std::uint64_t most_small_generations = 8;
+inline constexpr std::uint64_t most_small_generations = 4;
 
 template <SyncPolicy Sync_>
 class Generations {
@@ -78,7 +79,7 @@ class Generations {
     }
 
   private:
-    /// Invalidating a page makes its seven neighbours, and one in 1024 other blocks, read the
+    /// Invalidating a page makes its 15 neighbours, and one in 1024 other blocks, read the
     /// tables again.
     template <std::size_t N>
     struct alignas(64) Counters {
