@@ -22,8 +22,8 @@ namespace moat::audit {
 struct Placed {
     std::string_view label;
     Direction direction = Direction::bidirectional;
-    IovaRange range = {};             ///< of the buffer
-    IovaRange pages = {};             ///< mapped for it, now or before; in place, with its guards
+    IovaRange range = {}; ///< of the buffer
+    IovaRange pages = {}; ///< mapped for it, now or before; with its guards if they are canaries
     std::span<std::byte> memory = {}; ///< of the pages
     /// Unmapped memory whose physical address equals the pages' IOVA: an access to it bypasses the
     /// IOMMU. Empty without decoys.
@@ -66,15 +66,21 @@ struct Inspected {
 enum class Decoys : std::uint8_t {
     none,
     at_physical_addresses,
-    /// Nothing translates: buffers lie at their own physical addresses, and their guards are memory
-    /// filled with canaries.
+    /// Nothing translates: buffers lie at their own physical addresses, and their guards are
+    /// Guards::canaries.
     in_place,
+};
+
+enum class Guards : std::uint8_t {
+    unmapped, ///< an access to them is blocked and recorded
+    canaries, ///< mapped memory, filled with canaries: where nothing is recorded
 };
 
 struct ArenaConfig {
     ByteCount guard{4096}; ///< rounded up to pages
     std::uint64_t seed = 0;
     Decoys decoys = Decoys::none;
+    Guards guards = Guards::unmapped;
     /// Address space, and memory.
     ByteCount window{std::uint64_t{64} << 20};
     ByteCount memory{std::uint64_t{16} << 20};
@@ -141,6 +147,7 @@ class Arena {
     Arena(machine::Domain& domain, const ArenaConfig& config, machine::SharedMemory memory,
           std::optional<machine::SharedMemory> decoys);
 
+    [[nodiscard]] Result<void> map(const Placed& placed, PhysicalAddress physical);
     [[nodiscard]] std::uint64_t canaries_at(std::uint64_t offset, std::uint64_t lap) const;
     void take_changed_before(std::vector<Inspected>& found);
     static void fill_up_to(std::uint64_t end, std::span<std::byte> memory, std::uint64_t& filled,
@@ -150,6 +157,7 @@ class Arena {
     machine::Domain* domain_;
     ByteCount guard_;
     bool in_place_;
+    std::uint64_t margin_; ///< of a buffer's pages, for guards of canaries
     std::uint64_t seed_;
     machine::SharedMemory memory_;
     std::optional<machine::SharedMemory> decoys_;

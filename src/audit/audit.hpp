@@ -54,6 +54,7 @@ struct AuditOptions {
     /// Exclusive. By default the audit ends when each boundary was tested at each placement.
     std::optional<std::uint64_t> end_case = {};
     Decoys decoys = Decoys::none;
+    Guards guards = Guards::unmapped;
     bool records_faults = true; ///< whether the IOMMU records what it blocks, and where
     /// How long the device may run after each operation, and at the end, by the machine's clock:
     /// accesses in that time are late.

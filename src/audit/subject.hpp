@@ -104,6 +104,9 @@ class Subject {
     /// Options that the machine and the driver require; the others have their defaults.
     [[nodiscard]] AuditOptions options();
 
+    /// Replaces the injected error. No options() of before are in use.
+    void inject(const Wrong& wrong);
+
     /// How many errors were injected; 0 if no operation of the device takes so many bytes.
     [[nodiscard]] std::uint64_t wronged() const;
 

@@ -164,6 +164,44 @@ TEST_F(ArenaTest, memory_comes_again_before_addresses_do) {
     EXPECT_LT(memory.size(), 100U);
 }
 
+/// Where an IOMMU records nothing, a guard is memory; also of a buffer that may only be read.
+TEST_F(ArenaTest, guards_of_canaries_count_writes_past_a_buffer_s_pages) {
+    Arena guarded = *Arena::create(
+        machine, *domain, {.guard = ByteCount(8192), .seed = 3, .guards = audit::Guards::canaries});
+    for (const Direction direction : {Direction::from_device, Direction::to_device}) {
+        guarded.begin_operation();
+        const auto placed =
+            guarded.place({.what = "data", .direction = direction, .size = ByteCount(4096)},
+                          Placement::left, Life::operation, 0);
+        ASSERT_TRUE(placed) << placed.error();
+        EXPECT_EQ(placed->pages.size(), ByteCount(5 * 4096));
+        EXPECT_EQ(Arena::look(*placed).around(), 0U);
+        machine::Domain& mapped = *domain;
+        for (const std::uint64_t page : {0, 1, 3, 4})
+            EXPECT_EQ(mapped
+                          .map(placed->pages.start() + ByteCount(page * 4096), ByteCount(4096),
+                               PhysicalAddress(0), read_write)
+                          .error()
+                          .code(),
+                      ErrorCode::overlap)
+                << "the guards are mapped";
+        placed->memory[8191] = other;
+        placed->memory[3 * 4096] = other;
+        placed->memory[5 * 4096 - 1] = other;
+        EXPECT_EQ(Arena::look(*placed).before, 1U);
+        EXPECT_EQ(Arena::look(*placed).after, 2U);
+        ASSERT_TRUE(guarded.unmap(*placed));
+        guarded.retire(*placed, {});
+        EXPECT_TRUE(
+            mapped.map(placed->pages.start(), ByteCount(4096), PhysicalAddress(0), read_write))
+            << "and unmapped with the buffer";
+        ASSERT_TRUE(mapped.unmap(placed->pages.start(), ByteCount(4096)));
+        std::vector<Inspected> found;
+        guarded.look_at_all(found);
+        EXPECT_TRUE(found.empty());
+    }
+}
+
 TEST_F(ArenaTest, refuses_what_does_not_fit_and_goes_on) {
     const auto refused = arena.place({.what = "data", .size = ByteCount(std::uint64_t{1} << 30)},
                                      Placement::left, Life::operation, 0);

@@ -97,6 +97,15 @@ TEST_F(JudgeTest, access_that_a_buffer_forbids_is_outside) {
     EXPECT_EQ(found[0].bytes, 8U);
 }
 
+/// A virtio-iommu gives the kind of an access that a leaf forbids, and of no other.
+TEST_F(JudgeTest, access_of_unknown_kind_to_an_unmapped_buffer_is_late) {
+    fault(Access::unknown, 0x20000, 512, Reason::permission);
+    const auto found = judge();
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].kind, FindingKind::touched_after_completion);
+    EXPECT_EQ(found[0].bytes, 512U);
+}
+
 TEST_F(JudgeTest, access_of_unknown_kind_is_what_its_buffer_is_for) {
     fault(Access::unknown, 0x20000 + 512, 4, Reason::permission);
     auto found = judge(Verdict::failure);

@@ -139,8 +139,9 @@ Arena::Arena(machine::Domain& domain, const ArenaConfig& config, machine::Shared
              std::optional<machine::SharedMemory> decoys)
     : domain_(&domain),
       guard_(align_up(std::max<std::uint64_t>(config.guard.value(), 1), page_lg2)),
-      in_place_(config.decoys == Decoys::in_place), seed_(config.seed), memory_(std::move(memory)),
-      decoys_(std::move(decoys)),
+      in_place_(config.decoys == Decoys::in_place),
+      margin_(in_place_ || config.guards == Guards::canaries ? guard_.value() : 0),
+      seed_(config.seed), memory_(std::move(memory)), decoys_(std::move(decoys)),
       window_start_(decoys_ ? decoys_->physical().value() : first_address),
       window_end_(window_start_ + config.window.value()), next_address_(window_start_),
       kept_address_(window_start_), highest_address_(window_start_) {}
@@ -185,18 +186,17 @@ Result<Placed> Arena::place(const Need& need, dma::Placement placement, Life lif
     const std::uint64_t room = align_up(std::max<std::uint64_t>(bytes, 1), page_lg2);
     const std::uint64_t start = align_up(next_address_ + guard_.value(), aligned_lg2);
     const std::uint64_t at = next_offset_;
+    const std::uint64_t first = start - margin_;
+    const std::uint64_t pages = room + 2 * margin_;
+    const std::uint64_t taken = in_place_ ? room : pages; // of `memory_`
     if (bytes == 0 || start + room + guard_.value() > window_end_ ||
-        at + room > memory_.size().value())
+        at + taken > memory_.size().value())
         return fail(ErrorCode::no_space, "the buffer does not fit the audit's memory",
                     {"size", bytes}, {"alignment_lg2", need.alignment_lg2});
-    // Guards in place belong to the buffer.
-    const std::uint64_t margin = in_place_ ? guard_.value() : 0;
-    const std::uint64_t first = start - margin;
-    const std::uint64_t pages = room + 2 * margin;
     Placed placed{.label = need.what,
                   .direction = need.direction,
                   .pages = IovaRange(Iova(first), ByteCount(pages)),
-                  .memory = memory_.bytes().subspan(at, room),
+                  .memory = memory_.bytes().subspan(at, taken),
                   .canaries = canaries_at(at, lap_),
                   .case_number = case_number};
     const std::uint64_t offset =
@@ -213,28 +213,43 @@ Result<Placed> Arena::place(const Need& need, dma::Placement placement, Life lif
             // A device that bypasses the IOMMU finds its queues here, so that it can start.
             placed.memory = here;
             placed.canaries = canaries;
-            physical = PhysicalAddress(start);
+            physical = PhysicalAddress(first);
         }
         fill_up_to(first - window_start_ + pages, decoys_->bytes(), decoys_filled_,
                    canaries_at(decoys_filled_, of_decoys));
     }
-    fill_up_to(at + room, memory_.bytes(), ready_, canaries_at(ready_, lap_));
+    fill_up_to(at + taken, memory_.bytes(), ready_, canaries_at(ready_, lap_));
     if (life == Life::driver) {
         std::ranges::fill(placed.bytes(), std::byte{0});
     } else if (need.direction == Direction::to_device && !in_place_) {
         placed.canaries |= beside_read;
-        fill_red_zones(placed);
+        if (margin_ == 0)
+            fill_red_zones(placed);
+        else
+            fill(placed.memory, placed.canaries);
     }
-    MOAT_TRY(
-        domain_->map(Iova(start), ByteCount(room), physical, dma::attributes_of(need.direction)));
-    next_address_ = start + room + margin;
+    MOAT_TRY(map(placed, physical));
+    next_address_ = start + room + margin_;
     highest_address_ = std::max(highest_address_, next_address_);
-    next_offset_ = at + room;
+    next_offset_ = at + taken;
     if (life == Life::driver) {
         kept_address_ = next_address_;
         kept_offset_ = next_offset_;
     }
     return placed;
+}
+
+/// A device may write to guards of canaries even if it may only read the buffer.
+Result<void> Arena::map(const Placed& placed, PhysicalAddress physical) {
+    const ByteCount margin(margin_);
+    const ByteCount room = placed.pages.size() - margin - margin;
+    const Iova start = placed.pages.start();
+    if (margin_ != 0) {
+        MOAT_TRY(domain_->map(start, margin, physical, read_write));
+        MOAT_TRY(domain_->map(start + margin + room, margin, physical + margin + room, read_write));
+    }
+    return domain_->map(start + margin, room, physical + margin,
+                        dma::attributes_of(placed.direction));
 }
 
 Changed Arena::look(const Placed& placed) {

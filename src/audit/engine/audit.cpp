@@ -418,10 +418,11 @@ Result<DeviceReport> audit_function(machine::Machine& machine, machine::Bdf addr
     const Attachment attachment{machine, address};
     MOAT_LET(const auto function, machine.open(address));
     const auto wrapped = options.wrap_domain ? options.wrap_domain(*domain) : nullptr;
-    MOAT_LET(
-        Arena arena,
-        Arena::create(machine, wrapped ? *wrapped : *domain,
-                      {.guard = options.guard, .seed = options.seed, .decoys = options.decoys}));
+    MOAT_LET(Arena arena, Arena::create(machine, wrapped ? *wrapped : *domain,
+                                        {.guard = options.guard,
+                                         .seed = options.seed,
+                                         .decoys = options.decoys,
+                                         .guards = options.guards}));
     report.caches_translations = function->info().caches_translations;
     Audit audit(machine, *function, arena, options, report);
     MOAT_TRY(audit.run());

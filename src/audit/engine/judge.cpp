@@ -114,9 +114,11 @@ class Judge {
         case fault::Kind::crossing:
             return outside(diagnosis);
         case fault::Kind::permission:
-            // Some IOMMUs report a missing leaf for one that forbids the access; the buffer was
-            // unmapped.
-            if (record.reason == fault::Reason::not_present && is_given(diagnosis.mapping->range))
+            // The buffer was unmapped. Some IOMMUs report a missing leaf for one that forbids the
+            // access, and others not the kind of the access.
+            if ((record.reason == fault::Reason::not_present ||
+                 record.access == fault::Access::unknown) &&
+                is_given(diagnosis.mapping->range))
                 return after(diagnosis, diagnosis.mapping->range);
             return outside(diagnosis);
         case fault::Kind::use_after_unmap:

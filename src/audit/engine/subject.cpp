@@ -355,9 +355,10 @@ std::string_view limits_of(const Kind& kind) {
                "guards' ends and into unmapped buffers. Reads, and writes elsewhere, go "
                "undetected.";
     if (kind.iommu == machine::qemu::IommuModel::amd)
-        return "QEMU's AMD IOMMU does not record where it blocks an access (7.2: nothing at all). "
-               "Canaries show writes within the pages of a buffer. Reads, writes to other pages, "
-               "and late accesses go undetected.";
+        return "QEMU's AMD IOMMU does not record where it blocks an access (7.2: nothing at all), "
+               "so "
+               "guards are memory. Canaries show writes up to the guards' ends. Reads, writes "
+               "elsewhere, and late accesses go undetected.";
     if (kind.iommu == machine::qemu::IommuModel::smmuv3)
         return "The SMMU records words of 4 bytes: sizes of blocked accesses are rounded up to 4 "
                "bytes. It has no write-only pages: a device may read the buffers that it writes.";
@@ -436,6 +437,12 @@ Result<std::unique_ptr<Subject>> Subject::start(const Kind& kind, const Wrong& w
 Subject::Subject(std::unique_ptr<machine::Machine> machine, Bdf address, const Wrong& wrong,
                  std::unique_ptr<machine::soft::MovingModel> model)
     : model_(std::move(model)), machine_(std::move(machine)), address_(address) {
+    inject(wrong);
+}
+
+Subject::~Subject() = default;
+
+void Subject::inject(const Wrong& wrong) {
     std::function<void(Injection)> misbehave;
     if (model_)
         misbehave = [this, bytes = wrong.bytes, delay = wrong.delay](Injection what) {
@@ -443,8 +450,6 @@ Subject::Subject(std::unique_ptr<machine::Machine> machine, Bdf address, const W
         };
     injector_ = std::make_unique<Injector>(wrong, std::move(misbehave));
 }
-
-Subject::~Subject() = default;
 
 AuditOptions Subject::options() {
     AuditOptions options;
@@ -454,6 +459,7 @@ AuditOptions Subject::options() {
                              ? Decoys::in_place
                              : Decoys::at_physical_addresses;
         options.records_faults = in_qemu->fault_records() == machine::qemu::FaultRecords::complete;
+        options.guards = options.records_faults ? Guards::unmapped : Guards::canaries;
         options.round_trips = [in_qemu] { return in_qemu->qtest().round_trips(); };
     } else {
         // The kernel reports a fault some tenths of a millisecond later.
