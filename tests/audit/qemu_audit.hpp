@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <gtest/gtest.h>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,10 +19,9 @@ namespace moat::tests {
 
 class QemuAudit : public ::testing::Test {
   protected:
-    /// The audit of a device, or nothing if QEMU is not installed.
-    [[nodiscard]] std::optional<audit::DeviceReport>
-    run(std::string_view device, audit::Injection what = audit::Injection::none,
-        std::optional<std::uint64_t> end = {}, std::uint64_t first = 0) {
+    /// A machine with one device, or nothing if QEMU is not installed.
+    [[nodiscard]] std::unique_ptr<audit::Subject> start(std::string_view device,
+                                                        audit::Injection what) {
         const auto kind = std::ranges::find_if(audit::kinds(), [&](const auto& each) {
             return each.machine == "qemu" && each.name == device;
         });
@@ -31,20 +31,34 @@ class QemuAudit : public ::testing::Test {
         auto subject = audit::Subject::start(chosen, {.what = what}, &words);
         if (!subject && subject.error().code() == ErrorCode::not_found) {
             skipped = true;
-            return std::nullopt;
+            return nullptr;
         }
         EXPECT_TRUE(subject) << subject.error() << '\n' << words;
+        return subject ? std::move(*subject) : nullptr;
+    }
+
+    /// The audit of a device, or nothing if QEMU is not installed.
+    [[nodiscard]] std::optional<audit::DeviceReport>
+    run(std::string_view device, audit::Injection what = audit::Injection::none,
+        std::optional<std::uint64_t> end = {}, std::uint64_t first = 0) {
+        const auto subject = start(device, what);
         if (!subject)
             return std::nullopt;
-        audit::AuditOptions options = (*subject)->options();
+        auto report = run_on(*subject, end, first);
+        EXPECT_TRUE(report) << report.error();
+        return report ? std::optional(std::move(*report)) : std::nullopt;
+    }
+
+    [[nodiscard]] Result<audit::DeviceReport> run_on(audit::Subject& subject,
+                                                     std::optional<std::uint64_t> end = {},
+                                                     std::uint64_t first = 0) const {
+        audit::AuditOptions options = subject.options();
         options.first_case = first;
         options.end_case = end;
         if (ends_when_found) {
             options.goes_on = [](const audit::Tally& tally) { return tally.findings == 0; };
         }
-        auto report = audit::audit_function((*subject)->machine(), (*subject)->address(), options);
-        EXPECT_TRUE(report) << report.error();
-        return report ? std::optional(std::move(*report)) : std::nullopt;
+        return audit::audit_function(subject.machine(), subject.address(), options);
     }
 
     static bool has(const audit::DeviceReport& report, audit::FindingKind kind,
