@@ -29,7 +29,7 @@ sources() {
 }
 
 format() {
-    sources | xargs clang-format-19 --dry-run -Werror 2>&1 |
+    sources | xargs -P "$(nproc)" -n 50 clang-format-19 --dry-run -Werror 2>&1 |
         sed -n 's/^\([^: ]*\):[0-9].*/not formatted: clang-format-19 -i \1/p' | sort -u
     return "${PIPESTATUS[1]}"
 }
