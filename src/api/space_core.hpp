@@ -34,7 +34,7 @@ class SpaceCore : public Core {
                                                     std::string_view label) final {
         return map_one(memory, direction,
                        [&](Space& space, const dma::Memory& own) __attribute__((always_inline)) {
-                           return space.map(own, direction, keep(label));
+                           return space.map_inline(own, direction, keep(label));
                        });
     }
 
@@ -66,7 +66,7 @@ class SpaceCore : public Core {
     [[gnu::flatten]] void end(std::uint64_t iova, std::size_t bytes, Direction direction,
                               BlockShare& share) noexcept final {
         const Result<void> unmapped = with<void>([&](Space& space) __attribute__((always_inline)) {
-            return space.unmap(Iova(iova), ByteCount(bytes), direction);
+            return space.unmap_inline(Iova(iova), ByteCount(bytes), direction);
         });
         if (!unmapped || defers()) [[unlikely]]
             if (share.block() != nullptr)

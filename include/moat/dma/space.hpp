@@ -56,6 +56,14 @@ class Space {
                                      : map_otherwise(memory, direction, label);
     }
 
+    /// The same, compiled as a part of the caller at level `track`, too: for a function that does
+    /// little else.
+    [[nodiscard, gnu::always_inline]] Result<Iova>
+    map_inline(const Memory& memory, Direction direction, std::string_view label = {}) {
+        return entry_ == Care::track ? map_tracked_inline(memory, direction, label)
+                                     : map(memory, direction, label);
+    }
+
     /// Maps `pieces` into one range, in order, each on its own pages. Writes the segments for the
     /// device to `segments`, which has at least as many elements as `pieces`. Adjacent pieces share
     /// a segment where `limits` allow it. With a guard, each piece is a segment, and from level
@@ -89,6 +97,13 @@ class Space {
             return unmap_pages(iova, size);
         return entry_ == Care::track ? unmap_tracked(iova, size, direction)
                                      : unmap_otherwise(iova, size, direction);
+    }
+
+    /// The same, as `map_inline`.
+    [[gnu::always_inline]] Result<void> unmap_inline(Iova iova, ByteCount size,
+                                                     Direction direction) {
+        return entry_ == Care::track ? unmap_tracked_inline(iova, size, direction)
+                                     : unmap(iova, size, direction);
     }
 
     /// Makes the device the owner of [iova + offset, + size): it finds what the CPU wrote there.
@@ -226,6 +241,15 @@ class Space {
 
     [[gnu::noinline]] Result<Iova> map_tracked(const Memory& memory, Direction direction,
                                                std::string_view label) {
+        return map_tracked_inline(memory, direction, label);
+    }
+
+    [[gnu::noinline]] Result<void> unmap_tracked(Iova iova, ByteCount size, Direction direction) {
+        return unmap_tracked_inline(iova, size, direction);
+    }
+
+    [[gnu::always_inline]] Result<Iova>
+    map_tracked_inline(const Memory& memory, Direction direction, std::string_view label) {
         const Result<Iova> mapped =
             pages_.map(memory.physical, memory.size(), attributes_of(direction));
         if (!mapped) [[unlikely]]
@@ -233,7 +257,8 @@ class Space {
         return track(*mapped, memory.size(), direction, label);
     }
 
-    [[gnu::noinline]] Result<void> unmap_tracked(Iova iova, ByteCount size, Direction direction) {
+    [[gnu::always_inline]] Result<void> unmap_tracked_inline(Iova iova, ByteCount size,
+                                                             Direction direction) {
         const Result<void> removed = tracker_.remove(iova, size, direction);
         return removed ? pages_.unmap(iova, size) : removed;
     }
