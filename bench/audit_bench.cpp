@@ -321,8 +321,9 @@ void report_device(Suite& suite, std::string_view device, IommuModel iommu) {
 
 /// Without hda and edu, whose operations take as long as their clocks say.
 void report_devices(Suite& suite) {
-    for (const std::string_view device : {"virtio-blk", "virtio-blk-packed", "virtio-scsi",
-                                          "virtio-net", "ahci", "e1000e", "xhci", "sdhci"})
+    for (const std::string_view device :
+         {"virtio-blk", "virtio-blk-packed", "virtio-scsi", "virtio-net", "ahci", "e1000", "e1000e",
+          "vmxnet3", "xhci", "sdhci"})
         report_device(suite, device, IommuModel::intel);
     for (const IommuModel iommu : {IommuModel::amd, IommuModel::smmuv3, IommuModel::virtio})
         for (const std::string_view device : {"nvme", "virtio-blk", "xhci"})

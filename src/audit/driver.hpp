@@ -182,7 +182,9 @@ Start start_virtio_scsi; ///< the disk at target 0 of a virtio SCSI controller
 Start start_pvscsi;      ///< the disk at target 0 of VMware's paravirtual SCSI controller
 Start start_virtio_net;  ///< a virtio network device whose network returns each frame
 Start start_ahci;        ///< the first disk of an AHCI controller
+Start start_e1000;       ///< an Intel 82540EM network controller, looped back
 Start start_e1000e;      ///< an Intel 82574 network controller, looped back
+Start start_vmxnet3;     ///< VMware's vmxnet3, whose network returns each frame
 Start start_xhci;        ///< the first disk at a USB 3 controller
 Start start_hda;         ///< the first codec of an Intel HD Audio controller
 Start start_sdhci;       ///< the card in the first slot of an SD host controller

@@ -87,6 +87,15 @@ class DeviceTest : public QemuTest, protected audit::BufferSource {
         return pieces_.emplace_back(std::move(memory), iova);
     }
 
+    /// A page's pieces, behind each other for the device and apart in memory.
+    std::pair<Piece*, Piece*> pieces_apart() {
+        Piece& first = following(1);
+        const auto gap = *machine->allocate(ByteCount(page));
+        Piece& second = following(1);
+        EXPECT_NE(second.memory.physical(), first.memory.physical() + ByteCount(page));
+        return {&first, &second};
+    }
+
     Result<audit::Buffer> obtain(const audit::Need& need) override {
         Piece& made = piece((need.size.value() + page - 1) / page);
         std::memset(made.memory.bytes().data(), 0, made.memory.bytes().size());

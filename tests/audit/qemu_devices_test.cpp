@@ -149,6 +149,19 @@ constexpr std::array rows = {
     Row{"virtio-net", Injection::no_invalidate, "receive", FindingKind::touched_after_completion, 8,
         10},
     Row{"virtio-net", Injection::wrong_data, "receive", FindingKind::wrong_data, 0, 16},
+    // A round has 30 cases, 15 of each operation.
+    Row{"vmxnet3", Injection::overrun, "receive", FindingKind::wrote_outside, 45, 46},
+    Row{"vmxnet3", Injection::overrun, "receive", FindingKind::success_though_blocked, 45, 46},
+    Row{"vmxnet3", Injection::underrun, "receive", FindingKind::wrote_outside, 15, 17},
+    Row{"vmxnet3", Injection::underrun, "transmit", FindingKind::read_outside, 0, 2},
+    Row{"vmxnet3", Injection::late, "receive", FindingKind::touched_after_completion, 18, 19},
+    Row{"vmxnet3", Injection::stale, "receive", FindingKind::touched_after_completion, 15, 17},
+    Row{"vmxnet3", Injection::read_only, "transmit", FindingKind::wrote_outside, 0, 1},
+    Row{"vmxnet3", Injection::short_transfer, "receive", FindingKind::left_unwritten, 19, 20},
+    Row{"vmxnet3", Injection::short_buffer, "receive", FindingKind::wrote_outside, 45, 46},
+    Row{"vmxnet3", Injection::no_invalidate, "receive", FindingKind::touched_after_completion, 15,
+        17},
+    Row{"vmxnet3", Injection::wrong_data, "receive", FindingKind::wrong_data, 0, 16},
     // A round has 19 cases.
     Row{"hda", Injection::overrun, "capture", FindingKind::wrote_outside, 19, 20},
     Row{"hda", Injection::overrun, "capture", FindingKind::success_though_blocked, 19, 20},
@@ -223,6 +236,7 @@ constexpr std::array devices = {
     Device{"virtio-blk-packed", "virtio-blk", 512, 512},
     Device{"virtio-blk-ats", "virtio-blk", 512, 512},
     Device{"ahci", "ahci", 512, 512},
+    Device{"e1000", "e1000e", 64, 64},
     Device{"e1000e", "e1000e", 64, 64},
     Device{"xhci", "xhci", 512, 512},
     Device{"virtio-scsi", "virtio-scsi", 512, 4}, // the first blocked word ends a transfer
@@ -231,6 +245,7 @@ constexpr std::array devices = {
     Device{"sdhci", "sdhci", 512, 4},
     Device{"virtio-net", "virtio-net", 64, 64},
     Device{"virtio-net-packed", "virtio-net", 64, 64},
+    Device{"vmxnet3", "vmxnet3", 64, 64},
     Device{"hda", "hda", 0, 0},
     Device{"edu", "edu", 64, 64},
 };
@@ -428,7 +443,7 @@ TEST_P(GoodDevices, stay_inside) {
 INSTANTIATE_TEST_SUITE_P(Qemu, GoodDevices,
                          ::testing::Values("xhci", "virtio-scsi", "sdhci", "virtio-scsi-packed",
                                            "virtio-blk-packed", "virtio-blk-ats", "virtio-net",
-                                           "virtio-net-packed"));
+                                           "virtio-net-packed", "e1000", "vmxnet3"));
 
 class SlowDevices : public QemuAudit {};
 

@@ -22,7 +22,7 @@ struct DeviceKind {
     }
 };
 
-constexpr std::array<DeviceKind, 14> known = {
+constexpr std::array<DeviceKind, 16> known = {
     {{0, 0x1234, 0x11e8, "edu", start_edu},
      {0x010802, 0, 0, "nvme", start_nvme},
      {0, 0x1af4, 0x1042, "virtio-blk", start_virtio_blk},   // modern
@@ -33,7 +33,9 @@ constexpr std::array<DeviceKind, 14> known = {
      {0, 0x1af4, 0x1041, "virtio-net", start_virtio_net}, // modern
      {0, 0x1af4, 0x1000, "virtio-net", start_virtio_net}, // transitional
      {0x010601, 0, 0, "ahci", start_ahci},
+     {0, 0x8086, 0x100e, "e1000", start_e1000},
      {0, 0x8086, 0x10d3, "e1000e", start_e1000e},
+     {0, 0x15ad, 0x07b0, "vmxnet3", start_vmxnet3},
      {0x0c0330, 0, 0, "xhci", start_xhci},
      {0x040300, 0, 0, "hda", start_hda},
      {0x080501, 0, 0, "sdhci", start_sdhci}}};

@@ -237,7 +237,7 @@ using namespace std::chrono_literals;
 
 using machine::Bdf;
 
-constexpr std::array<Kind, 21> all_kinds = {
+constexpr std::array<Kind, 23> all_kinds = {
     {{"soft", "nvme", "an NVM Express controller in this process", true, Bdf(0, 5, 0)},
      {"soft", "edu", "a teaching device with one DMA engine in this process", true, Bdf(0, 4, 0)},
      {"soft", "nvme-ats", "the same NVM Express controller, which caches translations (ATS)", false,
@@ -247,10 +247,12 @@ constexpr std::array<Kind, 21> all_kinds = {
       Bdf(0, 6, 0)},
      {"qemu", "ahci", "QEMU's AHCI controller with a disk", true, Bdf(0, 7, 0)},
      {"qemu", "e1000e", "QEMU's Intel 82574 network controller, looped back", true, Bdf(0, 8, 0)},
+     {"qemu", "e1000", "QEMU's Intel 82540EM network controller, looped back", true, Bdf(0, 17, 0)},
      {"qemu", "xhci", "QEMU's USB 3 controller with a disk", true, Bdf(0, 10, 0)},
      {"qemu", "virtio-scsi", "QEMU's virtio SCSI controller with a disk", true, Bdf(0, 11, 0)},
      {"qemu", "sdhci", "QEMU's SD host controller with a card", true, Bdf(0, 14, 0)},
      {"qemu", "virtio-net", "QEMU's virtio network device, looped back", true, Bdf(0, 12, 0)},
+     {"qemu", "vmxnet3", "QEMU's vmxnet3 network device, looped back", true, Bdf(0, 18, 0)},
      {"qemu", "hda", "QEMU's HD Audio controller; up to 100 ms per operation", true, Bdf(0, 16, 0)},
      {"qemu", "edu", "QEMU's teaching device; 100 ms per operation", true, Bdf(0, 4, 0)},
      {"qemu", "virtio-blk-packed", "QEMU's virtio block device with packed queues", false,
@@ -306,13 +308,19 @@ machine::qemu::QemuOptions qemu_options(std::string_view name) {
         options.devices = {"sdhci-pci,addr=e", "sd-card,drive=disk0"};
     else if (name == "virtio-net")
         options.devices = {"virtio-net-pci,netdev=wire0,romfile=,addr=c" + virtio};
+    else if (name == "vmxnet3")
+        options.devices = {"vmxnet3,netdev=wire0,romfile=,addr=12"};
     else if (name == "xhci")
         options.devices = {"qemu-xhci,id=usb,addr=a", "usb-storage,drive=disk0,bus=usb.0"};
-    else
+    else if (name == "e1000") {
+        options.devices = {"e1000,addr=11,romfile="};
+        // Virtual time passes while the processor halts: the receiver starts a second late.
+        options.arguments = {"-icount", "shift=0,sleep=off"};
+    } else
         options.devices = {"e1000e,addr=8"};
-    if (name == "virtio-net")
+    if (name == "virtio-net" || name == "vmxnet3")
         options.wires = 1;
-    else if (name != "edu" && name != "e1000e" && name != "hda")
+    else if (name != "edu" && !name.starts_with("e1000") && name != "hda")
         options.disks = {disk_bytes}; // in memory
     return options;
 }

@@ -23,7 +23,7 @@ void enable_q35_ecam(Qtest& qtest) {
 }
 
 constexpr std::array<std::string_view, 4> intel_arguments = {
-    "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off", "-device",
+    "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off,pit=off", "-device",
     "intel-iommu,aw-bits=48,device-iotlb=on"};
 
 constexpr Board q35 = {.program = "qemu-system-x86_64",
@@ -53,11 +53,12 @@ constexpr Board none = [] {
 
 /// It translates always, and records nothing (7.2).
 constexpr std::array<std::string_view, 4> older_amd_arguments = {
-    "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off", "-device", "amd-iommu"};
+    "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off,pit=off", "-device",
+    "amd-iommu"};
 
 /// Without dma-remap, devices reach all of memory (11.1).
 constexpr std::array<std::string_view, 4> amd_arguments = {
-    "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off", "-device",
+    "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off,pit=off", "-device",
     "amd-iommu,dma-remap=on"};
 
 constexpr Board older_amd = [] {
@@ -78,7 +79,7 @@ constexpr Board amd = [] {
 }();
 
 constexpr std::array<std::string_view, 4> virtio_arguments = {
-    "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off", "-device",
+    "-machine", "q35,memory-backend=ram,kernel-irqchip=off,vmport=off,pit=off", "-device",
     "virtio-iommu-pci"};
 
 constexpr Board virtio = [] {
