@@ -167,12 +167,7 @@ class Explainer {
 Exit run(const ExplainArguments& arguments) {
     Explainer explainer(arguments);
     if (arguments.here && arguments.files.empty()) {
-        const Result<std::string> log = kernel_log();
-        if (!log) {
-            std::cerr << "moat explain: " << to_string(log.error()) << '\n';
-            return Exit::bound;
-        }
-        std::istringstream in(*log);
+        std::istringstream in(or_stop(kernel_log(), Exit::bound, "moat explain"));
         static_cast<void>(read(in, explainer));
     }
     const std::vector<std::string> standard_input = {"-"};

@@ -30,14 +30,6 @@ struct GuardArguments {
     bool json = false;
 };
 
-template <class T>
-T value_or_stop(std::expected<T, std::string> result) {
-    if (!result)
-        throw Stop{Exit::bound, "moat guard: " + result.error()};
-    if constexpr (!std::is_void_v<T>)
-        return *std::move(result);
-}
-
 std::string percent(double value) {
     std::ostringstream text;
     text << std::fixed << std::setprecision(value < 1 ? 3 : 1) << value << " %";
@@ -116,8 +108,8 @@ Exit show_guards(const GuardArguments& arguments) {
     std::optional<watch::GuardSettings> settings;
     std::vector<watch::GuardDevice> known;
     if (module.is_loaded()) {
-        settings = value_or_stop(module.settings());
-        known = value_or_stop(module.state());
+        settings = or_stop(module.settings(), Exit::bound, "moat guard");
+        known = or_stop(module.state(), Exit::bound, "moat guard");
     }
     auto devices = watch::guarded_devices(watch::read_pci_devices(arguments.root), known,
                                           settings && settings->size_kib != 0);
@@ -136,13 +128,12 @@ Exit show_guards(const GuardArguments& arguments) {
 Exit switch_on(const GuardArguments& arguments) {
     const watch::GuardModule module(arguments.root);
     const auto host = watch::read_pci_devices(arguments.root);
-    const auto chosen = watch::select_devices(host, arguments.devices);
-    if (!chosen)
-        throw Stop{Exit::bound, "moat guard on: " + chosen.error()};
+    const auto chosen =
+        or_stop(watch::select_devices(host, arguments.devices), Exit::bound, "moat guard on");
     if (!module.is_loaded())
-        value_or_stop(module.load(arguments.module));
-    value_or_stop(module.choose(*chosen));
-    value_or_stop(module.set_size((arguments.size + 1023) >> 10));
+        or_stop(module.load(arguments.module), Exit::bound, "moat guard");
+    or_stop(module.choose(chosen), Exit::bound, "moat guard");
+    or_stop(module.set_size((arguments.size + 1023) >> 10), Exit::bound, "moat guard");
     const Exit exit = show_guards(arguments);
     if (!arguments.json)
         std::cout << "Existing mappings have no guard until their driver maps them again; unbind "
@@ -153,7 +144,7 @@ Exit switch_on(const GuardArguments& arguments) {
 Exit switch_off(const GuardArguments& arguments) {
     const watch::GuardModule module(arguments.root);
     if (module.is_loaded())
-        value_or_stop(module.set_size(0));
+        or_stop(module.set_size(0), Exit::bound, "moat guard");
     return show_guards(arguments);
 }
 

@@ -50,14 +50,6 @@ constexpr const char* who = "moat run";
     throw Stop{exit, std::string(who) + ": " + text};
 }
 
-template <class T>
-T or_usage(std::expected<T, std::string> value, const char* option) {
-    if (!value)
-        stop(Exit::usage, std::string(option) + ' ' + value.error());
-    if constexpr (!std::is_void_v<T>)
-        return *std::move(value);
-}
-
 /// Errors that VFIO gives for a map.
 constexpr std::array<std::pair<std::string_view, int>, 6> map_errors = {{{"ENOMEM", ENOMEM},
                                                                          {"ENOSPC", ENOSPC},
@@ -84,16 +76,18 @@ void parse_failure(const std::string& text, run::Options& options) {
 [[nodiscard]] run::Options options_of(const RunArguments& arguments) {
     run::Options options;
     for (const std::string& each : arguments.devices)
-        options.devices.push_back(or_usage(
-            run::parse_device(each, static_cast<unsigned>(options.devices.size())), "--device"));
-    options.inject = or_usage(run::parse_injection(arguments.inject), "--inject");
+        options.devices.push_back(
+            or_stop(run::parse_device(each, static_cast<unsigned>(options.devices.size())),
+                    Exit::usage, "moat run: --device"));
+    options.inject =
+        or_stop(run::parse_injection(arguments.inject), Exit::usage, "moat run: --inject");
     options.inject.after = arguments.after;
     options.inject.seed = arguments.seed;
     if (arguments.seed && options.inject.name == "none")
         stop(Exit::usage, "--seed chooses which operations go wrong: add --inject");
     options.api = run::api_named(arguments.api).value();
     for (const std::string& each : arguments.limits)
-        or_usage(run::apply_limit(options.limits, each), "--limit");
+        or_stop(run::apply_limit(options.limits, each), Exit::usage, "moat run: --limit");
     options.record = !arguments.record.empty() || arguments.pictures.wanted();
     if (!arguments.fail.empty())
         parse_failure(arguments.fail, options);
@@ -189,20 +183,19 @@ int run_program(const RunArguments& arguments) {
                          arguments.pictures.trace()});
     const run::Options options = options_of(arguments);
     const std::string library = arguments.supervise ? "" : find_library();
-    auto launch = run::Launch::prepare(options, paths_of(arguments.paths));
-    if (!launch)
-        stop(Exit::bound, launch.error());
-    const auto end = arguments.supervise ? run_supervised(launch->options(), arguments.program)
-                                         : launch->run(arguments.program, library);
-    if (!end)
-        stop(Exit::bound, end.error());
-    const run::Tally tally = launch->tally();
+    auto launch =
+        or_stop(run::Launch::prepare(options, paths_of(arguments.paths)), Exit::bound, who);
+    const auto end =
+        or_stop(arguments.supervise ? run_supervised(launch.options(), arguments.program)
+                                    : launch.run(arguments.program, library),
+                Exit::bound, who);
+    const run::Tally tally = launch.tally();
     if (!arguments.quiet && tally.opens == 0)
-        print_unused(arguments, launch->options());
+        print_unused(arguments, launch.options());
     else if (!arguments.quiet)
-        print_summary(launch->options(), tally);
-    keep_files(arguments, *launch);
-    return tally.findings != 0 ? static_cast<int>(arguments.exit_code) : end->shell_status();
+        print_summary(launch.options(), tally);
+    keep_files(arguments, launch);
+    return tally.findings != 0 ? static_cast<int>(arguments.exit_code) : end.shell_status();
 }
 
 void describe_run(const CLI::App& command) {

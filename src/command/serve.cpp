@@ -173,13 +173,6 @@ class Stand {
     return platform::FileDescriptor(::signalfd(-1, &ends, SFD_CLOEXEC));
 }
 
-template <class T>
-[[nodiscard]] T or_reject(std::expected<T, std::string> result, std::string_view option) {
-    if (!result)
-        throw Stop{Exit::usage, "moat serve: " + std::string(option) + ": " + result.error()};
-    return *std::move(result);
-}
-
 void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::string& inject) {
     std::string text = "moat serve: " + std::to_string(tally.opens) + " clients, " +
                        std::to_string(tally.maps) + " maps, " +
@@ -228,7 +221,8 @@ void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::st
                                     " sockets; name one socket for each device"};
     if (!arguments.messages.empty() && arguments.devices.size() != 1)
         throw Stop{Exit::usage, "moat serve: --messages takes one --device"};
-    auto injection = or_reject(run::parse_injection(arguments.inject), "--inject");
+    auto injection =
+        or_stop(run::parse_injection(arguments.inject), Exit::usage, "moat serve: --inject");
     injection.after = arguments.after;
     injection.seed = arguments.seed;
     if (injection.seed && injection.name == "none")
@@ -238,8 +232,9 @@ void print_served(const run::Tally& tally, std::uint64_t misdeeds, const std::st
     run::Recorder recorder(recording, no_stacks);
     std::vector<std::unique_ptr<Stand>> stands;
     for (std::size_t index = 0; index != arguments.devices.size(); ++index) {
-        const auto choice = or_reject(
-            run::parse_device(arguments.devices[index], static_cast<unsigned>(index)), "--device");
+        const auto choice =
+            or_stop(run::parse_device(arguments.devices[index], static_cast<unsigned>(index)),
+                    Exit::usage, "moat serve: --device");
         auto listener = or_stop(serve::Listener::create(arguments.sockets[index]), Exit::bound,
                                 "moat serve: " + arguments.sockets[index]);
         stands.push_back(

@@ -251,10 +251,8 @@ Exit run(const WatchArguments& arguments) {
     require_output("moat watch", {arguments.record, arguments.textfile, arguments.pictures.html(),
                                   arguments.pictures.trace()});
     end_on_signals();
-    auto source = watch::TraceSource::begin(arguments.source);
-    if (!source)
-        throw Stop{Exit::bound, "moat watch: " + source.error()};
-    return Watch(arguments, *std::move(source)).run();
+    auto source = or_stop(watch::TraceSource::begin(arguments.source), Exit::bound, "moat watch");
+    return Watch(arguments, std::move(source)).run();
 }
 
 } // namespace

@@ -3,6 +3,7 @@
 #include "run/options.hpp"
 
 #include "core/parse.hpp"
+#include "machine/vfio_host/pci_devices.hpp"
 #include "run/device_kinds.hpp"
 
 #include <algorithm>
@@ -12,21 +13,6 @@
 namespace moat::run {
 
 namespace {
-
-/// "0000:05:00.0" or "05:00.0".
-[[nodiscard]] std::optional<machine::Bdf> address_in(std::string_view text) {
-    if (text.size() == 7)
-        return address_in("0000:" + std::string(text));
-    if (text.size() != 12 || text[4] != ':' || text[7] != ':' || text[10] != '.')
-        return std::nullopt;
-    const auto segment = number_in<std::uint16_t>(text.substr(0, 4), 16);
-    const auto bus = number_in<unsigned>(text.substr(5, 2), 16);
-    const auto device = number_in<unsigned>(text.substr(8, 2), 16);
-    const auto function = number_in<unsigned>(text.substr(11), 16);
-    if (!segment || !bus || !device || !function || *device > 31 || *function > 7)
-        return std::nullopt;
-    return machine::Bdf(*bus, *device, *function, *segment);
-}
 
 constexpr unsigned first_bus = 5;
 constexpr std::uint64_t most_capacity = std::uint64_t{1} << 40;
@@ -126,7 +112,7 @@ std::expected<DeviceChoice, std::string> parse_device(std::string_view text, uns
     if (!is_device_kind(choice.kind))
         return std::unexpected("\"" + choice.kind + "\" is no device: " + device_kinds());
     if (!place.empty()) {
-        const auto address = address_in(place);
+        const auto address = machine::vfio_host::parse_bdf(place);
         if (!address)
             return std::unexpected("\"" + std::string(place) +
                                    "\" is no PCI address such as 0000:05:00.0");

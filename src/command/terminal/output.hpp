@@ -23,10 +23,14 @@ struct Stop {
 };
 
 /// Return: the value of `result`. Stops with `exit`, and `about` before the error's text.
-template <class T>
-T or_stop(Result<T> result, Exit exit, const std::string& about) {
-    if (!result)
-        throw Stop{exit, about + ": " + to_string(result.error())};
+template <class T, class E>
+T or_stop(std::expected<T, E> result, Exit exit, const std::string& about) {
+    if constexpr (std::is_same_v<E, Error>) {
+        if (!result)
+            throw Stop{exit, about + ": " + to_string(result.error())};
+    } else if (!result) {
+        throw Stop{exit, about + ": " + result.error()};
+    }
     if constexpr (!std::is_void_v<T>)
         return *std::move(result);
 }
