@@ -10,6 +10,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 namespace {
 
@@ -64,7 +65,9 @@ void use(FuzzedUnit& unit, HostileAmd& registers) {
     if (!domain)
         return;
     const auto requester = static_cast<std::uint16_t>(registers.next());
-    const bool attached = (*domain)->attach(requester).has_value();
+    const bool caches = unit.serves_device_tlbs();
+    const auto tlb = caches ? std::optional(iommu::DeviceTlb{5}) : std::nullopt;
+    const bool attached = (*domain)->attach(requester, tlb).has_value();
     for (unsigned i = 0; i != 4; ++i) {
         const Iova start(registers.next());
         const ByteCount size(registers.next());
@@ -92,8 +95,11 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     Pool pool(bytes, PhysicalAddress(0x100000), headers, 12);
     HostileAmd registers(pool, data, size);
     const std::uint64_t choice = registers.next();
-    auto unit = FuzzedUnit::open(
-        registers, pool, {.device_bits = 8, .events_lg2 = 8, .caches_absent = (choice & 1) != 0});
+    auto unit = FuzzedUnit::open(registers, pool,
+                                 {.device_bits = 8,
+                                  .events_lg2 = 8,
+                                  .caches_absent = (choice & 1) != 0,
+                                  .serves_device_tlbs = (choice & 2) != 0});
     if (unit)
         use(**unit, registers);
     return 0;

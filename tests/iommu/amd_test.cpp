@@ -28,6 +28,9 @@ static_assert(iommu::DeferringDomain<AmdDomain>);
 /// 256 functions and events, so that both fit into the test's memory.
 constexpr amd::UnitOptions small_amd = {.device_bits = 8, .events_lg2 = 8, .caches_absent = false};
 
+constexpr amd::UnitOptions caching_amd = {
+    .device_bits = 8, .events_lg2 = 8, .caches_absent = false, .serves_device_tlbs = true};
+
 constexpr std::uint64_t everything = 0x7ffffffffffff000 | 3; ///< a block, and its tables
 constexpr amd::DeviceEntry blocked = {3, 0};
 
@@ -90,6 +93,40 @@ TEST_F(AmdTest, unattached_functions_are_blocked) {
     open();
     for (unsigned requester = 0; requester != 256; ++requester)
         ASSERT_EQ(device(static_cast<std::uint16_t>(requester)), blocked) << requester;
+}
+
+TEST_F(AmdTest, device_tlbs_of_a_domain_follow_its_iotlb) {
+    open(caching_amd);
+    ASSERT_TRUE(domain->attach(0x23, iommu::DeviceTlb{.queue_depth = 5}));
+    ASSERT_TRUE(domain->attach(0x24, iommu::DeviceTlb{}));
+    ASSERT_TRUE(domain->attach(0x25));
+    EXPECT_EQ(device(0x23)[1], domain->number() | bit(32)) << "translation requests are allowed";
+    EXPECT_EQ(device(0x25)[1], domain->number());
+    map(0x8000, 16_KiB);
+    registers.commands.clear();
+    registers.waits = 0;
+    ASSERT_TRUE(domain->unmap(Iova(0x8000), 16_KiB));
+    const std::uint64_t first = 4ULL << 60 | 0x23ULL << 32 | 5U << 24 | 0x23;
+    const std::uint64_t second = 4ULL << 60 | 0x24ULL << 32 | 32U << 24 | 0x24;
+    EXPECT_EQ(registers.commands,
+              (AmdCommands{of_domain(0x9001), {first, 0x9001}, {second, 0x9001}}));
+    EXPECT_EQ(registers.waits, 3U) << "each is sent when the one before is complete";
+
+    ASSERT_TRUE(unit->detach(0x24));
+    registers.commands.clear();
+    ASSERT_TRUE(domain->invalidate_all());
+    EXPECT_EQ(registers.commands,
+              (AmdCommands{of_domain(everything), {first, 0x7fff'ffff'ffff'f001}}));
+    registers.commands.clear();
+    ASSERT_TRUE(unit->detach(0x23));
+    EXPECT_EQ(registers.commands.back(), (amd::Command{first, 0x7fff'ffff'ffff'f001}));
+    ASSERT_TRUE(unit->detach(0x25));
+}
+
+TEST_F(AmdTest, device_tlb_needs_a_unit_that_serves_it) {
+    open();
+    EXPECT_EQ(domain->attach(0x23, iommu::DeviceTlb{}).error().code(), ErrorCode::unsupported);
+    EXPECT_EQ(device(0x23), blocked);
 }
 
 TEST_F(AmdTest, attached_function_has_an_entry) {

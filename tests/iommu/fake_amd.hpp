@@ -9,6 +9,7 @@
 #include "moat/sync/serial.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <utility>
 #include <vector>
@@ -99,8 +100,9 @@ class FakeAmd {
     std::vector<Command> commands; ///< without COMPLETION_WAIT
     unsigned waits = 0;
     unsigned reads = 0;
-    bool stuck = false;   ///< from now on it ignores writes
-    bool rejects = false; ///< from now on every command is illegal
+    bool stuck = false;                      ///< from now on it ignores writes
+    bool rejects = false;                    ///< from now on every command is illegal
+    std::function<void()> completed = [] {}; ///< called before it reports a batch's completion
 
   private:
     void run_commands() {
@@ -122,6 +124,7 @@ class FakeAmd {
                 continue;
             }
             ++waits;
+            completed();
             *pool_.words(PhysicalAddress(each[0] & field_mask(51, 3))) = each[1];
         }
     }

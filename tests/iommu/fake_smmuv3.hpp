@@ -10,6 +10,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <vector>
 
@@ -83,9 +84,10 @@ class FakeSmmuv3 {
     std::map<unsigned, std::uint64_t> values;
     std::vector<Command> commands; ///< without CMD_SYNC
     unsigned syncs = 0;
-    bool stuck = false;   ///< from now on it ignores writes
-    bool aborts = false;  ///< a full queue is an abort, as in QEMU's unit
-    bool rejects = false; ///< from now on every command is illegal
+    bool stuck = false;                      ///< from now on it ignores writes
+    bool aborts = false;                     ///< a full queue is an abort, as in QEMU's unit
+    bool rejects = false;                    ///< from now on every command is illegal
+    std::function<void()> completed = [] {}; ///< called before it reports a batch's completion
 
   private:
     void run_commands() {
@@ -101,10 +103,12 @@ class FakeSmmuv3 {
             }
             const std::uint64_t slot = consumer & (size - 1);
             const Command each = {queue[2 * slot], queue[2 * slot + 1]};
-            if ((each[0] & 0xff) == iommu::smmuv3::synchronize()[0])
+            if ((each[0] & 0xff) == iommu::smmuv3::synchronize()[0]) {
                 ++syncs;
-            else
+                completed();
+            } else {
                 commands.push_back(each);
+            }
             consumer = (consumer + 1) & (2 * size - 1);
         }
     }

@@ -9,6 +9,7 @@
 #include "moat/sync/serial.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <vector>
 
@@ -89,7 +90,8 @@ class FakeVtd {
     unsigned waits = 0;
     unsigned write_buffer_flushes = 0;
     unsigned reads = 0;
-    bool stuck = false; ///< from now on it ignores commands
+    bool stuck = false;                      ///< from now on it ignores commands
+    std::function<void()> completed = [] {}; ///< called before it reports a batch's completion
 
   private:
     void run_queue() {
@@ -103,6 +105,7 @@ class FakeVtd {
                 continue;
             }
             ++waits;
+            completed();
             *pool_.words(PhysicalAddress(each.high)) = each.low >> 32;
         }
     }

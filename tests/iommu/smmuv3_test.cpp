@@ -98,6 +98,51 @@ TEST_F(Smmuv3Test, ranges_are_one_command_where_the_unit_has_them) {
         << "one page, then 2^5";
 }
 
+TEST_F(Smmuv3Test, device_tlbs_of_a_domain_follow_its_tlb) {
+    registers.values[smmu::reg::idr0] |= 1U << 10;
+    open();
+    EXPECT_EQ(registers.values[smmu::reg::control], 0x1dU) << "translated accesses are checked";
+    ASSERT_TRUE(domain->attach(0x23, iommu::DeviceTlb{}));
+    ASSERT_TRUE(domain->attach(0x25));
+    const auto serves = [&](std::size_t stream) {
+        return words_at(smmu::reg::stream_table)[8 * stream + 1] >> 28 & 3;
+    };
+    EXPECT_EQ(serves(0x23), 1U);
+    EXPECT_EQ(serves(0x25), 0U);
+    map(0x8000, 16_KiB);
+    registers.commands.clear();
+    registers.syncs = 0;
+    ASSERT_TRUE(domain->unmap(Iova(0x8000), 16_KiB));
+    const std::uint64_t head = 0x40 | 0x23ULL << 32;
+    EXPECT_EQ(registers.commands,
+              (SmmuCommands{{0x12 | asid() | 2U << 20, 0x8000 | bit(10) | 1}, {head, 0x8002}}));
+    EXPECT_EQ(registers.syncs, 2U) << "the second is sent when the first is complete";
+
+    map(0x5000, 4_KiB);
+    registers.commands.clear();
+    ASSERT_TRUE(domain->unmap(Iova(0x5000), 4_KiB));
+    EXPECT_EQ(registers.commands.at(1), (smmu::Command{head, 0x5000}));
+
+    registers.commands.clear();
+    ASSERT_TRUE(domain->invalidate_all());
+    EXPECT_EQ(registers.commands.at(1), (smmu::Command{head, 52}));
+
+    registers.commands.clear();
+    ASSERT_TRUE(unit->detach(0x23));
+    EXPECT_EQ(registers.commands.back(), (smmu::Command{head, 52}));
+    registers.commands.clear();
+    ASSERT_TRUE(domain->invalidate_all());
+    EXPECT_EQ(registers.commands.size(), 1U) << "no device-TLB is left";
+    ASSERT_TRUE(unit->detach(0x25));
+}
+
+TEST_F(Smmuv3Test, device_tlb_needs_a_unit_that_serves_it) {
+    open();
+    EXPECT_EQ(domain->attach(0x23, iommu::DeviceTlb{}).error().code(), ErrorCode::unsupported);
+    ASSERT_TRUE(domain->attach(0x23));
+    ASSERT_TRUE(unit->detach(0x23));
+}
+
 TEST_F(Smmuv3Test, pages_are_named_alone_where_it_has_no_ranges) {
     open(0);
     map(0x3000, 8_KiB);

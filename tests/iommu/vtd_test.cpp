@@ -181,7 +181,7 @@ TEST_F(VtdTest, unit_without_a_queue_is_told_by_registers) {
 
 TEST_F(VtdTest, device_tlbs_of_a_domain_follow_its_iotlb) {
     open(FakeVtd::usual_capability, FakeVtd::usual_extended | bit(2));
-    ASSERT_TRUE(domain->attach(0x0108, DeviceTlb{.queue_depth = 5}));
+    ASSERT_TRUE(domain->attach(0x0108, iommu::DeviceTlb{.queue_depth = 5}));
     ASSERT_TRUE(domain->attach(0x0110));
     const Word* const root = memory.pool.words(PhysicalAddress(registers.values[reg::root_table]));
     const Word* const context = memory.pool.words(PhysicalAddress(align_down(root[2], 12)));
@@ -217,7 +217,7 @@ TEST_F(VtdTest, device_tlbs_of_a_domain_follow_its_iotlb) {
 
 TEST_F(VtdTest, device_tlb_needs_a_unit_that_serves_it) {
     open();
-    EXPECT_EQ(domain->attach(0x0108, DeviceTlb{}).error().code(), ErrorCode::unsupported);
+    EXPECT_EQ(domain->attach(0x0108, iommu::DeviceTlb{}).error().code(), ErrorCode::unsupported);
     ASSERT_TRUE(domain->attach(0x0108));
     ASSERT_TRUE(unit->detach(0x0108));
 }

@@ -10,6 +10,7 @@
 #include "moat/iommu/detail/amd_device_table.hpp"
 #include "moat/iommu/detail/amd_event_log.hpp"
 #include "moat/iommu/detail/amd_registers.hpp"
+#include "moat/iommu/detail/device_tlbs.hpp"
 #include "moat/iommu/detail/unit_domain.hpp"
 #include "moat/iommu/detail/unit_driver.hpp"
 #include "moat/iommu/detail/unit_tables.hpp"
@@ -21,6 +22,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -35,6 +37,10 @@ struct UnitOptions {
     /// NpCache of the capability in its configuration space (3.2.1): whether it caches absent
     /// entries, so that new mappings need an invalidation.
     bool caches_absent = true;
+    /// IotlbSup of the same capability: whether functions may cache translations (ATS).
+    bool serves_device_tlbs = false;
+    /// false: device-TLBs keep translations that were unmapped. For tests.
+    bool invalidates_device_tlbs = true;
 };
 
 /// Owns the unit from `open` on: translation is enabled, and an unattached function reaches
@@ -72,9 +78,16 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 4> {
 
     [[nodiscard]] const Features& features() const { return features_; }
 
-    /// On return the function's accesses go through the tables below `root`. Errors: busy,
-    /// out_of_range (beyond the device table), io.
-    [[nodiscard]] Result<void> attach(std::uint16_t requester, Root root, std::uint16_t domain) {
+    /// Whether functions may be attached with a device-TLB.
+    [[nodiscard]] bool serves_device_tlbs() const { return options_.serves_device_tlbs; }
+
+    /// On return the function's accesses go through the tables below `root`; `tlb` is enabled after
+    /// that. Errors: unsupported (device-TLBs), busy, out_of_range (beyond the device table), io.
+    [[nodiscard]] Result<void> attach(std::uint16_t requester, Root root, std::uint16_t domain,
+                                      std::optional<DeviceTlb> tlb = {}) {
+        if (tlb && !serves_device_tlbs())
+            return fail(ErrorCode::unsupported, "the IOMMU does not serve functions' caches",
+                        {"requester", requester});
         const ExclusiveLock lock(mutex_);
         Word* const words = find_device(requester);
         if (words == nullptr)
@@ -83,13 +96,16 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 4> {
         if (words[0] != blocked_device[0])
             return fail(ErrorCode::busy, "the function is attached already",
                         {"requester", requester});
-        const DeviceEntry entry = translated_device(root, domain);
+        const DeviceEntry entry = translated_device(root, domain, tlb.has_value());
         store_word<Sync>(words[1], entry[1]);
         store_word<Sync>(words[0], entry[0]);
+        if (tlb)
+            tlbs_.add({requester, domain, tlb->queue_depth});
         return commands_.run({{forget_device(requester)}});
     }
 
-    /// On return the function reaches nothing. Errors: not_found, io.
+    /// On return the function reaches nothing, and its device-TLB is empty: disable it then.
+    /// Errors: not_found, io.
     [[nodiscard]] Result<void> detach(std::uint16_t requester) {
         const ExclusiveLock lock(mutex_);
         Word* const words = find_device(requester);
@@ -99,31 +115,23 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 4> {
         const auto domain = static_cast<std::uint16_t>(words[1]);
         store_word<Sync>(words[0], blocked_device[0]);
         store_word<Sync>(words[1], blocked_device[1]);
-        return commands_.run({{forget_device(requester), forget_domain(domain)}});
+        const auto tlb = tlbs_.take(requester);
+        MOAT_TRY(commands_.run({{forget_device(requester), forget_domain(domain)}}));
+        return tlb ? run_in_function(*tlb, every_address) : Result<void>();
     }
 
     /// Invalidates `requests` in one batch: on return no earlier translation is in use, and
     /// accesses that used one are complete. Errors: io.
     [[nodiscard]] Result<void> invalidate(std::uint16_t domain,
                                           std::span<const InvalidationRequest<Iova>> requests) {
-        std::array<Command, most_commands> commands = {forget_domain(domain)};
-        const bool good = requests.size() <= most_commands &&
-                          std::ranges::all_of(requests, [](const InvalidationRequest<Iova>& each) {
-                              return each.start <= each.last;
-                          });
-        if (good)
-            std::ranges::transform(requests, commands.begin(), [&](const auto& each) {
-                return forget_pages(domain, each.start, each.last,
-                                    each.cached == CachedEntries::leaves);
-            });
         const ExclusiveLock lock(mutex_);
-        return commands_.run(std::span(commands).first(good ? requests.size() : 1));
+        return run_in_domain(domain, ranges_or_all(requests, most_commands));
     }
 
     /// Invalidates everything cached of a domain. Errors: io.
     [[nodiscard]] Result<void> invalidate_all(std::uint16_t domain) {
         const ExclusiveLock lock(mutex_);
-        return commands_.run({{forget_domain(domain)}});
+        return run_in_domain(domain, every_address);
     }
 
     /// Call after filling an absent entry: invalidates if the unit caches absent entries. Errors:
@@ -182,6 +190,32 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 4> {
         return this->wait_for(runs, wanted, [this] { return registers_.read64(reg::status); });
     }
 
+    /// Invalidates the IOTLB first: otherwise a function could fetch the old translation again.
+    Result<void> run_in_domain(std::uint16_t domain,
+                               std::span<const InvalidationRequest<Iova>> ranges)
+        MOAT_REQUIRES(mutex_) {
+        std::array<Command, most_commands> commands;
+        std::ranges::transform(ranges, commands.begin(), [&](const auto& each) {
+            return forget_pages(domain, each.start, each.last,
+                                each.cached == CachedEntries::leaves);
+        });
+        MOAT_TRY(commands_.run(std::span(commands).first(ranges.size())));
+        if (options_.invalidates_device_tlbs)
+            for (const DeviceTlbs::Attached& each : tlbs_.of(domain))
+                MOAT_TRY(run_in_function(each, ranges));
+        return {};
+    }
+
+    Result<void> run_in_function(const DeviceTlbs::Attached& tlb,
+                                 std::span<const InvalidationRequest<Iova>> ranges)
+        MOAT_REQUIRES(mutex_) {
+        std::array<Command, most_commands> commands;
+        std::ranges::transform(ranges, commands.begin(), [&](const auto& each) {
+            return forget_in_function(tlb.requester, tlb.queue_depth, each.start, each.last);
+        });
+        return commands_.run(std::span(commands).first(ranges.size()));
+    }
+
     [[nodiscard]] Word* find_device(std::uint16_t requester) const {
         if (requester >> options_.device_bits != 0)
             return nullptr;
@@ -192,6 +226,7 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 4> {
     const UnitOptions options_;
     CommandBuffer commands_ MOAT_GUARDED_BY(mutex_);
     EventLog events_ MOAT_GUARDED_BY(mutex_);
+    DeviceTlbs tlbs_ MOAT_GUARDED_BY(mutex_);
 };
 
 template <class Unit, unsigned Levels = 4>
@@ -211,10 +246,11 @@ class Domain : public UnitDomain<Unit, formats::AmdV1<FlagUpdate::none, Levels>>
         return Base::template create_with<Domain>(unit, {});
     }
 
-    /// On return the function's accesses go through this domain. Errors: busy (attached already),
-    /// out_of_range (beyond the device table), io.
-    [[nodiscard]] Result<void> attach(std::uint16_t requester) {
-        return this->unit_.attach(requester, this->table().root(), this->number_);
+    /// On return the function's accesses go through this domain; `tlb` is enabled after that.
+    /// Errors: unsupported (device-TLBs), busy (attached already), out_of_range (beyond the device
+    /// table), io.
+    [[nodiscard]] Result<void> attach(std::uint16_t requester, std::optional<DeviceTlb> tlb = {}) {
+        return this->unit_.attach(requester, this->table().root(), this->number_, tlb);
     }
 
   private:

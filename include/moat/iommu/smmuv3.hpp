@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // An SMMUv3 and its domains: enabling and disabling, attaching streams to stage 1 tables,
 // invalidations, events.
-// Source: IHI 0070, 3.11 "Reset, Enable and initialization", 3.21 "Structure access rules and
-// update procedures".
+// Source: IHI 0070, 3.9.1 "ATS Interface", 3.11 "Reset, Enable and initialization", 3.21 "Structure
+// access rules and update procedures".
 #pragma once
 
 #include "moat/core/function_ref.hpp"
 #include "moat/fault/record.hpp"
+#include "moat/iommu/detail/device_tlbs.hpp"
 #include "moat/iommu/detail/smmuv3_command_queue.hpp"
 #include "moat/iommu/detail/smmuv3_event_queue.hpp"
 #include "moat/iommu/detail/smmuv3_registers.hpp"
@@ -23,6 +24,7 @@
 #include <bit>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -34,6 +36,8 @@ struct UnitOptions {
     /// log2 of the event queue's entries, of 32 bytes; as far as the unit supports it.
     unsigned events_lg2 = 12;
     Coherence coherence = Coherence::reported;
+    /// false: device-TLBs keep translations that were unmapped. For tests.
+    bool invalidates_device_tlbs = true;
 };
 
 /// Owns the unit from `open` on: translation is enabled, and an unattached stream reaches nothing.
@@ -62,7 +66,7 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
             registers, memory,
             {at_least_page(sizes.streams_lg2 + stream_lg2),
              at_least_page(sizes.events_lg2 + EventQueue::event_lg2), page_lg2},
-            capabilities, sizes);
+            capabilities, sizes, options.invalidates_device_tlbs);
     }
 
     /// Disables translation: every device then reaches all of memory. No domain exists.
@@ -70,9 +74,17 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
 
     [[nodiscard]] const Capabilities& capabilities() const { return capabilities_; }
 
-    /// On return the stream's accesses go through the tables of `context`, a context descriptor.
-    /// Errors: busy, out_of_range (beyond the stream table), io.
-    [[nodiscard]] Result<void> attach(std::uint16_t requester, PhysicalAddress context) {
+    /// Whether functions may be attached with a device-TLB.
+    [[nodiscard]] bool serves_device_tlbs() const { return capabilities_.serves_device_tlbs(); }
+
+    /// On return the stream's accesses go through the tables of `context`, a context descriptor of
+    /// `domain`; `tlb` is enabled after that. Errors: unsupported (device-TLBs), busy, out_of_range
+    /// (beyond the stream table), io.
+    [[nodiscard]] Result<void> attach(std::uint16_t requester, PhysicalAddress context,
+                                      std::uint16_t domain, std::optional<DeviceTlb> tlb = {}) {
+        if (tlb && !serves_device_tlbs())
+            return fail(ErrorCode::unsupported, "the SMMU does not serve functions' caches",
+                        {"requester", requester});
         const ExclusiveLock lock(mutex_);
         Word* const words = find_stream(requester);
         if (words == nullptr)
@@ -81,13 +93,17 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
         if ((words[0] & stream_valid) != 0)
             return fail(ErrorCode::busy, "the function is attached already",
                         {"requester", requester});
-        const StreamEntry entry = stream_entry(context, capabilities_.stall_is_optional());
+        const StreamEntry entry =
+            stream_entry(context, capabilities_.stall_is_optional(), tlb.has_value());
         store_word<Sync>(words[1], entry[1]);
         store_word<Sync>(words[0], entry[0]);
+        if (tlb)
+            tlbs_.add({requester, domain, tlb->queue_depth});
         return commands_.run({{forget_stream(requester)}});
     }
 
-    /// On return the function reaches nothing. Errors: not_found, io.
+    /// On return the function reaches nothing, and its device-TLB is empty: disable it then.
+    /// Errors: not_found, io.
     [[nodiscard]] Result<void> detach(std::uint16_t requester) {
         const ExclusiveLock lock(mutex_);
         Word* const words = find_stream(requester);
@@ -95,7 +111,9 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
             return fail(ErrorCode::not_found, "the function is attached to no domain",
                         {"requester", requester});
         store_word<Sync>(words[0], 0);
-        return commands_.run({{forget_stream(requester)}});
+        const auto tlb = tlbs_.take(requester);
+        MOAT_TRY(commands_.run({{forget_stream(requester)}}));
+        return tlb ? run_in_function(*tlb, every_address) : Result<void>();
     }
 
     /// Invalidates `requests` in one batch: on return no earlier translation is in use, and
@@ -112,13 +130,14 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
             count = 1;
         }
         const ExclusiveLock lock(mutex_);
-        return commands_.run(std::span(commands).first(count));
+        return run_in_domain(domain, std::span(commands).first(count),
+                             ranges_or_all(requests, most_commands));
     }
 
     /// Invalidates everything cached of a domain. Errors: io.
     [[nodiscard]] Result<void> invalidate_all(std::uint16_t domain) {
         const ExclusiveLock lock(mutex_);
-        return commands_.run({{forget_address_space(domain)}});
+        return run_in_domain(domain, {{forget_address_space(domain)}}, every_address);
     }
 
     /// Does nothing: like a processor's, an SMMU's TLB holds no invalid entries.
@@ -153,9 +172,10 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
         unsigned commands_lg2;
     };
 
-    Unit(typename Base::Parts parts, Capabilities capabilities, Sizes sizes)
+    Unit(typename Base::Parts parts, Capabilities capabilities, Sizes sizes,
+         bool invalidates_device_tlbs)
         : Base(std::move(parts), capabilities.address_spaces()), capabilities_(capabilities),
-          streams_lg2_(sizes.streams_lg2),
+          streams_lg2_(sizes.streams_lg2), invalidates_device_tlbs_(invalidates_device_tlbs),
           commands_(registers_, memory_, tables_[2].where(), sizes.commands_lg2),
           events_(registers_, memory_, tables_[1].where(), sizes.events_lg2) {}
 
@@ -194,16 +214,38 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
         MOAT_TRY(set_control(control::command_queue));
         constexpr std::array everything = {forget_streams(), forget_translations()};
         MOAT_TRY(commands_.run(everything));
-        return set_control(control::command_queue | control::event_queue | control::translation);
+        return set_control(control::command_queue | control::event_queue | control::translation |
+                           (serves_device_tlbs() ? control::checks_translated : 0));
     }
 
     /// Sets CR0, and waits until the unit acknowledges (6.3.9).
     Result<void> set_control(std::uint32_t value) {
         registers_.write32(reg::control, value);
-        constexpr std::uint32_t used =
-            control::translation | control::event_queue | control::command_queue;
+        constexpr std::uint32_t used = control::translation | control::event_queue |
+                                       control::command_queue | control::checks_translated;
         return this->wait_for(used, value,
                               [this] { return registers_.read32(reg::control_acknowledge); });
+    }
+
+    /// Invalidates the TLB first: otherwise a function could fetch the old translation again.
+    Result<void> run_in_domain(std::uint16_t domain, std::span<const Command> commands,
+                               std::span<const InvalidationRequest<Iova>> ranges)
+        MOAT_REQUIRES(mutex_) {
+        MOAT_TRY(commands_.run(commands));
+        if (invalidates_device_tlbs_)
+            for (const DeviceTlbs::Attached& each : tlbs_.of(domain))
+                MOAT_TRY(run_in_function(each, ranges));
+        return {};
+    }
+
+    Result<void> run_in_function(const DeviceTlbs::Attached& tlb,
+                                 std::span<const InvalidationRequest<Iova>> ranges)
+        MOAT_REQUIRES(mutex_) {
+        std::array<Command, most_commands> commands;
+        std::ranges::transform(ranges, commands.begin(), [&](const auto& each) {
+            return forget_in_function(tlb.requester, each.start, each.last);
+        });
+        return commands_.run(std::span(commands).first(ranges.size()));
     }
 
     /// One command per page, or per run of pages where the unit has them. Return: false if they do
@@ -244,8 +286,10 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
 
     const Capabilities capabilities_;
     const unsigned streams_lg2_;
+    const bool invalidates_device_tlbs_;
     CommandQueue commands_ MOAT_GUARDED_BY(mutex_);
     EventQueue events_ MOAT_GUARDED_BY(mutex_);
+    DeviceTlbs tlbs_ MOAT_GUARDED_BY(mutex_);
 };
 
 /// Unmapping part of a leaf of 2M or 1G is refused: without FEAT_BBM level 2, splitting a live leaf
@@ -264,10 +308,11 @@ class Domain : public UnitDomain<Unit, DeviceStage1, UnitTable<typename Unit::Me
         return Base::template create_with<Domain>(unit, std::move(context));
     }
 
-    /// On return the function's accesses go through this domain. Errors: busy (attached already),
-    /// out_of_range (beyond the stream table), io.
-    [[nodiscard]] Result<void> attach(std::uint16_t requester) {
-        return this->unit_.attach(requester, this->rest_.where());
+    /// On return the function's accesses go through this domain; `tlb` is enabled after that.
+    /// Errors: unsupported (device-TLBs), busy (attached already), out_of_range (beyond the stream
+    /// table), io.
+    [[nodiscard]] Result<void> attach(std::uint16_t requester, std::optional<DeviceTlb> tlb = {}) {
+        return this->unit_.attach(requester, this->rest_.where(), this->number_, tlb);
     }
 
   private:

@@ -6,6 +6,7 @@
 
 #include "moat/core/function_ref.hpp"
 #include "moat/fault/record.hpp"
+#include "moat/iommu/detail/device_tlbs.hpp"
 #include "moat/iommu/detail/unit_domain.hpp"
 #include "moat/iommu/detail/unit_driver.hpp"
 #include "moat/iommu/detail/unit_tables.hpp"
@@ -18,21 +19,14 @@
 #include "moat/page_table/table_memory.hpp"
 #include "moat/sync/lock.hpp"
 
-#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
 #include <utility>
-#include <vector>
 
 namespace moat::iommu::vtd {
-
-/// A function's cache of translations, which is enabled (PCI Express ATS).
-struct DeviceTlb {
-    std::uint8_t queue_depth = 0; ///< of invalidations, as its capability has it; 0: 32
-};
 
 struct UnitOptions {
     /// By default the queue, if the unit has one.
@@ -107,7 +101,7 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
         store_word<Sync>(words[1], std::uint64_t{domain} << 8 | (root.levels - 2));
         store_word<Sync>(words[0], root.table.value() | (tlb ? serves_device : 0) | present);
         if (tlb)
-            tlbs_.push_back({domain, requester, tlb->queue_depth});
+            tlbs_.add({requester, domain, tlb->queue_depth});
         if (!capabilities_.caches_absent())
             return flush_write_buffer();
         // Such a unit caches absent entries under domain number 0 (6.1).
@@ -201,12 +195,6 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
     static constexpr Word serves_device =
         bit(2); ///< translates for the function's cache, too (9.3)
 
-    struct AttachedTlb {
-        std::uint16_t domain;
-        std::uint16_t requester;
-        unsigned queue_depth;
-    };
-
     Unit(typename Base::Parts parts, Capabilities capabilities, InvalidateBy by,
          bool invalidates_device_tlbs)
         : Base(std::move(parts), capabilities.domains()), capabilities_(capabilities),
@@ -266,14 +254,14 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
     /// Invalidates the IOTLB first: otherwise a device could fetch the old translation again.
     Result<void> run_in_domain(std::uint16_t domain, std::span<const Command> commands)
         MOAT_REQUIRES(mutex_) {
-        auto done = run(commands);
-        for (const AttachedTlb& each : tlbs_)
-            if (done && each.domain == domain && invalidates_device_tlbs_)
-                done = run_in_device(each, commands);
-        return done;
+        MOAT_TRY(run(commands));
+        if (invalidates_device_tlbs_)
+            for (const DeviceTlbs::Attached& each : tlbs_.of(domain))
+                MOAT_TRY(run_in_device(each, commands));
+        return {};
     }
 
-    Result<void> run_in_device(const AttachedTlb& tlb, std::span<const Command> commands)
+    Result<void> run_in_device(const DeviceTlbs::Attached& tlb, std::span<const Command> commands)
         MOAT_REQUIRES(mutex_) {
         std::array<Command, most_commands> own;
         std::size_t count = 0;
@@ -287,12 +275,8 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
     }
 
     Result<void> forget_device_tlb(std::uint16_t requester) MOAT_REQUIRES(mutex_) {
-        const auto found = std::ranges::find(tlbs_, requester, &AttachedTlb::requester);
-        if (found == tlbs_.end())
-            return {};
-        const AttachedTlb tlb = *found;
-        tlbs_.erase(found);
-        return run_in_device(tlb, {{iotlb_of(tlb.domain)}});
+        const auto tlb = tlbs_.take(requester);
+        return tlb ? run_in_device(*tlb, {{iotlb_of(tlb->domain)}}) : Result<void>();
     }
 
     static Command context_of(std::uint16_t requester, std::uint16_t domain) {
@@ -353,7 +337,7 @@ class Unit : public UnitDriver<Registers, Memory, Sync, 3> {
     const bool invalidates_device_tlbs_;
     InvalidationPort<Registers, Memory, Sync> port_ MOAT_GUARDED_BY(mutex_);
     std::vector<UnitTable<Memory>> context_tables_ MOAT_GUARDED_BY(mutex_);
-    std::vector<AttachedTlb> tlbs_ MOAT_GUARDED_BY(mutex_);
+    DeviceTlbs tlbs_ MOAT_GUARDED_BY(mutex_);
 };
 
 template <class Unit, unsigned Levels>

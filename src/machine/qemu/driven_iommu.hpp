@@ -128,8 +128,8 @@ class DrivenIommu : public QemuIommu {
                                           std::optional<std::uint8_t> tlb) override {
             if (!tlb)
                 return domain_->attach(requester);
-            if constexpr (requires { domain_->attach(requester, iommu::vtd::DeviceTlb{*tlb}); })
-                return domain_->attach(requester, iommu::vtd::DeviceTlb{*tlb});
+            if constexpr (requires { domain_->attach(requester, iommu::DeviceTlb{*tlb}); })
+                return domain_->attach(requester, iommu::DeviceTlb{*tlb});
             return fail(ErrorCode::unsupported, "the IOMMU's driver leaves functions' caches alone",
                         {"requester", requester});
         }

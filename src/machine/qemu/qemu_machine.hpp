@@ -43,7 +43,8 @@ struct QemuOptions {
     /// The longest wait for one answer, after which QEMU is ended.
     std::chrono::milliseconds patience{10'000};
     iommu::vtd::UnitOptions vtd = {.coherence = iommu::Coherence::known};
-    iommu::amd::UnitOptions amd = {.caches_absent = false};  ///< QEMU's caches leaves only
+    /// QEMU's caches leaves only, and its capability has IotlbSup.
+    iommu::amd::UnitOptions amd = {.caches_absent = false, .serves_device_tlbs = true};
     iommu::smmuv3::UnitOptions smmuv3 = {.stream_bits = 12}; ///< virt has 16 buses
     /// Gets QEMU's standard error if it does not start.
     std::string* words = nullptr;

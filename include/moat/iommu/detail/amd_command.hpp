@@ -26,20 +26,33 @@ using Command = std::array<std::uint64_t, 2>;
     return {std::uint64_t{2} << 60 | requester, 0};
 }
 
-/// 2.4.3 INVALIDATE_IOMMU_PAGES: the smallest aligned block that contains [first, last].
-/// `leaves_only`: cached upper entries may stay.
+/// The operand of an invalidation: the smallest aligned block that contains [first, last].
+[[nodiscard]] constexpr std::uint64_t block_operand(Iova first, Iova last) {
+    constexpr std::uint64_t is_block = 1; // S
+    const auto block_lg2 = static_cast<unsigned>(std::bit_width(first.value() ^ last.value()));
+    if (block_lg2 <= 12)
+        return align_down(first.value(), 12);
+    // The lowest clear bit of the address, n, says that the block has 2^(n + 1) bytes.
+    return align_down(first.value(), block_lg2 - 1) | field_mask(block_lg2 - 2, 12) | is_block;
+}
+
+/// 2.4.3 INVALIDATE_IOMMU_PAGES: the block of [first, last]. `leaves_only`: cached upper entries
+/// may stay.
 [[nodiscard]] constexpr Command forget_pages(std::uint16_t domain, Iova first, Iova last,
                                              bool leaves_only) {
-    constexpr std::uint64_t is_block = 1;   // S
     constexpr std::uint64_t and_tables = 2; // PDE
-    const auto block_lg2 = static_cast<unsigned>(std::bit_width(first.value() ^ last.value()));
-    std::uint64_t operand = align_down(first.value(), 12);
-    // The lowest clear bit of the address, n, says that the block has 2^(n + 1) bytes.
-    if (block_lg2 > 12)
-        operand =
-            align_down(first.value(), block_lg2 - 1) | field_mask(block_lg2 - 2, 12) | is_block;
     return {std::uint64_t{3} << 60 | std::uint64_t{domain} << 32,
-            operand | (leaves_only ? 0 : and_tables)};
+            block_operand(first, last) | (leaves_only ? 0 : and_tables)};
+}
+
+/// 2.4.4 INVALIDATE_IOTLB_PAGES: what a function caches of the block of [first, last].
+/// `queue_depth`: as the function's capability has it.
+[[nodiscard]] constexpr Command forget_in_function(std::uint16_t requester, unsigned queue_depth,
+                                                   Iova first, Iova last) {
+    const std::uint64_t most_pending = queue_depth == 0 ? 32 : queue_depth;
+    return {std::uint64_t{4} << 60 | std::uint64_t{requester} << 32 | most_pending << 24 |
+                requester,
+            block_operand(first, last)};
 }
 
 [[nodiscard]] constexpr Command forget_domain(std::uint16_t domain) {

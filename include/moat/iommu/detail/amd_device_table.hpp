@@ -11,8 +11,7 @@
 
 namespace moat::iommu::amd {
 
-/// What fills the first words of 32 bytes. The others are 0: interrupts are not remapped, and
-/// translation requests of the device (ATS) are refused, so no device caches translations.
+/// What fills the first words of 32 bytes. The others are 0: interrupts are not remapped.
 using DeviceEntry = std::array<std::uint64_t, 2>;
 
 inline constexpr unsigned device_entry_lg2 = 5;
@@ -21,11 +20,13 @@ inline constexpr unsigned device_entry_lg2 = 5;
 inline constexpr DeviceEntry blocked_device = {bit(0) | bit(1), 0};
 
 /// Permits everything: the leaf decides. Walks snoop the processors' caches (SD is clear).
-[[nodiscard]] constexpr DeviceEntry translated_device(Root root, std::uint16_t domain) {
+/// `caches`: the unit answers the function's translation requests (I).
+[[nodiscard]] constexpr DeviceEntry translated_device(Root root, std::uint16_t domain,
+                                                      bool caches) {
     constexpr std::uint64_t read = bit(61);
     constexpr std::uint64_t write = bit(62);
     return {blocked_device[0] | std::uint64_t{root.levels} << 9 | root.table.value() | read | write,
-            domain};
+            domain | (caches ? bit(32) : 0)};
 }
 
 } // namespace moat::iommu::amd

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The commands of an SMMUv3 that its driver sends, as bits. smmuv3_command_queue.hpp sends them.
-// Source: IHI 0070, 4.3 "Configuration structure invalidation", 4.4 "TLB invalidation", 4.7.3
-// "CMD_SYNC".
+// Source: IHI 0070, 4.3 "Configuration structure invalidation", 4.4 "TLB invalidation", 4.5.1
+// "CMD_ATC_INV", 4.7.3 "CMD_SYNC".
 #pragma once
 
 #include "moat/core/bits.hpp"
 #include "moat/core/types.hpp"
 
 #include <array>
+#include <bit>
 #include <cstdint>
 
 namespace moat::iommu::smmuv3 {
@@ -51,6 +52,15 @@ using Command = std::array<std::uint64_t, 2>;
     command[0] |= std::uint64_t{count - 1} << 12 | std::uint64_t{scale} << 20;
     command[1] |= granule_4k;
     return command;
+}
+
+/// CMD_ATC_INV: what the stream's function caches of the smallest aligned block that contains
+/// [first, last].
+[[nodiscard]] constexpr Command forget_in_function(std::uint32_t stream, Iova first, Iova last) {
+    const auto block_lg2 = static_cast<unsigned>(std::bit_width(first.value() ^ last.value()));
+    const unsigned pages_lg2 = block_lg2 > 12 ? block_lg2 - 12 : 0; // 52: everything
+    const std::uint64_t start = block_lg2 < 64 ? align_down(first.value(), pages_lg2 + 12) : 0;
+    return {0x40 | std::uint64_t{stream} << 32, start | pages_lg2};
 }
 
 /// CMD_SYNC without a signal: consumed when everything before it is complete.

@@ -39,6 +39,8 @@ namespace control { // CR0, 6.3.9
 inline constexpr std::uint32_t translation = 1U << 0;
 inline constexpr std::uint32_t event_queue = 1U << 2;
 inline constexpr std::uint32_t command_queue = 1U << 3;
+/// ATSCHK: a stream whose entry does not serve its function's cache has no translated accesses.
+inline constexpr std::uint32_t checks_translated = 1U << 4;
 
 } // namespace control
 
@@ -66,6 +68,9 @@ class Capabilities {
 
     /// Whether the unit reads tables and queues through the processors' caches.
     [[nodiscard]] constexpr bool is_coherent() const { return has(idr0_, 4); }
+
+    /// Whether functions may cache translations (ATS).
+    [[nodiscard]] constexpr bool serves_device_tlbs() const { return has(idr0_, 10); }
 
     /// Number 0 is not used.
     [[nodiscard]] constexpr unsigned address_spaces() const {

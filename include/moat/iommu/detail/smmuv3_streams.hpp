@@ -19,14 +19,18 @@ using ContextDescriptor = std::array<std::uint64_t, 4>;
 
 inline constexpr std::uint64_t stream_valid = bit(0);
 
-/// Stage 1 with one context. Faults terminate; the unit merges no events.
-[[nodiscard]] constexpr StreamEntry stream_entry(PhysicalAddress context, bool stall_is_optional) {
+/// Stage 1 with one context. Faults terminate; the unit merges no events. `caches`: the unit
+/// answers the function's translation requests, and passes its translated accesses on.
+[[nodiscard]] constexpr StreamEntry stream_entry(PhysicalAddress context, bool stall_is_optional,
+                                                 bool caches) {
     constexpr std::uint64_t translate_stage1 = std::uint64_t{5} << 1;
     constexpr std::uint64_t write_back = bit(2) | bit(4); // S1CIR, S1COR
     constexpr std::uint64_t inner_shareable = std::uint64_t{3} << 6;
     constexpr std::uint64_t never_stall = bit(27);
+    constexpr std::uint64_t serves_function = std::uint64_t{1} << 28; // EATS
     return {context.value() | translate_stage1 | stream_valid,
-            write_back | inner_shareable | (stall_is_optional ? never_stall : 0)};
+            write_back | inner_shareable | (stall_is_optional ? never_stall : 0) |
+                (caches ? serves_function : 0)};
 }
 
 /// Tables of `input_bits` with the granule of 4K in the lower half of the address space; the upper
