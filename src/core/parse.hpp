@@ -16,8 +16,9 @@ namespace moat {
 template <class Number = std::uint64_t>
 [[nodiscard]] std::optional<Number> number_in(std::string_view text, int base = 10) {
     Number value{};
-    const char* const end = text.data() + text.size();
-    const auto [stopped, error] = std::from_chars(text.data(), end, value, base);
+    const char* const start = text.data();
+    const char* const end = start + text.size();
+    const auto [stopped, error] = std::from_chars(start, end, value, base);
     return error == std::errc() && stopped == end ? std::optional(value) : std::nullopt;
 }
 

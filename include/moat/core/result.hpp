@@ -136,8 +136,8 @@ using Result = std::expected<T, Error>;
 } // namespace moat
 
 // __LINE__ is expanded only by the second of two macros.
-#define MOAT_JOINED_(a, b) a##b
-#define MOAT_JOINED(a, b) MOAT_JOINED_(a, b)
+#define MOAT_PASTED(a, b) a##b
+#define MOAT_JOINED(a, b) MOAT_PASTED(a, b)
 #define MOAT_TRIED MOAT_JOINED(moat_tried_, __LINE__)
 
 /// Returns the error of a Result from the calling function, if it has one. Ignores a value.
