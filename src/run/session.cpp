@@ -279,6 +279,7 @@ class Session::State final : Effects {
         std::unique_lock lock(mutex_);
         bool stays_awake = false;
         while (!stopping_) {
+            clock_.adjust();
             bool worked = false;
             for (const auto& slot : slots_)
                 worked |= slot->device.face->step(slot->bus);
@@ -317,8 +318,9 @@ class Session::State final : Effects {
     /// The call being served; its stack is kept.
     [[nodiscard]] const fault::Event& event() {
         if (!event_)
-            event_ = {
-                .time_ns = now_ns(), .thread = client_.thread(), .stack = client_.stack(stacks_)};
+            event_ = {.time_ns = clock_.now(),
+                      .thread = client_.thread(),
+                      .stack = client_.stack(stacks_)};
         return *event_;
     }
 
@@ -440,6 +442,7 @@ class Session::State final : Effects {
     Recorder recorder_;
     Findings findings_;
     Stacks stacks_;
+    FastClock clock_; ///< the devices' thread adjusts it
     std::optional<fault::Event> event_;
     std::vector<std::unique_ptr<AddressSpace>> spaces_; ///< by number
     std::vector<std::unique_ptr<Slot>> slots_;
