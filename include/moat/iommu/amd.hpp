@@ -265,10 +265,11 @@ class Domain : public UnitDomain<Unit, formats::AmdV1<FlagUpdate::none, Levels>>
     static constexpr std::uint64_t leaf_sizes = leaf_sizes_of<Format>() & low_bits(39);
 
     explicit Domain(typename Base::Parts parts)
-        : Base(std::move(parts), {.aperture = {Iova(0), ByteCount(bit(input_bits<Format>()))},
-                                  .reserved = reserved,
-                                  .leaf_sizes = leaf_sizes,
-                                  .known = read_write | Attributes::special | Attributes::snoop}) {}
+        : Base({.aperture = {Iova(0), ByteCount(bit(input_bits<Format>()))},
+                .reserved = reserved,
+                .leaf_sizes = leaf_sizes,
+                .known = read_write | Attributes::special | Attributes::snoop},
+               std::move(parts)) {}
 };
 
 } // namespace moat::iommu::amd

@@ -319,10 +319,10 @@ class Domain : public UnitDomain<Unit, DeviceStage1, UnitTable<typename Unit::Me
     friend Base;
 
     explicit Domain(typename Base::Parts parts)
-        : Base(std::move(parts),
-               {.aperture = {Iova(0), ByteCount(bit(input_bits<Format>()))},
+        : Base({.aperture = {Iova(0), ByteCount(bit(input_bits<Format>()))},
                 .leaf_sizes = leaf_sizes_of<Format>(),
-                .known = read_write | Attributes::special | Attributes::uncached}) {
+                .known = read_write | Attributes::special | Attributes::uncached},
+               std::move(parts)) {
         const ContextDescriptor descriptor =
             context_descriptor(this->table().root().table, input_bits<Format>(),
                                this->unit_.capabilities().output_size(), this->number_);

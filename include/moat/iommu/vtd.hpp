@@ -370,7 +370,7 @@ class Domain : public UnitDomain<Unit, formats::VtdSecondStage<Levels>> {
         IovaRange(Iova(0xfee00000), ByteCount(0x100000))};
 
     explicit Domain(typename Base::Parts parts)
-        : Base(std::move(parts), limits_of(parts.unit.capabilities())) {}
+        : Base{limits_of(parts.unit.capabilities()), std::move(parts)} {}
 
     static DomainLimits limits_of(const Capabilities& unit) {
         const unsigned bits =

@@ -69,7 +69,7 @@ class UnitDomain : public TableDomain<Tree<Format_, typename Unit_::Sync, typena
             new Domain({unit, std::move(table), number, std::move(rest)}));
     }
 
-    UnitDomain(Parts parts, const DomainLimits& limits)
+    UnitDomain(const DomainLimits& limits, Parts parts)
         : TableDomain<Types, UnitInvalidator<Unit>>(std::move(parts.table), limits,
                                                     {parts.unit, parts.number}),
           unit_(parts.unit), number_(parts.number), rest_(std::move(parts.rest)) {}
