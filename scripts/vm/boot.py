@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from initramfs import BEGIN, END
 
-APPEND = "console=ttyS0 panic=-1 oops=panic intel_iommu=on iommu=nopt quiet"
+# no_timer_check: on a busy host the kernel's check that timers tick finds too few, and it panics.
+APPEND = "console=ttyS0 panic=-1 oops=panic intel_iommu=on iommu=nopt quiet no_timer_check"
 # The kernel patches its own code by way of a breakpoint, and an emulated processor may meet that when
 # it is gone already: then the kernel dies of it. One boot in about eighty does when it settles on a
 # clock, before any program of ours runs (sched_clock_cpu in 6.12, ktime_get in 7.3); rarely
