@@ -89,7 +89,7 @@ TEST_P(E1000Test, frame_read_past_its_buffer_is_stopped_at_the_guard) {
     EXPECT_EQ(run("transmit", buffer.iova, 1000).verdict, Verdict::success) << "it recovers";
 }
 
-/// QEMU 7.2's 82574 sends no such frame: docs/findings.md.
+/// QEMU's 82574 sends no such frame: docs/findings.md.
 TEST_P(E1000Test, frame_may_lie_in_pages_that_are_apart) {
     if (!driver)
         return;

@@ -72,7 +72,7 @@ TEST_F(Vmxnet3Test, frame_read_past_its_buffer_is_stopped_at_the_guard) {
     EXPECT_EQ(run("transmit", buffer.iova, 1000).verdict, Verdict::success) << "it recovers";
 }
 
-/// QEMU 7.2 sends no such frame: docs/findings.md.
+/// docs/findings.md has it.
 TEST_F(Vmxnet3Test, frame_in_pages_that_lie_apart_is_lost) {
     if (!driver)
         return;
@@ -105,8 +105,8 @@ TEST_F(Vmxnet3Test, transmit_ring_that_is_not_mapped_gets_no_answer) {
     EXPECT_EQ(data.untouched_from(0), data.memory.bytes().size());
 }
 
-/// Of QEMU 7.2, which reads a blocked descriptor as zeros, and takes it for a new one in every
-/// second round: docs/findings.md.
+/// QEMU reads a blocked descriptor as zeros, and takes it for a new one in every second round:
+/// docs/findings.md.
 TEST_F(Vmxnet3Test, second_receive_ring_that_is_not_mapped_ends_qemu) {
     if (!driver)
         return;

@@ -155,7 +155,7 @@ constexpr Generation of_completion{.word = 3, .bit = 1U << 31};
 /// A ring at its next entry.
 class Ring {
   public:
-    Ring(Generation generation, unsigned entries = ring_entries)
+    explicit Ring(Generation generation, unsigned entries = ring_entries)
         : generation_(generation), entries_(entries) {}
 
     /// For obtain().
@@ -371,7 +371,7 @@ void Vmxnet3::post(Iova from, Iova to, std::uint32_t length) {
 Result<bool> Vmxnet3::wait() {
     auto is_broken = [] { return false; };
     auto is_sent = [&] { return transmitted_.is_new(0); };
-    MOAT_LET(const bool sent, wait_for_completion(0, is_sent, is_broken, 1s));
+    MOAT_LET(const bool sent, wait_for_completion(0, is_sent, is_broken, 500ms));
     if (!sent)
         return false;
     auto is_received = [&] {
