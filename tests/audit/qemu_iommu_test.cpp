@@ -216,8 +216,12 @@ TEST_P(QemuIommuTest, detached_device_reaches_nothing) {
     EXPECT_EQ(written_by(at), 0);
     const auto seen = faults();
     ASSERT_EQ(seen.empty(), !GetParam().records_detached);
-    for (const fault::Record& each : seen)
-        EXPECT_EQ(each.reason, GetParam().detached);
+    for (const fault::Record& each : seen) {
+        // QEMU 11.1's virtio-iommu forgets a detached endpoint, and gives no reason.
+        const bool is_forgotten =
+            GetParam().iommu == IommuModel::virtio && each.reason == Reason::unknown;
+        EXPECT_TRUE(each.reason == GetParam().detached || is_forgotten) << name(each.reason);
+    }
 }
 
 using CountingIommuTest = QemuIommuTest;

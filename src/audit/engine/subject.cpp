@@ -286,7 +286,7 @@ machine::qemu::QemuOptions qemu_options(std::string_view name) {
     if (name == "edu")
         options.devices = {"edu,addr=4,dma_mask=0xffffffffffffffff"};
     else if (name == "nvme")
-        options.devices = {"nvme,drive=disk0,serial=moat,addr=5,mdts=0"};
+        options.devices = {"nvme,drive=disk0,serial=moat,addr=5,mdts=9"}; // 2M; 11.1 takes no more
     else if (name == "virtio-blk")
         options.devices = {"virtio-blk-pci,drive=disk0,serial=moat,addr=6" + virtio};
     else if (name == "virtio-blk-ats")
