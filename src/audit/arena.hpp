@@ -112,6 +112,10 @@ class Arena {
     /// Return: what has changed around a live buffer, and in its decoy.
     [[nodiscard]] static Changed look(const Placed& placed);
 
+    /// The same for a buffer that is retired next, when its decoy is inspected: now only if one of
+    /// the decoy's first 64 bytes in place of the buffer has changed.
+    [[nodiscard]] static Changed look_at_ended(const Placed& placed);
+
     /// The same if one of the 64 bytes on either side has changed; otherwise nothing.
     [[nodiscard]] static Changed glance(const Placed& placed);
 
@@ -148,6 +152,7 @@ class Arena {
           std::optional<machine::SharedMemory> decoys);
 
     [[nodiscard]] Result<void> map(const Placed& placed, PhysicalAddress physical);
+    [[nodiscard]] static Changed look_beside(const Placed& placed);
     [[nodiscard]] std::uint64_t canaries_at(std::uint64_t offset, std::uint64_t lap) const;
     void take_changed_before(std::vector<Inspected>& found);
     static void fill_up_to(std::uint64_t end, std::span<std::byte> memory, std::uint64_t& filled,

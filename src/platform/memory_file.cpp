@@ -3,6 +3,7 @@
 
 #include "moat/core/bits.hpp"
 
+#include <cstring>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -48,6 +49,12 @@ Result<Mapping> Mapping::create(int file, ByteCount size, const MappingOptions& 
 Mapping::~Mapping() {
     if (!bytes_.empty())
         ::munmap(bytes_.data(), bytes_.size());
+}
+
+void zero_pages(std::span<std::byte> pages) {
+    constexpr std::size_t few = std::size_t{256} << 10; // writing them costs less than new pages
+    if (pages.size() <= few || ::madvise(pages.data(), pages.size(), MADV_REMOVE) < 0)
+        std::memset(pages.data(), 0, pages.size());
 }
 
 Result<MemoryFile> MemoryFile::create(const char* label, ByteCount size) {

@@ -41,6 +41,10 @@ class Mapping {
     std::span<std::byte> bytes_;
 };
 
+/// Zeroes whole pages of a shared mapping. Many of them then take no memory until they are
+/// accessed.
+void zero_pages(std::span<std::byte> pages);
+
 class MemoryFile {
   public:
     /// `label` appears only in /proc/PID/maps. Errors: empty, no_memory, io.

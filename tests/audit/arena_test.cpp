@@ -156,7 +156,7 @@ TEST_F(ArenaTest, late_write_elsewhere_is_seen_before_the_memory_is_used_again) 
 TEST_F(ArenaTest, memory_comes_again_before_addresses_do) {
     std::set<const std::byte*> memory;
     std::set<Iova> addresses;
-    for (int each = 0; each != 1000; ++each) {
+    for (int each = 0; each != 600; ++each) {
         const Placed placed = operation(8192);
         memory.insert(placed.memory.data());
         EXPECT_TRUE(addresses.insert(placed.range.start()).second) << each;

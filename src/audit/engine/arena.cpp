@@ -19,6 +19,8 @@ constexpr unsigned page_lg2 = 12;
 constexpr std::size_t most_retired = 64;
 /// Reusing memory sooner would find it in caches, ours and a device's.
 constexpr std::uint64_t used_before_reuse = std::uint64_t{512} << 10;
+/// Addresses are reused later, but before decoys are out of caches, or never touched before.
+constexpr std::uint64_t guards_before_reuse = 2048;
 
 /// No machine has anything else at the addresses from here on.
 constexpr std::uint64_t first_address = std::uint64_t{16} << 20;
@@ -162,8 +164,9 @@ void Arena::fill_up_to(std::uint64_t end, std::span<std::byte> memory, std::uint
 
 void Arena::begin_operation() {
     const bool memory_is_due = next_offset_ - kept_offset_ > used_before_reuse;
-    const bool addresses_are_due =
-        next_address_ - kept_address_ > (window_end_ - kept_address_) / 2;
+    const std::uint64_t most_addresses =
+        std::min((window_end_ - kept_address_) / 2, guards_before_reuse * guard_.value());
+    const bool addresses_are_due = next_address_ - kept_address_ > most_addresses;
     if (addresses_are_due)
         next_address_ = kept_address_;
     if (!memory_is_due && !addresses_are_due)
@@ -253,9 +256,21 @@ Result<void> Arena::map(const Placed& placed, PhysicalAddress physical) {
 }
 
 Changed Arena::look(const Placed& placed) {
+    Changed seen = look_beside(placed);
+    seen.decoy = changed(placed.decoy, 0, placed.decoy.size(), placed.decoy_canaries);
+    return seen;
+}
+
+Changed Arena::look_beside(const Placed& placed) {
     return {.before = changed(placed.memory, 0, placed.offset(), placed.canaries),
-            .after = changed(placed.memory, placed.end(), placed.memory.size(), placed.canaries),
-            .decoy = changed(placed.decoy, 0, placed.decoy.size(), placed.decoy_canaries)};
+            .after = changed(placed.memory, placed.end(), placed.memory.size(), placed.canaries)};
+}
+
+Changed Arena::look_at_ended(const Placed& placed) {
+    const std::size_t begin = std::min(placed.offset(), placed.decoy.size());
+    const std::size_t end = std::min(begin + line, placed.decoy.size());
+    const bool is_quiet = changed(placed.decoy, begin, end, placed.decoy_canaries) == 0;
+    return is_quiet ? look_beside(placed) : look(placed);
 }
 
 Changed Arena::glance(const Placed& placed) {

@@ -303,7 +303,7 @@ std::uint64_t Session::look_at_buffers(const Case& about) {
     const bool is_due = about.number - *not_looked_since_ + 1 >= cases_between_looks;
     const std::uint64_t since = look_at_kept(about, is_due ? Look::everywhere : Look::nearby);
     for (Inspected& each : given_)
-        each.changed = Arena::look(each.placed);
+        each.changed = Arena::look_at_ended(each.placed);
     retired_.clear();
     arena_.glance_at_last(retired_);
     return since;

@@ -80,17 +80,19 @@ class Judge {
         };
         outside(Side::left, changed.before, "before");
         outside(Side::right, changed.after, "past the end of");
-        if (changed.decoy != 0)
-            add(FindingKind::bypasses_iommu, &buffer, Side::inside, changed.decoy).report =
-                "canaries: " + bytes_text(changed.decoy) +
-                " changed in unmapped memory at the same physical address as the IOVA of" + whose +
-                "\n";
+        if (changed.decoy == 0)
+            return;
+        Finding& made = add(FindingKind::bypasses_iommu, &buffer, Side::inside, changed.decoy);
+        made.first_case = std::min(since, made.first_case);
+        made.report = "canaries: " + bytes_text(changed.decoy) +
+                      " changed in unmapped memory at the same physical address as the IOVA of" +
+                      whose + "\n";
     }
 
     void judge_retired(const Inspected& each) {
         const Placed& buffer = each.placed;
         if (each.changed.decoy != 0)
-            judge_canaries({buffer, {.decoy = each.changed.decoy}}, seen_.about.number);
+            judge_canaries({buffer, {.decoy = each.changed.decoy}}, buffer.case_number);
         const std::uint64_t bytes = each.changed.inside + each.changed.around();
         if (bytes == 0)
             return;

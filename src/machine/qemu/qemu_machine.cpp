@@ -396,7 +396,7 @@ Result<SharedMemory> QemuMachine::allocate(ByteCount size, unsigned alignment_lg
 void QemuMachine::release_shared(PhysicalAddress physical, ByteCount size) {
     std::uint64_t start = physical.value() - board_.ram.value();
     std::uint64_t length = size.value();
-    std::memset(ram_.bytes().data() + start, 0, length);
+    platform::zero_pages(ram_.bytes().subspan(start, length));
     auto after = free_.lower_bound(start);
     if (after != free_.end() && start + length == after->first) {
         length += after->second;
