@@ -202,6 +202,26 @@ TEST_F(ArenaTest, guards_of_canaries_count_writes_past_a_buffer_s_pages) {
     }
 }
 
+TEST_F(ArenaTest, decoy_is_seen_by_its_first_bytes_or_when_its_buffer_leaves) {
+    Arena decoyed = *Arena::create(machine, *domain,
+                                   {.seed = 3, .decoys = audit::Decoys::at_physical_addresses});
+    decoyed.begin_operation();
+    const auto placed = decoyed.place({.what = "data", .size = ByteCount(8192)}, Placement::left,
+                                      Life::operation, 0);
+    ASSERT_TRUE(placed) << placed.error();
+    placed->decoy[5000] = other;
+    EXPECT_EQ(Arena::look_at_ended(*placed).decoy, 0U);
+    ASSERT_TRUE(decoyed.unmap(*placed));
+    decoyed.retire(*placed, {});
+    std::vector<Inspected> found;
+    decoyed.look_at_all(found);
+    ASSERT_EQ(found.size(), 1U);
+    EXPECT_EQ(found[0].changed.decoy, 1U);
+    placed->decoy[63] = other;
+    placed->decoy[5000] = other;
+    EXPECT_EQ(Arena::look_at_ended(*placed).decoy, 2U);
+}
+
 TEST_F(ArenaTest, refuses_what_does_not_fit_and_goes_on) {
     const auto refused = arena.place({.what = "data", .size = ByteCount(std::uint64_t{1} << 30)},
                                      Placement::left, Life::operation, 0);

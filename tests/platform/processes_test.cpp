@@ -4,6 +4,7 @@
 #include "platform/memory_file.hpp"
 #include "platform/stream_socket.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -95,6 +96,18 @@ TEST(MemoryFile, is_shared_with_a_child_and_keeps_its_size) {
     EXPECT_EQ(std::memcmp(file->bytes().data(), "moat", 4), 0) << child->words();
     EXPECT_EQ(::ftruncate(file->descriptor(), 4096), -1);
     EXPECT_EQ(::ftruncate(file->descriptor(), 16384), -1);
+}
+
+TEST(MemoryFile, zeroed_pages_are_zero_and_their_neighbours_are_not) {
+    constexpr std::size_t page = 4096;
+    for (const std::size_t pages : {1U, 64U, 65U, 1000U}) {
+        const auto file = *MemoryFile::create("zeroed", ByteCount((pages + 2) * page));
+        std::ranges::fill(file.bytes(), std::byte{1});
+        zero_pages(file.bytes().subspan(page, pages * page));
+        EXPECT_EQ(std::ranges::count(file.bytes(), std::byte{1}), 8192) << pages;
+        EXPECT_EQ(file.bytes().front(), std::byte{1});
+        EXPECT_EQ(file.bytes().back(), std::byte{1});
+    }
 }
 
 TEST(MemoryFile, needs_a_size) {
