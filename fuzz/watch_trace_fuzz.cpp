@@ -23,7 +23,7 @@ void require(bool condition) {
 }
 
 /// Formats of Linux 6.12, shortened: without them an input rarely has a known event.
-constexpr std::array<std::pair<std::string_view, std::string_view>, 5> formats = {{
+constexpr std::array<std::pair<std::string_view, std::string_view>, 5> trace_formats = {{
     {"dma", "name: dma_map_page\nID: 1\n"
             "field:__data_loc char[] device; offset:8; size:4; signed:0;\n"
             "field:u64 phys_addr; offset:16; size:8; signed:0;\n"
@@ -51,7 +51,7 @@ constexpr std::array<std::pair<std::string_view, std::string_view>, 5> formats =
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     std::string_view rest(reinterpret_cast<const char*>(data), size);
     watch::EventCatalog catalog;
-    for (const auto& [system, format] : formats)
+    for (const auto& [system, format] : trace_formats)
         require(catalog.add(system, format));
     const auto take = [&](std::size_t bytes) {
         const std::string_view part = rest.substr(0, std::min(bytes, rest.size()));

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""clang-tidy over every source, and over every header through one generated source a room.
+"""clang-tidy over every source, and over every header through one generated source.
 
-The sources of a target are joined, up to sixteen at a time, so that clang-tidy reads their headers
-once: each joined source is one file of their texts, which every check takes for the main file.
-Sources that cannot be joined are halved until each part compiles. What passed is not looked at
+Sources are joined, those of a target first and then of several, so that clang-tidy reads their
+headers once: each joined source is one file of their texts, which every check takes for the main
+file. Sources that cannot be joined are halved until each part compiles. What passed is not looked at
 again until a source, a header of it, or the list of checks changes. Each diagnostic is printed
 once, however many sources include its header; then the slowest sources.
 """
@@ -31,23 +31,20 @@ CONFIGURATION = b"".join(each.read_bytes() for each in (ROOT / ".clang-tidy",
                                                          *sorted((ROOT / "src").glob("*/.clang-tidy")),
                                                          *sorted(ROOT.glob("*/.clang-tidy"))))
 HEADER_FLAGS = ["-std=gnu++23", "-I" + str(ROOT / "include")]
-MOST_JOINED = 16
+MOST_JOINED = 16 # of one target
+MOST_LINES = 6000 # of several
+# Flags that no check reads, so that targets may differ in them.
+OF_THE_CODE = re.compile(r"-O\d|-f(PIC|visibility|tls-model|sanitize|file-prefix-map|no-optimize|no-delete)|"
+                         r"-D\w+_EXPORTS")
+# Their sources share a namespace, so that two targets may declare the same name.
+ONE_NAMESPACE = ("src/command/", "tests/", "bench/", "fuzz/", "examples/")
+SHARED = {"moat", "LLVMFuzzerTestOneInput"}
+DECLARED = re.compile(r"^(?:TEST\w*\((\w+, \w+)\)|using (?:\w+::)*(\w+)(?: =|;)|"
+                      r"(?:class|struct|enum class|namespace) (\w+)|"
+                      r"[A-Za-z_\[][\w:<>&*, \[\]\"]*?[ *&](\w+)(?:\(|\{|\[| =|;))", re.MULTILINE)
 # Of tests that the build lacks: they include what lies beside them and in other tests' folders.
 TEST_FLAGS = ["-I" + str(ROOT / folder) for folder in (".", "src", "tests", "tests/iommu")]
 DIAGNOSTIC = re.compile(r"^(.*:\d+:\d+: (?:error|warning): .*)$", re.MULTILINE)
-
-
-def header_units() -> list[pathlib.Path]:
-    """One source a room that includes each of its headers."""
-    UNITS.mkdir(parents=True, exist_ok=True)
-    for old in UNITS.iterdir():
-        old.unlink()
-    include = ROOT / "include"
-    for room in sorted(each for each in (include / "moat").iterdir() if each.is_dir()):
-        headers = sorted(room.rglob("*.hpp"))
-        text = "".join(f'#include "{each.relative_to(include)}"\n' for each in headers)
-        (UNITS / f"{room.name}.cpp").write_text(text)
-    return sorted(UNITS.iterdir())
 
 
 def flags_of_sources() -> dict[pathlib.Path, tuple[str, list[str]]]:
@@ -68,6 +65,14 @@ def sources() -> list[pathlib.Path]:
     return [path for path in found if "must_not_compile" not in path.parts]
 
 
+def with_own_headers(source: pathlib.Path) -> str:
+    """Its text; what lies beside it is included by its path, as other folders have such names, too."""
+    def place(found: re.Match) -> str:
+        own = source.parent / found[2]
+        return f'{found[1]}"{own}"' if own.exists() else found[0]
+    return re.sub(r'(?m)^(#include )"([^"]+)"', place, source.read_text())
+
+
 @dataclasses.dataclass
 class Unit:
     """What one run of clang-tidy reads."""
@@ -81,12 +86,11 @@ class Unit:
         text = ""
         for number, part in enumerate(self.parts):
             # After a definition, readability-duplicate-include allows the same headers again.
-            text += f"#define MOAT_PART_{number}\n" + part.read_text()
+            entry = "LLVMFuzzerTestOneInput" # each fuzzer has one
+            text += f"#define MOAT_PART_{number}\n" + with_own_headers(part).replace(entry, f"{entry}{number}")
             self.lines.append((part, 0))
             self.lines += [(part, 1 + i) for i in range(len(part.read_text().splitlines()))]
         self.path.write_text(text)
-        folders = sorted({each.parent for each in self.parts})
-        self.flags = [*self.flags, *(f"-iquote{each}" for each in folders)]
 
     def configuration(self) -> pathlib.Path:
         """The list of checks of its sources' folder."""
@@ -135,19 +139,91 @@ def is_between_parts(diagnostic: str) -> bool:
             and not diagnostic.startswith(other[1] + ":"))
 
 
-def units() -> list[Unit]:
+@dataclasses.dataclass
+class Block:
+    """Sources that are joined with each other at least."""
+    name: str
+    kind: tuple # only those of one kind can be joined
+    folders: list[str] # that are searched for headers
+    paths: list[pathlib.Path]
+
+    def lines(self) -> int:
+        return sum(len(each.read_text().splitlines()) for each in self.paths)
+
+    def text(self) -> str:
+        return "".join(each.read_text() for each in self.paths
+                       if str(each.relative_to(ROOT)).startswith(ONE_NAMESPACE))
+
+    def declared(self) -> set[str]:
+        return {name for found in DECLARED.findall(self.text()) for name in found if name} - SHARED
+
+    def clashes(self, other: "Block") -> bool:
+        """Whether one may declare a name that the other one uses."""
+        mine, others = (set(re.findall(r"\w+", each.text())) for each in (self, other))
+        return bool(self.declared() & others or other.declared() & mine)
+
+
+def split_flags(flags: list[str]) -> tuple[list[str], list[str]]:
+    """The folders that are searched for headers, and the flags that a check may notice."""
+    folders, others = [], []
+    words = iter(flags)
+    for word in words:
+        if word in ("-isystem", "-idirafter"):
+            folders.append(f"{word}{next(words)}")
+        elif word.startswith("-I"):
+            folders.append(word)
+        elif not OF_THE_CODE.match(word):
+            others.append(word)
+    return folders, others
+
+
+def blocks() -> list[Block]:
+    """Those of a target have the same size."""
     known = flags_of_sources()
-    groups: dict[tuple, list[pathlib.Path]] = {}
+    targets: dict[tuple, list[pathlib.Path]] = {}
     for path in sources():
-        target, flags = known.get(path, (str(path), HEADER_FLAGS + TEST_FLAGS))
-        groups.setdefault((target, tuple(flags)), []).append(path)
-    found = [Unit(path, HEADER_FLAGS) for path in header_units()]
-    for (target, flags), paths in groups.items():
-        size = math.ceil(len(paths) / math.ceil(len(paths) / MOST_JOINED)) # as even as can be
-        for first in range(0, len(paths), size):
-            found.append(joined(f"{pathlib.Path(target).stem}_{len(found)}", list(flags),
-                                paths[first:first + size]))
+        target, flags = known.get(path, (path.stem, HEADER_FLAGS + TEST_FLAGS))
+        targets.setdefault((target, tuple(flags)), []).append(path)
+    found = []
+    for (target, flags), paths in targets.items():
+        folders, others = split_flags(list(flags))
+        mutated = any("mutants" in each for each in folders) # their headers shadow the shipped ones
+        kind = (Unit(paths[0], []).configuration(), tuple(others), mutated)
+        size = math.ceil(len(paths) / math.ceil(len(paths) / MOST_JOINED))
+        found += [Block(target, kind, folders, paths[first:first + size])
+                  for first in range(0, len(paths), size)]
     return found
+
+
+def joined_blocks() -> list[Block]:
+    """Each is added to the first that has room for it; the largest come first."""
+    found: list[Block] = []
+    for block in sorted(blocks(), key=Block.lines, reverse=True):
+        for other in found:
+            if (other.kind == block.kind and other.lines() + block.lines() <= MOST_LINES
+                    and not other.clashes(block)):
+                other.paths += block.paths
+                other.folders += [each for each in block.folders if each not in other.folders]
+                break
+        else:
+            found.append(block)
+    return found
+
+
+def header_unit() -> Unit:
+    """One source that includes each header."""
+    include = ROOT / "include"
+    path = UNITS / "headers.cpp"
+    path.write_text("".join(f'#include "{each.relative_to(include)}"\n'
+                            for each in sorted(include.rglob("*.hpp"))))
+    return Unit(path, HEADER_FLAGS)
+
+
+def units() -> list[Unit]:
+    """The largest come first, so that no processor waits for the last one."""
+    found = [joined(f"{each.name}_{number}", [*each.kind[1], *each.folders], each.paths)
+             for number, each in enumerate(joined_blocks())]
+    return [header_unit(), *found]
 
 
 @dataclasses.dataclass
@@ -182,6 +258,9 @@ def tidy(unit: Unit) -> Result:
 
 def main() -> int:
     PASSED.mkdir(parents=True, exist_ok=True)
+    UNITS.mkdir(parents=True, exist_ok=True)
+    for old in UNITS.iterdir():
+        old.unlink()
     work = units()
     said = set()
     times = []

@@ -50,7 +50,7 @@ constexpr std::string_view sheet_schema = "moat.sheet/1";
 }
 
 /// "64", "64-67" for a range, "65536+" if there may be more, "?" if it cannot be seen.
-[[nodiscard]] std::string text_of(const Cell& cell) {
+[[nodiscard]] std::string cell_text(const Cell& cell) {
     if (!cell.word.empty())
         return cell.word;
     if (!cell.value)
@@ -103,7 +103,7 @@ void print_table(std::ostream& out, const audit::Sheet& sheet, std::string_view 
             << std::right;
         for (const Column& column : columns) {
             const Cell* const cell = find_cell(row, column.what);
-            out << std::setw(16) << (cell != nullptr ? text_of(*cell) : "");
+            out << std::setw(16) << (cell != nullptr ? cell_text(*cell) : "");
         }
         out << '\n';
     }
@@ -211,8 +211,8 @@ struct ReadSheet {
            *after.value - *before.value > before.resolution;
 }
 
-[[nodiscard]] std::string text_of(const ReadCell& cell) {
-    return text_of(Cell{.value = cell.value, .resolution = cell.resolution, .word = cell.word});
+[[nodiscard]] std::string cell_text(const ReadCell& cell) {
+    return cell_text(Cell{.value = cell.value, .resolution = cell.resolution, .word = cell.word});
 }
 
 } // namespace
@@ -272,7 +272,7 @@ std::string sheet_page(const audit::Kind& kind, const audit::Sheet& sheet,
                 page += " title=\"cannot see: " + escaped(cell->cannot_see) + "\"";
             page += '>';
             if (cell != nullptr)
-                page += escaped(text_of(*cell));
+                page += escaped(cell_text(*cell));
         }
         page += '\n';
     }
@@ -296,7 +296,7 @@ Exit compare_sheets(const std::string& old_file, const std::string& new_file) {
         if (found == after.cells.end() ||
             (was_seen && !found->second.value && found->second.word.empty())) {
             if (was_seen)
-                std::cout << where << text_of(old_cell) << ", and not measured in " << new_file
+                std::cout << where << cell_text(old_cell) << ", and not measured in " << new_file
                           << '\n';
             continue;
         }
@@ -304,7 +304,8 @@ Exit compare_sheets(const std::string& old_file, const std::string& new_file) {
         if (!is_worse(measure, old_cell, found->second))
             continue;
         ++worse;
-        std::cout << toned(Tone::bad, where + text_of(old_cell) + ", now " + text_of(found->second))
+        std::cout << toned(Tone::bad,
+                           where + cell_text(old_cell) + ", now " + cell_text(found->second))
                   << '\n';
     }
     std::cout << compared << " cells compared, " << worse << " worse\n";

@@ -17,7 +17,6 @@
 namespace moat::tests {
 namespace {
 
-using mm::Access;
 using mm::VmaKind;
 using mm::tests::World;
 using Mapping = mm::Mapping<RealSync>;
@@ -44,7 +43,7 @@ class Process {
               world_->bar_mapping(), Mapping{.kind = VmaKind::shared, .shared = &shared}}) {
             const std::uint64_t size = each.kind == VmaKind::shared ? mib : 4 * mib;
             EXPECT_TRUE(space().map(mm::tests::at(at, size), each));
-            EXPECT_TRUE(space().fault(VirtualAddress(at), Access::write));
+            EXPECT_TRUE(space().fault(VirtualAddress(at), mm::Access::write));
             at += 4 * mib;
         }
     }
@@ -114,7 +113,7 @@ std::vector<Row> maps() {
     const auto map = [](Process& p, VirtualRange range, const Mapping& mapping) {
         const Result<void> done = p.space().map(range, mapping);
         if (done)
-            for (const Access access : {Access::read, Access::write}) {
+            for (const mm::Access access : {mm::Access::read, mm::Access::write}) {
                 (void)p.space().fault(range.start(), access);
                 (void)p.space().fault(range.last(), access);
             }
@@ -195,10 +194,10 @@ std::vector<Row> changes() {
                                                               [](const mm::LeafView&) {}));
         }));
     // Not of the BAR: populate would fault in all of its 256 GiB.
-    rows.push_back(range_row(process, "populate", base, {},
-                             [](Process& p, VirtualRange range, Values) -> Outcome {
-                                 return reset_after(p, p.space().populate(range, Access::write));
-                             }));
+    rows.push_back(range_row(
+        process, "populate", base, {}, [](Process& p, VirtualRange range, Values) -> Outcome {
+            return reset_after(p, p.space().populate(range, mm::Access::write));
+        }));
     return rows;
 }
 
@@ -211,8 +210,8 @@ std::vector<Row> points() {
          .arguments = {address},
          .call =
              [=](Values v) {
-                 return reset_after(*process,
-                                    process->space().fault(VirtualAddress(v[0]), Access::write));
+                 return reset_after(
+                     *process, process->space().fault(VirtualAddress(v[0]), mm::Access::write));
              },
          .state = state},
         {.name = "find and look_up",

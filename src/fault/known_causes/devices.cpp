@@ -9,7 +9,7 @@ namespace {
 constexpr KnownCause device_rows[] = {
     // Addresses that tell their cause.
     {.id = "cpu-address",
-     .when = {.kind = Kind::fault, .address = {0xffff'0000'0000'0000, 0xffff'ffff'ffff'ffff}},
+     .when = {.kind = EventKind::fault, .address = {0xffff'0000'0000'0000, 0xffff'ffff'ffff'ffff}},
      .verdict = Verdict::device_unusable,
      .cause = "The driver gave the device a CPU virtual address instead of the address that "
               "dma_map_*() returned.",
@@ -17,7 +17,7 @@ constexpr KnownCause device_rows[] = {
      .helps = "none: with the IOMMU off the device would write somewhere else",
      .source = "Linux Documentation/core-api/dma-api-howto.rst, CPU and DMA addresses"},
     {.id = "disk-address-zero",
-     .when = {.kind = Kind::fault, .address = {0, 0xfff}, .storage = true},
+     .when = {.kind = EventKind::fault, .address = {0, 0xfff}, .storage = true},
      .verdict = Verdict::data_at_risk,
      .cause = "The disk's controller used address 0: a descriptor was never filled in, or was "
               "cleared while the controller read it.",
@@ -25,7 +25,7 @@ constexpr KnownCause device_rows[] = {
      .helps = "none: with the IOMMU off the transfer would reach page 0",
      .source = "NVM Express base specification, PRP entry and list"},
     {.id = "address-zero",
-     .when = {.kind = Kind::fault, .address = {0, 0xfff}},
+     .when = {.kind = EventKind::fault, .address = {0, 0xfff}},
      .verdict = Verdict::device_unusable,
      .cause = "The device used address 0: its driver never set the address of a ring or buffer, or "
               "cleared it while the device ran.",
@@ -35,7 +35,7 @@ constexpr KnownCause device_rows[] = {
 
     // Disks.
     {.id = "nvme-discard-overread",
-     .when = {.kind = Kind::fault,
+     .when = {.kind = EventKind::fault,
               .access = Access::read,
               .drivers = "nvme",
               .after = Milestone::discarded},
@@ -46,7 +46,7 @@ constexpr KnownCause device_rows[] = {
      .fix = "Linux allocates the full list since 5.5 (nvme_setup_discard)",
      .source = "Linux 6.12 drivers/nvme/host/core.c, nvme_setup_discard"},
     {.id = "disk-write-refused",
-     .when = {.kind = Kind::fault, .access = Access::read, .storage = true},
+     .when = {.kind = EventKind::fault, .access = Access::read, .storage = true},
      .verdict = Verdict::data_at_risk,
      .cause = "The controller could not read memory: what should have gone to the disk, or its "
               "commands, did not arrive.",
@@ -54,7 +54,7 @@ constexpr KnownCause device_rows[] = {
      .helps = "iommu=pt lets the access through; a stray read then stores other memory on the disk",
      .source = "VT-d specification, fault record, type of request (T)"},
     {.id = "disk-read-refused",
-     .when = {.kind = Kind::fault, .access = Access::write, .storage = true},
+     .when = {.kind = EventKind::fault, .access = Access::write, .storage = true},
      .verdict = Verdict::data_at_risk,
      .cause = "The controller could not write memory: data that was read from the disk did not "
               "arrive, though the disk may have reported success.",
@@ -63,7 +63,7 @@ constexpr KnownCause device_rows[] = {
      .helps = "iommu=pt lets the access through; a stray write then destroys other memory",
      .source = "VT-d specification, fault record, type of request (T)"},
     {.id = "disk-access-refused",
-     .when = {.kind = Kind::fault, .storage = true},
+     .when = {.kind = EventKind::fault, .storage = true},
      .verdict = Verdict::data_at_risk,
      .cause = "The IOMMU refused an access of the disk's controller: data, a command or a "
               "completion was lost.",
@@ -73,7 +73,7 @@ constexpr KnownCause device_rows[] = {
 
     // USB.
     {.id = "xhci-after-death",
-     .when = {.kind = Kind::fault,
+     .when = {.kind = EventKind::fault,
               .drivers = "xhci_hcd|xhci-pci",
               .after = Milestone::controller_died},
      .verdict = Verdict::device_unusable,
@@ -83,7 +83,7 @@ constexpr KnownCause device_rows[] = {
      .helps = "iommu=pt hides the fault: the controller then writes to memory that others use",
      .source = "Linux 6.12 drivers/usb/host/xhci-ring.c, xhci_hc_died"},
     {.id = "xhci-ring-overfetch",
-     .when = {.kind = Kind::fault, .access = Access::read, .drivers = "xhci_hcd|xhci-pci"},
+     .when = {.kind = EventKind::fault, .access = Access::read, .drivers = "xhci_hcd|xhci-pci"},
      .verdict = Verdict::device_unusable,
      .cause = "The USB controller read past the end of a ring, or a ring that was already freed. "
               "Some controllers always prefetch past a ring's last entry.",
@@ -93,7 +93,7 @@ constexpr KnownCause device_rows[] = {
             "(XHCI_TRB_OVERFETCH)",
      .source = "Linux 6.12 drivers/usb/host/xhci-pci.c, XHCI_TRB_OVERFETCH"},
     {.id = "usb-not-mapped",
-     .when = {.kind = Kind::fault, .drivers = "xhci_hcd|xhci-pci|ehci-pci|ohci-pci|uhci_hcd"},
+     .when = {.kind = EventKind::fault, .drivers = "xhci_hcd|xhci-pci|ehci-pci|ohci-pci|uhci_hcd"},
      .verdict = Verdict::device_unusable,
      .cause = "The USB controller wrote to a buffer that was already unmapped: a transfer was "
               "cancelled, or a device was removed, while it ran.",

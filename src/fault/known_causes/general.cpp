@@ -8,7 +8,7 @@ namespace {
 
 constexpr KnownCause general_rows[] = {
     {.id = "peer-to-peer",
-     .when = {.kind = Kind::fault, .lies_in = "BAR"},
+     .when = {.kind = EventKind::fault, .lies_in = "BAR"},
      .verdict = Verdict::device_unusable,
      .cause = "The address is a BAR of another device: a peer-to-peer transfer that nobody mapped "
               "for the IOMMU.",
@@ -17,7 +17,7 @@ constexpr KnownCause general_rows[] = {
               "access all memory",
      .source = "Linux Documentation/driver-api/pci/p2pdma.rst"},
     {.id = "physical-address",
-     .when = {.kind = Kind::fault, .after = Milestone::foreign_module},
+     .when = {.kind = EventKind::fault, .after = Milestone::foreign_module},
      .verdict = Verdict::device_unusable,
      .cause = "A module from outside the kernel is loaded. Such drivers often give devices "
               "physical addresses, which worked until an upgrade enabled the IOMMU by default.",
@@ -27,7 +27,7 @@ constexpr KnownCause general_rows[] = {
      .source = "Linux 6.12 drivers/iommu/intel/Kconfig, INTEL_IOMMU_DEFAULT_ON; "
                "core-api/dma-api-howto.rst"},
     {.id = "device-gone",
-     .when = {.kind = Kind::fault, .after = Milestone::link_lost},
+     .when = {.kind = EventKind::fault, .after = Milestone::link_lost},
      .verdict = Verdict::device_unusable,
      .cause = "A device was removed or its link went down, and its driver had unmapped its buffers "
               "when late accesses arrived.",
@@ -36,7 +36,7 @@ constexpr KnownCause general_rows[] = {
          "pcie_aspm=off helps where links go down by themselves; the machine then uses more power",
      .source = "Linux 6.12 drivers/pci/hotplug/pciehp_ctrl.c"},
     {.id = "after-reset",
-     .when = {.kind = Kind::fault, .after = Milestone::reset},
+     .when = {.kind = EventKind::fault, .after = Milestone::reset},
      .verdict = Verdict::device_unusable,
      .cause = "A device was reset and used addresses from before: its driver unmapped the buffers "
               "while the device still had them.",
@@ -44,7 +44,7 @@ constexpr KnownCause general_rows[] = {
      .helps = "iommu=pt hides the fault: the device then writes to memory that others use",
      .source = "Linux Documentation/PCI/pci-error-recovery.rst"},
     {.id = "network-overrun",
-     .when = {.kind = Kind::fault, .access = Access::write, .drivers = network_drivers},
+     .when = {.kind = EventKind::fault, .access = Access::write, .drivers = network_drivers},
      .verdict = Verdict::data_at_risk,
      .cause = "The network card wrote a packet where no receive buffer is mapped: the buffer was "
               "too short for the packet, or was unmapped before the card was stopped.",
@@ -52,7 +52,7 @@ constexpr KnownCause general_rows[] = {
      .helps = "iommu=pt hides the fault: the packet then destroys memory that others use",
      .source = "Linux Documentation/core-api/dma-api-howto.rst"},
     {.id = "network-not-mapped",
-     .when = {.kind = Kind::fault, .drivers = network_drivers},
+     .when = {.kind = EventKind::fault, .drivers = network_drivers},
      .verdict = Verdict::device_unusable,
      .cause = "The network card read a buffer or a descriptor that is not mapped: it was unmapped "
               "before the card had sent it.",
@@ -61,7 +61,7 @@ constexpr KnownCause general_rows[] = {
               "gets slower",
      .source = "Linux Documentation/core-api/dma-api-howto.rst"},
     {.id = "guest-assigned",
-     .when = {.kind = Kind::fault, .drivers = "vfio-pci"},
+     .when = {.kind = EventKind::fault, .drivers = "vfio-pci"},
      .verdict = Verdict::device_unusable,
      .cause = "The device belongs to a guest or program, which gave it an address outside the "
               "memory that it mapped: a guest driver's error, a reset of the guest, or a BAR of "
@@ -71,7 +71,7 @@ constexpr KnownCause general_rows[] = {
      .helps = "none: the fault protects the host",
      .source = "Linux Documentation/driver-api/vfio.rst"},
     {.id = "emulated-device",
-     .when = {.kind = Kind::fault, .origin = Origin::qemu},
+     .when = {.kind = EventKind::fault, .origin = Origin::qemu},
      .verdict = Verdict::device_unusable,
      .cause = "In the guest, a device of QEMU used an address that the guest's driver had not "
               "mapped or had already unmapped.",
@@ -79,7 +79,7 @@ constexpr KnownCause general_rows[] = {
      .helps = "iommu=pt in the guest hides it",
      .source = "QEMU hw/i386/intel_iommu.c, vtd_report_fault"},
     {.id = "wrong-direction",
-     .when = {.kind = Kind::fault, .origin = Origin::amd, .reason = Reason::permission},
+     .when = {.kind = EventKind::fault, .origin = Origin::amd, .reason = Reason::permission},
      .verdict = Verdict::device_unusable,
      .cause = "The page is mapped, but not for this access: the driver mapped the buffer with the "
               "wrong direction.",
@@ -87,7 +87,7 @@ constexpr KnownCause general_rows[] = {
      .helps = "iommu=pt hides the fault",
      .source = "AMD specification 48882, IO_PAGE_FAULT: PR and PE"},
     {.id = "not-attached",
-     .when = {.kind = Kind::fault, .reason = Reason::not_attached},
+     .when = {.kind = EventKind::fault, .reason = Reason::not_attached},
      .verdict = Verdict::device_unusable,
      .cause = "The IOMMU has no entry for the device: no driver is bound, the driver was removed "
               "while the device ran, or the device uses another function's requester ID.",
@@ -95,7 +95,7 @@ constexpr KnownCause general_rows[] = {
      .helps = "iommu=pt lets the device work, without DMA protection",
      .source = "Linux Documentation/arch/x86/iommu.rst, Fault reporting"},
     {.id = "address-too-wide",
-     .when = {.kind = Kind::fault, .reason = Reason::address_size},
+     .when = {.kind = EventKind::fault, .reason = Reason::address_size},
      .verdict = Verdict::device_unusable,
      .cause = "The address is wider than the IOMMU or its tables translate: the device, or its "
               "driver, made it up.",
@@ -119,7 +119,7 @@ constexpr KnownCause general_rows[] = {
      .next = "grep -i -e dmar -e AMD-Vi /proc/interrupts    # counts the fault interrupts",
      .source = "VT-d specification, fault status register: primary fault overflow"},
     {.id = "ran-past-the-end",
-     .when = {.kind = Kind::fault, .consecutive = true},
+     .when = {.kind = EventKind::fault, .consecutive = true},
      .verdict = Verdict::data_at_risk,
      .cause = "The device accessed consecutive addresses that are not mapped: it ran past the end "
               "of a buffer, or the buffer was unmapped during the transfer.",
@@ -127,7 +127,7 @@ constexpr KnownCause general_rows[] = {
      .helps = "iommu=pt hides the fault: the transfer then destroys memory that others use",
      .source = "Linux Documentation/core-api/dma-api-howto.rst"},
     {.id = "write-not-mapped",
-     .when = {.kind = Kind::fault, .access = Access::write},
+     .when = {.kind = EventKind::fault, .access = Access::write},
      .verdict = Verdict::data_at_risk,
      .cause = "The device wrote where its driver had mapped nothing: past a buffer, after "
               "unmapping it, or into a buffer that it may only read.",
@@ -135,7 +135,7 @@ constexpr KnownCause general_rows[] = {
      .helps = "iommu=pt hides the fault: the write then destroys memory that others use",
      .source = "Linux Documentation/core-api/dma-api-howto.rst"},
     {.id = "not-mapped",
-     .when = {.kind = Kind::fault},
+     .when = {.kind = EventKind::fault},
      .verdict = Verdict::device_unusable,
      .cause = "The device accessed memory that its driver had not mapped, or had already unmapped.",
      .next = "record the mappings (docs/guides/explain_a_fault.md), and explain the log with them",

@@ -8,8 +8,10 @@ namespace {
 
 constexpr KnownCause graphics_rows[] = {
     {.id = "igd-guest-stale-framebuffer",
-     .when =
-         {.kind = Kind::fault, .origin = Origin::intel, .device = "00:02.0", .drivers = "vfio-pci"},
+     .when = {.kind = EventKind::fault,
+              .origin = Origin::intel,
+              .device = "00:02.0",
+              .drivers = "vfio-pci"},
      .verdict = Verdict::harmless,
      .cause = "The integrated GPU is assigned to a guest and still reads a framebuffer of the host "
               "or of an earlier guest.",
@@ -18,7 +20,7 @@ constexpr KnownCause graphics_rows[] = {
               "no boot console",
      .source = "QEMU docs/igd-assign.txt"},
     {.id = "igd-firmware-scanout",
-     .when = {.kind = Kind::fault,
+     .when = {.kind = EventKind::fault,
               .origin = Origin::intel,
               .access = Access::read,
               .device = "00:02.0",
@@ -30,7 +32,7 @@ constexpr KnownCause graphics_rows[] = {
      .helps = "intel_iommu=igfx_off silences them; the GPU may then access all memory",
      .source = "Linux Documentation/arch/x86/iommu.rst, Graphics Problems?"},
     {.id = "igd-not-mapped",
-     .when = {.kind = Kind::fault, .origin = Origin::intel, .device = "00:02.0"},
+     .when = {.kind = EventKind::fault, .origin = Origin::intel, .device = "00:02.0"},
      .verdict = Verdict::device_unusable,
      .cause = "The integrated GPU accessed memory that its driver had not mapped, or had already "
               "unmapped.",
@@ -40,7 +42,7 @@ constexpr KnownCause graphics_rows[] = {
             "current kernel",
      .source = "Linux 6.12 drivers/iommu/intel/iommu.c, quirk_iommu_igfx"},
     {.id = "xen-igd",
-     .when = {.kind = Kind::fault, .origin = Origin::xen, .device = "00:02.0"},
+     .when = {.kind = EventKind::fault, .origin = Origin::xen, .device = "00:02.0"},
      .verdict = Verdict::harmless,
      .cause =
          "The firmware's framebuffer lies outside the memory that Xen maps for the integrated GPU.",
@@ -48,14 +50,15 @@ constexpr KnownCause graphics_rows[] = {
      .helps = "iommu=no-igfx on Xen's command line excludes the GPU; it may then access all memory",
      .source = "Xen docs/misc/xen-command-line, iommu: igfx"},
     {.id = "gpu-firmware-scanout",
-     .when = {.kind = Kind::fault, .access = Access::read, .drivers = gpu_drivers, .before_s = 10},
+     .when =
+         {.kind = EventKind::fault, .access = Access::read, .drivers = gpu_drivers, .before_s = 10},
      .verdict = Verdict::harmless,
      .cause = "The GPU still read the firmware's framebuffer when the IOMMU was enabled.",
      .next = "dmesg | grep -i drm    # the faults stop where the driver sets up the display",
      .helps = "iommu=pt maps memory one to one: interrupt remapping stays, DMA protection does not",
      .source = "Linux Documentation/arch/x86/iommu.rst, AMD Specific Notes"},
     {.id = "display-firmware-scanout",
-     .when = {.kind = Kind::fault,
+     .when = {.kind = EventKind::fault,
               .access = Access::read,
               .texts = "display|fimd|decon|vop|dpu|mdss|dss|drm|simplefb",
               .before_s = 15},
@@ -67,7 +70,7 @@ constexpr KnownCause graphics_rows[] = {
               "the start",
      .source = "Linux Documentation/devicetree/bindings/reserved-memory, iommu-addresses"},
     {.id = "gpu-ats",
-     .when = {.kind = Kind::invalidation, .drivers = gpu_drivers},
+     .when = {.kind = EventKind::invalidation, .drivers = gpu_drivers},
      .verdict = Verdict::device_unusable,
      .cause = "The GPU did not answer an invalidation of its own translation cache (ATS): it "
               "hangs, or its firmware implements ATS wrongly.",
@@ -77,7 +80,7 @@ constexpr KnownCause graphics_rows[] = {
      .fix = "Linux disables ATS on several AMD GPUs; use a current kernel",
      .source = "Linux 6.12 drivers/pci/quirks.c, quirk_amd_harvest_no_ats"},
     {.id = "gpu-not-mapped",
-     .when = {.kind = Kind::fault, .drivers = gpu_drivers},
+     .when = {.kind = EventKind::fault, .drivers = gpu_drivers},
      .verdict = Verdict::device_unusable,
      .cause = "The GPU accessed memory that its driver had not mapped, or had already unmapped. "
               "GPUs also prefetch past the end of a buffer.",

@@ -65,7 +65,9 @@ constexpr KnownCause interrupt_rows[] = {
               "interrupts",
      .source = "Linux kernel-parameters.txt, intremap="},
     {.id = "msi-as-dma",
-     .when = {.kind = Kind::fault, .access = Access::write, .address = {0xfee0'0000, 0xfeef'ffff}},
+     .when = {.kind = EventKind::fault,
+              .access = Access::write,
+              .address = {0xfee0'0000, 0xfeef'ffff}},
      .verdict = Verdict::device_unusable,
      .cause = "The device wrote an x86 interrupt message (0xfee00000-0xfeefffff) that the IOMMU "
               "took for DMA.",

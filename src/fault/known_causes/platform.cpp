@@ -20,7 +20,7 @@ constexpr KnownCause platform_rows[] = {
 
     // Requesters that are not what they seem.
     {.id = "phantom-function",
-     .when = {.kind = Kind::fault, .reason = Reason::not_attached, .vendor = 0x1b4b},
+     .when = {.kind = EventKind::fault, .reason = Reason::not_attached, .vendor = 0x1b4b},
      .verdict = Verdict::device_unusable,
      .cause =
          "This Marvell controller does DMA as function 1, also where that function does not exist.",
@@ -29,7 +29,7 @@ constexpr KnownCause platform_rows[] = {
      .fix = "Linux knows the alias of many of these controllers; a newer kernel may know this one",
      .source = "Linux 6.12 drivers/pci/quirks.c, quirk_dma_func1_alias; kernel bug 42679"},
     {.id = "requester-absent",
-     .when = {.kind = Kind::fault, .absent = true},
+     .when = {.kind = EventKind::fault, .absent = true},
      .verdict = Verdict::device_unusable,
      .cause = "No device has this address: a bridge, or a device with a wrong or phantom function, "
               "sends with it.",
@@ -40,7 +40,7 @@ constexpr KnownCause platform_rows[] = {
                "quirk_use_pcie_bridge_dma_alias"},
 
     {.id = "vmd-disk",
-     .when = {.kind = Kind::fault, .drivers = "vmd"},
+     .when = {.kind = EventKind::fault, .drivers = "vmd"},
      .verdict = Verdict::data_at_risk,
      .cause = "A disk behind a VMD (Volume Management Device) did it: VMD hides disks in a PCI "
               "domain of its own, and they send with its address.",
@@ -51,7 +51,7 @@ constexpr KnownCause platform_rows[] = {
 
     // Firmware and boot.
     {.id = "kdump-copied-tables",
-     .when = {.kind = Kind::fault, .after = Milestone::copied_tables},
+     .when = {.kind = EventKind::fault, .after = Milestone::copied_tables},
      .verdict = Verdict::harmless,
      .cause = "This is a kdump or kexec kernel: a device still ran for the kernel before it, whose "
               "tables the new one copied.",
@@ -71,7 +71,7 @@ constexpr KnownCause platform_rows[] = {
      .helps = "iommu=pt avoids it on some machines, without DMA protection",
      .source = "Linux 6.12 drivers/iommu/amd/init.c, amd_iommu_resume"},
     {.id = "fault-after-resume",
-     .when = {.kind = Kind::fault, .after = Milestone::resumed},
+     .when = {.kind = EventKind::fault, .after = Milestone::resumed},
      .verdict = Verdict::device_unusable,
      .cause = "The device used an address from before the machine slept: its driver did not set it "
               "up anew.",
@@ -79,7 +79,7 @@ constexpr KnownCause platform_rows[] = {
      .helps = "unbind the driver before sleep and bind it after",
      .source = "Linux Documentation/driver-api/pm/devices.rst"},
     {.id = "rmrr-refused",
-     .when = {.kind = Kind::device_refused, .texts = "RMRR|reserved memory|1:1 IOMMU mapping"},
+     .when = {.kind = EventKind::device_refused, .texts = "RMRR|reserved memory|1:1 IOMMU mapping"},
      .verdict = Verdict::not_started,
      .cause = "The firmware reserves memory for this device (RMRR), for management or USB "
               "emulation; the kernel does not give such a device away.",
@@ -88,14 +88,16 @@ constexpr KnownCause platform_rows[] = {
      .helps = "no kernel parameter is safe: the firmware's own DMA would go to the guest's memory",
      .source = "Linux 6.12 drivers/iommu/intel/iommu.c, device_rmrr_is_relaxable"},
     {.id = "firmware-still-active",
-     .when = {.kind = Kind::fault, .reason = Reason::not_attached, .before_s = 10},
+     .when = {.kind = EventKind::fault, .reason = Reason::not_attached, .before_s = 10},
      .verdict = Verdict::harmless,
      .cause = "The firmware left the device running, and no driver has set it up yet.",
      .next = "dmesg | grep {device}    # the faults stop when the driver binds",
      .helps = "efi=disable_early_pci_dma stops devices at boot; some firmware does not bear that",
      .source = "Linux kernel-parameters.txt, efi=disable_early_pci_dma"},
     {.id = "legacy-usb",
-     .when = {.kind = Kind::fault, .drivers = "hpilo|ehci-pci|uhci_hcd|ohci-pci", .before_s = 60},
+     .when = {.kind = EventKind::fault,
+              .drivers = "hpilo|ehci-pci|uhci_hcd|ohci-pci",
+              .before_s = 60},
      .verdict = Verdict::harmless,
      .cause = "The firmware uses the device (USB keyboard emulation, a management controller) and "
               "does not report its memory as reserved.",
@@ -103,7 +105,7 @@ constexpr KnownCause platform_rows[] = {
      .helps = "disable legacy USB in the firmware; a firmware update adds the RMRR",
      .source = "Linux Documentation/arch/x86/iommu.rst, What is Intel RMRR?"},
     {.id = "scanned-at-boot",
-     .when = {.kind = Kind::fault, .before_s = 3},
+     .when = {.kind = EventKind::fault, .before_s = 3},
      .verdict = Verdict::harmless,
      .cause = "The firmware left the device running: it still used the firmware's buffers when the "
               "kernel enabled the IOMMU.",

@@ -7,7 +7,7 @@
 
 namespace moat::fault {
 
-using Kind = LogEvent::Kind;
+using EventKind = LogEvent::Kind;
 
 inline constexpr std::string_view gpu_drivers = "amdgpu|radeon|nouveau|nvidia|i915|xe";
 inline constexpr std::string_view network_drivers =

@@ -9,7 +9,7 @@ namespace {
 constexpr KnownCause unit_rows[] = {
     // Invalidations.
     {.id = "nvme-reset-ats",
-     .when = {.kind = Kind::invalidation, .drivers = "nvme"},
+     .when = {.kind = EventKind::invalidation, .drivers = "nvme"},
      .verdict = Verdict::data_at_risk,
      .cause = "The SSD did not answer an invalidation of its translation cache (ATS): it was in "
               "reset, asleep or gone.",
@@ -19,7 +19,7 @@ constexpr KnownCause unit_rows[] = {
      .source =
          "Linux 6.12 drivers/iommu/intel/dmar.c, qi_check_fault; kernel-parameters.txt, pci=noats"},
     {.id = "device-gone-ats",
-     .when = {.kind = Kind::invalidation, .after = Milestone::link_lost},
+     .when = {.kind = EventKind::invalidation, .after = Milestone::link_lost},
      .verdict = Verdict::device_unusable,
      .cause = "The device was removed, or its link went down, before the IOMMU had invalidated its "
               "translation cache (ATS).",
@@ -30,7 +30,7 @@ constexpr KnownCause unit_rows[] = {
             "(devtlb_invalidation_with_pasid, pci_dev_is_disconnected)",
      .source = "Linux 6.12 drivers/iommu/intel/pasid.c"},
     {.id = "amd-completion-wait",
-     .when = {.kind = Kind::invalidation, .origin = Origin::amd},
+     .when = {.kind = EventKind::invalidation, .origin = Origin::amd},
      .verdict = Verdict::device_unusable,
      .cause = "The IOMMU did not finish a command: it waits for a device that does not answer an "
               "invalidation of its translation cache (ATS), or it lost its tables in sleep.",
@@ -39,7 +39,7 @@ constexpr KnownCause unit_rows[] = {
          "pci=noats disables device translation caches; shared virtual memory then does not work",
      .source = "Linux 6.12 drivers/iommu/amd/iommu.c, wait_on_sem"},
     {.id = "device-iotlb-timeout",
-     .when = {.kind = Kind::invalidation},
+     .when = {.kind = EventKind::invalidation},
      .verdict = Verdict::device_unusable,
      .cause = "A device did not answer an invalidation of its translation cache (ATS): it hangs, "
               "sleeps, is in reset or gone.",
@@ -58,7 +58,7 @@ constexpr KnownCause unit_rows[] = {
      .next = "find /proc/device-tree -name iommus; dmesg | grep -i -e smmu -e 'stream match'",
      .source = "Arm SMMUv2 specification IHI 0062, SMMU_sGFSR.SMCF"},
     {.id = "reserved-bits",
-     .when = {.kind = Kind::fault, .reason = Reason::malformed_table},
+     .when = {.kind = EventKind::fault, .reason = Reason::malformed_table},
      .verdict = Verdict::device_unusable,
      .cause =
          "An entry of the IOMMU's tables has bits that this unit does not know: an address beyond "
@@ -92,7 +92,7 @@ constexpr KnownCause unit_rows[] = {
      .helps = "a firmware update",
      .source = "AMD specification 48882, DEV_TAB_HARDWARE_ERROR and PAGE_TAB_HARDWARE_ERROR"},
     {.id = "illegal-command",
-     .when = {.kind = Kind::unit_error, .origin = Origin::amd, .texts = "COMMAND"},
+     .when = {.kind = EventKind::unit_error, .origin = Origin::amd, .texts = "COMMAND"},
      .verdict = Verdict::data_at_risk,
      .cause = "The IOMMU read a command that it does not know: its command buffer was overwritten, "
               "or was lost in sleep.",
@@ -130,7 +130,7 @@ constexpr KnownCause unit_rows[] = {
 
     // POWER.
     {.id = "eeh-frozen",
-     .when = {.kind = Kind::isolated},
+     .when = {.kind = EventKind::isolated},
      .verdict = Verdict::device_unusable,
      .cause = "The PCI bridge cut the device off after an error: a DMA to an address that is not "
               "mapped, or a bus error.",

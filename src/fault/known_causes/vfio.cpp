@@ -8,7 +8,7 @@ namespace {
 
 constexpr KnownCause vfio_rows[] = {
     {.id = "memlock",
-     .when = {.kind = Kind::memory_limit},
+     .when = {.kind = EventKind::memory_limit},
      .verdict = Verdict::not_started,
      .cause = "The process may not lock as much memory as the device needs: a device can reach "
               "only locked memory.",
@@ -17,7 +17,7 @@ constexpr KnownCause vfio_rows[] = {
               "<hard_limit> for libvirt; the process may then lock all memory",
      .source = "Linux 6.12 drivers/vfio/vfio_iommu_type1.c, vfio_pin_pages_remote"},
     {.id = "map-no-memory",
-     .when = {.kind = Kind::map_failure, .error = 12},
+     .when = {.kind = EventKind::map_failure, .error = 12},
      .verdict = Verdict::not_started,
      .cause = "Pinning failed: the process reached its limit of locked memory (RLIMIT_MEMLOCK), or "
               "memory is short.",
@@ -25,7 +25,7 @@ constexpr KnownCause vfio_rows[] = {
      .helps = "LimitMEMLOCK=infinity, memlock in limits.conf; the process may then lock all memory",
      .source = "Linux 6.12 drivers/vfio/vfio_iommu_type1.c, vfio_pin_pages_remote"},
     {.id = "map-no-entries",
-     .when = {.kind = Kind::map_failure, .error = 28},
+     .when = {.kind = EventKind::map_failure, .error = 28},
      .verdict = Verdict::not_started,
      .cause = "The container has all the mappings that VFIO allows: 65,535.",
      .next = "cat /sys/module/vfio_iommu_type1/parameters/dma_entry_limit",
@@ -33,7 +33,7 @@ constexpr KnownCause vfio_rows[] = {
          "map larger pieces (huge pages), or raise dma_entry_limit; a mapping costs kernel memory",
      .source = "Linux 6.12 drivers/vfio/vfio_iommu_type1.c, vfio_dma_do_map"},
     {.id = "map-exists",
-     .when = {.kind = Kind::map_failure, .error = 17},
+     .when = {.kind = EventKind::map_failure, .error = 17},
      .verdict = Verdict::not_started,
      .cause = "A part of this device address range is mapped already: two owners share the "
               "container, or an unmap was forgotten.",
@@ -41,7 +41,7 @@ constexpr KnownCause vfio_rows[] = {
      .helps = "none: ignoring the error leaves the device with the old memory",
      .source = "Linux 6.12 drivers/vfio/vfio_iommu_type1.c, vfio_dma_do_map"},
     {.id = "map-memory-not-pinned",
-     .when = {.kind = Kind::map_failure,
+     .when = {.kind = EventKind::map_failure,
               .texts = "unable to continue|setup container|memory listener|IommuDmaMap",
               .error = 14},
      .verdict = Verdict::not_started,
@@ -52,7 +52,7 @@ constexpr KnownCause vfio_rows[] = {
               "another device than nvdimm",
      .source = "Linux 6.12 drivers/vfio/vfio_iommu_type1.c, vaddr_get_pfns"},
     {.id = "map-bar-of-peer",
-     .when = {.kind = Kind::map_failure, .error = 14},
+     .when = {.kind = EventKind::map_failure, .error = 14},
      .verdict = Verdict::harmless,
      .cause = "The memory to map cannot be pinned. In a virtual machine it is usually a device's "
               "BAR: only peer-to-peer transfers between assigned devices need it.",
@@ -60,7 +60,7 @@ constexpr KnownCause vfio_rows[] = {
      .helps = "x-no-mmap=on for the device avoids the message; its BARs get slow",
      .source = "QEMU hw/vfio/common.c, vfio_listener_region_add"},
     {.id = "map-outside-aperture",
-     .when = {.kind = Kind::map_failure, .error = 22},
+     .when = {.kind = EventKind::map_failure, .error = 22},
      .verdict = Verdict::not_started,
      .cause = "The address is not aligned to the IOMMU's page size, lies in a reserved range (MSI "
               "window, RMRR), or is above the IOMMU's reach, as the BAR of a large GPU in a guest "
@@ -70,14 +70,14 @@ constexpr KnownCause vfio_rows[] = {
               "reach; very large BARs then do not fit",
      .source = "Linux 6.12 drivers/vfio/vfio_iommu_type1.c, vfio_iommu_iova_dma_valid"},
     {.id = "map-failed",
-     .when = {.kind = Kind::map_failure},
+     .when = {.kind = EventKind::map_failure},
      .verdict = Verdict::not_started,
      .cause = "The kernel refused to map memory for the device; what the program does without it "
               "is its own choice.",
      .next = "dmesg | tail; ulimit -l",
      .source = "Linux 6.12 drivers/vfio/vfio_iommu_type1.c, vfio_dma_do_map"},
     {.id = "bar-held-by-boot-framebuffer",
-     .when = {.kind = Kind::device_refused, .texts = "can't reserve"},
+     .when = {.kind = EventKind::device_refused, .texts = "can't reserve"},
      .verdict = Verdict::not_started,
      .cause =
          "Another driver holds the BAR: usually the boot framebuffer (efifb, simplefb, vesafb).",
@@ -86,7 +86,7 @@ constexpr KnownCause vfio_rows[] = {
               "has no boot console",
      .source = "Linux 6.12 drivers/pci/pci.c, __pci_request_region"},
     {.id = "group-not-viable",
-     .when = {.kind = Kind::device_refused, .texts = "viable"},
+     .when = {.kind = EventKind::device_refused, .texts = "viable"},
      .verdict = Verdict::not_started,
      .cause = "Another device of the same IOMMU group is bound to a host driver; a group is given "
               "away whole.",
@@ -111,7 +111,7 @@ constexpr KnownCause vfio_rows[] = {
               "interrupts",
      .source = "Linux 6.12 drivers/vfio/vfio_iommu_type1.c, vfio_iommu_type1_attach_group"},
     {.id = "device-refused",
-     .when = {.kind = Kind::device_refused},
+     .when = {.kind = EventKind::device_refused},
      .verdict = Verdict::not_started,
      .cause = "The kernel does not give the device to a program or guest.",
      .next = "ls -l /sys/bus/pci/devices/{device}/iommu_group/devices/; lspci -nnks {device}",

@@ -15,9 +15,9 @@ namespace moat::run {
 namespace {
 
 // Where gregs has the registers, in the order of encoding.
-constexpr std::array<int, 16> places = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP,
-                                        REG_RSI, REG_RDI, REG_R8,  REG_R9,  REG_R10, REG_R11,
-                                        REG_R12, REG_R13, REG_R14, REG_R15};
+constexpr std::array<int, 16> context_places = {
+    REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+    REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
 
 [[nodiscard]] VectorState vectors_of(const ucontext_t& context) {
     return VectorState::of_signal(reinterpret_cast<std::byte*>(context.uc_mcontext.fpregs));
@@ -40,8 +40,8 @@ constexpr std::array<int, 16> places = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_
 Registers registers_of(const ucontext_t& context) {
     Registers registers;
     const auto& general = context.uc_mcontext.gregs;
-    for (std::size_t i = 0; i < places.size(); ++i)
-        registers.general[i] = static_cast<std::uint64_t>(general[places[i]]);
+    for (std::size_t i = 0; i < context_places.size(); ++i)
+        registers.general[i] = static_cast<std::uint64_t>(general[context_places[i]]);
     registers.instruction_pointer = static_cast<std::uint64_t>(general[REG_RIP]);
     registers.flags = static_cast<std::uint64_t>(general[REG_EFL]);
     read_bases(registers);
@@ -51,8 +51,8 @@ Registers registers_of(const ucontext_t& context) {
 
 void set_registers(ucontext_t& context, const Registers& registers, const Step& step) {
     auto& general = context.uc_mcontext.gregs;
-    for (std::size_t i = 0; i < places.size(); ++i)
-        general[places[i]] = static_cast<greg_t>(registers.general[i]);
+    for (std::size_t i = 0; i < context_places.size(); ++i)
+        general[context_places[i]] = static_cast<greg_t>(registers.general[i]);
     general[REG_RIP] = static_cast<greg_t>(registers.instruction_pointer);
     general[REG_EFL] = static_cast<greg_t>(registers.flags);
     if (step.vector)

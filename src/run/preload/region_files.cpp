@@ -17,7 +17,7 @@ using namespace moat::run;
 
 namespace {
 
-int fail_with(int error) {
+int failure(int error) {
     errno = error;
     return -1;
 }
@@ -28,7 +28,7 @@ int fail_with(int error) {
 }
 
 ssize_t result_of(std::int64_t answer) {
-    return answer < 0 ? fail_with(static_cast<int>(-answer)) : static_cast<ssize_t>(answer);
+    return answer < 0 ? failure(static_cast<int>(-answer)) : static_cast<ssize_t>(answer);
 }
 
 ssize_t read_region(File file, void* into, std::size_t bytes, std::uint64_t offset) {
@@ -110,7 +110,7 @@ MOAT_INTERPOSED ssize_t write(int descriptor, const void* from, std::size_t byte
 /// VFIO's files have a position that only read and write move.
 MOAT_INTERPOSED off_t lseek(int descriptor, off_t offset, int whence) noexcept {
     return file_of(descriptor) == File::none ? MOAT_NEXT(lseek)(descriptor, offset, whence)
-                                             : fail_with(ESPIPE);
+                                             : failure(ESPIPE);
 }
 
 MOAT_ALIAS(lseek64, lseek);
