@@ -104,7 +104,7 @@ class BareLoop {
                 MOAT_CHECK(got.has_value(), "the audit's memory has room");
                 return *got;
             };
-            data_ = obtain("bare data", ByteCount(std::uint64_t{2} << 20));
+            data_ = obtain("bare data", ByteCount(std::uint64_t{4} << 20)); // AHCI's longest
             lists_ = obtain("bare lists", ByteCount(8192));
             plan_.emplace((*driver)->operations(), audit::Placements::both, seed,
                           (*driver)->medium());
@@ -308,7 +308,7 @@ void report_device(Suite& suite, std::string_view device, IommuModel iommu) {
         std::fprintf(stderr, "bench_audit: QEMU does not start; no row \"%s\"\n", name.c_str());
         return;
     }
-    constexpr std::uint64_t slices = 11;
+    constexpr std::uint64_t slices = 31; // the first ones touch new memory
     const Measured measured = Slices(*subject, slices).measure();
     suite.report({.name = name,
                   .value = measured.audit,
