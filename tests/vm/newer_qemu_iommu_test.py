@@ -30,8 +30,8 @@ def test(test_audit, moat):
         environment = os.environ | {"PATH": f'{folder}:{os.environ["PATH"]}'}
         if run([test_audit, "--gtest_filter=*IommuTest*/amd"], environment).returncode != 0:
             raise Failed("the tests of an AMD IOMMU fail")
-        audit = run([moat, "audit", "--machine", "qemu", "--iommu", "amd", "--device", "edu", "--inject", "overrun",
-                     "--case", "18-27", "--json"], environment)
+        audit = run([moat, "audit", "--machine", "qemu", "--iommu", "amd", "--device", "edu", "--inject", "late",
+                     "--case", "0-9", "--json"], environment)
     found = [json.loads(line) for line in audit.stdout.splitlines()]
     faults = {(each["class"], each["fault"]) for each in found if each.get("fault")}
     if not any(kind == "fault-without-access" for kind, _ in faults):
