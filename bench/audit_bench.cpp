@@ -319,14 +319,14 @@ void report_device(Suite& suite, std::string_view device, IommuModel iommu) {
                   .goal = 0.7});
 }
 
-/// Without hda and edu, whose operations take as long as their clocks say.
+/// Without hda and edu, whose operations take as long as their clocks say, and pvscsi, which does
+/// not stay inside (docs/findings.md).
 void report_devices(Suite& suite) {
-    for (const std::string_view device :
-         {"virtio-blk", "virtio-blk-packed", "virtio-scsi", "virtio-net", "ahci", "e1000", "e1000e",
-          "vmxnet3", "xhci", "sdhci"})
-        report_device(suite, device, IommuModel::intel);
-    for (const IommuModel iommu : {IommuModel::amd, IommuModel::smmuv3, IommuModel::virtio})
-        for (const std::string_view device : {"nvme", "virtio-blk", "xhci"})
+    for (const IommuModel iommu :
+         {IommuModel::intel, IommuModel::amd, IommuModel::smmuv3, IommuModel::virtio})
+        for (const std::string_view device :
+             {"nvme", "virtio-blk", "virtio-blk-packed", "virtio-scsi", "virtio-net", "ahci",
+              "e1000", "e1000e", "vmxnet3", "xhci", "sdhci"})
             report_device(suite, device, iommu);
 }
 
