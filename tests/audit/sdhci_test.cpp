@@ -181,7 +181,9 @@ class SdhciBlockedLineTest : public SdhciTest {
         ASSERT_TRUE(domain->unmap(data_->iova, ByteCount(page)));
         EXPECT_EQ(transfer("read", data_->iova, 2 * page, 5, table).verdict, Verdict::failure);
         (void)faults_later();
-        ASSERT_FALSE(faults_later().empty()) << "it goes on after the reset of both lines";
+        auto strays = [this] { return !faults().empty(); };
+        ASSERT_EQ(machine->wait_until(strays, longest), machine::Wait::happened)
+            << "it goes on after the reset of both lines";
     }
 
     [[nodiscard]] std::vector<fault::Record> faults_later() const {
@@ -190,6 +192,7 @@ class SdhciBlockedLineTest : public SdhciTest {
         return faults();
     }
 
+    static constexpr std::chrono::seconds longest{5};
     Piece* data_ = nullptr;
 };
 
@@ -198,8 +201,10 @@ TEST_F(SdhciBlockedLineTest, is_written_once_its_page_is_mapped) {
         return;
     EXPECT_EQ(data_->untouched_from(0), 2 * page);
     ASSERT_TRUE(domain->map(data_->iova, ByteCount(page), data_->memory.physical(), read_write));
+    auto writes = [this] { return data_->untouched_from(0) == 0; };
+    EXPECT_EQ(machine->wait_until(writes, longest), machine::Wait::happened)
+        << "after the operation failed";
     (void)faults_later();
-    EXPECT_EQ(data_->untouched_from(0), 0U) << "after the operation failed";
     EXPECT_TRUE(faults_later().empty());
 }
 
