@@ -70,8 +70,8 @@ class AddressSpace {
     decltype(live_)::node_type spare_;   ///< of the latest unmap, for the next map
     std::deque<MapCall> failed_;
     std::vector<Past> past_;          ///< the latest, a ring
-    std::uint64_t unmaps_ = 0;        ///< ever made
-    std::uint64_t indexed_ = 0;       ///< of them; the first ones
+    std::uint64_t unmaps_ = 0;        ///< since the start
+    std::uint64_t indexed_ = 0;       ///< how many of these unmaps `index_` has
     fault::History index_{most_past}; ///< of `past_`; diagnosis completes it
 };
 

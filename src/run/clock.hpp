@@ -50,7 +50,7 @@ class FastClock {
     static constexpr unsigned rate_bits = 32;
 
     Mark mark_;
-    std::uint64_t valid_ticks_ = 0; ///< after the mark
+    std::uint64_t valid_ticks_ = 0; ///< how long after the mark the counter is used
     std::uint64_t rate_ = 0;        ///< nanoseconds a tick, shifted by `rate_bits`
     std::uint64_t latest_ = 0;
 };

@@ -131,6 +131,22 @@ class DeviceTest : public QemuTest, protected audit::BufferSource {
         EXPECT_EQ(records[0].code, code);
     }
 
+    /// Of a network device: a frame of 1000 bytes is received into the last 128 of a page.
+    void expect_write_stops_at_guard() {
+        Piece& buffer = piece(1);
+        const Iova data = buffer.iova + ByteCount(page - bytes_in_page);
+        EXPECT_EQ(run("receive", data, 1000).verdict, audit::Verdict::success);
+        EXPECT_EQ(buffer.untouched_from(0), page - bytes_in_page);
+        expect_fault(fault::Access::write, data + ByteCount(bytes_in_page), 5);
+    }
+
+    /// The same for a frame that is sent, with the verdict of the device whose read is blocked.
+    void expect_read_stops_at_guard(audit::Verdict verdict) {
+        const Iova data = piece(1).iova + ByteCount(page - bytes_in_page);
+        EXPECT_EQ(run("transmit", data, 1000).verdict, verdict);
+        expect_fault(fault::Access::read, data + ByteCount(bytes_in_page), 6);
+    }
+
     /// Whether pieces are mapped at their physical addresses, for a device that bypasses the IOMMU.
     bool identity = false;
     machine::Bdf address;
@@ -140,6 +156,8 @@ class DeviceTest : public QemuTest, protected audit::BufferSource {
     std::vector<Piece*> queues; ///< buffers of the driver, in order
 
   private:
+    static constexpr std::uint64_t bytes_in_page = 128;
+
     std::list<Piece> pieces_;
     std::uint64_t next_ = 0x100000;
 };

@@ -19,7 +19,8 @@ constexpr unsigned page_lg2 = 12;
 constexpr std::size_t most_retired = 64;
 /// Reusing memory sooner would find it in caches, ours and a device's.
 constexpr std::uint64_t used_before_reuse = std::uint64_t{512} << 10;
-/// Addresses are reused later, but before decoys are out of caches, or never touched before.
+/// Addresses wait longer than memory, but not until their decoys have left the caches: the next
+/// lap would read each from memory.
 constexpr std::uint64_t guards_before_reuse = 2048;
 
 /// No machine has anything else at the addresses from here on.

@@ -16,7 +16,7 @@ extern "C" {
 [[gnu::visibility("hidden")]] extern const char moat_guarded_word[];
 }
 
-constexpr greg_t instruction_bytes = 2; ///< of those that nothing follows
+constexpr greg_t instruction_bytes = 2; ///< of an instruction that is skipped when it faults
 
 [[nodiscard]] greg_t address_of(const char* label) {
     return reinterpret_cast<greg_t>(label);

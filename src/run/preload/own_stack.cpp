@@ -32,8 +32,8 @@ struct Capture {
     std::size_t count = 0;
     fault::StackView kept = {};
 
-    /// Whether the callers are those of now, where `place` is. Ends at the first that is not: the
-    /// stack may end where it did not before.
+    /// Whether the stack at `place` still has these callers. Stops at the first that differs, since
+    /// the stack may end sooner now.
     [[nodiscard, gnu::always_inline]] bool is_current() const {
         for (std::size_t i = 0; i != count; ++i)
             if (!callers[i].is_current())

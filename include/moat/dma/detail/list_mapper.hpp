@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// ListMapper: maps the pieces of a scatter list into one range. scatter_list.hpp lays them out,
+// ListMapper: maps the pieces of a scatter list into one range. memory.hpp lays them out,
 // page_mapper.hpp provides the addresses.
 #pragma once
 
