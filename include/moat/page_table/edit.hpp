@@ -52,7 +52,7 @@ class Edit {
                                                           Attributes attributes,
                                                           MapOptions options = {}) {
         const std::uint64_t first = start.value();
-        return page_table.with_root([&](auto root) __attribute__((always_inline)) {
+        return page_table.with_root([=](auto root) __attribute__((always_inline)) {
             constexpr unsigned levels = decltype(root)::level + 1;
             return map_is_good(first, size.value(), physical.value(), attributes, levels) &&
                    detail::Map<Tree>::try_run(
@@ -97,7 +97,7 @@ class Edit {
     [[nodiscard, gnu::always_inline]] static LeafCount try_unmap(PageTable<Tree>& page_table,
                                                                  Input start, ByteCount size) {
         const std::uint64_t first = start.value();
-        return page_table.with_root([&](auto root) __attribute__((always_inline)) {
+        return page_table.with_root([=](auto root) __attribute__((always_inline)) {
             constexpr unsigned levels = decltype(root)::level + 1;
             if (!range_is_good(first, first, size.value(), levels)) [[unlikely]]
                 return LeafCount();

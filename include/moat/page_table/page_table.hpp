@@ -134,9 +134,11 @@ class PageTable {
         return reinterpret_cast<std::uintptr_t>(words) | levels;
     }
 
-    /// Calls `use` with the top table, whose level is a constant there.
+    /// Calls `use` with the top table, whose level is a constant there. A growing tree's unusual
+    /// numbers of levels have a function of their own. It takes `use` by value: what a closure
+    /// captures by value stays in registers in the caller.
     template <class Use>
-    [[gnu::always_inline]] decltype(auto) with_root(Use&& use) const {
+    [[gnu::always_inline]] decltype(auto) with_root(Use use) const {
         if constexpr (!grows)
             return use(Table<Tree, F::most_levels - 1>(root_words_, memory_));
         else {
@@ -145,7 +147,7 @@ class PageTable {
             Word* const words = reinterpret_cast<Word*>(top - levels);
             if (levels == usual_levels) [[likely]]
                 return use(Table<Tree, usual_levels - 1>(words, memory_));
-            return with_unusual_root<F::most_levels - 1>(words, levels, std::forward<Use>(use));
+            return with_unusual_root(words, levels, use);
         }
     }
 
@@ -154,12 +156,18 @@ class PageTable {
                                              : F::fewest_levels > 4 ? F::fewest_levels
                                                                     : 4;
 
+    template <class Use>
+    [[gnu::noinline]] decltype(auto) with_unusual_root(Word* words, unsigned levels,
+                                                       Use use) const {
+        return with_one_of<F::most_levels - 1>(words, levels, use);
+    }
+
     template <unsigned L, class Use>
-    [[gnu::always_inline]] decltype(auto) with_unusual_root(Word* words, unsigned levels,
-                                                            Use&& use) const {
+    [[gnu::always_inline]] decltype(auto) with_one_of(Word* words, unsigned levels,
+                                                      Use& use) const {
         if constexpr (L + 1 > F::fewest_levels)
             if (L + 1 == usual_levels || levels <= L)
-                return with_unusual_root<L - 1>(words, levels, std::forward<Use>(use));
+                return with_one_of<L - 1>(words, levels, use);
         return use(Table<Tree, L>(words, memory_));
     }
 

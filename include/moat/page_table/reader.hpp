@@ -75,7 +75,7 @@ class Reader {
     /// address that the format cannot translate.
     [[nodiscard, gnu::always_inline]] std::optional<Translation<F>> translate(Input address) const {
         return page_table_.with_root(
-            [&](auto root) __attribute__((always_inline)) -> std::optional<Translation<F>> {
+            [address](auto root) __attribute__((always_inline)) -> std::optional<Translation<F>> {
                 constexpr unsigned levels = decltype(root)::level + 1;
                 if (!InputSpace<F>::of(address.value(), levels).contains(address.value(), 1))
                     return std::nullopt;
