@@ -17,6 +17,7 @@
 #include "moat/dma/options.hpp"
 #include "moat/fault/diagnose.hpp"
 
+#include <atomic>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -33,14 +34,28 @@ namespace moat::machine {
 class Registers;
 } // namespace moat::machine
 
-/// What moat.hpp's classes point to; src/api defines it.
+namespace moat {
+class Memory;
+} // namespace moat
+
+/// What moat.hpp's classes point to; src/api defines the rest.
 namespace moat::api {
 
 class AttachedDevice;
 class Core;
-struct Anchor;
+class Mapper;
 class Block;
 enum class SyncFor : std::uint8_t;
+
+/// How objects find a container that may have ended: src/api/link.hpp.
+struct Anchor {
+    /// Counts the containers that ended; a Link of one of those differs.
+    std::atomic<std::uint64_t> generation{1};
+    Mapper* mapper = nullptr;
+};
+
+/// What a Link without a container points to, so that no Link is tested for nullptr.
+inline constinit Anchor nowhere;
 
 /// A container, found as long as it lives. Trivially copyable.
 class Link {
@@ -50,14 +65,23 @@ class Link {
     constexpr Link(Anchor* anchor, std::uint64_t generation)
         : anchor_(anchor), generation_(generation) {}
 
-    [[nodiscard]] explicit operator bool() const { return anchor_ != nullptr; }
-
     /// nullptr once the container has ended.
+    [[nodiscard]] Mapper* mapper() const {
+        const Anchor* const anchor = anchor_;
+        if (anchor->generation.load(std::memory_order_acquire) != generation_)
+            return nullptr;
+        Mapper* const found = anchor->mapper;
+        if (found == nullptr)
+            __builtin_unreachable(); // a living anchor has one: one test less for each mapping
+        return found;
+    }
+
+    /// The same.
     [[nodiscard]] Core* core() const;
 
   private:
-    Anchor* anchor_ = nullptr;
-    std::uint64_t generation_ = 0;
+    Anchor* anchor_ = &nowhere;
+    std::uint64_t generation_ = 0; ///< no anchor's
 };
 
 /// A share of a Buffer's memory.
@@ -93,6 +117,55 @@ class BlockShare {
 
     Block* block_ = nullptr;
 };
+
+/// The part of a Core that maps and unmaps. Its two functions are chosen once, for a level; a
+/// virtual function would have to choose in each call.
+class Mapper {
+  public:
+    virtual ~Mapper();
+    Mapper(const Mapper&) = delete;
+    Mapper& operator=(const Mapper&) = delete;
+
+    /// Maps, and takes a share of the memory's block. Errors: Container::map's.
+    [[nodiscard]] Result<Iova> map(const Memory& memory, dma::Direction direction,
+                                   std::string_view label) {
+        return map_.load(std::memory_order_acquire)(*this, memory, direction, label);
+    }
+
+    /// Unmaps a mapping that ends, and drops its share of `block`.
+    void end(std::uint64_t iova, std::size_t bytes, dma::Direction direction,
+             Block* block) noexcept {
+        end_.load(std::memory_order_acquire)(*this, iova, bytes, direction, block);
+    }
+
+    [[nodiscard]] Link link() const { return {&anchor_, generation_}; }
+
+  protected:
+    using Map = Result<Iova>(Mapper&, const Memory&, dma::Direction, std::string_view);
+    using End = void(Mapper&, std::uint64_t, std::size_t, dma::Direction, Block*) noexcept;
+
+    Mapper(Anchor& anchor, Map& map, End& end)
+        : map_(&map), end_(&end), anchor_(anchor),
+          generation_(anchor.generation.load(std::memory_order_relaxed)) {
+        anchor.mapper = this;
+    }
+
+    [[nodiscard]] Anchor& anchor() const { return anchor_; }
+
+    void choose(Map& map, End& end) {
+        end_.store(&end, std::memory_order_release);
+        map_.store(&map, std::memory_order_release);
+    }
+
+  private:
+    std::atomic<Map*> map_;
+    std::atomic<End*> end_;
+    Anchor& anchor_;
+    const std::uint64_t generation_;
+};
+
+/// The error of a container that was moved away, or is closed.
+[[nodiscard, gnu::cold]] std::unexpected<Error> no_container();
 
 } // namespace moat::api
 
@@ -252,50 +325,12 @@ struct PolledFaults {
     std::uint64_t lost = 0; ///< faults whose record the kernel dropped
 };
 
-/// Zeroed whole pages that nothing else shares. Move-only.
-class Buffer {
-  public:
-    /// The requested bytes; the pages may have more.
-    [[nodiscard]] std::span<std::byte> bytes() const { return bytes_; }
-
-    [[nodiscard]] std::size_t size() const { return bytes_.size(); }
-
-    /// The same memory as an array of T, as many as fit.
-    template <class T>
-        requires std::is_trivially_copyable_v<T>
-    [[nodiscard]] std::span<T> as() const {
-        return {reinterpret_cast<T*>(bytes_.data()), bytes_.size() / sizeof(T)};
-    }
-
-    Buffer(Buffer&& other) noexcept
-        : share_(std::move(other.share_)), bytes_(std::exchange(other.bytes_, {})) {}
-
-    Buffer& operator=(Buffer&& other) noexcept {
-        std::swap(share_, other.share_);
-        std::swap(bytes_, other.bytes_);
-        return *this;
-    }
-
-    /// For src/api.
-    Buffer(api::BlockShare share, std::span<std::byte> bytes)
-        : share_(std::move(share)), bytes_(bytes) {}
-
-  private:
-    friend class Memory;
-
-    api::BlockShare share_;
-    std::span<std::byte> bytes_;
-};
-
-/// Memory to map: a Buffer, or bytes of the caller's that stay there until they are unmapped.
+/// Memory to map: a Buffer, which converts to it, or bytes of the caller's that stay there until
+/// they are unmapped.
 class Memory {
   public:
-    // Implicit, so that both are arguments where memory is expected.
-    Memory(const Buffer& buffer) // NOLINT(google-explicit-constructor)
-        : bytes_(buffer.bytes()), block_(buffer.share_.block()) {}
-
+    // Implicit, so that bytes are an argument where memory is expected.
     template <std::convertible_to<std::span<std::byte>> T>
-        requires(!std::convertible_to<T, const Buffer&>)
     Memory(T&& bytes) // NOLINT(google-explicit-constructor,bugprone-forwarding-reference-overload)
         : bytes_(std::forward<T>(bytes)) {}
 
@@ -304,8 +339,45 @@ class Memory {
     [[nodiscard]] api::Block* block() const { return block_; }
 
   private:
+    friend class Buffer;
+
+    Memory(std::span<std::byte> bytes, api::Block* block) : bytes_(bytes), block_(block) {}
+
     std::span<std::byte> bytes_;
     api::Block* block_ = nullptr;
+};
+
+/// Zeroed whole pages that nothing else shares. Move-only.
+class Buffer {
+  public:
+    /// The requested bytes; the pages may have more.
+    [[nodiscard]] std::span<std::byte> bytes() const { return memory_.bytes(); }
+
+    [[nodiscard]] std::size_t size() const { return bytes().size(); }
+
+    /// The same memory as an array of T, as many as fit.
+    template <class T>
+        requires std::is_trivially_copyable_v<T>
+    [[nodiscard]] std::span<T> as() const {
+        return {reinterpret_cast<T*>(bytes().data()), size() / sizeof(T)};
+    }
+
+    operator const Memory&() const { return memory_; } // NOLINT(google-explicit-constructor)
+
+    Buffer(Buffer&& other) noexcept : memory_(std::exchange(other.memory_, {{}, nullptr})) {}
+
+    Buffer& operator=(Buffer&& other) noexcept {
+        std::swap(memory_, other.memory_);
+        return *this;
+    }
+
+    ~Buffer() { const api::BlockShare last(memory_.block_); }
+
+    /// For src/api.
+    Buffer(api::BlockShare share, std::span<std::byte> bytes) : memory_(bytes, share.release()) {}
+
+  private:
+    Memory memory_;
 };
 
 /// Memory that the container's devices reach, for as long as this object lives. Move-only.
@@ -313,7 +385,7 @@ class Mapping {
   public:
     Mapping(Mapping&& other) noexcept
         : link_(std::exchange(other.link_, {})), iova_(other.iova_), size_(other.size_),
-          share_(std::move(other.share_)), direction_(other.direction_) {}
+          block_(std::exchange(other.block_, nullptr)), direction_(other.direction_) {}
 
     /// Unmaps what it had.
     Mapping& operator=(Mapping&& other) noexcept {
@@ -325,8 +397,10 @@ class Mapping {
     /// Unmaps. If the invalidation fails, it reports `not_invalidated` and never frees the Buffer's
     /// memory; call `unmap` to get the error.
     ~Mapping() {
-        if (link_)
-            end();
+        if (api::Mapper* const mapper = link_.mapper()) [[likely]]
+            mapper->end(iova_, size_, direction_, block_);
+        else
+            const api::BlockShare last(block_);
     }
 
     /// The address of its first byte for the device.
@@ -337,7 +411,7 @@ class Mapping {
     [[nodiscard]] Direction direction() const { return direction_; }
 
     /// nullptr once it is unmapped or its container has ended. For src/api.
-    [[nodiscard]] api::Core* core() const { return link_ ? link_.core() : nullptr; }
+    [[nodiscard]] api::Core* core() const { return link_.core(); }
 
     /// Before the device reads what the CPU wrote. Errors: Container::sync_for_device's.
     Result<void> sync_for_device() { return sync_for_device(0, size_); }
@@ -363,24 +437,22 @@ class Mapping {
 
     /// For src/api.
     Mapping(api::Link link, Iova iova, ByteCount size, Direction direction, api::Block* shared)
-        : link_(link), iova_(iova.value()), size_(size.value()), share_(shared),
+        : link_(link), iova_(iova.value()), size_(size.value()), block_(shared),
           direction_(direction) {}
 
   private:
-    void end() noexcept;
-
     void swap(Mapping& other) noexcept {
         std::swap(link_, other.link_);
         std::swap(iova_, other.iova_);
         std::swap(size_, other.size_);
-        std::swap(share_, other.share_);
+        std::swap(block_, other.block_);
         std::swap(direction_, other.direction_);
     }
 
     api::Link link_;
     std::uint64_t iova_ = 0;
     std::size_t size_ = 0;
-    api::BlockShare share_;
+    api::Block* block_ = nullptr; ///< which it has a share of
     Direction direction_ = bidirectional;
 };
 
@@ -622,7 +694,14 @@ class Container {
     /// no_space, no_memory, limit, unsupported (no such direction), refused (VFIO: no device is
     /// attached yet), io.
     [[nodiscard]] Result<Mapping> map(const Memory& memory, Direction direction,
-                                      std::string_view label = {});
+                                      std::string_view label = {}) {
+        api::Mapper* const core = core_.get();
+        if (core == nullptr) [[unlikely]]
+            return api::no_container();
+        MOAT_LET(const Iova iova, core->map(memory, direction, label));
+        return Result<Mapping>(std::in_place, core->link(), iova, ByteCount(memory.bytes().size()),
+                               direction, memory.block());
+    }
 
     /// Maps `pieces` into one range, each on pages of its own. Whole pages become reachable.
     /// Errors: map's; out_of_range (a piece is longer than a segment may be), unsupported (a
@@ -677,7 +756,9 @@ class Container {
     [[nodiscard]] Result<Device> attach_as(std::string_view address, DeviceModel* model);
     void end() noexcept;
 
-    std::unique_ptr<api::Core> core_;
+    [[nodiscard]] api::Core& core();
+
+    std::unique_ptr<api::Mapper> core_;
 };
 
 } // namespace moat

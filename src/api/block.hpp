@@ -30,6 +30,16 @@ class Block {
             block->shares.fetch_add(1, std::memory_order_relaxed);
         return block;
     }
+
+    /// Frees it with its last share; nullptr: none.
+    [[gnu::always_inline]] static void drop(Block* block) {
+        if (block != nullptr && block->shares.fetch_sub(1, std::memory_order_acq_rel) == 1)
+            [[unlikely]]
+            end(block);
+    }
+
+  private:
+    static void end(Block* block);
 };
 
 /// What a mapping through `core` of memory that `share` keeps leaves behind, after its unmap.

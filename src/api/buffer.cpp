@@ -65,8 +65,10 @@ void leave_behind(Core& core, BlockShare& share, const Result<void>& unmapped) {
 }
 
 void BlockShare::drop(Block* block) {
-    if (block->shares.fetch_sub(1, std::memory_order_acq_rel) != 1)
-        return;
+    Block::drop(block);
+}
+
+void Block::end(Block* block) {
     if (block->unflushed.load(std::memory_order_relaxed))
         if (Core* const core = block->home.core(); core != nullptr && !core->flush())
             return; // a device may reach it for ever

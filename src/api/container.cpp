@@ -14,15 +14,16 @@
 
 namespace moat {
 
+using api::no_container;
 using api::with_memory;
 
-namespace {
-
-[[nodiscard, gnu::cold]] std::unexpected<Error> no_container() {
+std::unexpected<Error> api::no_container() {
     return fail(ErrorCode::refused, "the container was moved away, or is closed");
 }
 
-} // namespace
+api::Core& Container::core() {
+    return static_cast<api::Core&>(*core_);
+}
 
 const char* api::keep_sentence(const std::string& sentence, const char* otherwise) {
     constexpr std::size_t most = 256;
@@ -78,7 +79,7 @@ void Container::end() noexcept {
 Result<void> Container::close() {
     if (core_ == nullptr)
         return no_container();
-    MOAT_TRY(core_->close());
+    MOAT_TRY(core().close());
     core_.reset();
     return {};
 }
@@ -98,29 +99,23 @@ Result<Device> Container::attach_as(std::string_view address, DeviceModel* model
         const auto parsed = machine::vfio_host::parse_bdf(address);
         if (!parsed)
             return fail(ErrorCode::not_found, "an address of PCI is like 0000:00:03.0 or 00:03.0");
-        return core_->attach(*parsed, model);
+        return core().attach(*parsed, model);
     });
 }
 
 Result<Buffer> Container::allocate(std::size_t bytes) {
-    return core_ != nullptr ? with_memory([&] { return core_->allocate(bytes); }) : no_container();
+    return core_ != nullptr ? with_memory([&] { return core().allocate(bytes); }) : no_container();
 }
 
 Result<CoherentBuffer> Container::allocate_coherent(std::size_t bytes, std::string_view label) {
     MOAT_LET(auto buffer, allocate(bytes));
-    MOAT_LET(auto mapping, core_->map_coherent(buffer, label));
+    MOAT_LET(auto mapping, core().map_coherent(buffer, label));
     return CoherentBuffer(std::move(buffer), std::move(mapping));
-}
-
-Result<Mapping> Container::map(const Memory& memory, Direction direction, std::string_view label) {
-    if (core_ == nullptr) [[unlikely]]
-        return no_container();
-    return core_->map(memory, direction, label);
 }
 
 Result<ListMapping> Container::map_list(std::span<const Memory> pieces, Direction direction,
                                         const SegmentLimits& limits, std::string_view label) {
-    return core_ != nullptr ? core_->map_list(pieces, direction, limits, label) : no_container();
+    return core_ != nullptr ? core().map_list(pieces, direction, limits, label) : no_container();
 }
 
 Result<Mapping> Container::map_region(const Bar& bar, std::uint64_t offset, std::uint64_t bytes,
@@ -131,47 +126,47 @@ Result<Mapping> Container::map_region(const Bar& bar, std::uint64_t offset, std:
     if (offset > memory.size() || bytes > memory.size() - offset)
         return fail(ErrorCode::out_of_range, "the region is not inside of the BAR",
                     {"offset", offset}, {"bytes", bytes}, {"size", memory.size()});
-    return core_->map_region(memory.subspan(offset, bytes), direction, label);
+    return core().map_region(memory.subspan(offset, bytes), direction, label);
 }
 
 Result<void> Container::unmap(std::uint64_t iova, std::size_t bytes, Direction direction) {
-    return core_ != nullptr ? core_->unmap(iova, bytes, direction) : no_container();
+    return core_ != nullptr ? core().unmap(iova, bytes, direction) : no_container();
 }
 
 Result<void> Container::sync_for_device(std::uint64_t iova, std::uint64_t offset,
                                         std::size_t bytes) {
-    return core_ != nullptr ? core_->sync(api::SyncFor::device, iova, offset, bytes)
+    return core_ != nullptr ? core().sync(api::SyncFor::device, iova, offset, bytes)
                             : no_container();
 }
 
 Result<void> Container::sync_for_cpu(std::uint64_t iova, std::uint64_t offset, std::size_t bytes) {
-    return core_ != nullptr ? core_->sync(api::SyncFor::cpu, iova, offset, bytes) : no_container();
+    return core_ != nullptr ? core().sync(api::SyncFor::cpu, iova, offset, bytes) : no_container();
 }
 
 Result<void> Container::poison(std::uint64_t iova, std::size_t bytes) {
-    return core_ != nullptr ? core_->poison(iova, bytes) : no_container();
+    return core_ != nullptr ? core().poison(iova, bytes) : no_container();
 }
 
 Result<void> Container::unpoison(std::uint64_t iova, std::size_t bytes) {
-    return core_ != nullptr ? core_->unpoison(iova, bytes) : no_container();
+    return core_ != nullptr ? core().unpoison(iova, bytes) : no_container();
 }
 
 Result<void> Container::flush() {
-    return core_ != nullptr ? core_->flush() : no_container();
+    return core_ != nullptr ? core().flush() : no_container();
 }
 
 Result<PolledFaults> Container::poll_faults() {
     if (core_ == nullptr)
         return no_container();
-    return with_memory([&] { return core_->poll(); });
+    return with_memory([&] { return core().poll(); });
 }
 
 Result<void> Container::report_living() {
-    return core_ != nullptr ? core_->report_living() : no_container();
+    return core_ != nullptr ? core().report_living() : no_container();
 }
 
 Result<ContainerLimits> Container::limits() {
-    return core_ != nullptr ? core_->limits() : no_container();
+    return core_ != nullptr ? core().limits() : no_container();
 }
 
 } // namespace moat

@@ -4,6 +4,7 @@
 
 #include "moat/core/check.hpp"
 
+#include "block.hpp"
 #include "platform/stack.hpp"
 
 #include <algorithm>
@@ -52,18 +53,18 @@ void call_listener(Call&& call) noexcept {
 
 } // namespace
 
+Mapper::~Mapper() = default;
+
 Core::Core(const ContainerConfig& config, const dma::Options& options)
-    : anchor_(take_anchor(*this)), generation_(anchor_.generation.load(std::memory_order_relaxed)),
-      keeps_labels_(options.level != Level::guard || options.sample != 0 ||
-                    !options.record.empty()),
+    : Mapper(take_anchor(), map_nothing, end_nothing),
       defers_(options.unmapping == Unmapping::deferred && options.level != Level::exact),
       on_fault_(config.on_fault), on_driver_error_(config.on_driver_error),
       to_stderr_(std::cerr, options.report, {.symbolise = symbols}),
       stderr_listener_(to_stderr_.listener()) {}
 
 Core::~Core() {
-    end_links(anchor_);
-    return_anchor(anchor_);
+    end_links(anchor());
+    return_anchor(anchor());
 }
 
 Result<Device> Core::attach(machine::Bdf address, DeviceModel* model) {
@@ -146,7 +147,7 @@ Result<void> Core::close() {
         each->leave();
     }
     devices_.clear();
-    end_links(anchor_);
+    end_links(anchor());
     return {};
 }
 
@@ -155,6 +156,19 @@ std::unexpected<Error> Core::no_space_yet() const {
         return fail(ErrorCode::busy, "the container is being closed");
     return fail(ErrorCode::refused,
                 "attach a device first: what can be mapped is known from then on");
+}
+
+Result<Iova> Core::map_nothing(Mapper& core, const Memory& /*memory*/, Direction /*direction*/,
+                               std::string_view /*label*/) {
+    return static_cast<Core&>(core).no_space_yet();
+}
+
+void Core::end_nothing(Mapper& core, std::uint64_t /*iova*/, std::size_t /*bytes*/,
+                       Direction /*direction*/, Block* block) noexcept {
+    auto& self = static_cast<Core&>(core);
+    BlockShare share(block);
+    if (block != nullptr)
+        leave_behind(self, share, self.no_space_yet());
 }
 
 dma::Listener Core::listener() {

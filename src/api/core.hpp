@@ -38,16 +38,12 @@ template <class Act>
 enum class SyncFor : std::uint8_t { device, cpu };
 
 /// Thread-safe, except `close`. Functions return what moat.hpp says.
-class Core {
+class Core : public Mapper {
   public:
-    virtual ~Core();
-    Core(const Core&) = delete;
-    Core& operator=(const Core&) = delete;
+    ~Core() override;
 
     /// Memory that the devices can reach, once it is mapped.
     [[nodiscard]] virtual Result<Buffer> allocate(std::size_t bytes);
-    [[nodiscard]] virtual Result<Mapping> map(const Memory& memory, Direction direction,
-                                              std::string_view label) = 0;
     [[nodiscard]] virtual Result<Mapping> map_coherent(const Memory& memory,
                                                        std::string_view label) = 0;
     /// `region` is where this process sees registers.
@@ -58,9 +54,6 @@ class Core {
                                                        const SegmentLimits& limits,
                                                        std::string_view label) = 0;
     virtual Result<void> unmap(std::uint64_t iova, std::size_t bytes, Direction direction) = 0;
-    /// `unmap` of a mapping that ends, with what its share of a buffer needs then.
-    virtual void end(std::uint64_t iova, std::size_t bytes, Direction direction,
-                     BlockShare& share) noexcept = 0;
     virtual Result<void> sync(SyncFor whom, std::uint64_t iova, std::uint64_t offset,
                               std::size_t bytes) = 0;
     virtual Result<void> poison(std::uint64_t iova, std::size_t bytes) = 0;
@@ -78,13 +71,17 @@ class Core {
     /// After it nothing but the end comes. Errors: busy (a listener calls).
     Result<void> close();
 
-    [[nodiscard]] Link link() const { return {&anchor_, generation_}; }
-
     /// Whether unmapped memory may be reached until a flush.
     [[nodiscard]] bool defers() const { return defers_; }
 
   protected:
     Core(const ContainerConfig& config, const dma::Options& options);
+
+    // Without a space.
+    static Result<Iova> map_nothing(Mapper& core, const Memory& memory, Direction direction,
+                                    std::string_view label);
+    static void end_nothing(Mapper& core, std::uint64_t iova, std::size_t bytes,
+                            Direction direction, Block* block) noexcept;
 
     /// The function, able to access memory.
     [[nodiscard]] virtual Result<std::shared_ptr<AttachedDevice>>
@@ -104,10 +101,7 @@ class Core {
     /// The error of a container that has no space yet, or none any more.
     [[nodiscard]] std::unexpected<Error> no_space_yet() const;
 
-    /// The label as the space keeps it.
-    [[nodiscard, gnu::always_inline]] std::string_view keep(std::string_view label) {
-        return keeps_labels_ ? labels_.keep(label) : std::string_view();
-    }
+    [[nodiscard]] Labels& labels() { return labels_; }
 
   private:
     void report(const fault::Diagnosis& diagnosis) noexcept;
@@ -115,9 +109,6 @@ class Core {
     [[nodiscard]] Result<Device> attach_again(std::shared_ptr<AttachedDevice>& known,
                                               DeviceModel* model);
 
-    Anchor& anchor_;
-    const std::uint64_t generation_;
-    const bool keeps_labels_;
     const bool defers_;
     const std::function<void(const Fault&)> on_fault_;
     const std::function<void(const DriverError&)> on_driver_error_;
@@ -129,6 +120,10 @@ class Core {
     std::atomic<unsigned> in_listeners_{0};
     std::atomic<bool> closing_{false};
 };
+
+inline Core* Link::core() const {
+    return static_cast<Core*>(mapper());
+}
 
 /// The backends. Errors: Container::open's.
 [[nodiscard]] Result<std::unique_ptr<Core>> open_soft(const ContainerConfig& config,

@@ -24,7 +24,7 @@ struct Pool {
 
 } // namespace
 
-Anchor& take_anchor(Core& core) {
+Anchor& take_anchor() {
     Pool& pool = api::pool();
     const std::lock_guard lock(pool.mutex);
     if (pool.free.empty()) {
@@ -34,7 +34,6 @@ Anchor& take_anchor(Core& core) {
     }
     Anchor& taken = *pool.free.back();
     pool.free.pop_back();
-    taken.core = &core;
     return taken;
 }
 

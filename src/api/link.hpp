@@ -6,33 +6,15 @@
 
 #include "moat/moat.hpp"
 
-#include <atomic>
-#include <cstdint>
-
 namespace moat::api {
 
-struct Anchor {
-    /// Counts the containers that ended; a Link of one of those differs.
-    std::atomic<std::uint64_t> generation{1};
-    Core* core = nullptr;
-};
-
 /// Throws std::bad_alloc.
-[[nodiscard]] Anchor& take_anchor(Core& core);
+[[nodiscard]] Anchor& take_anchor();
 
 /// From the return on no Link finds the container.
 void end_links(Anchor& anchor);
 
 /// The anchor is another container's from now on.
 void return_anchor(Anchor& anchor);
-
-inline Core* Link::core() const {
-    if (anchor_ == nullptr || anchor_->generation.load(std::memory_order_acquire) != generation_)
-        return nullptr;
-    Core* const found = anchor_->core;
-    if (found == nullptr)
-        __builtin_unreachable(); // a living anchor has a core: one test less for each mapping
-    return found;
-}
 
 } // namespace moat::api

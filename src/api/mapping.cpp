@@ -3,6 +3,8 @@
 #include "block.hpp"
 #include "core.hpp"
 
+#include <utility>
+
 namespace moat {
 
 namespace {
@@ -26,28 +28,21 @@ template <class Act>
 
 } // namespace
 
-void Mapping::end() noexcept {
-    if (!link_)
-        __builtin_unreachable(); // the destructor asked: one test less for each mapping
-    if (api::Core* const core = link_.core()) [[likely]]
-        core->end(iova_, size_, direction_, share_);
-}
-
 Result<void> Mapping::unmap() {
     api::Core* const core = this->core();
     link_ = {};
+    api::BlockShare share(std::exchange(block_, nullptr));
     if (core == nullptr)
         return not_mapped();
     Result<void> unmapped = core->unmap(iova_, size_, direction_);
-    if (share_.block() != nullptr)
-        api::leave_behind(*core, share_, unmapped);
-    share_ = {};
+    if (share.block() != nullptr)
+        api::leave_behind(*core, share, unmapped);
     return unmapped;
 }
 
 std::uint64_t Mapping::release() {
     link_ = {};
-    (void)share_.release();
+    block_ = nullptr;
     return iova_;
 }
 

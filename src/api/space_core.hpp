@@ -25,29 +25,20 @@ namespace moat::api {
 /// A range that is not empty and ends below 2^64. Errors: empty, overflow.
 [[nodiscard]] Result<void> check_range(std::uint64_t start, std::uint64_t bytes);
 
-/// Whoever derives from it calls `end_space` before the domain ends. `map` and `end` are flattened,
-/// which saves some 30 instructions for each mapping.
+/// Whoever derives from it calls `end_space` before the domain ends.
 template <class Space>
 class SpaceCore : public Core {
   public:
-    [[nodiscard, gnu::flatten]] Result<Mapping> map(const Memory& memory, Direction direction,
-                                                    std::string_view label) final {
-        return map_one(memory, direction,
-                       [&](Space& space, const dma::Memory& own) __attribute__((always_inline)) {
-                           return space.map_inline(own, direction, keep(label));
-                       });
-    }
-
     [[nodiscard]] Result<Mapping> map_coherent(const Memory& memory, std::string_view label) final {
         return map_one(memory, bidirectional, [&](Space& space, const dma::Memory& own) {
-            return space.map_coherent(own, keep(label));
+            return space.map_coherent(own, keep(space, label));
         });
     }
 
     [[nodiscard]] Result<Mapping> map_region(std::span<std::byte> region, Direction direction,
                                              std::string_view label) final {
         return map_one(region, direction, [&](Space& space, const dma::Memory& own) {
-            return space.map_region(own.physical, own.size(), direction, keep(label));
+            return space.map_region(own.physical, own.size(), direction, keep(space, label));
         });
     }
 
@@ -61,16 +52,6 @@ class SpaceCore : public Core {
                 return bad_range(iova, bytes, direction);
             return space.unmap(Iova(iova), ByteCount(bytes), direction);
         });
-    }
-
-    [[gnu::flatten]] void end(std::uint64_t iova, std::size_t bytes, Direction direction,
-                              BlockShare& share) noexcept final {
-        const Result<void> unmapped = with<void>([&](Space& space) __attribute__((always_inline)) {
-            return space.unmap_inline(Iova(iova), ByteCount(bytes), direction);
-        });
-        if (!unmapped || defers()) [[unlikely]]
-            if (share.block() != nullptr)
-                leave_behind(*this, share, unmapped);
     }
 
     Result<void> sync(SyncFor whom, std::uint64_t iova, std::uint64_t offset,
@@ -158,10 +139,15 @@ class SpaceCore : public Core {
         MOAT_LET(auto made, Space::create(domain, config));
         owner_ = std::move(made);
         space_.store(owner_.get(), std::memory_order_release);
+        if (owner_->maps_pages_only())
+            choose(map_pages, defers() ? end_deferred : end_pages);
+        else
+            choose(map_labelled, defers() ? end_deferred : end_labelled);
         return {};
     }
 
     void end_space() final {
+        choose(map_nothing, end_nothing);
         space_.store(nullptr, std::memory_order_release);
         owner_.reset();
         if (recorder_ != nullptr)
@@ -188,18 +174,93 @@ class SpaceCore : public Core {
             [&]() __attribute__((always_inline)) -> Result<Value> { return act(*found); });
     }
 
+    // What Mapper calls while there is a space. One function for each way, so that none saves
+    // registers for another.
+
+    static Result<Iova> map_pages(Mapper& core, const Memory& memory, Direction direction,
+                                  std::string_view /*label*/) {
+        return of(core).map_in(
+            [=](Space& space, const dma::Memory& own)
+                __attribute__((always_inline)) { return space.map_pages_inline(own, direction); },
+            memory, direction);
+    }
+
+    static Result<Iova> map_labelled(Mapper& core, const Memory& memory, Direction direction,
+                                     std::string_view label) {
+        SpaceCore& self = of(core);
+        return self.map_in(
+            [=, &self](Space& space, const dma::Memory& own) __attribute__((always_inline)) {
+                return space.map_inline(own, direction, self.labels().keep(label));
+            },
+            memory, direction);
+    }
+
+    static void end_pages(Mapper& core, std::uint64_t iova, std::size_t bytes,
+                          Direction /*direction*/, Block* block) noexcept {
+        of(core).end_with(block, [=](Space& space) __attribute__((always_inline)) {
+            return space.unmap_pages_inline(Iova(iova), ByteCount(bytes));
+        });
+    }
+
+    static void end_labelled(Mapper& core, std::uint64_t iova, std::size_t bytes,
+                             Direction direction, Block* block) noexcept {
+        of(core).end_with(block, [=](Space& space) __attribute__((always_inline)) {
+            return space.unmap_inline(Iova(iova), ByteCount(bytes), direction);
+        });
+    }
+
+    static void end_deferred(Mapper& core, std::uint64_t iova, std::size_t bytes,
+                             Direction direction, Block* block) noexcept {
+        SpaceCore& self = of(core);
+        self.leave(block, with_memory([&] {
+                       return self.space()->unmap(Iova(iova), ByteCount(bytes), direction);
+                   }));
+    }
+
+    [[nodiscard]] static SpaceCore& of(Mapper& core) { return static_cast<SpaceCore&>(core); }
+
     template <class Map>
-    [[nodiscard, gnu::always_inline]] Result<Mapping> map_one(const Memory& memory,
-                                                              Direction direction, Map&& map) {
-        return with<Mapping>([&](Space& space) __attribute__((always_inline)) -> Result<Mapping> {
+    [[nodiscard, gnu::always_inline]] Result<Iova> map_in(Map&& map, const Memory& memory,
+                                                          Direction direction) {
+        Result<Iova> mapped = with_memory([&]() __attribute__((always_inline)) -> Result<Iova> {
             const std::span<std::byte> bytes = memory.bytes();
             const auto start = reinterpret_cast<std::uintptr_t>(bytes.data());
             if (bytes.size() - 1 >= -start || !is_one(direction)) [[unlikely]] // also null or empty
                 return bad_memory(bytes, direction);
-            MOAT_LET(const Iova iova, map(space, dma::Memory::own(bytes)));
-            return Result<Mapping>(std::in_place, link(), iova, ByteCount(bytes.size()), direction,
-                                   Block::share(memory.block()));
+            return map(*space(), dma::Memory::own(bytes));
         });
+        if (mapped) [[likely]]
+            Block::share(memory.block());
+        return mapped;
+    }
+
+    template <class Map>
+    [[nodiscard]] Result<Mapping> map_one(const Memory& memory, Direction direction, Map&& map) {
+        if (space() == nullptr)
+            return no_space_yet();
+        MOAT_LET(const Iova iova, map_in(map, memory, direction));
+        return Result<Mapping>(std::in_place, link(), iova, ByteCount(memory.bytes().size()),
+                               direction, memory.block());
+    }
+
+    template <class Unmap>
+    [[gnu::always_inline]] void end_with(Block* block, Unmap&& unmap) {
+        const Result<void> unmapped =
+            with_memory([=, this]() __attribute__((always_inline)) { return unmap(*space()); });
+        if (!unmapped) [[unlikely]]
+            return leave(block, unmapped);
+        Block::drop(block);
+    }
+
+    [[gnu::noinline]] void leave(Block* block, const Result<void>& unmapped) {
+        BlockShare share(block);
+        if (block != nullptr)
+            leave_behind(*this, share, unmapped);
+    }
+
+    /// The label as `space` keeps it.
+    [[nodiscard]] std::string_view keep(const Space& space, std::string_view label) {
+        return space.maps_pages_only() ? std::string_view() : labels().keep(label);
     }
 
     [[nodiscard]] static std::unexpected<Error> bad_range(std::uint64_t iova, std::size_t bytes,
@@ -232,7 +293,8 @@ Result<ListMapping> SpaceCore<Space>::map_list(std::span<const Memory> pieces, D
                 shares.emplace_back(Block::share(each.block()));
         }
         std::vector<Segment> segments(pieces.size());
-        MOAT_LET(const auto mapped, space.map_list(own, direction, segments, limits, keep(label)));
+        MOAT_LET(const auto mapped,
+                 space.map_list(own, direction, segments, limits, keep(space, label)));
         segments.resize(mapped.segments.size());
         return Result<ListMapping>(
             std::in_place, Mapping(link(), mapped.start, mapped.size, direction, nullptr),

@@ -145,6 +145,22 @@ TEST(Lifetimes, what_outlives_its_container_does_nothing) {
     EXPECT_EQ(leaks, 2);
 }
 
+TEST(Lifetimes, a_container_that_ends_maps_and_unmaps_nothing) {
+    std::optional<Container> pci;
+    std::optional<Mapping> leak;
+    std::vector<std::byte> memory(page_bytes);
+    std::vector<ErrorCode> refusals;
+    const auto listen = [&](const DriverError&) {
+        refusals.push_back(pci->map(memory, bidirectional).error().code());
+        leak.reset();
+    };
+    pci.emplace(
+        Container::open({.environment = Environment::ignore, .on_driver_error = listen}).value());
+    leak.emplace(pci->map(memory, bidirectional).value());
+    EXPECT_TRUE(pci->close());
+    EXPECT_EQ(refusals, std::vector{ErrorCode::busy});
+}
+
 TEST(Lifetimes, a_mapping_of_a_past_container_leaves_the_next_one_alone) {
     std::optional<Container> pci = open_soft();
     std::vector<std::byte> memory(page_bytes);

@@ -60,8 +60,23 @@ class Space {
     /// little else.
     [[nodiscard, gnu::always_inline]] Result<Iova>
     map_inline(const Memory& memory, Direction direction, std::string_view label = {}) {
-        return entry_ == Care::track ? map_tracked_inline(memory, direction, label)
-                                     : map(memory, direction, label);
+        if (entry_ == Care::track) [[likely]]
+            return map_tracked_inline(memory, direction, label);
+        return map(auto(memory), direction, label); // a copy, so that `memory` stays in registers
+    }
+
+    /// Whether `map` and `unmap` do nothing else: level `guard` without sampling and a recorder.
+    [[nodiscard]] bool maps_pages_only() const { return entry_ == Care::guard; }
+
+    /// `map` where `maps_pages_only()`, compiled as a part of the caller.
+    [[nodiscard, gnu::always_inline]] Result<Iova> map_pages_inline(const Memory& memory,
+                                                                    Direction direction) {
+        return pages_.map(memory.physical, memory.size(), attributes_of(direction));
+    }
+
+    /// `unmap` where `maps_pages_only()`, compiled as a part of the caller.
+    [[gnu::always_inline]] Result<void> unmap_pages_inline(Iova iova, ByteCount size) {
+        return pages_.unmap(iova, size);
     }
 
     /// Maps `pieces` into one range, in order, each on its own pages. Writes the segments for the
@@ -102,8 +117,9 @@ class Space {
     /// The same, as `map_inline`.
     [[gnu::always_inline]] Result<void> unmap_inline(Iova iova, ByteCount size,
                                                      Direction direction) {
-        return entry_ == Care::track ? unmap_tracked_inline(iova, size, direction)
-                                     : unmap(iova, size, direction);
+        if (entry_ == Care::track) [[likely]]
+            return unmap_tracked_inline(iova, size, direction);
+        return unmap(iova, size, direction);
     }
 
     /// Makes the device the owner of [iova + offset, + size): it finds what the CPU wrote there.
@@ -234,10 +250,10 @@ class Space {
 
     // One function for each care, which saves registers for its own body only.
     [[nodiscard]] Result<Iova> map_pages(const Memory& memory, Direction direction) {
-        return pages_.map(memory.physical, memory.size(), attributes_of(direction));
+        return map_pages_inline(memory, direction);
     }
 
-    Result<void> unmap_pages(Iova iova, ByteCount size) { return pages_.unmap(iova, size); }
+    Result<void> unmap_pages(Iova iova, ByteCount size) { return unmap_pages_inline(iova, size); }
 
     [[gnu::noinline]] Result<Iova> map_tracked(const Memory& memory, Direction direction,
                                                std::string_view label) {
