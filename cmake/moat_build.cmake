@@ -48,7 +48,8 @@ function(moat_library room)
     add_library(moat::${room} ALIAS moat_${room})
     # Fit to become a part of a shared library, libmoat.so or a user's own.
     set_target_properties(moat_${room} PROPERTIES EXPORT_NAME ${room}
-        POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+        POSITION_INDEPENDENT_CODE ON CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON
+        UNITY_BUILD ${MOAT_JOIN})
     target_link_libraries(moat_${room} PUBLIC moat PRIVATE $<BUILD_INTERFACE:moat_warnings>)
     set_property(GLOBAL APPEND PROPERTY MOAT_LIBRARIES moat_${room})
 endfunction()
