@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """The folder where the lab keeps kernels, and how one is put there."""
 
+import contextlib
+import fcntl
 import os
 import pathlib
 import shutil
@@ -23,6 +25,15 @@ def replace(made, kept):
     if kept.is_dir():
         shutil.rmtree(kept)
     shutil.move(made, kept)
+
+
+@contextlib.contextmanager
+def locked(name):
+    """For one process at a time: of tests that need a kernel at once, the first fetches it."""
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with (cache_folder() / f"{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def scratch():

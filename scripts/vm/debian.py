@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import dataclass
 
 import modules
-from cache import Unavailable, cache_folder, replace, run, scratch
+from cache import Unavailable, cache_folder, locked, replace, run, scratch
 from machine import DRIVERS, VFIO, VIRTIO
 
 
@@ -53,19 +53,20 @@ def find(name):
     folder = cache_folder() / name
     packages = (KERNELS | FOREIGN)[name]
     mark = folder / "ready"
-    if mark.exists() and mark.read_text() == packages.mark():
-        return folder
-    if packages.suite:
-        raise Unavailable(f"no kernel {name} yet: ./dev vm --fetch-kernel {name} fetches it from Debian "
-                          f"({packages.suite})")
-    unpack(packages, folder)
+    with locked(name):
+        if mark.exists() and mark.read_text() == packages.mark():
+            return folder
+        if packages.suite:
+            raise Unavailable(f"no kernel {name} yet: ./dev vm --fetch-kernel {name} fetches it from Debian "
+                              f"({packages.suite})")
+        unpack(packages, folder)
     return folder
 
 
 def fetch(name, suite=None):
     """Of a suite that this host need not have: its lists go into a folder of their own."""
     packages = (KERNELS | FOREIGN)[name]
-    with scratch() as work:
+    with locked(name), scratch() as work:
         options = lists_of(suite or packages.suite, packages.architecture, work) if suite or packages.suite else ()
         unpack(packages, cache_folder() / name, options)
 

@@ -6,11 +6,14 @@ import lzma
 import pathlib
 import sys
 import tempfile
+import threading
 import unittest
+from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "scripts/vm"))
 import boot  # noqa: E402
 import cache  # noqa: E402
+import debian  # noqa: E402
 import external_module  # noqa: E402
 import iova_trace  # noqa: E402
 import kernel  # noqa: E402
@@ -102,6 +105,26 @@ FLAKE = ["[    0.5] Oops: int3: 0000 [#1] PREEMPT SMP", "[    0.5] RIP: 0010:sch
 IN_SCHEDULER = ["[   19.8] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI",
                 "[   19.8] RIP: 0010:ttwu_do_activate+0x8d/0x220"]
 IN_7_3 = ["[    2.3] Oops: int3: 0000 [#1] SMP NOPTI", "[    2.3] RIP: 0010:ktime_get+0x3c/0x100"]
+
+
+class Fetching(unittest.TestCase):
+    def test_one_of_those_that_need_a_kernel_at_once_fetches_it(self):
+        second = threading.Thread(target=debian.find, args=["stock"])
+        fetched = []
+
+        def unpack(packages, folder):
+            fetched.append(folder)
+            if len(fetched) == 1:
+                second.start()
+                second.join(0.3)  # ends at once if nothing makes it wait
+            folder.mkdir(exist_ok=True)
+            (folder / "ready").write_text(packages.mark())
+
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(debian, "unpack", unpack), \
+                mock.patch.dict("os.environ", {"XDG_CACHE_HOME": folder}):
+            debian.find("stock")
+            second.join()
+        self.assertEqual(len(fetched), 1)
 
 
 class Flake(unittest.TestCase):
