@@ -11,6 +11,7 @@ from cache import Unavailable, cache_folder, replace, run, scratch
 PACKAGE = "dpdk-dev"
 DRIVERS = re.compile(r"librte-(?:net-virtio|mempool-ring)\d+") # which libdpdk-dev names
 FOLDER = "testpmd"
+LIBRARY = re.compile(r"lib|ibverbs-providers$") # which provides libmlx5-1
 # The host's: two of them in one program would not work.
 OF_HOST = re.compile(r"lib(?:c6|gcc-s1|stdc\+\+6|crypt1)$|.*-dev$")
 
@@ -54,7 +55,7 @@ def packages():
     while fresh:
         found |= fresh
         named = {re.split(r"[ (:]", part.strip())[0] for part in re.split(r"[,|]", depends_of(fresh))}
-        fresh = {name for name in named if name.startswith("lib") and not OF_HOST.match(name)} - found
+        fresh = {name for name in named if LIBRARY.match(name) and not OF_HOST.match(name)} - found
     return sorted(found)
 
 

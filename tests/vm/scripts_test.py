@@ -88,15 +88,16 @@ class Testpmd(unittest.TestCase):
     DEPENDS = {
         "libdpdk-dev": "librte-net-virtio23 (= 22.11), librte-net-cxgbe23, librte-mempool-ring23, libssl-dev",
         "dpdk-dev": "libdpdk-dev (>= 22.11), python3, libc6 (>= 2.34), librte-eal23 (>= 22.11)",
-        "librte-eal23": "libnuma1 (>= 2.0.11), libstdc++6, adduser | libx1",
+        "librte-eal23": "libnuma1 (>= 2.0.11), libstdc++6, adduser | libx1, ibverbs-providers",
         "librte-net-virtio23": "librte-eal23", "librte-mempool-ring23": "libc6", "libnuma1": "libc6", "libx1": "",
+        "ibverbs-providers": "libc6",
     }
 
     def test_needs_libraries_alone(self):
         before, testpmd.depends_of = testpmd.depends_of, lambda names: ",".join(self.DEPENDS[name] for name in names)
         try:
-            self.assertEqual(testpmd.packages(), ["dpdk-dev", "libnuma1", "librte-eal23", "librte-mempool-ring23",
-                                                  "librte-net-virtio23", "libx1"])
+            self.assertEqual(testpmd.packages(), ["dpdk-dev", "ibverbs-providers", "libnuma1", "librte-eal23",
+                                                  "librte-mempool-ring23", "librte-net-virtio23", "libx1"])
         finally:
             testpmd.depends_of = before
 
