@@ -31,7 +31,7 @@ class Block {
         return block;
     }
 
-    /// Frees it with its last share; nullptr: none.
+    /// Drops a share of `block`, and frees it with the last one; nullptr: nothing to drop.
     [[gnu::always_inline]] static void drop(Block* block) {
         if (block != nullptr && block->shares.fetch_sub(1, std::memory_order_acq_rel) == 1)
             [[unlikely]]

@@ -52,7 +52,7 @@ class Link {
         return found;
     }
 
-    /// The same.
+    /// The same, for src/api.
     [[nodiscard]] Core* core() const;
 
   private:
