@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The Sync policies of the iova scenario: ExploredSync with small caches, and variants of it that
-// break one rule each. Only iova_program.hpp includes it.
+// The Sync policies of the iova scenarios: ExploredSync with small caches, and variants of it that
+// break one rule each. Only iova_program.hpp and iova_flush_program.hpp include it.
 #pragma once
 
 #include "moat/iova/config.hpp"
@@ -58,7 +58,7 @@ struct SmallSizes {
     static constexpr std::uint32_t special_ways = 2;
     static constexpr std::uint32_t bin_capacity = 2;
     static constexpr unsigned shelves = 1;
-    static constexpr std::uint32_t shard_capacity = 2;
+    static constexpr std::uint32_t lane_capacity = 2;
 };
 
 } // namespace moat::scenarios::iova_syncs
@@ -67,8 +67,6 @@ namespace moat::iova {
 
 template <SyncPolicy Sync>
     requires std::derived_from<Sync, ExploredSync>
-struct Sizes<Sync> : scenarios::iova_syncs::SmallSizes {
-    using ShardLock = typename Sync::Mutex; // one step, not a loop of them
-};
+struct Sizes<Sync> : scenarios::iova_syncs::SmallSizes {};
 
 } // namespace moat::iova

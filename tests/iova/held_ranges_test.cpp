@@ -27,8 +27,7 @@ struct ShortSync : SerialSync {
 
     template <class T, class... Args>
     [[nodiscard]] static T* make(Args&&... args) {
-        if (no_queue &&
-            sizeof(T) >= sizeof(Entry<ShortSync>) * 2 * Sizes<ShortSync>::shard_capacity)
+        if (no_queue && sizeof(T) >= sizeof(Entry<ShortSync>) * 2 * Sizes<ShortSync>::lane_capacity)
             return nullptr;
         return SerialSync::make<T>(std::forward<Args>(args)...);
     }

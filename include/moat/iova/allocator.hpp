@@ -194,7 +194,7 @@ class Allocator {
         const std::uint32_t claimed = claim.word_->load(std::memory_order_relaxed);
         // First, because the range may be released and reused as soon as it is queued.
         claim.word_->store(record::with_state(claimed, State::queued), std::memory_order_relaxed);
-        if (recycler_.try_enqueue(claim.range(), claim.cache_)) [[likely]]
+        if (recycler_.try_enqueue(claim.range(), *claim.cache_)) [[likely]]
             return true;
         claim.word_->store(claimed, std::memory_order_relaxed);
         return false;
@@ -330,7 +330,7 @@ class Allocator {
             return false;
         // First, because the range may be released and reused as soon as it is queued.
         range.word->store(record::with_state(value, State::queued), std::memory_order_relaxed);
-        if (recycler_.try_enqueue(range, &cache))
+        if (recycler_.try_enqueue(range, cache))
             return true;
         range.word->store(value, std::memory_order_relaxed);
         return false;

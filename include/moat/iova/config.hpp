@@ -8,7 +8,6 @@
 #include "moat/core/result.hpp"
 #include "moat/core/types.hpp"
 #include "moat/sync/concept.hpp"
-#include "moat/sync/lock.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -41,7 +40,8 @@ struct QuarantineBudget {
 };
 
 /// Returns once the device can use no translation that was removed before the call; an error where
-/// it may still use one. Runs under the flush queue's lock: it must neither flush nor allocate.
+/// it may still use one. Runs under the flush queue's lock: it must neither flush nor allocate nor
+/// call stats().
 struct Invalidation {
     Result<void> (*invalidate)(void* context) = nullptr;
     void* context = nullptr;
@@ -66,11 +66,12 @@ struct Config {
     QuarantineBudget quarantine{};
     /// Required for releases `after_invalidation`.
     Invalidation invalidation{};
-    /// The longest time from a queued release to the start of its invalidation.
+    /// The longest time from a queued release to the start of its invalidation; twice that for a
+    /// release beside the start of another.
     std::uint64_t flush_delay_nanoseconds = 10'000'000;
 };
 
-/// The sizes of an allocator's parts, and a lock. A trait of the Sync policy, so that the explorer
+/// The sizes of an allocator's parts. A trait of the Sync policy, so that the explorer
 /// runs the shipped code with small ones: loops over all sizes would multiply the schedules.
 template <SyncPolicy Sync>
 struct Sizes {
@@ -83,12 +84,10 @@ struct Sizes {
     static constexpr std::uint32_t special_ways = 32;
     /// Ranges of one size on one shelf of the depot.
     static constexpr std::uint32_t bin_capacity = 256;
-    /// Threads with equal numbers modulo this one share a shelf and a shard of the flush queue.
+    /// Threads with equal numbers modulo this one share a shelf.
     static constexpr unsigned shelves = 16;
-    /// Ranges that a shard queues before it is flushed.
-    static constexpr std::uint32_t shard_capacity = 256;
-    /// Of a shard, held for a few stores: a mutex costs twice the atomic operations.
-    using ShardLock = SpinLock<Sync>;
+    /// Ranges that a thread queues before it flushes; a power of two.
+    static constexpr std::uint32_t lane_capacity = 256;
 };
 
 /// Exact while no other thread calls the allocator. In bytes of payload, except `guard`, `free` and

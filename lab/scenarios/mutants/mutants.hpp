@@ -16,6 +16,12 @@ namespace iova_allocator {
 
 } // namespace iova_allocator
 
+namespace iova_flush {
+
+[[nodiscard]] explore::Program mutant_program(const Configuration& configuration);
+
+} // namespace iova_flush
+
 namespace dma_past {
 
 [[nodiscard]] explore::Program mutant_program(const Configuration& configuration);

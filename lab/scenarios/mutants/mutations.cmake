@@ -179,6 +179,32 @@ moat_mutate(moat/iova/detail/special_cache.hpp
 [[wish.allows(kept[i].range.start, payload)]]
 [[(Sync::broken == "wish-unasked" || wish.allows(kept[i].range.start, payload))]])
 
+# A range that is visible after its count, or before its invalidation; a ring without the half that a
+# flush works on; an owner who does not see the last one's stores; a timer that fires once.
+moat_mutate(moat/iova/detail/flush_lanes.hpp
+[[        pushed_.store(pushed + 1, std::memory_order_release);]]
+[[        pushed_.store(pushed + 1, Sync::broken == "queued-unordered" ? std::memory_order_relaxed
+                                                                     : std::memory_order_release);]])
+moat_mutate(moat/iova/flush_queue.hpp
+[[            const auto ranges = lane.taken(batch);]]
+[[            if (Sync::broken == "taken-late")
+                (void)lane.take();
+            const auto ranges = lane.taken(batch);]])
+moat_mutate(moat/iova/detail/flush_lanes.hpp
+[[        ring_[pushed % ring_.size()].write(range);]]
+[[        ring_[pushed % (Sync::broken == "half-a-ring" ? capacity : ring_.size())].write(range);]])
+moat_mutate(moat/iova/detail/flush_lanes.hpp
+[[            batch[i - begin] = ring_[i % ring_.size()].read();]]
+[[            batch[i - begin] =
+                ring_[i % (Sync::broken == "half-a-ring" ? capacity : ring_.size())].read();]])
+moat_mutate(moat/iova/detail/flush_lanes.hpp
+[[owned_.store(false, std::memory_order_release);]]
+[[owned_.store(false, Sync::broken == "abandoned-unordered" ? std::memory_order_relaxed
+                                                            : std::memory_order_release);]])
+moat_mutate(moat/iova/detail/flush_timer.hpp
+[[        if (self.armed_.exchange(false, std::memory_order_seq_cst))]]
+[[        if (self.armed_.exchange(false, std::memory_order_seq_cst) && Sync::broken != "one-look")]])
+
 # Entries that a reader announces by a store, looks that may be old, sections that end unordered.
 moat_mutate(moat/sync/readers.hpp
 [=[        if (slot.entered.exchange(now, std::memory_order_acq_rel) == dormant) [[unlikely]]

@@ -129,13 +129,22 @@ class Caches {
     /// Whether released ranges go through a quarantine, and into caches only from there.
     [[nodiscard]] bool quarantined() const { return budget_.quarantined; }
 
-    /// The thread's shelf of the depot and shard of the flush queue; 0 without a cache.
+    /// The thread's shelf of the depot; 0 without a cache.
     [[nodiscard]] unsigned shelf_of(Cache* cache) {
         if (cache == nullptr)
             return 0;
         if (cache->number == 0)
             cache->number = threads_.fetch_add(1, std::memory_order_relaxed) + 1;
         return cache->number % Depot<Sync>::shelves;
+    }
+
+    [[nodiscard]] FlushLanes<Sync>& lanes() { return lanes_; }
+
+    /// The thread's lane, until it ends; nullptr without a cache or without memory.
+    [[nodiscard]] FlushLane<Sync>* lane_of(Cache* cache) {
+        if (cache != nullptr && cache->lane == nullptr)
+            cache->lane = lanes_.adopt(shelf_of(cache));
+        return cache != nullptr ? cache->lane : nullptr;
     }
 
     /// Puts ranges into the depot; those without a place there into the free space.
@@ -196,6 +205,8 @@ class Caches {
     static void thread_exits(void* context, Cache& cache) {
         auto& caches = *static_cast<Caches*>(context);
         caches.surrender(cache);
+        if (cache.lane != nullptr)
+            cache.lane->abandon();
     }
 
     [[gnu::noinline]] void put_slowly(Cache* cache, std::uint64_t payload, Range range) {
@@ -408,6 +419,7 @@ class Caches {
     typename Sync::template Atomic<std::uint64_t> charged_pages_{0};
     typename Sync::template Atomic<unsigned> threads_{0};
     Depot<Sync> depot_;
+    FlushLanes<Sync> lanes_;
     typename Sync::template ThreadLocal<Cache> slots_;
 };
 

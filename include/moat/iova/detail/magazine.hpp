@@ -5,6 +5,7 @@
 
 #include "moat/iova/config.hpp"
 #include "moat/iova/detail/central.hpp"
+#include "moat/iova/detail/flush_lanes.hpp"
 #include "moat/iova/detail/special_cache.hpp"
 
 #include <algorithm>
@@ -242,6 +243,8 @@ class alignas(64) ThreadCache {
     }
 
     LeafCache<Sync> leaves;
+    /// Owner: from its first deferred release on.
+    FlushLane<Sync>* lane = nullptr;
     /// Owner: pages that the open magazines may hold together, and the special cache.
     std::uint64_t charged_pages = 0;
     std::uint64_t special_pages = 0;

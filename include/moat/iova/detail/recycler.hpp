@@ -5,6 +5,7 @@
 
 #include "moat/iova/config.hpp"
 #include "moat/iova/detail/caches.hpp"
+#include "moat/iova/detail/flush_timer.hpp"
 #include "moat/iova/detail/held_ranges.hpp"
 #include "moat/iova/detail/quarantine.hpp"
 #include "moat/iova/flush_queue.hpp"
@@ -23,9 +24,10 @@ class Recycler {
     using Cache = ThreadCache<Sync>;
 
     Recycler(Central<Sync>& central, Caches<Sync>& caches, const Config& config)
-        : central_(central), caches_(caches), flush_delay_(config.flush_delay_nanoseconds),
-          quarantine_(config.quarantine, central.guard().both()), queue_(config.invalidation),
-          timer_(&timer_fires, this) {}
+        : central_(central), caches_(caches),
+          quarantine_(config.quarantine, central.guard().both()),
+          queue_(caches.lanes(), config.invalidation),
+          timer_(config.flush_delay_nanoseconds, &time_is_up, this) {}
 
     ~Recycler() {
         timer_.cancel();
@@ -45,50 +47,35 @@ class Recycler {
                           std::memory_order_relaxed);
     }
 
-    /// Queues a range in state `queued`; flushes a full queue. Error: the invalidation's, where
-    /// there was no memory for a queue; the range is held then.
+    /// Queues a range in state `queued`; flushes a full lane. Error: the invalidation's, where
+    /// there was no memory for a lane; the range is held then.
     [[nodiscard]] Result<void> enqueue(Range range, Cache* cache) {
-        using Pushed = typename FlushQueue<Sync>::Pushed;
-        const unsigned shard = caches_.shelf_of(cache);
-        const std::uint32_t weight = weight_of(range);
-        Pushed pushed = queue_.push(shard, range, weight);
-        while (pushed == Pushed::full) {
+        FlushLane<Sync>* const lane = caches_.lane_of(cache);
+        if (lane == nullptr)
+            return invalidate_for(range, cache);
+        while (!lane->push(range, weight_of(range)))
             (void)flush(cache); // it makes room even where it fails
-            pushed = queue_.push(shard, range, weight);
-        }
-        if (pushed == Pushed::no_memory) {
-            const Result<void> invalidated = queue_.invalidate();
-            if (invalidated) {
-                after_invalidation(range, cache);
-            } else {
-                const IovaRange payload = hold(range);
-                if (held_listener_.held != nullptr)
-                    held_listener_.held(held_listener_.context, payload);
-            }
-            return invalidated;
-        }
-        arm_timer();
+        timer_.arm();
         return {};
     }
 
-    /// The same without a flush. Return: false where the queue has no room.
-    [[nodiscard, gnu::always_inline]] bool try_enqueue(Range range, Cache* cache) {
-        if (queue_.push(caches_.shelf_of(cache), range, weight_of(range)) !=
-            FlushQueue<Sync>::Pushed::done)
+    /// The same without a flush. Return: false where there is no lane, or it has no room.
+    [[nodiscard, gnu::always_inline]] bool try_enqueue(Range range, Cache& cache) {
+        if (cache.lane == nullptr || !cache.lane->push(range, weight_of(range))) [[unlikely]]
             return false;
-        arm_timer();
+        timer_.arm();
         return true;
     }
 
     /// See Allocator::flush. `cache`: the calling thread's, or nullptr.
     Result<void> flush(Cache* cache) {
         const Result<void> flushed = queue_.flush(
-            [this, cache](unsigned shard, std::span<const Range> ranges) {
+            [this, cache](unsigned shelf, std::span<const Range> ranges) {
                 if (quarantine_.enabled())
                     for (const Range& each : ranges)
                         after_invalidation(each, cache);
                 else
-                    reuse_all(shard, ranges, cache);
+                    reuse_all(shelf, ranges, cache);
             },
             [this](std::span<const Range> ranges) {
                 for (const Range& each : ranges) {
@@ -179,7 +166,7 @@ class Recycler {
     [[nodiscard, gnu::always_inline]] static std::uint32_t weight_of(const Range& range) {
         constexpr std::uint32_t most_special = Sizes<Sync>::special_ways / 2;
         constexpr std::uint32_t special =
-            std::max(Sizes<Sync>::shard_capacity / std::max(most_special, 1U), 1U);
+            std::max(FlushLane<Sync>::capacity / std::max(most_special, 1U), 1U);
         const std::uint32_t word = range.word->load(std::memory_order_relaxed);
         return record::reuse_of(word) == Reuse::special ? special : 1;
     }
@@ -226,27 +213,30 @@ class Recycler {
         }
     }
 
-    [[gnu::always_inline]] void arm_timer() {
-        if (!timer_armed_.load(std::memory_order_seq_cst) &&
-            !timer_armed_.exchange(true, std::memory_order_seq_cst)) [[unlikely]]
-            timer_.arm(flush_delay_);
+    [[nodiscard]] Result<void> invalidate_for(const Range& range, Cache* cache) {
+        const Result<void> invalidated = queue_.invalidate();
+        if (invalidated) {
+            after_invalidation(range, cache);
+            return invalidated;
+        }
+        const IovaRange payload = hold(range);
+        if (held_listener_.held != nullptr)
+            held_listener_.held(held_listener_.context, payload);
+        return invalidated;
     }
 
-    static void timer_fires(void* recycler) {
-        auto& self = *static_cast<Recycler*>(recycler);
-        self.timer_armed_.store(false, std::memory_order_seq_cst);
-        (void)self.flush(nullptr); // the HeldListener and the next flush report a failure
+    static void time_is_up(void* recycler) {
+        // The HeldListener and the next flush report a failure.
+        (void)static_cast<Recycler*>(recycler)->flush(nullptr);
     }
 
     Central<Sync>& central_;
     Caches<Sync>& caches_;
-    const std::uint64_t flush_delay_;
     Quarantine<Sync> quarantine_;
     HeldListener held_listener_{};
     HeldRanges<Sync> held_;
     FlushQueue<Sync> queue_;
-    typename Sync::template Atomic<bool> timer_armed_{false};
-    typename Sync::Timer timer_;
+    FlushTimer<Sync> timer_;
 };
 
 } // namespace moat::iova
