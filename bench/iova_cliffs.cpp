@@ -5,8 +5,10 @@
 
 #include <array>
 #include <functional>
+#include <latch>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -100,12 +102,44 @@ void special_pairs(Suite& suite) {
         beside_hot_pair(suite, std::string("pair, ") + name, pairs_of(*allocator, request), 3);
 }
 
+namespace {
+
+/// Deferred releases while 512 threads are idle that have deferred one each.
+void beside_idle_threads(Suite& suite) {
+    const std::string name = "pair, released after_invalidation, 512 idle threads";
+    if (!suite.wants(name))
+        return;
+    constexpr unsigned idle = 512;
+    const auto alone = make_with({});
+    const auto crowded = make_with({});
+    std::latch deferred(idle);
+    std::latch done(1);
+    std::vector<std::jthread> threads;
+    for (unsigned i = 0; i != idle; ++i)
+        threads.emplace_back([&] {
+            pairs(*crowded, {.size = pages(1)}, When::after_invalidation, 1);
+            deferred.count_down();
+            done.wait();
+        });
+    deferred.wait();
+    suite.compare(
+        {.name = name,
+         .subject = {.run = pairs_of(*crowded, {.size = pages(1)}, When::after_invalidation)},
+         .against = "no idle threads",
+         .other = {.run = pairs_of(*alone, {.size = pages(1)}, When::after_invalidation)},
+         .goal = 1.1});
+    done.count_down();
+}
+
+} // namespace
+
 void late_reuse(Suite& suite) {
     const auto deferring = make_with({});
     // By time only: the timer's thread confuses callgrind's counts.
     beside_hot_pair(suite, "pair, released after_invalidation",
                     pairs_of(*deferring, {.size = pages(1)}, When::after_invalidation), 4,
                     {Measure::time});
+    beside_idle_threads(suite);
     const auto quarantining = make_with({.quarantine = {.bytes = 16_MiB, .entries = 256}});
     const Run quarantined = pairs_of(*quarantining, {.size = pages(1)});
     quarantined(1000);

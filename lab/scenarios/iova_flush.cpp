@@ -30,7 +30,7 @@ Scenario iova_flush_scenario() {
                  {.name = "ranges",
                   .preset = "1",
                   .help = "ranges that each of them queues",
-                  .most = 3},
+                  .most = 5},
                  {.name = "flushers", .preset = "1", .help = "threads that flush", .most = 3},
                  {.name = "alarms",
                   .preset = "0",
@@ -40,14 +40,14 @@ Scenario iova_flush_scenario() {
                   .preset = "shipped",
                   .help = "the shipped queue, or a mutant that breaks one rule",
                   .values = {"shipped", "unlocked", "queued-unordered", "taken-late", "half-a-ring",
-                             "abandoned-unordered", "one-look"}}},
+                             "room-uncounted", "abandoned-unordered", "one-look"}}},
             .program = &iova_flush::program,
             .scope = [](const Configuration& text) {
                 return "iova-flush " + text.at("variant") + ": " +
                        counted(number(text, "queuers"), "queuer") + " of " +
                        counted(number(text, "ranges"), "range") + " each, " +
                        counted(number(text, "flushers"), "flusher") + ", " +
-                       counted(number(text, "alarms"), "alarm") + ", lanes of one range";
+                       counted(number(text, "alarms"), "alarm") + ", lanes of two ranges";
             }};
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The programs of the iova-flush scenario: threads queue ranges in lanes of one, while others
+// The programs of the iova-flush scenario: threads queue ranges in lanes of two, while others
 // flush, or while a timer does. Instantiated by iova_flush.cpp with the shipped headers, and by
 // mutants/iova_flush.cpp with mutated copies of them.
 #pragma once
@@ -14,7 +14,7 @@
 
 namespace moat::scenarios::iova_flush {
 
-inline constexpr unsigned most_ranges = 12;
+inline constexpr unsigned most_ranges = 20;
 
 /// A timer that fires when the program lets it.
 template <class Sync>
@@ -47,17 +47,6 @@ struct WithAlarm : Sync {
     };
 };
 
-} // namespace moat::scenarios::iova_flush
-
-/// With a lane of one, three ranges go around its ring.
-template <class Sync>
-struct moat::iova::Sizes<moat::scenarios::iova_flush::WithAlarm<Sync>>
-    : moat::scenarios::iova_syncs::SmallSizes {
-    static constexpr std::uint32_t lane_capacity = 1;
-};
-
-namespace moat::scenarios::iova_flush {
-
 template <class Policy>
 struct World {
     using Sync = WithAlarm<Policy>;
@@ -81,13 +70,15 @@ struct World {
 
     static void time_is_up(void* world) { static_cast<World*>(world)->flush(); }
 
-    void flush() {
+    void flush(typename Queue::Lane* full = nullptr) {
         const auto release = [this](unsigned, auto ranges) {
+            ExploredSync::check(ranges.size() <= Queue::Lane::capacity,
+                                "a flush takes more than a lane holds");
             for (const auto& each : ranges)
                 release_one(static_cast<std::size_t>(each.start.value() >> 12));
         };
         const auto hold = [](auto) { ExploredSync::check(false, "no invalidation fails"); };
-        (void)queue.flush(release, hold);
+        (void)(full != nullptr ? queue.flush(*full, release, hold) : queue.flush(release, hold));
     }
 
     void release_one(std::size_t i) {
@@ -106,7 +97,7 @@ struct World {
             queued_at[i].store(begun.load(std::memory_order_seq_cst) + 1,
                                std::memory_order_seq_cst);
             while (!lane->push({.start = Iova(std::uint64_t{i} << 12)}, 1))
-                flush();
+                flush(lane);
             if (timed)
                 flush_timer.arm();
         }

@@ -19,7 +19,7 @@ INSTANTIATE_TEST_SUITE_P(
     Configurations, FlushQueue,
     ::testing::Combine(
         ::testing::Values("queuers=1 flushers=1", "queuers=2 flushers=1", "queuers=1 flushers=2",
-                          "queuers=1 ranges=3 flushers=1", "queuers=1 ranges=2 flushers=2",
+                          "queuers=1 ranges=5 flushers=1", "queuers=1 ranges=2 flushers=2",
                           "queuers=1 flushers=0 alarms=1", "queuers=2 flushers=0 alarms=1",
                           "queuers=1 flushers=0 alarms=2"),
         ::testing::Values(MemoryModelKind::sc, MemoryModelKind::tso, MemoryModelKind::c11)));

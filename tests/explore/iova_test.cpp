@@ -36,7 +36,7 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"remote", "large", sc_model, 63}, Case{"remote", "large", c11_model, 80},
         Case{"exit", "small", sc_model, 54}, Case{"exit", "small", c11_model, 54},
         Case{"exit", "large", sc_model, 34}, Case{"exit", "large", c11_model, 34},
-        Case{"deferred", "aligned", sc_model, 1760}, Case{"drain", "small", sc_model, 5791},
+        Case{"deferred", "aligned", sc_model, 1312}, Case{"drain", "small", sc_model, 5791},
         Case{"drain", "large", sc_model, 1860}, Case{"drain", "large", c11_model, 3984},
         Case{"quarantine", "large", sc_model, 2818}, Case{"mixed", "aligned", sc_model, 88},
         Case{"mixed", "aligned", c11_model, 88}),

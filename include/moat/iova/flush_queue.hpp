@@ -8,8 +8,11 @@
 #include "moat/iova/detail/flush_lanes.hpp"
 #include "moat/sync/lock.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <span>
+#include <utility>
 
 namespace moat::iova {
 
@@ -34,22 +37,21 @@ class FlushQueue {
     template <class Release, class Hold>
     [[nodiscard]] Result<void> flush(Release&& release, Hold&& hold) MOAT_EXCLUDES(flush_mutex_) {
         const ExclusiveLock flushing(flush_mutex_);
-        bool any = false;
-        lanes_.visit([&](Lane& lane) { any = lane.take() || any; });
-        if (!any && !again_)
-            return {};
-        const Result<void> invalidated = run_invalidation();
-        typename Lane::Batch batch;
-        lanes_.visit([&](Lane& lane) {
-            const auto ranges = lane.taken(batch);
-            if (ranges.empty())
-                return;
-            if (invalidated)
-                release(lane.shelf(), ranges);
-            else
-                hold(ranges);
+        lanes_.visit([this](Lane& lane) MOAT_REQUIRES(flush_mutex_) {
+            if (lane.has_queued())
+                use(lane);
         });
-        return invalidated;
+        return flush_used(release, hold);
+    }
+
+    /// The same for a lane that is full, and for those in use, which share its invalidation. Its
+    /// cost does not grow with threads that are idle.
+    template <class Release, class Hold>
+    [[nodiscard]] Result<void> flush(Lane& full, Release&& release, Hold&& hold)
+        MOAT_EXCLUDES(flush_mutex_) {
+        const ExclusiveLock flushing(flush_mutex_);
+        use(full);
+        return flush_used(release, hold);
     }
 
     /// Invalidates for a range that found no place in a lane. Return: the invalidation's error.
@@ -75,6 +77,46 @@ class FlushQueue {
     }
 
   private:
+    void use(Lane& lane) MOAT_REQUIRES(flush_mutex_) {
+        if (!std::exchange(lane.is_used, true))
+            lane.next_used = std::exchange(used_, &lane);
+    }
+
+    /// Counts the lanes of each shelf from which it takes ranges; lanes without any leave the list.
+    void take_used(std::span<std::uint32_t, Sizes<Sync>::shelves> lanes_of_shelf)
+        MOAT_REQUIRES(flush_mutex_) {
+        Lane** link = &used_;
+        while (Lane* const lane = *link) {
+            if (lane->take()) {
+                ++lanes_of_shelf[lane->shelf()];
+                link = &lane->next_used;
+            } else {
+                *link = lane->next_used;
+                lane->is_used = false;
+            }
+        }
+    }
+
+    template <class Release, class Hold>
+    [[nodiscard]] Result<void> flush_used(Release& release, Hold& hold)
+        MOAT_REQUIRES(flush_mutex_) {
+        std::array<std::uint32_t, Sizes<Sync>::shelves> lanes_of_shelf{};
+        take_used(lanes_of_shelf);
+        if (used_ == nullptr && !again_)
+            return {};
+        const Result<void> invalidated = run_invalidation();
+        typename Lane::Batch batch;
+        for (Lane* lane = used_; lane != nullptr; lane = lane->next_used) {
+            const unsigned shelf = lane->shelf(); // of a new owner, perhaps
+            lane->share_bin(std::max(lanes_of_shelf[shelf], 1U));
+            if (invalidated)
+                release(shelf, lane->taken(batch));
+            else
+                hold(lane->taken(batch));
+        }
+        return invalidated;
+    }
+
     [[nodiscard]] Result<void> run_invalidation() MOAT_REQUIRES(flush_mutex_) {
         const Result<void> invalidated = invalidation_.invalidate(invalidation_.context);
         again_ = !invalidated;
@@ -86,7 +128,8 @@ class FlushQueue {
     FlushLanes<Sync>& lanes_;
     const Invalidation invalidation_;
     typename Sync::Mutex flush_mutex_;
-    bool again_ MOAT_GUARDED_BY(flush_mutex_) = false; ///< the last invalidation failed
+    Lane* used_ MOAT_GUARDED_BY(flush_mutex_) = nullptr; ///< of late
+    bool again_ MOAT_GUARDED_BY(flush_mutex_) = false;   ///< the last invalidation failed
     typename Sync::template Atomic<std::uint64_t> failures_{0};
 };
 

@@ -179,17 +179,18 @@ moat_mutate(moat/iova/detail/special_cache.hpp
 [[wish.allows(kept[i].range.start, payload)]]
 [[(Sync::broken == "wish-unasked" || wish.allows(kept[i].range.start, payload))]])
 
-# A range that is visible after its count, or before its invalidation; a ring without the half that a
-# flush works on; an owner who does not see the last one's stores; a timer that fires once.
+# A range that is visible after its count, or taken after its invalidation; a ring without the half
+# that a flush works on; room that forgets a range; an owner who does not see the last one's stores;
+# a timer that fires once.
 moat_mutate(moat/iova/detail/flush_lanes.hpp
 [[        pushed_.store(pushed + 1, std::memory_order_release);]]
 [[        pushed_.store(pushed + 1, Sync::broken == "queued-unordered" ? std::memory_order_relaxed
                                                                      : std::memory_order_release);]])
 moat_mutate(moat/iova/flush_queue.hpp
-[[            const auto ranges = lane.taken(batch);]]
-[[            if (Sync::broken == "taken-late")
-                (void)lane.take();
-            const auto ranges = lane.taken(batch);]])
+[[            const unsigned shelf = lane->shelf(); // of a new owner, perhaps]]
+[[            const unsigned shelf = lane->shelf();
+            if (Sync::broken == "taken-late")
+                (void)lane->take();]])
 moat_mutate(moat/iova/detail/flush_lanes.hpp
 [[        ring_[pushed % ring_.size()].write(range);]]
 [[        ring_[pushed % (Sync::broken == "half-a-ring" ? capacity : ring_.size())].write(range);]])
@@ -201,6 +202,12 @@ moat_mutate(moat/iova/detail/flush_lanes.hpp
 [[owned_.store(false, std::memory_order_release);]]
 [[owned_.store(false, Sync::broken == "abandoned-unordered" ? std::memory_order_relaxed
                                                             : std::memory_order_release);]])
+moat_mutate(moat/iova/detail/flush_lanes.hpp
+[[            const std::uint32_t queued = pushed - taken;]]
+[[            const std::uint32_t queued = Sync::broken == "room-uncounted" ? 0 : pushed - taken;]])
+moat_mutate(moat/iova/detail/flush_lanes.hpp
+[[    using Batch = std::array<Range, capacity>;]]
+[[    using Batch = std::array<Range, 2 * capacity>; // the scenario finds what is too much]])
 moat_mutate(moat/iova/detail/flush_timer.hpp
 [[        if (self.armed_.exchange(false, std::memory_order_seq_cst))]]
 [[        if (self.armed_.exchange(false, std::memory_order_seq_cst) && Sync::broken != "one-look")]])

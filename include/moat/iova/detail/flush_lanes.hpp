@@ -7,6 +7,7 @@
 #include "moat/iova/config.hpp"
 #include "moat/iova/detail/central.hpp"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <bit>
@@ -24,6 +25,14 @@ class alignas(64) FlushLane {
 
     static constexpr std::uint32_t capacity = Sizes<Sync>::lane_capacity;
     static_assert(std::has_single_bit(capacity));
+    static_assert(capacity <= Sizes<Sync>::bin_capacity,
+                  "a flush fills a bin of the depot at most");
+
+    /// The weight of a range that no magazine takes. A flush returns at most half of what a set of
+    /// the special cache holds: the other half is in use or waits there, and more would go through
+    /// the free space.
+    static constexpr std::uint32_t special_weight =
+        std::max(capacity / std::max(Sizes<Sync>::special_ways / 2, 1U), 1U);
 
     /// Room for what one flush takes.
     using Batch = std::array<Range, capacity>;
@@ -32,14 +41,16 @@ class alignas(64) FlushLane {
     FlushLane(const FlushLane&) = delete;
     FlushLane& operator=(const FlushLane&) = delete;
 
-    /// Owner. `weight`: how much of the capacity the range takes, 1 or more. Return: false where
-    /// the ranges queued since the last flush leave less.
+    /// Owner. `weight`: how much of the lane the range takes, 1 to `special_weight`. Return: false
+    /// where the ranges queued since the last flush leave less.
     [[nodiscard, gnu::always_inline]] bool push(const Range& range, std::uint32_t weight) {
         const std::uint32_t pushed = pushed_.load(std::memory_order_relaxed);
         const std::uint32_t taken = taken_.load(std::memory_order_acquire);
         if (taken != seen_.read()) {
+            const std::uint32_t limit = limit_.load(std::memory_order_relaxed);
+            const std::uint32_t queued = pushed - taken;
             seen_.write(taken);
-            room_.write(capacity - (pushed - taken));
+            room_.write(std::max(limit, queued) - queued);
         }
         const std::uint32_t room = room_.read();
         if (room < weight)
@@ -50,14 +61,25 @@ class alignas(64) FlushLane {
         return true;
     }
 
-    // The next three are for the holder of the flush lock.
+    // The next five are for the holder of the flush lock.
+
+    /// From its next flush on, `lanes` of them together may fill one bin of the depot.
+    void share_bin(std::uint32_t lanes) {
+        limit_.store(std::max(capacity / lanes, special_weight), std::memory_order_relaxed);
+    }
+
+    /// Whether a `take` would find any.
+    [[nodiscard]] bool has_queued() const {
+        return pushed_.load(std::memory_order_acquire) != taken_.load(std::memory_order_relaxed);
+    }
 
     /// Makes room for the owner. What it takes stays in the ring until `taken`. Return: whether
     /// there is any.
     [[nodiscard]] bool take() {
         const std::uint32_t end = pushed_.load(std::memory_order_acquire);
+        const bool any = end != taken_.load(std::memory_order_relaxed);
         taken_.store(end, std::memory_order_release);
-        return end != released_.read();
+        return any;
     }
 
     /// What the last `take` took; once.
@@ -89,6 +111,9 @@ class alignas(64) FlushLane {
 
     /// Constant once the lane is listed.
     FlushLane* next = nullptr;
+    /// Under the flush lock: the list of lanes in use.
+    FlushLane* next_used = nullptr;
+    bool is_used = false;
 
   private:
     [[nodiscard]] std::span<const Range> copy(std::uint32_t begin, std::uint32_t end,
@@ -100,14 +125,15 @@ class alignas(64) FlushLane {
 
     typename Sync::template Atomic<std::uint32_t> pushed_{0};
     typename Sync::template Atomic<std::uint32_t> taken_{0};
-    /// Owner: `taken_` at its last push, and the capacity that is left.
+    typename Sync::template Atomic<std::uint32_t> limit_{capacity};
+    /// Owner: `taken_` at its last push, and what is left of the limit.
     typename Sync::template Plain<std::uint32_t> seen_{};
     typename Sync::template Plain<std::uint32_t> room_{capacity};
     /// Under the flush lock: what came before it is no longer in the ring.
     typename Sync::template Plain<std::uint32_t> released_{};
     typename Sync::template Atomic<unsigned> shelf_{0};
     typename Sync::template Atomic<bool> owned_{false};
-    /// One half fills while a flush works on the other.
+    /// A flush works on at most as many as the capacity, and at most as many were pushed since.
     std::array<typename Sync::template Plain<Range>, std::size_t{2} * capacity> ring_{};
 };
 

@@ -54,7 +54,7 @@ class Recycler {
         if (lane == nullptr)
             return invalidate_for(range, cache);
         while (!lane->push(range, weight_of(range)))
-            (void)flush(cache); // it makes room even where it fails
+            (void)flush(cache, lane); // it makes room even where it fails
         timer_.arm();
         return {};
     }
@@ -67,23 +67,25 @@ class Recycler {
         return true;
     }
 
-    /// See Allocator::flush. `cache`: the calling thread's, or nullptr.
-    Result<void> flush(Cache* cache) {
-        const Result<void> flushed = queue_.flush(
-            [this, cache](unsigned shelf, std::span<const Range> ranges) {
-                if (quarantine_.enabled())
-                    for (const Range& each : ranges)
-                        after_invalidation(each, cache);
-                else
-                    reuse_all(shelf, ranges, cache);
-            },
-            [this](std::span<const Range> ranges) {
-                for (const Range& each : ranges) {
-                    const IovaRange payload = hold(each);
-                    if (held_listener_.held != nullptr)
-                        held_.note(payload);
-                }
-            });
+    /// See Allocator::flush. `cache`: the calling thread's, or nullptr. `full`: its lane, where it
+    /// has no room; the flush may leave the ranges of other threads then.
+    Result<void> flush(Cache* cache, FlushLane<Sync>* full = nullptr) {
+        const auto release = [this, cache](unsigned shelf, std::span<const Range> ranges) {
+            if (quarantine_.enabled())
+                for (const Range& each : ranges)
+                    after_invalidation(each, cache);
+            else
+                reuse_all(shelf, ranges, cache);
+        };
+        const auto hold_all = [this](std::span<const Range> ranges) {
+            for (const Range& each : ranges) {
+                const IovaRange payload = hold(each);
+                if (held_listener_.held != nullptr)
+                    held_.note(payload);
+            }
+        };
+        const Result<void> flushed = full != nullptr ? queue_.flush(*full, release, hold_all)
+                                                     : queue_.flush(release, hold_all);
         if (!flushed) [[unlikely]]
             held_.announce(held_listener_);
         return flushed;
@@ -161,14 +163,9 @@ class Recycler {
     }
 
   private:
-    /// A flush returns at most half of what a set of the special cache holds: the other half is in
-    /// use or waits there, and more would go through the free space.
     [[nodiscard, gnu::always_inline]] static std::uint32_t weight_of(const Range& range) {
-        constexpr std::uint32_t most_special = Sizes<Sync>::special_ways / 2;
-        constexpr std::uint32_t special =
-            std::max(FlushLane<Sync>::capacity / std::max(most_special, 1U), 1U);
         const std::uint32_t word = range.word->load(std::memory_order_relaxed);
-        return record::reuse_of(word) == Reuse::special ? special : 1;
+        return record::reuse_of(word) == Reuse::special ? FlushLane<Sync>::special_weight : 1;
     }
 
     /// The payload pages of a range for a magazine; 0 for another.
