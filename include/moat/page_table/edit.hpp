@@ -52,12 +52,16 @@ class Edit {
                                                           Attributes attributes,
                                                           MapOptions options = {}) {
         const std::uint64_t first = start.value();
-        return page_table.with_root([=](auto root) __attribute__((always_inline)) {
+        return page_table.with_root([=, &page_table](auto root) __attribute__((always_inline)) {
             constexpr unsigned levels = decltype(root)::level + 1;
             return map_is_good(first, size.value(), physical.value(), attributes, levels) &&
                    detail::Map<Tree>::try_run(
                        EntryWriter<Tree>(), root,
-                       request_of(first, size.value(), physical.value(), attributes, options));
+                       request_of(first, size.value(), physical.value(), attributes, options),
+                       [&]() __attribute__((always_inline)) {
+                           return map_two_tables(page_table, start, size, physical, attributes,
+                                                 options);
+                       });
         });
     }
 
@@ -97,12 +101,15 @@ class Edit {
     [[nodiscard, gnu::always_inline]] static LeafCount try_unmap(PageTable<Tree>& page_table,
                                                                  Input start, ByteCount size) {
         const std::uint64_t first = start.value();
-        return page_table.with_root([=](auto root) __attribute__((always_inline)) {
+        return page_table.with_root([=, &page_table](auto root) __attribute__((always_inline)) {
             constexpr unsigned levels = decltype(root)::level + 1;
             if (!range_is_good(first, first, size.value(), levels)) [[unlikely]]
                 return LeafCount();
-            return detail::Unmap<Tree>::try_run(EntryWriter<Tree>(), root, first,
-                                                first + (size.value() - 1));
+            return detail::Unmap<Tree>::try_run(
+                EntryWriter<Tree>(), root, first, first + (size.value() - 1),
+                [&]() __attribute__((always_inline)) {
+                    return unmap_two_tables(page_table, start, size);
+                });
         });
     }
 
@@ -264,7 +271,27 @@ class Edit {
         return std::unexpected(attribute_error(attributes));
     }
 
-    // The two below take values and load the root again, so that the common case spills nothing.
+    // The four below take values and load the root again, so that the common case spills nothing.
+
+    /// Maps a checked range. Return: as try_map.
+    [[gnu::noinline]] static bool map_two_tables(PageTable<Tree>& page_table, Input start,
+                                                 ByteCount size, PhysicalAddress physical,
+                                                 Attributes attributes, MapOptions options) {
+        return page_table.with_root([=](auto root) {
+            return detail::Map<Tree>::try_two_tables(
+                EntryWriter<Tree>(), root,
+                request_of(start.value(), size.value(), physical.value(), attributes, options));
+        });
+    }
+
+    /// Unmaps a checked range. Return: as try_unmap.
+    [[gnu::noinline]] static LeafCount unmap_two_tables(PageTable<Tree>& page_table, Input start,
+                                                        ByteCount size) {
+        return page_table.with_root([=](auto root) {
+            return detail::Unmap<Tree>::try_two_tables(EntryWriter<Tree>(), root, start.value(),
+                                                       start.value() + (size.value() - 1));
+        });
+    }
 
     [[gnu::noinline]] Result<void> map_in_two_passes(Input start, ByteCount size,
                                                      PhysicalAddress physical,
@@ -276,8 +303,6 @@ class Edit {
                 return map_error(first, size.value(), physical.value(), attributes, levels);
             const detail::MapRequest request =
                 request_of(first, size.value(), physical.value(), attributes, options);
-            if (detail::Map<Tree>::try_two_tables(writer_, root, request))
-                return {};
             return detail::Map<Tree>(writer_, pending_, page_table_.memory(), request).run(root);
         });
     }
@@ -290,13 +315,6 @@ class Edit {
             constexpr unsigned levels = decltype(root)::level + 1;
             if (!range_is_good(start, start, size.value(), levels))
                 return range_error(start, size.value(), levels);
-            if (options.flags == FinalFlags::ignore)
-                if (const LeafCount done =
-                        detail::Unmap<Tree>::try_two_tables(writer_, root, start, last);
-                    done.leaves != 0) {
-                    pending_.cover(start, last);
-                    return Unmapped{.bytes = done.bytes, .leaves = done.leaves};
-                }
             return detail::Unmap<Tree>(writer_, pending_, page_table_.memory(), options)
                 .run(root, start, last);
         });

@@ -35,16 +35,15 @@ struct TwoRuns {
     EntryRun in_upper;
 };
 
-/// Where [start, last] lies if it is shorter than a table of pages and lies in two that exist; the
-/// table above them is one. Most ranges that cross tables are such.
+/// Where [start, last], which crosses from one table of pages to the next, lies if it is no longer
+/// than a table, both exist, and the table above them is one. Most ranges that cross are such.
 template <class Tree, unsigned L>
 [[gnu::always_inline]] inline std::optional<TwoRuns<Tree>>
 find_two_runs(Table<Tree, L> root, std::uint64_t start, std::uint64_t last) {
     using F = typename Tree::Format;
     constexpr unsigned span_lg2 = table_span_lg2<F>(0);
     if constexpr (L > 0) {
-        if (last - start >= low_bits(span_lg2) || same_block(start, last, span_lg2) ||
-            !same_block(start, last, table_span_lg2<F>(1)))
+        if (last - start > low_bits(span_lg2) || !same_block(start, last, table_span_lg2<F>(1)))
             return std::nullopt;
         const auto above = descend<1>(root, start);
         if (!above)

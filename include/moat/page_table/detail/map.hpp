@@ -74,18 +74,19 @@ class Map {
         typename Tree::Memory& memory, const MapRequest& request)
         : writer_(writer), pending_(pending), memory_(memory), request_(request) {}
 
-    /// Maps one run of leaves in an existing table. Return: false for any other case, without a
-    /// change. Static, so that the common case constructs no object.
-    template <unsigned L>
+    /// Maps one run of leaves in an existing table. Return: the result of `across()` for pages in
+    /// more than one table; false for any other case, without a change. Static, so that the common
+    /// case constructs no object.
+    template <unsigned L, class Across>
     [[gnu::always_inline]] static bool try_run(const EntryWriter<Tree>& writer, Table<Tree, L> root,
-                                               const MapRequest& request) {
+                                               const MapRequest& request, Across across) {
         if constexpr (can_be_leaf<F>(0))
             if (request.last - request.start == low_bits(entry_lg2<F>(0))) [[likely]]
                 return try_table(writer, descend<0>(root, request.start), request);
         const unsigned fit_lg2 = alignment_lg2(request.start | (request.last + 1) |
                                                request.physical | bit(request.largest_leaf_lg2));
         return try_level<highest_leaf_level<F>() < L ? highest_leaf_level<F>() : L>(
-            writer, root, fit_lg2, request);
+            writer, root, fit_lg2, request, across);
     }
 
     /// Maps pages in two existing tables. Return: false for any other case, without a change.
@@ -122,16 +123,18 @@ class Map {
     }
 
   private:
-    template <unsigned Leaf, unsigned L>
+    template <unsigned Leaf, unsigned L, class Across>
     [[gnu::always_inline]] static bool try_level(const EntryWriter<Tree>& writer,
                                                  Table<Tree, L> root, unsigned fit_lg2,
-                                                 const MapRequest& request) {
+                                                 const MapRequest& request, Across across) {
         if constexpr (can_be_leaf<F>(Leaf))
-            if (fit_lg2 >= entry_lg2<F>(Leaf))
-                return same_block(request.start, request.last, table_span_lg2<F>(Leaf)) &&
-                       try_table(writer, descend<Leaf>(root, request.start), request);
+            if (fit_lg2 >= entry_lg2<F>(Leaf)) {
+                if (same_block(request.start, request.last, table_span_lg2<F>(Leaf))) [[likely]]
+                    return try_table(writer, descend<Leaf>(root, request.start), request);
+                return Leaf == 0 && across();
+            }
         if constexpr (Leaf > 0)
-            return try_level<Leaf - 1>(writer, root, fit_lg2, request);
+            return try_level<Leaf - 1>(writer, root, fit_lg2, request, across);
         else
             return false;
     }

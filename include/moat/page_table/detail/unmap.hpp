@@ -52,11 +52,12 @@ class Unmap {
         : writer_(writer), pending_(pending), memory_(memory), options_(options) {}
 
     /// The common case: [start, last] is one leaf of one entry, or leaves of a part of one table.
-    /// Return: what it unmapped, or nothing, without a change, if this is not the case.
-    template <unsigned L>
+    /// Return: what it unmapped; the result of `across()` if the first of the leaves is a page and
+    /// they cross to another table; nothing, without a change, in any other case.
+    template <unsigned L, class Across>
     [[gnu::always_inline]] static LeafCount try_run(const EntryWriter<Tree>& writer,
                                                     Table<Tree, L> table, std::uint64_t start,
-                                                    std::uint64_t last) {
+                                                    std::uint64_t last, Across across) {
         const unsigned index = entry_index<F, L>(start);
         return table.load(index).match(
             []() __attribute__((always_inline)) { return LeafCount(); },
@@ -67,10 +68,13 @@ class Unmap {
                     writer.store(table, index, 0);
                     return LeafCount{.bytes = inside + 1, .leaves = 1};
                 }
+                if (L == 0 && !same_block(start, last, table_span_lg2<F>(L))) [[unlikely]]
+                    return across();
                 return clear_run(writer, table, start, last);
             },
-            [&](auto below)
-                __attribute__((always_inline)) { return try_run(writer, below, start, last); });
+            [&](auto below) __attribute__((always_inline)) {
+                return try_run(writer, below, start, last, across);
+            });
     }
 
     /// The next most common: pages of two tables. Return: as try_run.
