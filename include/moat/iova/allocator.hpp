@@ -147,12 +147,11 @@ class Allocator {
         const std::uint64_t index = hot_index(size);
         const bool in_magazine =
             index < most_cached_pages && value == record::cacheable_at(State::live, index);
-        const std::uint64_t payload = rounded_pages(size);
-        if (!in_magazine && (payload - 1 >= record::payload_mask || caches_.quarantined() ||
-                             value != record::special(State::live, payload))) [[unlikely]]
+        if (!in_magazine && (index >= record::payload_mask || caches_.quarantined() ||
+                             value != record::special(State::live, index + 1))) [[unlikely]]
             return Claim();
         range.word->store(record::with_state(value, State::claimed), std::memory_order_relaxed);
-        return Claim(range, cache, in_magazine ? index : (payload - 1) | special_claim);
+        return Claim(range, cache, in_magazine ? index : index | special_claim);
     }
 
     /// The claim of a range that the calling thread has claimed.
