@@ -108,8 +108,12 @@ class Space {
     /// nothing is changed then. io: the invalidation failed, and devices may still reach the
     /// memory; `not_invalidated` is reported and the address is never used again (Stats::held).
     [[gnu::always_inline]] Result<void> unmap(Iova iova, ByteCount size, Direction direction) {
-        if (entry_ == Care::guard || (entry_ < Care::guard && !watch_.is_sampled(iova))) [[likely]]
-            return unmap_pages(iova, size);
+        if (entry_ == Care::guard || (entry_ < Care::guard && !watch_.is_sampled(iova)))
+            [[likely]] {
+            if (pages_.unmaps_commonly(size)) [[likely]]
+                return unmap_commonly(iova, size);
+            return pages_.unmap_otherwise(iova, size);
+        }
         return entry_ == Care::track ? unmap_tracked(iova, size, direction)
                                      : unmap_otherwise(iova, size, direction);
     }
@@ -253,7 +257,9 @@ class Space {
         return map_pages_inline(memory, direction);
     }
 
-    Result<void> unmap_pages(Iova iova, ByteCount size) { return unmap_pages_inline(iova, size); }
+    Result<void> unmap_commonly(Iova iova, ByteCount size) {
+        return pages_.unmap(iova, size, true);
+    }
 
     [[gnu::noinline]] Result<Iova> map_tracked(const Memory& memory, Direction direction,
                                                std::string_view label) {
@@ -376,7 +382,7 @@ Result<Iova> Space<Domain, Sync>::map_recorded(const Memory& memory, Direction d
 
 template <iommu::Domain Domain, SyncPolicy Sync>
 Result<void> Space<Domain, Sync>::unmap_recorded(Iova iova, ByteCount size, Direction direction) {
-    const Result<void> unmapped = !needs_care(iova)      ? unmap_pages(iova, size)
+    const Result<void> unmapped = !needs_care(iova)      ? pages_.unmap(iova, size)
                                   : care_ == Care::track ? unmap_tracked(iova, size, direction)
                                                          : unmap_watched(iova, size, direction);
     if (unmapped)

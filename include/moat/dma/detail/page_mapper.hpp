@@ -104,23 +104,51 @@ class PageMapper {
             release_unmapped(*start, bytes, mapped.error());
             return std::unexpected(mapped.error());
         }
-        return start;
+        return Iova(*start);
     }
 
     /// Undoes `map`. The allocator checks the range first: one that it does not know stays mapped.
-    /// Errors: Space::unmap's.
-    [[gnu::always_inline]] Result<void> unmap(Iova iova, ByteCount size) {
-        const std::uint64_t offset = iova.value() & page_mask_;
-        const ByteCount bytes(whole_pages(offset, size.value()));
-        const Iova start(iova.value() - offset);
-        if (unmapping_ == Unmapping::strict && size.value() - 1 < large_bytes - 1) [[likely]]
+    /// `common`: unmaps_commonly(size). Errors: Space::unmap's.
+    [[gnu::always_inline]] Result<void> unmap(Iova iova, ByteCount size, bool common) {
+        if (common) [[likely]] {
+            const std::uint64_t offset = iova.value() & page_mask_;
+            const ByteCount bytes(whole_pages(offset, size.value()));
+            const Iova start(iova.value() - offset);
             if (const auto claim = allocator_->try_claim(start, bytes)) [[likely]] {
                 const Result<void> done = domain_.unmap(start, bytes);
                 if (done && allocator_->try_release(claim)) [[likely]]
                     return {};
                 return finish_unmap({allocator_->claim_at(start), {start, bytes}}, done);
             }
-        return unmap_otherwise(iova, size, start, bytes);
+        }
+        return unmap_otherwise(iova, size);
+    }
+
+    [[gnu::always_inline]] Result<void> unmap(Iova iova, ByteCount size) {
+        return unmap(iova, size, unmaps_commonly(size));
+    }
+
+    /// Whether a magazine may take the range at once. A caller that has a function for each case
+    /// calls `unmap_otherwise` if not.
+    [[nodiscard, gnu::always_inline]] bool unmaps_commonly(ByteCount size) const {
+        return unmapping_ == Unmapping::strict && size.value() - 1 < large_bytes - 1;
+    }
+
+    /// For deferred unmaps, and for ranges of no magazine.
+    [[gnu::noinline]] Result<void> unmap_otherwise(Iova iova, ByteCount size) {
+        const std::uint64_t offset = iova.value() & page_mask_;
+        const ByteCount bytes(whole_pages(offset, size.value()));
+        const Iova start(iova.value() - offset);
+        if (size.value() - 1 < most_bytes) [[likely]]
+            if (const auto claim = allocator_->try_claim_any(start, bytes)) [[likely]] {
+                const Result<void> done = unmap_as_chosen(start, bytes);
+                if (done && (unmapping_ == Unmapping::strict ? allocator_->try_release_any(claim)
+                                                             : allocator_->try_queue(claim)))
+                    [[likely]]
+                    return {};
+                return finish_unmap({allocator_->claim_at(start), {start, bytes}}, done);
+            }
+        return unmap_slowly(iova, size);
     }
 
     /// The same, but strict in any space. Calls ended(bool unmapped) between the last access of a
@@ -245,21 +273,6 @@ class PageMapper {
         const PhysicalAddress first(physical.value() & ~page_mask_);
         return allocator_->allocate(
             {.size = bytes, .placement = iova::Congruence::with(first, large_lg2)});
-    }
-
-    /// For deferred unmaps, and for ranges of no magazine.
-    [[gnu::noinline]] Result<void> unmap_otherwise(Iova iova, ByteCount size, Iova start,
-                                                   ByteCount bytes) {
-        if (size.value() - 1 < most_bytes) [[likely]]
-            if (const auto claim = allocator_->try_claim_any(start, bytes)) [[likely]] {
-                const Result<void> done = unmap_as_chosen(start, bytes);
-                if (done && (unmapping_ == Unmapping::strict ? allocator_->try_release_any(claim)
-                                                             : allocator_->try_queue(claim)))
-                    [[likely]]
-                    return {};
-                return finish_unmap({allocator_->claim_at(start), {start, bytes}}, done);
-            }
-        return unmap_slowly(iova, size);
     }
 
     /// For ranges that the thread's cache does not hold.
