@@ -80,6 +80,22 @@ TEST_P(Change, a_run_across_two_tables_is_unmapped_holes_included) {
     }
 }
 
+TEST_P(Change, a_run_across_tables_may_be_as_long_as_a_table_and_longer) {
+    for (const std::uint64_t size : {block - page, block, block + page, block + 2 * page}) {
+        start_over();
+        const std::uint64_t start = block - page;
+        for (const bool built : {false, true}) {
+            ASSERT_TRUE(engine->map(start, size, 4 * page)) << size << built; // not congruent
+            for (std::uint64_t at = 0; at != size; at += page)
+                ASSERT_EQ(engine->translate(start + at)->physical, 4 * page + at) << size << built;
+            const auto done = engine->unmap(start, size, {.tables = CoveredTables::keep});
+            ASSERT_TRUE(done) << size << built;
+            EXPECT_EQ(done->bytes, size);
+            EXPECT_TRUE(engine->mappings().empty());
+        }
+    }
+}
+
 TEST_P(Change, a_run_that_ends_inside_a_leaf_is_refused_before_its_first_page_goes) {
     if (!facts.has_leaf(block))
         GTEST_SKIP() << "SKIPPED: the format has no leaf of this size";
