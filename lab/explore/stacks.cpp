@@ -33,9 +33,9 @@ namespace {
     return count;
 }
 
-class Report {
+class StackReport {
   public:
-    Report(const Machine& machine, const StackRecorder& stacks, const Symbolise& symbolise)
+    StackReport(const Machine& machine, const StackRecorder& stacks, const Symbolise& symbolise)
         : machine_(machine), stacks_(stacks), symbolise_(symbolise) {}
 
     [[nodiscard]] std::string text() {
@@ -183,7 +183,7 @@ const StackRecorder::Allocation* StackRecorder::allocation_of(std::uint32_t loca
 
 std::string stacks_text(const Machine& machine, const StackRecorder& stacks,
                         const Symbolise& symbolise) {
-    return machine.violation() ? Report(machine, stacks, symbolise).text() : "";
+    return machine.violation() ? StackReport(machine, stacks, symbolise).text() : "";
 }
 
 } // namespace moat::explore

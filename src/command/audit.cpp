@@ -253,7 +253,7 @@ class Run {
 
 /// The devices named by name or address, in the order of the table; or the machine's default ones.
 /// Stops at one that does not exist.
-[[nodiscard]] std::vector<audit::Kind> chosen(const AuditArguments& arguments) {
+[[nodiscard]] std::vector<audit::Kind> chosen_kinds(const AuditArguments& arguments) {
     std::vector<audit::Kind> kinds;
     if (const auto socket = server_of(arguments.machine)) {
         if (!arguments.devices.empty())
@@ -349,7 +349,7 @@ Exit run(const AuditArguments& arguments) {
         throw Stop{Exit::usage, why + ", each also with 1 to " + std::to_string(most_wrong_bytes) +
                                     " bytes, late also with microseconds: overrun:16 late:16:50"};
     }
-    const std::vector<audit::Kind> kinds = chosen(arguments);
+    const std::vector<audit::Kind> kinds = chosen_kinds(arguments);
     if (!arguments.pictures.html().empty() && kinds.size() != 1)
         throw Stop{Exit::usage, "moat audit: --html draws one device; select it with --device"};
     if (!arguments.sheet.empty() && kinds.size() != 1)

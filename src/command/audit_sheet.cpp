@@ -32,7 +32,7 @@ constexpr std::string_view sheet_schema = "moat.sheet/1";
     return names.at(static_cast<std::size_t>(unit));
 }
 
-[[nodiscard]] ordered_json json_of(const Cell& cell) {
+[[nodiscard]] ordered_json json_of_cell(const Cell& cell) {
     ordered_json object;
     object["measure"] = name(cell.what);
     object["unit"] = name_of(unit_of(cell.what));
@@ -143,7 +143,7 @@ struct ReadSheet {
     return found->get<std::string>();
 }
 
-[[nodiscard]] std::optional<std::uint64_t> number_in(const ordered_json& object, const char* name) {
+[[nodiscard]] std::optional<std::uint64_t> number_at(const ordered_json& object, const char* name) {
     const ordered_json* const found = field(object, name);
     if (found == nullptr || !found->is_number_unsigned())
         return std::nullopt;
@@ -166,10 +166,10 @@ struct ReadSheet {
             return std::nullopt;
         for (const ordered_json& cell : *cells) {
             const auto measure = text_in(cell, "measure");
-            const auto resolution = number_in(cell, "resolution");
+            const auto resolution = number_at(cell, "resolution");
             if (!measure || !resolution)
                 return std::nullopt;
-            sheet.cells[{*operation, *buffer, *measure}] = {number_in(cell, "value"), *resolution,
+            sheet.cells[{*operation, *buffer, *measure}] = {number_at(cell, "value"), *resolution,
                                                             text_in(cell, "word").value_or("")};
         }
     }
@@ -232,7 +232,7 @@ ordered_json sheet_json(const audit::Kind& kind, const machine::FunctionInfo& fu
     for (const audit::Row& row : sheet.rows) {
         ordered_json cells = ordered_json::array();
         for (const Cell& cell : row.cells)
-            cells.push_back(json_of(cell));
+            cells.push_back(json_of_cell(cell));
         line["rows"].push_back(
             {{"operation", row.operation}, {"buffer", row.buffer}, {"cells", std::move(cells)}});
     }

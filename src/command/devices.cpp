@@ -35,7 +35,7 @@ std::string number_or_dash(const std::optional<T>& value) {
 }
 
 /// Its largest memory BAR, with a unit.
-std::string largest_bar(const machine::FunctionInfo& info) {
+std::string largest_bar_text(const machine::FunctionInfo& info) {
     std::uint64_t largest = 0;
     for (const machine::Bar& bar : info.bars)
         if (bar.kind != machine::BarKind::ports)
@@ -59,7 +59,7 @@ void print_table(const std::vector<HostFunction>& functions) {
         line(to_string(each.info.address),
              machine::digits(each.info.vendor, 4) + ':' + machine::digits(each.info.device, 4),
              machine::digits(each.info.class_code, 6), number_or_dash(each.group),
-             number_or_dash(each.node), largest_bar(each.info),
+             number_or_dash(each.node), largest_bar_text(each.info),
              each.driver.empty() ? "-" : each.driver);
 }
 

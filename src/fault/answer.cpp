@@ -14,7 +14,7 @@ namespace {
 
 using Kind = LogEvent::Kind;
 
-[[nodiscard]] std::string_view verb(Access access) {
+[[nodiscard]] std::string_view past_verb(Access access) {
     switch (access) {
     case Access::read:
         return "read";
@@ -165,7 +165,7 @@ using Kind = LogEvent::Kind;
             return who + " sent an interrupt message that was blocked";
         if (event.record.reason == Reason::events_lost)
             return "Faults were lost";
-        return who + ' ' + std::string(verb(event.record.access)) + ' ' + place(group);
+        return who + ' ' + std::string(past_verb(event.record.access)) + ' ' + place(group);
     case Kind::map_failure:
         return subject + "mapping" + size_text(event, " ") +
                (event.record.where.empty()

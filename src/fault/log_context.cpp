@@ -37,7 +37,7 @@ namespace {
     return PhysicalRegion{.first = *first, .last = *last};
 }
 
-[[nodiscard]] bool is_word_character(char c) {
+[[nodiscard]] bool is_name_character(char c) {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
            c == '-';
 }
@@ -65,7 +65,7 @@ struct NamedFunction {
         if (!function || begin < 2)
             continue;
         std::size_t word = begin - 1;
-        while (word != 0 && is_word_character(line[word - 1]))
+        while (word != 0 && is_name_character(line[word - 1]))
             --word;
         return NamedFunction{.function = *function,
                              .name = name,

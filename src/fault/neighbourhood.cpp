@@ -106,7 +106,7 @@ void draw_mapping(Canvas& canvas, const Mapping& mapping, char what, std::uint64
     };
     if (diagnosis.mapping)
         include(*diagnosis.mapping);
-    if (diagnosis.kind == Kind::use_after_unmap)
+    if (diagnosis.kind == fault::Kind::use_after_unmap)
         include(diagnosis.past->mapping);
     if (diagnosis.next)
         include(*diagnosis.next);

@@ -49,7 +49,7 @@ namespace {
 
 /// The mapping that `side` and `distance` are relative to.
 [[nodiscard]] const Mapping* anchor(const Diagnosis& diagnosis) {
-    if (diagnosis.kind == Kind::use_after_unmap)
+    if (diagnosis.kind == fault::Kind::use_after_unmap)
         return &diagnosis.past->mapping;
     return diagnosis.mapping ? &*diagnosis.mapping : nullptr;
 }
@@ -167,48 +167,48 @@ void write_access(Writer& out, const Diagnosis& diagnosis, const ReportOptions& 
 void write_verdict(Writer& out, const Diagnosis& diagnosis) {
     const std::string at = place(diagnosis.record);
     switch (diagnosis.kind) {
-    case Kind::out_of_bounds_right:
-    case Kind::out_of_bounds_left:
+    case fault::Kind::out_of_bounds_right:
+    case fault::Kind::out_of_bounds_left:
         out.line((runs_out(diagnosis) ? "It reached " : at + " lies ") + relation(diagnosis) + " " +
                  named("the", *diagnosis.mapping));
         break;
-    case Kind::crossing:
+    case fault::Kind::crossing:
         out.line((runs_out(diagnosis) ? "It reached " : at + " lies ") + relation(diagnosis) + " " +
                  named("the", *diagnosis.mapping));
         out.line((runs_out(diagnosis) ? "  into " : "  and reaches ") +
                  named("the", *diagnosis.next));
         break;
-    case Kind::use_after_unmap:
+    case fault::Kind::use_after_unmap:
         out.line(at + " lies " + relation(diagnosis) + " " +
                  named("the former", diagnosis.past->mapping));
         out.line("  which was unmapped; unmaps since then: " +
                  std::to_string(diagnosis.past->unmaps_since));
         break;
-    case Kind::permission:
+    case fault::Kind::permission:
         out.line(at + " lies inside " + named("the", *diagnosis.mapping));
         out.line("  which does not allow a device to " + verb(diagnosis.record.access) + " it");
         break;
-    case Kind::poisoned:
+    case fault::Kind::poisoned:
         out.line(at + " lies inside " + named("the", *diagnosis.mapping));
         out.line("  whose owner poisoned these bytes: the device used a part of it that it does "
                  "not own");
         break;
-    case Kind::mapped_and_allowed:
+    case fault::Kind::mapped_and_allowed:
         out.line(at + " lies inside " + named("the", *diagnosis.mapping));
         out.line(
             "  which allows it: the mapping is newer than the fault, the cache of the device or "
             "the IOMMU is stale, or the device is in another domain");
         break;
-    case Kind::wild:
+    case fault::Kind::wild:
         out.line(at + " lies far from every live or past mapping");
         break;
-    case Kind::never_mapped:
+    case fault::Kind::never_mapped:
         out.line("No memory is or was mapped for this device");
         break;
-    case Kind::not_attached:
+    case fault::Kind::not_attached:
         out.line("The device, or its PASID, is not attached to a translating domain");
         break;
-    case Kind::no_access:
+    case fault::Kind::no_access:
         out.line("The fault is not about a memory access");
         break;
     }
@@ -277,7 +277,7 @@ std::string text_report(const Diagnosis& diagnosis, const ReportOptions& options
         out.event("mapped", diagnosis.mapping->mapped);
     if (diagnosis.next)
         out.event("next mapping mapped", diagnosis.next->mapped);
-    if (diagnosis.kind == Kind::use_after_unmap) {
+    if (diagnosis.kind == fault::Kind::use_after_unmap) {
         out.event("unmapped", diagnosis.past->unmapped);
         out.event("previously mapped", diagnosis.past->mapping.mapped);
     } else if (diagnosis.past) {

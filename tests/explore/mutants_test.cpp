@@ -29,9 +29,7 @@ void PrintTo(const Mutant& mutant, std::ostream* out) {
     *out << mutant.scenario << " " << mutant.configuration;
 }
 
-constexpr auto sc = MemoryModelKind::sc;
-constexpr auto tso = MemoryModelKind::tso;
-constexpr auto c11 = MemoryModelKind::c11;
+using enum MemoryModelKind;
 using enum ViolationKind;
 
 /// Unmapping everything below a table reads each of its 512 entries.

@@ -29,9 +29,7 @@ TEST_P(UnitQueues, are_proved) {
     expect_proved(queue.scenario, scenarios::parse(queue.configuration), queue.model);
 }
 
-constexpr auto sc = MemoryModelKind::sc;
-constexpr auto tso = MemoryModelKind::tso;
-constexpr auto c11 = MemoryModelKind::c11;
+using enum MemoryModelKind;
 
 INSTANTIATE_TEST_SUITE_P(
     Table, UnitQueues,

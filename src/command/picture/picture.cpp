@@ -179,7 +179,7 @@ class Trace {
     return trace.take();
 }
 
-[[nodiscard]] std::string page_of([[maybe_unused]] const ordered_json& data) {
+[[nodiscard]] std::string html_page([[maybe_unused]] const ordered_json& data) {
     std::string page;
 #ifdef MOAT_HAS_PICTURE
     page = picture_before_data;
@@ -203,7 +203,7 @@ void PictureFiles::add_options(CLI::App& command, [[maybe_unused]] const std::st
 bool PictureFiles::write(const char* who, std::span<const ordered_json> pictures) const {
     if (pictures.empty())
         return true;
-    const bool page = html_.empty() || write_file(who, html_, page_of(pictures.front()));
+    const bool page = html_.empty() || write_file(who, html_, html_page(pictures.front()));
     return (trace_.empty() || write_file(who, trace_, text_of(trace_events(pictures)) + '\n')) &&
            page;
 }

@@ -6,7 +6,7 @@ namespace moat::fault {
 
 namespace {
 
-constexpr KnownCause vfio_rows[] = {
+constexpr KnownCause vfio_cause_rows[] = {
     {.id = "memlock",
      .when = {.kind = EventKind::memory_limit},
      .verdict = Verdict::not_started,
@@ -120,6 +120,6 @@ constexpr KnownCause vfio_rows[] = {
 
 } // namespace
 
-constinit const std::span<const KnownCause> vfio_causes = vfio_rows;
+constinit const std::span<const KnownCause> vfio_causes = vfio_cause_rows;
 
 } // namespace moat::fault
