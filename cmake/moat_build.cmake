@@ -12,6 +12,8 @@ if(PROJECT_IS_TOP_LEVEL)
         # What ccache wants of precompiled headers.
         set(CMAKE_CXX_COMPILER_LAUNCHER env CCACHE_SLOPPINESS=pch_defines,time_macros ${MOAT_CCACHE})
     endif()
+    # One source a target: every further one parses and instantiates the same headers again.
+    set(CMAKE_UNITY_BUILD_BATCH_SIZE 0)
 endif()
 
 # g++ 12 sees an overlap in std::string's own operator+ (GCC bug 105651): hence -Wno-restrict.
