@@ -4,7 +4,7 @@
 // mutants/iova_flush.cpp with mutated copies of them.
 #pragma once
 
-#include "moat/iova/detail/flush_timer.hpp"
+#include "moat/iova/allocator.hpp"
 #include "moat/iova/flush_queue.hpp"
 
 #include "lab/scenarios/iova_syncs.hpp"
