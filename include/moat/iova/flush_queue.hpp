@@ -37,10 +37,9 @@ class FlushQueue {
     template <class Release, class Hold>
     [[nodiscard]] Result<void> flush(Release&& release, Hold&& hold) MOAT_EXCLUDES(flush_mutex_) {
         const ExclusiveLock flushing(flush_mutex_);
-        lanes_.visit([this](Lane& lane) MOAT_REQUIRES(flush_mutex_) {
-            if (lane.has_queued())
-                use(lane);
-        });
+        for (Lane* lane = lanes_.first(); lane != nullptr; lane = lane->next)
+            if (lane->has_queued())
+                use(*lane);
         return flush_used(release, hold);
     }
 
@@ -70,10 +69,9 @@ class FlushQueue {
     void visit(Visit&& visit) MOAT_EXCLUDES(flush_mutex_) {
         const ExclusiveLock lock(flush_mutex_);
         typename Lane::Batch batch;
-        lanes_.visit([&](Lane& lane) {
-            for (const auto& each : lane.queued(batch))
+        for (const Lane* lane = lanes_.first(); lane != nullptr; lane = lane->next)
+            for (const auto& each : lane->queued(batch))
                 visit(each);
-        });
     }
 
   private:

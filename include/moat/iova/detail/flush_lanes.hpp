@@ -157,20 +157,14 @@ class FlushLanes {
 
     /// Return: a lane that is the caller's until it abandons it; nullptr without memory.
     [[nodiscard]] Lane* adopt(unsigned shelf) {
-        Lane* adopted = nullptr;
-        visit([&](Lane& each) {
-            if (adopted == nullptr && each.adopt(shelf))
-                adopted = &each;
-        });
-        return adopted != nullptr ? adopted : add(shelf);
+        for (Lane* lane = first(); lane != nullptr; lane = lane->next)
+            if (lane->adopt(shelf))
+                return lane;
+        return add(shelf);
     }
 
-    template <class Visit>
-    void visit(Visit&& visit) {
-        for (Lane* lane = first_.load(std::memory_order_acquire); lane != nullptr;
-             lane = lane->next)
-            visit(*lane);
-    }
+    /// Any thread; `next` leads to the others.
+    [[nodiscard]] Lane* first() const { return first_.load(std::memory_order_acquire); }
 
   private:
     [[nodiscard]] Lane* add(unsigned shelf) {
