@@ -61,7 +61,7 @@ struct World {
     ExploredSync::Atomic<std::uint64_t> begun{0};
     /// By range, one more than `begun` when it was queued.
     std::array<ExploredSync::Atomic<std::uint64_t>, most_ranges> queued_at{};
-    std::array<ExploredSync::Atomic<std::uint64_t>, most_ranges> let_go{};
+    std::array<ExploredSync::Atomic<std::uint64_t>, most_ranges> released{};
 
     static Result<void> invalidate(void* world) {
         static_cast<World*>(world)->begun.fetch_add(1, std::memory_order_seq_cst);
@@ -84,9 +84,9 @@ struct World {
     void release_one(std::size_t i) {
         ExploredSync::check(begun.load(std::memory_order_seq_cst) >=
                                 queued_at[i].load(std::memory_order_seq_cst),
-                            "a range is let go before an invalidation began behind it");
-        const std::uint64_t before = let_go[i].fetch_add(1, std::memory_order_seq_cst);
-        ExploredSync::check(before == 0, "a range is let go twice");
+                            "a range is released before an invalidation that began after its push");
+        const std::uint64_t before = released[i].fetch_add(1, std::memory_order_seq_cst);
+        ExploredSync::check(before == 0, "a range is released twice");
     }
 
     /// Queues `count` ranges from `first` on, in a lane of the caller's.
@@ -130,7 +130,7 @@ template <class Sync>
             while (world.alarm.fire()) { // time passes, and all stores are visible
             }
             for (unsigned i = 0; i != queuers * ranges; ++i)
-                ExploredSync::check(world.let_go[i].load(std::memory_order_seq_cst) == 1,
+                ExploredSync::check(world.released[i].load(std::memory_order_seq_cst) == 1,
                                     "a queued range is left behind");
         });
     };

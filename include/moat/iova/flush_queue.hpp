@@ -39,18 +39,18 @@ class FlushQueue {
         const ExclusiveLock flushing(flush_mutex_);
         for (Lane* lane = lanes_.first(); lane != nullptr; lane = lane->next)
             if (lane->has_queued())
-                use(*lane);
-        return flush_used(release, hold);
+                activate(*lane);
+        return flush_active(release, hold);
     }
 
-    /// The same for a lane that is full, and for those in use, which share its invalidation. Its
-    /// cost does not grow with threads that are idle.
+    /// The same for a full lane, and for the lanes that had ranges at the last flush, which share
+    /// its invalidation. Its cost does not grow with idle threads.
     template <class Release, class Hold>
     [[nodiscard]] Result<void> flush(Lane& full, Release&& release, Hold&& hold)
         MOAT_EXCLUDES(flush_mutex_) {
         const ExclusiveLock flushing(flush_mutex_);
-        use(full);
-        return flush_used(release, hold);
+        activate(full);
+        return flush_active(release, hold);
     }
 
     /// Invalidates for a range that found no place in a lane. Return: the invalidation's error.
@@ -75,36 +75,36 @@ class FlushQueue {
     }
 
   private:
-    void use(Lane& lane) MOAT_REQUIRES(flush_mutex_) {
-        if (!std::exchange(lane.is_used, true))
-            lane.next_used = std::exchange(used_, &lane);
+    void activate(Lane& lane) MOAT_REQUIRES(flush_mutex_) {
+        if (!std::exchange(lane.is_active, true))
+            lane.next_active = std::exchange(active_, &lane);
     }
 
     /// Counts the lanes of each shelf from which it takes ranges; lanes without any leave the list.
-    void take_used(std::span<std::uint32_t, Sizes<Sync>::shelves> lanes_of_shelf)
+    void take_active(std::span<std::uint32_t, Sizes<Sync>::shelves> lanes_of_shelf)
         MOAT_REQUIRES(flush_mutex_) {
-        Lane** link = &used_;
+        Lane** link = &active_;
         while (Lane* const lane = *link) {
             if (lane->take()) {
                 ++lanes_of_shelf[lane->shelf()];
-                link = &lane->next_used;
+                link = &lane->next_active;
             } else {
-                *link = lane->next_used;
-                lane->is_used = false;
+                *link = lane->next_active;
+                lane->is_active = false;
             }
         }
     }
 
     template <class Release, class Hold>
-    [[nodiscard]] Result<void> flush_used(Release& release, Hold& hold)
+    [[nodiscard]] Result<void> flush_active(Release& release, Hold& hold)
         MOAT_REQUIRES(flush_mutex_) {
         std::array<std::uint32_t, Sizes<Sync>::shelves> lanes_of_shelf{};
-        take_used(lanes_of_shelf);
-        if (used_ == nullptr && !again_)
+        take_active(lanes_of_shelf);
+        if (active_ == nullptr && !again_)
             return {};
         const Result<void> invalidated = run_invalidation();
         typename Lane::Batch batch;
-        for (Lane* lane = used_; lane != nullptr; lane = lane->next_used) {
+        for (Lane* lane = active_; lane != nullptr; lane = lane->next_active) {
             const unsigned shelf = lane->shelf(); // of a new owner, perhaps
             lane->share_bin(std::max(lanes_of_shelf[shelf], 1U));
             if (invalidated)
@@ -126,8 +126,8 @@ class FlushQueue {
     FlushLanes<Sync>& lanes_;
     const Invalidation invalidation_;
     typename Sync::Mutex flush_mutex_;
-    Lane* used_ MOAT_GUARDED_BY(flush_mutex_) = nullptr; ///< of late
-    bool again_ MOAT_GUARDED_BY(flush_mutex_) = false;   ///< the last invalidation failed
+    Lane* active_ MOAT_GUARDED_BY(flush_mutex_) = nullptr; ///< had ranges at the last flush
+    bool again_ MOAT_GUARDED_BY(flush_mutex_) = false;     ///< the last invalidation failed
     typename Sync::template Atomic<std::uint64_t> failures_{0};
 };
 

@@ -111,9 +111,9 @@ class alignas(64) FlushLane {
 
     /// Constant once the lane is listed.
     FlushLane* next = nullptr;
-    /// Under the flush lock: the list of lanes in use.
-    FlushLane* next_used = nullptr;
-    bool is_used = false;
+    /// Under the flush lock: the list of lanes that had ranges at the last flush.
+    FlushLane* next_active = nullptr;
+    bool is_active = false;
 
   private:
     [[nodiscard]] std::span<const Range> copy(std::uint32_t begin, std::uint32_t end,
