@@ -143,22 +143,12 @@ void levels(Suite& suite, const dma::Memory& memory) {
                    .goal = 1.5});
 }
 
-/// What a pair costs, and what it costs with a later invalidation.
 void strict(Suite& suite, const dma::Memory& memory) {
     System system({.level = Level::guard});
-    const Side subject = map_and_unmap(*system.space, memory);
     suite.compare({.name = "map + unmap 4K, guard, strict, instructions",
-                   .subject = subject,
+                   .subject = map_and_unmap(*system.space, memory),
                    .goal = 350,
                    .measure = Measure::instructions});
-    {
-        System deferred({.level = Level::guard, .unmapping = Unmapping::deferred});
-        suite.compare({.name = "map + unmap 4K, guard, deferred beside strict",
-                       .subject = map_and_unmap(*deferred.space, memory),
-                       .against = "strict",
-                       .other = subject,
-                       .goal = 0.8});
-    }
 }
 
 /// The front door beside the templates behind it.
