@@ -16,7 +16,7 @@ from guest_run import Failed, ROOT
 RELOADS = os.environ.get("MOAT_VM_RELOADS", "2")
 # Two processors that QEMU runs by turns: docs/testing.md has the reason.
 OPTIONS = ("--single-thread",)
-REPORT = re.compile(r"WARNING|BUG|possible|DMA-API:.*(error|warn|leak|device driver)|ODEBUG|corruption|INFO: (?!lockdep)")
+REPORT = re.compile(r"WARNING|BUG|DMA-API:.*(error|warn|leak|device driver)|ODEBUG|corruption|INFO: (?!lockdep)")
 JOB = """
 cd /sys/kernel/debug
 guard=/sys/module/moat_guard/parameters
