@@ -71,14 +71,14 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     watch::RecordReader reader(catalog, {});
     const watch::PageLayout layout;
     for (unsigned cpu = 0; !rest.empty(); cpu = (cpu + 1) % 4) {
-        const std::string_view page = take(layout.page_bytes());
+        const std::string_view ring_page = take(layout.page_bytes());
         const auto lost = [&](const watch::PageLoss& loss) {
             order.add({.time_ns = loss.time_ns, .cpu = cpu, .lost = loss.count});
         };
         const auto record = [&](const watch::RingRecord& each) {
             watch::add_ring_record(order, catalog, cpu, each);
         };
-        watch::decode_page(std::as_bytes(std::span(page)), layout, lost, record);
+        watch::decode_page(std::as_bytes(std::span(ring_page)), layout, lost, record);
     }
     std::uint64_t last = 0;
     const auto use = [&](const fault::DmaEvent& event) {
