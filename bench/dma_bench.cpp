@@ -113,6 +113,10 @@ void levels(Suite& suite, const dma::Memory& memory) {
                        .other = parts.both(memory),
                        .goal = 1.5});
     }
+    suite.compare({.name = "map + unmap 4K, guard, strict, instructions",
+                   .subject = map_and_unmap(*guard.space, memory),
+                   .goal = 350,
+                   .measure = Measure::instructions});
     System off({.level = Level::guard, .guard = {}});
     suite.compare({.name = "map + unmap 4K, guard on, instructions",
                    .subject = map_and_unmap(*guard.space, memory),
@@ -141,14 +145,6 @@ void levels(Suite& suite, const dma::Memory& memory) {
                    .against = "level guard",
                    .other = map_and_unmap(*guard.space, memory),
                    .goal = 1.5});
-}
-
-void strict(Suite& suite, const dma::Memory& memory) {
-    System system({.level = Level::guard});
-    suite.compare({.name = "map + unmap 4K, guard, strict, instructions",
-                   .subject = map_and_unmap(*system.space, memory),
-                   .goal = 350,
-                   .measure = Measure::instructions});
 }
 
 /// The front door beside the templates behind it.
@@ -247,7 +243,6 @@ int main(int argc, char** argv) {
     Suite suite("dma", argc, argv);
     const tests::Buffer buffer(page);
     levels(suite, dma::Memory::own(buffer.bytes()));
-    strict(suite, dma::Memory::own(buffer.bytes()));
     front_door(suite, dma::Memory::own(buffer.bytes()));
     lists(suite);
     cliffs(suite);

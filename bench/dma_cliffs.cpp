@@ -133,7 +133,7 @@ void sizes_above_a_page(Suite& suite) {
     }
 }
 
-/// Its `unmap` leaves the invalidation to the caller.
+/// Leaves the invalidation after an unmap to the caller.
 struct Uninvalidated {
     [[nodiscard]] iommu::DomainLimits limits() const { return domain.limits(); }
 
@@ -146,19 +146,19 @@ struct Uninvalidated {
     tests::SoftDomain& domain;
 };
 
-/// What deferred unmapping would take if its queue took nothing: an address is used again after
-/// `batch` others, which share one invalidation.
+/// What deferred unmapping would take if its queue took nothing: pairs use `batch` addresses in
+/// turn, and each round takes one invalidation.
 class FreeQueue {
   public:
-    FreeQueue(const dma::Memory& buffer, std::size_t batch) : buffer_(buffer), waiting_(batch) {
-        for (Iova& each : waiting_)
+    FreeQueue(const dma::Memory& buffer, std::size_t batch) : buffer_(buffer), in_turn_(batch) {
+        for (Iova& each : in_turn_)
             each = map();
     }
 
     void map_and_unmap(std::uint64_t count) {
         for (; count != 0; --count) {
-            const Iova oldest = std::exchange(waiting_[next_], map());
-            if (++next_ == waiting_.size()) {
+            const Iova oldest = std::exchange(in_turn_[next_], map());
+            if (++next_ == in_turn_.size()) {
                 next_ = 0;
                 keep(soft_.invalidate_all());
             }
@@ -177,7 +177,7 @@ class FreeQueue {
     Uninvalidated domain_{soft_};
     std::unique_ptr<Space> space_ =
         *Space::create(domain_, {.options = {.level = Level::guard}, .pages = dma::own_pages()});
-    std::vector<Iova> waiting_;
+    std::vector<Iova> in_turn_;
     std::size_t next_ = 0;
 };
 
