@@ -28,7 +28,7 @@ class Concurrency : public ::testing::Test {};
 
 /// One of each behaviour: plain leaves, identical groups, groups changed in place.
 using Formats = ::testing::Types<
-    Case<"x86_64", formats::X86_64<4>>, Case<"amd_v1", formats::AmdV1<>>,
+    Case<"x86_64", formats::X86_64<4>>, Case<"amd_v1", formats::AmdV1<FlagUpdate::none, 4>>,
     Case<"arm_in_place", formats::ArmStage1<with_everything({})>>,
     Case<"riscv_svnapot", formats::RiscV<formats::RiscvConfig{.levels = 4, .svnapot = true}>>>;
 TYPED_TEST_SUITE(Concurrency, Formats, FormatName);

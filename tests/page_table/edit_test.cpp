@@ -5,7 +5,7 @@
 #include "moat/page_table/formats/x86_64.hpp"
 #include "moat/page_table/reader.hpp"
 #include "moat/page_table/table_memory.hpp"
-#include "moat/sync/serial.hpp"
+#include "moat/sync/real.hpp"
 
 #include <cstdlib>
 #include <gtest/gtest.h>
@@ -18,7 +18,7 @@ namespace {
 using namespace moat;
 using namespace moat::literals;
 using X86 = formats::X86_64<4>;
-using Types = Tree<X86, SerialSync, TablePool<SerialSync>>;
+using Types = Tree<X86, RealSync, TablePool<RealSync>>;
 using Request = InvalidationRequest<VirtualAddress>;
 
 struct EditFree {
@@ -38,7 +38,7 @@ class EditTest : public ::testing::Test {
     std::unique_ptr<std::byte[], EditFree> bytes{
         static_cast<std::byte*>(std::aligned_alloc(4096, tables * 4096))};
     std::vector<TableHeader> headers{tables};
-    TablePool<SerialSync> pool{{bytes.get(), tables * 4096}, PhysicalAddress(0x10000), headers, 12};
+    TablePool<RealSync> pool{{bytes.get(), tables * 4096}, PhysicalAddress(0x10000), headers, 12};
     PageTable<Types> table = *PageTable<Types>::create(pool);
 
     std::vector<Request> requests;
@@ -98,7 +98,7 @@ TEST_F(EditTest, a_removed_table_outlives_the_invalidation_and_every_reader) {
     EXPECT_EQ(requests[0].last, VirtualAddress((1ULL << 30) - 1));
     EXPECT_EQ(pool.units_in_use(), with_tables) << "a reader may be inside";
     reader.reset();
-    SerialSync::barrier();
+    RealSync::barrier();
     EXPECT_EQ(pool.units_in_use(), before + 1) << "the table that the range covers in part stays";
 }
 
@@ -111,43 +111,41 @@ TEST_F(EditTest, an_invalidation_comes_before_the_table_can_be_reused) {
     ASSERT_TRUE(edit.unmap(VirtualAddress(0), 2_MiB));
     edit.finish();
     EXPECT_EQ(in_use_then, in_use);
-    SerialSync::barrier();
+    RealSync::barrier();
     EXPECT_EQ(pool.units_in_use(), in_use - 1);
 }
 
-/// Counts the tables that wait for a grace period.
-struct CountedDefers : SerialSync {
-    static inline unsigned deferred = 0;
-
-    static void defer(RcuHead* head, void (*call)(RcuHead*)) {
-        ++deferred;
-        SerialSync::defer(head, call);
-    }
-};
-
-TEST(EditFrees, at_once_after_an_invalidation_that_waited_for_readers_and_only_then) {
-    using Counted = Tree<X86, CountedDefers, TablePool<SerialSync>>;
-    constexpr std::size_t tables = 8;
-    const std::unique_ptr<std::byte[], EditFree> bytes(
-        static_cast<std::byte*>(std::aligned_alloc(4096, tables * 4096)));
-    std::vector<TableHeader> headers(tables);
-    TablePool<SerialSync> pool({bytes.get(), tables * 4096}, PhysicalAddress(0), headers, 12);
-    auto table = *PageTable<Counted>::create(pool);
-    const auto map_then_remove = [&](auto& invalidate) {
-        auto edit = table.edit(invalidate);
-        ASSERT_TRUE(edit.map(VirtualAddress(0), 4_KiB, PhysicalAddress(0), read_write));
-        const std::uint64_t in_use = pool.units_in_use();
+TEST_F(EditTest, frees_at_once_after_an_invalidation_that_waited_for_readers_and_only_then) {
+    const auto map_then_remove = [&](auto& invalidating) {
+        map(0, 4_KiB);
+        auto edit = table.edit(invalidating);
         ASSERT_TRUE(edit.unmap(VirtualAddress(0), 2_MiB));
         edit.finish();
-        EXPECT_EQ(pool.units_in_use(), in_use - 1);
     };
-    CountedDefers::deferred = 0;
-    auto waits = [](const Request&) { return GracePeriod<CountedDefers>(); };
+    map_then_remove(invalidate);
+    RealSync::barrier();
+    const std::uint64_t without = pool.units_in_use();
+    std::optional<Reader<Types>> reader;
+
+    struct BeginsReading {
+        PageTable<Types>& table;
+        std::optional<Reader<Types>>& reader;
+
+        ~BeginsReading() { reader.emplace(table); }
+    };
+
+    auto waits = [&](const Request&) {
+        const BeginsReading after_the_grace_period{table, reader};
+        return GracePeriod<RealSync>();
+    };
     map_then_remove(waits);
-    EXPECT_EQ(CountedDefers::deferred, 0U);
+    EXPECT_EQ(pool.units_in_use(), without) << "the reader began after the table was unlinked";
     auto does_not = [](const Request&) {};
     map_then_remove(does_not);
-    EXPECT_EQ(CountedDefers::deferred, 1U);
+    EXPECT_EQ(pool.units_in_use(), without + 1) << "a reader may be inside";
+    reader.reset();
+    RealSync::barrier();
+    EXPECT_EQ(pool.units_in_use(), without);
 }
 
 TEST_F(EditTest, a_failed_operation_leaves_the_edit_usable) {
@@ -178,7 +176,7 @@ TEST_F(EditDeathTest, a_table_that_is_never_given_back_is_found) {
     EXPECT_DEATH(
         {
             std::vector<TableHeader> own(4);
-            TablePool<SerialSync> leaky({bytes.get(), 4 * 4096}, PhysicalAddress(0), own, 12);
+            TablePool<RealSync> leaky({bytes.get(), 4 * 4096}, PhysicalAddress(0), own, 12);
             (void)leaky.allocate(12).has_value();
         },
         "every table was given back");
