@@ -193,8 +193,8 @@ class EngineOf final : public Engine {
 
         template <class L>
         void leaf(Input start, const L& found) {
-            EXPECT_TRUE(is_aligned(start.value() | found.physical().value(), found.size_lg2()))
-                << start << " -> " << found.physical() << ", " << found.size();
+            if (!is_aligned(start.value() | found.physical().value(), found.size_lg2()))
+                ADD_FAILURE() << start << " -> " << found.physical() << ", " << found.size();
             append_merged(mappings, start.value(),
                           {start.value() + (found.size().value() - 1), found.physical().value(),
                            found.attributes() - accessed_and_dirty});
