@@ -234,7 +234,7 @@ TEST(IommuContracts, creation_takes_any_number) {
     expect_contracts(iommu_creations);
 }
 
-using VtdUnit = iommu::vtd::Unit<FakeVtd, Pool, SerialSync>;
+using VtdUnit = iommu::vtd::Unit<FakeVtd, Pool, RealSync>;
 using VtdDomain = iommu::vtd::Domain<VtdUnit, 4>;
 
 /// A VT-d unit with any values in its registers, a domain and a mapping.

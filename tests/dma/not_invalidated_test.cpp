@@ -51,7 +51,26 @@ struct FailingInvalidator : iommu::Generations<RealSync> {
     }
 };
 
-using FailingDomain = iommu::SoftDomain<SoftTree, FailingInvalidator>;
+/// Its maps fail on request too, with io as if hardware rejected an invalidation for new entries.
+struct FailingDomain : iommu::SoftDomain<SoftTree, FailingInvalidator> {
+    using Base = iommu::SoftDomain<SoftTree, FailingInvalidator>;
+
+    explicit FailingDomain(Table table) : Base(std::move(table)) {}
+
+    Result<void> map(Iova start, ByteCount size, PhysicalAddress memory, Attributes how) {
+        if (maps_fail == ErrorCode::empty)
+            return Base::map(start, size, memory, how);
+        return fail(maps_fail, "the test's unit cannot map");
+    }
+
+    Result<void> map_all(std::span<const iommu::Piece> pieces, Attributes how) {
+        if (maps_fail == ErrorCode::empty)
+            return Base::map_all(pieces, how);
+        return fail(maps_fail, "the test's unit cannot map");
+    }
+
+    ErrorCode maps_fail = ErrorCode::empty; ///< none
+};
 
 /// The reports, including those from a timer's thread.
 class Errors {
@@ -85,9 +104,8 @@ class Errors {
     std::vector<dma::DriverError> errors_;
 };
 
-template <class Domain>
 struct Over {
-    using Space = dma::Space<Domain, RealSync>;
+    using Space = dma::Space<FailingDomain, RealSync>;
 
     explicit Over(const dma::Options& options)
         : space(*Space::create(
@@ -95,7 +113,7 @@ struct Over {
               {.options = options, .listener = errors.listener(), .pages = dma::own_pages()})) {}
 
     OwnTables tables{1024};
-    Domain domain{typename Domain::Table(*Domain::Table::create(tables.pool()))};
+    FailingDomain domain{*FailingDomain::Table::create(tables.pool())};
     Errors errors;
     std::unique_ptr<Space> space;
 };
@@ -122,12 +140,11 @@ class NotInvalidated : public ::testing::TestWithParam<std::tuple<Level, Unmappi
 
     const Buffer buffer{16 * 4096};
     const dma::Memory page = dma::Memory::own(buffer.bytes().first(4096));
-    Over<FailingDomain> system{
-        {.level = level(),
-         .unmapping = std::get<1>(GetParam()),
-         .history = 1 << 16,
-         .cpu = dma::CpuWatch::off}}; // memory that a checker watches is unmapped strictly
-    dma::Space<FailingDomain, RealSync>& space = *system.space;
+    Over system{{.level = level(),
+                 .unmapping = std::get<1>(GetParam()),
+                 .history = 1 << 16,
+                 .cpu = dma::CpuWatch::off}}; // memory that a checker watches is unmapped strictly
+    Over::Space& space = *system.space;
 };
 
 TEST_P(NotInvalidated, is_an_error_that_travels_and_a_range_that_is_held) {
@@ -198,7 +215,7 @@ TEST_P(NotInvalidated, is_never_used_again_whatever_happens) {
 
 TEST_P(NotInvalidated, ends_with_its_space) {
     {
-        Over<FailingDomain> ends{
+        Over ends{
             {.level = level(), .unmapping = std::get<1>(GetParam()), .cpu = dma::CpuWatch::off}};
         const Iova iova = *ends.space->map(page, Direction::bidirectional, "ring");
         ends.domain.invalidator().fails_all = true;
@@ -217,8 +234,7 @@ INSTANTIATE_TEST_SUITE_P(Levels, NotInvalidated,
 TEST(TimersFlush, is_reported_where_it_fails_and_the_next_flush_fails_too) {
     for (const Level level : {Level::guard, Level::track}) {
         const Buffer buffer(4096);
-        Over<FailingDomain> timed{
-            {.level = level, .unmapping = Unmapping::deferred, .cpu = dma::CpuWatch::off}};
+        Over timed{{.level = level, .unmapping = Unmapping::deferred, .cpu = dma::CpuWatch::off}};
         const Iova iova =
             *timed.space->map(dma::Memory::own(buffer.bytes()), Direction::bidirectional, "ring");
         timed.domain.invalidator().fails_all = true;
@@ -235,27 +251,8 @@ TEST(TimersFlush, is_reported_where_it_fails_and_the_next_flush_fails_too) {
     }
 }
 
-/// A map that fails with io, as if hardware rejected an invalidation for new entries.
-struct HalfMapping : SoftDomain {
-    explicit HalfMapping(Table table) : SoftDomain(std::move(table)) {}
-
-    Result<void> map(Iova start, ByteCount size, PhysicalAddress memory, Attributes how) {
-        if (fails == ErrorCode::empty)
-            return SoftDomain::map(start, size, memory, how);
-        return fail(fails, "the test's unit cannot map");
-    }
-
-    Result<void> map_all(std::span<const iommu::Piece> pieces, Attributes how) {
-        if (fails == ErrorCode::empty)
-            return SoftDomain::map_all(pieces, how);
-        return fail(fails, "the test's unit cannot map");
-    }
-
-    ErrorCode fails = ErrorCode::empty; ///< none
-};
-
 TEST(HalfMapped, is_held_and_everything_else_given_back) {
-    Over<HalfMapping> system{{.level = Level::guard}};
+    Over system{{.level = Level::guard}};
     const Buffer buffer(8192);
     const auto memory = dma::Memory::own(buffer.bytes().first(4096));
     const std::array pieces = {memory, dma::Memory::own(buffer.bytes().subspan(4096))};
@@ -266,12 +263,12 @@ TEST(HalfMapped, is_held_and_everything_else_given_back) {
         EXPECT_EQ(system.space->map_list(pieces, Direction::to_device, segments).error().code(),
                   expected);
     };
-    system.domain.fails = ErrorCode::no_memory;
+    system.domain.maps_fail = ErrorCode::no_memory;
     map_each_way(ErrorCode::no_memory);
     EXPECT_EQ(system.space->stats().held, 0_B);
     EXPECT_EQ(system.space->stats().live_ranges, 0U);
     EXPECT_TRUE(system.errors.take().empty());
-    system.domain.fails = ErrorCode::io;
+    system.domain.maps_fail = ErrorCode::io;
     map_each_way(ErrorCode::io);
     EXPECT_EQ(system.space->stats().held_ranges, 3U);
     EXPECT_EQ(system.space->stats().live_ranges, 0U);

@@ -2,6 +2,7 @@
 // Regions of other devices in tables with an "uncached" attribute: they alone have it.
 #include "moat/page_table/formats/arm_stage2.hpp"
 
+#include "machine/domain.hpp"
 #include "space_system.hpp"
 
 #include <array>
@@ -19,7 +20,8 @@ using ArmDomain = iommu::SoftDomain<ArmTree>;
 TEST(Region, is_uncached_where_the_tables_can_say_so_and_memory_is_not) {
     OwnTables tables;
     ArmDomain domain(*PageTable<ArmTree>::create(tables.pool()));
-    const auto space = *dma::Space<ArmDomain, RealSync>::create(domain);
+    machine::ForwardingDomain forwarding(domain);
+    const auto space = *dma::Space<machine::Domain, RealSync>::create(forwarding);
     const PhysicalAddress bar(0x20'0000'0000);
     for (const auto direction : {dma::Direction::to_device, dma::Direction::bidirectional}) {
         const Iova region = *space->map_region(bar, 4_MiB, direction, "BAR 2");

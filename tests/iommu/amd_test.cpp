@@ -18,7 +18,7 @@ namespace {
 
 using namespace moat::literals;
 namespace amd = iommu::amd;
-using AmdUnit = amd::Unit<FakeAmd, FakeAmd::Pool, SerialSync>;
+using AmdUnit = amd::Unit<FakeAmd, FakeAmd::Pool, RealSync>;
 using AmdDomain = amd::Domain<AmdUnit>;
 using AmdCommands = std::vector<amd::Command>;
 using fault::Access;

@@ -38,7 +38,7 @@ constexpr IovaRange whole{Iova(0), ByteCount(~std::uint64_t{0})};
 
 struct OfVtd {
     using Registers = FakeVtd;
-    using Domain = iommu::vtd::Domain<iommu::vtd::Unit<FakeVtd, Pool, SerialSync>, 4>;
+    using Domain = iommu::vtd::Domain<iommu::vtd::Unit<FakeVtd, Pool, RealSync>, 4>;
 
     static auto open(Registers& registers, Pool& pool, bool invalidates) {
         registers.values[iommu::vtd::reg::extended_capability] |= bit(2);
@@ -61,7 +61,7 @@ struct OfVtd {
 
 struct OfAmd {
     using Registers = FakeAmd;
-    using Domain = iommu::amd::Domain<iommu::amd::Unit<FakeAmd, FakeAmd::Pool, SerialSync>>;
+    using Domain = iommu::amd::Domain<iommu::amd::Unit<FakeAmd, FakeAmd::Pool, RealSync>>;
 
     static auto open(Registers& registers, FakeAmd::Pool& pool, bool invalidates) {
         return Domain::Unit::open(registers, pool,
@@ -89,7 +89,7 @@ struct OfAmd {
 struct OfSmmuv3 {
     using Registers = FakeSmmuv3;
     using Domain =
-        iommu::smmuv3::Domain<iommu::smmuv3::Unit<FakeSmmuv3, FakeSmmuv3::Pool, SerialSync>>;
+        iommu::smmuv3::Domain<iommu::smmuv3::Unit<FakeSmmuv3, FakeSmmuv3::Pool, RealSync>>;
 
     static auto open(Registers& registers, FakeSmmuv3::Pool& pool, bool invalidates) {
         registers.values[iommu::smmuv3::reg::idr0] |= 1U << 10;

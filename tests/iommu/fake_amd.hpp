@@ -6,7 +6,7 @@
 #include "moat/core/bits.hpp"
 #include "moat/iommu/amd.hpp"
 #include "moat/page_table/table_memory.hpp"
-#include "moat/sync/serial.hpp"
+#include "moat/sync/real.hpp"
 
 #include <cstdint>
 #include <functional>
@@ -18,7 +18,7 @@ namespace moat::tests {
 
 class FakeAmd {
   public:
-    using Pool = TablePool<SerialSync>;
+    using Pool = TablePool<RealSync>;
     using Command = iommu::amd::Command;
     using Event = iommu::amd::Event;
 

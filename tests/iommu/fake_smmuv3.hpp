@@ -6,7 +6,7 @@
 #include "moat/core/bits.hpp"
 #include "moat/iommu/smmuv3.hpp"
 #include "moat/page_table/table_memory.hpp"
-#include "moat/sync/serial.hpp"
+#include "moat/sync/real.hpp"
 
 #include <array>
 #include <cstdint>
@@ -18,7 +18,7 @@ namespace moat::tests {
 
 class FakeSmmuv3 {
   public:
-    using Pool = TablePool<SerialSync>;
+    using Pool = TablePool<RealSync>;
     using Command = iommu::smmuv3::Command;
 
     /// Stage 1, VMSAv8-64, coherent, ASIDs of 16 bits, stalls optional.

@@ -6,7 +6,7 @@
 #include "moat/core/bits.hpp"
 #include "moat/iommu/virtio.hpp"
 #include "moat/page_table/table_memory.hpp"
-#include "moat/sync/serial.hpp"
+#include "moat/sync/real.hpp"
 
 #include <array>
 #include <cstdint>
@@ -18,7 +18,7 @@ namespace moat::tests {
 
 class FakeVirtio {
   public:
-    using Pool = TablePool<SerialSync>;
+    using Pool = TablePool<RealSync>;
 
     static constexpr iommu::virtio::Layout layout = {
         .common = 0x100, .notify = 0x1000, .notify_multiplier = 4, .device = 0x2000};

@@ -6,7 +6,7 @@
 #include "moat/core/bits.hpp"
 #include "moat/iommu/vtd.hpp"
 #include "moat/page_table/table_memory.hpp"
-#include "moat/sync/serial.hpp"
+#include "moat/sync/real.hpp"
 
 #include <cstdint>
 #include <functional>
@@ -15,7 +15,7 @@
 
 namespace moat::tests {
 
-using Pool = TablePool<SerialSync>;
+using Pool = TablePool<RealSync>;
 
 class FakeVtd {
   public:

@@ -18,7 +18,7 @@ namespace {
 
 using namespace moat::literals;
 namespace smmu = iommu::smmuv3;
-using Smmu = smmu::Unit<FakeSmmuv3, FakeSmmuv3::Pool, SerialSync>;
+using Smmu = smmu::Unit<FakeSmmuv3, FakeSmmuv3::Pool, RealSync>;
 using SmmuDomain = smmu::Domain<Smmu>;
 
 static_assert(iommu::DeferringDomain<SmmuDomain>);

@@ -25,7 +25,7 @@ struct UnitMemory {
 
     std::unique_ptr<Bytes> bytes = std::make_unique<Bytes>();
     std::array<TableHeader, most_tables> headers;
-    TablePool<SerialSync> pool;
+    TablePool<RealSync> pool;
 };
 
 /// Opens a unit, attaches a function and maps a page, with ever more tables until all succeeds.

@@ -17,7 +17,7 @@ namespace {
 
 using namespace moat::literals;
 using VirtioPool = FakeVirtio::Pool;
-using VirtioUnit = iommu::virtio::Unit<FakeVirtio, VirtioPool, SerialSync>;
+using VirtioUnit = iommu::virtio::Unit<FakeVirtio, VirtioPool, RealSync>;
 using VirtioDomain = iommu::virtio::Domain<VirtioUnit>;
 using Mappings = std::map<std::uint64_t, std::uint64_t>;
 

@@ -18,7 +18,7 @@ namespace {
 
 using namespace moat::literals;
 using namespace moat::iommu::vtd;
-using Unit4 = Unit<FakeVtd, Pool, SerialSync>;
+using Unit4 = Unit<FakeVtd, Pool, RealSync>;
 using Domain4 = iommu::vtd::Domain<Unit4, 4>;
 
 static_assert(iommu::DeferringDomain<Domain4>);
@@ -339,11 +339,11 @@ TEST_F(VtdTest, tables_that_were_not_invalidated_are_kept_until_the_unit_ends) {
     const std::uint64_t was = number();
     registers.stuck = true;
     EXPECT_EQ(domain->unmap(Iova(0x200000), 2_MiB).error().code(), ErrorCode::io);
-    SerialSync::barrier();
+    RealSync::barrier();
     EXPECT_EQ(memory.pool.units_in_use(), used) << "removed, but not released";
     domain.reset();
     registers.stuck = false;
-    SerialSync::barrier();
+    RealSync::barrier();
     EXPECT_EQ(memory.pool.units_in_use(), used) << "the unit may still walk them";
     auto next = Domain4::create(*unit);
     ASSERT_TRUE(next);
