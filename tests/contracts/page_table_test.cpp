@@ -3,8 +3,15 @@
 // by contract, so not rows: the pool's buffers (their alignment is the embedder's layout, fixed
 // before any table exists), and `release`, `words` and `header` of a table that the pool never
 // allocated: only the engine calls them, on the path of every walk.
+#include "moat/page_table/edit.hpp"
+#include "moat/page_table/formats/amd_v1.hpp"
+#include "moat/page_table/formats/vtd_second_stage.hpp"
+#include "moat/page_table/formats/x86_64.hpp"
+#include "moat/page_table/owned_tables.hpp"
+#include "moat/sync/real.hpp"
+
 #include "contract.hpp"
-#include "page_table/engine_of.hpp"
+#include "page_table/engine.hpp"
 
 #include <gtest/gtest.h>
 #include <sstream>
@@ -149,20 +156,18 @@ TEST_P(PageTableContracts, readers_take_any_number) {
 
 MOAT_FOR_EVERY_FORMAT(PageTableContracts);
 
-using X86 = formats::X86_64<4>;
-using Amd = formats::AmdV1<>;
-
 /// Of one format, without an Engine around it.
 template <class F>
 struct Plain {
-    using Types = Tree<F, SerialSync, LimitedPool>;
-    LimitedPool pool{64, F::granule_lg2};
-    std::optional<PageTable<Types>> table;
+    using Types = Tree<F, RealSync, TablePool<RealSync>>;
+    std::unique_ptr<OwnedTables<RealSync>> tables = *OwnedTables<RealSync>::create(64);
+    PageTable<Types> table = *PageTable<Types>::create(pool());
 
-    Plain() { table.emplace(*PageTable<Types>::create(pool)); }
+    [[nodiscard]] TablePool<RealSync>& pool() const { return tables->pool(); }
 
     [[nodiscard]] std::string state() const {
-        return std::to_string(pool.units_in_use()) + " tables";
+        RealSync::barrier(); // removed tables are free again
+        return std::to_string(pool().units_in_use()) + " tables";
     }
 };
 
@@ -174,20 +179,21 @@ Row create_row(const char* name) {
             .call =
                 [=](Values v) {
                     return outcome(PageTable<typename Plain<F>::Types>::create(
-                        plain->pool, static_cast<unsigned>(v[0])));
+                        plain->pool(), static_cast<unsigned>(v[0])));
                 },
             .state = [=] { return plain->state(); }};
 }
 
 TEST(PageTableContracts, creation_takes_any_number) {
     expect_contracts([] {
-        return std::vector<Row>{create_row<X86>("create, x86-64"), create_row<Amd>("create, AMD")};
+        return std::vector<Row>{create_row<formats::X86_64<4>>("create, x86-64"),
+                                create_row<formats::AmdV1<>>("create, AMD")};
     });
 }
 
 TEST(PageTableContracts, map_pages_takes_any_number) {
     expect_contracts([] {
-        const auto plain = std::make_shared<Plain<X86>>();
+        const auto plain = std::make_shared<Plain<formats::VtdSecondStage<4>>>();
         return std::vector<Row>{
             {.name = "map_pages",
              .arguments = {{.name = "start", .good = 0x200000},
@@ -195,20 +201,20 @@ TEST(PageTableContracts, map_pages_takes_any_number) {
                            {.name = "physical", .good = 0x100000},
                            {.name = "attributes", .good = 3, .bits = 32}},
              .call = [=](Values v) -> Outcome {
-                 auto invalidate = [](const InvalidationRequest<VirtualAddress>&) {};
-                 auto edit = plain->table->edit(invalidate);
-                 EXPECT_TRUE(edit.map(VirtualAddress(0x200000), ByteCount(0x1000),
-                                      PhysicalAddress(0), read_write));
-                 EXPECT_TRUE(edit.unmap(VirtualAddress(0x200000), ByteCount(0x1000)));
+                 auto invalidate = [](const InvalidationRequest<Iova>&) {};
+                 auto edit = plain->table.edit(invalidate);
+                 EXPECT_TRUE(
+                     edit.map(Iova(0x200000), ByteCount(0x1000), PhysicalAddress(0), read_write));
+                 EXPECT_TRUE(edit.unmap(Iova(0x200000), ByteCount(0x1000)));
                  const std::uint64_t done = edit.map_pages(
-                     VirtualAddress(v[0]), v[1],
+                     Iova(v[0]), v[1],
                      [&](std::uint64_t i) { return PhysicalAddress(v[2] + (i << 12)); },
                      static_cast<Attributes>(v[3]));
                  EXPECT_LE(done, v[1]);
                  if (done != 0) {
-                     EXPECT_TRUE(edit.unmap(VirtualAddress(v[0]), ByteCount(done << 12)));
+                     EXPECT_TRUE(edit.unmap(Iova(v[0]), ByteCount(done << 12)));
                  }
-                 EXPECT_TRUE(edit.unmap(VirtualAddress(0), ByteCount(1ULL << 40)));
+                 EXPECT_TRUE(edit.unmap(Iova(0), ByteCount(1ULL << 40)));
                  edit.finish();
                  return returned;
              },
@@ -218,16 +224,16 @@ TEST(PageTableContracts, map_pages_takes_any_number) {
 
 TEST(PageTableContracts, table_pools_take_any_number) {
     expect_contracts([] {
-        const auto plain = std::make_shared<Plain<X86>>();
+        const auto plain = std::make_shared<Plain<formats::VtdSecondStage<4>>>();
         return std::vector<Row>{
             {.name = "allocate",
              .arguments = {{.name = "bytes_lg2", .good = 12, .bits = 32, .named = false}},
              .call =
                  [=](Values v) {
                      const auto lg2 = static_cast<unsigned>(v[0]);
-                     const auto table = plain->pool.allocate(lg2);
+                     const auto table = plain->pool().allocate(lg2);
                      if (table)
-                         plain->pool.release(*table, lg2);
+                         plain->pool().release(*table, lg2);
                      return outcome(table);
                  },
              .state = [=] { return plain->state(); }}};
