@@ -370,7 +370,7 @@ TEST_P(Change, a_tree_that_can_grow_keeps_what_it_maps) {
         EXPECT_EQ(engine->grow().error().code(), ErrorCode::unsupported);
         return;
     }
-    engine = GetParam().make(facts.fewest_levels);
+    engine = GetParam().make(facts.fewest_levels, {});
     ASSERT_TRUE(engine->map(page, 2 * page, 0));
     for (unsigned levels = facts.fewest_levels; levels != facts.most_levels; ++levels) {
         const std::uint64_t beyond = bit(facts.entry_lg2[levels]);

@@ -14,12 +14,14 @@
 #include "moat/page_table/detail/walk.hpp"
 #include "moat/page_table/format.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <ostream>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -37,7 +39,9 @@ struct FormatFacts {
     FormatCapabilities capabilities;
     std::vector<unsigned> entry_lg2;      ///< by level
     std::vector<unsigned> leaf_sizes_lg2; ///< smallest first; only those that fit the output bits
+    Word address_step; ///< what a leaf's entry gains with its memory's next granule
     std::function<bool(Attributes)> representable;
+    std::function<Word(Attributes)> attribute_word;
 
     [[nodiscard]] std::uint64_t page() const { return bit(granule_lg2); }
 
@@ -123,6 +127,9 @@ class Engine {
     /// Acts as hardware when the leaf at `address` is used: sets the flags in the one entry that
     /// translates it, found by a walk that shares no code with the engine's.
     virtual void hardware_uses(std::uint64_t address, Attributes flags) = 0;
+    /// The entry that hardware reads last for `address`; in a group, the one for that address.
+    [[nodiscard]] virtual Word& entry_of(std::uint64_t address) = 0;
+    [[nodiscard]] virtual PhysicalAddress root() const = 0;
 
     /// After `allocations` more, each fails; nothing: all succeed.
     virtual void allow_allocations(std::optional<std::uint64_t> allocations) = 0;
@@ -140,13 +147,22 @@ class Engine {
     std::function<void(std::uint64_t start, std::uint64_t last)> during_invalidation;
 };
 
+/// Memory for the tables of an engine, aligned to the largest of them. Without bytes the engine
+/// allocates its own.
+struct TableMemory {
+    std::span<std::byte> bytes;
+    PhysicalAddress physical;
+};
+
 /// A format of the list in formats.hpp, as the parameter of a suite.
 struct FormatUnderTest {
     FormatFacts facts;
     /// A tree of `levels` levels.
-    std::function<std::unique_ptr<Engine>(unsigned levels)> make;
+    std::function<std::unique_ptr<Engine>(unsigned levels, const TableMemory&)> make;
 
-    [[nodiscard]] std::unique_ptr<Engine> engine() const { return make(facts.most_levels); }
+    [[nodiscard]] std::unique_ptr<Engine> engine(const TableMemory& memory = {}) const {
+        return make(facts.most_levels, memory);
+    }
 
     friend std::ostream& operator<<(std::ostream& out, const FormatUnderTest& format) {
         return out << format.facts.name;

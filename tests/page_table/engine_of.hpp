@@ -19,11 +19,12 @@ namespace moat::tests {
 /// A TablePool whose allocations fail from the n-th on, on request.
 class LimitedPool {
   public:
-    LimitedPool(std::size_t tables, unsigned unit_lg2)
-        : bytes_(static_cast<std::byte*>(
-              std::aligned_alloc(std::size_t{1} << (unit_lg2 + 4), tables << unit_lg2))),
-          headers_(tables), pool_({bytes_.get(), tables << unit_lg2},
-                                  PhysicalAddress(std::uint64_t{1} << 40), headers_, unit_lg2) {}
+    LimitedPool(const TableMemory& given, unsigned unit_lg2)
+        : own_(given.bytes.empty() ? allocate_own(unit_lg2) : nullptr),
+          headers_(own_ ? own_tables : given.bytes.size() >> unit_lg2),
+          pool_(own_ ? std::span(own_.get(), own_tables << unit_lg2) : given.bytes,
+                own_ ? PhysicalAddress(std::uint64_t{1} << 40) : given.physical, headers_,
+                unit_lg2) {}
 
     Result<PhysicalAddress> allocate(unsigned bytes_lg2) {
         if (allowed_ == 0U)
@@ -44,11 +45,18 @@ class LimitedPool {
     [[nodiscard]] std::uint64_t units_in_use() const { return pool_.units_in_use(); }
 
   private:
+    static constexpr std::size_t own_tables = 2048;
+
     struct Free {
         void operator()(std::byte* bytes) const { std::free(bytes); }
     };
 
-    std::unique_ptr<std::byte[], Free> bytes_;
+    static std::byte* allocate_own(unsigned unit_lg2) {
+        return static_cast<std::byte*>(
+            std::aligned_alloc(std::size_t{1} << (unit_lg2 + 4), own_tables << unit_lg2));
+    }
+
+    std::unique_ptr<std::byte[], Free> own_;
     std::vector<TableHeader> headers_;
     TablePool<SerialSync> pool_;
     std::optional<std::uint64_t> allowed_;
@@ -60,8 +68,8 @@ class EngineOf final : public Engine {
     using Types = Tree<F, SerialSync, LimitedPool>;
     using Input = typename F::Input;
 
-    explicit EngineOf(unsigned levels)
-        : pool_(2048, F::granule_lg2), table_(*PageTable<Types>::create(pool_, levels)) {}
+    EngineOf(unsigned levels, const TableMemory& memory)
+        : pool_(memory, F::granule_lg2), table_(*PageTable<Types>::create(pool_, levels)) {}
 
     Result<void> map(std::uint64_t start, std::uint64_t size, std::uint64_t physical,
                      Attributes attributes, MapOptions options) override {
@@ -151,8 +159,21 @@ class EngineOf final : public Engine {
     }
 
     void hardware_uses(std::uint64_t address, Attributes flags) override {
-        walk_down<F::most_levels - 1>(pool_.words(table_.root().table), address, flags);
+        at_last_entry(address, [&]<unsigned L>(Word& word) {
+            if (F::template kind<L>(word) == EntryKind::absent)
+                FAIL() << "hardware faults at " << hexadecimal(address);
+            if constexpr (can_be_leaf<F>(L))
+                set_flags<L>(word, flags);
+        });
     }
+
+    [[nodiscard]] Word& entry_of(std::uint64_t address) override {
+        Word* found = nullptr;
+        at_last_entry(address, [&]<unsigned>(Word& word) { found = &word; });
+        return *found;
+    }
+
+    [[nodiscard]] PhysicalAddress root() const override { return table_.root().table; }
 
     void allow_allocations(std::optional<std::uint64_t> allocations) override {
         pool_.allow(allocations);
@@ -240,28 +261,28 @@ class EngineOf final : public Engine {
         }
     }
 
-    template <unsigned L>
-    void walk_down(Word* table, std::uint64_t address, Attributes flags) {
-        if (L >= levels()) {
-            if constexpr (L > 0)
-                walk_down<L - 1>(table, address, flags);
-            return;
+    /// Calls `use` for the entry, absent or a leaf, that ends hardware's walk.
+    template <class Use>
+    void at_last_entry(std::uint64_t address, Use&& use) {
+        walk_down<F::most_levels - 1>(pool_.words(table_.root().table), address, use);
+    }
+
+    template <unsigned L, class Use>
+    void walk_down(Word* table, std::uint64_t address, Use& use) {
+        if constexpr (L > 0) {
+            if (L >= levels())
+                return walk_down<L - 1>(table, address, use);
         }
         const std::uint64_t index =
             (address >> entry_lg2<F>(L)) & ((std::uint64_t{1} << F::index_bits(L)) - 1);
         Word& word = table[index];
-        switch (F::template kind<L>(word)) {
-        case EntryKind::absent:
-            FAIL() << "hardware faults at " << hexadecimal(address);
-        case EntryKind::table:
-            if constexpr (L > 0)
-                walk_down<L - 1>(pool_.words(PhysicalAddress(F::template table_physical<L>(word))),
-                                 address, flags);
-            return;
-        case EntryKind::leaf:
-            if constexpr (can_be_leaf<F>(L))
-                set_flags<L>(word, flags);
+        if constexpr (L > 0) {
+            if (F::template kind<L>(word) == EntryKind::table)
+                return walk_down<L - 1>(
+                    pool_.words(PhysicalAddress(F::template table_physical<L>(word))), address,
+                    use);
         }
+        use.template operator()<L>(word);
     }
 
     template <unsigned L>
@@ -306,10 +327,14 @@ FormatUnderTest format_under_test() {
                          .capabilities = F::capabilities,
                          .entry_lg2 = {},
                          .leaf_sizes_lg2 = leaf_sizes_lg2<F>(),
-                         .representable = F::representable};
+                         .address_step = F::template entry_step<0>(0),
+                         .representable = F::representable,
+                         .attribute_word = F::attribute_word};
     for (unsigned level = 0; level != F::most_levels; ++level)
         facts.entry_lg2.push_back(entry_lg2<F>(level));
-    return {facts, [](unsigned levels) { return std::make_unique<EngineOf<F>>(levels); }};
+    return {facts, [](unsigned levels, const TableMemory& memory) {
+                return std::make_unique<EngineOf<F>>(levels, memory);
+            }};
 }
 
 template <class... Cases>

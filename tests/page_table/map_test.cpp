@@ -116,7 +116,7 @@ TEST_P(Mapping, the_edges_of_the_space_can_be_mapped) {
 }
 
 TEST_P(Mapping, an_address_outside_of_the_space_translates_to_nothing) {
-    engine = GetParam().make(facts.fewest_levels);
+    engine = GetParam().make(facts.fewest_levels, {});
     const bool grows = facts.fewest_levels != facts.most_levels;
     const unsigned bits = grows ? facts.entry_lg2[facts.fewest_levels] : facts.input_bits;
     ASSERT_TRUE(engine->map(0, page, 0));

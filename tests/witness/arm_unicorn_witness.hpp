@@ -12,7 +12,6 @@
 
 #include <array>
 #include <cstdint>
-#include <expected>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -104,14 +103,11 @@ constexpr std::uint64_t arm_tg0(unsigned granule_lg2) {
 
 /// TTBR0_EL1 has the tables under test. TTBR1_EL1 has a table of its own, which maps the code.
 template <formats::ArmConfig Config>
-class ArmStage1UnicornWitness {
+class ArmStage1UnicornWitness final : public Witness {
   public:
     using Format = formats::ArmStage1<Config>;
-    static constexpr std::optional<SupportPages> support = std::nullopt;
 
-    static std::expected<std::unique_ptr<ArmStage1UnicornWitness>, std::string> open() {
-        return std::make_unique<ArmStage1UnicornWitness>();
-    }
+    static OpenedWitness open() { return std::make_unique<ArmStage1UnicornWitness>(); }
 
     ArmStage1UnicornWitness() {
         constexpr std::uint64_t upper_table = 0x1000;
@@ -127,13 +123,11 @@ class ArmStage1UnicornWitness {
         arm_.write_system(0, 1, 0, 0, 0x00c5'0839); // SCTLR_EL1: as after reset, and M
     }
 
-    [[nodiscard]] GuestMemory tables() const { return arm_.memory().tables(); }
+    [[nodiscard]] GuestMemory tables() const override { return arm_.memory().tables(); }
 
-    [[nodiscard]] static unsigned physical_bits() { return Format::output_bits; }
+    [[nodiscard]] unsigned physical_bits() const override { return Format::output_bits; }
 
-    [[nodiscard]] static unsigned largest_leaf_lg2() { return 63; }
-
-    std::vector<Answer> ask(PhysicalAddress root, std::span<const Probe> probes) {
+    std::vector<Answer> ask(PhysicalAddress root, std::span<const Probe> probes) override {
         arm_.write_system(0, 2, 0, 0, root.value()); // TTBR0_EL1
         return arm_.ask(ArmUnicorn::upper_code, probes);
     }
@@ -145,18 +139,11 @@ class ArmStage1UnicornWitness {
 /// Stage 1 is off, so an address is an intermediate physical one; the tables under test map the
 /// code.
 template <formats::ArmConfig Config>
-class ArmStage2UnicornWitness {
+class ArmStage2UnicornWitness final : public Witness {
   public:
     using Format = formats::ArmStage2<Config>;
-    static constexpr std::optional<SupportPages> support =
-        SupportPages{.start = ArmUnicorn::memory_start,
-                     .physical = ArmUnicorn::memory_start,
-                     .bytes = UnicornMemory::code_bytes,
-                     .attributes = read_only | Attributes::execute};
 
-    static std::expected<std::unique_ptr<ArmStage2UnicornWitness>, std::string> open() {
-        return std::make_unique<ArmStage2UnicornWitness>();
-    }
+    static OpenedWitness open() { return std::make_unique<ArmStage2UnicornWitness>(); }
 
     ArmStage2UnicornWitness() {
         // VTCR_EL2: T0SZ, SL0 and TG0 as configured; PS = 48 bits; bit 31 is one. SL0 counts the
@@ -168,13 +155,18 @@ class ArmStage2UnicornWitness {
         arm_.write_system(4, 1, 1, 0, bit(31) | bit(0)); // HCR_EL2: RW and VM
     }
 
-    [[nodiscard]] GuestMemory tables() const { return arm_.memory().tables(); }
+    [[nodiscard]] GuestMemory tables() const override { return arm_.memory().tables(); }
 
-    [[nodiscard]] static unsigned physical_bits() { return Format::output_bits; }
+    [[nodiscard]] unsigned physical_bits() const override { return Format::output_bits; }
 
-    [[nodiscard]] static unsigned largest_leaf_lg2() { return 63; }
+    [[nodiscard]] std::optional<SupportPages> support() const override {
+        return SupportPages{.start = ArmUnicorn::memory_start,
+                            .physical = ArmUnicorn::memory_start,
+                            .bytes = UnicornMemory::code_bytes,
+                            .attributes = read_only | Attributes::execute};
+    }
 
-    std::vector<Answer> ask(PhysicalAddress root, std::span<const Probe> probes) {
+    std::vector<Answer> ask(PhysicalAddress root, std::span<const Probe> probes) override {
         arm_.write_system(4, 2, 1, 0, root.value()); // VTTBR_EL2
         return arm_.ask(ArmUnicorn::memory_start, probes);
     }
@@ -182,8 +174,5 @@ class ArmStage2UnicornWitness {
   private:
     ArmUnicorn arm_;
 };
-
-static_assert(Witness<ArmStage1UnicornWitness<formats::ArmConfig{}>>);
-static_assert(Witness<ArmStage2UnicornWitness<formats::ArmConfig{.input_bits = 40}>>);
 
 } // namespace moat::tests

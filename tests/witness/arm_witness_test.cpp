@@ -11,23 +11,19 @@ namespace {
 
 using formats::ArmConfig;
 
-using ArmStage1Witnesses =
-    ::testing::Types<ArmStage1UnicornWitness<ArmConfig{}>,
-                     ArmStage1UnicornWitness<ArmConfig{.input_bits = 39}>,
-                     ArmStage1UnicornWitness<ArmConfig{.granule_lg2 = 14}>,
-                     ArmStage1UnicornWitness<ArmConfig{.granule_lg2 = 14, .input_bits = 47}>,
-                     ArmStage1UnicornWitness<ArmConfig{.granule_lg2 = 16}>,
-                     ArmStage1UnicornWitness<ArmConfig{.granule_lg2 = 16, .input_bits = 42}>>;
-INSTANTIATE_TYPED_TEST_SUITE_P(ArmStage1, WitnessTest, ArmStage1Witnesses, WitnessName);
+MOAT_WITNESSES(ArmStage1, WitnessTest, ArmStage1UnicornWitness<ArmConfig{}>,
+               ArmStage1UnicornWitness<ArmConfig{.input_bits = 39}>,
+               ArmStage1UnicornWitness<ArmConfig{.granule_lg2 = 14}>,
+               ArmStage1UnicornWitness<ArmConfig{.granule_lg2 = 14, .input_bits = 47}>,
+               ArmStage1UnicornWitness<ArmConfig{.granule_lg2 = 16}>,
+               ArmStage1UnicornWitness<ArmConfig{.granule_lg2 = 16, .input_bits = 42}>);
 
 // The processor has 44-bit physical addresses, and so intermediate ones.
-using ArmStage2Witnesses =
-    ::testing::Types<ArmStage2UnicornWitness<ArmConfig{.input_bits = 40}>,
-                     ArmStage2UnicornWitness<ArmConfig{.input_bits = 43}>,
-                     ArmStage2UnicornWitness<ArmConfig{.input_bits = 44}>,
-                     ArmStage2UnicornWitness<ArmConfig{.granule_lg2 = 14, .input_bits = 40}>,
-                     ArmStage2UnicornWitness<ArmConfig{.granule_lg2 = 16, .input_bits = 42}>>;
-INSTANTIATE_TYPED_TEST_SUITE_P(ArmStage2, WitnessTest, ArmStage2Witnesses, WitnessName);
+MOAT_WITNESSES(ArmStage2, WitnessTest, ArmStage2UnicornWitness<ArmConfig{.input_bits = 40}>,
+               ArmStage2UnicornWitness<ArmConfig{.input_bits = 43}>,
+               ArmStage2UnicornWitness<ArmConfig{.input_bits = 44}>,
+               ArmStage2UnicornWitness<ArmConfig{.granule_lg2 = 14, .input_bits = 40}>,
+               ArmStage2UnicornWitness<ArmConfig{.granule_lg2 = 16, .input_bits = 42}>);
 
 } // namespace
 } // namespace moat::tests

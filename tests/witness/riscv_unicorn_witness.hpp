@@ -10,7 +10,6 @@
 
 #include <array>
 #include <cstdint>
-#include <expected>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -22,14 +21,11 @@ namespace moat::tests {
 /// Its code runs in machine mode, whose instruction fetches are not translated; its loads and
 /// stores run as supervisor (mstatus.MPRV with MPP = S).
 template <formats::RiscvConfig Config>
-class RiscvUnicornWitness {
+class RiscvUnicornWitness final : public Witness {
   public:
     using Format = formats::RiscV<Config>;
-    static constexpr std::optional<SupportPages> support = std::nullopt;
 
-    static std::expected<std::unique_ptr<RiscvUnicornWitness>, std::string> open() {
-        return std::make_unique<RiscvUnicornWitness>();
-    }
+    static OpenedWitness open() { return std::make_unique<RiscvUnicornWitness>(); }
 
     RiscvUnicornWitness() : machine_(UC_ARCH_RISCV, UC_MODE_RISCV64), memory_(memory_start) {
         machine_.attach({memory_.all()});
@@ -41,13 +37,11 @@ class RiscvUnicornWitness {
         run(setup, load_root);
     }
 
-    [[nodiscard]] GuestMemory tables() const { return memory_.tables(); }
+    [[nodiscard]] GuestMemory tables() const override { return memory_.tables(); }
 
-    [[nodiscard]] static unsigned physical_bits() { return Format::output_bits; }
+    [[nodiscard]] unsigned physical_bits() const override { return Format::output_bits; }
 
-    [[nodiscard]] static unsigned largest_leaf_lg2() { return 63; }
-
-    std::vector<Answer> ask(PhysicalAddress root, std::span<const Probe> probes) {
+    std::vector<Answer> ask(PhysicalAddress root, std::span<const Probe> probes) override {
         constexpr std::uint64_t mode = Config.levels + 5; // 8, 9, 10: satp.MODE
         machine_.write_register(UC_RISCV_REG_A0, mode << 60 | root.value() >> 12);
         run(load_root, load);
@@ -98,7 +92,5 @@ class RiscvUnicornWitness {
     UnicornMachine machine_;
     UnicornMemory memory_;
 };
-
-static_assert(Witness<RiscvUnicornWitness<formats::RiscvConfig{}>>);
 
 } // namespace moat::tests

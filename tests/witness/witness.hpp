@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The Witness concept: an independent memory management unit that walks moat's tables and reports
-// where an access went. The models are beside this file; witness_suite.hpp uses them.
+// Witness: an independent memory management unit that walks moat's tables and reports where an
+// access went. Its implementations are beside this file; witness_suite.cpp asks them.
 #pragma once
 
 #include "moat/core/types.hpp"
 #include "moat/page_table/attributes.hpp"
-#include "moat/page_table/format.hpp"
 
-#include <cctype>
+#include "formats.hpp"
+
 #include <cstddef>
 #include <cstdint>
 #include <expected>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <span>
 #include <string>
 #include <vector>
@@ -45,40 +46,56 @@ struct SupportPages {
     Attributes attributes;
 };
 
-template <class W>
-concept Witness = requires(W& witness, PhysicalAddress root, std::span<const Probe> probes) {
-    // The format that it walks.
-    requires PageTableFormat<typename W::Format>;
-    // Starts one, or throws the reason why none can run here.
-    { W::open() } -> std::same_as<std::expected<std::unique_ptr<W>, std::string>>;
-    // The place of the tables. The witness owns memory below 2^(physical_bits - 1); leaves map
-    // addresses above it, where no memory is.
-    { witness.tables() } -> std::same_as<GuestMemory>;
-    // It distinguishes physical addresses below 2^physical_bits.
-    { witness.physical_bits() } -> std::same_as<unsigned>;
-    // It does not support leaves of more than 2^largest_leaf_lg2 bytes.
-    { witness.largest_leaf_lg2() } -> std::same_as<unsigned>;
-    // Nothing if the walked tables need not map its code; otherwise in the lower half of the lower
-    // half.
-    { W::support } -> std::convertible_to<std::optional<SupportPages>>;
-    // Loads the root, drops every cached translation, and makes the accesses one after another.
-    // Throws std::runtime_error on any event other than a translation or a page fault.
-    { witness.ask(root, probes) } -> std::same_as<std::vector<Answer>>;
+class Witness {
+  public:
+    virtual ~Witness() = default;
+    Witness(const Witness&) = delete;
+    Witness& operator=(const Witness&) = delete;
+
+    /// The place of the tables. The witness owns memory below 2^(physical_bits - 1); leaves map
+    /// addresses above it, where no memory is.
+    [[nodiscard]] virtual GuestMemory tables() const = 0;
+    /// It distinguishes physical addresses below 2^physical_bits.
+    [[nodiscard]] virtual unsigned physical_bits() const = 0;
+
+    /// It does not support leaves of more than 2^largest_leaf_lg2 bytes.
+    [[nodiscard]] virtual unsigned largest_leaf_lg2() const { return 63; }
+
+    /// Nothing if the walked tables need not map its code; otherwise in the lower half of the lower
+    /// half.
+    [[nodiscard]] virtual std::optional<SupportPages> support() const { return {}; }
+
+    /// Loads the root, drops every cached translation, and makes the accesses one after another.
+    /// Throws std::runtime_error on any event other than a translation or a page fault.
+    virtual std::vector<Answer> ask(PhysicalAddress root, std::span<const Probe> probes) = 0;
+
+  protected:
+    Witness() = default;
 };
 
-/// "x86_64_4_levels_48_bits"
-struct WitnessName {
-    template <class W>
-    static std::string GetName(int) {
-        using F = typename W::Format;
-        std::string name;
-        for (const char c : F::name)
-            if (std::isalnum(static_cast<unsigned char>(c)) != 0)
-                name += c;
-            else if (!name.ends_with('_'))
-                name += '_';
-        return name + "_" + std::to_string(input_bits<F>()) + "_bits";
+/// A witness, or the reason why it cannot run here.
+using OpenedWitness = std::expected<std::unique_ptr<Witness>, std::string>;
+
+/// A witness of one format, as the parameter of a suite.
+struct WitnessUnderTest {
+    FormatUnderTest format;
+    OpenedWitness (*open)();
+
+    friend std::ostream& operator<<(std::ostream& out, const WitnessUnderTest& witness) {
+        return out << witness.format;
     }
 };
 
+/// Every W has its format as W::Format.
+template <class... W>
+std::vector<WitnessUnderTest> witnesses() {
+    return {{format_of_type<typename W::Format>(), W::open}...};
+}
+
 } // namespace moat::tests
+
+/// Runs a suite (a TestWithParam of WitnessUnderTest) with each of the witnesses.
+#define MOAT_WITNESSES(Name, Suite, ...)                                                           \
+    INSTANTIATE_TEST_SUITE_P(Name, Suite,                                                          \
+                             ::testing::ValuesIn(::moat::tests::witnesses<__VA_ARGS__>()),         \
+                             [](const auto& tested) { return tested.param.format.facts.name; })

@@ -1,19 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // A page table in a witness's memory, and the comparison of the witness's results with `translate`.
-// witness_suite.hpp has the scenarios.
+// witness_suite.cpp has the scenarios.
 #pragma once
 
 #include "moat/core/bits.hpp"
 #include "moat/core/text.hpp"
-#include "moat/page_table/edit.hpp"
-#include "moat/page_table/reader.hpp"
-#include "moat/page_table/table_memory.hpp"
-#include "moat/sync/serial.hpp"
 
 #include "witness.hpp"
 
 #include <cstdint>
 #include <gtest/gtest.h>
+#include <memory>
 #include <optional>
 #include <random>
 #include <string>
@@ -39,42 +36,21 @@ struct Mapped {
     std::uint64_t bytes;
 };
 
-template <Witness W>
 class WitnessedTable {
   public:
-    using F = typename W::Format;
-    using Input = typename F::Input;
-    using Types = Tree<F, SerialSync, TablePool<SerialSync>>;
-
-    WitnessedTable(W& witness, std::uint64_t seed)
-        : random(seed), witness_(witness), headers_(witness.tables().bytes >> F::granule_lg2),
-          pool_({witness.tables().host, witness.tables().bytes},
-                PhysicalAddress(witness.tables().physical), headers_, F::granule_lg2),
-          table_(*PageTable<Types>::create(pool_, F::most_levels)) {
-        if constexpr (W::support) {
-            EXPECT_TRUE(map(W::support->start, W::support->bytes, W::support->physical,
-                            W::support->attributes));
+    WitnessedTable(const FormatUnderTest& format, Witness& witness, std::uint64_t seed)
+        : random(seed), facts(format.facts), witness_(witness),
+          engine_(format.engine(memory_of(witness.tables()))) {
+        if (const auto pages = witness.support()) {
+            EXPECT_TRUE(map(pages->start, pages->bytes, pages->physical, pages->attributes));
         }
-    }
-
-    /// Runs `change(edit)` and finishes the edit. The witness caches nothing between queries, so no
-    /// invalidation is necessary.
-    template <class Change>
-    auto edit(Change&& change) {
-        auto nothing = [](const InvalidationRequest<Input>&) {};
-        auto open = table_.edit(nothing);
-        auto result = change(open);
-        open.finish();
-        return result;
     }
 
     /// Return: false if the range is already mapped.
     bool map(std::uint64_t start, std::uint64_t bytes, std::uint64_t physical,
              Attributes attributes) {
-        const Result<void> result = edit([&](auto& open) {
-            return open.map(Input(start), ByteCount(bytes), PhysicalAddress(physical), attributes,
-                            {.largest_leaf_lg2 = witness_.largest_leaf_lg2()});
-        });
+        const Result<void> result = engine_->map(start, bytes, physical, attributes,
+                                                 {.largest_leaf_lg2 = witness_.largest_leaf_lg2()});
         EXPECT_TRUE(result || result.error().code() == ErrorCode::overlap)
             << to_string(result.error());
         return result.has_value();
@@ -89,16 +65,20 @@ class WitnessedTable {
         }
     }
 
-    [[nodiscard]] std::optional<Translation<F>> translate(std::uint64_t address) const {
-        return table_.reader().translate(Input(address));
+    [[nodiscard]] std::optional<Found> translate(std::uint64_t address) const {
+        return engine_->translate(address);
+    }
+
+    [[nodiscard]] unsigned leaf_lg2(std::uint64_t address) const {
+        return alignment_lg2(engine_->leaf_size(address));
     }
 
     /// A multiple of 2^bytes_lg2 in either half, away from the halves' ends and from the witness's
     /// support pages.
     std::uint64_t random_start(unsigned bytes_lg2) {
-        constexpr unsigned bits = input_bits<F>() - (F::sign_extended ? 1 : 0);
+        const unsigned bits = facts.input_bits - (facts.sign_extended ? 1 : 0);
         const std::uint64_t lower = bit(bits - 1) | (random() & low_bits(bits - 2));
-        const bool upper = F::sign_extended && (random() & 1) != 0;
+        const bool upper = facts.sign_extended && (random() & 1) != 0;
         return align_down(upper ? ~lower : lower, bytes_lg2);
     }
 
@@ -112,7 +92,7 @@ class WitnessedTable {
     Attributes random_permissions() {
         constexpr Attributes choices[] = {read_only, read_write, Attributes::write};
         const Attributes choice = choices[random() % 3];
-        return F::representable(choice) ? choice : read_write;
+        return facts.representable(choice) ? choice : read_write;
     }
 
     /// The translation of each address.
@@ -122,10 +102,10 @@ class WitnessedTable {
         for (const std::uint64_t address : addresses) {
             Expectation expected{.address = address, .read = {}, .write = {}};
             if (const auto found = translate(address)) {
-                if (has(found->attributes(), Attributes::read))
-                    expected.read = found->physical().value();
-                if (has(found->attributes(), Attributes::write))
-                    expected.write = found->physical().value();
+                if (has(found->attributes, Attributes::read))
+                    expected.read = found->physical;
+                if (has(found->attributes, Attributes::write))
+                    expected.write = found->physical;
             }
             all.push_back(expected);
         }
@@ -139,7 +119,7 @@ class WitnessedTable {
             probes.push_back({each.address, Access::read});
             probes.push_back({each.address, Access::write});
         }
-        const std::vector<Answer> answers = witness_.ask(table_.root().table, probes);
+        const std::vector<Answer> answers = witness_.ask(engine_->root(), probes);
         std::string wrong;
         for (std::size_t i = 0; i != probes.size(); ++i) {
             const bool read = probes[i].access == Access::read;
@@ -153,54 +133,38 @@ class WitnessedTable {
                              : ::testing::AssertionFailure() << wrong;
     }
 
-    void clear(std::uint64_t start, std::uint64_t bytes, Attributes flags) {
-        EXPECT_TRUE(edit([&](auto& open) {
-            return open.clear_accessed_dirty(Input(start), ByteCount(bytes), flags,
-                                             [](Input, ByteCount, Attributes) {});
-        }));
-    }
-
     void make(std::uint64_t address, Access access) {
         const Probe probe{address, access};
-        EXPECT_TRUE(witness_.ask(table_.root().table, {&probe, 1})[0]);
-    }
-
-    /// The entry, in the witness's memory, that translates `address`; in a group, the one for that
-    /// address.
-    [[nodiscard]] Word& entry_of(std::uint64_t address) {
-        return entry_below<F::most_levels - 1>(table_.root().table, address);
+        EXPECT_TRUE(witness_.ask(engine_->root(), {&probe, 1})[0]);
     }
 
     /// Logarithms of the leaf sizes that both the format and the witness support.
     [[nodiscard]] std::vector<unsigned> leaf_sizes_lg2() const {
-        std::vector<unsigned> sizes;
-        for (unsigned level = 0; level != F::most_levels; ++level)
-            for (unsigned group = 0; group != 32; ++group)
-                if ((F::leaf_groups(level) & bit(group)) != 0 &&
-                    entry_lg2<F>(level) + group <= witness_.largest_leaf_lg2())
-                    sizes.push_back(entry_lg2<F>(level) + group);
+        std::vector<unsigned> sizes = facts.leaf_sizes_lg2;
+        std::erase_if(sizes, [&](unsigned lg2) { return lg2 > witness_.largest_leaf_lg2(); });
         return sizes;
     }
+
+    /// The change of an entry's word that changes bit `physical_bit` of its physical address.
+    [[nodiscard]] Word address_bit(unsigned physical_bit) const {
+        return facts.address_step << (physical_bit - facts.granule_lg2);
+    }
+
+    /// The engine of the table. The witness caches nothing between queries.
+    [[nodiscard]] Engine& engine() { return *engine_; }
 
     [[nodiscard]] unsigned physical_bits() const { return witness_.physical_bits(); }
 
     std::mt19937_64 random;
+    const FormatFacts& facts;
 
   private:
-    template <unsigned L>
-    Word& entry_below(PhysicalAddress table, std::uint64_t address) {
-        Word& entry = pool_.words(table)[entry_index<F, L>(address)];
-        if constexpr (L > 0)
-            if (F::template kind<L>(entry) == EntryKind::table)
-                return entry_below<L - 1>(PhysicalAddress(F::template table_physical<L>(entry)),
-                                          address);
-        return entry;
+    static TableMemory memory_of(const GuestMemory& guest) {
+        return {{guest.host, guest.bytes}, PhysicalAddress(guest.physical)};
     }
 
-    W& witness_;
-    std::vector<TableHeader> headers_;
-    TablePool<SerialSync> pool_;
-    PageTable<Types> table_;
+    Witness& witness_;
+    std::unique_ptr<Engine> engine_;
 };
 
 } // namespace moat::tests

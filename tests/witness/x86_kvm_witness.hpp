@@ -162,12 +162,11 @@ class KvmGuest {
 };
 
 template <unsigned Levels>
-class X86KvmWitness {
+class X86KvmWitness final : public Witness {
   public:
     using Format = formats::X86_64<Levels>;
-    static constexpr std::optional<SupportPages> support = X86Agent::pages;
 
-    static std::expected<std::unique_ptr<X86KvmWitness>, std::string> open() {
+    static OpenedWitness open() {
         try {
             auto witness = std::make_unique<X86KvmWitness>();
             if (Levels == 5 && !witness->kvm_.has_five_levels())
@@ -181,15 +180,19 @@ class X86KvmWitness {
 
     X86KvmWitness() : agent_(memory_.bytes().data()) {}
 
-    [[nodiscard]] GuestMemory tables() const {
+    [[nodiscard]] GuestMemory tables() const override {
         return {memory_.bytes().data() + tables_start, tables_start, memory_bytes - tables_start};
     }
 
-    [[nodiscard]] unsigned physical_bits() const { return kvm_.physical_bits(); }
+    [[nodiscard]] unsigned physical_bits() const override { return kvm_.physical_bits(); }
 
-    [[nodiscard]] unsigned largest_leaf_lg2() const { return kvm_.has_1g_leaves() ? 30 : 21; }
+    [[nodiscard]] unsigned largest_leaf_lg2() const override {
+        return kvm_.has_1g_leaves() ? 30 : 21;
+    }
 
-    std::vector<Answer> ask(PhysicalAddress root, std::span<const Probe> probes) {
+    [[nodiscard]] std::optional<SupportPages> support() const override { return X86Agent::pages; }
+
+    std::vector<Answer> ask(PhysicalAddress root, std::span<const Probe> probes) override {
         constexpr std::uint64_t cr4 = bit(5) | (Levels == 5 ? bit(12) : 0); // PAE, LA57
         agent_.prepare(root, cr4, probes);
         KvmGuest guest(kvm_, memory_);
@@ -214,9 +217,10 @@ class X86KvmWitness {
         };
         for (unsigned level = 1; level != Levels; ++level)
             table(level)[0] = Format::template table_word<1>(tables_start + ((level - 1) << 12));
-        for (std::uint64_t page = 0; page != support->bytes >> 12; ++page)
-            table(0)[(support->start >> 12) + page] = Format::template leaf_word<0>(
-                support->physical + (page << 12), Format::attribute_word(support->attributes), 0);
+        for (std::uint64_t page = 0; page != X86Agent::pages.bytes >> 12; ++page)
+            table(0)[(X86Agent::pages.start >> 12) + page] = Format::template leaf_word<0>(
+                X86Agent::pages.physical + (page << 12),
+                Format::attribute_word(X86Agent::pages.attributes), 0);
         const Probe probe{.address = bit(30), .access = Access::read};
         if (ask(PhysicalAddress(tables_start + ((Levels - 1) << 12)), {&probe, 1})[0])
             throw std::runtime_error("KVM finds memory in tables where there is none");
@@ -228,8 +232,5 @@ class X86KvmWitness {
         or_throw(platform::Mapping::create(-1, ByteCount(memory_bytes)), "memory");
     X86Agent agent_;
 };
-
-static_assert(Witness<X86KvmWitness<4>>);
-static_assert(Witness<X86KvmWitness<5>>);
 
 } // namespace moat::tests

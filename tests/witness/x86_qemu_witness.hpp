@@ -28,12 +28,11 @@
 namespace moat::tests {
 
 template <unsigned Levels>
-class X86QemuWitness {
+class X86QemuWitness final : public Witness {
   public:
     using Format = formats::X86_64<Levels>;
-    static constexpr std::optional<SupportPages> support = X86Agent::pages;
 
-    static std::expected<std::unique_ptr<X86QemuWitness>, std::string> open() {
+    static OpenedWitness open() {
         try {
             return std::make_unique<X86QemuWitness>();
         } catch (const QemuProcess::NotInstalled& error) {
@@ -68,16 +67,18 @@ class X86QemuWitness {
         done_.close_child();
     }
 
-    [[nodiscard]] GuestMemory tables() const {
+    [[nodiscard]] GuestMemory tables() const override {
         return {memory_.bytes().data() + tables_start, tables_start, memory_bytes - tables_start};
     }
 
     /// The features that TCG gives every processor.
-    [[nodiscard]] static unsigned physical_bits() { return 40; }
+    [[nodiscard]] unsigned physical_bits() const override { return 40; }
 
-    [[nodiscard]] static unsigned largest_leaf_lg2() { return 30; }
+    [[nodiscard]] unsigned largest_leaf_lg2() const override { return 30; }
 
-    std::vector<Answer> ask(PhysicalAddress root, std::span<const Probe> probes) {
+    [[nodiscard]] std::optional<SupportPages> support() const override { return X86Agent::pages; }
+
+    std::vector<Answer> ask(PhysicalAddress root, std::span<const Probe> probes) override {
         agent_.prepare(root, bit(5) | (Levels == 5 ? bit(12) : 0), probes); // PAE, LA57
         qemu_.execute("system_reset");
         qemu_.execute("cont");
@@ -123,8 +124,5 @@ class X86QemuWitness {
     platform::StreamSocket done_ = socket_to_qemu();
     QemuProcess qemu_;
 };
-
-static_assert(Witness<X86QemuWitness<4>>);
-static_assert(Witness<X86QemuWitness<5>>);
 
 } // namespace moat::tests
