@@ -10,7 +10,8 @@
 namespace moat::tests {
 namespace {
 
-using Machine = mm::tests::Machine<RealSync, FlagUpdate::hardware>;
+using Machine =
+    mm::tests::Machine<mm::tests::DomainOf<FlagUpdate::none, iommu::Generations<RealSync>>>;
 
 constexpr std::uint64_t bar_base = 1ULL << 32;
 constexpr std::uint64_t size = 0x20'0000;
@@ -33,7 +34,7 @@ class Vfio {
         EXPECT_TRUE(container().start_dirty_tracking());
     }
 
-    [[nodiscard]] mm::DmaMap<Machine::Space, Machine::Domain>& container() {
+    [[nodiscard]] mm::DmaMap<mm::tests::Space, Machine::Domain>& container() {
         return machine_.container;
     }
 
@@ -98,7 +99,7 @@ std::vector<Row> limits() {
          .arguments = {{.name = "mappings", .good = 2}},
          .call =
              [](Values v) {
-                 mm::tests::Machine<RealSync> machine({}, {.mappings = v[0]});
+                 Machine machine({}, {.mappings = v[0]});
                  const auto mapped = machine.map_ram(bar_base, size);
                  EXPECT_EQ(mapped.has_value(), v[0] != 0);
                  return outcome(mapped);
@@ -107,7 +108,7 @@ std::vector<Row> limits() {
          .arguments = {{.name = "bytes", .good = 4 * size}},
          .call =
              [](Values v) {
-                 mm::tests::Machine<RealSync> machine({}, {.locked_bytes = ByteCount(v[0])});
+                 Machine machine({}, {.locked_bytes = ByteCount(v[0])});
                  return outcome(machine.map_ram(bar_base, size));
              }},
     };

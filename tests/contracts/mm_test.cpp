@@ -36,7 +36,7 @@ class Process {
         world_.reset();
         for (auto& slot : slots_)
             slot.store(0, std::memory_order_relaxed);
-        world_ = std::make_unique<World<RealSync>>();
+        world_ = std::make_unique<World>();
         std::uint64_t at = base;
         for (const Mapping& each :
              {Mapping{}, Mapping{.kind = VmaKind::huge, .largest_leaf_lg2 = 21},
@@ -53,9 +53,9 @@ class Process {
     Process(const Process&) = delete;
     Process& operator=(const Process&) = delete;
 
-    [[nodiscard]] World<RealSync>& world() const { return *world_; }
+    [[nodiscard]] World& world() const { return *world_; }
 
-    [[nodiscard]] mm::tests::Space<RealSync>& space() const { return world_->space; }
+    [[nodiscard]] mm::tests::Space& space() const { return world_->space; }
 
     void clear() {
         EXPECT_TRUE(space().unmap(VirtualRange(VirtualAddress(0), ByteCount(1ULL << 47))));
@@ -83,7 +83,7 @@ class Process {
     mm::SharedRam<RealSync> shared{slots_};
 
   private:
-    std::unique_ptr<World<RealSync>> world_;
+    std::unique_ptr<World> world_;
 };
 
 using Call = std::function<Outcome(Process&, VirtualRange, Values)>;

@@ -16,19 +16,27 @@
 
 namespace moat::mm::tests {
 
-using namespace mm::tests;
-using mm::Access;
-using mm::LeafView;
-using mm::VmaKind;
-
 inline constexpr IovaRange msi(Iova(0xfee0'0000), ByteCount(0x10'0000));
 
-template <class Sync, FlagUpdate Dirty = FlagUpdate::none,
-          class Invalidator = iommu::Generations<Sync>>
+template <FlagUpdate Dirty, class Invalidator>
+using DomainOf =
+    iommu::TableDomain<Tree<formats::VtdSecondStage<4, Dirty>, Sync, TablePool<Sync>>, Invalidator>;
+
+/// Generations of a unit that answers until a test stops it.
+struct Unit : iommu::Generations<Sync> {
+    Result<void> invalidate(const InvalidationRequest<Iova>& request) {
+        Generations::invalidate(request);
+        if (stopped)
+            return fail(ErrorCode::io, "the test's unit does not answer");
+        return {};
+    }
+
+    bool stopped = false;
+};
+
+template <class Domain_ = DomainOf<FlagUpdate::hardware, Unit>>
 struct Machine {
-    using Format = formats::VtdSecondStage<4, Dirty>;
-    using Domain = iommu::TableDomain<Tree<Format, Sync, TablePool<Sync>>, Invalidator>;
-    using Space = mm::tests::Space<Sync>;
+    using Domain = Domain_;
 
     explicit Machine(const Sizes& sizes = {}, const DmaMapLimits& limits = {},
                      std::size_t most_tables = 512)
@@ -37,7 +45,8 @@ struct Machine {
           container(world.space, domain, limits) {}
 
     /// The bytes that a device reads at `iova`.
-    [[nodiscard]] std::optional<Translation<Format>> reach(std::uint64_t iova) const {
+    [[nodiscard]] std::optional<Translation<typename Domain::Format>>
+    reach(std::uint64_t iova) const {
         return domain.reader().translate(Iova(iova));
     }
 
@@ -49,7 +58,7 @@ struct Machine {
         return container.map_dma(Iova(start), VirtualAddress(start), ByteCount(size), permissions);
     }
 
-    World<Sync> world;
+    World world;
     std::unique_ptr<OwnedTables<Sync>> tables;
     Domain domain;
     DmaMap<Space, Domain> container;

@@ -1,16 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 // The container's semantics and errors, one thread at a time.
-#include "moat/sync/serial.hpp"
-
 #include "dma_map_fixture.hpp"
 
 #include <array>
 #include <cstring>
 #include <gtest/gtest.h>
 #include <map>
+#include <new>
 #include <random>
 #include <string>
-#include <utility>
+
+namespace {
+
+/// The number of this thread's allocations before one fails; -1: none fails.
+thread_local int until_failure = -1;
+
+} // namespace
+
+/// For all of the program: Sync::make calls it.
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+    if (until_failure >= 0 && until_failure-- == 0)
+        return nullptr;
+    return ::operator new(size);
+}
 
 namespace moat::mm::tests {
 namespace {
@@ -33,7 +45,7 @@ class ContainerTest : public ::testing::Test {
         EXPECT_EQ(errno_name(result.error().code()), name) << to_string(result.error());
     }
 
-    Machine<SerialSync> machine;
+    Machine<> machine;
 };
 
 constexpr std::uint64_t base = 1ULL << 40;
@@ -107,7 +119,7 @@ TEST_F(ContainerTest, reports_efault_for_memory_that_it_cannot_reach) {
 }
 
 TEST(DmaMapLimitsTest, reports_enospc_at_the_entry_limit) {
-    Machine<SerialSync> machine;
+    Machine<> machine;
     ASSERT_TRUE(machine.world.space.map(at(base, page), {}));
     const auto map_nth = [&](std::uint64_t i) {
         return machine.container.map_dma(Iova(i * page), VirtualAddress(base), ByteCount(page),
@@ -124,7 +136,7 @@ TEST(DmaMapLimitsTest, reports_enospc_at_the_entry_limit) {
 }
 
 TEST(DmaMapLimitsTest, reports_enomem_at_the_limit_of_locked_memory) {
-    Machine<SerialSync> machine({}, {.locked_bytes = ByteCount(8 * page)});
+    Machine<> machine({}, {.locked_bytes = ByteCount(8 * page)});
     ASSERT_TRUE(machine.map_ram(base, 6 * page));
     const auto refused = machine.map_ram(base + 16 * page, 3 * page);
     ASSERT_FALSE(refused);
@@ -148,8 +160,7 @@ TEST_F(ContainerTest, leaf_is_a_step_and_a_step_is_a_leaf) {
         const auto reached = machine.reach(base + i * gib + 5 * page);
         ASSERT_TRUE(reached);
         EXPECT_EQ(reached->leaf_lg2(), 30U);
-        EXPECT_EQ(reached->physical().value(),
-                  World<SerialSync>::bar_base.value() + i * gib + 5 * page);
+        EXPECT_EQ(reached->physical().value(), World::bar_base.value() + i * gib + 5 * page);
     }
 }
 
@@ -195,20 +206,8 @@ TEST_F(ContainerTest, revoked_region_has_left_the_domain) {
     EXPECT_TRUE(machine.reach(base));
 }
 
-/// Generations of a unit that answers until a test stops it.
-struct StoppedUnit : iommu::Generations<SerialSync> {
-    Result<void> invalidate(const InvalidationRequest<Iova>& request) {
-        iommu::Generations<SerialSync>::invalidate(request);
-        if (stopped)
-            return fail(ErrorCode::io, "the test's unit does not answer");
-        return {};
-    }
-
-    bool stopped = false;
-};
-
 TEST(DmaMap, strands_what_a_unit_that_does_not_answer_may_reach_still) {
-    Machine<SerialSync, FlagUpdate::none, StoppedUnit> machine;
+    Machine<> machine;
     auto& container = machine.container;
     ASSERT_TRUE(machine.world.space.map(at(base, gib), machine.world.bar_mapping()));
     ASSERT_TRUE(container.map_dma(Iova(base), VirtualAddress(base), ByteCount(gib), read_write));
@@ -267,7 +266,7 @@ TEST_F(ContainerTest, part_of_a_large_leaf_outlives_the_rest) {
 }
 
 TEST_F(ContainerTest, what_a_device_may_have_written_is_dirty_in_its_frame) {
-    using FrameType = mm::Frame<SerialSync>;
+    using FrameType = mm::Frame<Sync>;
     ASSERT_TRUE(machine.world.space.map(at(base, 2 * page), {.largest_leaf_lg2 = 12}));
     ASSERT_TRUE(map(0, base, page));
     ASSERT_TRUE(map(page, base + page, page, read_only));
@@ -283,7 +282,7 @@ TEST_F(ContainerTest, what_a_device_may_have_written_is_dirty_in_its_frame) {
 }
 
 TEST_F(ContainerTest, part_of_a_large_leaf_makes_the_leaf_dirty) {
-    using FrameType = mm::Frame<SerialSync>;
+    using FrameType = mm::Frame<Sync>;
     ASSERT_TRUE(machine.world.space.map(at(base, 2 * mib), {}));
     ASSERT_TRUE(map(base, base + 5 * page, page));
     const auto leaf = machine.world.space.look_up(VirtualAddress(base));
@@ -295,22 +294,31 @@ TEST_F(ContainerTest, part_of_a_large_leaf_makes_the_leaf_dirty) {
     EXPECT_NE(first.flags.load(std::memory_order_relaxed) & FrameType::dirty, 0);
 }
 
+static_assert(!iommu::DirtyTrackingDomain<DomainOf<FlagUpdate::none, Unit>>);
+
+/// Hides the dirty bits: DmaMap sees what it sees of such tables.
+struct DomainWithoutDirtyBits : Machine<>::Domain {
+    using TableDomain::TableDomain;
+    void clear_dirty() = delete;
+};
+
 TEST_F(ContainerTest, without_dirty_bits_all_that_is_writable_is_dirty) {
-    ASSERT_TRUE(machine.map_ram(base, 70 * page));
-    ASSERT_TRUE(machine.map_ram(base + 80 * page, 2 * page, read_only));
+    Machine<DomainWithoutDirtyBits> untracked;
+    ASSERT_TRUE(untracked.map_ram(base, 70 * page));
+    ASSERT_TRUE(untracked.map_ram(base + 80 * page, 2 * page, read_only));
     std::array<std::uint64_t, 2> bits{};
-    expect_errno(machine.container.dirty_pages(Iova(base), ByteCount(82 * page), bits), "EINVAL");
-    ASSERT_TRUE(machine.container.start_dirty_tracking());
-    expect_errno(machine.container.dirty_pages(Iova(base), ByteCount(page), bits), "EINVAL");
-    expect_errno(machine.container.dirty_pages(Iova(base), ByteCount(200 * page), bits), "EINVAL");
-    ASSERT_TRUE(machine.container.dirty_pages(Iova(base), ByteCount(82 * page), bits));
+    expect_errno(untracked.container.dirty_pages(Iova(base), ByteCount(82 * page), bits), "EINVAL");
+    ASSERT_TRUE(untracked.container.start_dirty_tracking());
+    expect_errno(untracked.container.dirty_pages(Iova(base), ByteCount(page), bits), "EINVAL");
+    expect_errno(untracked.container.dirty_pages(Iova(base), ByteCount(200 * page), bits),
+                 "EINVAL");
+    ASSERT_TRUE(untracked.container.dirty_pages(Iova(base), ByteCount(82 * page), bits));
     EXPECT_EQ(bits, (std::array{~std::uint64_t{0}, std::uint64_t{0x3f}}));
-    machine.container.stop_dirty_tracking();
-    expect_errno(machine.container.dirty_pages(Iova(base), ByteCount(82 * page), bits), "EINVAL");
+    untracked.container.stop_dirty_tracking();
+    expect_errno(untracked.container.dirty_pages(Iova(base), ByteCount(82 * page), bits), "EINVAL");
 }
 
-TEST(ContainerDirtyTest, hardware_says_what_was_written) {
-    Machine<SerialSync, FlagUpdate::hardware> machine;
+TEST_F(ContainerTest, hardware_says_what_was_written) {
     ASSERT_TRUE(machine.map_ram(base, 8 * page));
     ASSERT_TRUE(machine.container.start_dirty_tracking());
     std::array<std::uint64_t, 1> bits{};
@@ -375,20 +383,8 @@ TEST_F(ContainerTest, random_calls_keep_to_a_model) {
     EXPECT_EQ(machine.container.pinned().value(), mapped * page);
 }
 
-/// SerialSync, whose make fails at the n-th call from now.
-struct FailingSync : SerialSync {
-    static inline int left = -1;
-
-    template <class T, class... Args>
-    [[nodiscard]] static T* make(Args&&... args) {
-        if (left >= 0 && left-- == 0)
-            return nullptr;
-        return SerialSync::make<T>(std::forward<Args>(args)...);
-    }
-};
-
 TEST(ContainerMemoryTest, every_note_that_fails_changes_nothing) {
-    Machine<FailingSync> machine;
+    Machine<> machine;
     ASSERT_TRUE(machine.world.space.map(at(base, 4 * page), {}));
     // Frames ascend, so that no run continues the one before: five records.
     for (std::uint64_t i = 4; i-- != 0;)
@@ -396,10 +392,10 @@ TEST(ContainerMemoryTest, every_note_that_fails_changes_nothing) {
     const std::uint64_t frames = machine.world.memory.frames_in_use();
     int failures = 0;
     for (;; ++failures) {
-        FailingSync::left = failures;
+        until_failure = failures;
         const auto mapped = machine.container.map_dma(Iova(0), VirtualAddress(base),
                                                       ByteCount(4 * page), read_write);
-        FailingSync::left = -1;
+        until_failure = -1;
         if (mapped)
             break;
         EXPECT_EQ(errno_name(mapped.error().code()), "ENOMEM");
@@ -416,7 +412,7 @@ TEST(ContainerMemoryTest, every_table_that_fails_changes_nothing) {
     constexpr std::uint64_t iova = gib - page; // its second page has tables of its own
     unsigned failures = 0;
     for (std::size_t most_tables = 1;; ++most_tables) {
-        Machine<SerialSync> machine({}, {}, most_tables);
+        Machine<> machine({}, {}, most_tables);
         ASSERT_TRUE(machine.world.space.map(at(base, 2 * page), {}));
         const auto mapped = machine.container.map_dma(Iova(iova), VirtualAddress(base),
                                                       ByteCount(2 * page), read_write);
@@ -435,7 +431,7 @@ TEST(ContainerMemoryTest, every_table_that_fails_changes_nothing) {
 
 TEST(ContainerMemoryTest, ram_that_runs_out_is_given_back) {
     constexpr std::uint64_t ram = 4 * mib;
-    Machine<SerialSync> machine({.nodes = {ByteCount(ram / 2), ByteCount(ram / 2)}});
+    Machine<> machine({.nodes = {ByteCount(ram / 2), ByteCount(ram / 2)}});
     ASSERT_TRUE(machine.world.space.map(at(base, 2 * ram), {.largest_leaf_lg2 = 12}));
     const auto refused =
         machine.container.map_dma(Iova(base), VirtualAddress(base), ByteCount(2 * ram), read_write);

@@ -14,8 +14,6 @@
 namespace moat::mm::tests {
 namespace {
 
-using Sync = RealSync;
-
 struct Bar {
     VirtualRange range;
     std::uint64_t iova;
@@ -31,7 +29,7 @@ constexpr std::array bars = {
 /// Map and unmap rounds; each maps 176 leaves and unmaps them.
 constexpr unsigned rounds = 300;
 
-struct Subject : Machine<Sync> {
+struct Subject : Machine<> {
     Subject() {
         for (std::size_t i = 0; i != bars.size(); ++i)
             MOAT_CHECK(world.space.map(bars[i].range, world.bar_mapping(i * 64 * gib)).has_value(),

@@ -26,13 +26,11 @@ inline constexpr std::uint64_t page = 4 * kib;
     return {VirtualAddress(start), ByteCount(size)};
 }
 
-template <class Sync>
+using Sync = RealSync;
 using Memory = PhysicalMemory<HeapStore<Sync>>;
-template <class Sync, class Format = formats::X86_64<4>>
-using Space = AddressSpace<Format, Sync, Memory<Sync>>;
+using Space = AddressSpace<formats::X86_64<4>, Sync, Memory>;
 
 /// Counts its notifications.
-template <class Sync>
 struct Listener final : Notifier<Sync> {
     void invalidated(const InvalidationRequest<VirtualAddress>& request, Change change) override {
         heard.push_back({request.start.value(), request.last.value(), change});
@@ -56,14 +54,13 @@ struct Sizes {
 };
 
 /// A machine and one process.
-template <class Sync, class Format = formats::X86_64<4>>
 struct World {
     explicit World(const Sizes& chosen = {}, const SpaceOptions& options = {})
         : sizes(chosen), memory(HeapStore<Sync>(sizes.tables), {.nodes = sizes.nodes}),
           bar(**memory.add_region({bar_base, sizes.bar}, RegionKind::registers)),
           device_memory(**memory.add_region({PhysicalAddress(1ULL << 42), sizes.device_memory},
                                             RegionKind::page_structs)),
-          space(memory, *Space<Sync, Format>::Tables::create(memory), options) {}
+          space(memory, *Space::Tables::create(memory), options) {}
 
     static constexpr PhysicalAddress bar_base{1ULL << 40};
 
@@ -78,10 +75,10 @@ struct World {
     }
 
     Sizes sizes;
-    Memory<Sync> memory;
+    Memory memory;
     DeviceRegion<Sync>& bar;
     DeviceRegion<Sync>& device_memory;
-    Space<Sync, Format> space;
+    Space space;
 };
 
 } // namespace moat::mm::tests

@@ -14,8 +14,6 @@
 namespace moat::mm::tests {
 namespace {
 
-using Sync = RealSync;
-
 class ReadersTest : public ::testing::Test {
   protected:
     static constexpr std::uint64_t base = 1ULL << 41;
@@ -37,7 +35,7 @@ class ReadersTest : public ::testing::Test {
         return lines;
     }
 
-    World<Sync> world;
+    World world;
 };
 
 using NumaMaps = ReadersTest;
@@ -89,7 +87,7 @@ TEST_F(NumaMaps, tell_how_often_a_shared_page_is_mapped) {
 TEST_F(NumaMaps, leave_every_leaf_of_a_device_where_it_is) {
     map(base, 8 * gib, world.bar_mapping());
     ASSERT_TRUE(world.space.populate(at(base, 8 * gib), Access::read));
-    Listener<Sync> listener;
+    Listener listener;
     world.space.add_notifier(listener);
     EXPECT_EQ(numa_lines().size(), 1U);
     EXPECT_TRUE(listener.heard.empty());

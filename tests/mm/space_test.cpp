@@ -8,8 +8,6 @@
 namespace moat::mm::tests {
 namespace {
 
-using Sync = RealSync;
-
 class AddressSpaceTest : public ::testing::Test {
   protected:
     static constexpr std::uint64_t base = 1ULL << 41;
@@ -31,7 +29,7 @@ class AddressSpaceTest : public ::testing::Test {
         return result ? ErrorCode::empty : result.error().code();
     }
 
-    World<Sync> world;
+    World world;
 };
 
 using Faults = AddressSpaceTest;
@@ -70,7 +68,7 @@ TEST_F(Faults, map_a_region_of_mixed_sizes_as_a_whole) {
     std::uint64_t next = base;
     ASSERT_TRUE(world.space.look_up(at(base, size), [&](const LeafView& leaf) {
         EXPECT_EQ(leaf.start.value(), next);
-        EXPECT_EQ(leaf.physical.value() - World<Sync>::bar_base.value(), next - base);
+        EXPECT_EQ(leaf.physical.value() - World::bar_base.value(), next - base);
         next += leaf.range().size().value();
         ++leaves[leaf.size_lg2];
     }));
@@ -96,7 +94,7 @@ TEST_F(Faults, give_anonymous_memory_huge_pages_inside_and_pages_at_the_ends) {
 
 TEST_F(Faults, that_only_read_show_the_zero_page_until_a_write) {
     map(base, 2 * mib, {});
-    Listener<Sync> listener;
+    Listener listener;
     world.space.add_notifier(listener);
     const Fault read = fault(base, Access::read);
     EXPECT_EQ(world.memory.behind(read.leaf.physical), Behind::zero);
@@ -115,7 +113,7 @@ TEST_F(Faults, that_only_read_show_the_zero_page_until_a_write) {
 TEST_F(Faults, fall_back_to_pages_when_no_huge_page_is_free) {
     Sizes sizes;
     sizes.nodes = {ByteCount(2 * mib - page), ByteCount(page)};
-    World<Sync> small(sizes);
+    World small(sizes);
     ASSERT_TRUE(small.space.map(at(base, 4 * mib), {}));
     EXPECT_EQ(small.space.fault(VirtualAddress(base), Access::write)->leaf.size_lg2, 12U);
     EXPECT_EQ(small.space.fault(VirtualAddress(base), Access::write)->outcome,
@@ -129,7 +127,7 @@ TEST_F(Faults, fall_back_to_pages_when_no_huge_page_is_free) {
 TEST_F(Faults, of_explicit_huge_pages_have_their_size_or_fail) {
     Sizes sizes;
     sizes.nodes = {ByteCount(gib), ByteCount(2 * mib)};
-    World<Sync> large(sizes);
+    World large(sizes);
     ASSERT_TRUE(large.space.map(at(base, 2 * gib), {.kind = VmaKind::huge}));
     EXPECT_EQ(large.space.fault(VirtualAddress(base + page), Access::read)->leaf.size_lg2, 30U);
     EXPECT_EQ(large.space.fault(VirtualAddress(base + gib), Access::read).error().code(),
@@ -313,7 +311,7 @@ TEST_F(Splits, of_a_huge_page_keep_it_until_all_of_it_is_gone) {
 TEST_F(Splits, without_memory_change_nothing) {
     Sizes sizes;
     sizes.tables = ByteCount(3 * page);
-    World<Sync> small(sizes);
+    World small(sizes);
     ASSERT_TRUE(small.space.map(at(base, 2 * mib), {}));
     ASSERT_TRUE(small.space.fault(VirtualAddress(base), Access::write));
     EXPECT_EQ(small.space.split_leaf(VirtualAddress(base), pmd_lg2), LeafChange::no_memory);
@@ -334,7 +332,7 @@ TEST_F(Revocation, takes_every_leaf_and_lets_faults_fail_until_restored) {
     ASSERT_TRUE(world.space.populate(at(base, 4 * gib), Access::read));
     ASSERT_TRUE(world.space.populate(at(8 * base, 3 * page), Access::read));
     fault(4 * base);
-    Listener<Sync> listener;
+    Listener listener;
     world.space.add_notifier(listener);
     const Zapped zapped = world.space.revoke(world.bar);
     EXPECT_EQ(zapped.leaves, 7U);
@@ -363,8 +361,8 @@ TEST_F(Revocation, holds_a_leaf_that_is_being_used_until_the_use_ends) {
 }
 
 TEST(PhysicalMemoryDeathTest, a_table_in_a_device_region_is_fatal) {
-    World<Sync> world;
-    EXPECT_DEATH((void)world.memory.words(World<Sync>::bar_base), "a table is read");
+    World world;
+    EXPECT_DEATH((void)world.memory.words(World::bar_base), "a table is read");
     EXPECT_DEATH((void)world.memory.words(PhysicalAddress(0)), "a table is read");
     EXPECT_DEATH((void)world.memory.words(world.memory.ram().start()), "a table is read");
 }

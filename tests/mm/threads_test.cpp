@@ -16,8 +16,6 @@
 namespace moat::mm::tests {
 namespace {
 
-using Sync = RealSync;
-
 /// The three BARs of the report: 64 MiB, 128 GiB, 32 MiB.
 struct Bars {
     static constexpr std::array<VirtualRange, 3> ranges = {
@@ -26,7 +24,7 @@ struct Bars {
         VirtualRange(VirtualAddress(0x0400'0000'0000), ByteCount(32 * mib))};
     static constexpr std::array<std::uint64_t, 3> leaves = {32, 128, 16};
 
-    [[nodiscard]] static Mapping<Sync> mapping(const World<Sync>& world, std::size_t i) {
+    [[nodiscard]] static Mapping<Sync> mapping(const World& world, std::size_t i) {
         return world.bar_mapping(i * 130 * gib / 2);
     }
 };
@@ -34,7 +32,7 @@ struct Bars {
 /// Two threads that loop over numa_maps until stopped.
 class Readers {
   public:
-    explicit Readers(const World<Sync>& world) {
+    explicit Readers(const World& world) {
         for (std::jthread& each : threads_)
             each = std::jthread([&world, this](const std::stop_token& stop) {
                 while (!stop.stop_requested()) {
@@ -59,14 +57,14 @@ class Readers {
     std::array<std::jthread, 2> threads_;
 };
 
-std::uint64_t count_leaves(const World<Sync>& world, VirtualRange range) {
+std::uint64_t count_leaves(const World& world, VirtualRange range) {
     std::uint64_t count = 0;
     EXPECT_TRUE(world.space.look_up(range, [&](const LeafView&) { ++count; }));
     return count;
 }
 
 TEST(ReportedCase, readers_take_no_leaf_away) {
-    World<Sync> world;
+    World world;
     const Readers readers(world);
     for (unsigned round = 0; round != 50; ++round) {
         for (std::size_t i = 0; i != Bars::ranges.size(); ++i) {
@@ -101,7 +99,7 @@ struct Mirror final : Notifier<Sync> {
 };
 
 TEST(ReportedCase, a_device_maps_all_of_it_while_leaves_go_and_come) {
-    World<Sync> world;
+    World world;
     Mirror mirror;
     world.space.add_notifier(mirror);
     ASSERT_TRUE(world.space.map(Mirror::range, Bars::mapping(world, 1)));
@@ -139,7 +137,7 @@ TEST(ReportedCase, a_device_maps_all_of_it_while_leaves_go_and_come) {
 }
 
 TEST(ReportedCase, nothing_is_mapped_when_a_revocation_has_returned) {
-    World<Sync> world;
+    World world;
     for (std::size_t i = 0; i != Bars::ranges.size(); ++i)
         ASSERT_TRUE(world.space.map(Bars::ranges[i], Bars::mapping(world, i)));
     const Readers readers(world);
@@ -164,7 +162,7 @@ TEST(ReportedCase, nothing_is_mapped_when_a_revocation_has_returned) {
 TEST(EverythingAtOnce, leaves_nothing_behind) {
     Sizes sizes;
     sizes.nodes = {ByteCount(16 * mib), ByteCount(16 * mib)};
-    World<Sync> world(sizes);
+    World world(sizes);
     constexpr std::uint64_t base = 1ULL << 40;
     {
         const Readers readers(world);

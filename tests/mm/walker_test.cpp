@@ -10,9 +10,6 @@
 namespace moat::mm::tests {
 namespace {
 
-using Sync = RealSync;
-using TestSpace = Space<Sync>;
-
 /// Records all visits, and checks that each address is visited once.
 struct Notes {
     std::string text;
@@ -26,7 +23,7 @@ struct Notes {
     }
 
     template <unsigned L>
-    Action leaf(VirtualRange range, const Leaf<TestSpace::Types, L>&) {
+    Action leaf(VirtualRange range, const Leaf<Space::Types, L>&) {
         visit(range, "leaf" + std::to_string(L));
         return Action::proceed;
     }
@@ -41,7 +38,7 @@ struct Notes {
 /// Requests smaller leaves, which a reading walk does not make.
 struct Asker : Notes {
     template <unsigned L>
-    Action leaf(VirtualRange range, const Leaf<TestSpace::Types, L>& found) {
+    Action leaf(VirtualRange range, const Leaf<Space::Types, L>& found) {
         Notes::leaf(range, found);
         return Action::subtree;
     }
@@ -52,7 +49,7 @@ struct TableNotes : Notes {
     std::string tables;
 
     template <unsigned L>
-    Action table(VirtualAddress, const Entry<TestSpace::Types, L>&) {
+    Action table(VirtualAddress, const Entry<Space::Types, L>&) {
         tables += std::to_string(L);
         return L == 2 ? Action::proceed : Action::subtree;
     }
@@ -63,7 +60,7 @@ struct Stubborn : Notes {
     unsigned asked = 0;
 
     template <unsigned L>
-    Action leaf(VirtualRange, const Leaf<TestSpace::Types, L>&) {
+    Action leaf(VirtualRange, const Leaf<Space::Types, L>&) {
         ++asked;
         return Action::again;
     }
@@ -90,7 +87,7 @@ class WalkerTest : public ::testing::Test {
         EXPECT_EQ(visitor.next, range.last().value() + 1);
     }
 
-    World<Sync> world;
+    World world;
 };
 
 using Walks = WalkerTest;
@@ -119,7 +116,7 @@ TEST_F(Walks, that_read_change_nothing) {
     for (std::uint64_t i = 0; i != 3; ++i)
         fault(base + i * gib);
     fault(base + 4 * gib);
-    Listener<Sync> listener;
+    Listener listener;
     world.space.add_notifier(listener);
     const auto tables = world.memory.tables_in_use();
 
@@ -170,7 +167,7 @@ TEST_F(Walks, without_mappings_see_the_tables_alone) {
     fault(base + gib);
     Notes notes;
     notes.next = base - gib;
-    Walker<const TestSpace, Notes> walker(world.space, notes);
+    Walker<const Space, Notes> walker(world.space, notes);
     EXPECT_EQ(walker.run_without_vmas(at(base - gib, 4 * gib)), WalkEnd::complete);
     EXPECT_EQ(notes.text, "hole3:1G hole2:1G leaf2:1G hole2:1G");
 }
@@ -180,14 +177,14 @@ using ChangingWalks = WalkerTest;
 /// Requests pages.
 struct Splitter : Notes {
     template <unsigned L>
-    Action leaf(VirtualRange range, const Leaf<TestSpace::Types, L>& found) {
+    Action leaf(VirtualRange range, const Leaf<Space::Types, L>& found) {
         if (L != 0)
             return Action::subtree;
         return Notes::leaf(range, found);
     }
 
     template <unsigned L>
-    void kept(VirtualRange range, const Leaf<TestSpace::Types, L>& found) {
+    void kept(VirtualRange range, const Leaf<Space::Types, L>& found) {
         Notes::leaf(range, found);
     }
 };
@@ -241,7 +238,7 @@ TEST_F(ChangingWalks, look_again_boundedly_and_then_under_the_lock) {
     // Another thread restores the leaf whenever it is split.
 
     struct : Splitter {
-        World<Sync>* world = nullptr;
+        World* world = nullptr;
 
         void retried(VirtualRange range) {
             ++retries;
@@ -281,7 +278,7 @@ TEST_F(ChangingWalks, install_what_is_missing) {
 TEST_F(ChangingWalks, that_fail_leave_no_lock_held) {
     Sizes sizes;
     sizes.tables = ByteCount(3 * page);
-    World<Sync> small(sizes);
+    World small(sizes);
     ASSERT_TRUE(small.space.map(at(base, 2 * mib), {}));
     ASSERT_TRUE(small.space.fault(VirtualAddress(base), Access::write));
     Splitter splitter;
