@@ -34,9 +34,9 @@ struct Unit : iommu::Generations<Sync> {
     bool stopped = false;
 };
 
-template <class Domain_ = DomainOf<FlagUpdate::hardware, Unit>>
+template <class D = DomainOf<FlagUpdate::hardware, Unit>>
 struct Machine {
-    using Domain = Domain_;
+    using Domain = D;
 
     explicit Machine(const Sizes& sizes = {}, const DmaMapLimits& limits = {},
                      std::size_t most_tables = 512)
