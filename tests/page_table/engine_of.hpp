@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-// The engine of one format as an Engine. Only engines_*.cpp include this: it compiles slowly.
+// The engine of one format as an Engine. Only engines*.cpp include this: it compiles slowly.
 #pragma once
 
 #include "moat/page_table/edit.hpp"
