@@ -18,6 +18,7 @@ fail() {
 
 # serve ARGUMENT...: starts a server and returns once it listens.
 serve() {
+    : >"$folder/ready" # `tail` needs a file, and one without the line of the server before
     "$moat" serve "$@" >"$folder/ready" 2>"$folder/served" &
     server=$!
     tail -f --pid="$server" "$folder/ready" 2>/dev/null | grep -qm1 ' at '
